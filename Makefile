@@ -1,0 +1,47 @@
+# make demo    the whole pipeline on bundled data, from nothing
+# make test    the whole test suite
+# make check   format, lint, types and tests: what CI runs
+# make format  mend formatting and imports
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+
+.PHONY: demo test check format lint types install clean
+
+demo: $(STAMP)
+	$(BIN)/probe demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# The repository root is the package, whatever the clone is called: mypy needs to see it under its own name.
+types: $(STAMP)
+	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/tokenprobe" && trap 'rm -rf "$$link"' EXIT && \
+	echo "mypy tokenprobe" && cd "$$link" && \
+	"$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" tokenprobe
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "tokenprobe needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
+	{ echo "$(PYTHON) has no venv; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "installing tokenprobe and what it needs into $(VENV); PyTorch is about 3 GB, so this takes a few minutes once"
+	$(BIN)/python -m pip install -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo

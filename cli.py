@@ -1,0 +1,223 @@
+"""The `probe` command: flags in, one stage or workflow called, an exit status out.
+
+Flags are the fields of the config dataclasses, and their help is those classes' documentation. torch and
+timm load only once a command runs.
+"""
+
+import argparse
+import ast
+import inspect
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import FrameType, UnionType
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+
+from . import __version__
+from .errors import InputError, MissingError, TokenprobeError
+from .extract.config import ExtractConfig
+from .probe.config import FILE_KEYS, FitConfig
+
+EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
+
+EXTRACT_EXAMPLE = """examples:
+  probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr --dry-run
+  probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr --layers last4
+  probe extract -m timm:VisionTransformer --checkpoint mine.safetensors -d npz:cifar.npz -o mine.zarr \\
+      --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
+"""
+FIT_EXAMPLE = """examples:
+  probe fit mae.zarr -o runs/mae --head ep:queries=32 --head linear:pool=cls
+  probe fit mae.zarr -o runs/lr --head 'ep:queries=8|32' --layers last4 --lr 0.1,1,10 --seeds 3
+"""
+DEMO_EXAMPLE = """example:
+  probe demo -o my-first-probe
+"""
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    parser = _make_parser()
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        arguments.run(arguments)
+    except (TokenprobeError, OSError) as error:
+        print(f"probe {arguments.command}: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print(f"probe {arguments.command}: interrupted; what was finished is safe", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except _Terminated:
+        print(f"probe {arguments.command}: terminated; what was finished is safe", file=sys.stderr)
+        return EXIT_TERMINATED
+    return 0
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    from .extract import extract
+
+    extract(ExtractConfig(**_given(arguments, ExtractConfig)))
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    from .probe import fit
+    from .probe.report import print_run
+
+    from_file = _read_config(arguments.config) if arguments.config else {}
+    print_run(fit(arguments.store, FitConfig(**from_file | _given(arguments, FitConfig))))
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from .workflows.demo import run_demo
+
+    run_demo(Path(arguments.out))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="probe", description="Judge frozen vision backbones by probing stored tokens.")
+    parser.add_argument("--version", action="version", version=f"tokenprobe {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    extract = _add_command(commands, "extract", _extract, "store every layer's tokens of a data set", EXTRACT_EXAMPLE)
+    _add_fields(extract, ExtractConfig)
+
+    fit = _add_command(commands, "fit", _fit, "train heads from a store", FIT_EXAMPLE)
+    fit.add_argument("store", metavar="STORE", help="made by probe extract")
+    fit.add_argument("--config", metavar="FILE", help="YAML with the same keys as these flags; a flag wins over it")
+    _add_fields(fit, FitConfig)
+
+    demo = _add_command(commands, "demo", _demo, "the whole pipeline on bundled images and weights", DEMO_EXAMPLE)
+    demo.add_argument("-o", "--out", metavar="FOLDER", default="tokenprobe-demo", help="default: %(default)s")
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_fields(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+    """Add a flag for every field. Absent flags stay absent, so that the dataclass alone holds the defaults."""
+    texts, hints = _field_texts(config), get_type_hints(config)
+    for field in fields(config):
+        name = FILE_KEYS.get(field.name, field.name)
+        flags = [SHORT_FLAGS[name]] if name in SHORT_FLAGS else []
+        required = field.default is MISSING and field.default_factory is MISSING
+        parser.add_argument(
+            *flags,
+            f"--{name.replace('_', '-')}",
+            dest=field.name,
+            default=argparse.SUPPRESS,
+            required=required,
+            help=texts[field.name].replace("%", "%%") + _default_text(field),
+            **_argument_kind(hints[field.name], name),
+        )
+
+
+def _argument_kind(hint: Any, name: str) -> dict[str, Any]:
+    """Return what argparse must know to read a flag of a type."""
+    if hint is bool:
+        return {"action": "store_true"}
+    if get_origin(hint) is list:
+        read = _read_specs if name == "head" else _read_list(get_args(hint)[0])
+        return {"action": "extend", "type": read, "metavar": name.upper()}
+    if get_origin(hint) is dict:
+        return {"action": _UpdateDict, "type": _read_pairs, "metavar": "KEY=VALUE"}
+    kinds = [kind for kind in get_args(hint) if kind in (int, float)] if get_origin(hint) is UnionType else [hint]
+    return {"type": kinds[0] if kinds else str, "metavar": name.upper()}
+
+
+def _read_list(kind: type[Any]) -> Callable[[str], list[Any]]:
+    def read(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",")]
+
+    read.__name__ = f"list of {kind.__name__}"
+    return read
+
+
+def _read_specs(text: str) -> list[str]:
+    """Cut "ep:queries=8,d_out=2,linear" where a head begins: a part KEY=VALUE belongs to the one before it."""
+    return re.split(r",(?![A-Za-z_]\w*=)", text)
+
+
+def _read_pairs(text: str) -> dict[str, Any]:
+    """Read "img_size=32,patch_size=4": values are Python literals, or else text."""
+    pairs = {}
+    for part in re.split(r",(?=[A-Za-z_]\w*=)", text):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {part!r}")
+        try:
+            pairs[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            pairs[key] = value
+    return pairs
+
+
+class _UpdateDict(argparse.Action):
+    """Merges repeated KEY=VALUE flags."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, getattr(namespace, self.dest, {}) | values)
+
+
+def _field_texts(config: type[Any]) -> dict[str, str]:
+    """Return the documentation of each field, from the class's "Attributes:" section."""
+    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text).rstrip(".") for name, text in entries}
+
+
+def _default_text(field: Any) -> str:
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    if default is MISSING or default is None or default is False or default in ([], {}):
+        return ""
+    return f" (default: {','.join(map(str, default)) if isinstance(default, list) else default})"
+
+
+def _given(arguments: argparse.Namespace, config: type[Any]) -> dict[str, Any]:
+    return {field.name: getattr(arguments, field.name) for field in fields(config) if hasattr(arguments, field.name)}
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    """Read a YAML file whose keys are flags' names, into fields of `FitConfig`."""
+    import yaml
+
+    if not Path(path).is_file():
+        raise MissingError(f"no config file at {path!r}")
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"config file {path!r} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"config file {path!r}: expected keys and values, found {type(content).__name__}")
+    return FitConfig.fields_from_file(content)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated

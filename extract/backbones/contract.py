@@ -1,0 +1,82 @@
+"""What every backbone source gives: tokens of chosen layers, and all that the store must know of them."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...store.layout import LayerShape
+from ..views import Transform
+
+Tokens = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class BackboneRequest:
+    """Which backbone, with which weights.
+
+    Attributes:
+        name: without the source's prefix.
+        arguments: for the model's constructor.
+        checkpoint: file with the weights, or None.
+        pretrained: load the published weights, if no checkpoint is given.
+        seed: of the weights, if there are none to load.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    checkpoint: Path | None
+    pretrained: bool
+    seed: int
+
+
+class Backbone(ABC):
+    """A frozen backbone.
+
+    Attributes:
+        name: with its source, such as "timm:vit_base_patch16_224".
+        module: in evaluation mode, nothing requiring a gradient.
+        arguments: given to its constructor.
+        shapes: of every layer's tokens, by layer index.
+        prefix_names: of the prefix tokens, in order, such as ("cls", "reg0").
+        transform: of view 0.
+        ignored: keys of the checkpoint that the backbone has no place for.
+    """
+
+    name: str
+    module: nn.Module
+    arguments: Mapping[str, Any]
+    shapes: Sequence[LayerShape]
+    prefix_names: Sequence[str]
+    transform: Transform
+    ignored: Sequence[str] = ()
+
+    @abstractmethod
+    def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:
+        """Run the backbone once.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            layers: indices of the layers wanted.
+
+        Returns:
+            For each layer its raw output, before the final norm: patch tokens (B, patches, dim), row by row
+            over the grid, and prefix tokens (B, prefix, dim) or None.
+        """
+
+    @abstractmethod
+    def final_norm(self) -> dict[str, Any] | None:
+        """Return kind, eps, weight and bias of the norm after the last layer, as JSON values, or None."""
+
+    def weights_hash(self) -> str:
+        """Return the SHA-256 over the names, types, shapes and bytes of all weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,56 @@
+"""The settings of one extraction. Every field is a flag of `probe extract` of the same name."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """What to extract, from what, to where.
+
+    Attributes:
+        model: backbone, such as "timm:vit_base_patch16_224.mae".
+        data: images, such as "folder:imagenet", "npz:images.npz" or "demo".
+        out: folder of the store.
+        split: splits to extract; all that the data has if empty.
+        layers: "all", "last4", or indices such as "0,5,-1".
+        tokens: arrays to keep, of "patch" and "prefix"; the mean over patches is always kept.
+        dtype: what tokens are stored as.
+        row_order: "shuffled" (seeded) or "dataset".
+        limit: use at most this many images a split, class-balanced and seeded.
+        seed: of the row order, of the limit, and of the weights under `no_pretrained`.
+        batch_size: images in one forward pass.
+        workers: processes that decode images; as many as there are cores if None.
+        device: "auto", "cpu", "cuda", "cuda:1"….
+        amp: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
+        block_mib: size aimed at for one block file of one layer, in MiB.
+        checkpoint: file with the weights; nothing is downloaded then.
+        no_pretrained: draw weights from `seed` instead of loading any.
+        model_arg: arguments for the backbone's constructor.
+        skip_bad_images: leave unreadable images out, and record which.
+        dry_run: print what would be done, and do nothing.
+        overwrite: empty the store first.
+    """
+
+    model: str
+    data: str
+    out: str | Path
+    split: list[str] = field(default_factory=list)
+    layers: str = "all"
+    tokens: list[str] = field(default_factory=lambda: ["patch", "prefix"])
+    dtype: str = "float16"
+    row_order: str = "shuffled"
+    limit: int | None = None
+    seed: int = 0
+    batch_size: int = 64
+    workers: int | None = None
+    device: str = "auto"
+    amp: str = "auto"
+    block_mib: int = 128
+    checkpoint: str | Path | None = None
+    no_pretrained: bool = False
+    model_arg: dict[str, Any] = field(default_factory=dict)
+    skip_bad_images: bool = False
+    dry_run: bool = False
+    overwrite: bool = False

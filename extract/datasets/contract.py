@@ -1,0 +1,44 @@
+"""What every data source gives: for each split a list of images with stable ids and labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images of one split, in the source's own order.
+
+    Attributes:
+        ids: stable keys, such as paths relative to the split's folder.
+        labels: (n,) int64 class indices.
+        content: hash that changes when an image or a label does: of sizes for files, of bytes for arrays.
+    """
+
+    ids: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    content: str
+
+
+class ImageSource(Protocol):
+    """A data set. Instances travel to worker processes.
+
+    Attributes:
+        name: short name without folders, such as "folder:imagenet".
+        splits: names of the splits it has.
+        classes: class names by label, the same for all splits.
+    """
+
+    name: str
+    splits: Sequence[str]
+    classes: Sequence[str]
+
+    def images(self, split: str) -> ImageList:
+        """List one split."""
+
+    def load(self, split: str, index: int) -> Image.Image:
+        """Read one image; whatever makes it unreadable is raised as it comes."""

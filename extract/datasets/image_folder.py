@@ -1,0 +1,87 @@
+"""`folder:PATH`: PATH/SPLIT/CLASS/image files, or PATH/CLASS/image files as one split named train."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from xxhash import xxh3_128
+
+from ...errors import InputError, MissingError
+from .contract import ImageList
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+
+
+class ImageFolder:
+    """A folder of class folders. Classes are the sorted names over all splits, so labels agree between them."""
+
+    def __init__(self, path: str) -> None:
+        """List the splits and classes.
+
+        Raises:
+            MissingError: no such folder.
+            InputError: no class folders in it.
+        """
+        root = Path(path)
+        if not root.is_dir():
+            raise MissingError(f"no folder at {path!r}; asked for class folders of images there")
+        self.name = f"folder:{root.resolve().name}"
+        below = _subfolders(root)
+        nested = [name for name in below if _subfolders(root / name)]
+        self._roots = {name: root / name for name in nested} if nested else {"train": root}
+        self.splits: Sequence[str] = sorted(self._roots)
+        self.classes: Sequence[str] = sorted({c for folder in self._roots.values() for c in _subfolders(folder)})
+        if not self.classes:
+            raise InputError(
+                f"folder {path!r} holds no class folders; expected PATH/SPLIT/CLASS/images or PATH/CLASS/images"
+            )
+        self._files: dict[str, list[str]] = {}
+
+    def images(self, split: str) -> ImageList:
+        """List the images of a split, class by class, each class by name.
+
+        Raises:
+            InputError: a class folder is empty.
+        """
+        label_of = {name: label for label, name in enumerate(self.classes)}
+        files: list[str] = []
+        labels: list[int] = []
+        content = xxh3_128()
+        for name in _subfolders(self._roots[split]):
+            found = _image_files(self._roots[split] / name)
+            if not found:
+                raise InputError(
+                    f"class folder {str(self._roots[split] / name)!r} holds no images ({', '.join(EXTENSIONS)}); "
+                    "remove it or fill it"
+                )
+            for file, size in found:
+                files.append(f"{name}/{file}")
+                labels.append(label_of[name])
+                content.update(f"{name}/{file} {size}\n".encode())
+        self._files[split] = files
+        return ImageList(files, np.array(labels, dtype=np.int64), content.hexdigest())
+
+    def load(self, split: str, index: int) -> Image.Image:
+        """Decode one image."""
+        with Image.open(self._roots[split] / self._files[split][index]) as image:
+            image.load()
+            return image
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _image_files(folder: Path, below: str = "") -> list[tuple[str, int]]:
+    """Return (relative path, size in bytes) of the images at any depth, sorted."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                found += _image_files(Path(entry.path), f"{below}{entry.name}/")
+            elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
+                found.append((below + entry.name, entry.stat().st_size))
+    return sorted(found)

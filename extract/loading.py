@@ -1,0 +1,73 @@
+"""Decoding in worker processes: pixels come back, and so do the names of images that cannot be read."""
+
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .datasets import ImageSource
+from .rows import Rows
+from .views import Pixels, Transform
+
+RowKey = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that could not be read, and why."""
+
+    split: str
+    id: str
+    reason: str
+
+
+class RowImages(Dataset[Tensor | BadImage]):
+    """The pixels of (split, row)."""
+
+    def __init__(self, source: ImageSource, rows: Mapping[str, Rows], transform: Transform) -> None:
+        self._source, self._rows, self._pixels = source, rows, Pixels(transform)
+
+    def __getitem__(self, key: RowKey) -> Tensor | BadImage:
+        """Return (3, H, W) uint8. Any error of any decoder becomes a `BadImage`: the main process reports it."""
+        split, row = key
+        try:
+            return self._pixels(self._source.load(split, int(self._rows[split].index[row])))
+        except Exception as error:
+            return BadImage(split, self._rows[split].ids[row], f"{type(error).__name__}: {error}")
+
+
+def make_loader(
+    images: RowImages, batches: list[list[RowKey]], *, workers: int, pinned: bool
+) -> Iterable[Tensor | BadImage]:
+    """Load batches in order: each (B, 3, H, W) uint8, or the first of its images that is bad."""
+    options: dict[str, Any] = {"prefetch_factor": 2, "worker_init_fn": _quiet_worker} if workers else {}
+    return DataLoader(
+        images, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pinned, **options
+    )
+
+
+def find_bad_images(images: RowImages, keys: list[RowKey], *, workers: int) -> list[BadImage]:
+    """Decode everything once and return what cannot be read."""
+    options: dict[str, Any] = {"prefetch_factor": 2, "worker_init_fn": _quiet_worker} if workers else {}
+    batches = [keys[start : start + 64] for start in range(0, len(keys), 64)]
+    loader = DataLoader(images, batch_sampler=batches, collate_fn=_only_bad, num_workers=workers, **options)
+    return [bad for batch in loader for bad in batch]
+
+
+def _collate(items: list[Tensor | BadImage]) -> Tensor | BadImage:
+    bad = next((item for item in items if isinstance(item, BadImage)), None)
+    return bad or torch.stack([item for item in items if isinstance(item, Tensor)])
+
+
+def _only_bad(items: list[Tensor | BadImage]) -> list[BadImage]:
+    return [item for item in items if isinstance(item, BadImage)]
+
+
+def _quiet_worker(_: int) -> None:
+    # The main process turns a signal into an orderly end; a worker that inherited its handler would print a trace.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

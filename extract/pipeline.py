@@ -1,0 +1,254 @@
+"""Stage one from top to bottom: plan, load, loop, write, finish."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, unknown_name
+from ..store import BlockKey, StoreWriter, open_writer
+from ..store.layout import PATCH, PREFIX, layer_name
+from ..store.writer import check_path
+from ..store.zarr_store import ZarrFiles
+from .backbones import BACKBONES, Backbone, BackboneRequest, split_source
+from .backbones.contract import Tokens
+from .config import ExtractConfig
+from .datasets import ImageSource, open_dataset
+from .loading import BadImage, RowImages, find_bad_images, make_loader
+from .plan import ChosenImages, Plan, check_space, describe, make_plan
+from .progress import ImageProgress
+from .rows import Rows, batches_of, choose_rows
+from .stored import stored_arrays
+from .views import Transform, normalise
+
+CHOICES = {
+    "dtype": ("float16", "float32"),
+    "row_order": ("shuffled", "dataset"),
+    "amp": ("auto", "off", "bfloat16", "float16"),
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: some rows of one block, and the layers of it that are missing."""
+
+    key: BlockKey
+    rows: range
+    layers: Sequence[int]
+    last: bool
+
+
+def extract(config: ExtractConfig) -> Path:
+    """See `tokenprobe.extract.extract`."""
+    out = Path(config.out)
+    _check(config, out)
+    device = _resolve_device(config.device)
+    precision = _resolve_precision(config.amp, device)
+    source = open_dataset(config.data)
+    backbone = _load_backbone(config)
+    images = _list_images(config, source, out, backbone)
+    plan = make_plan(config, backbone, source, images, precision)
+    if config.dry_run:
+        print("\n".join(describe(plan, out)))
+        return out
+    check_space(plan, out, overwrite=config.overwrite)
+    with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
+        writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
+        work = _missing_batches(plan, writer, config.batch_size)
+        writer.journal.add_event("start", **_circumstances(config, device))
+        seconds = _extract_batches(config, plan, backbone, source, work, writer, device)
+        complete = writer.complete()
+        writer.journal.add_event("finish", seconds=round(seconds, 3), n_images=sum(len(batch.rows) for batch in work))
+    _say_done(out, work, seconds, complete)
+    return out
+
+
+def _check(config: ExtractConfig, out: Path) -> None:
+    for name, known in CHOICES.items():
+        if getattr(config, name) not in known:
+            raise unknown_name(name, str(getattr(config, name)), known)
+    for kind in config.tokens:
+        if kind not in (PATCH, PREFIX):
+            raise unknown_name("tokens", kind, (PATCH, PREFIX))
+    for name in ("batch_size", "block_mib", "limit"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} {value}: expected at least 1")
+    check_path(out)
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N") from None
+    if resolved.type == "cuda" and (
+        not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
+    ):
+        raise InputError(f"device {device!r} asked for, but torch finds {torch.cuda.device_count()} CUDA device(s)")
+    return resolved
+
+
+def _resolve_precision(amp: str, device: torch.device) -> str:
+    if amp == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return "float32" if amp == "off" else amp
+
+
+def _load_backbone(config: ExtractConfig) -> Backbone:
+    kind, name = split_source(config.model)
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    backbone = BACKBONES[kind](
+        BackboneRequest(name, config.model_arg, checkpoint, not config.no_pretrained, config.seed)
+    )
+    if backbone.ignored:
+        shown = ", ".join(backbone.ignored[:5]) + (", …" if len(backbone.ignored) > 5 else "")
+        _say(f"{len(backbone.ignored)} keys of the checkpoint have no place in the backbone and are ignored: {shown}")
+    return backbone
+
+
+def _list_images(config: ExtractConfig, source: ImageSource, out: Path, backbone: Backbone) -> dict[str, ChosenImages]:
+    """List each split wanted, leave out what cannot be read if asked to, and fix the rows."""
+    chosen = {}
+    for split in config.split or source.splits:
+        if split not in source.splits:
+            raise unknown_name(f"split of {config.data!r}", split, source.splits)
+        images = source.images(split)
+        rows = choose_rows(images, set(), None, shuffled=False, seed=0)
+        skipped: list[str] = []
+        if config.skip_bad_images:
+            skipped = _skipped(config, source, out, split, images.content, rows, backbone.transform)
+        rows = choose_rows(
+            images, set(skipped), config.limit, shuffled=config.row_order == "shuffled", seed=config.seed
+        )
+        if not len(rows):
+            raise InputError(f"split {split!r} of {config.data!r} has no images")
+        chosen[split] = ChosenImages(rows, images.content, skipped)
+    return chosen
+
+
+def _skipped(
+    config: ExtractConfig,
+    source: ImageSource,
+    out: Path,
+    split: str,
+    content: str,
+    rows: Rows,
+    transform: Transform,
+) -> list[str]:
+    """Return the ids of unreadable images: from the store if it has looked before, else by decoding them all."""
+    known = ZarrFiles(out).read_manifest().splits if ZarrFiles(out).exists() else {}
+    if split in known and known[split].source == content:
+        return known[split].skipped
+    _say(f"looking for unreadable images in {split!r}: decoding {len(rows):,} images once")
+    keys = [(split, row) for row in range(len(rows))]
+    bad = find_bad_images(RowImages(source, {split: rows}, transform), keys, workers=_workers(config))
+    for image in bad:
+        _say(f"left out {image.split}/{image.id}: {image.reason}")
+    return sorted(image.id for image in bad)
+
+
+def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[Batch]:
+    """List the forward passes that remain, in row order."""
+    work = []
+    for split, info in plan.manifest.splits.items():
+        for block, batches in enumerate(batches_of(info.n_images, info.block_rows, batch_size)):
+            key = BlockKey(split, 0, block)
+            if layers := writer.missing_layers(key):
+                work += [Batch(key, rows, layers, rows is batches[-1]) for rows in batches]
+    return work
+
+
+def _extract_batches(
+    config: ExtractConfig,
+    plan: Plan,
+    backbone: Backbone,
+    source: ImageSource,
+    work: Sequence[Batch],
+    writer: StoreWriter,
+    device: torch.device,
+) -> float:
+    """Run the backbone over what is missing; return the seconds it took."""
+    images = RowImages(source, plan.rows, backbone.transform)
+    keys = [[(batch.key.split, row) for row in batch.rows] for batch in work]
+    loader = make_loader(images, keys, workers=_workers(config) if work else 0, pinned=device.type == "cuda")
+    backbone.module.to(device)
+    loaded = iter(loader)  # forks the workers, before the progress bar has a thread that prints
+    with ImageProgress(sum(len(batch.rows) for batch in work)) as progress:
+        for batch, pixels in zip(work, loaded, strict=True):
+            if isinstance(pixels, BadImage):
+                raise InputError(
+                    f"cannot read image {pixels.id!r} of split {pixels.split!r} in {config.data!r} ({pixels.reason}); "
+                    "mend or remove it, or give --skip-bad-images. Finished blocks are safe"
+                )
+            n_bytes = 0
+            for layer, (patch, prefix) in _forward(backbone, pixels, batch, config, plan, device).items():
+                kinds = plan.manifest.splits[batch.key.split].layers[layer_name(layer)]
+                ids = plan.rows[batch.key.split].ids[batch.rows.start : batch.rows.stop]
+                arrays = stored_arrays(patch, prefix, kinds, plan.manifest.recipe.dtype, layer, ids)
+                n_bytes += sum(values.nbytes for values in arrays.values())
+                writer.append(batch.key, layer, arrays)
+                if batch.last:
+                    writer.finish(batch.key, layer)
+            progress.advance(len(batch.rows), n_bytes)
+        return progress.seconds
+
+
+def _forward(
+    backbone: Backbone, pixels: Tensor, batch: Batch, config: ExtractConfig, plan: Plan, device: torch.device
+) -> dict[int, Tokens]:
+    """Run one batch. A block's last batch is padded: kernels may round differently at another batch size."""
+    n_images, precision = len(pixels), plan.manifest.recipe.precision
+    if n_images < config.batch_size:
+        pixels = torch.cat([pixels, pixels.new_zeros(config.batch_size - n_images, *pixels.shape[1:])])
+    inputs = normalise(pixels.to(device, non_blocking=True), backbone.transform)
+    amp = nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
+    with torch.inference_mode(), amp:
+        tokens = backbone.tokens(inputs, batch.layers)
+    return {
+        layer: (patch[:n_images], None if prefix is None else prefix[:n_images])
+        for layer, (patch, prefix) in tokens.items()
+    }
+
+
+def _workers(config: ExtractConfig) -> int:
+    return config.workers if config.workers is not None else len(os.sched_getaffinity(0))
+
+
+def _circumstances(config: ExtractConfig, device: torch.device) -> dict[str, Any]:
+    """Return what the journal keeps of a run and the store does not."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "batch_size": config.batch_size,
+        "workers": _workers(config),
+        "data": config.data,
+        "checkpoint": None if config.checkpoint is None else str(config.checkpoint),
+        "torch": torch.__version__,
+    }
+
+
+def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) -> None:
+    if not work:
+        _say(f"{out}: nothing to do, everything asked for is there")
+    else:
+        n_images = sum(len(batch.rows) for batch in work)
+        _say(f"{out}: {n_images:,} images in {seconds:.1f} s, {n_images / seconds:.0f} images/s")
+    if not complete:
+        _say(f"{out}: parts begun by another command are not finished yet; run that command again")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

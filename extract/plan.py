@@ -1,0 +1,200 @@
+"""What an extraction will write, before any of it is written."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, NoSpaceError
+from ..store.journal import read_records
+from ..store.layout import MEAN, PATCH, PREFIX, block_rows, layer_index, layer_name
+from ..store.manifest import Manifest, Recipe, SplitInfo
+from ..store.zarr_store import ZarrFiles, array_dtype
+from .backbones import Backbone
+from .config import ExtractConfig
+from .datasets import ImageSource
+from .rows import Rows
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """The images of one split.
+
+    Attributes:
+        rows: in store order.
+        content: hash of the source's whole list.
+        skipped: ids of unreadable images that were left out.
+    """
+
+    rows: Rows
+    content: str
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before the first image is decoded.
+
+    Attributes:
+        manifest: what the store will declare.
+        rows: of each split.
+    """
+
+    manifest: Manifest
+    rows: Mapping[str, Rows]
+
+    def file_bytes(self, split: str, layer: str, kind: str) -> int:
+        """Return the size of one block file."""
+        row = self.manifest.layers[layer].row_shape(kind)
+        itemsize = array_dtype(kind, self.manifest.recipe.dtype).itemsize
+        return self.manifest.splits[split].block_rows * int(np.prod(row)) * itemsize
+
+    def layer_bytes(self) -> dict[str, int]:
+        """Return the bytes of each layer over all splits and views."""
+        totals = dict.fromkeys(self.manifest.layers, 0)
+        for split, info in self.manifest.splits.items():
+            for layer, kinds in info.layers.items():
+                n_files = info.n_blocks * self.manifest.views
+                totals[layer] += n_files * sum(self.file_bytes(split, layer, kind) for kind in kinds)
+        return totals
+
+    def missing_bytes(self, out: Path, *, overwrite: bool = False) -> int:
+        """Return by how many bytes a store at `out` will grow; `overwrite` frees all it has now."""
+        recorded = read_records(out)
+        kept = recorded if overwrite else ZarrFiles(out).token_files(self.manifest)
+        return sum(self.layer_bytes().values()) - sum(recorded[name].size for name in kept if name in recorded)
+
+
+def parse_layers(spec: str, depth: int) -> list[int]:
+    """Read "all", "last4" or "0,5,-1" into sorted layer indices.
+
+    Raises:
+        InputError: not of that form, or a layer that the backbone does not have.
+    """
+    if spec == "all":
+        return list(range(depth))
+    if spec.startswith("last") and spec[4:].isdigit():
+        wanted = list(range(depth - int(spec[4:]), depth))
+    else:
+        try:
+            wanted = [int(part) for part in spec.split(",")]
+        except ValueError:
+            raise InputError(f"layers {spec!r}: expected all, lastN, or indices such as 0,5,-1") from None
+    bad = [layer for layer in wanted if not -depth <= layer < depth]
+    if bad or not wanted:
+        raise InputError(f"layers {spec!r}: the backbone has layers 0 to {depth - 1}; got {bad or 'none'}")
+    return sorted({layer % depth for layer in wanted})
+
+
+def make_plan(
+    config: ExtractConfig,
+    backbone: Backbone,
+    source: ImageSource,
+    images: Mapping[str, ChosenImages],
+    precision: str,
+) -> Plan:
+    """Decide blocks and layers, and describe the store.
+
+    Args:
+        config: what was asked for.
+        backbone: the loaded model.
+        source: the data.
+        images: of each split wanted.
+        precision: what the backbone computes in.
+    """
+    layers = {layer_name(layer): backbone.shapes[layer] for layer in parse_layers(config.layers, len(backbone.shapes))}
+    kinds = {
+        name: [MEAN, *(kind for kind in (PATCH, PREFIX) if kind in config.tokens and (kind == PATCH or shape.n_prefix))]
+        for name, shape in layers.items()
+    }
+    itemsize = array_dtype(PATCH, config.dtype).itemsize
+    image_bytes = max(shape.n_patches * shape.dim for shape in backbone.shapes) * itemsize
+    limit = None if config.limit is None else {"n": config.limit, "seed": config.seed}
+    shuffled = config.row_order == "shuffled"
+    manifest = Manifest(
+        recipe=Recipe(
+            model=backbone.name,
+            model_args=dict(backbone.arguments),
+            weights=backbone.weights_hash(),
+            transform=backbone.transform.to_json(),
+            precision=precision,
+            dtype=config.dtype,
+            row_order={"kind": "shuffled", "seed": config.seed} if shuffled else {"kind": "dataset"},
+            prefix_names=list(backbone.prefix_names),
+        ),
+        dataset=source.name,
+        depth=len(backbone.shapes),
+        layers=layers,
+        final_norm=backbone.final_norm(),
+        splits={
+            name: SplitInfo(
+                n_images=len(chosen.rows),
+                block_rows=block_rows(len(chosen.rows), image_bytes, config.block_mib * MIB),
+                source=chosen.content,
+                limit=limit,
+                skipped=chosen.skipped,
+                classes=list(source.classes),
+                layers=kinds,
+            )
+            for name, chosen in images.items()
+        },
+        versions={name: version(name) for name in ("tokenprobe", "torch", "timm", "numpy")},
+    )
+    return Plan(manifest, {name: chosen.rows for name, chosen in images.items()})
+
+
+def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
+    """Raise NoSpaceError if the disk has no room for what is missing."""
+    needed, free = plan.missing_bytes(out, overwrite=overwrite), free_bytes(out)
+    if needed > free:
+        raise NoSpaceError(
+            f"the store needs {size_text(needed)} more and {str(out)!r} has {size_text(free)} free; "
+            "extract fewer --layers or --split, or a --limit, or write to another disk"
+        )
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space on the disk that holds, or would hold, a path."""
+    path = path.absolute()
+    return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free
+
+
+def describe(plan: Plan, out: Path) -> list[str]:
+    """Return what a dry run prints, a line each."""
+    manifest, sizes = plan.manifest, plan.layer_bytes()
+    shape = manifest.shape(max(map(layer_index, manifest.layers)))
+    lines: list[tuple[str, Any]] = [
+        ("model", f"{manifest.recipe.model}, {manifest.depth} layers, {manifest.recipe.precision}"),
+        ("pixels", f"{manifest.recipe.transform['input_size'][0]} × {manifest.recipe.transform['input_size'][1]}"),
+        ("data", manifest.dataset),
+        *(
+            (f"  {name}", f"{info.n_images:,} images in {info.n_blocks} blocks, {len(info.classes)} classes")
+            for name, info in manifest.splits.items()
+        ),
+        (
+            "tokens",
+            f"{shape.n_patches} patch ({shape.grid[0]} × {shape.grid[1]}) + {shape.n_prefix} prefix, {shape.dim} wide",
+        ),
+        ("dtype", manifest.recipe.dtype),
+        *((name, size_text(size)) for name, size in sizes.items()),
+        ("in all", size_text(sum(sizes.values()))),
+        ("to write", size_text(plan.missing_bytes(out))),
+        ("free", size_text(free_bytes(out))),
+    ]
+    return [f"{name:<10} {value}" for name, value in lines]
+
+
+def size_text(n_bytes: float) -> str:
+    """Return a size for people: "388.0 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"

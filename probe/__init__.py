@@ -1,0 +1,41 @@
+"""Stage two: tokens from a store in, trained heads and their accuracies out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import FitConfig
+
+if TYPE_CHECKING:
+    from .heads import Head
+    from .results import Run
+
+__all__ = ["FitConfig", "fit", "load_head"]
+
+
+def fit(store: str | Path, config: FitConfig) -> Run:
+    """Train every cell of a sweep from a token store.
+
+    A folder that is there already is continued: finished cells are not trained again.
+
+    Args:
+        store: path of the store.
+        config: which heads, how, and where results go.
+
+    Returns:
+        The run: `results` has one row a cell, `history` one row a cell and epoch.
+
+    Raises:
+        TokenprobeError: something asked for cannot be had; the message says what to do.
+    """
+    from . import pipeline  # torch loads here, so that `probe --help` does without
+
+    return pipeline.fit(store, config)
+
+
+def load_head(run: str | Path, cell: str) -> Head:
+    """Load a trained head: a module from tokens to logits. See `tokenprobe.probe.results.load_head`."""
+    from . import results
+
+    return results.load_head(run, cell)

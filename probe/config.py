@@ -1,0 +1,82 @@
+"""The settings of one fit. Every field is a flag of `probe fit`, and a key of its config file, of the same name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import unknown_name
+
+FILE_KEYS = {"heads": "head"}
+"""Fields whose flag, and key in a config file, is spelt otherwise."""
+
+MADE_FROM = "made_from"
+"""Key under which a run's `config.yaml` keeps what is no setting; ignored when the file is used again."""
+
+LR_GRID = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """Which heads to train, how, and where results go.
+
+    Attributes:
+        out: the run's folder.
+        heads: specs NAME[:key=value,…]; alternatives in a value, as in "ep:queries=8|32", make a grid.
+        layers: "all", "last4", or indices such as "0,5,-1", of those stored.
+        optimizer: "lars", "sgd" or "adamw".
+        lr: base learning rates; the rate is base lr × batch size / 256. Protocol "select" defaults to the grid
+            0.1, 0.3, 1, 3, 10, 30 and "paper" to 0.1.
+        weight_decay: weight decays.
+        epochs: passes over the training rows.
+        batch_size: images in a step; if None 4096, or for a small set the largest power of two that leaves ten
+            steps an epoch, but at least min(n, 32).
+        warmup_epochs: of linear rise from 0; if None 10, but at most a ninth of the epochs.
+        seeds: how many initialisations of each cell: seeds 0, 1, ….
+        seed: of the order of batches and of the validation split.
+        val: fraction of the training split that protocol "select" holds out to select on.
+        protocol: "select" (on held-out training images) or "paper" (the best epoch on the test split).
+        train_split: name of the split to train on.
+        test_split: name of the split to report on; the first of test, val, validation if None.
+        device: "auto", "cpu", "cuda", "cuda:1"….
+        amp: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
+        cache: where a layer's patch tokens are kept between epochs: "gpu", "ram", "disk", or "auto" for the
+            first of these that they fit.
+    """
+
+    out: str | Path
+    heads: list[str] = field(default_factory=lambda: ["ep", "linear:pool=mean"])
+    layers: str = "all"
+    optimizer: str = "lars"
+    lr: list[float] = field(default_factory=list)
+    weight_decay: list[float] = field(default_factory=lambda: [0.0])
+    epochs: int = 90
+    batch_size: int | None = None
+    warmup_epochs: float | None = None
+    seeds: int = 1
+    seed: int = 0
+    val: float = 0.1
+    protocol: str = "select"
+    train_split: str = "train"
+    test_split: str | None = None
+    device: str = "auto"
+    amp: str = "auto"
+    cache: str = "auto"
+
+    @classmethod
+    def fields_from_file(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn the keys of a config file into fields; a single value stands for a list of one.
+
+        Raises:
+            InputError: unknown key.
+        """
+        field_of = {FILE_KEYS.get(each.name, each.name): each for each in fields(cls)}
+        values = {}
+        for key, value in content.items():
+            if key == MADE_FROM:
+                continue
+            if key not in field_of:
+                raise unknown_name("key of the config file", key, field_of)
+            wants_list = str(field_of[key].type).startswith("list")
+            values[field_of[key].name] = [value] if wants_list and not isinstance(value, list) else value
+        return values

@@ -1,0 +1,146 @@
+"""The sweep grid: head specs, layers and hyper-parameters expand to cells; cells that stack form groups."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import Any
+
+from ..errors import InputError, unknown_name
+from ..store.layout import layer_name
+from .heads import POOLINGS
+
+PUBLISHED_BATCH, PUBLISHED_WARMUP, PUBLISHED_LR_BATCH = 4096, 10.0, 256
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One head: a pooling's name and all its settings."""
+
+    name: str
+    settings: tuple[tuple[str, Any], ...]
+
+    @property
+    def config(self) -> str:
+        """The settings as text: the first always, others where they differ from the default."""
+        defaults = POOLINGS[self.name].defaults
+        first = next(iter(defaults), None)
+        return ",".join(f"{key}={value}" for key, value in self.settings if key == first or value != defaults[key])
+
+    @property
+    def label(self) -> str:
+        """Name and settings, such as "ep:queries=32"."""
+        return f"{self.name}:{self.config}" if self.config else self.name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid.
+
+    Attributes:
+        layer: index.
+        head: the head.
+        optimizer: name.
+        lr: base learning rate.
+        weight_decay: weight decay.
+        seed: of the initialisation.
+    """
+
+    layer: int
+    head: HeadSpec
+    optimizer: str
+    lr: float
+    weight_decay: float
+    seed: int
+    shots: str = "full"
+
+    @property
+    def name(self) -> str:
+        """A name that is unique in a run and fit for a file."""
+        head = self.head.label.replace(":", "-")
+        rest = f"{self.optimizer}-lr={self.lr:g}-wd={self.weight_decay:g}-shots={self.shots}-seed={self.seed}"
+        return f"{layer_name(self.layer)}-{head}-{rest}"
+
+
+def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
+    """Read specs such as "ep:queries=8|32" into heads, one for each combination of alternatives.
+
+    Raises:
+        InputError: unknown head or setting, or a value of the wrong kind.
+    """
+    heads: list[HeadSpec] = []
+    for spec in specs:
+        name, _, rest = spec.partition(":")
+        if name not in POOLINGS:
+            raise unknown_name("head", name, POOLINGS)
+        choices: dict[str, list[Any]] = {key: [value] for key, value in POOLINGS[name].defaults.items()}
+        for pair in filter(None, rest.split(",")):
+            key, equals, values = pair.partition("=")
+            if key not in choices:
+                raise unknown_name(f"setting of head {name!r}", key, choices)
+            if not equals or not values:
+                raise InputError(f"head {spec!r}: expected {key}=value")
+            choices[key] = [_as_kind_of(choices[key][0], text, spec) for text in values.split("|")]
+        heads += [HeadSpec(name, tuple(zip(choices, values, strict=True))) for values in product(*choices.values())]
+    return list(dict.fromkeys(heads))
+
+
+def parse_layers(spec: str, stored: Sequence[int], depth: int) -> list[int]:
+    """Read "all", "last4" or "0,5,-1" into stored layers; negative indices count from the backbone's end.
+
+    Raises:
+        InputError: not of that form, or a layer that is not stored.
+    """
+    if spec == "all":
+        return list(stored)
+    if spec.startswith("last") and spec[4:].isdigit():
+        return list(stored)[-int(spec[4:]) :]
+    try:
+        wanted = [int(part) for part in spec.split(",")]
+    except ValueError:
+        raise InputError(f"layers {spec!r}: expected all, lastN, or indices such as 0,5,-1") from None
+    layers = [layer + depth if layer < 0 else layer for layer in wanted]
+    for asked, layer in zip(wanted, layers, strict=True):
+        if layer not in stored:
+            raise unknown_name("layer of the store", str(asked), map(str, stored))
+    return sorted(set(layers))
+
+
+def make_groups(
+    layer: int,
+    heads: Sequence[HeadSpec],
+    *,
+    optimizer: str,
+    lrs: Sequence[float],
+    weight_decays: Sequence[float],
+    n_seeds: int,
+) -> list[list[Cell]]:
+    """Return the cells of one layer in groups that can be stacked: those of one head."""
+    cells = [
+        Cell(layer, head, optimizer, lr, weight_decay, seed)
+        for head in heads
+        for lr, weight_decay, seed in product(lrs, weight_decays, range(n_seeds))
+    ]
+    return [list(group) for _, group in groupby(cells, key=lambda cell: cell.head)]
+
+
+def default_batch_size(n_images: int) -> int:
+    """Return 4096, or for a small set the largest power of two that leaves ten steps an epoch, at least min(n, 32)."""
+    tenth = max(1, n_images // 10)
+    return max(min(PUBLISHED_BATCH, 1 << (tenth.bit_length() - 1)), min(n_images, 32))
+
+
+def default_warmup(epochs: int) -> float:
+    """Return 10 epochs, but at most a ninth of all."""
+    return min(PUBLISHED_WARMUP, epochs / 9)
+
+
+def _as_kind_of(default: Any, text: str, spec: str) -> Any:
+    """Read a setting's text as the type that its default has."""
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise InputError(f"head {spec!r}: expected true or false, got {text!r}")
+        return text == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise InputError(f"head {spec!r}: expected {type(default).__name__}, got {text!r}") from None

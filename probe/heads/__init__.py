@@ -1,0 +1,51 @@
+"""Poolings by name. A new one is a file here and a line in `POOLINGS`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Generator
+
+from ...errors import unknown_name
+from .ep import EfficientProbing
+from .head import Head
+from .linear import LinearPooling
+from .pooling import Pooling
+
+__all__ = ["POOLINGS", "Head", "Pooling", "build_pooling"]
+
+POOLINGS: dict[str, type[Pooling]] = {
+    "ep": EfficientProbing,
+    "linear": LinearPooling,
+}
+
+
+def build_pooling(
+    name: str,
+    *,
+    dim: int,
+    grid: tuple[int, int],
+    cells: int | None = None,
+    generators: Sequence[Generator | None] | None = None,
+    **settings: Any,
+) -> Pooling:
+    """Build a pooling: a module from tokens (B, N, dim) to (B, out_dim).
+
+    Args:
+        name: in `POOLINGS`.
+        dim: width of the tokens.
+        grid: (height, width) of the patch tokens.
+        cells: stack H cells; the output is then (B, H, out_dim).
+        generators: one a cell, for the initial weights; torch's global one if None.
+        settings: of the pooling; its `defaults` names them.
+
+    Raises:
+        InputError: unknown name or setting, or a setting that does not fit `dim` or `grid`.
+    """
+    if name not in POOLINGS:
+        raise unknown_name("head", name, POOLINGS)
+    for key in settings:
+        if key not in POOLINGS[name].defaults:
+            raise unknown_name(f"setting of head {name!r}", key, POOLINGS[name].defaults)
+    make: Any = POOLINGS[name]
+    pooling: Pooling = make(dim, grid, cells=cells, generators=generators, **settings)
+    return pooling

@@ -1,0 +1,61 @@
+"""The head: pooling, then BatchNorm1d(affine=False, eps=1e-6), then Linear, for H stacked cells at once.
+
+This is the head of the published protocol (arXiv 2506.10178; MAE, arXiv 2111.06377, appendix A.1).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from .pooling import Pooling, uniform_initial
+
+BATCH_NORM_EPS = 1e-6
+
+
+class Head(nn.Module):
+    """Tokens to logits.
+
+    Parameters, for H cells of pooled width O and C classes: those of the pooling, `weight` (H, C, O) and
+    `bias` (H, C). Buffers: `running_mean` and `running_var` (H, O).
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, pooling: Pooling, n_classes: int, generators: Sequence[Generator | None] | None = None) -> None:
+        """Draw the classifier as torch's nn.Linear does, one generator a cell, after the pooling's parameters."""
+        super().__init__()
+        self.pooling, self.cells = pooling, pooling.cells
+        n_cells, width = pooling.cells or 1, pooling.out_dim
+        drawn = [
+            [uniform_initial(*shape, fan_in=width, generator=g) for shape in ((n_classes, width), (n_classes,))]
+            for g in generators or [None] * n_cells
+        ]
+        self.weight = nn.Parameter(torch.stack([weight for weight, _ in drawn]))
+        self.bias = nn.Parameter(torch.stack([bias for _, bias in drawn]))
+        self.register_buffer("running_mean", torch.zeros(n_cells, width))
+        self.register_buffer("running_var", torch.ones(n_cells, width))
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Return logits (B, C), or (B, H, C) for stacked cells.
+
+        Args:
+            x_BND: the arrays named by `pooling.inputs`, joined along the token axis.
+        """
+        pooled = self.pooling.pool(x_BND)
+        features_BO = pooled.flatten(1).to(self.running_mean.dtype)  # statistics in full precision
+        normed = F.batch_norm(
+            features_BO,
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+            training=self.training,
+            eps=BATCH_NORM_EPS,
+        ).view(pooled.shape)
+        logits_HBC = torch.baddbmm(self.bias[:, None], normed.transpose(0, 1), self.weight.transpose(1, 2))
+        return logits_HBC.transpose(0, 1) if self.cells is not None else logits_HBC[0]
+
+    def n_params(self) -> int:
+        """Return the number of parameters of one cell."""
+        return sum(parameter[0].numel() for parameter in self.parameters())

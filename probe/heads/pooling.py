@@ -1,0 +1,83 @@
+"""What every pooling is: tokens in, one vector an image out, for H stacked cells at once.
+
+H cells share one batch of tokens and nothing else. Every parameter has a leading axis of H; what one cell
+computes, and the gradient it gets, is what it would compute alone.
+
+    B images, N tokens, D width, H cells
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ...errors import InputError
+
+
+class Pooling(nn.Module, ABC):
+    """Pools the tokens of each image.
+
+    A subclass sets the class attributes, checks its settings, sets `out_dim`, and calls `draw_cells`.
+
+    Attributes:
+        name: in the registry.
+        defaults: every setting and its default value, the one that tells heads apart first.
+        out_dim: width of the output.
+        inputs: the store's arrays that it reads, joined along the token axis: "prefix", "patch" or "mean".
+    """
+
+    name: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Any]]
+    reference_names: ClassVar[Mapping[str, str]] = {}
+    out_dim: int
+    inputs: tuple[str, ...] = ("patch",)
+
+    def __init__(self, cells: int | None) -> None:
+        """Prepare a pooling of `cells` stacked cells, or a plain one if None."""
+        super().__init__()
+        self.cells = cells
+
+    @abstractmethod
+    def initial(self, generator: Generator | None) -> dict[str, Tensor]:
+        """Draw the parameters of one cell, in the published order, with the published initialisation."""
+
+    @abstractmethod
+    def pool(self, x_BND: Tensor) -> Tensor:
+        """Return (B, H, out_dim)."""
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Pool tokens (B, N, D) to (B, out_dim), or to (B, H, out_dim) if built with `cells=H`."""
+        pooled = self.pool(x_BND)
+        return pooled if self.cells is not None else pooled[:, 0]
+
+    def draw_cells(self, generators: Sequence[Generator | None] | None) -> None:
+        """Make the parameters: one generator a cell, or torch's global one for all."""
+        drawn = [self.initial(generator) for generator in generators or [None] * (self.cells or 1)]
+        for name in drawn[0]:
+            self.register_parameter(name, nn.Parameter(torch.stack([cell[name] for cell in drawn])))
+
+    def load_reference(self, state: Mapping[str, Tensor]) -> None:
+        """Take weights under the reference implementation's names, for every cell.
+
+        Raises:
+            InputError: a weight is missing, unknown or of another size.
+        """
+        if set(state) != set(self.reference_names):
+            raise InputError(
+                f"reference weights of {self.name!r}: expected {sorted(self.reference_names)}, found {sorted(state)}"
+            )
+        for theirs, ours in self.reference_names.items():
+            parameter, value = self.get_parameter(ours), state[theirs]
+            if value.numel() != parameter[0].numel():
+                raise InputError(
+                    f"reference weight {theirs!r} of {self.name!r} is {tuple(value.shape)}, "
+                    f"expected {tuple(parameter.shape[1:])}"
+                )
+            parameter.data.copy_(value.reshape(parameter.shape[1:]).expand_as(parameter))
+
+
+def uniform_initial(*shape: int, fan_in: int, generator: Generator | None) -> Tensor:
+    """Draw a weight or bias as torch's nn.Linear does: uniform within ±1/sqrt(fan_in)."""
+    return torch.empty(*shape).uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)

@@ -1,0 +1,70 @@
+"""`journal.jsonl`: which files are finished, and what happened when. Appended to, never rewritten.
+
+A line is one JSON object: {"file": path, "size": bytes, "xxh3": hex} for a finished file, or
+{"event": …} for the rest. A crash can tear the last line; it is cut off before the next append.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+NAME = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A finished file: its path relative to the store, its size in bytes, its xxh3-64 in hexadecimal."""
+
+    file: str
+    size: int
+    xxh3: str
+
+
+def read_records(store: Path) -> dict[str, FileRecord]:
+    """Return the finished files of a store by relative path; a torn last line counts for nothing."""
+    path = store / NAME
+    if not path.exists():
+        return {}
+    records = {}
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        entry = json.loads(line)
+        if "file" in entry:
+            records[entry["file"]] = FileRecord(entry["file"], entry["size"], entry["xxh3"])
+    return records
+
+
+class Journal:
+    """The journal of a store that is being written. Safe to append to from several threads."""
+
+    def __init__(self, store: Path) -> None:
+        """Open the journal of `store`, cutting off a torn last line."""
+        path = store / NAME
+        if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
+        self.records = read_records(store)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._lock = Lock()
+
+    def add_files(self, records: Iterable[FileRecord]) -> None:
+        """Record finished files. They are on disk under their final names before this is called."""
+        records = list(records)
+        with self._lock:
+            self._append([vars(record) for record in records])
+            self.records |= {record.file: record for record in records}
+
+    def add_event(self, event: str, **details: Any) -> None:
+        """Record something that is not a function of the inputs: times, hosts, paths, batch sizes."""
+        with self._lock:
+            self._append([{"event": event, **details}])
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def _append(self, entries: list[dict[str, Any]]) -> None:
+        os.write(self._fd, b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
+        os.fsync(self._fd)

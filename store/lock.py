@@ -1,0 +1,69 @@
+"""One writer at a time: an advisory lock that the kernel drops when its holder dies."""
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from weakref import WeakSet
+
+from ..errors import LockedError
+
+NAME = ".lock"
+
+
+class StoreLock:
+    """Exclusive lock on a store, held while in a `with` block.
+
+    A forked child (a DataLoader worker) would inherit the descriptor and with it the lock, and keep it
+    after its parent is killed. So every child closes it at birth.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._path = store / NAME
+        self._fd = -1
+
+    def __enter__(self) -> "StoreLock":
+        """Take the lock.
+
+        Raises:
+            LockedError: another process holds it; names the process.
+        """
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 200, 0).decode() or "another process"
+            os.close(fd)
+            raise LockedError(
+                f"{str(self._path.parent)!r} is being written by {holder}; wait for it, or write to another store"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        self._fd = fd
+        _held.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _held.discard(self)
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor; in the process that took the lock this releases it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+_held: WeakSet[StoreLock] = WeakSet()
+
+
+def _close_in_child() -> None:
+    for lock in list(_held):
+        lock.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

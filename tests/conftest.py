@@ -1,0 +1,124 @@
+"""Small real inputs that many tests share."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tokenprobe.extract import ExtractConfig
+from tokenprobe.store import BlockKey, Manifest, Store, open_store, open_writer
+from tokenprobe.store.layout import LayerShape, layer_name
+from tokenprobe.store.manifest import Recipe, SplitInfo
+
+DATA = Path(__file__).parent / "data"
+CLASSES = ["ant", "bee", "cat"]
+
+TINY_VIT: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 3, "num_heads": 2}
+"""Arguments of timm's VisionTransformer: 16 patch tokens and a class token, 12 wide, 3 layers."""
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the reference vectors."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of small PNGs of various sizes: 20 a class in train, 8 a class in test."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, n_images in (("train", 20), ("test", 8)):
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(n_images):
+                size = (int(rng.integers(16, 40)), int(rng.integers(16, 40)), 3)
+                pixels = rng.integers(0, 256, size) // 2 + 40 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:02d}.png")
+    return root
+
+
+@pytest.fixture
+def tiny_config(image_folder: Path, tmp_path: Path) -> Callable[..., ExtractConfig]:
+    """Make the config of an extraction that takes a second; keyword arguments replace its fields."""
+
+    def make(**changes: Any) -> ExtractConfig:
+        fields: dict[str, Any] = {
+            "model": "timm:VisionTransformer",
+            "model_arg": TINY_VIT,
+            "no_pretrained": True,
+            "data": f"folder:{image_folder}",
+            "out": tmp_path / "tiny.zarr",
+            "batch_size": 4,
+            "workers": 0,
+        }
+        return ExtractConfig(**fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def write_store() -> Callable[..., Store]:
+    """Write a store of given tokens, without a backbone."""
+    return write_tokens
+
+
+def write_tokens(
+    path: Path,
+    tokens: Mapping[str, Mapping[int, Mapping[str, np.ndarray]]],
+    labels: Mapping[str, np.ndarray],
+    *,
+    grid: tuple[int, int],
+    block_rows: int,
+    dtype: str = "float16",
+) -> Store:
+    """Write `tokens[split][layer][kind]`, (n, …) in the stored dtype, in blocks of `block_rows`."""
+    some = next(iter(next(iter(tokens.values())).values()))
+    dim = some["mean"].shape[-1]
+    n_prefix = some["prefix"].shape[1] if "prefix" in some else 0
+    n_classes = 1 + max(int(values.max()) for values in labels.values())
+    layers = sorted({layer for of_split in tokens.values() for layer in of_split})
+    manifest = Manifest(
+        recipe=Recipe(
+            model="timm:none",
+            model_args={},
+            weights="0" * 64,
+            transform={"input_size": [16, 16]},
+            precision="float32",
+            dtype=dtype,
+            row_order={"kind": "shuffled", "seed": 0},
+            prefix_names=[f"reg{i}" for i in range(n_prefix)],
+        ),
+        dataset="made",
+        depth=max(layers) + 1,
+        layers={layer_name(layer): LayerShape(grid, dim, n_prefix) for layer in layers},
+        final_norm=None,
+        splits={
+            split: SplitInfo(
+                n_images=len(labels[split]),
+                block_rows=block_rows,
+                source="0" * 32,
+                limit=None,
+                skipped=[],
+                classes=[f"class {label}" for label in range(n_classes)],
+                layers={layer_name(layer): sorted(kinds) for layer, kinds in of_split.items()},
+            )
+            for split, of_split in tokens.items()
+        },
+        versions={},
+    )
+    with open_writer(path, manifest) as writer:
+        writer.declare({s: (y.astype(np.int64), [f"{s}/{i}" for i in range(len(y))]) for s, y in labels.items()})
+        for split, of_split in tokens.items():
+            for block in range(manifest.splits[split].n_blocks):
+                key = BlockKey(split, 0, block)
+                rows = slice(block * block_rows, (block + 1) * block_rows)
+                for layer, kinds in of_split.items():
+                    writer.append(key, layer, {kind: values[rows] for kind, values in kinds.items()})
+                    writer.finish(key, layer)
+        assert writer.complete()
+    return open_store(path)

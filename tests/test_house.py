@@ -1,0 +1,104 @@
+"""The house rules that a machine can check: who imports whom, what is packaged, what loads when."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "errors": set(),
+    "store": {"errors"},
+    "extract": {"store", "errors"},
+    "probe": {"store", "errors"},
+    "workflows": {"extract", "probe", "store", "errors"},
+    "cli": {"workflows", "extract", "probe", "store", "errors"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
+NOT_THE_PACKAGE = {"tests", "benchmarks", "examples", "docs", "assets", "build"}
+
+
+def package_files() -> list[Path]:
+    folders = [p for p in ROOT.iterdir() if p.is_dir() and p.name in MAY_IMPORT]
+    return sorted([*ROOT.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))])
+
+
+def imported_parts(file: Path) -> set[str]:
+    """Return the top-level parts of the package that a file imports, at any depth of nesting."""
+    package = file.relative_to(ROOT).parent.parts
+    parts = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            below = (node.module or "").split(".") if node.module else []
+            names = [[*base, *below]] if base or below else [[alias.name] for alias in node.names]
+            parts |= {name[0] for name in names if name}
+        elif isinstance(node, ast.ImportFrom):
+            assert not (node.module or "").startswith("tokenprobe"), f"{file}: absolute import of the package itself"
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("tokenprobe") for alias in node.names), file
+    return parts
+
+
+def test_the_root_holds_no_other_modules() -> None:
+    assert {file.name for file in ROOT.glob("*.py")} == ROOT_FILES
+
+
+@pytest.mark.parametrize("file", package_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_go_one_way(file: Path) -> None:
+    own = file.relative_to(ROOT).parts[0].removesuffix(".py")
+    allowed = MAY_IMPORT[own] | {own} | ({"__version__"} if own == "cli" else set())
+    assert imported_parts(file) <= allowed
+
+
+def test_the_store_knows_no_torch() -> None:
+    for file in (ROOT / "store").rglob("*.py"):
+        assert "torch" not in file.read_text(), file
+
+
+def test_every_package_is_listed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {
+        ".".join(["tokenprobe", *file.parent.relative_to(ROOT).parts])
+        for file in package_files()
+        if file.name == "__init__.py"
+    }
+    assert set(settings["packages"]) == found
+    with_code = {".".join(["tokenprobe", *file.parent.relative_to(ROOT).parts]) for file in package_files()}
+    assert with_code == found, "a folder with code lacks its __init__.py"
+
+
+def test_every_package_file_has_a_test_file() -> None:
+    """Tests mirror the tree; files without behaviour of their own are named here."""
+    tested_elsewhere = {
+        "__main__.py": "tests/test_cli.py",
+        "extract/config.py": "tests/test_cli.py",
+        "extract/progress.py": "tests/extract/test_pipeline.py",
+        "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
+        "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
+        "probe/report/progress.py": "tests/probe/test_pipeline.py",
+    }
+    for file in package_files():
+        name = str(file.relative_to(ROOT))
+        mirror = ROOT / "tests" / file.relative_to(ROOT).with_name(f"test_{file.name}")
+        if file.name != "__init__.py":
+            assert mirror.exists() or (ROOT / tested_elsewhere.get(name, "none")).exists(), f"no test file for {name}"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["extract", "--help"], ["fit", "--help"], ["demo", "--help"]])
+def test_help_loads_neither_torch_nor_timm(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom tokenprobe.cli import main\n"
+        f"try: main({command!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'torchvision', 'zarr', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "usage: probe" in shown
+    if command != ["--help"]:
+        assert "example" in shown
