@@ -23,7 +23,7 @@ from .backbones.contract import Tokens
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
 from .loading import BadImage, RowImages, find_bad_images, make_loader
-from .plan import ChosenImages, Plan, check_space, describe, make_plan
+from .plan import ChosenImages, Plan, check_space, describe, make_plan, parse_layers
 from .progress import ImageProgress
 from .rows import Rows, batches_of, choose_rows
 from .stored import stored_arrays
@@ -57,7 +57,7 @@ def extract(config: ExtractConfig) -> Path:
     images = _list_images(config, source, out, backbone)
     plan = make_plan(config, backbone, source, images, precision)
     if config.dry_run:
-        print("\n".join(describe(plan, out)))
+        print("\n".join(describe(plan, out, _images_per_second(backbone, config, device, precision))))
         return out
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
@@ -179,6 +179,7 @@ def _extract_batches(
     device: torch.device,
 ) -> float:
     """Run the backbone over what is missing; return the seconds it took."""
+    precision = plan.manifest.recipe.precision
     images = RowImages(source, plan.rows, backbone.transform)
     keys = [[(batch.key.split, row) for row in batch.rows] for batch in work]
     loader = make_loader(images, keys, workers=_workers(config) if work else 0, pinned=device.type == "cuda")
@@ -192,7 +193,8 @@ def _extract_batches(
                     "mend or remove it, or give --skip-bad-images. Finished blocks are safe"
                 )
             n_bytes = 0
-            for layer, (patch, prefix) in _forward(backbone, pixels, batch, config, plan, device).items():
+            tokens = _forward(backbone, pixels, batch.layers, config.batch_size, device, precision)
+            for layer, (patch, prefix) in tokens.items():
                 kinds = plan.manifest.splits[batch.key.split].layers[layer_name(layer)]
                 ids = plan.rows[batch.key.split].ids[batch.rows.start : batch.rows.stop]
                 arrays = stored_arrays(patch, prefix, kinds, plan.manifest.recipe.dtype, layer, ids)
@@ -204,17 +206,35 @@ def _extract_batches(
         return progress.seconds
 
 
+def _images_per_second(backbone: Backbone, config: ExtractConfig, device: torch.device, precision: str) -> float:
+    """Time the backbone on one batch of grey images, after one to warm up."""
+    n_images = config.batch_size if device.type == "cuda" else min(config.batch_size, 8)
+    pixels = torch.full((n_images, 3, *backbone.transform.input_size), 128, dtype=torch.uint8)
+    backbone.module.to(device)
+    layers = parse_layers(config.layers, len(backbone.shapes))
+    for _ in range(2):
+        start = time.perf_counter()
+        tokens = _forward(backbone, pixels, layers, n_images, device, precision)
+        float(tokens[layers[-1]][0].sum())  # waits for the device
+    return n_images / (time.perf_counter() - start)
+
+
 def _forward(
-    backbone: Backbone, pixels: Tensor, batch: Batch, config: ExtractConfig, plan: Plan, device: torch.device
+    backbone: Backbone,
+    pixels: Tensor,
+    layers: Sequence[int],
+    batch_size: int,
+    device: torch.device,
+    precision: str,
 ) -> dict[int, Tokens]:
     """Run one batch. A block's last batch is padded: kernels may round differently at another batch size."""
-    n_images, precision = len(pixels), plan.manifest.recipe.precision
-    if n_images < config.batch_size:
-        pixels = torch.cat([pixels, pixels.new_zeros(config.batch_size - n_images, *pixels.shape[1:])])
+    n_images = len(pixels)
+    if n_images < batch_size:
+        pixels = torch.cat([pixels, pixels.new_zeros(batch_size - n_images, *pixels.shape[1:])])
     inputs = normalise(pixels.to(device, non_blocking=True), backbone.transform)
     amp = nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
     with torch.inference_mode(), amp:
-        tokens = backbone.tokens(inputs, batch.layers)
+        tokens = backbone.tokens(inputs, layers)
     return {
         layer: (patch[:n_images], None if prefix is None else prefix[:n_images])
         for layer, (patch, prefix) in tokens.items()

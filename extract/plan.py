@@ -166,9 +166,16 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free
 
 
-def describe(plan: Plan, out: Path) -> list[str]:
-    """Return what a dry run prints, a line each."""
+def describe(plan: Plan, out: Path, images_per_second: float) -> list[str]:
+    """Return what a dry run prints, a line each.
+
+    Args:
+        plan: of the extraction.
+        out: path of the store.
+        images_per_second: that the backbone alone was seen to do.
+    """
     manifest, sizes = plan.manifest, plan.layer_bytes()
+    n_images = sum(info.n_images for info in manifest.splits.values())
     shape = manifest.shape(max(map(layer_index, manifest.layers)))
     lines: list[tuple[str, Any]] = [
         ("model", f"{manifest.recipe.model}, {manifest.depth} layers, {manifest.recipe.precision}"),
@@ -183,12 +190,24 @@ def describe(plan: Plan, out: Path) -> list[str]:
             f"{shape.n_patches} patch ({shape.grid[0]} × {shape.grid[1]}) + {shape.n_prefix} prefix, {shape.dim} wide",
         ),
         ("dtype", manifest.recipe.dtype),
-        *((name, size_text(size)) for name, size in sizes.items()),
+        *_size_lines(sizes),
         ("in all", size_text(sum(sizes.values()))),
         ("to write", size_text(plan.missing_bytes(out))),
         ("free", size_text(free_bytes(out))),
+        ("time", f"{_time_text(n_images / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
     ]
     return [f"{name:<10} {value}" for name, value in lines]
+
+
+def _time_text(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
+    if len(set(sizes.values())) == 1:
+        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {len(sizes)} layers")]
+    return [(name, size_text(size)) for name, size in sizes.items()]
 
 
 def size_text(n_bytes: float) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from ..errors import unknown_name
+from ..errors import InputError, unknown_name
 
 FILE_KEYS = {"heads": "head"}
 """Fields whose flag, and key in a config file, is spelt otherwise."""
@@ -68,15 +69,30 @@ class FitConfig:
         """Turn the keys of a config file into fields; a single value stands for a list of one.
 
         Raises:
-            InputError: unknown key.
+            InputError: unknown key, or a value of the wrong kind.
         """
         field_of = {FILE_KEYS.get(each.name, each.name): each for each in fields(cls)}
-        values = {}
+        hints, values = get_type_hints(cls), {}
         for key, value in content.items():
             if key == MADE_FROM:
                 continue
             if key not in field_of:
                 raise unknown_name("key of the config file", key, field_of)
-            wants_list = str(field_of[key].type).startswith("list")
-            values[field_of[key].name] = [value] if wants_list and not isinstance(value, list) else value
+            values[field_of[key].name] = _read(hints[field_of[key].name], value, key)
         return values
+
+
+def _read(hint: Any, value: Any, key: str) -> Any:
+    """Read a value of a YAML file as the type of a field."""
+    if get_origin(hint) is list:
+        return [_read(get_args(hint)[0], item, key) for item in (value if isinstance(value, list) else [value])]
+    kinds = get_args(hint) or (hint,)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, bool) and str in kinds:
+        return "on" if value else "off"  # what a bare on or off means in YAML
+    kind = next(kind for kind in (int, float, str) if kind in kinds)
+    known = {int: (int,), float: (int, float), str: (int, float, str)}[kind]
+    if isinstance(value, bool) or not isinstance(value, known):
+        raise InputError(f"config file: {key}: expected {kind.__name__}, got {value!r}")
+    return kind(value)

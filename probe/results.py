@@ -58,7 +58,7 @@ class Run:
         path = self.path / "config.yaml"
         shared = yaml.safe_load(yaml.safe_dump(plan.shared_settings()))
         if not self.results.empty:
-            made = yaml.safe_load(path.read_text())[MADE_FROM]["shared"]
+            made = yaml.safe_load(path.read_text()).get(MADE_FROM, {}).get("shared", {}) if path.exists() else {}
             differing = [key for key in sorted(made.keys() | shared.keys()) if made.get(key) != shared.get(key)]
             if differing:
                 listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {shared.get(key)!r}" for key in differing)

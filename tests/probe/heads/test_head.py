@@ -1,0 +1,102 @@
+"""The head against torch's own modules."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tokenprobe.probe.heads import Head, build_pooling
+
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+
+
+class PlainPooling(nn.Module):
+    """EP for one cell, from the paper's formula."""
+
+    def __init__(self, queries: Tensor, value: Tensor) -> None:
+        super().__init__()
+        self.queries, self.value = nn.Parameter(queries), nn.Parameter(value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention = torch.einsum("qd,bnd->bqn", self.queries, x).div(x.shape[2] ** 0.5).softmax(2)
+        projected = torch.einsum("od,bnd->bno", self.value, x).unflatten(2, (len(self.queries), -1))
+        return torch.einsum("bqn,bnqw->bqw", attention, projected).flatten(1)
+
+
+def make_tokens(seed: int, n_images: int = 16) -> Tensor:
+    scale = torch.linspace(0.1, 20, 12, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n_images, 4, 12, dtype=torch.float64, generator=generator) * scale + scale.flip(0)
+
+
+def make_head(cells: int | None = None, generators: Any = None) -> Head:
+    pooling = build_pooling("ep", dim=12, grid=(2, 2), queries=3, cells=cells, generators=generators)
+    return Head(pooling, 5, generators).double()
+
+
+def plain_of(head: Head, cell: int = 0) -> nn.Sequential:
+    """The protocol's head in torch's own modules, with the weights of one cell."""
+    plain = nn.Sequential(
+        PlainPooling(head.pooling.queries[cell].detach().clone(), head.pooling.value[cell].detach().clone()),
+        nn.BatchNorm1d(12, affine=False, eps=1e-6),
+        nn.Linear(12, 5),
+    ).double()
+    plain[2].load_state_dict({"weight": head.weight[cell], "bias": head.bias[cell]})
+    return plain
+
+
+def test_equals_torchs_modules_in_training_and_evaluation() -> None:
+    head = make_head()
+    plain = plain_of(head)
+    for step in range(3):
+        x = make_tokens(step)
+        torch.testing.assert_close(head(x), plain(x), **CLOSE)
+        torch.testing.assert_close(head.running_mean[0], plain[1].running_mean, **CLOSE)
+        torch.testing.assert_close(head.running_var[0], plain[1].running_var, **CLOSE)
+    x = make_tokens(9)
+    before = head.running_mean.clone(), head.running_var.clone()
+    torch.testing.assert_close(head.eval()(x), plain.eval()(x), **CLOSE)
+    assert torch.equal(head.running_mean, before[0]) and torch.equal(head.running_var, before[1])
+
+
+def test_gradients_equal_torchs_modules() -> None:
+    head = make_head()
+    plain = plain_of(head)
+    labels = torch.arange(16) % 5
+    nn.functional.cross_entropy(head(make_tokens(0)), labels).backward()
+    nn.functional.cross_entropy(plain(make_tokens(0)), labels).backward()
+    for ours, theirs in (
+        (head.weight, plain[2].weight),
+        (head.bias, plain[2].bias),
+        (head.pooling.queries, plain[0].queries),
+        (head.pooling.value, plain[0].value),
+    ):
+        torch.testing.assert_close(ours.grad[0], theirs.grad, **CLOSE)
+
+
+def test_stacked_cells_equal_each_alone_with_their_own_statistics() -> None:
+    stacked = make_head(3, [torch.Generator().manual_seed(seed) for seed in range(3)])
+    alone = [make_head(None, [torch.Generator().manual_seed(seed)]) for seed in range(3)]
+    for training in (True, True, False):
+        x = make_tokens(int(training))
+        logits = stacked.train(training)(x)
+        assert logits.shape == (16, 3, 5)
+        for cell, one in enumerate(alone):
+            torch.testing.assert_close(logits[:, cell], one.train(training)(x), **CLOSE)
+            for name, value in one.state_dict().items():
+                torch.testing.assert_close(stacked.state_dict()[name][cell], value[0], **CLOSE)
+
+
+def test_a_constant_feature_is_normed_to_zero_by_the_published_eps() -> None:
+    head = Head(build_pooling("linear", dim=2, grid=(1, 1)), 1).double()
+    x = torch.tensor([[[5.0, 0.001]], [[5.0, -0.001]]], dtype=torch.float64)
+    expected = head.bias[0] + head.weight[0, :, 1] * 0.001 / (1e-6 + 1e-6) ** 0.5
+    torch.testing.assert_close(head(x)[0], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_the_classifier_starts_within_torchs_bound(name: str) -> None:
+    values = getattr(Head(build_pooling("linear", dim=64, grid=(1, 1), cells=2), 500), name)
+    assert 0.12 < values.abs().max() <= 64**-0.5
+    assert abs(values.mean()) < 4 * values.std() / values.numel() ** 0.5

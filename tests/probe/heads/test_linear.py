@@ -1,0 +1,56 @@
+"""The linear probe's two poolings."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tokenprobe.errors import InputError
+from tokenprobe.probe.heads import Head, build_pooling
+
+X = torch.randn(4, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def make_linear(**settings: Any) -> Any:
+    return build_pooling("linear", dim=8, grid=(2, 3), **settings)
+
+
+def test_mean_takes_the_mean_over_tokens_or_the_stored_mean() -> None:
+    expected = sum(X[:, n] for n in range(6)) / 6
+    pool = make_linear()
+    assert pool.inputs == ("mean",) and pool.out_dim == 8
+    torch.testing.assert_close(pool(X), expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(pool(expected[:, None]), expected)
+
+
+def test_cls_takes_the_first_prefix_token() -> None:
+    pool = make_linear(pool="cls")
+    assert pool.inputs == ("prefix",)
+    assert torch.equal(pool(X), X[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["cls", "mean"])
+def test_stacked_cells_all_get_the_same_vector(kind: str) -> None:
+    stacked = make_linear(pool=kind, cells=3)(X)
+    assert stacked.shape == (4, 3, 8)
+    assert torch.equal(stacked, make_linear(pool=kind)(X)[:, None].repeat(1, 3, 1))
+
+
+def test_there_is_nothing_to_train_before_the_classifier() -> None:
+    pool = make_linear(cells=2)
+    assert list(pool.parameters()) == []
+    pool.load_reference({})
+
+
+@pytest.mark.parametrize("kind", ["cls", "mean"])
+def test_the_linear_head_is_batchnorm_and_linear_on_the_pooled_vector(kind: str) -> None:
+    head = Head(make_linear(pool=kind), 3).double()
+    plain = nn.Sequential(nn.BatchNorm1d(8, affine=False, eps=1e-6), nn.Linear(8, 3)).double()
+    plain[1].load_state_dict({"weight": head.weight[0], "bias": head.bias[0]})
+    torch.testing.assert_close(head(X), plain(X[:, 0] if kind == "cls" else X.mean(1)), rtol=1e-10, atol=1e-10)
+
+
+def test_an_unknown_pool_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown setting pool of linear 'maen'; known: mean, cls"):
+        make_linear(pool="maen")

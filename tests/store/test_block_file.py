@@ -1,0 +1,71 @@
+"""One file of one block: rows in order, padded, hashed, and nameless until whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from xxhash import xxh3_64_hexdigest
+
+from tokenprobe.store.block_file import BlockFile
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_are_written_in_order_and_the_record_describes_the_file(tmp_path: Path, dtype: str) -> None:
+    values = np.random.default_rng(0).standard_normal((6, 4, 3)).astype(dtype)
+    file = make_file(tmp_path, n_rows=6, dtype=dtype)
+    for start, stop in ((0, 1), (1, 4), (4, 4), (4, 6)):
+        file.append(values[start:stop])
+    record = file.finish()
+    data = (tmp_path / "c.0.0").read_bytes()
+    assert data == values.tobytes()
+    assert (record.file, record.size, record.xxh3) == ("c.0.0", len(data), xxh3_64_hexdigest(data))
+    assert [path.name for path in tmp_path.iterdir()] == ["c.0.0"]
+
+
+def test_a_partial_block_is_filled_up_with_nan_and_hashed_as_written(tmp_path: Path) -> None:
+    values = np.ones((2, 4, 3), np.float16)
+    file = make_file(tmp_path, n_rows=5)
+    file.append(values)
+    record = file.finish()
+    data = (tmp_path / "c.0.0").read_bytes()
+    stored = np.frombuffer(data, np.float16).reshape(5, 4, 3)
+    np.testing.assert_array_equal(stored[:2], values)
+    assert np.isnan(stored[2:]).all()
+    assert (record.size, record.xxh3) == (5 * 4 * 3 * 2, xxh3_64_hexdigest(data))
+
+
+def test_values_that_are_not_contiguous_are_written_in_their_logical_order(tmp_path: Path) -> None:
+    values = np.arange(3 * 4 * 2, dtype=np.float16).reshape(3, 4, 2).transpose(2, 1, 0)[::-1]  # (2, 4, 3)
+    file = make_file(tmp_path, n_rows=2)
+    file.append(values)
+    file.finish()
+    stored = np.fromfile(tmp_path / "c.0.0", np.float16).reshape(2, 4, 3)
+    np.testing.assert_array_equal(stored, values)
+
+
+def test_no_name_before_finish_and_nothing_left_when_abandoned(tmp_path: Path) -> None:
+    file = make_file(tmp_path, n_rows=2)
+    file.append(np.ones((2, 4, 3), np.float16))
+    assert not (tmp_path / "c.0.0").exists()
+    file.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "c.0.0.tmp").write_bytes(b"x" * 10_000)
+    file = make_file(tmp_path, n_rows=1)
+    file.append(np.ones((1, 4, 3), np.float16))
+    file.finish()
+    assert (tmp_path / "c.0.0").stat().st_size == 4 * 3 * 2
+
+
+@pytest.mark.parametrize("values", [np.ones((1, 4, 3), np.float32), np.ones((1, 3, 4), np.float16)])
+def test_another_type_or_shape_is_not_written(tmp_path: Path, values: np.ndarray) -> None:
+    file = make_file(tmp_path, n_rows=1)
+    with pytest.raises(AssertionError):
+        file.append(values)
+    file.abandon()
+
+
+def make_file(folder: Path, n_rows: int, dtype: str = "float16") -> BlockFile:
+    return BlockFile(folder, "c.0.0", n_rows, (4, 3), np.dtype(dtype))

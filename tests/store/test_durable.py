@@ -1,0 +1,62 @@
+"""Files that are either the old one or the whole new one."""
+
+import errno
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from tokenprobe.store.durable import rename_durably, write_durably
+
+
+def test_the_new_bytes_replace_the_old_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "zarr.json"
+    for data in (b"the old and longer one", b"new"):
+        write_durably(path, data)
+        assert path.read_bytes() == data
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "zarr.json"
+    write_durably(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            write_durably(path, bytes(1_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old"
+    write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_the_data_is_on_disk_before_the_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a power cut could tell, so this watches the system calls, which all really run."""
+    calls: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def watched_fsync(fd: int) -> None:
+        calls.append(("fsync", os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    def watched_rename(old: Path, new: Path) -> None:
+        calls.append(("rename", str(new)))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    path = tmp_path / "file"
+    write_durably(path, b"data")
+    assert calls == [("fsync", f"{path}.tmp"), ("rename", str(path)), ("fsync", str(tmp_path))]
+
+
+def test_a_failed_rename_leaks_no_descriptor(tmp_path: Path) -> None:
+    n_open = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        rename_durably(tmp_path / "absent", tmp_path / "file")
+    assert len(os.listdir("/proc/self/fd")) == n_open

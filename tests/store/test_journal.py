@@ -1,0 +1,104 @@
+"""The journal: whole lines, whatever threads, kills and full disks do."""
+
+import json
+import resource
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from tokenprobe.store.journal import NAME, FileRecord, Journal, read_records
+
+ONE, TWO = FileRecord("train/a", 10, "0" * 16), FileRecord("train/b", 20, "f" * 16)
+
+
+def test_a_store_without_a_journal_has_no_records(tmp_path: Path) -> None:
+    assert read_records(tmp_path) == {}
+
+
+def test_records_and_events_are_lines_of_json_and_only_records_count(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add_event("start", host="här", batch_size=4)
+    journal.add_files(record for record in (ONE, TWO))
+    journal.close()
+    assert [json.loads(line) for line in (tmp_path / NAME).read_text().splitlines()] == [
+        {"event": "start", "host": "här", "batch_size": 4},
+        {"file": "train/a", "size": 10, "xxh3": "0" * 16},
+        {"file": "train/b", "size": 20, "xxh3": "f" * 16},
+    ]
+    assert journal.records == read_records(tmp_path) == {"train/a": ONE, "train/b": TWO}
+
+
+def test_the_last_record_of_a_file_counts(tmp_path: Path) -> None:
+    again = FileRecord(ONE.file, 11, "1" * 16)
+    for record in (ONE, again):
+        append(tmp_path, record)
+    assert read_records(tmp_path) == {ONE.file: again}
+
+
+@pytest.mark.parametrize("n_kept", [1, 20, -1])
+def test_a_torn_last_line_is_ignored_in_reading_and_cut_off_in_opening(tmp_path: Path, n_kept: int) -> None:
+    append(tmp_path, ONE)
+    whole = (tmp_path / NAME).read_bytes()
+    append(tmp_path, TWO)
+    torn = (tmp_path / NAME).read_bytes()[len(whole) :][:n_kept]
+    (tmp_path / NAME).write_bytes(whole + torn)
+    assert read_records(tmp_path) == {ONE.file: ONE}
+    assert (tmp_path / NAME).read_bytes() == whole + torn
+    append(tmp_path, TWO)
+    assert read_records(tmp_path) == {ONE.file: ONE, TWO.file: TWO}
+    assert len((tmp_path / NAME).read_bytes().splitlines()) == 2
+
+
+def test_a_journal_of_nothing_but_a_torn_line_is_empty(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b'{"file": "tr')
+    assert read_records(tmp_path) == {}
+    append(tmp_path, ONE)
+    assert read_records(tmp_path) == {ONE.file: ONE}
+
+
+def test_threads_that_append_at_once_keep_whole_lines(tmp_path: Path) -> None:
+    journal, start = Journal(tmp_path), Barrier(4)
+
+    def add(thread: int) -> None:
+        start.wait(10)
+        for number in range(20):
+            journal.add_files(FileRecord(f"{thread}/{number}/{i}" + "x" * 300, i, "0") for i in range(3))
+            journal.add_event("tick", thread=thread)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(add, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    journal.close()
+    entries = [json.loads(line) for line in (tmp_path / NAME).read_bytes().splitlines()]
+    assert len(entries) == 4 * 20 * 4
+    assert len(read_records(tmp_path)) == len(journal.records) == 4 * 20 * 3
+
+
+def test_a_line_that_the_disk_takes_only_half_of_is_an_error_and_does_no_harm(tmp_path: Path) -> None:
+    """A write on a nearly full disk returns fewer bytes than given, without an error."""
+    append(tmp_path, ONE)
+    journal = Journal(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / NAME).stat().st_size + 20, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.add_files([TWO])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        journal.close()
+    assert TWO.file not in journal.records
+    append(tmp_path, TWO)
+    assert read_records(tmp_path) == {ONE.file: ONE, TWO.file: TWO}
+
+
+def append(store: Path, record: FileRecord) -> None:
+    journal = Journal(store)
+    journal.add_files([record])
+    journal.close()

@@ -1,0 +1,110 @@
+"""Background work: ordered in a lane, side by side across lanes, and loud about failures."""
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Event, Thread
+from typing import NoReturn
+
+import pytest
+
+from tokenprobe.store.lanes import Lanes
+
+PATIENCE = 10.0  # seconds until a wait that should be over counts as a hang
+
+
+def test_each_lane_keeps_its_order() -> None:
+    done: dict[int, list[int]] = {lane: [] for lane in range(5)}
+    lanes = Lanes(3, queued=2)  # lanes 0 and 3, and 1 and 4, share a thread
+    for job in range(200):
+        lanes.put(job % 5, done[job % 5].append, job)
+    lanes.join()
+    assert done == {lane: list(range(lane, 200, 5)) for lane in range(5)}
+
+
+def test_lanes_run_side_by_side() -> None:
+    first, second = Event(), Event()
+    met: list[bool] = []
+
+    def meet(mine: Event, other: Event) -> None:
+        mine.set()
+        met.append(other.wait(PATIENCE))
+
+    lanes = Lanes(2, queued=1)
+    lanes.put(0, meet, first, second)
+    lanes.put(1, meet, second, first)
+    lanes.join()
+    assert met == [True, True]
+
+
+def test_put_waits_while_the_queue_is_full() -> None:
+    gate, done = Event(), []
+    lanes = Lanes(1, queued=1)
+    lanes.put(0, gate.wait, PATIENCE)
+    with ThreadPoolExecutor(1) as pool:
+        puts = [pool.submit(lanes.put, 0, done.append, job) for job in range(3)]
+        assert is_waiting(puts[2])
+        gate.set()
+    lanes.join()
+    assert done == [0, 1, 2]
+
+
+def test_a_failure_is_raised_by_the_next_put_and_by_every_join() -> None:
+    lanes = Lanes(2, queued=4)
+    failing = Event()
+    lanes.put(0, fail_and_tell, failing)
+    assert failing.wait(PATIENCE)
+    with pytest.raises(OSError, match="the disk is gone"):
+        for _ in range(10_000):
+            lanes.put(1, int)
+    for _ in range(2):
+        with pytest.raises(OSError, match="the disk is gone"):
+            lanes.join()
+
+
+def test_nothing_queued_behind_a_failure_is_done() -> None:
+    gate, done = Event(), []
+    lanes = Lanes(1, queued=4)
+    lanes.put(0, gate.wait, PATIENCE)
+    lanes.put(0, fail_and_tell, Event())
+    lanes.put(0, done.append, 1)
+    gate.set()
+    lanes.stop()  # silent
+    assert done == []
+
+
+def test_a_put_waiting_at_the_full_queue_of_a_lane_that_fails_does_not_hang() -> None:
+    gate, done = Event(), []
+    lanes = Lanes(1, queued=1)
+
+    def fail_at_the_gate() -> NoReturn:
+        gate.wait(PATIENCE)
+        raise OSError("the disk is gone")
+
+    lanes.put(0, fail_at_the_gate)
+    with ThreadPoolExecutor(1) as pool:
+        puts = [pool.submit(lanes.put, 0, done.append, job) for job in range(5)]
+        assert is_waiting(puts[-1])
+        gate.set()
+        assert not wait(puts, PATIENCE).not_done
+    with pytest.raises(OSError, match="the disk is gone"):
+        lanes.join()
+    assert done == []
+
+
+def test_join_may_be_called_again_and_ends_the_threads() -> None:
+    done: list[int] = []
+    lanes = Lanes(2, queued=1)
+    lanes.put(0, done.append, 1)
+    joining = Thread(target=lambda: (lanes.join(), lanes.join(), lanes.stop()), daemon=True)
+    joining.start()
+    joining.join(PATIENCE)
+    assert not joining.is_alive()
+    assert done == [1]
+
+
+def is_waiting(put: "Future[None]") -> bool:
+    return bool(wait([put], 0.05).not_done)
+
+
+def fail_and_tell(failing: Event) -> NoReturn:
+    failing.set()
+    raise OSError("the disk is gone")

@@ -1,0 +1,63 @@
+"""Names, shapes, and how many images a block holds."""
+
+from itertools import product
+from math import ceil
+
+import pytest
+
+from tokenprobe.store.layout import LayerShape, block_rows, layer_index, layer_name
+
+CASES = list(
+    product(
+        [*range(1, 140), 511, 512, 513, 1000, 50_000, 1_281_167],
+        [1, 7_680, 301_056, 2**27 + 1],
+        [1, 2**16, 2**20, 2**27],
+    )
+)
+
+
+def test_a_block_is_within_the_size_asked_unless_one_image_is_larger() -> None:
+    for n_images, image_bytes, block_bytes in CASES:
+        rows = block_rows(n_images, image_bytes, block_bytes)
+        assert rows == 1 or 1 < rows <= block_bytes / image_bytes, (n_images, image_bytes, block_bytes)
+
+
+def test_a_split_has_eight_blocks_or_one_for_each_image() -> None:
+    for n_images, image_bytes, block_bytes in CASES:
+        n_blocks = ceil(n_images / block_rows(n_images, image_bytes, block_bytes))
+        assert n_blocks >= min(8, n_images), (n_images, image_bytes, block_bytes)
+
+
+def test_blocks_of_64_images_and_more_hold_a_multiple_of_64() -> None:
+    large = [rows for case in CASES if (rows := block_rows(*case)) >= 64]
+    assert len(large) > 20
+    assert {rows % 64 for rows in large} == {0}
+
+
+@pytest.mark.parametrize(
+    ("n_images", "image_bytes", "block_bytes", "rows"),
+    [
+        (1_281_167, 196 * 768 * 2, 128 * 2**20, 384),  # ImageNet, ViT-B/16: 445 fit, down to a multiple of 64
+        (1_281_167, 256 * 1024 * 4, 32 * 2**20, 32),  # 32 fit: fewer than 64, kept as they are
+        (8_000, 1_000, 2**30, 960),  # an eighth of the split: 1000, down to a multiple of 64
+        (80, 1_000, 2**30, 10),  # an eighth of a small split
+        (5, 1_000, 2**30, 1),  # fewer images than blocks wanted
+    ],
+)
+def test_block_rows_of_known_cases(n_images: int, image_bytes: int, block_bytes: int, rows: int) -> None:
+    assert block_rows(n_images, image_bytes, block_bytes) == rows
+
+
+def test_layer_names_are_padded_to_two_digits_and_read_back() -> None:
+    assert [layer_name(layer) for layer in (0, 5, 11, 123)] == ["layer_00", "layer_05", "layer_11", "layer_123"]
+    assert [layer_index(layer_name(layer)) for layer in (0, 5, 11, 123)] == [0, 5, 11, 123]
+
+
+def test_row_shapes_of_each_kind() -> None:
+    shape = LayerShape(grid=(14, 7), dim=768, n_prefix=5)
+    assert shape.n_patches == 98
+    assert {kind: shape.row_shape(kind) for kind in ("patch", "prefix", "mean")} == {
+        "patch": (98, 768),
+        "prefix": (5, 768),
+        "mean": (768,),
+    }

@@ -1,0 +1,178 @@
+"""The command as a user runs it: exit statuses, one-line errors, help, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tokenprobe.cli import main
+from tokenprobe.extract import ExtractConfig
+from tokenprobe.probe import FitConfig
+from tokenprobe.store import open_store
+
+VIT_FLAGS = [
+    "-m", "timm:VisionTransformer", "--no-pretrained", "--workers", "0", "--batch-size", "4",
+    "--model-arg", "img_size=16,patch_size=4", "--model-arg", "embed_dim=12,depth=3,num_heads=2",
+]  # fmt: skip
+
+
+@pytest.fixture
+def extract_flags(image_folder: Path, tmp_path: Path) -> list[str]:
+    return ["extract", *VIT_FLAGS, "-d", str(image_folder), "-o", str(tmp_path / "a.zarr")]
+
+
+def one_line_of(capsys: pytest.CaptureFixture[str]) -> str:
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+def test_extract_then_fit_leaves_a_run_and_prints_its_table(
+    extract_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(extract_flags) == 0
+    flags = ["fit", str(tmp_path / "a.zarr"), "-o", str(tmp_path / "run"), "--epochs", "2", "--lr", "1,3"]
+    assert main([*flags, "--head", "ep:queries=2|4,linear:pool=cls", "--layers", "0,-1"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("ep:queries=2", "ep:queries=4", "linear:pool=cls", "test top-1", "results.csv"):
+        assert word in shown
+    lines = (tmp_path / "run" / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3 * 2  # layers × heads × rates
+    assert (tmp_path / "run" / "figures" / "layer_curve.png").stat().st_size > 1000
+
+
+def test_a_flag_wins_over_the_config_file(extract_flags: list[str], tmp_path: Path) -> None:
+    main(extract_flags)
+    config = tmp_path / "sweep.yaml"
+    config.write_text("head: linear:pool=cls\nepochs: 9\nlr: [1, 3]\n")
+    flags = ["fit", str(tmp_path / "a.zarr"), "--config", str(config), "-o", str(tmp_path / "run"), "--epochs", "1"]
+    assert main(flags) == 0
+    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (resolved["head"], resolved["epochs"], resolved["lr"]) == (["linear:pool=cls"], 1, [1.0, 3.0])
+    again = ["fit", str(tmp_path / "a.zarr"), "--config", str(tmp_path / "run" / "config.yaml")]
+    assert main([*again, "-o", str(tmp_path / "again")]) == 0
+    assert _without_run(tmp_path / "again") == _without_run(tmp_path / "run")
+
+
+def _without_run(run: Path) -> list[str]:
+    """Return the results without the last column, train_seconds."""
+    return [line.rpartition(",")[0] for line in (run / "results.csv").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["-m", "timm:vit_bse_patch16_224"], ["unknown timm model 'vit_bse_patch16_224'", "vit_base_patch16_224"]),
+        (["-d", "folder:/no/such"], ["no folder at '/no/such'"]),
+        (["-d", "wrong:thing"], ["unknown data source 'wrong'", "folder, npz, demo"]),
+        (["--layers", "7"], ["layers '7'", "layers 0 to 2"]),
+        (["--split", "tset"], ["unknown split", "'tset'", "test, train"]),
+        (["--dtype", "float8"], ["unknown dtype 'float8'", "float16"]),
+        (["--model-arg", "img_sice=16"], ["img_sice"]),
+        (["--model-arg", "img_size"], ["expected KEY=VALUE"]),
+        (["--checkpoint", "/no/such.pth"], ["no checkpoint at '/no/such.pth'"]),
+        (["--batch-size", "x"], ["invalid int value: 'x'", "probe extract --help"]),
+    ],
+)
+def test_a_wrong_input_to_extract_exits_2_with_one_line(
+    flags: list[str], words: list[str], extract_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main([*extract_flags, *flags])
+    except SystemExit as stopped:  # argparse's own way
+        status = stopped.code
+    line = one_line_of(capsys)
+    assert status == 2
+    assert line.startswith("probe extract: ")
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--head", "epp"], ["unknown head 'epp'", "ep, linear"]),
+        (["--layers", "9"], ["'9'", "0, 1, 2"]),
+        (["--config", "/no/such.yaml"], ["no config file at '/no/such.yaml'"]),
+        (["--test-split", "dev"], ["unknown split 'dev'", "test, train"]),
+        (["--protocol", "best"], ["unknown protocol 'best'", "select, paper"]),
+    ],
+)
+def test_a_wrong_input_to_fit_exits_2_with_one_line(
+    flags: list[str], words: list[str], extract_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(extract_flags)
+    capsys.readouterr()
+    assert main(["fit", str(tmp_path / "a.zarr"), "-o", str(tmp_path / "run"), *flags]) == 2
+    line = one_line_of(capsys)
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["- a list", "epochz: 3", "a: [1", "lr: fast", "epochs: many"])
+def test_a_wrong_config_file_exits_2_with_one_line(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep.yaml").write_text(content)
+    assert main(["fit", "a.zarr", "--config", str(tmp_path / "sweep.yaml"), "-o", str(tmp_path / "run")]) == 2
+    assert "config file" in one_line_of(capsys)
+
+
+def test_fit_says_what_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(tmp_path / "none.zarr"), "-o", str(tmp_path / "run")]) == 2
+    assert "no store at" in one_line_of(capsys)
+    assert main(["fit", str(tmp_path), "-o", str(tmp_path / "run")]) == 2
+    assert "not a token store" in one_line_of(capsys)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    store = tmp_path / "demo.zarr"
+    command = [
+        sys.executable, "-m", "tokenprobe", "extract", "-m", "timm:VisionTransformer", "--no-pretrained", "-d", "demo",
+        "-o", str(store), "--workers", "1", "--limit", "600", "--split", "train", "--batch-size", "16",
+        "--model-arg", "img_size=28,patch_size=4,embed_dim=64,depth=4,num_heads=2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: '"file": "train/layer_' in read(store / "journal.jsonl"))
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert error.splitlines()[-1].endswith("what was finished is safe")
+    assert "Traceback" not in error
+    assert not open_store(store).manifest.complete
+    subprocess.run(command, check=True, capture_output=True)
+    assert open_store(store).manifest.complete
+    events = [json.loads(line).get("event") for line in read(store / "journal.jsonl").splitlines()]
+    assert (events.count("start"), events.count("finish")) == (2, 1)
+
+
+def test_every_field_is_a_documented_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, config in (("extract", ExtractConfig), ("fit", FitConfig)):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = capsys.readouterr().out
+        for field in config.__dataclass_fields__:
+            flag = {"heads": "head"}.get(field, field).replace("_", "-")
+            assert f"--{flag} " in shown or f"--{flag}\n" in shown, flag
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def read(path: Path) -> str:
+    return path.read_text() if os.path.exists(path) else ""
