@@ -46,11 +46,16 @@ class BlockFile:
         if self._missing:
             self.append(np.full((self._missing, *self._row), np.nan, self._dtype))
         os.fsync(self._fd)
-        os.close(self._fd)
+        self._close()
         rename_durably(self._temporary, self._path)
         return FileRecord(self._name, self._size, self._hash.hexdigest())
 
     def abandon(self) -> None:
-        """Remove the unfinished file."""
-        os.close(self._fd)
+        """Remove the file if it is unfinished."""
+        self._close()
         self._temporary.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

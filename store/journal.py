@@ -66,5 +66,12 @@ class Journal:
         os.close(self._fd)
 
     def _append(self, entries: list[dict[str, Any]]) -> None:
-        os.write(self._fd, b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
-        os.fsync(self._fd)
+        before = os.fstat(self._fd).st_size
+        lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+        try:
+            while lines:
+                lines = lines[os.write(self._fd, lines) :]
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, before)  # a full disk takes part of a line; the next would stick to it
+            raise

@@ -1,7 +1,6 @@
 """Names, shapes and the block rule of a store: what both formats and both stages agree on."""
 
 from dataclasses import dataclass
-from math import ceil
 
 FORMAT_VERSION = 1
 PATCH, PREFIX, MEAN = "patch", "prefix", "mean"
@@ -58,5 +57,5 @@ def block_rows(n_images: int, image_bytes: int, block_bytes: int) -> int:
         image_bytes: bytes of the largest layer's patch tokens of one image.
         block_bytes: size aimed at for one block file.
     """
-    rows = max(1, min(block_bytes // image_bytes, ceil(n_images / MIN_BLOCKS)))
+    rows = max(1, min(block_bytes // image_bytes, n_images // MIN_BLOCKS))
     return rows if rows < ROW_MULTIPLE else rows - rows % ROW_MULTIPLE

@@ -38,10 +38,14 @@ class StoreLock:
             raise LockedError(
                 f"{str(self._path.parent)!r} is being written by {holder}; wait for it, or write to another store"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         self._fd = fd
         _held.add(self)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        except OSError:  # the disk is full
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

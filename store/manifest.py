@@ -16,6 +16,16 @@ from .layout import FORMAT_VERSION, LayerShape, layer_index, layer_name
 Json = dict[str, Any]
 
 
+class _Absent:
+    """Stands for a field that one side does not have."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+ABSENT = _Absent()
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the bytes of every split alike.
@@ -129,20 +139,26 @@ class Manifest:
         """Read root attributes back.
 
         Raises:
-            StoreError: written by another version of the format.
+            StoreError: written by another version of the format, or damaged.
         """
         if attributes.get("format") != FORMAT_VERSION:
             found = attributes.get("format")
             raise StoreError(f"store format {found!r} is not known here: this version reads format {FORMAT_VERSION}")
-        values = dict(attributes)
-        values.pop("fingerprints")
-        values["recipe"] = Recipe(**{name: values.pop(name) for name in Recipe.__dataclass_fields__})
-        values["layers"] = {
-            name: LayerShape((shape["grid"][0], shape["grid"][1]), shape["dim"], shape["n_prefix"])
-            for name, shape in values["layers"].items()
-        }
-        values["splits"] = {name: SplitInfo(**info) for name, info in values["splits"].items()}
-        return cls(**values)
+        try:
+            recipe = Recipe(**{name: attributes[name] for name in Recipe.__dataclass_fields__})
+            layers = {
+                name: LayerShape((shape["grid"][0], shape["grid"][1]), shape["dim"], shape["n_prefix"])
+                for name, shape in attributes["layers"].items()
+            }
+            splits = {name: SplitInfo(**info) for name, info in attributes["splits"].items()}
+            plain = ("dataset", "depth", "final_norm", "versions", "views", "complete", "format")
+            manifest = cls(recipe=recipe, layers=layers, splits=splits, **{name: attributes[name] for name in plain})
+            fingerprints = attributes["fingerprints"]
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise StoreError(f"the manifest is damaged: {type(error).__name__} {error}") from error
+        if fingerprints != manifest.to_json()["fingerprints"]:
+            raise StoreError("the manifest was changed by hand: its fingerprints are not those of its content")
+        return manifest
 
     def split(self, name: str) -> SplitInfo:
         """Return one split, or raise InputError naming those there are."""
@@ -175,24 +191,19 @@ class Manifest:
             for layer, arrays in info.layers.items():
                 layers[layer] = sorted({*layers.get(layer, []), *arrays})
             splits[name] = replace(info, layers=layers)
-        return replace(self, layers=self.layers | wanted.layers, splits=splits)
+        return replace(self, layers=self.layers | wanted.layers, splits=splits, views=max(self.views, wanted.views))
 
 
 def _differences(stored: Json, asked: Json) -> dict[str, tuple[Any, Any]]:
-    """Return {dotted field: (stored, asked)} for every leaf that differs."""
+    """Return {dotted field: (stored, asked)} for every leaf that differs as JSON."""
     differing: dict[str, tuple[Any, Any]] = {}
     for key in sorted(stored.keys() | asked.keys()):
-        old, new = _plain(stored.get(key)), _plain(asked.get(key))
+        old, new = stored.get(key, ABSENT), asked.get(key, ABSENT)
         if isinstance(old, dict) and isinstance(new, dict):
             differing |= {f"{key}.{below}": pair for below, pair in _differences(old, new).items()}
-        elif old != new:
+        elif json.dumps(old, default=repr) != json.dumps(new, default=repr):
             differing[key] = (old, new)
     return differing
-
-
-def _plain(value: Any) -> Any:
-    """Return the value as it comes back from JSON (tuples are lists there)."""
-    return json.loads(json.dumps(value))
 
 
 def _shortened(text: str, limit: int = 600) -> str:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,9 +141,7 @@ class Split:
             StoreError: a block is not there, or is shorter than it should be.
         """
         self._check(layer, kind, view)
-        index = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
-        if index.size and not (index.min() >= 0 and index.max() < len(self)):
-            raise InputError(f"rows {index.min()} to {index.max()} asked of split {self.name!r} with {len(self)} rows")
+        index = np.arange(len(self)) if rows is None else self._row_numbers(rows)
         row_shape = self.shape(layer).row_shape(kind)
         if out is None:
             out = np.empty((len(index), *row_shape), self.dtype(kind))
@@ -169,20 +167,31 @@ class Split:
         recorded = read_records(self.store.path)
         for layer in layers:
             name = layer_name(layer)
-            for block in range(self.info.n_blocks):
+            for view, block in product(range(self.store.manifest.views), range(self.info.n_blocks)):
                 for kind in self._kinds(layer):
-                    if self.store.files.chunk_name(self.name, name, kind, 0, block) not in recorded:
+                    if self.store.files.chunk_name(self.name, name, kind, view, block) not in recorded:
                         raise StoreError(
                             f"split {self.name!r} {name} of {str(self.store.path)!r} is not complete (block {block} of "
                             f"{self.info.n_blocks} is missing); run the same probe extract again to finish it"
                         )
+
+    def _row_numbers(self, rows: RowIndex) -> npt.NDArray[np.int64]:
+        given = np.asarray(rows)
+        if given.size and given.dtype.kind not in "iu":
+            raise InputError(f"rows of type {given.dtype} asked of split {self.name!r}; give row numbers, integers")
+        index = given.astype(np.int64)
+        if index.size and not (index.min() >= 0 and index.max() < len(self)):
+            raise InputError(
+                f"rows {index.min()} to {index.max()} asked of split {self.name!r}, which has rows 0 to {len(self) - 1}"
+            )
+        return index
 
     def _blocks(self, index: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]:
         """Yield (block, rows within it in file order, their places in the output) for each block touched."""
         order = np.argsort(index, kind="stable")
         blocks, rows = np.divmod(index[order], self.info.block_rows)
         starts = np.flatnonzero(np.diff(blocks, prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        for start, stop in pairwise([*starts, len(order)]):
             yield int(blocks[start]), rows[start:stop], order[start:stop]
 
     def _read_block(
@@ -237,7 +246,9 @@ def _read_fully(fd: int, extent: Extent, offset: int, vectors: list[memoryview])
     while vectors:
         n_read = os.preadv(fd, vectors, offset)
         if n_read == 0:
-            raise StoreError(f"{str(extent.path)!r} ends at byte {offset}, short of {extent.offset + extent.size}")
+            raise StoreError(
+                f"{str(extent.path)!r} ends at byte {offset}, short of {extent.offset + extent.size}: it is damaged"
+            )
         offset += n_read
         while vectors and n_read >= len(vectors[0]):
             n_read -= len(vectors.pop(0))

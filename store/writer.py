@@ -55,10 +55,9 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
     """
     files = ZarrFiles(path)
     check_path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    with lock.StoreLock(path), _explained_full_disk(path):
+    with _explained_full_disk(path), _locked(path):
         if overwrite:
-            _empty(path)
+            _empty(files)
         writer = StoreWriter(files, manifest)
         try:
             yield writer
@@ -66,11 +65,18 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
             writer.close()
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.mkdir(parents=True, exist_ok=True)
+    with lock.StoreLock(path):
+        yield
+
+
 def check_path(path: Path) -> None:
     """Raise StoreError if something that is no store is in the way; a first run killed early is not."""
     if not path.exists():
         return
-    ours = {journal.NAME, lock.NAME, ROOT, ROOT + ".tmp"}
+    ours = {journal.NAME, lock.NAME, ROOT + ".tmp"}
     if not path.is_dir() or (any(entry.name not in ours for entry in path.iterdir()) and not ZarrFiles(path).exists()):
         raise StoreError(f"{str(path)!r} exists and is not a token store; give another path")
 
@@ -135,8 +141,8 @@ class StoreWriter:
             self._growing[key, layer][kind].append(values)
 
     def _finish(self, key: BlockKey, layer: int) -> None:
-        files = self._growing.pop((key, layer))
-        self.journal.add_files([file.finish() for file in files.values()])
+        self.journal.add_files([file.finish() for file in self._growing[key, layer].values()])
+        del self._growing[key, layer]
 
     def _new_file(self, key: BlockKey, layer: int, kind: str) -> BlockFile:
         return BlockFile(
@@ -180,9 +186,14 @@ def _record(store: Path, name: str) -> FileRecord:
     return FileRecord(name, len(data), xxh3_64_hexdigest(data))
 
 
-def _empty(path: Path) -> None:
-    for entry in path.iterdir():
+def _empty(files: ZarrFiles) -> None:
+    """Remove everything but the lock, the manifest last: killed halfway, it is still an incomplete store."""
+    if not files.exists():
+        return
+    files.mark_incomplete()
+    for entry in files.path.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.name != lock.NAME:
+        elif entry.name not in (lock.NAME, ROOT):
             entry.unlink()
+    (files.path / ROOT).unlink()

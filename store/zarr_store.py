@@ -20,6 +20,8 @@ from .manifest import Manifest
 
 LABELS, IDS = "labels", "ids"
 ROOT = "zarr.json"
+MANIFEST_KEYS = {"format", "fingerprints"}
+"""Root attributes by which a store is known from any other Zarr group."""
 CHUNK_FILES: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}, "compressors": None}
 DIMENSIONS = {2: ["view", "image", "channel"], 3: ["view", "image", "token", "channel"]}
 
@@ -54,7 +56,7 @@ class ZarrFiles:
 
     def exists(self) -> bool:
         """Whether there is a store here."""
-        return "format" in self._attributes()
+        return self._attributes().keys() >= MANIFEST_KEYS
 
     def read_manifest(self) -> Manifest:
         """Read the root attributes.
@@ -63,7 +65,7 @@ class ZarrFiles:
             StoreError: not a store, or one of another format version.
         """
         attributes = self._attributes()
-        if "format" not in attributes:
+        if not attributes.keys() >= MANIFEST_KEYS:
             raise StoreError(
                 f"{str(self.path)!r} is not a token store: it has no manifest; make one with probe extract"
             )
@@ -72,6 +74,12 @@ class ZarrFiles:
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the root attributes in one step that survives a crash."""
         root = {"zarr_format": 3, "node_type": "group", "attributes": manifest.to_json()}
+        write_durably(self.path / ROOT, json.dumps(root, indent=1, sort_keys=True).encode())
+
+    def mark_incomplete(self) -> None:
+        """Take back the claim that everything is there, whatever the format version."""
+        root = json.loads((self.path / ROOT).read_bytes())
+        root["attributes"]["complete"] = False
         write_durably(self.path / ROOT, json.dumps(root, indent=1, sort_keys=True).encode())
 
     def create_arrays(self, manifest: Manifest) -> None:
@@ -136,4 +144,5 @@ class ZarrFiles:
             return {}
         except ValueError as error:
             raise StoreError(f"{str(self.path / 'zarr.json')!r} is damaged: {error}") from error
-        return root.get("attributes", {}) if isinstance(root, dict) else {}
+        attributes = root.get("attributes") if isinstance(root, dict) else None
+        return attributes if isinstance(attributes, dict) else {}

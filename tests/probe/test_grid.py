@@ -1,7 +1,7 @@
 """Head specs, layers and the grid of cells, against lists written by hand."""
 
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,6 +19,12 @@ from tokenprobe.probe.heads import POOLINGS
 from tokenprobe.probe.heads.linear import LinearPooling
 
 STORED = [0, 3, 7, 8, 11]
+
+
+class Switched(LinearPooling):
+    """A pooling with a switch; none of the registry has one yet."""
+
+    defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "normed": False}
 
 
 @pytest.mark.parametrize(
@@ -68,11 +74,6 @@ def test_a_setting_given_twice_is_refused() -> None:
 
 
 def test_a_switch_is_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pooling of the registry has a switch yet."""
-
-    class Switched(LinearPooling):
-        defaults: Any = {"pool": "mean", "normed": False}
-
     monkeypatch.setitem(POOLINGS, "switched", Switched)
     assert [h.label for h in parse_heads(["switched:normed=false|true"])] == [
         "switched:pool=mean",
@@ -83,9 +84,6 @@ def test_a_switch_is_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_label_of_a_head_with_a_switch_is_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Switched(LinearPooling):
-        defaults: Any = {"pool": "mean", "normed": False}
-
     monkeypatch.setitem(POOLINGS, "switched", Switched)
     heads = parse_heads(["switched:normed=true"])
     assert parse_heads([head.label for head in heads]) == heads

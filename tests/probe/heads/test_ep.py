@@ -177,7 +177,8 @@ def test_reference_weights_go_to_every_cell() -> None:
     pool = build_pooling("ep", dim=24, grid=GRID, queries=3, cells=2)
     pool.load_reference(state)
     for cell in range(2):
-        assert torch.equal(pool.queries[cell], state["cls_token"][0]) and torch.equal(pool.value[cell], state["v.weight"])
+        assert torch.equal(pool.queries[cell], state["cls_token"][0])
+        assert torch.equal(pool.value[cell], state["v.weight"])
 
 
 def _seeded(seed: int) -> torch.Generator:

@@ -1,0 +1,113 @@
+"""Decoding, in this process and in workers."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenprobe.extract.datasets import ImageFolder
+from tokenprobe.extract.loading import BadImage, RowImages, find_bad_images, make_loader
+from tokenprobe.extract.rows import Rows, choose_rows
+from tokenprobe.extract.views import Transform
+
+PLAIN = Transform((8, 8), "bicubic", None, "none", (0.0,) * 3, (1.0,) * 3)
+
+
+def write_images(root: Path, n_images: int, *, bad: tuple[int, ...] = ()) -> None:
+    """Write images of one colour each, its red value the image's index; some of them truncated."""
+    folder = root / "one"
+    folder.mkdir(parents=True)
+    for index in range(n_images):
+        file = folder / f"{index:02d}.png"
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(file)
+        if index in bad:
+            file.write_bytes(file.read_bytes()[:40])  # within the header of the pixel data
+
+
+def open_rows(root: Path) -> tuple[RowImages, Rows]:
+    source = ImageFolder(str(root))
+    rows = choose_rows(source.images("train"), set(), None, shuffled=True, seed=0)
+    return RowImages(source, {"train": rows}, PLAIN), rows
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_the_order_asked_each_row_its_own_image(tmp_path: Path, workers: int) -> None:
+    write_images(tmp_path, 10)
+    images, rows = open_rows(tmp_path)
+    batches = [[("train", 7), ("train", 2)], [("train", 0)], [("train", 9), ("train", 8), ("train", 1)]]
+    loaded = list(make_loader(images, batches, workers=workers, pinned=False))
+    for batch, keys in zip(loaded, batches, strict=True):
+        assert isinstance(batch, torch.Tensor)
+        assert (batch.dtype, batch.shape) == (torch.uint8, (len(keys), 3, 8, 8))
+        assert batch[:, 0, 0, 0].tolist() == [int(rows.ids[row][-6:-4]) for _, row in keys]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_with_a_bad_image_comes_back_as_that_image(tmp_path: Path, workers: int) -> None:
+    write_images(tmp_path, 6, bad=(3,))
+    images, rows = open_rows(tmp_path)
+    row = rows.ids.index("one/03.png")
+    good = next(other for other in range(6) if other != row)
+    batches = [[("train", good)], [("train", good), ("train", row)]]
+    first, second = make_loader(images, batches, workers=workers, pinned=False)
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(second, BadImage)
+    assert (second.split, second.id) == ("train", "one/03.png")
+    assert second.reason.startswith("UnidentifiedImageError: cannot identify image file ")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_search_finds_every_bad_image(tmp_path: Path, workers: int) -> None:
+    write_images(tmp_path, 80, bad=(0, 13, 79))
+    (tmp_path / "one" / "40.png").write_bytes(b"")
+    (tmp_path / "one" / "41.png").write_text("no image at all")
+    images, rows = open_rows(tmp_path)
+    bad = find_bad_images(images, [("train", row) for row in range(len(rows))], workers=workers)
+    assert sorted(image.id for image in bad) == [f"one/{index:02d}.png" for index in (0, 13, 40, 41, 79)]
+
+
+def test_a_file_that_vanishes_is_a_bad_image(tmp_path: Path) -> None:
+    write_images(tmp_path, 2)
+    images, rows = open_rows(tmp_path)
+    (tmp_path / "one" / "00.png").unlink()
+    bad = images["train", rows.ids.index("one/00.png")]
+    assert isinstance(bad, BadImage)
+    assert bad.reason.startswith("FileNotFoundError: ")
+
+
+def test_a_worker_dies_of_sigterm_silently_and_leaves_ctrl_c_to_the_main_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def handler(*_: object) -> None:
+        raise AssertionError("a worker ran the main process's handler")
+
+    write_images(tmp_path, 4)
+    images, _ = open_rows(tmp_path)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        loaded = iter(make_loader(images, [[("train", row)] for row in range(4)], workers=1, pinned=False))
+        next(loaded)
+        (worker,) = loaded._workers  # type: ignore[attr-defined]
+        os.kill(worker.pid, signal.SIGINT)
+        next(loaded)
+        assert worker.is_alive()
+        os.kill(worker.pid, signal.SIGTERM)
+        with pytest.raises(RuntimeError, match="killed by signal: Terminated"):  # torch's watch over its workers
+            time.sleep(20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capfd.readouterr().err == ""
+
+
+def test_loading_is_the_same_with_and_without_workers(tmp_path: Path) -> None:
+    write_images(tmp_path, 12)
+    images, _ = open_rows(tmp_path)
+    keys = [[("train", row) for row in range(start, start + 4)] for start in (0, 4, 8)]
+    alone, helped = (list(make_loader(images, keys, workers=workers, pinned=False)) for workers in (0, 2))
+    for one, other in zip(alone, helped, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))

@@ -1,0 +1,664 @@
+"""Stage one as a whole: tokens against a direct forward, stores against one never interrupted, wrong inputs."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision.transforms.functional as TF
+from PIL import Image
+from safetensors.torch import save_file
+from timm.data import create_transform, resolve_model_data_config
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+
+from tokenprobe.errors import InputError, MissingError, StoreError
+from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.store import Store, open_store
+
+MakeConfig = Callable[..., ExtractConfig]
+
+TINY: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 3, "num_heads": 2}
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+NOT_INPUTS_ALONE = {"journal.jsonl", ".lock"}
+BAD = "bee/07.png"
+
+
+def digests(store: Path) -> dict[str, str]:
+    """Hash every file whose bytes are a function of the inputs."""
+    files = [file for file in store.rglob("*") if file.is_file() and file.name not in NOT_INPUTS_ALONE]
+    return {str(file.relative_to(store)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def finished(store: Path) -> set[str]:
+    """Names of the token files that the journal records; a torn last line counts for nothing."""
+    journal = store / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+    return {entry["file"] for entry in map(json.loads, lines) if "layer_" in entry.get("file", "")}
+
+
+def made_vit(path: Path, **changes: Any) -> VisionTransformer:
+    """Make a model whose layers all matter, and save its weights."""
+    torch.manual_seed(5)
+    model = VisionTransformer(num_classes=0, **TINY | changes).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    save_file(model.state_dict(), path)
+    return model
+
+
+def pixels_by_hand(file: Path) -> Tensor:
+    """timm's default: short side to 16 / 0.875, bicubic, centre crop, ImageNet's mean and standard deviation."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    cropped = TF.center_crop(TF.resize(image, [18], InterpolationMode.BICUBIC), [16, 16])
+    return TF.normalize(TF.to_tensor(cropped), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def hooked(modules: Sequence[nn.Module], model: nn.Module, images: Tensor) -> list[np.ndarray]:
+    outputs: list[np.ndarray] = []
+    handles = [m.register_forward_hook(lambda *seen: outputs.append(seen[2].float().numpy())) for m in modules]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
+    return outputs
+
+
+def assert_rounded(stored: np.ndarray, exact: np.ndarray) -> None:
+    """Half a unit in float16's last place is 2**-11; float32 sums of another batch size differ by some 1e-6."""
+    assert stored.dtype == np.float16
+    np.testing.assert_allclose(stored.astype(np.float32), exact, rtol=2**-11, atol=1e-5)
+
+
+# --- tokens -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["cls"]),
+        ({"reg_tokens": 2}, ["cls", "reg0", "reg1"]),
+        ({"class_token": False, "global_pool": "avg"}, []),
+    ],
+    ids=["class", "class and registers", "none"],
+)
+@pytest.mark.parametrize("batch_size", [4, 5])
+def test_stored_tokens_equal_a_direct_forward(
+    tiny_config: MakeConfig,
+    image_folder: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    names: list[str],
+    batch_size: int,
+) -> None:
+    """Blocks hold 8 images in train (the last one 4) and 3 in test: batches of 4 and of 5 are padded there."""
+    model = made_vit(tmp_path / "a.safetensors", **changes)
+    config = tiny_config(
+        model_arg=TINY | changes, checkpoint=tmp_path / "a.safetensors", no_pretrained=False, batch_size=batch_size
+    )
+    store = open_store(extract(config))
+    assert store.manifest.complete
+    assert store.manifest.recipe.prefix_names == names
+    for split, block_rows in (("train", 8), ("test", 3)):
+        rows = store[split]
+        assert rows.info.block_rows == block_rows
+        images = torch.stack([pixels_by_hand(image_folder / split / key) for key in rows.ids])
+        for layer, outputs in enumerate(hooked(model.blocks, model, images)):
+            patch = outputs[:, len(names) :]
+            assert_rounded(rows.tokens(layer), patch)
+            np.testing.assert_allclose(rows.tokens(layer, kind="mean"), patch.mean(1), rtol=1e-5, atol=1e-5)
+            assert rows.has(layer, "prefix") == bool(names)
+            if names:
+                assert_rounded(rows.tokens(layer, kind="prefix"), outputs[:, : len(names)])
+
+
+def test_float32_tokens_are_not_rounded_at_all(tiny_config: MakeConfig, image_folder: Path, tmp_path: Path) -> None:
+    model = made_vit(tmp_path / "a.safetensors")
+    config = tiny_config(checkpoint=tmp_path / "a.safetensors", no_pretrained=False, dtype="float32", batch_size=3)
+    rows = open_store(extract(config))["test"]
+    images = torch.stack([pixels_by_hand(image_folder / "test" / key) for key in rows.ids])
+    for start in range(0, len(rows), 3):  # the batches of the extraction: the same sums in the same order
+        for layer, outputs in enumerate(hooked(model.blocks, model, images[start : start + 3])):
+            stored = rows.tokens(layer, range(start, start + 3))
+            # Normalisation by hand rounds in another order, by an ulp of a pixel.
+            np.testing.assert_allclose(stored, outputs[:, 1:], rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_is_recorded_and_close_to_a_direct_forward_under_autocast(
+    tiny_config: MakeConfig, image_folder: Path, tmp_path: Path
+) -> None:
+    model = made_vit(tmp_path / "a.safetensors")
+    config = tiny_config(checkpoint=tmp_path / "a.safetensors", no_pretrained=False, amp="bfloat16", batch_size=3)
+    store = open_store(extract(config))
+    rows = store["test"]
+    images = torch.stack([pixels_by_hand(image_folder / "test" / key) for key in rows.ids])
+    exact = hooked(model.blocks, model, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = hooked(model.blocks, model, images)
+    assert store.manifest.recipe.precision == "bfloat16"
+    stored = rows.tokens(2).astype(np.float32)
+    # Kernels of another batch size may round single values to the neighbouring bfloat16; on average they do not.
+    error = np.abs(stored - rounded[2][:, 1:]).mean()
+    assert error < 0.1 * np.abs(exact[2][:, 1:] - rounded[2][:, 1:]).mean()
+
+
+def test_a_convolutional_model_stores_its_maps_row_by_row_with_a_shape_for_each_layer(
+    tiny_config: MakeConfig, image_folder: Path
+) -> None:
+    arguments = {"pretrained_cfg_overlay": {"input_size": [3, 64, 64]}}
+    config = tiny_config(model="timm:resnet10t", model_arg=arguments, split=["test"], limit=6, seed=2)
+    store = open_store(extract(config))
+    torch.manual_seed(2)
+    model = timm.create_model("resnet10t", num_classes=0, **arguments).eval()
+    transform = create_transform(**resolve_model_data_config(model))
+    rows = store["test"]
+    files = [image_folder / "test" / key for key in rows.ids]
+    images = torch.stack([transform(Image.open(file).convert("RGB")) for file in files])
+    outputs = hooked([model.act1, model.layer1, model.layer2, model.layer3, model.layer4], model, images)
+    assert store.layers == [0, 1, 2, 3, 4]
+    assert store.manifest.recipe.prefix_names == []
+    for layer, maps in enumerate(outputs):
+        _, dim, height, width = maps.shape
+        shape = rows.shape(layer)
+        assert (shape.grid, shape.dim, shape.n_prefix) == ((height, width), dim, 0)
+        by_row = np.stack([maps[:, :, r, c] for r in range(height) for c in range(width)], 1)
+        assert_rounded(rows.tokens(layer), by_row)
+        np.testing.assert_allclose(rows.tokens(layer, kind="mean"), maps.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_with_mean_and_std_get_scaling_and_normalisation_alone(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    """Views of (16, 24) pixels: images of that size come through untouched, others are resized whole."""
+    arguments = TINY | {"img_size": [16, 24]}
+    model = made_vit(tmp_path / "a.safetensors", img_size=(16, 24))
+    save_file(model.state_dict(), tmp_path / "a.safetensors", {"mean": "[0.1, 0.2, 0.3]", "std": "[0.4, 0.5, 0.6]"})
+    exact = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3)).astype(np.uint8)
+    other = np.random.default_rng(1).integers(0, 256, (3, 20, 30)).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", x_exact=exact, y_exact=[0, 1, 2], x_other=other, y_other=[2, 1, 0])
+    config = tiny_config(
+        model_arg=arguments,
+        checkpoint=tmp_path / "a.safetensors",
+        no_pretrained=False,
+        data=f"npz:{tmp_path / 'a.npz'}",
+        row_order="dataset",
+    )
+    store = open_store(extract(config))
+    resized = [np.asarray(Image.fromarray(grey).resize((24, 16), Image.Resampling.BICUBIC)) for grey in other]
+    for split, pixels in (("exact", exact), ("other", np.stack([np.stack(resized)] * 3, -1))):
+        values = (pixels.astype(np.float64) / 255 - [0.1, 0.2, 0.3]) / [0.4, 0.5, 0.6]
+        outputs = hooked(model.blocks, model, torch.from_numpy(values).float().permute(0, 3, 1, 2))
+        assert_rounded(store[split].tokens(2), outputs[2][:, 1:])
+    assert store.manifest.shape(0).grid == (4, 6)
+
+
+# --- rows -------------------------------------------------------------------------------------------------
+
+
+def test_labels_and_ids_are_those_of_the_folder(tiny_config: MakeConfig, image_folder: Path) -> None:
+    store = open_store(extract(tiny_config(layers="0")))
+    for split in ("train", "test"):
+        rows = store[split]
+        files = sorted((image_folder / split).glob("*/*.png"))
+        assert sorted(rows.ids) == [f"{file.parent.name}/{file.name}" for file in files]
+        assert [rows.classes[label] for label in rows.labels] == [key.split("/")[0] for key in rows.ids]
+
+
+def test_shuffled_and_dataset_order_hold_the_same_tokens_by_id(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    shuffled = open_store(extract(tiny_config(layers="1")))["train"]
+    sorted_rows = open_store(extract(tiny_config(layers="1", row_order="dataset", out=tmp_path / "b.zarr")))["train"]
+    assert sorted_rows.ids == sorted(sorted_rows.ids) != shuffled.ids
+    places = [sorted_rows.ids.index(key) for key in shuffled.ids]
+    np.testing.assert_array_equal(shuffled.labels, sorted_rows.labels[places])
+    # Another batch around an image may change the last bits of a float32 sum.
+    np.testing.assert_allclose(
+        shuffled.tokens(1, kind="mean"), sorted_rows.tokens(1, places, kind="mean"), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_limit_is_class_balanced_and_seeded(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    drawn = [
+        open_store(extract(tiny_config(layers="0", limit=10, seed=seed, out=tmp_path / f"{run}.zarr")))
+        for run, seed in enumerate((0, 0, 1))
+    ]
+    for store in drawn:
+        for split in ("train", "test"):
+            assert sorted(Counter(store[split].labels.tolist()).values()) == [3, 3, 4]
+    assert drawn[0]["train"].ids == drawn[1]["train"].ids
+    assert set(drawn[0]["train"].ids) != set(drawn[2]["train"].ids)
+    assert drawn[0].manifest.splits["train"].limit == {"n": 10, "seed": 0}
+
+
+# --- the same bytes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reference(tiny_config: MakeConfig, tmp_path: Path) -> dict[str, str]:
+    """Hashes of a store extracted whole, by one process."""
+    return digests(extract(tiny_config(out=tmp_path / "reference.zarr")))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"split": ["test"]}, {}),
+        ({"split": ["test"]}, {"split": ["train"]}),
+        ({"layers": "1"}, {}),
+        ({"layers": "2,0"}, {"layers": "1"}),
+        ({"tokens": ["prefix"]}, {"tokens": ["patch"]}),
+        ({"layers": "0", "split": ["train"]}, {"workers": 2}),
+        ({"split": ["train"], "workers": 2}, {"block_mib": 64}),
+    ],
+    ids=str,
+)
+def test_a_store_extended_equals_one_extracted_whole(
+    tiny_config: MakeConfig, reference: dict[str, str], first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    extract(tiny_config(**first))
+    out = extract(tiny_config(**second))
+    assert digests(out) == reference
+    assert open_store(out).manifest.complete
+
+
+def test_a_command_repeated_changes_nothing(
+    tiny_config: MakeConfig, reference: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = extract(tiny_config())
+    times = {file: file.stat().st_mtime_ns for file in out.glob("*/layer_*/*/c.*")}
+    extract(tiny_config())
+    assert digests(out) == reference
+    assert {file: file.stat().st_mtime_ns for file in out.glob("*/layer_*/*/c.*")} == times
+    assert "nothing to do, everything asked for is there" in capsys.readouterr().err
+
+
+def test_a_lost_block_is_made_again(tiny_config: MakeConfig, reference: dict[str, str]) -> None:
+    out = extract(tiny_config())
+    next((out / "train/layer_01/patch").glob("c.*")).unlink()
+    next((out / "test/layer_02/mean").glob("c.*")).write_bytes(b"cut")
+    extract(tiny_config())
+    assert digests(out) == reference
+
+
+def test_overwrite_leaves_nothing_of_the_old_store(tiny_config: MakeConfig, reference: dict[str, str]) -> None:
+    extract(tiny_config(dtype="float32", seed=3, limit=5))
+    assert digests(extract(tiny_config(overwrite=True))) == reference
+
+
+def test_no_absolute_path_is_in_the_store(tiny_config: MakeConfig, image_folder: Path, tmp_path: Path) -> None:
+    made_vit(tmp_path / "a.safetensors")
+    out = extract(tiny_config(layers="0", checkpoint=tmp_path / "a.safetensors", no_pretrained=False))
+    for file in out.rglob("*"):
+        if file.is_file() and file.name not in NOT_INPUTS_ALONE:
+            content = file.read_bytes()
+            assert str(tmp_path).encode() not in content and str(image_folder).encode() not in content, file
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------
+
+KillAt = Callable[[ExtractConfig, int], list[int]]
+
+
+@pytest.fixture(scope="module")
+def never_interrupted(tmp_path_factory: pytest.TempPathFactory) -> ExtractConfig:
+    """Config of a finished extraction: 16 blocks of 4 layers of 3 arrays, 192 files."""
+    folder = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split, n_images in (("train", 200), ("test", 50)):
+        arrays[f"x_{split}"] = rng.integers(0, 256, (n_images, 16, 16, 3)).astype(np.uint8)
+        arrays[f"y_{split}"] = np.arange(n_images) % 5
+    np.savez(folder / "many.npz", **arrays)
+    config = ExtractConfig(
+        model="timm:VisionTransformer",
+        model_arg=TINY | {"depth": 4, "embed_dim": 48},
+        no_pretrained=True,
+        data=f"npz:{folder / 'many.npz'}",
+        out=folder / "whole.zarr",
+        batch_size=4,
+        workers=0,
+    )
+    assert len(finished(extract(config))) == 192
+    return config
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.fixture
+def kill_at() -> Iterator[KillAt]:
+    """Run an extraction in a process, SIGKILL it when so many files are finished, and give its orphans."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tokenprobe.extract.pipeline", "zarr", "pytest"])  # load once for all runs
+    orphans: list[int] = []
+
+    def run(config: ExtractConfig, n_files: int) -> list[int]:
+        process = context.Process(target=extract, args=(config,))
+        process.start()
+        journal, deadline = Path(config.out) / "journal.jsonl", time.monotonic() + 60
+        while not journal.exists() or journal.read_bytes().count(b"/layer_") < n_files:
+            assert process.is_alive() and time.monotonic() < deadline
+            time.sleep(0.001)
+        of_process = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        orphans.extend(map(int, of_process.split()))
+        for orphan in orphans:
+            os.kill(orphan, signal.SIGSTOP)  # so that it surely outlives its parent
+        process.kill()
+        process.join(10)
+        assert process.exitcode == -signal.SIGKILL
+        return orphans
+
+    yield run
+    for orphan in orphans:
+        if alive(orphan):
+            os.kill(orphan, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("n_files", [1, 60, 120])
+def test_killed_and_run_again_the_store_is_the_one_never_interrupted(
+    never_interrupted: ExtractConfig, tmp_path: Path, kill_at: KillAt, n_files: int
+) -> None:
+    out = tmp_path / "killed.zarr"
+    config = replace(never_interrupted, out=out, workers=1)
+    orphans = kill_at(config, n_files)
+    before = finished(out)
+    assert n_files <= len(before) < 192, "killed in the middle"
+    assert not open_store(out).manifest.complete
+    times = {name: (out / name).stat().st_mtime_ns for name in before}
+    assert orphans and all(alive(orphan) for orphan in orphans), "workers of the killed process are still there"
+    extract(config)  # at once: they hold no lock
+    assert all(alive(orphan) for orphan in orphans)
+    assert digests(out) == digests(Path(never_interrupted.out))
+    arrays_of_block = Counter(block_of(name) for name in before)
+    kept = {name for name in before if arrays_of_block[block_of(name)] == 3}
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == {name: times[name] for name in kept}
+
+
+def block_of(name: str) -> tuple[str, str, str]:
+    """Return (split, layer, block) of a file such as "train/layer_05/patch/c.0.3.0.0"."""
+    split, layer, _, chunk = name.split("/")
+    return split, layer, chunk.split(".")[2]
+
+
+# --- images that cannot be read ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken_folder(image_folder: Path, tmp_path: Path) -> Path:
+    """The shared images, one of them truncated."""
+    folder = Path(shutil.copytree(image_folder, tmp_path / "broken"))
+    file = folder / "train" / BAD
+    file.write_bytes(file.read_bytes()[:200])
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named_and_finished_blocks_stay(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    config = tiny_config(data=f"folder:{broken_folder}", row_order="dataset", workers=workers)
+    message = (
+        rf"^cannot read image '{BAD}' of split 'train' in 'folder:.*/broken' \(\w+: .+\); "
+        "mend or remove it, or give --skip-bad-images"
+    )
+    with pytest.raises(InputError, match=message):
+        extract(config)
+    # Splits come by name. test is whole, 8 blocks; in train the image is row 27, in the fourth block of 8 rows.
+    done = {split + block for split, _, block in map(block_of, finished(tmp_path / "tiny.zarr"))}
+    assert done == {f"test{block}" for block in range(8)} | {"train0", "train1", "train2"}
+
+
+def test_an_image_mended_in_place_lets_the_same_command_continue(
+    tiny_config: MakeConfig, image_folder: Path, broken_folder: Path
+) -> None:
+    file = broken_folder / "train" / BAD
+    good = (image_folder / "train" / BAD).read_bytes()
+    file.write_bytes(bytes(len(good)))
+    config = tiny_config(data=f"folder:{broken_folder}", row_order="dataset", layers="0")
+    with pytest.raises(InputError, match=BAD):
+        extract(config)
+    kept = finished(Path(config.out))
+    file.write_bytes(good)
+    out = extract(config)
+    assert kept < finished(out)
+    assert open_store(out).manifest.complete
+
+
+def test_skipped_images_are_left_out_and_recorded(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True)
+    store = open_store(extract(config))
+    assert f"left out train/{BAD}: " in capsys.readouterr().err
+    assert store.manifest.splits["train"].skipped == [BAD]
+    assert store.manifest.splits["test"].skipped == []
+    (broken_folder / "train" / BAD).unlink()
+    without = open_store(extract(tiny_config(data=f"folder:{broken_folder}", out=tmp_path / "without.zarr")))
+    assert len(store["train"]) == len(without["train"]) == 59
+    chunks = [{k: v for k, v in digests(s.path).items() if "/c." in k} for s in (store, without)]
+    assert chunks[0] == chunks[1]
+
+
+def test_with_the_flag_again_a_store_with_skipped_images_is_extended(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path
+) -> None:
+    config = {"data": f"folder:{broken_folder}", "skip_bad_images": True}
+    whole = digests(extract(tiny_config(**config, out=tmp_path / "whole.zarr")))
+    extract(tiny_config(**config, layers="1"))
+    assert digests(extract(tiny_config(**config))) == whole
+
+
+def test_without_the_flag_a_store_with_skipped_images_is_refused(tiny_config: MakeConfig, broken_folder: Path) -> None:
+    extract(tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True))
+    with pytest.raises(StoreError, match=rf"train\.skipped: stored \['{BAD}'\], asked \[\].*--overwrite"):
+        extract(tiny_config(data=f"folder:{broken_folder}"))
+
+
+def test_the_flag_given_after_the_failure_it_is_advised_for_finds_the_image(
+    tiny_config: MakeConfig, broken_folder: Path
+) -> None:
+    """The rows change, so the blocks there are refused by name; it may not fail at the same image for ever."""
+    with pytest.raises(InputError, match="or give --skip-bad-images"):
+        extract(tiny_config(data=f"folder:{broken_folder}"))
+    with pytest.raises(StoreError, match=rf"train\.skipped: stored \[\], asked \['{BAD}'\].*--overwrite"):
+        extract(tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True))
+
+
+def test_the_flag_with_overwrite_looks_again(tiny_config: MakeConfig, broken_folder: Path) -> None:
+    with pytest.raises(InputError, match="or give --skip-bad-images"):
+        extract(tiny_config(data=f"folder:{broken_folder}"))
+    out = extract(tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True, overwrite=True))
+    assert open_store(out).manifest.splits["train"].skipped == [BAD]
+
+
+def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "images" / "ant").mkdir(parents=True)
+    (tmp_path / "images" / "ant" / "0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"^split 'train' of '.*images' has no images$"):
+        extract(tiny_config(data=str(tmp_path / "images"), skip_bad_images=True))
+
+
+# --- wrong inputs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "float61"}, "^unknown dtype 'float61'; known: float16, float32$"),
+        ({"row_order": "random"}, "^unknown row_order 'random'; known: shuffled, dataset$"),
+        ({"amp": "on"}, "^unknown amp 'on'; known: .*auto"),
+        ({"tokens": ["patches"]}, "^unknown tokens 'patches'; known: patch, prefix$"),
+        ({"batch_size": 0}, "^batch_size 0: expected at least 1$"),
+        ({"block_mib": -1}, "^block_mib -1: expected at least 1$"),
+        ({"limit": 0}, "^limit 0: expected at least 1$"),
+        ({"workers": -1}, "workers -1"),
+        ({"seed": -1}, "seed -1"),
+        ({"device": "gpu"}, "^unknown device 'gpu'; expected auto, cpu, cuda or cuda:N$"),
+        ({"device": "meta"}, "device 'meta'"),
+        ({"layers": "7"}, r"^layers '7': the backbone has layers 0 to 2; got \[7\]$"),
+        ({"split": ["tset"]}, "^unknown split of 'folder:.*' 'tset'; known: test, train$"),
+        ({"model": "timm:vit_tiny_patch16_2244"}, "^unknown timm model 'vit_tiny_patch16_2244'; known: vit_tiny_"),
+        ({"model": "hubb:x"}, "^unknown backbone source 'hubb'; known: timm"),
+        ({"model_arg": TINY | {"nonsense": 1}}, "does not take .*'nonsense'"),
+        ({"no_pretrained": False}, "has no published weights; give --checkpoint or --no-pretrained"),
+        ({"data": "fodler:x"}, "^unknown data source 'fodler'; known: folder"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_settings_are_named_and_nothing_is_written(
+    tiny_config: MakeConfig, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        extract(tiny_config(**changes))
+    assert not (tmp_path / "tiny.zarr").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_cuda_asked_for_but_absent_is_no_silent_fallback(tiny_config: MakeConfig, device: str) -> None:
+    message = rf"^device '{device}' asked for, but torch finds 0 CUDA device\(s\)$"
+    with pytest.raises(InputError, match=message):
+        extract(tiny_config(device=device))
+
+
+def test_missing_data_is_named(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"^no folder at '.*/none'"):
+        extract(tiny_config(data=str(tmp_path / "none")))
+    with pytest.raises(MissingError, match=r"^no checkpoint at '.*/none\.pth'"):
+        extract(tiny_config(checkpoint=tmp_path / "none.pth"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_something_that_is_no_store_is_left_alone(tiny_config: MakeConfig, tmp_path: Path, kind: str) -> None:
+    if kind == "folder":
+        (tmp_path / "tiny.zarr").mkdir()
+        (tmp_path / "tiny.zarr" / "thesis.tex").write_text("mine")
+    else:
+        (tmp_path / "tiny.zarr").write_text("mine")
+    with pytest.raises(StoreError, match=r"tiny\.zarr' exists and is not a token store; give another path$"):
+        extract(tiny_config(overwrite=True))
+    path = tmp_path / "tiny.zarr"
+    assert (path / "thesis.tex" if kind == "folder" else path).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"model_arg": TINY | {"embed_dim": 24}}, r"model_args\.embed_dim: stored 12, asked 24"),
+        ({"model_arg": TINY | {"img_size": 32}}, r"transform\.input_size: stored \[16, 16\], asked \[32, 32\]"),
+        ({"seed": 1}, r"row_order\.seed: stored 0, asked 1"),
+        ({"seed": 1}, r"weights: stored '[0-9a-f]{64}', asked '[0-9a-f]{64}'"),
+        ({"dtype": "float32"}, "dtype: stored 'float16', asked 'float32'"),
+        ({"amp": "bfloat16"}, "precision: stored 'float32', asked 'bfloat16'"),
+        ({"row_order": "dataset"}, r"row_order\.kind: stored 'shuffled', asked 'dataset'"),
+        ({"limit": 9}, r"test\.limit: stored None, asked \{'n': 9, 'seed': 0\}"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_store_made_differently_is_refused_naming_the_field(
+    tiny_config: MakeConfig, changes: dict[str, Any], field: str
+) -> None:
+    out = extract(tiny_config(layers="0", split=["test"]))
+    before = digests(out)
+    with pytest.raises(StoreError, match=rf"^the store was made differently \(.*{field}.*\); write to another store"):
+        extract(tiny_config(**changes))
+    assert digests(out) == before
+
+
+def test_changed_data_are_refused(tiny_config: MakeConfig, image_folder: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(image_folder, tmp_path / "copy"))
+    extract(tiny_config(data=str(data), split=["test"], layers="0"))
+    (data / "test" / "ant" / "00.png").unlink()
+    with pytest.raises(StoreError, match=r"test\.n_images: stored 24, asked 23; test\.source: stored "):
+        extract(tiny_config(data=str(data), split=["test"], layers="0"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    made_vit(tmp_path / "a.safetensors", depth=2)
+    with pytest.raises(InputError, match=r"a\.safetensors' does not fit: it lacks 12 of the backbone's 42 weights"):
+        extract(tiny_config(checkpoint=tmp_path / "a.safetensors", no_pretrained=False))
+
+
+def test_keys_of_a_checkpoint_without_a_place_are_listed_and_ignored(
+    tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = made_vit(tmp_path / "a.safetensors")
+    plain = extract(tiny_config(checkpoint=tmp_path / "a.safetensors", out=tmp_path / "plain.zarr", layers="0"))
+    assert "ignored" not in capsys.readouterr().err
+    extra = {f"decoder.{index}": torch.zeros(1) for index in range(7)}
+    torch.save({"model": model.state_dict() | extra}, tmp_path / "b.pth")
+    out = extract(tiny_config(checkpoint=tmp_path / "b.pth", layers="0"))
+    shown = ", ".join(list(extra)[:5])
+    line = f"7 keys of the checkpoint have no place in the backbone and are ignored: {shown}, …"
+    assert line in capsys.readouterr().err.splitlines()
+    assert digests(out) == digests(plain)
+
+
+def test_a_token_too_large_for_float16_names_layer_and_image(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    model = made_vit(tmp_path / "a.safetensors")
+    weights = model.state_dict()
+    weights["blocks.1.mlp.fc2.bias"] += 1e5
+    save_file(weights, tmp_path / "a.safetensors")
+    config = {"checkpoint": tmp_path / "a.safetensors", "no_pretrained": False, "row_order": "dataset"}
+    message = r"^a token of 1e\+05 does not fit float16 \(layer 1, image 'ant/00\.png'\); store with --dtype float32$"
+    with pytest.raises(InputError, match=message):
+        extract(tiny_config(**config, split=["train"]))
+    store = open_store(extract(tiny_config(**config, dtype="float32", out=tmp_path / "wide.zarr", layers="1")))
+    assert np.isfinite(store["train"].tokens(1)).all()
+    assert store["train"].tokens(1).min() > 65504
+
+
+# --- progress ---------------------------------------------------------------------------------------------
+
+
+def journal_of(store: Store) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (store.path / "journal.jsonl").read_text().splitlines()]
+
+
+def test_progress_counts_every_image_once(tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    extract(tiny_config(layers="0"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("extract 84/84 images  ") and line.endswith("  0 s left")]
+    assert lines[-1].endswith(" images/s") and "tiny.zarr: 84 images in " in lines[-1]
+
+
+def test_a_terminal_gets_a_bar(
+    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "150")
+    extract(tiny_config(layers="0"))
+    shown = capsys.readouterr().err
+    assert "84/84" in shown and "━" in shown
+    assert "extract 84/84 images" not in shown
+
+
+def test_a_store_begun_otherwise_says_it_is_not_finished(
+    tiny_config: MakeConfig, broken_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=BAD):
+        extract(tiny_config(data=str(broken_folder), row_order="dataset"))
+    extract(tiny_config(data=str(broken_folder), row_order="dataset", split=["test"]))
+    assert "parts begun by another command are not finished yet; run that command again" in capsys.readouterr().err
+
+
+def test_the_journal_keeps_what_the_store_may_not(tiny_config: MakeConfig, image_folder: Path) -> None:
+    store = open_store(extract(tiny_config(layers="0")))
+    events = {entry["event"]: entry for entry in journal_of(store) if "event" in entry}
+    assert events["start"]["batch_size"] == 4
+    assert events["start"]["process"] == os.getpid()
+    assert events["start"]["data"] == f"folder:{image_folder}"
+    assert events["finish"]["n_images"] == 84

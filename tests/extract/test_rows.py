@@ -1,0 +1,95 @@
+"""Which images become which rows, against brute force."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tokenprobe.extract.datasets import ImageList
+from tokenprobe.extract.rows import batches_of, choose_rows
+
+
+def image_list(*n_of_class: int) -> ImageList:
+    labels = np.repeat(np.arange(len(n_of_class)), n_of_class).astype(np.int64)
+    return ImageList([f"{label}/{index}" for index, label in enumerate(labels)], labels, "content")
+
+
+def fair_shares(n_of_class: list[int], limit: int) -> list[int]:
+    """Deal one image at a time to the class that has the fewest and still has some to give."""
+    dealt = [0] * len(n_of_class)
+    for _ in range(min(limit, sum(n_of_class))):
+        open_classes = [c for c, n in enumerate(n_of_class) if dealt[c] < n]
+        dealt[min(open_classes, key=lambda c: dealt[c])] += 1
+    return sorted(dealt)
+
+
+def test_dataset_order_keeps_the_order_of_the_source() -> None:
+    images = image_list(3, 2)
+    rows = choose_rows(images, set(), None, shuffled=False, seed=7)
+    assert rows.index.tolist() == [0, 1, 2, 3, 4]
+    assert rows.ids == list(images.ids)
+    assert rows.labels.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_shuffled_rows_are_a_permutation_that_keeps_image_label_and_id_together() -> None:
+    images = image_list(30, 30)
+    rows = choose_rows(images, set(), None, shuffled=True, seed=0)
+    assert sorted(rows.index.tolist()) == list(range(60))
+    assert rows.index.tolist() != list(range(60))
+    assert rows.ids == [images.ids[i] for i in rows.index]
+    assert rows.labels.tolist() == [images.labels[i] for i in rows.index]
+
+
+def test_the_order_is_a_function_of_the_seed() -> None:
+    orders = [choose_rows(image_list(40), set(), None, shuffled=True, seed=seed).ids for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_shuffling_mixes_the_classes_of_a_block() -> None:
+    """Of sorted rows the first eighth would hold one class of ten; a fair draw of 125 misses none."""
+    rows = choose_rows(image_list(*[100] * 10), set(), None, shuffled=True, seed=0)
+    assert set(rows.labels[:125].tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize("n_of_class", [[20, 20, 20], [1, 5, 40], [7]])
+@pytest.mark.parametrize("limit", [1, 4, 7, 100])
+def test_a_limit_takes_as_many_of_each_class_as_there_are(n_of_class: list[int], limit: int) -> None:
+    rows = choose_rows(image_list(*n_of_class), set(), limit, shuffled=True, seed=3)
+    counts = Counter(rows.labels.tolist())
+    assert sorted(counts.get(label, 0) for label in range(len(n_of_class))) == fair_shares(n_of_class, limit)
+    assert len(set(rows.ids)) == len(rows)
+
+
+def test_a_limit_draws_by_the_seed() -> None:
+    draws = [set(choose_rows(image_list(50, 50), set(), 10, shuffled=False, seed=seed).ids) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_the_row_order_does_not_change_which_images_a_limit_takes() -> None:
+    one, other = (choose_rows(image_list(9, 9), set(), 8, shuffled=shuffled, seed=5) for shuffled in (True, False))
+    assert set(one.ids) == set(other.ids)
+    assert one.ids != other.ids
+    assert other.index.tolist() == sorted(other.index.tolist())
+
+
+def test_skipped_images_are_left_out_before_the_limit() -> None:
+    images = image_list(3, 3)
+    rows = choose_rows(images, {"0/0", "0/1"}, 4, shuffled=True, seed=0)
+    assert not {"0/0", "0/1"} & set(rows.ids)
+    assert Counter(rows.labels.tolist()) == {0: 1, 1: 3}
+    assert rows.ids == [images.ids[i] for i in rows.index]
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 8, 60])
+@pytest.mark.parametrize("block_rows", [1, 8, 64])
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
+def test_batches_cover_every_row_once_and_start_at_block_boundaries(
+    n_rows: int, block_rows: int, batch_size: int
+) -> None:
+    blocks = batches_of(n_rows, block_rows, batch_size)
+    for block, batches in enumerate(blocks):
+        rows = [row for batch in batches for row in batch]
+        assert rows == list(range(n_rows))[block * block_rows : (block + 1) * block_rows]
+        assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+        assert 1 <= len(batches[-1]) <= batch_size
+    assert sum(len(batch) for batches in blocks for batch in batches) == n_rows

@@ -1,0 +1,240 @@
+"""The whole of stage two: against a plain training loop, under both protocols, wherever tokens are kept."""
+
+import re
+from collections.abc import Callable, Iterator
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tokenprobe.probe import FitConfig, fit, load_head
+from tokenprobe.probe.order import epoch_windows
+from tokenprobe.probe.report.progress import EpochProgress
+from tokenprobe.probe.results import Run
+from tokenprobe.store import Store
+
+LABELS = {"train": np.random.default_rng(0).permutation(88) % 4, "test": np.random.default_rng(1).permutation(60) % 4}
+HEADS = ["ep:queries=4", "linear:pool=cls", "linear:pool=mean"]
+UNSTABLE = ["store", "train_seconds"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Products this small are not worth sharing: on a busy machine threads wait for one another."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+def make_tokens(labels: np.ndarray, layer: int, seed: int) -> dict[str, np.ndarray]:
+    """Class centres at some patches, fainter in layer 0, under noise: neither chance nor perfect."""
+    centres = np.random.default_rng(9).normal(size=(4, 6, 8)) * (0.5 + 0.5 * layer)
+    patch = np.random.default_rng([seed, layer]).normal(size=(len(labels), 6, 8)) + centres[labels]
+    prefix = patch[:, :2] - 1
+    return {
+        "patch": patch.astype(np.float16),
+        "prefix": prefix.astype(np.float16),
+        "mean": patch.mean(1).astype(np.float32),
+    }
+
+
+@pytest.fixture
+def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
+    return write_made(write_store, tmp_path / "s.zarr", LABELS)
+
+
+def write_made(write_store: Callable[..., Store], path: Path, labels: dict[str, np.ndarray]) -> Store:
+    """Write tokens of `LABELS`, under the names of `labels`."""
+    tokens = {
+        split: {layer: make_tokens(LABELS[split], layer, seed) for layer in (0, 1)}
+        for seed, split in enumerate(("train", "test"))
+    }
+    return write_store(path, tokens, labels, grid=(2, 3), block_rows=4)
+
+
+def fit_made(store: Store, out: Path, **changes: Any) -> Run:
+    settings: dict[str, Any] = {"heads": HEADS, "lr": [1.0, 10.0], "epochs": 4, "batch_size": 16, "device": "cpu"}
+    return fit(store.path, FitConfig(out=out, **settings | changes))
+
+
+def plain_training(lr: float, seed: int, epochs: int, warmup: float, batch_size: int) -> list[tuple[float, float]]:
+    """Return (training loss, test top-1) after each epoch of EP on layer 1, with torch's modules in float64.
+
+    Every token is projected; LARS, schedule and statistics are those of the published protocol.
+    """
+    x, x_test = (torch.from_numpy(make_tokens(LABELS[s], 1, n)["patch"]).double() for n, s in enumerate(LABELS))
+    y, y_test = (torch.from_numpy(LABELS[split]) for split in LABELS)
+    torch.manual_seed(seed)
+    project = nn.Linear(8, 8, bias=False)
+    queries = nn.Parameter(0.02 * torch.randn(1, 4, 8))
+    classifier = nn.Linear(8, 4)
+    norm = nn.BatchNorm1d(8, affine=False, eps=1e-6)
+    parameters = [project.weight, queries, classifier.weight, classifier.bias]
+    momenta = [torch.zeros_like(parameter) for parameter in parameters]
+
+    def logits(tokens: torch.Tensor) -> torch.Tensor:
+        attention = (queries[0] @ tokens.transpose(1, 2) / 8**0.5).softmax(2)
+        blocks = project(tokens).unflatten(2, (4, 2))
+        return classifier(norm(torch.einsum("bqn,bnqw->bqw", attention, blocks).flatten(1)))
+
+    course = []
+    for epoch in range(epochs):
+        order = torch.from_numpy(np.concatenate(epoch_windows(np.arange(len(y)), 4, 0, epoch)))
+        batches = [rows for rows in order.split(batch_size) if len(rows) == batch_size]
+        norm.train()
+        losses = []
+        for number, rows in enumerate(batches):
+            now = epoch + number / len(batches)
+            rise = now / warmup if now < warmup else (1 + cos(pi * (now - warmup) / (epochs - warmup))) / 2
+            loss = nn.functional.cross_entropy(logits(x[rows]), y[rows])
+            gradients = torch.autograd.grad(loss, parameters)
+            losses.append(loss.item())
+            for parameter, gradient, momentum in zip(parameters, gradients, momenta, strict=True):
+                scale = 0.001 * parameter.norm() / gradient.norm() if parameter.ndim > 1 else 1.0
+                momentum.mul_(0.9).add_((scale * gradient).detach())
+                parameter.data -= lr * batch_size / 256 * rise * momentum
+        norm.eval()
+        course.append((sum(losses) / len(losses), (logits(x_test).argmax(1) == y_test).double().mean().item()))
+    return course
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_training_follows_a_plain_loop_of_one_head_at_a_time(store: Store, tmp_path: Path, cache: str) -> None:
+    """Four cells stacked, 20 epochs in float64, each against its own loop."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        run = fit_made(
+            store, tmp_path / "run", heads=["ep:queries=4"], layers="1", lr=[1.0, 30.0], seeds=2, epochs=20,
+            warmup_epochs=2.5, protocol="paper", cache=cache,
+        )  # fmt: skip
+        for row in run.results.itertuples():
+            history = run.history[run.history["cell"] == row.cell].sort_values("epoch")
+            expected = plain_training(row.lr, row.seed, epochs=20, warmup=2.5, batch_size=16)
+            assert history["train_loss"].tolist() == pytest.approx([loss for loss, _ in expected], rel=1e-8)
+            assert history["test_top1"].tolist() == pytest.approx([top1 for _, top1 in expected], abs=1e-12)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    losses = run.history.groupby("cell")["train_loss"]
+    assert len(run.results) == 4 and (losses.last() < losses.first()).all()
+
+
+def test_select_uses_nothing_of_the_test_split(store: Store, write_store: Callable[..., Store], tmp_path: Path) -> None:
+    """With other test labels, all but the test columns stays as it is."""
+    scrambled = LABELS | {"test": np.random.default_rng(5).permutation(LABELS["test"])}
+    other = write_made(write_store, tmp_path / "scrambled.zarr", scrambled)
+    one, two = fit_made(store, tmp_path / "one"), fit_made(other, tmp_path / "two")
+    tested = [name for name in one.results if "test_top" in name]
+    assert len(tested) == 4
+    assert not one.results["test_top1"].equals(two.results["test_top1"])
+    for name in set(one.results) - {*tested, *UNSTABLE}:
+        assert one.results[name].equals(two.results[name]), name
+    for name in ("cell", "epoch", "train_loss", "val_top1"):
+        assert one.history[name].equals(two.history[name]), name
+    for cell in one.results["cell"]:
+        states = [load_file(run.path / f"heads/{cell}.safetensors") for run in (one, two)]
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_under_select_the_reported_epoch_is_the_best_on_held_out_images(store: Store, tmp_path: Path) -> None:
+    run = fit_made(store, tmp_path / "run", epochs=6, val=0.3)
+    for row in run.results.itertuples():
+        epochs = run.history[run.history["cell"] == row.cell].sort_values("epoch")
+        val, test = epochs["val_top1"].tolist(), epochs["test_top1"].tolist()
+        assert epochs["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+        assert row.best_epoch == 1 + val.index(max(val))
+        assert (row.val_top1, row.test_top1) == (max(val), test[row.best_epoch - 1])
+        assert (row.last_test_top1, row.peak_test_top1) == (test[-1], max(test))
+    assert (run.results["test_top1"] < run.results["peak_test_top1"]).any()  # the protocols differ here
+    for _, swept in run.results.groupby(["layer", "head", "head_config"]):
+        assert swept.loc[swept["selected"], "cell"].tolist() == [swept.loc[swept["val_top1"].idxmax(), "cell"]]
+
+
+def test_paper_trains_on_all_images_and_reports_the_peak(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit_made(store, tmp_path / "run", protocol="paper", lr=[])
+    assert set(run.results["lr"]) == {0.1} and set(run.results["protocol"]) == {"paper"}
+    assert run.results["val_top1"].isna().all() and run.history["val_top1"].isna().all()
+    assert (run.results["test_top1"] == run.results["peak_test_top1"]).all()
+    assert run.results["selected"].all()
+    said = capsys.readouterr().err
+    assert "6 cells to train on 2 layers: 88 training, 0 held-out and 60 test images" in said
+    assert "protocol paper: the reported accuracy is the best epoch on the test split itself" in said
+    for row in run.results.itertuples():
+        test = run.history[run.history["cell"] == row.cell]["test_top1"].tolist()
+        assert (row.peak_test_top1, row.best_epoch) == (max(test), 1 + test.index(max(test)))
+
+
+def test_informative_tokens_are_learnt_and_a_diverged_cell_is_not_selected(store: Store, tmp_path: Path) -> None:
+    run = fit_made(store, tmp_path / "run", epochs=15, lr=[10.0, 1e30], weight_decay=[0.1], layers="1", val=0.2)
+    best = run.results[run.results["selected"]].set_index("head_config")
+    assert set(best["lr"]) == {10.0}
+    assert (best["test_top1"] > 0.25 + 4 * (0.25 * 0.75 / 60) ** 0.5).all()  # chance and four standard errors
+    steady = fit_made(store, tmp_path / "steady", epochs=15, lr=[10.0, 3.0], weight_decay=[0.1], layers="1", val=0.2)
+    calm = steady.results[steady.results["lr"] == 10].set_index("head_config")
+    assert best["test_top1"].equals(calm["test_top1"]) and best["best_epoch"].equals(calm["best_epoch"])
+
+
+def test_memory_and_disk_give_the_same_run(store: Store, tmp_path: Path) -> None:
+    ram, disk = (fit_made(store, tmp_path / cache, cache=cache) for cache in ("ram", "disk"))
+    assert ram.history.equals(disk.history)
+    assert ram.results.drop(columns=UNSTABLE).equals(disk.results.drop(columns=UNSTABLE))
+
+
+def test_what_was_left_open_is_said_aloud(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit_made(store, tmp_path / "run", batch_size=None, heads=["linear"], epochs=3)
+    said = capsys.readouterr().err
+    assert "4 cells to train on 2 layers: 80 training, 8 held-out and 60 test images" in said
+    assert "batch size 32, warm-up 0.333 of 3 epochs" in said
+    assert set(run.results["batch_size"]) == {32}
+    assert "fit layer 1  6/6 epochs  0 s left" in said
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with EpochProgress(2) as progress:
+        progress.advance("layer 0")
+        progress.advance("layer 7")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "fit layer 7" in shown and "2/2 epochs" in shown and "s left" not in shown
+
+
+def test_an_interrupted_run_goes_on_at_the_layer_where_it_stopped(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = EpochProgress.advance
+
+    def stop_in_layer_1(self: EpochProgress, what: str) -> None:
+        advance(self, what)
+        if what == "layer 1":
+            raise KeyboardInterrupt
+
+    whole = fit_made(store, tmp_path / "whole")
+    monkeypatch.setattr(EpochProgress, "advance", stop_in_layer_1)
+    with pytest.raises(KeyboardInterrupt):
+        fit_made(store, tmp_path / "run")
+    assert set(Run(tmp_path / "run").results["layer"]) == {"0"}
+    seen: list[str] = []
+    monkeypatch.setattr(EpochProgress, "advance", lambda self, what: seen.append(what))
+    resumed = fit_made(store, tmp_path / "run")
+    assert seen == ["layer 1"] * 4
+    assert resumed.history.equals(whole.history)
+    assert resumed.results.drop(columns=UNSTABLE).equals(whole.results.drop(columns=UNSTABLE))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_saved_heads_give_the_reported_accuracies(store: Store, tmp_path: Path, head: str) -> None:
+    run = fit_made(store, tmp_path / "run", heads=[head], lr=[3.0], seeds=2, epochs=5)
+    labels = torch.from_numpy(LABELS["test"])
+    for row in run.results.itertuples():
+        tokens = torch.from_numpy(store["test"].tokens(int(row.layer), kind=row.tokens)).float()
+        logits = load_head(run.path, row.cell)(tokens if tokens.ndim == 3 else tokens[:, None])
+        assert logits.shape == (60, 4)
+        assert (logits.argmax(1) == labels).sum().item() / 60 == row.test_top1

@@ -1,0 +1,226 @@
+"""What decides the bytes, what does not, and how a store may grow."""
+
+import json
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import pytest
+
+from tokenprobe.errors import InputError, StoreError
+from tokenprobe.store.layout import LayerShape
+from tokenprobe.store.manifest import Manifest, Recipe, SplitInfo
+
+RECIPE = Recipe(
+    model="timm:vit",
+    model_args={"img_size": 224, "norm": {"eps": 1e-6}},
+    weights="a" * 64,
+    transform={"input_size": [224, 224], "mean": [0.5, 0.5, 0.5]},
+    precision="float32",
+    dtype="float16",
+    row_order={"kind": "shuffled", "seed": 0},
+    prefix_names=["cls"],
+)
+TRAIN = SplitInfo(
+    n_images=100,
+    block_rows=12,
+    source="b" * 32,
+    limit=None,
+    skipped=[],
+    classes=["ant", "bee"],
+    layers={"layer_00": ["mean", "patch"], "layer_11": ["mean", "patch", "prefix"]},
+)
+SHAPE = LayerShape(grid=(14, 14), dim=768, n_prefix=1)
+MANIFEST = Manifest(
+    recipe=RECIPE,
+    dataset="folder:insects",
+    depth=12,
+    layers={"layer_00": SHAPE, "layer_11": SHAPE},
+    final_norm={"kind": "layer", "eps": 1e-6, "weight": [1.0, 0.1], "bias": [0.0, 1e-9]},
+    splits={"train": TRAIN, "test": replace(TRAIN, n_images=9, source="c" * 32)},
+    versions={"torch": "2.11"},
+    views=2,
+)
+OTHER_RECIPE: dict[str, Any] = {
+    "model": "timm:deit",
+    "model_args": {"img_size": 224, "norm": {"eps": 1e-5}},
+    "weights": "a" * 63 + "b",
+    "transform": {"input_size": [224, 224], "mean": [0.5, 0.5, 0.4]},
+    "precision": "bfloat16",
+    "dtype": "float32",
+    "row_order": {"kind": "shuffled", "seed": 1},
+    "prefix_names": ["cls", "reg0"],
+}
+OTHER_SPLIT: dict[str, Any] = {
+    "n_images": 99,
+    "block_rows": 13,
+    "source": "b" * 31 + "c",
+    "limit": {"n": 100, "seed": 0},
+    "skipped": ["ant/3.png"],
+    "classes": ["ant", "wasp"],
+}
+
+
+def test_a_manifest_survives_json() -> None:
+    attributes = json.loads(json.dumps(MANIFEST.to_json()))
+    assert Manifest.from_json(attributes) == MANIFEST
+    assert Manifest.from_json(attributes).to_json() == attributes
+
+
+def test_the_attributes_list_a_fingerprint_for_each_split_layer_and_view() -> None:
+    listed = MANIFEST.to_json()["fingerprints"]
+    assert listed == {
+        split: {
+            name: [MANIFEST.fingerprint(split, layer, view) for view in (0, 1)]
+            for name, layer in (("layer_00", 0), ("layer_11", 11))
+        }
+        for split in ("train", "test")
+    }
+    assert len({str(prints) for of_split in listed.values() for both in of_split.values() for prints in both}) == 8
+
+
+def test_the_cases_below_change_every_field() -> None:
+    assert set(OTHER_RECIPE) == {field.name for field in fields(Recipe)}
+    assert set(OTHER_SPLIT) == {field.name for field in fields(SplitInfo)} - {"layers"}
+
+
+@pytest.mark.parametrize("field", OTHER_RECIPE)
+def test_the_fingerprint_changes_with_every_field_of_the_recipe(field: str) -> None:
+    other = replace(MANIFEST, recipe=replace(RECIPE, **{field: OTHER_RECIPE[field]}))
+    assert other.fingerprint("train", 11) != MANIFEST.fingerprint("train", 11)
+
+
+@pytest.mark.parametrize("field", OTHER_SPLIT)
+def test_the_fingerprint_changes_with_every_field_of_its_split_only(field: str) -> None:
+    other = with_train(replace(TRAIN, **{field: OTHER_SPLIT[field]}))
+    assert other.fingerprint("train", 11) != MANIFEST.fingerprint("train", 11)
+    assert other.fingerprint("test", 11) == MANIFEST.fingerprint("test", 11)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": "folder:bugs"},
+        {"versions": {"torch": "3.0"}},
+        {"complete": True},
+        {"views": 3},
+        {"layers": {"layer_11": SHAPE}},
+        {"splits": {"train": replace(TRAIN, layers={"layer_11": ["patch"]})}},
+        {"recipe": replace(RECIPE, model_args={"norm": {"eps": 1e-6}, "img_size": 224})},
+        {"recipe": replace(RECIPE, transform={"input_size": (224, 224), "mean": (0.5, 0.5, 0.5)})},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_fingerprint_does_not_change_with_what_decides_no_bytes(changes: dict[str, Any]) -> None:
+    other = replace(MANIFEST, **changes)
+    assert other.fingerprint("train", 11) == MANIFEST.fingerprint("train", 11)
+
+
+@pytest.mark.parametrize("found", [None, 0, 2, "1"])
+def test_another_format_version_is_refused(found: Any) -> None:
+    attributes = MANIFEST.to_json() | {"format": found}
+    with pytest.raises(StoreError, match=f"store format {found!r} is not known here: this version reads format 1"):
+        Manifest.from_json(attributes)
+
+
+@pytest.mark.parametrize("field", ["weights", "splits", "fingerprints"])
+def test_a_manifest_that_lacks_a_field_names_it(field: str) -> None:
+    attributes = {key: value for key, value in MANIFEST.to_json().items() if key != field}
+    with pytest.raises(StoreError, match=field):
+        Manifest.from_json(attributes)
+
+
+def test_an_unknown_split_lists_the_known_ones() -> None:
+    assert MANIFEST.split("test").n_images == 9
+    with pytest.raises(InputError, match=r"^unknown split 'tain'; known: train, test$"):
+        MANIFEST.split("tain")
+
+
+def test_blocks_are_counted_with_the_partial_one() -> None:
+    assert [replace(TRAIN, n_images=n).n_blocks for n in (1, 12, 13, 100)] == [1, 1, 2, 9]
+
+
+def test_merging_adds_layers_arrays_and_splits_and_keeps_the_rest_as_stored() -> None:
+    stored = replace(with_train(replace(TRAIN, layers={"layer_00": ["patch"]})), layers={"layer_00": SHAPE})
+    before = asdict(stored)
+    wanted = replace(
+        MANIFEST,
+        dataset="folder:/elsewhere/insects",
+        versions={"torch": "3.0"},
+        layers={"layer_00": SHAPE, "layer_05": SHAPE},
+        splits={
+            "train": replace(TRAIN, layers={"layer_00": ["mean"], "layer_05": ["patch", "mean"]}),
+            "val": replace(TRAIN, layers={"layer_05": ["mean"]}),
+        },
+    )
+    merged = stored.merged(wanted)
+    assert {name: info.layers for name, info in merged.splits.items()} == {
+        "train": {"layer_00": ["mean", "patch"], "layer_05": ["mean", "patch"]},
+        "test": TRAIN.layers,
+        "val": {"layer_05": ["mean"]},
+    }
+    assert set(merged.layers) == {"layer_00", "layer_05"}
+    assert (merged.dataset, merged.versions) == (MANIFEST.dataset, MANIFEST.versions)
+    assert merged.fingerprint("train", 0) == stored.fingerprint("train", 0)
+    assert asdict(stored) == before
+
+
+def test_merging_the_same_again_changes_nothing() -> None:
+    assert MANIFEST.merged(MANIFEST) == MANIFEST
+    assert Manifest.from_json(MANIFEST.to_json()).merged(MANIFEST) == MANIFEST
+
+
+def test_merging_more_views_adds_them() -> None:
+    stored = replace(MANIFEST, views=1)
+    assert stored.merged(MANIFEST).views == MANIFEST.merged(stored).views == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "split", "named"),
+    [
+        ({"weights": "b" * 64}, {}, f"weights: stored '{'a' * 64}', asked '{'b' * 64}'"),
+        ({"model_args": {"img_size": 448, "norm": {"eps": 1e-6}}}, {}, "model_args.img_size: stored 224, asked 448"),
+        ({"model_args": {"img_size": 224}}, {}, "model_args.norm: stored {'eps': 1e-06}, asked nothing"),
+        ({"model_args": OTHER_RECIPE["model_args"]}, {}, "model_args.norm.eps: stored 1e-06, asked 1e-05"),
+        ({"row_order": {"kind": "shuffled", "seed": 7}}, {}, "row_order.seed: stored 0, asked 7"),
+        ({}, {"block_rows": 64}, "train.block_rows: stored 12, asked 64"),
+        ({}, {"limit": {"n": 10, "seed": 0}}, "train.limit: stored None, asked {'n': 10, 'seed': 0}"),
+        (
+            {"dtype": "float32"},
+            {"n_images": 101},
+            "dtype: stored 'float16', asked 'float32'; train.n_images: stored 100, asked 101",
+        ),
+    ],
+)
+def test_merging_what_would_change_bytes_names_exactly_what_differs(
+    recipe: dict[str, Any], split: dict[str, Any], named: str
+) -> None:
+    wanted = replace(with_train(replace(TRAIN, **split)), recipe=replace(RECIPE, **recipe))
+    with pytest.raises(StoreError) as raised:
+        MANIFEST.merged(wanted)
+    assert str(raised.value) == (
+        f"the store was made differently ({named}); write to another store, or give --overwrite"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"), [({}, {"img_size": None}), ({"img_size": None}, {}), ({"bias": True}, {"bias": 1})]
+)
+def test_whatever_changes_the_fingerprint_is_refused_however_alike(
+    stored: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    one = replace(MANIFEST, recipe=replace(RECIPE, model_args=stored))
+    other = replace(MANIFEST, recipe=replace(RECIPE, model_args=asked))
+    assert one.fingerprint("train", 0) != other.fingerprint("train", 0)
+    with pytest.raises(StoreError, match=r"model_args\.(img_size|bias): stored"):
+        one.merged(other)
+
+
+def test_a_long_difference_is_cut_short_but_says_what_to_do() -> None:
+    wanted = with_train(replace(TRAIN, skipped=[f"ant/{i}.png" for i in range(1000)]))
+    with pytest.raises(StoreError, match=r"train\.skipped: stored \[\], asked \['ant/0\.png'.*…\); write to") as raised:
+        MANIFEST.merged(wanted)
+    assert len(str(raised.value)) < 800
+
+
+def with_train(info: SplitInfo) -> Manifest:
+    return replace(MANIFEST, splits=MANIFEST.splits | {"train": info})
