@@ -14,6 +14,11 @@ from .rows import Rows
 from .views import Pixels, Transform
 
 RowKey = tuple[str, int]
+WORKER_OPTIONS: dict[str, Any] = {
+    "prefetch_factor": 2,
+    "worker_init_fn": lambda _: _leave_signals_to_the_main_process(),
+    "multiprocessing_context": "fork",  # shares the image list; a fork drops the store's lock
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def make_loader(
     images: RowImages, batches: list[list[RowKey]], *, workers: int, pinned: bool
 ) -> Iterable[Tensor | BadImage]:
     """Load batches in order: each (B, 3, H, W) uint8, or the first of its images that is bad."""
-    options: dict[str, Any] = {"prefetch_factor": 2, "worker_init_fn": _quiet_worker} if workers else {}
+    options = WORKER_OPTIONS if workers else {}
     return DataLoader(
         images, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pinned, **options
     )
@@ -52,7 +57,7 @@ def make_loader(
 
 def find_bad_images(images: RowImages, keys: list[RowKey], *, workers: int) -> list[BadImage]:
     """Decode everything once and return what cannot be read."""
-    options: dict[str, Any] = {"prefetch_factor": 2, "worker_init_fn": _quiet_worker} if workers else {}
+    options = WORKER_OPTIONS if workers else {}
     batches = [keys[start : start + 64] for start in range(0, len(keys), 64)]
     loader = DataLoader(images, batch_sampler=batches, collate_fn=_only_bad, num_workers=workers, **options)
     return [bad for batch in loader for bad in batch]
@@ -67,7 +72,7 @@ def _only_bad(items: list[Tensor | BadImage]) -> list[BadImage]:
     return [item for item in items if isinstance(item, BadImage)]
 
 
-def _quiet_worker(_: int) -> None:
+def _leave_signals_to_the_main_process() -> None:
     # The main process turns a signal into an orderly end; a worker that inherited its handler would print a trace.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -57,7 +57,8 @@ def extract(config: ExtractConfig) -> Path:
     images = _list_images(config, source, out, backbone)
     plan = make_plan(config, backbone, source, images, precision)
     if config.dry_run:
-        print("\n".join(describe(plan, out, _images_per_second(backbone, config, device, precision))))
+        speed = _images_per_second(backbone, config, device, precision)
+        print("\n".join(describe(plan, out, speed, overwrite=config.overwrite)))
         return out
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
@@ -78,10 +79,14 @@ def _check(config: ExtractConfig, out: Path) -> None:
     for kind in config.tokens:
         if kind not in (PATCH, PREFIX):
             raise unknown_name("tokens", kind, (PATCH, PREFIX))
-    for name in ("batch_size", "block_mib", "limit"):
+    for name, least in (("batch_size", 1), ("block_mib", 1), ("limit", 1), ("workers", 0), ("seed", 0)):
         value = getattr(config, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name} {value}: expected at least 1")
+        if value is not None and value < least:
+            raise InputError(f"{name} {value}: expected at least {least}")
+    if out.suffix in (".h5", ".hdf5"):
+        raise InputError(
+            f"{str(out)!r} names an HDF5 store, which this version cannot write; give a name such as a.zarr"
+        )
     check_path(out)
 
 
@@ -91,7 +96,9 @@ def _resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError:
-        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N") from None
+        resolved = torch.device("meta")
+    if resolved.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
     if resolved.type == "cuda" and (
         not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
     ):
@@ -133,7 +140,8 @@ def _list_images(config: ExtractConfig, source: ImageSource, out: Path, backbone
         )
         if not len(rows):
             raise InputError(f"split {split!r} of {config.data!r} has no images")
-        chosen[split] = ChosenImages(rows, images.content, skipped)
+        n_listed = min(len(images.ids), config.limit or len(images.ids))
+        chosen[split] = ChosenImages(rows, n_listed, images.content, skipped)
     return chosen
 
 
@@ -146,10 +154,12 @@ def _skipped(
     rows: Rows,
     transform: Transform,
 ) -> list[str]:
-    """Return the ids of unreadable images: from the store if it has looked before, else by decoding them all."""
-    known = ZarrFiles(out).read_manifest().splits if ZarrFiles(out).exists() else {}
-    if split in known and known[split].source == content:
-        return known[split].skipped
+    """Return the ids of unreadable images: from a store that has found them already, else by decoding all."""
+    if ZarrFiles(out).exists() and not config.overwrite:
+        known = ZarrFiles(out).read_manifest()
+        info = known.splits.get(split)
+        if info is not None and info.source == content and (info.skipped or known.complete):
+            return info.skipped
     _say(f"looking for unreadable images in {split!r}: decoding {len(rows):,} images once")
     keys = [(split, row) for row in range(len(rows))]
     bad = find_bad_images(RowImages(source, {split: rows}, transform), keys, workers=_workers(config))
@@ -190,7 +200,7 @@ def _extract_batches(
             if isinstance(pixels, BadImage):
                 raise InputError(
                     f"cannot read image {pixels.id!r} of split {pixels.split!r} in {config.data!r} ({pixels.reason}); "
-                    "mend or remove it, or give --skip-bad-images. Finished blocks are safe"
+                    "give --skip-bad-images to leave it out and go on where this stopped"
                 )
             n_bytes = 0
             tokens = _forward(backbone, pixels, batch.layers, config.batch_size, device, precision)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, NoSpaceError
-from ..store.journal import read_records
+from ..store.journal import finished_files
 from ..store.layout import MEAN, PATCH, PREFIX, block_rows, layer_index, layer_name
 from ..store.manifest import Manifest, Recipe, SplitInfo
 from ..store.zarr_store import ZarrFiles, array_dtype
@@ -29,11 +29,13 @@ class ChosenImages:
 
     Attributes:
         rows: in store order.
+        n_listed: images before any were skipped; blocks are sized by it, so that skipping does not move them.
         content: hash of the source's whole list.
         skipped: ids of unreadable images that were left out.
     """
 
     rows: Rows
+    n_listed: int
     content: str
     skipped: list[str]
 
@@ -67,9 +69,9 @@ class Plan:
 
     def missing_bytes(self, out: Path, *, overwrite: bool = False) -> int:
         """Return by how many bytes a store at `out` will grow; `overwrite` frees all it has now."""
-        recorded = read_records(out)
-        kept = recorded if overwrite else ZarrFiles(out).token_files(self.manifest)
-        return sum(self.layer_bytes().values()) - sum(recorded[name].size for name in kept if name in recorded)
+        finished = finished_files(out)
+        kept = finished if overwrite else ZarrFiles(out).token_files(self.manifest)
+        return sum(self.layer_bytes().values()) - sum(finished[name].size for name in kept if name in finished)
 
 
 def parse_layers(spec: str, depth: int) -> list[int]:
@@ -81,7 +83,8 @@ def parse_layers(spec: str, depth: int) -> list[int]:
     if spec == "all":
         return list(range(depth))
     if spec.startswith("last") and spec[4:].isdigit():
-        wanted = list(range(depth - int(spec[4:]), depth))
+        n_last = int(spec[4:])
+        wanted = [layer - depth for layer in range(depth - n_last, depth)] if n_last <= depth else [-n_last]
     else:
         try:
             wanted = [int(part) for part in spec.split(",")]
@@ -136,7 +139,7 @@ def make_plan(
         splits={
             name: SplitInfo(
                 n_images=len(chosen.rows),
-                block_rows=block_rows(len(chosen.rows), image_bytes, config.block_mib * MIB),
+                block_rows=block_rows(chosen.n_listed, image_bytes, config.block_mib * MIB),
                 source=chosen.content,
                 limit=limit,
                 skipped=chosen.skipped,
@@ -166,13 +169,14 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free
 
 
-def describe(plan: Plan, out: Path, images_per_second: float) -> list[str]:
+def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool) -> list[str]:
     """Return what a dry run prints, a line each.
 
     Args:
         plan: of the extraction.
         out: path of the store.
         images_per_second: that the backbone alone was seen to do.
+        overwrite: whether what is there will be made again.
     """
     manifest, sizes = plan.manifest, plan.layer_bytes()
     n_images = sum(info.n_images for info in manifest.splits.values())
@@ -192,7 +196,7 @@ def describe(plan: Plan, out: Path, images_per_second: float) -> list[str]:
         ("dtype", manifest.recipe.dtype),
         *_size_lines(sizes),
         ("in all", size_text(sum(sizes.values()))),
-        ("to write", size_text(plan.missing_bytes(out))),
+        ("to write", size_text(sum(sizes.values()) if overwrite else plan.missing_bytes(out))),
         ("free", size_text(free_bytes(out))),
         ("time", f"{_time_text(n_images / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
     ]
@@ -213,7 +217,7 @@ def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
 def size_text(n_bytes: float) -> str:
     """Return a size for people: "388.0 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
+        if round(n_bytes, 1) < 1000:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"

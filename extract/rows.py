@@ -1,13 +1,12 @@
 """Which images become which rows of a split."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
 
-from ..store.order import permutation
 from .datasets import ImageList
 
 
@@ -40,21 +39,27 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
         seed: of the limit and of the permutation.
     """
     index = np.array([i for i, key in enumerate(images.ids) if key not in skipped], dtype=np.int64)
+    keys = _random_keys([images.ids[i] for i in index], seed)
     if limit is not None and limit < len(index):
-        index = index[_balanced(images.labels[index], limit, seed)]
+        chosen = _balanced(images.labels[index], keys, limit)
+        index, keys = index[chosen], keys[chosen]
     if shuffled:
-        index = index[permutation(len(index), seed)]
+        index = index[np.argsort(keys, kind="stable")]
     return Rows(index, images.labels[index], [images.ids[i] for i in index])
 
 
-def _balanced(labels: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:
+def _random_keys(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """Return a number for each id to sort by: leaving one image out leaves the order of the others as it was."""
+    return np.array([xxh3_64_intdigest(key.encode(), seed=seed) for key in ids], dtype=np.uint64)
+
+
+def _balanced(labels: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], limit: int) -> npt.NDArray[np.int64]:
     """Return `limit` sorted positions, as many of each class as of any other while they last."""
-    order = permutation(len(labels), seed, 1)
     turn = np.empty(len(labels), dtype=np.int64)  # how many of its class come before an image, in seeded order
     for label in np.unique(labels):
-        of_class = order[labels[order] == label]
-        turn[of_class] = np.arange(len(of_class))
-    return np.sort(order[np.argsort(turn[order], kind="stable")][:limit])
+        of_class = np.flatnonzero(labels == label)
+        turn[of_class[np.argsort(keys[of_class], kind="stable")]] = np.arange(len(of_class))
+    return np.sort(np.lexsort((keys, turn))[:limit])
 
 
 def batches_of(n_rows: int, block_rows: int, batch_size: int) -> list[list[range]]:
@@ -64,5 +69,5 @@ def batches_of(n_rows: int, block_rows: int, batch_size: int) -> list[list[range
             range(first, min(first + batch_size, start + block_rows, n_rows))
             for first in range(start, min(start + block_rows, n_rows), batch_size)
         ]
-        for start in range(0, ceil(n_rows / block_rows) * block_rows, block_rows)
+        for start in range(0, n_rows, block_rows)
     ]

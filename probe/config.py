@@ -92,7 +92,10 @@ def _read(hint: Any, value: Any, key: str) -> Any:
     if isinstance(value, bool) and str in kinds:
         return "on" if value else "off"  # what a bare on or off means in YAML
     kind = next(kind for kind in (int, float, str) if kind in kinds)
-    known = {int: (int,), float: (int, float), str: (int, float, str)}[kind]
-    if isinstance(value, bool) or not isinstance(value, known):
-        raise InputError(f"config file: {key}: expected {kind.__name__}, got {value!r}")
-    return kind(value)
+    known = {int: (int,), float: (int, float, str), str: (int, float, str)}[kind]
+    try:
+        if isinstance(value, known) and not isinstance(value, bool):
+            return kind(value)  # YAML reads 1e-1 as text
+    except ValueError:
+        pass
+    raise InputError(f"config file: {key}: expected {kind.__name__}, got {value!r}")

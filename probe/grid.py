@@ -24,7 +24,8 @@ class HeadSpec:
         """The settings as text: the first always, others where they differ from the default."""
         defaults = POOLINGS[self.name].defaults
         first = next(iter(defaults), None)
-        return ",".join(f"{key}={value}" for key, value in self.settings if key == first or value != defaults[key])
+        shown = [(key, value) for key, value in self.settings if key == first or value != defaults[key]]
+        return ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in shown)
 
     @property
     def label(self) -> str:
@@ -57,7 +58,8 @@ class Cell:
     def name(self) -> str:
         """A name that is unique in a run and fit for a file."""
         head = self.head.label.replace(":", "-")
-        rest = f"{self.optimizer}-lr={self.lr:g}-wd={self.weight_decay:g}-shots={self.shots}-seed={self.seed}"
+        rates = f"lr={_number_text(self.lr)}-wd={_number_text(self.weight_decay)}"
+        rest = f"{self.optimizer}-{rates}-shots={self.shots}-seed={self.seed}"
         return f"{layer_name(self.layer)}-{head}-{rest}"
 
 
@@ -73,12 +75,14 @@ def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
         if name not in POOLINGS:
             raise unknown_name("head", name, POOLINGS)
         choices: dict[str, list[Any]] = {key: [value] for key, value in POOLINGS[name].defaults.items()}
+        given: set[str] = set()
         for pair in filter(None, rest.split(",")):
             key, equals, values = pair.partition("=")
             if key not in choices:
                 raise unknown_name(f"setting of head {name!r}", key, choices)
-            if not equals or not values:
-                raise InputError(f"head {spec!r}: expected {key}=value")
+            if not equals or not values or key in given:
+                raise InputError(f"head {spec!r}: expected {key}=value" + " once" * (key in given))
+            given.add(key)
             choices[key] = [_as_kind_of(choices[key][0], text, spec) for text in values.split("|")]
         heads += [HeadSpec(name, tuple(zip(choices, values, strict=True))) for values in product(*choices.values())]
     return list(dict.fromkeys(heads))
@@ -93,6 +97,8 @@ def parse_layers(spec: str, stored: Sequence[int], depth: int) -> list[int]:
     if spec == "all":
         return list(stored)
     if spec.startswith("last") and spec[4:].isdigit():
+        if not 1 <= int(spec[4:]) <= len(stored):
+            raise InputError(f"layers {spec!r}: the store has {len(stored)} layers")
         return list(stored)[-int(spec[4:]) :]
     try:
         wanted = [int(part) for part in spec.split(",")]
@@ -118,7 +124,7 @@ def make_groups(
     cells = [
         Cell(layer, head, optimizer, lr, weight_decay, seed)
         for head in heads
-        for lr, weight_decay, seed in product(lrs, weight_decays, range(n_seeds))
+        for lr, weight_decay, seed in product(dict.fromkeys(lrs), dict.fromkeys(weight_decays), range(n_seeds))
     ]
     return [list(group) for _, group in groupby(cells, key=lambda cell: cell.head)]
 
@@ -132,6 +138,12 @@ def default_batch_size(n_images: int) -> int:
 def default_warmup(epochs: int) -> float:
     """Return 10 epochs, but at most a ninth of all."""
     return min(PUBLISHED_WARMUP, epochs / 9)
+
+
+def _number_text(value: float) -> str:
+    """Return a number for a file's name: short where that is exact."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _as_kind_of(default: Any, text: str, spec: str) -> Any:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,13 @@ def make_plan(store: Store, config: FitConfig) -> Plan:
     """
     _check(config)
     train_split, test_split = store[config.train_split], store[_test_split_name(store, config)]
+    if train_split.classes != test_split.classes:
+        raise InputError(
+            f"splits {train_split.name!r} and {test_split.name!r} of {str(store.path)!r} have different classes "
+            f"({len(train_split.classes)} and {len(test_split.classes)}): their labels do not mean the same"
+        )
+    if train_split.name == test_split.name:
+        raise InputError(f"split {test_split.name!r} is both trained on and reported on; give another --test-split")
     layers = parse_layers(config.layers, train_split.layers, store.manifest.depth)
     heads = parse_heads(config.heads)
     _check_store(train_split, test_split, layers, heads)
@@ -151,13 +159,13 @@ def _check(config: FitConfig) -> None:
     for name, known in CHOICES.items():
         if getattr(config, name) not in known:
             raise unknown_name(name, getattr(config, name), known)
-    for name in ("epochs", "seeds", "batch_size"):
+    for name, least in (("epochs", 1), ("seeds", 1), ("seed", 0), ("batch_size", 2)):  # BatchNorm needs two images
         value = getattr(config, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name} {value}: expected at least 1")
+        if value is not None and value < least:
+            raise InputError(f"{name} {value}: expected at least {least}")
     if not config.heads or not config.weight_decay:
         raise InputError("no head or no weight decay given: there is nothing to fit")
-    if any(lr <= 0 for lr in config.lr) or any(decay < 0 for decay in config.weight_decay):
+    if not all(0 < lr < inf for lr in config.lr) or not all(0 <= decay < inf for decay in config.weight_decay):
         raise InputError(
             f"lr {config.lr}, weight_decay {config.weight_decay}: expected rates above 0, decays of 0 or more"
         )
@@ -201,7 +209,9 @@ def _resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError:
-        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N") from None
+        resolved = torch.device("meta")
+    if resolved.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} asked for, but torch finds {torch.cuda.device_count()} CUDA device(s)")
     return resolved

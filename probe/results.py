@@ -27,6 +27,8 @@ COLUMNS = [
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds",
 ]  # fmt: skip
+ABOUT = "tokenprobe"
+"""Key of a head file's metadata."""
 HEAD_COLUMNS = ["store", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 
 
@@ -70,9 +72,12 @@ class Run:
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
         """Add finished cells, mark the selected ones, and write the tables."""
-        results = pd.concat([self.results, pd.DataFrame(rows)], ignore_index=True)
+        added = pd.DataFrame(rows)
+        results = pd.concat([self.results, added], ignore_index=True)
         results["selected"] = mark_selected(results, [*HEAD_COLUMNS, "seed"])
         self.results = results[COLUMNS]
+        if not self.history.empty:  # killed between the two tables: the history may know these cells already
+            self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, pd.DataFrame(history)], ignore_index=True)
         write_durably(self.path / "history.parquet", self.history.to_parquet(index=False))
         write_durably(self.path / "results.csv", self.results.to_csv(index=False).encode())
@@ -82,8 +87,8 @@ class Run:
         """Write a head's weights, with all that is needed to build it again."""
         folder = self.path / "heads"
         folder.mkdir(exist_ok=True)
-        text = {key: json.dumps(value) for key, value in metadata.items()}
-        write_durably(folder / f"{cell}.safetensors", save(dict(state), metadata=text))
+        about = {ABOUT: json.dumps(dict(metadata))}  # one key: safetensors writes several in no fixed order
+        write_durably(folder / f"{cell}.safetensors", save(dict(state), metadata=about))
 
 
 def load_head(run: str | Path, cell: str) -> Head:
@@ -108,7 +113,7 @@ def load_head(run: str | Path, cell: str) -> Head:
     if not path.exists():
         raise unknown_name(f"cell of {str(run)!r}", cell, sorted(file.stem for file in folder.glob("*.safetensors")))
     with safe_open(path, framework="pt") as file:
-        about = {key: json.loads(value) for key, value in file.metadata().items()}
+        about = json.loads(file.metadata()[ABOUT])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     pooling = build_pooling(about["head"], dim=about["dim"], grid=tuple(about["grid"]), **about["settings"])
     head = Head(pooling, about["n_classes"])

@@ -57,12 +57,13 @@ class EpochTracker:
 
 
 def mark_selected(results: pd.DataFrame, group_by: Sequence[str]) -> "pd.Series[bool]":
-    """Return which cells are selected: the best of each group over what is swept, the first of equals.
+    """Return which cells are selected: the best of each group over what is swept, of equals the smallest rate.
 
     Args:
         results: one row a cell.
         group_by: columns within which learning rate and weight decay were swept.
     """
     counted = results["val_top1"].where(results["protocol"] == "select", results["test_top1"])
+    counted = counted.loc[results.sort_values(SWEPT, kind="stable").index]
     best = counted.groupby([results[name] for name in group_by], sort=False).idxmax()
     return results.index.to_series().isin(best)

@@ -37,6 +37,19 @@ def read_records(store: Path) -> dict[str, FileRecord]:
     return records
 
 
+def finished_files(store: Path) -> dict[str, FileRecord]:
+    """Return the recorded files that are still on the disk with the size they had."""
+    return {name: record for name, record in read_records(store).items() if is_there(store, record)}
+
+
+def is_there(store: Path, record: FileRecord) -> bool:
+    """Whether a recorded file is on the disk with the size it had."""
+    try:
+        return (store / record.file).stat().st_size == record.size
+    except FileNotFoundError:
+        return False
+
+
 class Journal:
     """The journal of a store that is being written. Safe to append to from several threads."""
 

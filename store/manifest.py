@@ -173,12 +173,17 @@ class Manifest:
     def merged(self, wanted: "Manifest") -> "Manifest":
         """Return this manifest extended by what `wanted` adds.
 
+        While a store is incomplete, more images may be left out of a split: the writer keeps the blocks before
+        the first of them.
+
         Raises:
             StoreError: `wanted` would change bytes that are already stored; names each field that differs.
         """
         differing = _differences(asdict(self.recipe), asdict(wanted.recipe))
         for name in self.splits.keys() & wanted.splits.keys():
             found = _differences(self.splits[name].identity(), wanted.splits[name].identity())
+            if not self.complete and set(self.splits[name].skipped) < set(wanted.splits[name].skipped):
+                found = {key: pair for key, pair in found.items() if key not in ("skipped", "n_images")}
             differing |= {f"{name}.{key}": values for key, values in found.items()}
         if differing:
             listed = "; ".join(f"{key}: stored {old!r}, asked {new!r}" for key, (old, new) in differing.items())

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from errno import ENOSPC
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from .journal import FileRecord, Journal
 from .lanes import Lanes
 from .layout import layer_index, layer_name
 from .manifest import Manifest
-from .zarr_store import ROOT, ZarrFiles, array_dtype
+from .zarr_store import IDS, ROOT, ZarrFiles, array_dtype
 
 N_LANES = 4
 QUEUED_BATCHES = 2
@@ -87,7 +88,8 @@ class StoreWriter:
     def __init__(self, files: ZarrFiles, wanted: Manifest) -> None:
         self._files = files
         self._wanted = wanted
-        self.manifest = files.read_manifest().merged(wanted) if files.exists() else wanted
+        self._stored = files.read_manifest() if files.exists() else None
+        self.manifest = self._stored.merged(wanted) if self._stored else wanted
         self.journal = Journal(files.path)
         n_layers = max(len(info.layers) for info in wanted.splits.values())
         self._lanes = Lanes(N_LANES, queued=-(-QUEUED_BATCHES * n_layers // N_LANES))
@@ -95,6 +97,8 @@ class StoreWriter:
 
     def declare(self, rows: Mapping[str, Rows]) -> None:
         """Write the manifest, all metadata, and (labels, ids) of each split, before any block."""
+        for split, (_, ids) in rows.items():
+            self._remove_moved(split, ids)
         self._write_manifest()
         for split, (labels, ids) in rows.items():
             names = self._files.row_files(split)
@@ -134,6 +138,26 @@ class StoreWriter:
                 file.abandon()
         self.journal.close()
 
+    def _remove_moved(self, split: str, ids: list[str]) -> None:
+        """Remove the files of a split from the first row on that holds another image now."""
+        info = self._stored.splits.get(split) if self._stored else None
+        if info is None or info.n_images == len(ids):
+            return
+        for name in self._files.row_files(split):
+            if not self._recorded(name):
+                return  # killed while it was declared: there are no blocks yet
+        stored = self._files.read_rows(split, IDS)
+        first = next(row for row, key in enumerate([*ids, None]) if row == len(stored) or stored[row] != key)
+        for layer, kinds in info.layers.items():
+            for view, block in product(range(self.manifest.views), range(first // info.block_rows, info.n_blocks)):
+                for kind in kinds:
+                    self._path(self._files.chunk_name(split, layer, kind, view, block)).unlink(missing_ok=True)
+        for name in self._files.row_files(split):
+            self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        return self._files.path / name
+
     def _append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
         if (key, layer) not in self._growing:
             self._growing[key, layer] = {kind: self._new_file(key, layer, kind) for kind in arrays}
@@ -164,8 +188,7 @@ class StoreWriter:
     def _recorded(self, name: str) -> bool:
         """Whether a file is in the journal, and on the disk with the size it had then."""
         record = self.journal.records.get(name)
-        path = self._files.path / name
-        return record is not None and path.exists() and path.stat().st_size == record.size
+        return record is not None and journal.is_there(self._files.path, record)
 
 
 @contextmanager

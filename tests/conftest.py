@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tokenprobe.extract import ExtractConfig
@@ -18,6 +19,10 @@ CLASSES = ["ant", "bee", "cat"]
 
 TINY_VIT: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 3, "num_heads": 2}
 """Arguments of timm's VisionTransformer: 16 patch tokens and a class token, 12 wide, 3 layers."""
+
+
+# Products this small are not worth sharing: on a busy machine threads only wait for one another.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

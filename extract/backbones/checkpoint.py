@@ -1,7 +1,6 @@
 """Weights from a file: safetensors, or a torch file read without running any code in it."""
 
 import argparse
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return _weights_in(weights, path), file.metadata() or {}
         except SafetensorError as error:
             raise InputError(f"checkpoint {str(path)!r} is not a readable safetensors file: {error}") from error
     return _weights_in(_load_torch(path), path), {}
@@ -66,18 +66,19 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 def _load_torch(path: Path) -> Any:
     # Published training files (MAE's, DINO's) keep their command line, an argparse.Namespace, beside the weights.
+    # A file that is damaged makes the unpickler fail in any way at all.
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "global" in str(error):
+    except Exception as error:
+        reason = str(error.__context__ or error)  # torch wraps the unpickler's reason in advice to run the code
+        if "GLOBAL " in reason:
             raise InputError(
                 f"checkpoint {str(path)!r} holds pickled code, which is not run; save its state_dict alone, "
                 "best as safetensors"
             ) from error
-        raise InputError(f"checkpoint {str(path)!r} is not a readable torch file: {_first_line(error)}") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"checkpoint {str(path)!r} is not a readable torch file: {_first_line(error)}") from error
+        shown = "not in torch's format" if "weights_only" in reason else f"{type(error).__name__} {_first_line(reason)}"
+        raise InputError(f"checkpoint {str(path)!r} is not a readable torch file: {shown.strip()}") from error
 
 
 def _weights_in(content: Any, path: Path) -> dict[str, Tensor]:
@@ -95,5 +96,5 @@ def _weights_in(content: Any, path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")

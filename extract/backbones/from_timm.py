@@ -4,6 +4,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -68,11 +69,18 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     module = _create(request)
     ignored: list[str] = []
     if request.checkpoint:
-        ignored = load_weights(module, _converted(weights, module), request.checkpoint)
+        ignored = load_weights(module, _converted(weights, module, request.checkpoint), request.checkpoint)
     module.eval().requires_grad_(False)
     if not hasattr(module, "forward_intermediates"):
         raise InputError(f"timm model {request.name!r} does not give its blocks' outputs (no forward_intermediates)")
-    backbone = TimmBackbone(f"timm:{_portable(request.name)}", module, request.arguments, _transform(module, metadata))
+    transform = _transform(module, request, metadata)
+    try:
+        backbone = TimmBackbone(f"timm:{_portable(request.name)}", module, request.arguments, transform)
+    except Exception as error:  # any of timm's models, with any arguments
+        raise InputError(
+            f"timm model {request.name!r} with {dict(request.arguments)} cannot give its blocks' tokens for images of "
+            f"3 channels and {transform.input_size} pixels: {_reason(error)}"
+        ) from error
     backbone.ignored = ignored
     return backbone
 
@@ -111,19 +119,25 @@ def _create(request: BackboneRequest) -> nn.Module:
         ) from error
     except TypeError as error:
         raise InputError(f"timm model {request.name!r} does not take {request.arguments}: {_reason(error)}") from error
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except Exception as error:  # any of timm's models, with any arguments
         raise InputError(f"timm model {request.name!r} cannot be built: {_reason(error)}") from error
 
 
-def _converted(weights: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
+def _converted(weights: Mapping[str, Tensor], module: nn.Module, path: Path) -> Mapping[str, Tensor]:
     """Apply the conversion that timm keeps beside an architecture: names, position tables of another grid."""
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
-    return convert(dict(weights), module) if convert else weights
+    try:
+        return convert(dict(weights), module) if convert else weights
+    except Exception as error:  # it takes the weights for those of its architecture
+        raise InputError(
+            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {_reason(error)}; "
+            "check --model and --model-arg"
+        ) from error
 
 
-def _transform(module: nn.Module, metadata: Mapping[str, str]) -> Transform:
+def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[str, str]) -> Transform:
     """Resolve the evaluation transform, with the input size that the model was built with."""
-    size = _built_size(module)
+    size = _built_size(module, request)
     config = resolve_data_config({"input_size": size} if size else {}, model=module)
     plain = "mean" in metadata and "std" in metadata
     return Transform(
@@ -131,14 +145,29 @@ def _transform(module: nn.Module, metadata: Mapping[str, str]) -> Transform:
         interpolation=config["interpolation"],
         crop_pct=None if plain else config["crop_pct"],
         crop_mode="none" if plain else config["crop_mode"],
-        mean=tuple(json.loads(metadata["mean"]) if plain else config["mean"]),
-        std=tuple(json.loads(metadata["std"]) if plain else config["std"]),
+        mean=_channel_values(metadata, "mean", request) if plain else tuple(config["mean"]),
+        std=_channel_values(metadata, "std", request) if plain else tuple(config["std"]),
     )
 
 
-def _built_size(module: nn.Module) -> tuple[int, int, int] | None:
-    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
-    return (3, int(size[0]), int(size[1])) if size else None
+def _built_size(module: nn.Module, request: BackboneRequest) -> tuple[int, int, int] | None:
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None) or request.arguments.get("img_size")
+    height, width = (size, size) if isinstance(size, int) else size or (0, 0)
+    return (3, int(height), int(width)) if size else None
+
+
+def _channel_values(metadata: Mapping[str, str], key: str, request: BackboneRequest) -> tuple[float, ...]:
+    """Read mean or std in the metadata of the weights: three numbers, in JSON."""
+    try:
+        values = tuple(float(value) for value in json.loads(metadata[key]))
+    except (ValueError, TypeError):
+        values = ()
+    if len(values) != 3 or (key == "std" and min(values) <= 0):
+        raise InputError(
+            f"checkpoint {str(request.checkpoint)!r} has {key} {metadata[key]!r} in its metadata, beside mean and std: "
+            "expected three numbers such as [0.485, 0.456, 0.406], above 0 for std"
+        )
+    return values
 
 
 def _as_tokens(output: Any) -> Tokens:

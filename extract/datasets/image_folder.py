@@ -25,11 +25,17 @@ class ImageFolder:
             InputError: no class folders in it.
         """
         root = Path(path)
-        if not root.is_dir():
+        if not path or not root.is_dir():
             raise MissingError(f"no folder at {path!r}; asked for class folders of images there")
         self.name = f"folder:{root.resolve().name}"
         below = _subfolders(root)
         nested = [name for name in below if _subfolders(root / name)]
+        flat = [name for name in below if name not in nested and _image_files(root / name)]
+        if nested and flat:
+            raise InputError(
+                f"folder {path!r}: {nested[0]!r} holds folders and {flat[0]!r} holds images; expected either "
+                "PATH/SPLIT/CLASS/images or PATH/CLASS/images"
+            )
         self._roots = {name: root / name for name in nested} if nested else {"train": root}
         self.splits: Sequence[str] = sorted(self._roots)
         self.classes: Sequence[str] = sorted({c for folder in self._roots.values() for c in _subfolders(folder)})
@@ -80,8 +86,10 @@ def _image_files(folder: Path, below: str = "") -> list[tuple[str, int]]:
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name.startswith("."):
+                continue
             if entry.is_dir():
                 found += _image_files(Path(entry.path), f"{below}{entry.name}/")
-            elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
+            elif entry.name.lower().endswith(EXTENSIONS):
                 found.append((below + entry.name, entry.stat().st_size))
     return sorted(found)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError
 from .contract import ImageList
 
+MAX_CLASSES = 10**6
 DEMO_FILE = "fashion_mnist_7k.npz"
 
 
@@ -31,28 +31,31 @@ class NpzImages:
             raise MissingError(f"no file at {path!r}; asked for images in an .npz there")
         self.name = f"npz:{Path(path).name}"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                loaded = {name: arrays[name] for name in arrays.files}
-        except (ValueError, BadZipFile) as error:
-            raise InputError(f"{path!r} is not a readable .npz file: {error}") from error
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                loaded = {name: np.asarray(arrays[name]) for name in arrays.files}
+        except Exception as error:  # zipfile, zlib and numpy each have their own ways to fail on damaged bytes
+            raise InputError(f"{path!r} is not a readable .npz file: {error or type(error).__name__}") from error
         self.splits: Sequence[str] = sorted(name[2:] for name in loaded if name.startswith("x_"))
         if not self.splits:
             raise InputError(f"{path!r} holds no arrays x_SPLIT; it has {', '.join(sorted(loaded)) or 'nothing'}")
         self._pixels = {split: loaded[f"x_{split}"] for split in self.splits}
-        self._labels = {split: _labels(loaded, split, path) for split in self.splits}
         for split, pixels in self._pixels.items():
             if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] != 3):
                 raise InputError(
                     f"x_{split} in {path!r} is {pixels.dtype} {pixels.shape}; expected uint8 (n, H, W) or (n, H, W, 3)"
                 )
+        self._labels = {split: _labels(loaded, split, path) for split in self.splits}
         n_classes = 1 + max(int(labels.max(initial=-1)) for labels in self._labels.values())
         names = [str(name) for name in loaded.get("classes", [])]
-        self.classes: Sequence[str] = names if len(names) >= n_classes else [str(label) for label in range(n_classes)]
+        if names and len(names) < n_classes:
+            raise InputError(f"classes in {path!r} has {len(names)} names, and the labels need {n_classes}")
+        self.classes: Sequence[str] = names or [str(label) for label in range(n_classes)]
 
     def images(self, split: str) -> ImageList:
         """List a split; ids are positions in the file's arrays."""
         labels = self._labels[split]
-        content = xxh3_128(np.ascontiguousarray(self._pixels[split]).tobytes())
+        content = xxh3_128(str(self._pixels[split].shape).encode())
+        content.update(np.ascontiguousarray(self._pixels[split]).tobytes())
         content.update(labels.tobytes())
         return ImageList([f"{split}/{index:06d}" for index in range(len(labels))], labels, content.hexdigest())
 
@@ -76,4 +79,8 @@ def _labels(loaded: Mapping[str, npt.NDArray[Any]], split: str, path: str) -> np
     if labels is None or labels.shape != (n_images,) or labels.dtype.kind not in "iu":
         found = "nothing" if labels is None else f"{labels.dtype} {labels.shape}"
         raise InputError(f"y_{split} in {path!r}: expected {n_images} integer labels, found {found}")
+    if len(labels) and not (labels.min() >= 0 and labels.max() < MAX_CLASSES):
+        raise InputError(
+            f"y_{split} in {path!r}: expected class indices from 0, found {labels.min()} to {labels.max()}"
+        )
     return labels.astype(np.int64)

@@ -70,12 +70,18 @@ class Pooling(nn.Module, ABC):
             )
         for theirs, ours in self.reference_names.items():
             parameter, value = self.get_parameter(ours), state[theirs]
-            if value.numel() != parameter[0].numel():
+            if _without_leading_ones(value.shape) != _without_leading_ones(parameter.shape[1:]):
                 raise InputError(
                     f"reference weight {theirs!r} of {self.name!r} is {tuple(value.shape)}, "
                     f"expected {tuple(parameter.shape[1:])}"
                 )
             parameter.data.copy_(value.reshape(parameter.shape[1:]).expand_as(parameter))
+
+
+def _without_leading_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    while len(shape) and shape[0] == 1:
+        shape = shape[1:]
+    return tuple(shape)
 
 
 def uniform_initial(*shape: int, fan_in: int, generator: Generator | None) -> Tensor:

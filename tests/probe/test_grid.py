@@ -77,7 +77,7 @@ def test_a_switch_is_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(POOLINGS, "switched", Switched)
     assert [h.label for h in parse_heads(["switched:normed=false|true"])] == [
         "switched:pool=mean",
-        "switched:pool=mean,normed=True",
+        "switched:pool=mean,normed=true",
     ]
     with pytest.raises(InputError, match="head 'switched:normed=yes': expected true or false, got 'yes'"):
         parse_heads(["switched:normed=yes"])

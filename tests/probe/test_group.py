@@ -18,15 +18,6 @@ SHAPE = LayerShape(grid=(2, 3), dim=12, n_prefix=2)
 RATES = {"lars": [0.1, 3.0, 30.0, 1.0], "sgd": [0.01, 0.1, 0.03, 1.0], "adamw": [0.001, 0.01, 0.1, 0.03]}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Products this small are not worth sharing: on a busy machine threads wait for one another."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 @pytest.fixture
 def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)

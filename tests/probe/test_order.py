@@ -57,6 +57,8 @@ def test_the_order_is_a_function_of_seed_epoch_and_block_size() -> None:
 
     settings = [(16, 0, 0), (16, 0, 1), (16, 1, 0), (16, 1, 1), (32, 0, 0)]
     assert len({order(*setting) for setting in settings}) == len(settings)
+    together = [frozenset(epoch_windows(ALL, *setting)[0] // setting[0]) for setting in settings]
+    assert len(set(together)) == len(settings)  # other blocks meet in a window
     assert [order(*setting) for setting in settings] == [order(*setting) for setting in settings]
 
 

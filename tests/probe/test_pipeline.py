@@ -1,7 +1,7 @@
 """The whole of stage two: against a plain training loop, under both protocols, wherever tokens are kept."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import cos, pi
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,12 @@ from tokenprobe.probe import FitConfig, fit, load_head
 from tokenprobe.probe.order import epoch_windows
 from tokenprobe.probe.report.progress import EpochProgress
 from tokenprobe.probe.results import Run
+from tokenprobe.probe.split import hold_out
 from tokenprobe.store import Store
 
 LABELS = {"train": np.random.default_rng(0).permutation(88) % 4, "test": np.random.default_rng(1).permutation(60) % 4}
 HEADS = ["ep:queries=4", "linear:pool=cls", "linear:pool=mean"]
 UNSTABLE = ["store", "train_seconds"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Products this small are not worth sharing: on a busy machine threads wait for one another."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def make_tokens(labels: np.ndarray, layer: int, seed: int) -> dict[str, np.ndarray]:
@@ -49,12 +41,15 @@ def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
     return write_made(write_store, tmp_path / "s.zarr", LABELS)
 
 
-def write_made(write_store: Callable[..., Store], path: Path, labels: dict[str, np.ndarray]) -> Store:
-    """Write tokens of `LABELS`, under the names of `labels`."""
+def write_made(write_store: Callable[..., Store], path: Path, labels: dict[str, np.ndarray], blank: Any = ()) -> Store:
+    """Write tokens of `LABELS` under the names of `labels`, those of the `blank` training rows as zeros."""
     tokens = {
         split: {layer: make_tokens(LABELS[split], layer, seed) for layer in (0, 1)}
         for seed, split in enumerate(("train", "test"))
     }
+    for arrays in tokens["train"].values():
+        for values in arrays.values():
+            values[list(blank)] = 0
     return write_store(path, tokens, labels, grid=(2, 3), block_rows=4)
 
 
@@ -141,6 +136,22 @@ def test_select_uses_nothing_of_the_test_split(store: Store, write_store: Callab
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+def test_held_out_images_are_scored_and_never_trained_on(
+    store: Store, write_store: Callable[..., Store], tmp_path: Path
+) -> None:
+    held = hold_out(LABELS["train"], 0.2, seed=0)[1]
+    blanked = write_made(write_store, tmp_path / "blanked.zarr", LABELS, blank=held)
+    one, two = fit_made(store, tmp_path / "one", val=0.2), fit_made(blanked, tmp_path / "two", val=0.2)
+    assert one.history.drop(columns="val_top1").equals(two.history.drop(columns="val_top1"))
+    share = np.bincount(LABELS["train"][held]) / len(held)  # images that are all alike get one guess
+    assert set(two.history["val_top1"].round(12)) <= set(share.round(12))
+    split = store["train"]
+    for row in one.results.itertuples():
+        tokens = torch.from_numpy(split.tokens(int(row.layer), held, kind=row.tokens)).float()
+        logits = load_head(one.path, row.cell)(tokens if tokens.ndim == 3 else tokens[:, None])
+        assert (logits.argmax(1).numpy() == split.labels[held]).mean() == row.val_top1
+
+
 def test_under_select_the_reported_epoch_is_the_best_on_held_out_images(store: Store, tmp_path: Path) -> None:
     run = fit_made(store, tmp_path / "run", epochs=6, val=0.3)
     for row in run.results.itertuples():
@@ -172,12 +183,12 @@ def test_paper_trains_on_all_images_and_reports_the_peak(
 
 
 def test_informative_tokens_are_learnt_and_a_diverged_cell_is_not_selected(store: Store, tmp_path: Path) -> None:
-    run = fit_made(store, tmp_path / "run", epochs=15, lr=[10.0, 1e30], weight_decay=[0.1], layers="1", val=0.2)
+    run = fit_made(store, tmp_path / "run", epochs=30, lr=[30.0, 1e30], weight_decay=[0.1], layers="1", val=0.2)
     best = run.results[run.results["selected"]].set_index("head_config")
-    assert set(best["lr"]) == {10.0}
+    assert set(best["lr"]) == {30.0}
     assert (best["test_top1"] > 0.25 + 4 * (0.25 * 0.75 / 60) ** 0.5).all()  # chance and four standard errors
-    steady = fit_made(store, tmp_path / "steady", epochs=15, lr=[10.0, 3.0], weight_decay=[0.1], layers="1", val=0.2)
-    calm = steady.results[steady.results["lr"] == 10].set_index("head_config")
+    steady = fit_made(store, tmp_path / "steady", epochs=30, lr=[30.0, 3.0], weight_decay=[0.1], layers="1", val=0.2)
+    calm = steady.results[steady.results["lr"] == 30].set_index("head_config")
     assert best["test_top1"].equals(calm["test_top1"]) and best["best_epoch"].equals(calm["best_epoch"])
 
 

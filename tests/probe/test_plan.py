@@ -135,8 +135,8 @@ def test_available_memory_is_some_but_not_more_than_there_is() -> None:
         ({"cache": "dsk"}, "unknown cache 'dsk'; known: disk, "),
         ({"epochs": 0}, "epochs 0: expected at least 1"),
         ({"seeds": 0}, "seeds 0: expected at least 1"),
-        ({"batch_size": 0}, "batch_size 0: expected at least 1"),
-        ({"batch_size": 1}, "batch_size 1"),  # BatchNorm has no statistics of one image
+        ({"batch_size": 0}, "batch_size 0: expected at least 2"),
+        ({"batch_size": 1}, "batch_size 1: expected at least 2"),  # BatchNorm has no statistics of one image
         ({"seed": -1}, "seed -1"),
         ({"warmup_epochs": 90}, "warmup_epochs 90: expected 0 or more, and fewer than 90 epochs"),
         ({"warmup_epochs": -0.5}, "warmup_epochs -0.5: expected 0 or more"),

@@ -1,6 +1,6 @@
 """The run folder: its tables, what a second run does with it, and the heads in it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,6 @@ COLUMNS = [
 ]  # fmt: skip
 UNSTABLE = ["store", "train_seconds"]
 HEADS = ["ep:queries=2,d_out=2", "linear:pool=cls", "linear"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Products this small are not worth sharing: on a busy machine threads wait for one another."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture
@@ -113,11 +104,11 @@ def test_the_same_command_again_trains_nothing_and_changes_nothing(
 def test_another_rate_trains_only_that_and_selects_again(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str
 ) -> None:
-    first = fit_made(store, tmp_path / "run", lr=[1e-4], epochs=4, protocol=protocol).results
+    first = fit_made(store, tmp_path / "run", lr=[1e-4], epochs=8, protocol=protocol, val=0.4).results
     assert first["selected"].all()
     kept = {cell: (tmp_path / f"run/heads/{cell}.safetensors").stat().st_mtime_ns for cell in first["cell"]}
     capsys.readouterr()
-    second = fit_made(store, tmp_path / "run", lr=[1e-4, 10.0], epochs=4, protocol=protocol).results
+    second = fit_made(store, tmp_path / "run", lr=[1e-4, 10.0], epochs=8, protocol=protocol, val=0.4).results
     assert "6 cells to train" in capsys.readouterr().err
     assert len(second) == 12 and second["cell"].is_unique
     old = second[second["lr"] == 1e-4].reset_index(drop=True)

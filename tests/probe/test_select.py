@@ -44,6 +44,8 @@ def test_one_cell_is_selected_of_each_group_by_the_protocols_figure(protocol: st
             "val_top1": [0.4, 0.6, 0.6, 0.1, 0.2, 0.9, 0.8],
             "test_top1": [0.9, 0.5, 0.8, 0.1, 0.3, 0.1, 0.7],
             "protocol": protocol,
+            "lr": [0.1, 0.3, 1.0, 0.1, 0.3, 0.1, 0.3],
+            "weight_decay": 0.0,
         }
     )
     if protocol == "paper":

@@ -1,13 +1,11 @@
 """The demo on its real images and weights, made short."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from safetensors.torch import load_file
 from timm.models import VisionTransformer
 
@@ -18,15 +16,6 @@ from tokenprobe.store import open_store
 from tokenprobe.workflows import demo
 
 CHANCE, N_TEST = 0.1, 200
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On a busy machine threads wait for one another."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def test_the_bundled_weights_are_those_of_the_demos_architecture() -> None:

@@ -118,7 +118,8 @@ def test_a_torch_file_cut_anywhere_is_refused(tmp_path: Path, zipped: bool) -> N
     whole = file.read_bytes()
     for size in range(1, len(whole) - 1, max(1, len(whole) // 150)):
         file.write_bytes(whole[:size])
-        with pytest.raises(InputError, match=r"checkpoint '.*' is not a readable torch file: "):
+        # Cut within the name of a class, a file looks like one that names another class.
+        with pytest.raises(InputError, match=r"checkpoint '.*' (is not a readable torch file: |holds pickled code)"):
             load_checkpoint(file)
 
 
