@@ -5,7 +5,6 @@ same; from disk, one window is read ahead while the last is used.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..store import Split
 from ..store.layout import PATCH
+from ..store.ring import BufferRing, read_ahead
 from .order import batch_sizes
 
 Rows = npt.NDArray[np.int64]
@@ -25,7 +25,15 @@ class TokenStream:
     """The tokens of chosen rows of one layer."""
 
     def __init__(
-        self, split: Split, layer: int, rows: Rows, kinds: Sequence[str], *, cache: str, device: torch.device
+        self,
+        split: Split,
+        layer: int,
+        rows: Rows,
+        kinds: Sequence[str],
+        *,
+        cache: str,
+        device: torch.device,
+        ring: BufferRing | None = None,
     ) -> None:
         """Read what is kept in memory.
 
@@ -36,9 +44,10 @@ class TokenStream:
             kinds: arrays to deliver.
             cache: where patch tokens are kept, "gpu", "ram" or "disk". Other arrays are small and always kept.
             device: where batches are wanted.
+            ring: buffers for reading from disk; streams that take turns may share one.
         """
         self.split, self.layer, self.device = split, layer, device
-        self._kinds = list(kinds)
+        self._kinds, self._ring = list(kinds), ring or BufferRing()
         self._place = np.full(len(split), -1, dtype=np.int64)
         self._place[rows] = np.arange(len(rows))
         self._labels = torch.from_numpy(split.labels[rows])
@@ -52,58 +61,45 @@ class TokenStream:
     def batches(self, windows: Sequence[Rows], batch_size: int, *, drop_last: bool) -> Iterator[Batch]:
         """Yield ({array: (B, …) in the stored dtype}, labels (B,)) over the windows, in order.
 
+        On the CPU, a batch from disk is good until the next is asked for.
+
         Args:
             windows: rows, in the order wanted.
             batch_size: rows in a batch.
             drop_last: drop the last partial batch, unless it is the only one.
         """
         order = np.concatenate(windows)
+        sizes = batch_sizes(len(order), batch_size, drop_last=drop_last)
+        from_disk = self._from_disk(windows, sizes) if PATCH in self._kinds and PATCH not in self._kept else None
         start = 0
-        patches = self._from_disk(windows) if PATCH in self._kinds and PATCH not in self._kept else None
-        for size in batch_sizes(len(order), batch_size, drop_last=drop_last):
+        for size in sizes:
             places = torch.from_numpy(self._place[order[start : start + size]])
             arrays = {kind: kept[places.to(kept.device)].to(self.device) for kind, kept in self._kept.items()}
-            if patches is not None:
-                arrays[PATCH] = patches.take(size).to(self.device)
+            if from_disk is not None:
+                arrays[PATCH] = torch.from_numpy(next(from_disk)).to(self.device)
             yield arrays, self._labels[places].to(self.device)
             start += size
 
-    def _from_disk(self, windows: Sequence[Rows]) -> "_WindowReader":
-        return _WindowReader(self.split, self.layer, windows)
+    def _from_disk(self, windows: Sequence[Rows], sizes: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+        return cut_into_batches(read_ahead(self.split, self.layer, windows, self._ring), sizes)
 
 
-class _WindowReader:
-    """Reads windows one ahead, and hands out their rows in pieces of any size."""
+def cut_into_batches(windows: Iterator[npt.NDArray[Any]], sizes: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+    """Yield rows in batches of given sizes: a view where a batch lies in one window, a copy where it crosses.
 
-    def __init__(self, split: Split, layer: int, windows: Sequence[Rows]) -> None:
-        self._split, self._layer = split, layer
-        self._windows = iter(windows)
-        self._pool = ThreadPoolExecutor(1)
-        self._next = self._submit()
-        self._current: npt.NDArray[Any] | None = None
-        self._used = 0
-
-    def take(self, n_rows: int) -> Tensor:
-        """Return the next rows, (n_rows, patches, dim)."""
-        parts = []
-        while n_rows:
-            if self._current is None or self._used == len(self._current):
-                self._advance()
-            assert self._current is not None
-            part = self._current[self._used : self._used + n_rows]
-            self._used += len(part)
-            n_rows -= len(part)
-            parts.append(torch.from_numpy(part))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    def _advance(self) -> None:
-        assert self._next is not None, "more rows taken than the windows have"
-        self._current, self._used = self._next.result(), 0
-        self._next = self._submit()
-
-    def _submit(self) -> Future[npt.NDArray[Any]] | None:
-        window = next(self._windows, None)
-        if window is None:
-            self._pool.shutdown(wait=False)
-            return None
-        return self._pool.submit(self._split.tokens, self._layer, window)
+    A view is good until the next batch is asked for.
+    """
+    window, used = next(windows), 0
+    for size in sizes:
+        if used + size <= len(window):
+            yield window[used : used + size]
+            used += size
+            continue
+        batch, filled = np.empty((size, *window.shape[1:]), window.dtype), 0
+        while filled < size:
+            if used == len(window):
+                window, used = next(windows), 0
+            taken = min(size - filled, len(window) - used)
+            batch[filled : filled + taken] = window[used : used + taken]
+            filled, used = filled + taken, used + taken
+        yield batch

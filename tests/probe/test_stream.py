@@ -33,7 +33,7 @@ def split(write_store: Callable[..., Store], tmp_path_factory: pytest.TempPathFa
 
 def take(stream: TokenStream, windows: list[np.ndarray], batch_size: int, drop_last: bool = True) -> list[list]:
     return [
-        [{kind: values.numpy() for kind, values in arrays.items()}, labels.numpy()]
+        [{kind: values.numpy().copy() for kind, values in arrays.items()}, labels.numpy()]  # a view is lent
         for arrays, labels in stream.batches(windows, batch_size, drop_last=drop_last)
     ]
 
