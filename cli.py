@@ -17,7 +17,7 @@ from types import FrameType, UnionType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from . import __version__
-from .errors import InputError, MissingError, TokenprobeError
+from .errors import InputError, MissingError, StoreError, TokenprobeError
 from .extract.config import ExtractConfig
 from .probe.config import FILE_KEYS, FitConfig
 
@@ -83,6 +83,24 @@ def _fit(arguments: argparse.Namespace) -> None:
     print_run(fit(arguments.store, FitConfig(**from_file | _given(arguments, FitConfig))))
 
 
+def _info(arguments: argparse.Namespace) -> None:
+    from .store import open_store
+    from .store.describe import describe
+
+    print("\n".join(describe(open_store(arguments.store))))
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from .store.verify import verify
+
+    problems = verify(arguments.store)
+    for problem in problems:
+        print(f"{problem.file}: {problem.what}")
+    if problems:
+        raise StoreError(f"{len(problems)} files of {arguments.store!r} are not as they should be")
+    print(f"{arguments.store}: every file is as it was written")
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     from .workflows.demo import run_demo
 
@@ -101,6 +119,13 @@ def _make_parser() -> argparse.ArgumentParser:
     fit.add_argument("store", metavar="STORE", help="made by probe extract")
     fit.add_argument("--config", metavar="FILE", help="YAML with the same keys as these flags; a flag wins over it")
     _add_fields(fit, FitConfig)
+
+    for name, run, summary in (
+        ("info", _info, "what a store holds, and whether it is complete"),
+        ("verify", _verify, "read a whole store and name what is damaged, missing or foreign"),
+    ):
+        parser_of = _add_command(commands, name, run, summary, f"example:\n  probe {name} mae.zarr\n")
+        parser_of.add_argument("store", metavar="STORE", help="made by probe extract")
 
     demo = _add_command(commands, "demo", _demo, "the whole pipeline on bundled images and weights", DEMO_EXAMPLE)
     demo.add_argument("-o", "--out", metavar="FOLDER", default="tokenprobe-demo", help="default: %(default)s")
