@@ -42,9 +42,15 @@ DEMO_EXAMPLE = """example:
 class _Terminated(BaseException):
     """SIGTERM arrived."""
 
+    arrived = False
+
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, and takes "-1,0" for a value."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._negative_number_matcher = re.compile(r"^-\d[\d,.-]*$")
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
@@ -52,6 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    _Terminated.arrived = False
     parser = _make_parser()
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
@@ -63,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"probe {arguments.command}: interrupted; what was finished is safe", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except _Terminated:
+    except (_Terminated, RuntimeError):
+        if not _Terminated.arrived:  # else torch may tell first that a worker was terminated too
+            raise
         print(f"probe {arguments.command}: terminated; what was finished is safe", file=sys.stderr)
         return EXIT_TERMINATED
     return 0
@@ -172,7 +181,7 @@ def _argument_kind(hint: Any, name: str) -> dict[str, Any]:
         read = _read_specs if name == "head" else _read_list(get_args(hint)[0])
         return {"action": "extend", "type": read, "metavar": name.upper()}
     if get_origin(hint) is dict:
-        return {"action": _UpdateDict, "type": _read_pairs, "metavar": "KEY=VALUE"}
+        return {"action": _UpdateDict, "type": read_pairs, "metavar": "KEY=VALUE"}
     kinds = [kind for kind in get_args(hint) if kind in (int, float)] if get_origin(hint) is UnionType else [hint]
     return {"type": kinds[0] if kinds else str, "metavar": name.upper()}
 
@@ -190,7 +199,7 @@ def _read_specs(text: str) -> list[str]:
     return re.split(r",(?![A-Za-z_]\w*=)", text)
 
 
-def _read_pairs(text: str) -> dict[str, Any]:
+def read_pairs(text: str) -> dict[str, Any]:
     """Read "img_size=32,patch_size=4": values are Python literals, or else text."""
     pairs = {}
     for part in re.split(r",(?=[A-Za-z_]\w*=)", text):
@@ -236,7 +245,7 @@ def _read_config(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise MissingError(f"no config file at {path!r}")
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(Path(path).read_bytes())
     except yaml.YAMLError as error:
         raise InputError(f"config file {path!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -245,4 +254,5 @@ def _read_config(path: str) -> dict[str, Any]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    _Terminated.arrived = True
     raise _Terminated

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tokenprobe.cli import _read_pairs
+from tokenprobe.cli import read_pairs
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import BACKBONES, Backbone, BackboneRequest, split_source
 from tokenprobe.extract.datasets import open_dataset
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("-m", "--model", default="timm:VisionTransformer")
     parser.add_argument("-d", "--data", default="demo")
     parser.add_argument("--checkpoint", default=None)
-    parser.add_argument("--model-arg", type=_read_pairs, default=None)
+    parser.add_argument("--model-arg", type=read_pairs, default=None)
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=3)

@@ -21,7 +21,7 @@ class ExtractConfig:
         limit: use at most this many images a split, class-balanced and seeded.
         seed: of the row order, of the limit, and of the weights under `no_pretrained`.
         batch_size: images in one forward pass.
-        workers: processes that decode images; as many as there are cores if None.
+        workers: processes that decode images; by default as many as there are cores.
         device: "auto", "cpu", "cuda", "cuda:1"….
         amp: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
         block_mib: size aimed at for one block file of one layer, in MiB.

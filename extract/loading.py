@@ -1,5 +1,6 @@
 """Decoding in worker processes: pixels come back, and so do the names of images that cannot be read."""
 
+import os
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def _only_bad(items: list[Tensor | BadImage]) -> list[BadImage]:
 
 
 def _leave_signals_to_the_main_process() -> None:
-    # The main process turns a signal into an orderly end; a worker that inherited its handler would print a trace.
+    # A signal to the whole group (ctrl-C, timeout) is for the main process, which then ends its workers in order.
+    os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

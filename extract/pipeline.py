@@ -4,8 +4,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from ..store.zarr_store import ZarrFiles
 from .backbones import BACKBONES, Backbone, BackboneRequest, split_source
 from .backbones.contract import Tokens
 from .config import ExtractConfig
-from .datasets import ImageSource, open_dataset
+from .datasets import ImageList, ImageSource, open_dataset
 from .loading import BadImage, RowImages, find_bad_images, make_loader
 from .plan import ChosenImages, Plan, check_space, describe, make_plan, parse_layers
 from .progress import ImageProgress
-from .rows import Rows, batches_of, choose_rows
+from .rows import Rows, batches_of, choose_rows, even_batch_size
 from .stored import stored_arrays
 from .views import Transform, normalise
 
@@ -38,10 +38,19 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: some rows of one block, and the layers of it that are missing."""
+    """One forward pass.
+
+    Attributes:
+        key: the block.
+        rows: of the split, all in the block.
+        size: images to pad to.
+        layers: of the block that are missing.
+        last: whether the block is full then.
+    """
 
     key: BlockKey
     rows: range
+    size: int
     layers: Sequence[int]
     last: bool
 
@@ -121,6 +130,8 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
     if backbone.ignored:
         shown = ", ".join(backbone.ignored[:5]) + (", …" if len(backbone.ignored) > 5 else "")
         _say(f"{len(backbone.ignored)} keys of the checkpoint have no place in the backbone and are ignored: {shown}")
+    if backbone.resized:
+        _say(f"the checkpoint's position table was resampled to the backbone's grid {backbone.shapes[0].grid}")
     return backbone
 
 
@@ -131,13 +142,8 @@ def _list_images(config: ExtractConfig, source: ImageSource, out: Path, backbone
         if split not in source.splits:
             raise unknown_name(f"split of {config.data!r}", split, source.splits)
         images = source.images(split)
-        rows = choose_rows(images, set(), None, shuffled=False, seed=0)
-        skipped: list[str] = []
-        if config.skip_bad_images:
-            skipped = _skipped(config, source, out, split, images.content, rows, backbone.transform)
-        rows = choose_rows(
-            images, set(skipped), config.limit, shuffled=config.row_order == "shuffled", seed=config.seed
-        )
+        skipped = _skipped(config, source, out, split, images, backbone.transform) if config.skip_bad_images else []
+        rows = _choose(config, images, set(skipped))
         if not len(rows):
             raise InputError(f"split {split!r} of {config.data!r} has no images")
         n_listed = min(len(images.ids), config.limit or len(images.ids))
@@ -145,37 +151,44 @@ def _list_images(config: ExtractConfig, source: ImageSource, out: Path, backbone
     return chosen
 
 
+def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> Rows:
+    shuffled = config.row_order == "shuffled"
+    return choose_rows(images, skipped, config.limit, shuffled=shuffled, seed=config.seed)
+
+
 def _skipped(
-    config: ExtractConfig,
-    source: ImageSource,
-    out: Path,
-    split: str,
-    content: str,
-    rows: Rows,
-    transform: Transform,
+    config: ExtractConfig, source: ImageSource, out: Path, split: str, images: ImageList, transform: Transform
 ) -> list[str]:
     """Return the ids of unreadable images: from a store that has found them already, else by decoding all."""
     if ZarrFiles(out).exists() and not config.overwrite:
         known = ZarrFiles(out).read_manifest()
         info = known.splits.get(split)
-        if info is not None and info.source == content and (info.skipped or known.complete):
+        if info is not None and info.source == images.content and (info.skipped or known.complete):
             return info.skipped
-    _say(f"looking for unreadable images in {split!r}: decoding {len(rows):,} images once")
-    keys = [(split, row) for row in range(len(rows))]
-    bad = find_bad_images(RowImages(source, {split: rows}, transform), keys, workers=_workers(config))
-    for image in bad:
-        _say(f"left out {image.split}/{image.id}: {image.reason}")
-    return sorted(image.id for image in bad)
+    _say(f"looking for unreadable images in {split!r}: every image is decoded once more")
+    readable: set[str] = set()
+    skipped: set[str] = set()
+    while True:  # under a limit, others take the place of those left out
+        rows = _choose(config, images, skipped)
+        keys = [(split, row) for row, key in enumerate(rows.ids) if key not in readable]
+        bad = find_bad_images(RowImages(source, {split: rows}, transform), keys, workers=_workers(config))
+        if not bad:
+            return sorted(skipped)
+        for image in bad:
+            _say(f"left out {image.split}/{image.id}: {image.reason}")
+        skipped |= {image.id for image in bad}
+        readable |= set(rows.ids) - skipped
 
 
 def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[Batch]:
     """List the forward passes that remain, in row order."""
     work = []
     for split, info in plan.manifest.splits.items():
-        for block, batches in enumerate(batches_of(info.n_images, info.block_rows, batch_size)):
+        size = even_batch_size(info.block_rows, batch_size)
+        for block, batches in enumerate(batches_of(info.n_images, info.block_rows, size)):
             key = BlockKey(split, 0, block)
             if layers := writer.missing_layers(key):
-                work += [Batch(key, rows, layers, rows is batches[-1]) for rows in batches]
+                work += [Batch(key, rows, size, layers, rows is batches[-1]) for rows in batches]
     return work
 
 
@@ -203,7 +216,7 @@ def _extract_batches(
                     "give --skip-bad-images to leave it out and go on where this stopped"
                 )
             n_bytes = 0
-            tokens = _forward(backbone, pixels, batch.layers, config.batch_size, device, precision)
+            tokens = _forward(backbone, pixels, batch.layers, batch.size, device, precision)
             for layer, (patch, prefix) in tokens.items():
                 kinds = plan.manifest.splits[batch.key.split].layers[layer_name(layer)]
                 ids = plan.rows[batch.key.split].ids[batch.rows.start : batch.rows.stop]
@@ -237,18 +250,30 @@ def _forward(
     device: torch.device,
     precision: str,
 ) -> dict[int, Tokens]:
-    """Run one batch. A block's last batch is padded: kernels may round differently at another batch size."""
+    """Run one batch. A split's last batch is padded: kernels may round differently at another batch size."""
     n_images = len(pixels)
     if n_images < batch_size:
         pixels = torch.cat([pixels, pixels.new_zeros(batch_size - n_images, *pixels.shape[1:])])
     inputs = normalise(pixels.to(device, non_blocking=True), backbone.transform)
     amp = nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
-    with torch.inference_mode(), amp:
+    with torch.inference_mode(), amp, _explained_memory(batch_size):
         tokens = backbone.tokens(inputs, layers)
     return {
         layer: (patch[:n_images], None if prefix is None else prefix[:n_images])
         for layer, (patch, prefix) in tokens.items()
     }
+
+
+@contextmanager
+def _explained_memory(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+        if "memory" not in str(error):
+            raise
+        raise InputError(
+            f"a batch of {batch_size} images does not fit in memory; give a smaller --batch-size"
+        ) from error
 
 
 def _workers(config: ExtractConfig) -> int:

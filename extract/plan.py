@@ -117,6 +117,8 @@ def make_plan(
         name: [MEAN, *(kind for kind in (PATCH, PREFIX) if kind in config.tokens and (kind == PATCH or shape.n_prefix))]
         for name, shape in layers.items()
     }
+    if config.tokens and all(of_layer == [MEAN] for of_layer in kinds.values()):
+        raise InputError(f"tokens {','.join(config.tokens)} asked for, and {backbone.name!r} has none; ask for patch")
     itemsize = array_dtype(PATCH, config.dtype).itemsize
     image_bytes = max(shape.n_patches * shape.dim for shape in backbone.shapes) * itemsize
     limit = None if config.limit is None else {"n": config.limit, "seed": config.seed}
@@ -183,7 +185,7 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
     shape = manifest.shape(max(map(layer_index, manifest.layers)))
     lines: list[tuple[str, Any]] = [
         ("model", f"{manifest.recipe.model}, {manifest.depth} layers, {manifest.recipe.precision}"),
-        ("pixels", f"{manifest.recipe.transform['input_size'][0]} × {manifest.recipe.transform['input_size'][1]}"),
+        ("pixels", _transform_text(manifest.recipe.transform)),
         ("data", manifest.dataset),
         *(
             (f"  {name}", f"{info.n_images:,} images in {info.n_blocks} blocks, {len(info.classes)} classes")
@@ -206,6 +208,14 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
 def _time_text(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def _transform_text(transform: Mapping[str, Any]) -> str:
+    height, width = transform["input_size"]
+    how = "resized if sizes differ" if transform["crop_mode"] == "none" else f"{transform['crop_mode']} crop"
+    part = f" {transform['crop_pct']:g}" if transform["crop_pct"] else ""
+    mean, std = (" ".join(f"{value:.3g}" for value in transform[name]) for name in ("mean", "std"))
+    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}"
 
 
 def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:

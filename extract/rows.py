@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,11 @@ def _balanced(labels: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], limit
         of_class = np.flatnonzero(labels == label)
         turn[of_class[np.argsort(keys[of_class], kind="stable")]] = np.arange(len(of_class))
     return np.sort(np.lexsort((keys, turn))[:limit])
+
+
+def even_batch_size(block_rows: int, batch_size: int) -> int:
+    """Return the largest size up to `batch_size` that cuts a block into nearly equal batches, with little to pad."""
+    return ceil(block_rows / ceil(block_rows / batch_size))
 
 
 def batches_of(n_rows: int, block_rows: int, batch_size: int) -> list[list[range]]:

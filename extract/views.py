@@ -7,6 +7,7 @@ device, as ToTensor and Normalize would do them.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data.transforms import str_to_interp_mode
@@ -61,8 +62,21 @@ class Pixels:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return (3, height, width) uint8."""
-        pixels: Tensor = self._resize(image.convert("RGB"))
+        pixels: Tensor = self._resize(to_rgb(image))
         return pixels
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB; 16-bit grey keeps its upper byte, where Pillow would clip at 255.
+
+    Raises:
+        ValueError: a mode whose range of values is not known.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode!r}: 32-bit values of unknown range; save it as 8 or 16 bits")
+    return image.convert("RGB")
 
 
 def normalise(pixels: Tensor, transform: Transform) -> Tensor:

@@ -14,7 +14,7 @@ FILE_KEYS = {"heads": "head"}
 MADE_FROM = "made_from"
 """Key under which a run's `config.yaml` keeps what is no setting; ignored when the file is used again."""
 
-LR_GRID = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
+LR_GRID, PAPER_LR = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0], [0.1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,15 @@ class FitConfig:
             0.1, 0.3, 1, 3, 10, 30 and "paper" to 0.1.
         weight_decay: weight decays.
         epochs: passes over the training rows.
-        batch_size: images in a step; if None 4096, or for a small set the largest power of two that leaves ten
-            steps an epoch, but at least min(n, 32).
-        warmup_epochs: of linear rise from 0; if None 10, but at most a ninth of the epochs.
+        batch_size: images in a step; by default 4096, or for a small set the largest power of two that leaves ten
+            steps an epoch, but at least min(n, 32); never more than there are training images.
+        warmup_epochs: of linear rise from 0; by default 10, but at most a ninth of the epochs.
         seeds: how many initialisations of each cell: seeds 0, 1, ….
         seed: of the order of batches and of the validation split.
         val: fraction of the training split that protocol "select" holds out to select on.
         protocol: "select" (on held-out training images) or "paper" (the best epoch on the test split).
         train_split: name of the split to train on.
-        test_split: name of the split to report on; the first of test, val, validation if None.
+        test_split: name of the split to report on; by default the first of test, val, validation.
         device: "auto", "cpu", "cuda", "cuda:1"….
         amp: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
         cache: where a layer's patch tokens are kept between epochs: "gpu", "ram", "disk", or "auto" for the

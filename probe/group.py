@@ -107,10 +107,10 @@ class Group:
         return {name: value[index].cpu().contiguous() for name, value in self._best.items()}
 
     def _inputs(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """Join the arrays that the head reads along the token axis, (B, N, D), in the type to compute in."""
+        """Join the arrays that the head reads along the token axis, (B, N, D), rounded for autocast."""
         parts = [arrays[kind] if arrays[kind].ndim == 3 else arrays[kind][:, None] for kind in self.kinds]
         joined = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return joined.to(self.head.weight.dtype if self.precision == "float32" else getattr(torch, self.precision))
+        return joined if self.precision == "float32" else joined.to(getattr(torch, self.precision))
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "float32":
@@ -121,6 +121,7 @@ class Group:
 def cell_losses(logits_BHC: Tensor, labels_B: Tensor) -> Tensor:
     """Return the cross-entropy of each cell, (H,), meaned over the batch, in at least float32."""
     n_images, n_cells, _ = logits_BHC.shape
-    logits_XC = logits_BHC.to(torch.promote_types(logits_BHC.dtype, torch.float32)).flatten(0, 1)
-    losses_X = F.cross_entropy(logits_XC, labels_B.repeat_interleave(n_cells), reduction="none")
-    return losses_X.view(n_images, n_cells).mean(0)
+    logits_XC = logits_BHC.transpose(0, 1).flatten(0, 1)  # a view: the head makes them cell by cell
+    logits_XC = logits_XC.to(torch.promote_types(logits_XC.dtype, torch.float32))
+    losses_X = F.cross_entropy(logits_XC, labels_B.repeat(n_cells), reduction="none")
+    return losses_X.view(n_cells, n_images).mean(1)

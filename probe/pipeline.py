@@ -17,7 +17,7 @@ from .order import Rows, epoch_windows, sequential_windows
 from .plan import Plan, make_plan
 from .report import write_report
 from .report.progress import EpochProgress
-from .results import Run, result_rows, save_heads
+from .results import Run, open_run, result_rows, save_heads
 from .schedule import lr_factor
 from .select import EpochTracker
 from .stream import TokenStream
@@ -28,17 +28,22 @@ EVAL_BATCH = 256
 def fit(path: str | Path, config: FitConfig) -> Run:
     """See `tokenprobe.probe.fit`."""
     plan = make_plan(open_store(path), config)
-    run = Run(Path(config.out))
-    run.claim(plan)
+    with open_run(Path(config.out)) as run:
+        run.claim(plan)
+        _fit_all(plan, run)
+    return run
+
+
+def _fit_all(plan: Plan, run: Run) -> None:
+    """Train what the run lacks, layer by layer, and report."""
     todo = {layer: _unfinished(run, plan.groups(layer)) for layer in plan.layers}
     n_cells = sum(len(cells) for groups in todo.values() for cells in groups)
     _announce(plan, n_cells)
-    with EpochProgress(config.epochs * sum(map(bool, todo.values()))) as progress:
+    with EpochProgress(plan.config.epochs * sum(map(bool, todo.values()))) as progress:
         for layer, groups in todo.items():
             if groups:
                 _fit_layer(plan, run, layer, groups, progress)
     write_report(run)
-    return run
 
 
 def _unfinished(run: Run, groups: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
@@ -47,11 +52,14 @@ def _unfinished(run: Run, groups: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
 
 
 def _announce(plan: Plan, n_cells: int) -> None:
+    if not n_cells:
+        print("nothing to train: every cell of this command is in the run", file=sys.stderr, flush=True)
+        return
     lines = [
         f"{n_cells} cells to train on {len(plan.layers)} layers: {len(plan.train_rows):,} training, "
         f"{len(plan.val_rows):,} held-out and {len(plan.test_split):,} test images"
     ]
-    if plan.config.batch_size is None:
+    if plan.config.batch_size != plan.batch_size:
         lines.append(f"batch size {plan.batch_size}, warm-up {plan.warmup_epochs:.3g} of {plan.config.epochs} epochs")
     if plan.config.protocol == "paper":
         lines.append("protocol paper: the reported accuracy is the best epoch on the test split itself")

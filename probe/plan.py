@@ -14,7 +14,7 @@ import torch
 from ..errors import InputError, unknown_name
 from ..store import Split, Store
 from ..store.layout import PATCH, layer_name
-from .config import LR_GRID, FitConfig
+from .config import LR_GRID, PAPER_LR, FitConfig
 from .grid import Cell, HeadSpec, default_batch_size, default_warmup, make_groups, parse_heads, parse_layers
 from .heads import build_pooling
 from .optim import OPTIMIZERS
@@ -28,6 +28,7 @@ CHOICES = {
     "amp": ("auto", "off", "bfloat16", "float16"),
     "cache": ("auto", "gpu", "ram", "disk"),
 }
+CGROUP = Path("/sys/fs/cgroup")
 OWN = ("out", "heads", "layers", "lr", "weight_decay", "seeds", "device", "cache")
 """Settings that differ between the cells of a run or between machines; a run may be repeated with others."""
 
@@ -135,6 +136,8 @@ def make_plan(store: Store, config: FitConfig) -> Plan:
         train_rows, val_rows = hold_out(train_split.labels, config.val, config.seed)
     else:
         train_rows, val_rows = np.arange(len(train_split)), np.arange(0)
+    if len(train_rows) < 2:
+        raise InputError(f"{len(train_rows)} training image(s) in {train_split.name!r}: BatchNorm needs two or more")
     device = _resolve_device(config.device)
     if config.cache == "gpu" and device.type != "cuda":
         raise InputError(f"cache 'gpu' asked for on device {str(device)!r}; give --cache ram or disk")
@@ -147,8 +150,8 @@ def make_plan(store: Store, config: FitConfig) -> Plan:
         val_rows=val_rows,
         layers=layers,
         heads=heads,
-        lrs=config.lr or (LR_GRID if config.protocol == "select" else LR_GRID[:1]),
-        batch_size=config.batch_size or default_batch_size(len(train_rows)),
+        lrs=config.lr or (LR_GRID if config.protocol == "select" else PAPER_LR),
+        batch_size=min(config.batch_size or default_batch_size(len(train_rows)), len(train_rows)),
         warmup_epochs=default_warmup(config.epochs) if config.warmup_epochs is None else config.warmup_epochs,
         device=device,
         precision=_resolve_precision(config.amp, device),
@@ -181,8 +184,8 @@ def _test_split_name(store: Store, config: FitConfig) -> str:
     names = [name for name in TEST_SPLITS if name in store.splits and name != config.train_split]
     if not names:
         raise InputError(
-            f"{str(store.path)!r} has no split named {', '.join(TEST_SPLITS)} (it has {', '.join(store.splits)}); "
-            "name the one to report on with --test-split"
+            f"{str(store.path)!r} has no split named {', '.join(TEST_SPLITS)} beside {config.train_split!r} "
+            f"(it has {', '.join(store.splits)}); name the one to report on with --test-split"
         )
     return names[0]
 
@@ -225,8 +228,11 @@ def _resolve_precision(amp: str, device: torch.device) -> str:
 
 def _available_ram() -> int:
     """Return the memory that can be taken without swapping, in bytes."""
-    meminfo = Path("/proc/meminfo")
+    meminfo, limit, used = Path("/proc/meminfo"), CGROUP / "memory.max", CGROUP / "memory.current"
     if meminfo.exists():
         entries = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(entries["MemAvailable"].split()[0]) * 1024
+        available = int(entries["MemAvailable"].split()[0]) * 1024
+        if limit.exists() and used.exists() and limit.read_text().strip() != "max":  # in a container
+            available = min(available, int(limit.read_text()) - int(used.read_text()))
+        return available
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # macOS

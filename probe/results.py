@@ -4,7 +4,8 @@ Written anew after every layer, each file in one step, so that an interrupted ru
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError, MissingError, unknown_name
 from ..store.durable import write_durably
+from ..store.lock import StoreLock
 from .config import FILE_KEYS, MADE_FROM
 from .group import Group
 from .heads import Head, build_pooling
@@ -29,7 +31,7 @@ COLUMNS = [
 ]  # fmt: skip
 ABOUT = "tokenprobe"
 """Key of a head file's metadata."""
-HEAD_COLUMNS = ["store", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
+HEAD_COLUMNS = ["model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 
 
 class Run:
@@ -65,7 +67,6 @@ class Run:
             if differing:
                 listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {shared.get(key)!r}" for key in differing)
                 raise InputError(f"run {str(self.path)!r} was made with other settings ({listed}); give another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
         settings = {FILE_KEYS.get(key, key): value for key, value in plan.settings().items()}
         about = settings | {MADE_FROM: {"stores": [str(plan.store.path)], "shared": shared}}
         write_durably(path, yaml.safe_dump(about, sort_keys=False).encode())
@@ -74,7 +75,7 @@ class Run:
         """Add finished cells, mark the selected ones, and write the tables."""
         added = pd.DataFrame(rows)
         results = pd.concat([self.results, added], ignore_index=True)
-        results["selected"] = mark_selected(results, [*HEAD_COLUMNS, "seed"])
+        results["selected"] = mark_selected(results, HEAD_COLUMNS)
         self.results = results[COLUMNS]
         if not self.history.empty:  # killed between the two tables: the history may know these cells already
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
@@ -89,6 +90,21 @@ class Run:
         folder.mkdir(exist_ok=True)
         about = {ABOUT: json.dumps(dict(metadata))}  # one key: safetensors writes several in no fixed order
         write_durably(folder / f"{cell}.safetensors", save(dict(state), metadata=about))
+
+
+@contextmanager
+def open_run(path: Path) -> Iterator[Run]:
+    """Open a run folder for one fit at a time, making it if need be.
+
+    Raises:
+        InputError: there is a file in the way.
+        LockedError: another process is writing to it.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{str(path)!r} is a file; give a folder for the run with --out")
+    path.mkdir(parents=True, exist_ok=True)
+    with StoreLock(path):
+        yield Run(path)
 
 
 def load_head(run: str | Path, cell: str) -> Head:

@@ -57,13 +57,15 @@ class EpochTracker:
 
 
 def mark_selected(results: pd.DataFrame, group_by: Sequence[str]) -> "pd.Series[bool]":
-    """Return which cells are selected: the best of each group over what is swept, of equals the smallest rate.
+    """Return which cells are selected: in each group one learning rate and weight decay, for all seeds alike.
+
+    The best by accuracy, meaned over seeds; of equals the smallest.
 
     Args:
         results: one row a cell.
         group_by: columns within which learning rate and weight decay were swept.
     """
-    counted = results["val_top1"].where(results["protocol"] == "select", results["test_top1"])
-    counted = counted.loc[results.sort_values(SWEPT, kind="stable").index]
-    best = counted.groupby([results[name] for name in group_by], sort=False).idxmax()
-    return results.index.to_series().isin(best)
+    counted = results["val_top1"].where(results["protocol"] == "select", results["test_top1"]).astype(float)
+    choices = counted.groupby([results[name] for name in [*group_by, *SWEPT]]).mean()
+    best = set(choices.groupby(level=list(group_by)).idxmax())
+    return pd.Series([row in best for row in zip(*(results[name] for name in choices.index.names), strict=True)])

@@ -31,9 +31,12 @@ def read_records(store: Path) -> dict[str, FileRecord]:
         return {}
     records = {}
     for line in path.read_bytes().split(b"\n")[:-1]:
-        entry = json.loads(line)
-        if "file" in entry:
-            records[entry["file"]] = FileRecord(entry["file"], entry["size"], entry["xxh3"])
+        try:
+            entry = json.loads(line)
+            if "file" in entry:
+                records[entry["file"]] = FileRecord(entry["file"], entry["size"], entry["xxh3"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a damaged line records nothing: at worst its file is made again
     return records
 
 

@@ -141,12 +141,14 @@ class StoreWriter:
     def _remove_moved(self, split: str, ids: list[str]) -> None:
         """Remove the files of a split from the first row on that holds another image now."""
         info = self._stored.splits.get(split) if self._stored else None
-        if info is None or info.n_images == len(ids):
+        if info is None:
             return
         for name in self._files.row_files(split):
             if not self._recorded(name):
                 return  # killed while it was declared: there are no blocks yet
         stored = self._files.read_rows(split, IDS)
+        if list(stored) == ids:
+            return
         first = next(row for row, key in enumerate([*ids, None]) if row == len(stored) or stored[row] != key)
         for layer, kinds in info.layers.items():
             for view, block in product(range(self.manifest.views), range(first // info.block_rows, info.n_blocks)):

@@ -132,9 +132,16 @@ class ZarrFiles:
                 write_durably(path, data.to_bytes())
 
     def read_rows(self, split: str, name: str) -> npt.NDArray[Any]:
-        """Read the labels or the ids of a split."""
+        """Read the labels or the ids of a split.
+
+        Raises:
+            StoreError: they are not there; zarr would give its fill value.
+        """
         import zarr
 
+        folder = self.path / split / name
+        if not (folder / "c.0").exists() or not (folder / ROOT).exists():
+            raise StoreError(f"{str(folder)!r} is not whole; run the same probe extract again")
         return np.asarray(zarr.open_array(self.path, path=f"{split}/{name}", mode="r")[:])
 
     def _attributes(self) -> dict[str, Any]:
@@ -143,6 +150,8 @@ class ZarrFiles:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except ValueError as error:
-            raise StoreError(f"{str(self.path / 'zarr.json')!r} is damaged: {error}") from error
+            raise StoreError(
+                f"{str(self.path / 'zarr.json')!r} is damaged ({error}); restore it, or remove the store"
+            ) from error
         attributes = root.get("attributes") if isinstance(root, dict) else None
         return attributes if isinstance(attributes, dict) else {}

@@ -133,16 +133,20 @@ def test_fit_says_what_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "not a token store" in one_line_of(capsys)
 
 
+def demo_extract(store: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "tokenprobe", "extract", "-m", "timm:VisionTransformer", "--no-pretrained", "-d", "demo",
+        "-o", str(store), "--workers", "1", "--limit", "600", "--split", "train", "--batch-size", "16",
+        "--model-arg", "img_size=28,patch_size=4,embed_dim=64,depth=4,num_heads=2",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     store = tmp_path / "demo.zarr"
-    command = [
-        sys.executable, "-m", "tokenprobe", "extract", "-m", "timm:VisionTransformer", "--no-pretrained", "-d", "demo",
-        "-o", str(store), "--workers", "1", "--limit", "600", "--split", "train", "--batch-size", "16",
-        "--model-arg", "img_size=28,patch_size=4,embed_dim=64,depth=4,num_heads=2",
-    ]  # fmt: skip
+    command = demo_extract(store)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: '"file": "train/layer_' in read(store / "journal.jsonl"))
     process.send_signal(number)
@@ -155,6 +159,37 @@ def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
     assert open_store(store).manifest.complete
     events = [json.loads(line).get("event") for line in read(store / "journal.jsonl").splitlines()]
     assert (events.count("start"), events.count("finish")) == (2, 1)
+
+
+def test_a_signal_to_the_whole_group_ends_without_a_trace(tmp_path: Path) -> None:
+    store = tmp_path / "demo.zarr"
+    process = subprocess.Popen(demo_extract(store), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: '"file": "train/layer_' in read(store / "journal.jsonl"))
+    os.killpg(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert error.splitlines()[-1].endswith("what was finished is safe")
+    assert "Traceback" not in error
+
+
+def test_layers_may_begin_with_a_negative_index(extract_flags: list[str], tmp_path: Path) -> None:
+    assert main([*extract_flags, "--layers", "-1,0"]) == 0
+    assert open_store(tmp_path / "a.zarr").layers == [0, 2]
+
+
+def test_info_and_verify_tell_of_a_store(
+    extract_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(extract_flags)
+    assert main(["info", str(tmp_path / "a.zarr")]) == 0
+    assert "60 images, 3 classes" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "a.zarr")]) == 0
+    assert "every file is as it was written" in capsys.readouterr().out
+    (tmp_path / "a.zarr/train/layer_01/mean/c.0.3.0").unlink()
+    assert main(["verify", str(tmp_path / "a.zarr")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "train/layer_01/mean/c.0.3.0: missing\n"
+    assert "1 files of" in shown.err
 
 
 def test_every_field_is_a_documented_flag(capsys: pytest.CaptureFixture[str]) -> None:

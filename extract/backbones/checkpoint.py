@@ -92,7 +92,13 @@ def _weights_in(content: Any, path: Path) -> dict[str, Tensor]:
     if not weights:
         raise InputError(f"checkpoint {str(path)!r} holds no weights: looked for tensors, also under {WRAPPERS}")
     for prefix in PREFIXES:
-        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        stripped = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        if len(stripped) < len(weights):
+            raise InputError(
+                f"checkpoint {str(path)!r} has weights both with and without {prefix!r} before their names; "
+                "save those of the backbone alone"
+            )
+        weights = stripped
     return weights
 
 

@@ -46,6 +46,7 @@ class Backbone(ABC):
         prefix_names: of the prefix tokens, in order, such as ("cls", "reg0").
         transform: of view 0.
         ignored: keys of the checkpoint that the backbone has no place for.
+        resized: whether the checkpoint's position table was resampled to the backbone's grid.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Backbone(ABC):
     prefix_names: Sequence[str]
     transform: Transform
     ignored: Sequence[str] = ()
+    resized: bool = False
 
     @abstractmethod
     def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:

@@ -11,6 +11,7 @@ import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from timm.data.config import resolve_data_config
+from timm.layers.norm import RmsNorm
 from torch import Tensor, nn
 
 from ...errors import InputError, unknown_name
@@ -41,11 +42,13 @@ class TimmBackbone(Backbone):
 
     def final_norm(self) -> dict[str, Any] | None:
         """See `Backbone.final_norm`."""
-        for name in ("norm", "fc_norm"):
-            norm = getattr(self.module, name, None)
-            if isinstance(norm, nn.LayerNorm):
-                weight, bias = (None if p is None else p.detach().float().tolist() for p in (norm.weight, norm.bias))
-                return {"kind": "LayerNorm", "eps": norm.eps, "weight": weight, "bias": bias}
+        for name in ("norm", "fc_norm"):  # fc_norm where timm norms the pooled token instead
+            norm: Any = getattr(self.module, name, None)
+            kind = "LayerNorm" if isinstance(norm, nn.LayerNorm) else "RMSNorm" if isinstance(norm, RmsNorm) else None
+            if kind is not None:
+                given = {key: getattr(norm, key, None) for key in ("weight", "bias")}
+                values = {key: None if p is None else p.detach().float().tolist() for key, p in given.items()}
+                return {"kind": kind, "eps": norm.eps, **values}
         return None
 
     def _forward(self, images: Tensor, layers: list[int] | None) -> list[Any]:
@@ -67,9 +70,11 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     _check_name(request)
     weights, metadata = load_checkpoint(request.checkpoint) if request.checkpoint else ({}, {})
     module = _create(request)
-    ignored: list[str] = []
+    ignored, resized = list[str](), False
     if request.checkpoint:
-        ignored = load_weights(module, _converted(weights, module, request.checkpoint), request.checkpoint)
+        converted = _converted(weights, module, request.checkpoint)
+        ignored = load_weights(module, converted, request.checkpoint)
+        resized = "pos_embed" in weights and converted["pos_embed"].shape != weights["pos_embed"].shape
     module.eval().requires_grad_(False)
     if not hasattr(module, "forward_intermediates"):
         raise InputError(f"timm model {request.name!r} does not give its blocks' outputs (no forward_intermediates)")
@@ -81,7 +86,7 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
             f"timm model {request.name!r} with {dict(request.arguments)} cannot give its blocks' tokens for images of "
             f"3 channels and {transform.input_size} pixels: {_reason(error)}"
         ) from error
-    backbone.ignored = ignored
+    backbone.ignored, backbone.resized = ignored, resized
     return backbone
 
 
@@ -125,14 +130,22 @@ def _create(request: BackboneRequest) -> nn.Module:
 
 def _converted(weights: Mapping[str, Tensor], module: nn.Module, path: Path) -> Mapping[str, Tensor]:
     """Apply the conversion that timm keeps beside an architecture: names, position tables of another grid."""
+    name = "patch_embed.proj.weight"
+    own, given = module.state_dict().get(name), weights.get(name)
+    if own is not None and given is not None and own.ndim == given.ndim and own.shape != given.shape:
+        raise InputError(  # timm would resample the patches without a word
+            f"checkpoint {str(path)!r} does not fit: {name!r} is {tuple(given.shape)} there and {tuple(own.shape)} in "
+            "the backbone; check --model and --model-arg"
+        )
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     try:
-        return convert(dict(weights), module) if convert else weights
+        converted: Mapping[str, Tensor] = convert(dict(weights), module) if convert else weights
     except Exception as error:  # it takes the weights for those of its architecture
         raise InputError(
             f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {_reason(error)}; "
             "check --model and --model-arg"
         ) from error
+    return converted
 
 
 def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[str, str]) -> Transform:

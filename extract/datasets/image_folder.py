@@ -30,13 +30,8 @@ class ImageFolder:
         self.name = f"folder:{root.resolve().name}"
         below = _subfolders(root)
         nested = [name for name in below if _subfolders(root / name)]
-        flat = [name for name in below if name not in nested and _image_files(root / name)]
-        if nested and flat:
-            raise InputError(
-                f"folder {path!r}: {nested[0]!r} holds folders and {flat[0]!r} holds images; expected either "
-                "PATH/SPLIT/CLASS/images or PATH/CLASS/images"
-            )
-        self._roots = {name: root / name for name in nested} if nested else {"train": root}
+        self._flat = [name for name in below if nested and name not in nested and _has_images(root / name)]
+        self._roots = {name: root / name for name in [*nested, *self._flat]} if nested else {"train": root}
         self.splits: Sequence[str] = sorted(self._roots)
         self.classes: Sequence[str] = sorted({c for folder in self._roots.values() for c in _subfolders(folder)})
         if not self.classes:
@@ -49,8 +44,13 @@ class ImageFolder:
         """List the images of a split, class by class, each class by name.
 
         Raises:
-            InputError: a class folder is empty.
+            InputError: a class folder is empty, or there are images where class folders should be.
         """
+        if split in self._flat:
+            raise InputError(
+                f"split folder {str(self._roots[split])!r} holds images and no class folders; expected either "
+                "PATH/SPLIT/CLASS/images or PATH/CLASS/images; name other splits with --split to leave it out"
+            )
         label_of = {name: label for label, name in enumerate(self.classes)}
         files: list[str] = []
         labels: list[int] = []
@@ -78,7 +78,21 @@ class ImageFolder:
 
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(_name(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _name(entry: "os.DirEntry[str]") -> str:
+    """Return a name that can be stored as text."""
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of {entry.path!r} is not UTF-8; rename it") from None
+    return entry.name
+
+
+def _has_images(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(EXTENSIONS) for entry in entries)
 
 
 def _image_files(folder: Path, below: str = "") -> list[tuple[str, int]]:
@@ -89,7 +103,7 @@ def _image_files(folder: Path, below: str = "") -> list[tuple[str, int]]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                found += _image_files(Path(entry.path), f"{below}{entry.name}/")
+                found += _image_files(Path(entry.path), f"{below}{_name(entry)}/")
             elif entry.name.lower().endswith(EXTENSIONS):
-                found.append((below + entry.name, entry.stat().st_size))
+                found.append((below + _name(entry), entry.stat().st_size))
     return sorted(found)

@@ -55,7 +55,7 @@ class NpzImages:
         """List a split; ids are positions in the file's arrays."""
         labels = self._labels[split]
         content = xxh3_128(str(self._pixels[split].shape).encode())
-        content.update(np.ascontiguousarray(self._pixels[split]).tobytes())
+        content.update(np.ascontiguousarray(self._pixels[split]).data)
         content.update(labels.tobytes())
         return ImageList([f"{split}/{index:06d}" for index in range(len(labels))], labels, content.hexdigest())
 

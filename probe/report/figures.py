@@ -29,7 +29,7 @@ def draw_layer_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
     axes = figure.add_subplot()
     for number, (head, rows) in enumerate(summary.groupby("head", sort=False)):
         rows = rows.assign(layer=rows["layer"].astype(int)).sort_values("layer")
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[(number + number // len(MARKERS)) % len(MARKERS)]
         top1, std = 100 * rows["test_top1"], 100 * rows["test_top1_std"].fillna(0)
         axes.plot(rows["layer"], top1, color=colour, marker=marker, markersize=5, label=str(head))
         axes.fill_between(rows["layer"], top1 - std, top1 + std, color=colour, alpha=0.2, linewidth=0)

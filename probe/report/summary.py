@@ -32,8 +32,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         test_top1_std=("test_top1", "std"),
         val_top1=("val_top1", "mean"),
         peak_test_top1=("peak_test_top1", "mean"),
-        lr=("lr", "median"),
-        weight_decay=("weight_decay", "median"),
+        lr=("lr", "first"),
+        weight_decay=("weight_decay", "first"),
         n_seeds=("seed", "count"),
         protocol=("protocol", "first"),
     )
@@ -64,9 +64,9 @@ def rich_table(summary: pd.DataFrame) -> Table:
     text = layer_table(summary)
     marked = {(row.head, row.layer) for row in best_layers(summary).itertuples()}
     table = Table(title="test top-1 in % (* the layer that the protocol selects)")
-    table.add_column("layer", justify="right")
+    table.add_column("layer", justify="right", no_wrap=True)
     for head in text.columns:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", overflow="fold")
     for layer, row in text.iterrows():
         table.add_row(
             str(layer), *(f"{value} *" if (head, layer) in marked else f"{value}  " for head, value in row.items())

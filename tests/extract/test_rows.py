@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.extract.datasets import ImageList
-from tokenprobe.extract.rows import batches_of, choose_rows
+from tokenprobe.extract.rows import batches_of, choose_rows, even_batch_size
 
 
 def image_list(*n_of_class: int) -> ImageList:
@@ -93,3 +93,11 @@ def test_batches_cover_every_row_once_and_start_at_block_boundaries(
         assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
         assert 1 <= len(batches[-1]) <= batch_size
     assert sum(len(batch) for batches in blocks for batch in batches) == n_rows
+
+
+@pytest.mark.parametrize(
+    ("block_rows", "batch_size", "even"),
+    [(384, 64, 64), (384, 256, 192), (384, 512, 384), (50, 64, 50), (50, 20, 17), (1, 64, 1), (7, 1, 1)],
+)
+def test_a_block_is_cut_evenly(block_rows: int, batch_size: int, even: int) -> None:
+    assert even_batch_size(block_rows, batch_size) == even

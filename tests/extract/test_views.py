@@ -10,7 +10,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 
-from tokenprobe.extract.views import Pixels, Transform, normalise
+from tokenprobe.extract.views import Pixels, Transform, normalise, to_rgb
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -100,3 +100,18 @@ def test_a_transform_is_plain_json() -> None:
         "mean": MEAN,
         "std": STD,
     }
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path, kind: str) -> None:
+    ramp = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(ramp).save(tmp_path / f"a.{kind}")
+    with Image.open(tmp_path / f"a.{kind}") as image:
+        pixels = Pixels(Transform((64, 64), "bicubic", None, "none", (0.5,) * 3, (0.5,) * 3))(image)
+    np.testing.assert_array_equal(pixels, np.broadcast_to(ramp // 256, (3, 64, 64)))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_of_unknown_range_are_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"mode '{mode}': 32-bit values of unknown range"):
+        to_rgb(Image.new(mode, (8, 8)))

@@ -176,7 +176,9 @@ def test_a_head_without_its_tokens_is_refused(make_store: MakeStore) -> None:
 
 
 def test_a_store_without_a_test_split_is_refused(make_store: MakeStore) -> None:
-    expected = r"has no split named test, val, validation \(it has dev, train\); name the one .* --test-split"
+    expected = (
+        r"has no split named test, val, validation beside 'train' \(it has dev, train\); name the one .* --test-split"
+    )
     store = make_store(["train", "dev"])
     with pytest.raises(InputError, match=expected):
         plan_for(store)

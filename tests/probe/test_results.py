@@ -11,9 +11,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tokenprobe.errors import InputError, MissingError
+from tokenprobe.errors import InputError, LockedError, MissingError
 from tokenprobe.probe import FitConfig, fit, load_head
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.results import Run, open_run
 from tokenprobe.store import Store, open_store
 
 COLUMNS = [
@@ -95,7 +95,7 @@ def test_the_same_command_again_trains_nothing_and_changes_nothing(
     before = files_of(fit_made(store, tmp_path / "run"))
     capsys.readouterr()
     again = fit_made(store, tmp_path / "run")
-    assert "0 cells to train" in capsys.readouterr().err
+    assert "nothing to train" in capsys.readouterr().err
     assert files_of(again) == before
     assert {"results.csv", "results.parquet", "history.parquet", "summary.md", "config.yaml"} <= set(before)
 
@@ -221,3 +221,17 @@ def test_an_unknown_cell_is_refused_with_the_nearest_first(store: Store, tmp_pat
 def test_heads_of_no_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"no trained heads at '.*/nothing/heads'; make a run with probe fit"):
         load_head(tmp_path / "nothing", "layer_00-ep")
+
+
+def test_two_fits_do_not_share_a_folder_at_once(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run"):
+        other = open_run(tmp_path / "run")
+        with pytest.raises(LockedError, match="is being written by process"):
+            other.__enter__()
+
+
+def test_a_file_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    opened = open_run(tmp_path / "run")
+    with pytest.raises(InputError, match="run' is a file; give a folder for the run with --out"):
+        opened.__enter__()

@@ -53,3 +53,16 @@ def test_one_cell_is_selected_of_each_group_by_the_protocols_figure(protocol: st
     selected = mark_selected(cells, ["head", "seed"])
     assert set(selected[selected].index) == expected
     assert selected.dtype == bool
+
+
+def test_one_rate_is_selected_for_all_seeds_by_their_mean() -> None:
+    """Seed 0 alone would take 0.1, seed 1 alone 0.3; over both 0.3 is better. Of equals the smallest decay."""
+    cells = pd.DataFrame(
+        [
+            {"head": "a", "seed": seed, "lr": lr, "weight_decay": decay, "val_top1": val, "protocol": "select"}
+            for decay in (0.5, 0.0)
+            for seed, lr, val in ((0, 0.1, 0.6), (0, 0.3, 0.5), (1, 0.1, 0.2), (1, 0.3, 0.4))
+        ]
+    ).assign(test_top1=0.0)
+    selected = cells[mark_selected(cells, ["head"])]
+    assert selected[["seed", "lr", "weight_decay"]].to_numpy().tolist() == [[0, 0.3, 0.0], [1, 0.3, 0.0]]

@@ -102,3 +102,10 @@ def append(store: Path, record: FileRecord) -> None:
     journal = Journal(store)
     journal.add_files([record])
     journal.close()
+
+
+def test_a_damaged_line_records_nothing_and_hides_no_other(tmp_path: Path) -> None:
+    good = [b'{"file": "a", "size": 1, "xxh3": "0"}', b'{"file": "c", "size": 2, "xxh3": "1"}']
+    lines = [good[0], b"\xff\xfe", b'{"file": "b"}', b"[1]", good[1], b""]
+    (tmp_path / "journal.jsonl").write_bytes(b"\n".join(lines))
+    assert list(read_records(tmp_path)) == ["a", "c"]

@@ -288,3 +288,16 @@ def write_some(
                 writer.finish(key, layer)
         assert not writer.complete()
     return open_store(path)["train"]
+
+
+@pytest.mark.parametrize("lost", ["labels/c.0", "labels/zarr.json", "ids/c.0"])
+def test_labels_and_ids_that_are_not_there_are_not_taken_for_zeros(
+    write_store: Callable[..., Store], tmp_path: Path, lost: str
+) -> None:
+    arrays = {"mean": np.zeros((9, 4), np.float32)}
+    labels = {"train": np.zeros(9, np.int64)}
+    split = write_store(tmp_path / "a.zarr", {"train": {0: arrays}}, labels, grid=(2, 2), block_rows=4)["train"]
+    (split.store.path / "train" / lost).unlink()
+    name = lost.partition("/")[0]
+    with pytest.raises(StoreError, match=f"train/{name}' is not whole; run the same probe extract again"):
+        _ = getattr(split, name)

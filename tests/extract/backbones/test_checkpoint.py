@@ -172,3 +172,10 @@ def test_a_weight_of_another_shape_is_named_and_nothing_is_loaded() -> None:
     with pytest.raises(InputError, match=message):
         load_weights(module, WEIGHTS | {"bias": torch.zeros(3)}, Path("a.pt"))
     assert torch.equal(module.weight, before)
+
+
+def test_weights_with_and_without_a_prefix_do_not_hide_one_another(tmp_path: Path) -> None:
+    copies = {name: tensor.clone() for name, tensor in named("backbone.").items()}
+    save_file(WEIGHTS | copies, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"weights both with and without 'backbone\.' before their names"):
+        load_checkpoint(tmp_path / "a.safetensors")

@@ -1,5 +1,6 @@
 """Class folders: what counts as a split, a class and an image."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,9 +92,12 @@ def test_images_lie_at_any_depth_below_their_class(tree: Tree) -> None:
 
 
 def test_class_folders_beside_split_folders_are_not_dropped_silently(tree: Tree) -> None:
-    """cat/ holds images and dog/ holds folders: is dog a split or a class? Either is a guess."""
-    with pytest.raises(InputError, match="cat"):
-        ImageFolder(str(tree("cat/0.png", "dog/sub/1.png")))
+    """test/ holds images and no class folders, as ImageNet's does: an error, unless another split is asked for."""
+    source = ImageFolder(str(tree("test/0.png", "train/ant/1.png")))
+    assert source.splits == ["test", "train"]
+    with pytest.raises(InputError, match=r"split folder '.*test' holds images and no class folders; .*--split"):
+        source.images("test")
+    assert source.images("train").ids == ["ant/1.png"]
 
 
 def test_images_are_decoded_whole(tree: Tree) -> None:
@@ -142,3 +146,10 @@ def test_no_path_is_not_the_current_folder(tree: Tree, spec: str, monkeypatch: p
 def test_an_unknown_source_lists_the_known() -> None:
     with pytest.raises(InputError, match=r"^unknown data source 'foldr'; known: folder, npz, demo"):
         open_dataset("foldr:imagenet")
+
+
+def test_a_name_that_is_no_text_is_refused(tree: Tree) -> None:
+    root = tree("ant/0.png")
+    (root / "ant" / "0.png").rename(os.fsdecode(os.fsencode(root / "ant") + b"/\xff.png"))
+    with pytest.raises(InputError, match="is not UTF-8; rename it"):
+        ImageFolder(str(root)).images("train")
