@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..errors import InputError, unknown_name
 from ..store import BlockKey, StoreWriter, open_writer
+from ..store.formats import store_files
 from ..store.layout import PATCH, PREFIX, layer_name
+from ..store.quantize import DTYPES
 from ..store.writer import check_path
-from ..store.zarr_store import ZarrFiles
 from .backbones import BACKBONES, Backbone, BackboneRequest, split_source
 from .backbones.contract import Tokens
 from .config import ExtractConfig
@@ -30,7 +31,7 @@ from .stored import stored_arrays
 from .views import Transform, normalise
 
 CHOICES = {
-    "dtype": ("float16", "float32"),
+    "dtype": tuple(DTYPES),
     "row_order": ("shuffled", "dataset"),
     "amp": ("auto", "off", "bfloat16", "float16"),
 }
@@ -92,10 +93,6 @@ def _check(config: ExtractConfig, out: Path) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise InputError(f"{name} {value}: expected at least {least}")
-    if out.suffix in (".h5", ".hdf5"):
-        raise InputError(
-            f"{str(out)!r} names an HDF5 store, which this version cannot write; give a name such as a.zarr"
-        )
     check_path(out)
 
 
@@ -160,8 +157,8 @@ def _skipped(
     config: ExtractConfig, source: ImageSource, out: Path, split: str, images: ImageList, transform: Transform
 ) -> list[str]:
     """Return the ids of unreadable images: from a store that has found them already, else by decoding all."""
-    if ZarrFiles(out).exists() and not config.overwrite:
-        known = ZarrFiles(out).read_manifest()
+    if store_files(out).exists() and not config.overwrite:
+        known = store_files(out).read_manifest()
         info = known.splits.get(split)
         if info is not None and info.source == images.content and (info.skipped or known.complete):
             return info.skipped

@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import InputError, NoSpaceError
+from ..store.contract import array_spec
+from ..store.formats import store_files
 from ..store.journal import finished_files
 from ..store.layout import MEAN, PATCH, PREFIX, block_rows, layer_index, layer_name
 from ..store.manifest import Manifest, Recipe, SplitInfo
-from ..store.zarr_store import ZarrFiles, array_dtype
+from ..store.quantize import array_type, stored_kinds
 from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
@@ -52,26 +52,23 @@ class Plan:
     manifest: Manifest
     rows: Mapping[str, Rows]
 
-    def file_bytes(self, split: str, layer: str, kind: str) -> int:
-        """Return the size of one block file."""
-        row = self.manifest.layers[layer].row_shape(kind)
-        itemsize = array_dtype(kind, self.manifest.recipe.dtype).itemsize
-        return self.manifest.splits[split].block_rows * int(np.prod(row)) * itemsize
-
     def layer_bytes(self) -> dict[str, int]:
         """Return the bytes of each layer over all splits and views."""
         totals = dict.fromkeys(self.manifest.layers, 0)
         for split, info in self.manifest.splits.items():
             for layer, kinds in info.layers.items():
-                n_files = info.n_blocks * self.manifest.views
-                totals[layer] += n_files * sum(self.file_bytes(split, layer, kind) for kind in kinds)
+                specs = [array_spec(self.manifest, split, layer, kind) for kind in kinds]
+                totals[layer] += sum(spec.n_views * spec.n_blocks * spec.block_bytes for spec in specs)
         return totals
 
     def missing_bytes(self, out: Path, *, overwrite: bool = False) -> int:
         """Return by how many bytes a store at `out` will grow; `overwrite` frees all it has now."""
-        finished = finished_files(out)
-        kept = finished if overwrite else ZarrFiles(out).token_files(self.manifest)
-        return sum(self.layer_bytes().values()) - sum(finished[name].size for name in kept if name in finished)
+        files = store_files(out)
+        finished = finished_files(files.folder)
+        if overwrite:
+            return sum(self.layer_bytes().values()) - sum(record.size for record in finished.values())
+        specs = list(files.specs(self.manifest))
+        return sum(spec.block_bytes for spec in specs for name in files.block_names(spec) if name not in finished)
 
 
 def parse_layers(spec: str, depth: int) -> list[int]:
@@ -117,9 +114,10 @@ def make_plan(
         name: [MEAN, *(kind for kind in (PATCH, PREFIX) if kind in config.tokens and (kind == PATCH or shape.n_prefix))]
         for name, shape in layers.items()
     }
+    stored = {name: stored_kinds(of_layer, config.dtype) for name, of_layer in kinds.items()}
     if config.tokens and all(of_layer == [MEAN] for of_layer in kinds.values()):
         raise InputError(f"tokens {','.join(config.tokens)} asked for, and {backbone.name!r} has none; ask for patch")
-    itemsize = array_dtype(PATCH, config.dtype).itemsize
+    itemsize = array_type(PATCH, config.dtype).stored.itemsize
     image_bytes = max(shape.n_patches * shape.dim for shape in backbone.shapes) * itemsize
     limit = None if config.limit is None else {"n": config.limit, "seed": config.seed}
     shuffled = config.row_order == "shuffled"
@@ -146,7 +144,7 @@ def make_plan(
                 limit=limit,
                 skipped=chosen.skipped,
                 classes=list(source.classes),
-                layers=kinds,
+                layers=stored,
             )
             for name, chosen in images.items()
         },

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..store import open_store
-from ..store.ring import BufferRing
 from .config import FitConfig
 from .grid import Cell
 from .group import Group
@@ -20,7 +19,7 @@ from .report.progress import EpochProgress
 from .results import Run, open_run, result_rows, save_heads
 from .schedule import lr_factor
 from .select import EpochTracker
-from .stream import TokenStream
+from .stream import TokenStream, make_ring
 
 EVAL_BATCH = 256
 
@@ -101,7 +100,7 @@ def _open_streams(plan: Plan, layer: int, groups: Sequence[Group]) -> tuple[Toke
     """Return the streams of the training split (held-out rows included) and of the test split."""
     kinds = sorted({kind for group in groups for kind in group.kinds})
     rows = (np.union1d(plan.train_rows, plan.val_rows), np.arange(len(plan.test_split)))
-    cache, ring = plan.cache(layer), BufferRing()
+    cache, ring = plan.cache(layer), make_ring(plan.device)
     train, test = (
         TokenStream(split, layer, of_split, kinds, cache=cache, device=plan.device, ring=ring)
         for split, of_split in zip((plan.train_split, plan.test_split), rows, strict=True)

@@ -1,10 +1,12 @@
 """Batches of one layer's tokens, as tensors on the training device, wherever they are kept.
 
 The order is the caller's: windows of rows, one after the other. Kept in memory or not, the batches are the
-same; from disk, one window is read ahead while the last is used.
+same. From disk, whole batches are read straight into reused buffers, the next ones while the last are used:
+nothing is copied on the way, and memory holds batches, however large blocks and windows are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,15 @@ from torch import Tensor
 
 from ..store import Split
 from ..store.layout import PATCH
-from ..store.ring import BufferRing, read_ahead
+from ..store.ring import BufferRing, page_aligned, read_ahead
 from .order import batch_sizes
+from .upload import Upload
+
+PIECE_BYTES = 32 * 2**20
+"""Small batches are read together, up to this many bytes."""
 
 Rows = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
@@ -44,16 +51,16 @@ class TokenStream:
             kinds: arrays to deliver.
             cache: where patch tokens are kept, "gpu", "ram" or "disk". Other arrays are small and always kept.
             device: where batches are wanted.
-            ring: buffers for reading from disk; streams that take turns may share one.
+            ring: buffers for reading from disk, of `make_ring`; streams that take turns may share one.
         """
         self.split, self.layer, self.device = split, layer, device
-        self._kinds, self._ring = list(kinds), ring or BufferRing()
+        self._kinds, self._ring = list(kinds), ring or make_ring(device)
         self._place = np.full(len(split), -1, dtype=np.int64)
         self._place[rows] = np.arange(len(rows))
         self._labels = torch.from_numpy(split.labels[rows])
         keep = torch.device("cpu") if cache != "gpu" else device
         self._kept: dict[str, Tensor] = {
-            kind: torch.from_numpy(split.tokens(layer, rows, kind=kind)).to(keep)
+            kind: self._as_tensor(kind, self._reader(kind)(rows, None)).to(keep)
             for kind in kinds
             if kind != PATCH or cache != "disk"
         }
@@ -70,36 +77,52 @@ class TokenStream:
         """
         order = np.concatenate(windows)
         sizes = batch_sizes(len(order), batch_size, drop_last=drop_last)
-        from_disk = self._from_disk(windows, sizes) if PATCH in self._kinds and PATCH not in self._kept else None
-        start = 0
-        for size in sizes:
-            places = torch.from_numpy(self._place[order[start : start + size]])
+        cuts = np.cumsum([0, *sizes])
+        batches = [order[start:stop] for start, stop in pairwise(cuts)]
+        from_disk = self._from_disk(batches) if PATCH in self._kinds and PATCH not in self._kept else None
+        for rows in batches:
+            places = torch.from_numpy(self._place[rows])
             arrays = {kind: kept[places.to(kept.device)].to(self.device) for kind, kept in self._kept.items()}
             if from_disk is not None:
-                arrays[PATCH] = torch.from_numpy(next(from_disk)).to(self.device)
+                arrays[PATCH] = next(from_disk)
             yield arrays, self._labels[places].to(self.device)
-            start += size
 
-    def _from_disk(self, windows: Sequence[Rows], sizes: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
-        return cut_into_batches(read_ahead(self.split, self.layer, windows, self._ring), sizes)
+    def _from_disk(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
+        """Yield the patch tokens of each batch on the device."""
+        row = self.split.shape(self.layer).row_shape(PATCH)
+        dtype = self.split.stored_dtype(PATCH) if self.split.is_bfloat16(PATCH) else self.split.dtype(PATCH)
+        groups = group_batches(batches, int(np.prod(row)) * dtype.itemsize)
+        pieces = [np.concatenate(group) for group in groups]
+        upload = Upload(self.device)
+        for group, piece in zip(groups, read_ahead(self._reader(PATCH), pieces, row, dtype, self._ring), strict=True):
+            ends = np.cumsum([len(rows) for rows in group])
+            yield from upload.each(self._as_tensor(PATCH, part) for part in np.split(piece, ends[:-1]))
+
+    def _reader(self, kind: str) -> Callable[[Rows, Array | None], Array]:
+        """Return what reads rows of an array: bfloat16 as its bits, which torch takes as they are."""
+        read = self.split.stored if self.split.is_bfloat16(kind) else self.split.tokens
+        return lambda rows, out: read(self.layer, rows, kind=kind, out=out)
+
+    def _as_tensor(self, kind: str, values: Array) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.view(torch.bfloat16) if self.split.is_bfloat16(kind) else tensor
 
 
-def cut_into_batches(windows: Iterator[npt.NDArray[Any]], sizes: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
-    """Yield rows in batches of given sizes: a view where a batch lies in one window, a copy where it crosses.
+def make_ring(device: torch.device) -> BufferRing:
+    """Return buffers for reading, pinned if a GPU is the target."""
+    if device.type != "cuda":
+        return BufferRing(page_aligned)
+    return BufferRing(lambda n_bytes: torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
 
-    A view is good until the next batch is asked for.
-    """
-    window, used = next(windows), 0
-    for size in sizes:
-        if used + size <= len(window):
-            yield window[used : used + size]
-            used += size
-            continue
-        batch, filled = np.empty((size, *window.shape[1:]), window.dtype), 0
-        while filled < size:
-            if used == len(window):
-                window, used = next(windows), 0
-            taken = min(size - filled, len(window) - used)
-            batch[filled : filled + taken] = window[used : used + taken]
-            filled, used = filled + taken, used + taken
-        yield batch
+
+def group_batches(batches: Sequence[Rows], row_bytes: int) -> list[list[Rows]]:
+    """Put consecutive batches together while they stay within `PIECE_BYTES`."""
+    groups: list[list[Rows]] = []
+    n_bytes = PIECE_BYTES
+    for rows in batches:
+        n_bytes += len(rows) * row_bytes
+        if n_bytes > PIECE_BYTES:
+            groups.append([])
+            n_bytes = len(rows) * row_bytes
+        groups[-1].append(rows)
+    return groups

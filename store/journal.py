@@ -1,18 +1,20 @@
 """`journal.jsonl`: which files are finished, and what happened when. Appended to, never rewritten.
 
 A line is one JSON object: {"file": path, "size": bytes, "xxh3": hex} for a finished file, or
-{"event": …} for the rest. A crash can tear the last line; it is cut off before the next append.
+{"event": …} for the rest. The root file is recorded as "manifest", with its content, before it is written.
+A crash can tear the last line; it is cut off before the next append.
 """
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 NAME = "journal.jsonl"
+RECORD_KEYS = {"file", "size", "xxh3"}
 
 
 @dataclass(frozen=True)
@@ -24,25 +26,34 @@ class FileRecord:
     xxh3: str
 
 
-def read_records(store: Path) -> dict[str, FileRecord]:
-    """Return the finished files of a store by relative path; a torn last line counts for nothing."""
-    path = store / NAME
-    if not path.exists():
-        return {}
-    records = {}
-    for line in path.read_bytes().split(b"\n")[:-1]:
+def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a journal; a torn last line and damaged lines count for nothing."""
+    path = folder / NAME
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for line in lines:
         try:
             entry = json.loads(line)
-            if "file" in entry:
-                records[entry["file"]] = FileRecord(entry["file"], entry["size"], entry["xxh3"])
-        except (ValueError, KeyError, TypeError):
-            continue  # a damaged line records nothing: at worst its file is made again
-    return records
+        except ValueError:
+            continue  # at worst a file is made again
+        if isinstance(entry, dict):
+            yield entry
+
+
+def read_records(folder: Path) -> dict[str, FileRecord]:
+    """Return the finished files of a store by relative path."""
+    files = (entry for entry in read_entries(folder) if entry.keys() >= RECORD_KEYS)
+    return {entry["file"]: FileRecord(entry["file"], entry["size"], entry["xxh3"]) for entry in files}
 
 
 def finished_files(store: Path) -> dict[str, FileRecord]:
     """Return the recorded files that are still on the disk with the size they had."""
     return {name: record for name, record in read_records(store).items() if is_there(store, record)}
+
+
+def root_entries(folder: Path) -> list[dict[str, Any]]:
+    """Return the last entries of the root file, the latest first: at most two, since a crash may come between."""
+    found = [entry for entry in read_entries(folder) if entry.keys() >= {*RECORD_KEYS, "content"}]
+    return found[:-3:-1]
 
 
 def is_there(store: Path, record: FileRecord) -> bool:
@@ -71,6 +82,11 @@ class Journal:
         with self._lock:
             self._append([vars(record) for record in records])
             self.records |= {record.file: record for record in records}
+
+    def add_root(self, record: FileRecord, content: Mapping[str, Any]) -> None:
+        """Record the root file and the manifest in it, before it is written."""
+        with self._lock:
+            self._append([{**vars(record), "content": content}])
 
     def add_event(self, event: str, **details: Any) -> None:
         """Record something that is not a function of the inputs: times, hosts, paths, batch sizes."""

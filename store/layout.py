@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 FORMAT_VERSION = 1
 PATCH, PREFIX, MEAN = "patch", "prefix", "mean"
+SCALE, CHANNELS = "_scale", "_channels"
+"""Endings of the arrays that belong to int8 tokens: one scale a token; mean and deviation of each channel."""
 
 MIN_BLOCKS = 8
 """A split has at least this many blocks, if it has the images: shuffling permutes blocks."""
@@ -33,12 +35,20 @@ class LayerShape:
 
     def row_shape(self, kind: str) -> tuple[int, ...]:
         """Shape of one image's row in the array `kind`."""
-        return {PATCH: (self.n_patches, self.dim), PREFIX: (self.n_prefix, self.dim), MEAN: (self.dim,)}[kind]
+        if kind == MEAN:
+            return (self.dim,)
+        n_tokens = {PATCH: self.n_patches, PREFIX: self.n_prefix}[kind.removesuffix(SCALE)]
+        return (n_tokens,) if kind.endswith(SCALE) else (n_tokens, self.dim)
 
 
 def layer_name(layer: int) -> str:
     """Name of a layer's group: 5 -> "layer_05"."""
     return f"layer_{layer:02d}"
+
+
+def array_name(split: str, layer: str, kind: str) -> str:
+    """Name of an array: ("train", "layer_05", "patch") -> "train/layer_05/patch"."""
+    return f"{split}/{layer}/{kind}"
 
 
 def layer_index(name: str) -> int:

@@ -63,6 +63,8 @@ class SplitInfo:
         skipped: ids of unreadable images that were left out.
         classes: class names, by label.
         layers: for each layer's name, the arrays kept.
+        views: fixed draws of the transform; view 0 is the evaluation transform.
+        augmentation: how views from 1 on are drawn, or None if there are none.
     """
 
     n_images: int
@@ -72,6 +74,8 @@ class SplitInfo:
     skipped: list[str]
     classes: list[str]
     layers: dict[str, list[str]]
+    views: int = 1
+    augmentation: Json | None = None
 
     @property
     def n_blocks(self) -> int:
@@ -79,8 +83,8 @@ class SplitInfo:
         return ceil(self.n_images / self.block_rows)
 
     def identity(self) -> Json:
-        """Return the fields that decide the split's bytes: all but the choice of layers."""
-        return {key: value for key, value in asdict(self).items() if key != "layers"}
+        """Return the fields that decide the bytes of view 0: all but the choice of layers and of views."""
+        return {key: value for key, value in asdict(self).items() if key not in ("layers", "views", "augmentation")}
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,6 @@ class Manifest:
         final_norm: kind, eps, weight and bias of the backbone's last norm, or None.
         splits: by name.
         versions: of the packages that made the store.
-        views: fixed draws of the transform; view 0 is the evaluation transform.
         complete: whether every block of everything declared has been written.
     """
 
@@ -106,7 +109,6 @@ class Manifest:
     final_norm: Json | None
     splits: dict[str, SplitInfo]
     versions: dict[str, str]
-    views: int = 1
     complete: bool = False
     format: int = field(default=FORMAT_VERSION)
 
@@ -119,6 +121,8 @@ class Manifest:
             "layer": layer,
             "view": view,
         }
+        if view:
+            what["augmentation"] = self.splits[split].augmentation
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> Json:
@@ -127,7 +131,7 @@ class Manifest:
         attributes |= attributes.pop("recipe")
         attributes["fingerprints"] = {
             split: {
-                name: [self.fingerprint(split, layer_index(name), view) for view in range(self.views)]
+                name: [self.fingerprint(split, layer_index(name), view) for view in range(info.views)]
                 for name in info.layers
             }
             for split, info in self.splits.items()
@@ -151,7 +155,7 @@ class Manifest:
                 for name, shape in attributes["layers"].items()
             }
             splits = {name: SplitInfo(**info) for name, info in attributes["splits"].items()}
-            plain = ("dataset", "depth", "final_norm", "versions", "views", "complete", "format")
+            plain = ("dataset", "depth", "final_norm", "versions", "complete", "format")
             manifest = cls(recipe=recipe, layers=layers, splits=splits, **{name: attributes[name] for name in plain})
             fingerprints = attributes["fingerprints"]
         except (KeyError, TypeError, IndexError, AttributeError) as error:
@@ -184,6 +188,9 @@ class Manifest:
             found = _differences(self.splits[name].identity(), wanted.splits[name].identity())
             if not self.complete and set(self.splits[name].skipped) < set(wanted.splits[name].skipped):
                 found = {key: pair for key, pair in found.items() if key not in ("skipped", "n_images")}
+            drawn = [info.splits[name].augmentation for info in (self, wanted)]
+            if None not in drawn and drawn[0] != drawn[1]:
+                found["augmentation"] = (drawn[0], drawn[1])
             differing |= {f"{name}.{key}": values for key, values in found.items()}
         if differing:
             listed = "; ".join(f"{key}: stored {old!r}, asked {new!r}" for key, (old, new) in differing.items())
@@ -195,8 +202,9 @@ class Manifest:
             layers = dict(splits[name].layers) if name in splits else {}
             for layer, arrays in info.layers.items():
                 layers[layer] = sorted({*layers.get(layer, []), *arrays})
-            splits[name] = replace(info, layers=layers)
-        return replace(self, layers=self.layers | wanted.layers, splits=splits, views=max(self.views, wanted.views))
+            most = max((splits.get(name, info), info), key=lambda each: each.views)
+            splits[name] = replace(info, layers=layers, views=most.views, augmentation=most.augmentation)
+        return replace(self, layers=self.layers | wanted.layers, splits=splits)
 
 
 def _differences(stored: Json, asked: Json) -> dict[str, tuple[Any, Any]]:

@@ -1,62 +1,66 @@
 """The reader: any rows of any layer, straight from the files into an array that the caller owns.
 
-Rows of a block that follow one another in the file are fetched by one `preadv`, whose vectors point at
-each row's place in the caller's array. So reading in order, reading shuffled and reading a few rows are
-the same call, and no byte is copied twice or read without being wanted.
+Blocks that lie plain on this machine are read by `extents.py`; compressed and remote stores by `library.py`.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, MissingError, StoreError, unknown_name
+from .contract import IDS, LABELS, ArraySpec, StoreFiles, array_spec
+from .extents import Extent, Part, as_bytes, parts_of, read_part, threads
+from .formats import store_files
 from .journal import read_records
-from .layout import PATCH, LayerShape, layer_index, layer_name
+from .layout import CHANNELS, PATCH, SCALE, LayerShape, layer_index, layer_name
+from .library import LibraryReader, is_address, is_compressed
 from .manifest import Manifest, SplitInfo
-from .zarr_store import IDS, LABELS, ZarrFiles, array_dtype
+from .quantize import array_type, dequantize, from_bfloat16
 
-N_THREADS = 4
-MAX_VECTORS = 1024
-"""IOV_MAX of Linux: more vectors in one call are refused."""
+CONVERTED_ROWS = 64
+"""Rows converted at a time: what they need beside the output stays small."""
 
 RowIndex = Sequence[int] | npt.NDArray[np.integer[Any]]
-
-
-class Extent(NamedTuple):
-    """A run of bytes in a file."""
-
-    path: Path
-    offset: int
-    size: int
 
 
 def open_store(path: str | Path) -> "Store":
     """Open a store for reading.
 
+    Args:
+        path: of a store, or the address of a Zarr store, such as "s3://bucket/a.zarr", that fsspec can open.
+
     Raises:
         MissingError: there is nothing at `path`.
         StoreError: there is something else, or a store of another format version.
     """
-    return Store(Path(path))
+    if is_address(str(path)):
+        return Store(str(path), LibraryReader(str(path)))
+    files = store_files(Path(path))
+    if not files.root.exists() and not files.folder.exists():
+        raise MissingError(f"no store at {str(path)!r}; make one with probe extract")
+    if files.root.name == "zarr.json" and is_compressed(files.folder):
+        return Store(path, LibraryReader(str(path)))
+    return Store(path, files)
 
 
 class Store:
-    """A token store: `store["train"]` is a split."""
+    """A token store: `store["train"]` is a split.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        path: as it was given.
+        files: the store's files, if they lie plain on this machine, else what reads them.
+        manifest: what the store holds.
+    """
+
+    def __init__(self, path: str | Path, files: StoreFiles | LibraryReader) -> None:
         """Read the manifest. See `open_store`."""
-        if not path.exists():
-            raise MissingError(f"no store at {str(path)!r}; make one with probe extract")
-        self.path = path
-        self.files = ZarrFiles(path)
-        self.manifest: Manifest = self.files.read_manifest()
+        self.path, self.files = path, files
+        self.manifest: Manifest = files.read_manifest()
 
     @property
     def splits(self) -> list[str]:
@@ -78,6 +82,7 @@ class Split:
 
     def __init__(self, store: Store, name: str, info: SplitInfo) -> None:
         self.store, self.name, self.info = store, name, info
+        self._statistics: dict[str, npt.NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
         return self.info.n_images
@@ -95,12 +100,12 @@ class Split:
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
         """Targets, (n,) int64."""
-        return self.store.files.read_rows(self.name, LABELS)
+        return self.store.files.read_whole(f"{self.name}/{LABELS}")
 
     @cached_property
     def ids(self) -> list[str]:
         """Stable image keys, one a row."""
-        return [str(key) for key in self.store.files.read_rows(self.name, IDS)]
+        return [str(key) for key in self.store.files.read_whole(f"{self.name}/{IDS}")]
 
     def shape(self, layer: int) -> LayerShape:
         """Return the shape of one layer's tokens."""
@@ -108,8 +113,16 @@ class Split:
         return self.store.manifest.shape(layer)
 
     def dtype(self, kind: str = PATCH) -> np.dtype[Any]:
-        """Return the type of the values that `tokens` gives."""
-        return array_dtype(kind, self.store.manifest.recipe.dtype)
+        """Return the type of the values that `tokens` gives unless asked for another."""
+        return array_type(kind, self.store.manifest.recipe.dtype).returned
+
+    def stored_dtype(self, kind: str = PATCH) -> np.dtype[Any]:
+        """Return the type of the values in the files, as `stored` gives them."""
+        return array_type(kind, self.store.manifest.recipe.dtype).stored
+
+    def is_bfloat16(self, kind: str = PATCH) -> bool:
+        """Whether the stored values are the bits of bfloat16."""
+        return array_type(kind, self.store.manifest.recipe.dtype).name == "bfloat16"
 
     def has(self, layer: int, kind: str) -> bool:
         """Whether an array is stored of a layer."""
@@ -122,6 +135,7 @@ class Split:
         *,
         view: int = 0,
         kind: str = PATCH,
+        dtype: npt.DTypeLike | None = None,
         out: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[Any]:
         """Read rows of one layer.
@@ -131,49 +145,126 @@ class Split:
             rows: row indices in any order, or None for all.
             view: index of the view.
             kind: "patch" (rows, patches, dim), "prefix" (rows, prefix, dim) or "mean" (rows, dim).
+            dtype: of the result; by default the stored one, float32 for bfloat16 and float16 for int8.
             out: C-contiguous array to read into; made if not given.
 
         Returns:
-            The rows in the order asked, in the stored dtype ("mean" is float32).
+            The rows in the order asked ("mean" is stored as float32).
 
         Raises:
             InputError: no such layer, array, view or row.
             StoreError: a block is not there, or is shorter than it should be.
         """
-        self._check(layer, kind, view)
+        spec = self._spec(layer, kind, view)
         index = np.arange(len(self)) if rows is None else self._row_numbers(rows)
-        row_shape = self.shape(layer).row_shape(kind)
+        wanted = spec.type.returned if dtype is None else np.dtype(dtype)
         if out is None:
-            out = np.empty((len(index), *row_shape), self.dtype(kind))
-        assert (out.shape, out.dtype) == ((len(index), *row_shape), self.dtype(kind)), (out.shape, out.dtype)
-        assert out.flags.c_contiguous
-        blocks = self._blocks(index)
-        with ThreadPoolExecutor(N_THREADS) as pool:
-            for done in [pool.submit(self._read_block, layer, kind, view, *part, out) for part in blocks]:
-                done.result()
+            out = np.empty((len(index), *spec.row), wanted)
+        assert (out.shape, out.dtype) == ((len(index), *spec.row), wanted), (out.shape, out.dtype)
+        if wanted == spec.type.stored and spec.type.stored == spec.type.returned:
+            self._read(spec, view, index, out)
+            return out
+        for start in range(0, len(index), CONVERTED_ROWS):
+            part = slice(start, start + CONVERTED_ROWS)
+            out[part] = self._converted(spec, view, index[part], wanted)
+        return out
+
+    def stored(
+        self,
+        layer: int,
+        rows: RowIndex,
+        *,
+        view: int = 0,
+        kind: str = PATCH,
+        out: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[Any]:
+        """Read rows as they are stored: bfloat16 as the uint16 of its bits, int8 without its scales.
+
+        The arguments and errors are those of `tokens`.
+        """
+        spec, index = self._spec(layer, kind, view), self._row_numbers(rows)
+        out = np.empty((len(index), *spec.row), spec.type.stored) if out is None else out
+        self._read(spec, view, index, out)
         return out
 
     def extent(self, layer: int, kind: str, view: int, block: int) -> Extent:
         """Return where the rows of one block are."""
-        name = self.store.files.chunk_name(self.name, layer_name(layer), kind, view, block)
-        shape = self.shape(layer).row_shape(kind)
-        n_rows = min(self.info.block_rows, len(self) - block * self.info.block_rows)
-        return Extent(self.store.path / name, 0, n_rows * int(np.prod(shape)) * self.dtype(kind).itemsize)
+        return self._extent(self._spec(layer, kind, view), view, block)
+
+    def _extent(self, spec: ArraySpec, view: int, block: int) -> Extent:
+        files = self.store.files
+        assert isinstance(files, StoreFiles), "only plain files have extents"
+        n_rows = min(spec.block_rows, len(self) - block * spec.block_rows)
+        path = files.folder / files.block_name(spec, view, block)
+        return Extent(path, files.block_offset(spec), n_rows * spec.row_bytes)
+
+    def _read(self, spec: ArraySpec, view: int, index: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
+        """Read rows in the stored type on a few threads."""
+        files = self.store.files
+        assert (out.shape, out.dtype) == ((len(index), *spec.row), spec.type.stored), (out.shape, out.dtype)
+        assert out.flags.c_contiguous
+
+        if isinstance(files, LibraryReader):
+            for part in parts_of(index, spec.block_rows, spec.row_bytes):
+                files.read_part(spec, view, part, out)
+            return
+        memory = as_bytes(out)
+
+        def read(part: Part) -> None:
+            read_part(self._extent(spec, view, part.block), part, spec.row_bytes, memory)
+
+        parts = list(parts_of(index, spec.block_rows, spec.row_bytes))
+        if len(parts) == 1:
+            read(parts[0])
+        else:
+            for done in [threads(os.getpid()).submit(read, part) for part in parts]:
+                done.result()
+
+    def _converted(
+        self, spec: ArraySpec, view: int, index: npt.NDArray[np.int64], dtype: np.dtype[Any]
+    ) -> npt.NDArray[Any]:
+        """Read a few rows and give them another type than the stored one."""
+        raw = np.empty((len(index), *spec.row), spec.type.stored)
+        self._read(spec, view, index, raw)
+        if spec.is_bfloat16:
+            return from_bfloat16(raw).astype(dtype, copy=False)
+        if spec.type.name == "int8":
+            layer, kind = spec.name.split("/")[1:]
+            scale = self.stored(layer_index(layer), index, view=view, kind=kind + SCALE)
+            return dequantize(raw, scale, self._channels(spec.name), dtype)
+        return raw.astype(dtype)
+
+    def _channels(self, array: str) -> npt.NDArray[np.float32]:
+        if array not in self._statistics:
+            self._statistics[array] = self.store.files.read_whole(array + CHANNELS)
+        return self._statistics[array]
+
+    def _spec(self, layer: int, kind: str, view: int) -> ArraySpec:
+        kinds = self._kinds(layer)
+        if kind not in kinds:
+            raise unknown_name(f"array in {self.name}/{layer_name(layer)}", kind, kinds)
+        if not 0 <= view < self.info.views:
+            raise InputError(
+                f"view {view} asked of split {self.name!r} of {str(self.store.path)!r}, which has {self.info.views} "
+                "view(s)"
+            )
+        return array_spec(self.store.manifest, self.name, layer_name(layer), kind)
 
     def check_complete(self, layers: Sequence[int]) -> None:
         """Raise StoreError if a block of one of the layers has not been written yet."""
-        if self.store.manifest.complete:
+        files = self.store.files
+        if self.store.manifest.complete or isinstance(files, LibraryReader):
             return
-        recorded = read_records(self.store.path)
+        recorded = read_records(files.folder)
         for layer in layers:
-            name = layer_name(layer)
-            for view, block in product(range(self.store.manifest.views), range(self.info.n_blocks)):
-                for kind in self._kinds(layer):
-                    if self.store.files.chunk_name(self.name, name, kind, view, block) not in recorded:
-                        raise StoreError(
-                            f"split {self.name!r} {name} of {str(self.store.path)!r} is not complete (block {block} of "
-                            f"{self.info.n_blocks} is missing); run the same probe extract again to finish it"
-                        )
+            for kind in self._kinds(layer):
+                spec = self._spec(layer, kind, 0)
+                n_missing = sum(name not in recorded for name in files.block_names(spec))
+                if n_missing:
+                    raise StoreError(
+                        f"{spec.name} of {str(self.store.path)!r} is not complete ({n_missing} of "
+                        f"{spec.n_blocks * spec.n_views} blocks are missing); run the same probe extract again"
+                    )
 
     def _row_numbers(self, rows: RowIndex) -> npt.NDArray[np.int64]:
         given = np.asarray(rows)
@@ -186,71 +277,7 @@ class Split:
             )
         return index
 
-    def _blocks(self, index: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Yield (block, rows within it in file order, their places in the output) for each block touched."""
-        order = np.argsort(index, kind="stable")
-        blocks, rows = np.divmod(index[order], self.info.block_rows)
-        starts = np.flatnonzero(np.diff(blocks, prepend=-1))
-        for start, stop in pairwise([*starts, len(order)]):
-            yield int(blocks[start]), rows[start:stop], order[start:stop]
-
-    def _read_block(
-        self,
-        layer: int,
-        kind: str,
-        view: int,
-        block: int,
-        rows: npt.NDArray[Any],
-        places: npt.NDArray[Any],
-        out: npt.NDArray[Any],
-    ) -> None:
-        extent = self.extent(layer, kind, view, block)
-        row_bytes = out[0].nbytes
-        try:
-            fd = os.open(extent.path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise StoreError(
-                f"block file {str(extent.path)!r} is not there; run the same probe extract again"
-            ) from None
-        try:
-            for run in _runs(rows):
-                vectors = [memoryview(out[place]).cast("B") for place in places[run]]
-                _read_fully(fd, extent, extent.offset + int(rows[run][0]) * row_bytes, vectors)
-        finally:
-            os.close(fd)
-
     def _kinds(self, layer: int) -> list[str]:
         if layer_name(layer) not in self.info.layers:
             raise unknown_name(f"layer in split {self.name!r}", str(layer), map(str, self.layers))
         return self.info.layers[layer_name(layer)]
-
-    def _check(self, layer: int, kind: str, view: int) -> None:
-        if kind not in self._kinds(layer):
-            raise unknown_name(f"array in {self.name}/{layer_name(layer)}", kind, self._kinds(layer))
-        if not 0 <= view < self.store.manifest.views:
-            raise InputError(f"view {view} asked of a store with {self.store.manifest.views} view(s)")
-
-
-def _runs(rows: npt.NDArray[Any]) -> list[slice]:
-    """Cut sorted rows where they do not follow one another, or where a run has `MAX_VECTORS` rows."""
-    cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1), len(rows)]
-    return [
-        slice(start, min(start + MAX_VECTORS, stop))
-        for first, stop in pairwise(cuts)
-        for start in range(first, stop, MAX_VECTORS)
-    ]
-
-
-def _read_fully(fd: int, extent: Extent, offset: int, vectors: list[memoryview]) -> None:
-    """`preadv` until every vector is full; the kernel may give less at a time."""
-    while vectors:
-        n_read = os.preadv(fd, vectors, offset)
-        if n_read == 0:
-            raise StoreError(
-                f"{str(extent.path)!r} ends at byte {offset}, short of {extent.offset + extent.size}: it is damaged"
-            )
-        offset += n_read
-        while vectors and n_read >= len(vectors[0]):
-            n_read -= len(vectors.pop(0))
-        if n_read:
-            vectors[0] = vectors[0][n_read:]

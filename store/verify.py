@@ -1,22 +1,26 @@
 """Reading everything in a store and comparing it with the journal, at the disk's speed."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
 
-from xxhash import xxh3_64
+from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from . import journal, lock
+from .contract import StoreFiles
+from .formats import store_files
 from .journal import FileRecord, read_records
+from .manifest import Manifest
 from .reader import open_store
-from .zarr_store import ROOT
 
 N_THREADS = 4
 SPAN = 8 * 2**20
 """Bytes read at a time, small enough to stay in a core's cache until they are hashed."""
+
+DAMAGED = "damaged: its bytes are not those that were written"
 
 _buffers = local()
 
@@ -48,19 +52,28 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
         MissingError: there is nothing at `path`.
         StoreError: there is no store.
     """
-    store = open_store(path)
-    records = read_records(store.path)
-    declared = {name for split in store.splits for name in store.files.row_files(split)}
-    declared |= set(store.files.token_files(store.manifest))
+    files = store_files(Path(path))
+    manifest, problems = _read_root(files)
+    records = read_records(files.folder)
+    declared = files.declared(manifest)
     recorded = [records[name] for name in sorted(declared & records.keys())]
     with ThreadPoolExecutor(N_THREADS) as pool:
-        checked = pool.map(lambda record: _check(store.path, record, progress), recorded)
-        problems = [problem for problem in checked if problem is not None]
+        checked = pool.map(lambda record: _check(files.folder, record, progress), recorded)
+        problems += [problem for problem in checked if problem is not None]
     problems += [Problem(name, "not finished: the journal does not record it") for name in declared - records.keys()]
-    problems += [
-        Problem(name, "foreign: nothing declares it") for name in _files(store.path) if _foreign(name, declared)
-    ]
+    own = {journal.NAME, lock.NAME, files.root.name}
+    problems += [Problem(name, "foreign: nothing declares it") for name in _names(files.folder) - declared - own]
     return sorted(problems, key=lambda problem: problem.file)
+
+
+def _read_root(files: StoreFiles) -> tuple[Manifest, list[Problem]]:
+    """Return the manifest, from the journal if the root file is not as recorded, and what is wrong with the file."""
+    entries = journal.root_entries(files.folder)
+    content = files.root.read_bytes() if files.root.is_file() else b""
+    if entries and xxh3_64_hexdigest(content) not in [entry["xxh3"] for entry in entries]:
+        what = DAMAGED if content else "missing"
+        return Manifest.from_json(entries[0]["content"]), [Problem(files.root.name, what)]
+    return open_store(files.path).manifest, []
 
 
 def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> Problem | None:
@@ -79,16 +92,10 @@ def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> 
     if size != record.size:
         return Problem(record.file, f"damaged: {size} bytes, {record.size} when it was written")
     if digest.hexdigest() != record.xxh3:
-        return Problem(record.file, "damaged: its bytes are not those that were written")
+        return Problem(record.file, DAMAGED)
     return None
 
 
-def _files(store: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(store):
-        for name in names:
-            yield str((Path(folder) / name).relative_to(store))
-
-
-def _foreign(name: str, declared: set[str]) -> bool:
-    """Whether a file is neither declared, nor metadata, nor the writer's own."""
-    return name not in declared | {journal.NAME, lock.NAME} and not name.endswith(ROOT)
+def _names(folder: Path) -> set[str]:
+    """Return the relative paths of all files below a folder."""
+    return {str((Path(where) / name).relative_to(folder)) for where, _, names in os.walk(folder) for name in names}

@@ -4,6 +4,7 @@ Memory holds the batches in the queues and nothing else, however large a block i
 its files are fsynced and renamed, and only then recorded in the journal: whatever it names is whole.
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +21,14 @@ from xxhash import xxh3_64_hexdigest
 from ..errors import NoSpaceError, StoreError
 from . import journal, lock
 from .block_file import BlockFile
+from .contract import IDS, LABELS, ROOT_RECORD, ArraySpec, StoreFiles, array_spec
+from .durable import write_durably
+from .formats import store_files
 from .journal import FileRecord, Journal
 from .lanes import Lanes
-from .layout import layer_index, layer_name
+from .layout import CHANNELS, layer_index, layer_name
 from .manifest import Manifest
-from .zarr_store import IDS, ROOT, ZarrFiles, array_dtype
+from .quantize import STATISTICS_ROWS
 
 N_LANES = 4
 QUEUED_BATCHES = 2
@@ -54,10 +58,10 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
         NoSpaceError: the disk filled up.
         StoreError: the folder holds something else, or a store made differently.
     """
-    files = ZarrFiles(path)
+    files = store_files(path)
     check_path(path)
-    with _explained_full_disk(path), _locked(path):
-        if overwrite:
+    with _explained_full_disk(path), _locked(files.folder):
+        if overwrite or not files.exists():
             _empty(files)
         writer = StoreWriter(files, manifest)
         try:
@@ -67,30 +71,39 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.mkdir(parents=True, exist_ok=True)
-    with lock.StoreLock(path):
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.StoreLock(folder):
         yield
 
 
 def check_path(path: Path) -> None:
     """Raise StoreError if something that is no store is in the way; a first run killed early is not."""
-    if not path.exists():
+    files = store_files(path)
+    if files.exists():
         return
-    ours = {journal.NAME, lock.NAME, ROOT + ".tmp"}
-    if not path.is_dir() or (any(entry.name not in ours for entry in path.iterdir()) and not ZarrFiles(path).exists()):
+    if files.root.exists() or not _is_fresh(files.folder):
         raise StoreError(f"{str(path)!r} exists and is not a token store; give another path")
+
+
+def _is_fresh(folder: Path) -> bool:
+    """Whether a folder holds nothing, or what a writer leaves that was killed before it wrote the first root."""
+    if not folder.is_dir():
+        return not folder.exists()
+    if (folder / journal.NAME).is_file():
+        return journal.read_records(folder).keys() <= {ROOT_RECORD}
+    return all(entry.name == lock.NAME for entry in folder.iterdir())
 
 
 class StoreWriter:
     """Writes the missing blocks of a store. Made by `open_writer`."""
 
-    def __init__(self, files: ZarrFiles, wanted: Manifest) -> None:
+    def __init__(self, files: StoreFiles, wanted: Manifest) -> None:
         self._files = files
         self._wanted = wanted
         self._stored = files.read_manifest() if files.exists() else None
         self.manifest = self._stored.merged(wanted) if self._stored else wanted
-        self.journal = Journal(files.path)
+        self.journal = Journal(files.folder)
         n_layers = max(len(info.layers) for info in wanted.splits.values())
         self._lanes = Lanes(N_LANES, queued=-(-QUEUED_BATCHES * n_layers // N_LANES))
         self._growing: dict[tuple[BlockKey, int], dict[str, BlockFile]] = {}
@@ -101,11 +114,25 @@ class StoreWriter:
             self._remove_moved(split, ids)
         self._write_manifest()
         for split, (labels, ids) in rows.items():
-            names = self._files.row_files(split)
-            if not all(self._recorded(name) for name in names):
-                self._files.write_rows(split, labels, ids)
-                self.journal.add_files([_record(self._files.path, name) for name in names])
-        self._files.create_arrays(self.manifest)
+            self.write_whole(f"{split}/{LABELS}", labels)
+            self.write_whole(f"{split}/{IDS}", ids)
+        self._files.write_metadata(self.manifest)
+        written = [_record(self._files.folder, name) for name in self._files.metadata_names(self.manifest)]
+        self.journal.add_files(record for record in written if self.journal.records.get(record.file) != record)
+
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
+        """Write a small array and record it, if it is not there."""
+        if not self.has_whole(array):
+            self._files.write_whole(array, values)
+            self.journal.add_files(_record(self._files.folder, name) for name in self._files.whole_names(array))
+
+    def has_whole(self, array: str) -> bool:
+        """Whether a small array is written."""
+        return all(self._recorded(name) for name in self._files.whole_names(array))
+
+    def read_whole(self, array: str) -> npt.NDArray[Any]:
+        """Read a small array that is written."""
+        return self._files.read_whole(array)
 
     def missing_layers(self, key: BlockKey) -> list[int]:
         """Return the wanted layers of a block of which some array is not recorded."""
@@ -113,7 +140,7 @@ class StoreWriter:
         return [
             layer_index(name)
             for name, kinds in layers.items()
-            if not all(self._recorded(self._name(key, name, kind)) for kind in kinds)
+            if not all(self._recorded(self._files.block_name(self._spec(key, name, kind), *key[1:])) for kind in kinds)
         ]
 
     def append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
@@ -140,25 +167,25 @@ class StoreWriter:
 
     def _remove_moved(self, split: str, ids: list[str]) -> None:
         """Remove the files of a split from the first row on that holds another image now."""
-        info = self._stored.splits.get(split) if self._stored else None
-        if info is None:
-            return
-        for name in self._files.row_files(split):
-            if not self._recorded(name):
-                return  # killed while it was declared: there are no blocks yet
-        stored = self._files.read_rows(split, IDS)
-        if list(stored) == ids:
+        if self._stored is None or split not in self._stored.splits or not self.has_whole(f"{split}/{IDS}"):
+            return  # killed while it was declared: there are no blocks yet
+        stored = [str(key) for key in self._files.read_whole(f"{split}/{IDS}")]
+        if stored == ids:
             return
         first = next(row for row, key in enumerate([*ids, None]) if row == len(stored) or stored[row] != key)
-        for layer, kinds in info.layers.items():
-            for view, block in product(range(self.manifest.views), range(first // info.block_rows, info.n_blocks)):
-                for kind in kinds:
-                    self._path(self._files.chunk_name(split, layer, kind, view, block)).unlink(missing_ok=True)
-        for name in self._files.row_files(split):
-            self._path(name).unlink()
+        whole = [f"{split}/{LABELS}", f"{split}/{IDS}"]
+        for spec in self._files.specs(self._stored):
+            if spec.name.startswith(f"{split}/"):
+                channels = spec.type.name == "int8"  # decided by the first rows, and deciding every block
+                start = 0 if channels and first < STATISTICS_ROWS else first // spec.block_rows
+                for view, block in product(range(spec.n_views), range(start, spec.n_blocks)):
+                    self._path(self._files.block_name(spec, view, block)).unlink(missing_ok=True)
+                whole += [spec.name + CHANNELS] if channels and not start else []
+        for name in (name for array in whole for name in self._files.whole_names(array)):
+            self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
-        return self._files.path / name
+        return self._files.folder / name
 
     def _append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
         if (key, layer) not in self._growing:
@@ -171,26 +198,22 @@ class StoreWriter:
         del self._growing[key, layer]
 
     def _new_file(self, key: BlockKey, layer: int, kind: str) -> BlockFile:
-        return BlockFile(
-            self._files.path,
-            self._name(key, layer_name(layer), kind),
-            n_rows=self.manifest.splits[key.split].block_rows,
-            row=self.manifest.shape(layer).row_shape(kind),
-            dtype=array_dtype(kind, self.manifest.recipe.dtype),
-        )
+        spec = self._spec(key, layer_name(layer), kind)
+        name = self._files.block_name(spec, key.view, key.block)
+        return BlockFile(self._files.folder, name, spec, self._files.block_header(spec))
 
-    def _name(self, key: BlockKey, layer: str, kind: str) -> str:
-        return self._files.chunk_name(key.split, layer, kind, key.view, key.block)
+    def _spec(self, key: BlockKey, layer: str, kind: str) -> ArraySpec:
+        return array_spec(self.manifest, key.split, layer, kind)
 
     def _write_manifest(self) -> None:
-        complete = all(self._recorded(name) for name in self._files.token_files(self.manifest))
+        complete = all(map(self._recorded, self._files.declared(self.manifest)))
         self.manifest = replace(self.manifest, complete=complete)
-        self._files.write_manifest(self.manifest)
+        write_root(self._files, self.manifest, self.journal)
 
     def _recorded(self, name: str) -> bool:
         """Whether a file is in the journal, and on the disk with the size it had then."""
         record = self.journal.records.get(name)
-        return record is not None and journal.is_there(self._files.path, record)
+        return record is not None and journal.is_there(self._files.folder, record)
 
 
 @contextmanager
@@ -211,14 +234,21 @@ def _record(store: Path, name: str) -> FileRecord:
     return FileRecord(name, len(data), xxh3_64_hexdigest(data))
 
 
-def _empty(files: ZarrFiles) -> None:
-    """Remove everything but the lock, the manifest last: killed halfway, it is still an incomplete store."""
-    if not files.exists():
-        return
-    files.mark_incomplete()
-    for entry in files.path.iterdir():
+def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
+    """Write the root file if it changes. The journal has it first: after a crash, one of its last two is there."""
+    content = files.root_bytes(manifest)
+    if not files.root.exists() or files.root.read_bytes() != content:
+        records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
+        write_durably(files.root, content)
+
+
+def _empty(files: StoreFiles) -> None:
+    """Remove everything but the lock and an empty journal. Killed halfway, nothing counts as written."""
+    files.root.unlink(missing_ok=True)
+    if (files.folder / journal.NAME).exists():
+        os.truncate(files.folder / journal.NAME, 0)
+    for entry in files.folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.name not in (lock.NAME, ROOT):
+        elif entry.name not in (lock.NAME, journal.NAME):
             entry.unlink()
-    (files.path / ROOT).unlink()

@@ -1,157 +1,130 @@
 """The Zarr v3 format: one folder an array, one uncompressed chunk file a (layer, view, block).
 
-Token chunks are written and read by our own code (`writer.py`, `reader.py`). The zarr library writes the
-metadata, labels and ids, and can open all of it.
+The zarr library writes metadata, labels and ids, and can open all of it.
 """
 
 import json
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import StoreError
+from .contract import ArraySpec, StoreFiles, damaged, missing
 from .durable import write_durably
-from .layout import MEAN, layer_index
+from .layout import CHANNELS, MEAN
 from .manifest import Manifest
 
-LABELS, IDS = "labels", "ids"
 ROOT = "zarr.json"
-MANIFEST_KEYS = {"format", "fingerprints"}
-"""Root attributes by which a store is known from any other Zarr group."""
-CHUNK_FILES: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}, "compressors": None}
-DIMENSIONS = {2: ["view", "image", "channel"], 3: ["view", "image", "token", "channel"]}
+PLAIN: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}, "compressors": None}
+DIMENSIONS = ("view", "image", "token", "channel")
 
 
-def array_dtype(kind: str, stored: str) -> np.dtype[Any]:
-    """Return the numpy type of the array `kind` in a store whose tokens are stored as `stored`."""
-    return np.dtype(np.float32 if kind == MEAN else stored)
-
-
-class ZarrFiles:
-    """Where everything of one Zarr store is, and how its metadata is read and written."""
+class ZarrFiles(StoreFiles):
+    """A store in the Zarr v3 format: `path` is a folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path, folder=path, root=path / ROOT)
 
-    def chunk_name(self, split: str, layer: str, kind: str, view: int, block: int) -> str:
-        """Return the path, relative to the store, of one block of one array."""
-        rest = ".0" if kind == MEAN else ".0.0"
-        return f"{split}/{layer}/{kind}/c.{view}.{block}{rest}"
+    def block_name(self, spec: ArraySpec, view: int, block: int) -> str:
+        """See `StoreFiles.block_name`."""
+        return f"{spec.name}/c.{view}.{block}" + ".0" * len(spec.row)
 
-    def row_files(self, split: str) -> list[str]:
-        """Return the relative paths of the files that hold the labels and ids of a split."""
-        return [f"{split}/{name}/c.0" for name in (LABELS, IDS)]
+    def block_header(self, spec: ArraySpec) -> bytes:
+        """See `StoreFiles.block_header`."""
+        return b""
 
-    def token_files(self, manifest: Manifest) -> Iterator[str]:
-        """Yield the relative path of every chunk file that a manifest declares."""
-        for split, info in manifest.splits.items():
-            for layer, kinds in info.layers.items():
-                for view, block in product(range(manifest.views), range(info.n_blocks)):
-                    for kind in kinds:
-                        yield self.chunk_name(split, layer, kind, view, block)
+    def block_offset(self, spec: ArraySpec) -> int:
+        """See `StoreFiles.block_offset`."""
+        return 0
 
-    def exists(self) -> bool:
-        """Whether there is a store here."""
-        return self._attributes().keys() >= MANIFEST_KEYS
+    def whole_names(self, array: str) -> list[str]:
+        """See `StoreFiles.whole_names`."""
+        return [f"{array}/{ROOT}", f"{array}/c" + ".0" * len(_whole_axes(array))]
 
-    def read_manifest(self) -> Manifest:
-        """Read the root attributes.
-
-        Raises:
-            StoreError: not a store, or one of another format version.
-        """
-        attributes = self._attributes()
-        if not attributes.keys() >= MANIFEST_KEYS:
-            raise StoreError(
-                f"{str(self.path)!r} is not a token store: it has no manifest; make one with probe extract"
-            )
-        return Manifest.from_json(attributes)
-
-    def write_manifest(self, manifest: Manifest) -> None:
-        """Replace the root attributes in one step that survives a crash."""
-        root = {"zarr_format": 3, "node_type": "group", "attributes": manifest.to_json()}
-        write_durably(self.path / ROOT, json.dumps(root, indent=1, sort_keys=True).encode())
-
-    def mark_incomplete(self) -> None:
-        """Take back the claim that everything is there, whatever the format version."""
-        root = json.loads((self.path / ROOT).read_bytes())
-        root["attributes"]["complete"] = False
-        write_durably(self.path / ROOT, json.dumps(root, indent=1, sort_keys=True).encode())
-
-    def create_arrays(self, manifest: Manifest) -> None:
-        """Write the metadata of every declared token array."""
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
+        """See `StoreFiles.write_whole`."""
         import zarr
 
         made: dict[str, Any] = {}
-        for split, info in manifest.splits.items():
-            for layer, kinds in info.layers.items():
-                shape = manifest.shape(layer_index(layer))
-                for kind in kinds:
-                    row = shape.row_shape(kind)
-                    zarr.create_array(
-                        zarr.storage.MemoryStore(made),
-                        name=f"{split}/{layer}/{kind}",
-                        shape=(manifest.views, info.n_images, *row),
-                        chunks=(1, info.block_rows, *row),
-                        dtype=array_dtype(kind, manifest.recipe.dtype),
-                        fill_value=float("nan"),
-                        dimension_names=DIMENSIONS[1 + len(row)],
-                        **CHUNK_FILES,
-                    )
+        data = np.array(values, dtype=object) if isinstance(values, list) else values
+        stored = zarr.create_array(
+            zarr.storage.MemoryStore(made),
+            name=array,
+            shape=data.shape,
+            chunks=tuple(max(1, n) for n in data.shape),
+            dtype=str if data.dtype == object else data.dtype,
+            dimension_names=_whole_axes(array),
+            config={"write_empty_chunks": True},
+            **PLAIN,
+        )
+        stored[...] = data
         self._write(made)
 
-    def write_rows(self, split: str, labels: npt.NDArray[np.int64], ids: list[str]) -> None:
-        """Write the labels and ids of a split, in row order."""
+    def read_whole(self, array: str) -> npt.NDArray[Any]:
+        """See `StoreFiles.read_whole`; zarr would give its fill value for what is not there."""
         import zarr
 
-        made: dict[str, Any] = {}
-        for name, values in ((LABELS, labels), (IDS, np.array(ids, dtype=object))):
-            array = zarr.create_array(
-                zarr.storage.MemoryStore(made),
-                name=f"{split}/{name}",
-                shape=(len(values),),
-                chunks=(len(values),),
-                dtype=np.int64 if name == LABELS else str,
-                dimension_names=["image"],
-                config={"write_empty_chunks": True},
-                **CHUNK_FILES,
-            )
-            array[:] = values
-        self._write(made)
+        if not all((self.folder / name).exists() for name in self.whole_names(array)):
+            raise missing(self.folder / array)
+        return np.asarray(zarr.open_array(self.folder, path=array, mode="r")[...])
 
-    def _write(self, made: dict[str, Any]) -> None:
-        """Write what zarr made in memory, durably, but for the root, which is the manifest."""
-        for name, data in made.items():
-            if name != ROOT:
-                path = self.path / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(path, data.to_bytes())
-
-    def read_rows(self, split: str, name: str) -> npt.NDArray[Any]:
-        """Read the labels or the ids of a split.
-
-        Raises:
-            StoreError: they are not there; zarr would give its fill value.
-        """
-        import zarr
-
-        folder = self.path / split / name
-        if not (folder / "c.0").exists() or not (folder / ROOT).exists():
-            raise StoreError(f"{str(folder)!r} is not whole; run the same probe extract again")
-        return np.asarray(zarr.open_array(self.path, path=f"{split}/{name}", mode="r")[:])
-
-    def _attributes(self) -> dict[str, Any]:
+    def read_attributes(self) -> dict[str, Any]:
+        """See `StoreFiles.read_attributes`."""
         try:
-            root = json.loads((self.path / ROOT).read_bytes())
+            root = json.loads(self.root.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except ValueError as error:
-            raise StoreError(
-                f"{str(self.path / 'zarr.json')!r} is damaged ({error}); restore it, or remove the store"
-            ) from error
+            raise damaged(self.root, error) from error
         attributes = root.get("attributes") if isinstance(root, dict) else None
         return attributes if isinstance(attributes, dict) else {}
+
+    def root_bytes(self, manifest: Manifest) -> bytes:
+        """See `StoreFiles.root_bytes`."""
+        root = {"zarr_format": 3, "node_type": "group", "attributes": manifest.to_json()}
+        return json.dumps(root, indent=1, sort_keys=True).encode()
+
+    def metadata_names(self, manifest: Manifest) -> list[str]:
+        """See `StoreFiles.metadata_names`."""
+        arrays = {spec.name for spec in self.specs(manifest)}
+        groups = {name.rpartition("/")[0] for name in arrays} | set(manifest.splits)
+        return [f"{name}/{ROOT}" for name in sorted(arrays | groups)]
+
+    def write_metadata(self, manifest: Manifest) -> None:
+        """See `StoreFiles.write_metadata`."""
+        import zarr
+
+        made: dict[str, Any] = {}
+        for spec in self.specs(manifest):
+            zarr.create_array(
+                zarr.storage.MemoryStore(made),
+                name=spec.name,
+                shape=(spec.n_views, spec.n_images, *spec.row),
+                chunks=(1, spec.block_rows, *spec.row),
+                dtype=spec.type.stored,
+                fill_value=spec.type.fill,
+                attributes={"bfloat16": True} if spec.is_bfloat16 else None,
+                dimension_names=_dimensions(spec),
+                **PLAIN,
+            )
+        self._write(made)
+
+    def _write(self, made: dict[str, Any]) -> None:
+        """Write what zarr made in memory, durably, but for the root, which is the manifest; keep what is the same."""
+        for name, data in made.items():
+            path = self.folder / name
+            content = data.to_bytes()
+            if name != ROOT and not (path.exists() and path.read_bytes() == content):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(path, content)
+
+
+def _whole_axes(array: str) -> list[str]:
+    return ["statistic", "channel"] if array.endswith(CHANNELS) else ["image"]
+
+
+def _dimensions(spec: ArraySpec) -> list[str]:
+    """Name the axes: a mean has no tokens, a scale no channels."""
+    names = list(DIMENSIONS[: 2 + len(spec.row)])
+    return [*names[:2], "channel"] if spec.name.endswith(f"/{MEAN}") else names

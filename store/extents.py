@@ -1,0 +1,136 @@
+"""Reading rows of block files into an array that the caller owns: one `preadv` a run, no byte copied twice.
+
+Rows that follow one another in the file are one run; its vectors point at each row's place in the caller's
+array. So reading in order, reading shuffled and reading a few rows are the same call.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import StoreError
+
+N_THREADS = 4
+JOB_BYTES = 8 * 2**20
+"""What one thread reads at a time: large against the cost of a job, small against what a reader asks for."""
+MAX_VECTORS = 1024
+"""IOV_MAX of Linux: more vectors in one call are refused."""
+
+Index = npt.NDArray[np.int64]
+
+
+class Extent(NamedTuple):
+    """A run of bytes in a file: the rows of one block."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+class Part(NamedTuple):
+    """Rows wanted of one block, ascending, and their places in the output."""
+
+    block: int
+    rows: Index
+    places: Index
+
+
+def parts_of(index: Index, block_rows: int, row_bytes: int) -> Iterator[Part]:
+    """Cut row numbers, in any order, into parts of one block and about `JOB_BYTES` each."""
+    order = np.argsort(index, kind="stable")
+    blocks, rows = np.divmod(index[order], block_rows)
+    cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)), len(order)]
+    step = max(1, JOB_BYTES // row_bytes)
+    for first, stop in pairwise(cuts):
+        for start in range(first, stop, step):
+            part = slice(start, min(start + step, stop))
+            yield Part(int(blocks[first]), rows[part], order[part])
+
+
+def read_part(extent: Extent, part: Part, row_bytes: int, out: memoryview) -> None:
+    """Read rows of one block.
+
+    Args:
+        extent: where the block's rows are.
+        part: which rows, and their places in `out`.
+        row_bytes: bytes of a row.
+        out: the whole output as bytes.
+
+    Raises:
+        StoreError: the file is not there, or is shorter than it should be.
+    """
+    try:
+        fd = os.open(extent.path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise StoreError(
+            f"block file {str(extent.path)!r} is not there; run the same probe extract again, or probe verify --repair"
+        ) from None
+    try:
+        if _is_sparse(part.rows):
+            _expect_random_reads(fd)
+        for first, vectors in _runs(part, row_bytes, out):
+            _read_fully(fd, extent, extent.offset + first * row_bytes, vectors)
+    finally:
+        os.close(fd)
+
+
+@cache
+def threads(process: int) -> ThreadPoolExecutor:
+    """Return the threads that read in this process, given its id: a fork has none of its parent's threads."""
+    return ThreadPoolExecutor(N_THREADS, thread_name_prefix="token-reader")
+
+
+def _is_sparse(rows: Index) -> bool:
+    return len(rows) > 0 and bool(rows[-1] - rows[0] >= 2 * len(rows))
+
+
+def _expect_random_reads(fd: int) -> None:
+    """Keep the kernel from reading ahead into rows that nobody asked for."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+
+
+def _runs(part: Part, row_bytes: int, out: memoryview) -> Iterator[tuple[int, list[memoryview]]]:
+    """Yield (first row, vectors) of rows that follow one another in the file; neighbours in both share a vector."""
+    jumps = np.flatnonzero((np.diff(part.rows) != 1) | (np.diff(part.places) != 1)) + 1
+    vectors: list[memoryview] = []
+    first = following = int(part.rows[0])
+    for start, stop in pairwise([0, *jumps.tolist(), len(part.rows)]):
+        row, place = int(part.rows[start]), int(part.places[start])
+        if row != following or len(vectors) == MAX_VECTORS:
+            yield first, vectors
+            first, vectors = row, []
+        vectors.append(out[place * row_bytes : (place + stop - start) * row_bytes])
+        following = row + stop - start
+    yield first, vectors
+
+
+def _read_fully(fd: int, extent: Extent, offset: int, vectors: list[memoryview]) -> None:
+    """`preadv` until every vector is full; the kernel may give less at a time."""
+    while vectors:
+        n_read = os.preadv(fd, vectors, offset)
+        if n_read == 0:
+            raise StoreError(
+                f"{str(extent.path)!r} ends at byte {offset}, short of {extent.offset + extent.size}: it is damaged; "
+                "probe verify --repair mends it"
+            )
+        offset += n_read
+        full = 0
+        while full < len(vectors) and n_read >= len(vectors[full]):
+            n_read -= len(vectors[full])
+            full += 1
+        del vectors[:full]
+        if n_read:
+            vectors[0] = vectors[0][n_read:]
+
+
+def as_bytes(array: npt.NDArray[Any]) -> memoryview:
+    """Return the memory of a C-contiguous array."""
+    return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,150 @@
+"""The HDF5 format: the tree of a Zarr store in one master file, over one file a (layer, view, block).
+
+The master `x.h5` holds the manifest and, for each array, a virtual dataset over the block files in
+`x.h5.blocks/`. A block file is written once, closed, and renamed: HDF5 files that are open when a process
+dies cannot be read again. Its rows are contiguous and come last, behind a header that h5py makes.
+"""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .contract import ArraySpec, StoreFiles, damaged, encode_manifest, missing
+from .durable import write_durably
+from .manifest import Manifest
+
+ROWS, MANIFEST = "rows", "manifest"
+SMALL_OFFSET, OFFSET = 2048, 4096
+"""Where rows begin in a block file: on a page, but for files whose rows fill none."""
+BLOCK_LIBVER, MASTER_LIBVER = ("earliest", "v110"), ("v110", "v110")
+"""1.10 brought virtual datasets, and attributes of any size."""
+
+
+class Hdf5Files(StoreFiles):
+    """A store in the HDF5 format: `path` is a file, its blocks are in a folder beside it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, folder=path.with_name(path.name + ".blocks"), root=path)
+
+    def block_name(self, spec: ArraySpec, view: int, block: int) -> str:
+        """See `StoreFiles.block_name`."""
+        return f"{spec.name}/{view}.{block}.h5"
+
+    def block_header(self, spec: ArraySpec) -> bytes:
+        """See `StoreFiles.block_header`."""
+        header = _header((spec.block_rows, *spec.row), spec.type.stored, spec.is_bfloat16)
+        assert len(header) == self.block_offset(spec), (len(header), spec)
+        return header
+
+    def block_offset(self, spec: ArraySpec) -> int:
+        """See `StoreFiles.block_offset`."""
+        return OFFSET if spec.block_bytes >= OFFSET else SMALL_OFFSET
+
+    def whole_names(self, array: str) -> list[str]:
+        """See `StoreFiles.whole_names`."""
+        return [f"{array}.h5"]
+
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
+        """See `StoreFiles.write_whole`."""
+        import h5py
+
+        path = self.folder / self.whole_names(array)[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File.in_memory(libver=BLOCK_LIBVER) as file:
+            file.create_dataset(ROWS, data=values, dtype=h5py.string_dtype() if isinstance(values, list) else None)
+            file.flush()
+            write_durably(path, file.id.get_file_image())
+
+    def read_whole(self, array: str) -> npt.NDArray[Any]:
+        """See `StoreFiles.read_whole`."""
+        import h5py
+
+        path = self.folder / self.whole_names(array)[0]
+        if not path.exists():
+            raise missing(path)
+        with h5py.File(path, locking=False) as file:
+            data = file[ROWS]
+            return np.asarray(data.asstr()[...] if h5py.check_string_dtype(data.dtype) else data[...])
+
+    def read_attributes(self) -> dict[str, Any]:
+        """See `StoreFiles.read_attributes`."""
+        import h5py
+
+        if not self.root.is_file():
+            return {}
+        try:
+            with h5py.File(self.root, locking=False) as file:
+                attributes = json.loads(file.attrs.get(MANIFEST, "{}"))
+        except (OSError, ValueError) as error:
+            raise damaged(self.root, error) from error
+        return attributes if isinstance(attributes, dict) else {}
+
+    def root_bytes(self, manifest: Manifest) -> bytes:
+        """See `StoreFiles.root_bytes`."""
+        import h5py
+
+        with h5py.File.in_memory(libver=MASTER_LIBVER) as file:
+            file.attrs[MANIFEST] = encode_manifest(manifest)
+            for array in self.whole_arrays(manifest):
+                group, _, name = array.rpartition("/")
+                file.require_group(group)[name] = h5py.ExternalLink(f"{self.folder.name}/{self.whole_names(array)[0]}", ROWS)
+            for spec in self.specs(manifest):
+                dataset = file.create_virtual_dataset(spec.name, self._virtual(spec), fillvalue=spec.type.fill)
+                if spec.is_bfloat16:
+                    dataset.attrs["bfloat16"] = True
+            file.flush()
+            return bytes(file.id.get_file_image())
+
+    def metadata_names(self, manifest: Manifest) -> list[str]:
+        """See `StoreFiles.metadata_names`: all of it is in the root file."""
+        return []
+
+    def write_metadata(self, manifest: Manifest) -> None:
+        """See `StoreFiles.write_metadata`: nothing to do."""
+
+    def _virtual(self, spec: ArraySpec) -> Any:
+        """Return the layout that shows an array's block files as one dataset."""
+        import h5py
+
+        dtype = spec.type.stored
+        layout = h5py.VirtualLayout((spec.n_views, spec.n_images, *spec.row), dtype)
+        layout.dcpl.set_obj_track_times(False)  # the same store has the same bytes whenever it is made
+        for view in range(spec.n_views):
+            for block in range(spec.n_blocks):
+                start = block * spec.block_rows
+                n_rows = min(spec.block_rows, spec.n_images - start)
+                source = f"{self.folder.name}/{self.block_name(spec, view, block)}"
+                rows = h5py.VirtualSource(source, ROWS, (spec.block_rows, *spec.row), dtype)
+                layout[view, start : start + n_rows] = rows[:n_rows]
+        return layout
+
+
+@cache
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any], bfloat16: bool) -> bytes:
+    """Let h5py lay out a file with one contiguous dataset, and return what comes before its rows."""
+    import h5py
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "header.h5"
+        with h5py.File(path, "w", libver=BLOCK_LIBVER, alignment_threshold=OFFSET, alignment_interval=OFFSET) as file:
+            how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            how.set_layout(h5py.h5d.CONTIGUOUS)
+            how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # reserves the place; the file stays sparse
+            how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            how.set_obj_track_times(False)
+            space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(dtype)
+            dataset = h5py.h5d.create(file.id, ROWS.encode(), kind, space, how)
+            if bfloat16:
+                h5py.Dataset(dataset).attrs["bfloat16"] = True
+            offset = dataset.get_offset()
+        with open(path, "rb") as made:
+            header = made.read(offset)
+            n_bytes = os.fstat(made.fileno()).st_size
+    assert n_bytes == offset + int(np.prod(shape)) * dtype.itemsize, "the rows come last"
+    return header

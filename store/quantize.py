@@ -1,0 +1,118 @@
+r"""What tokens are stored as, and how they come back.
+
+bfloat16 has no numpy type: its bits are stored as uint16, and are the upper half of a float32.
+
+int8 keeps outlier channels from spoiling the rest. Channels are standardised first, with the mean m_d and the
+deviation s_d of the first 1,024 images; then each token n has one scale, its largest value over 127:
+
+    z_nd = (x_nd - m_d) / s_d,    c_n = max_d |z_nd| / 127,    q_nd = round(z_nd / c_n),    x'_nd = q_nd c_n s_d + m_d
+
+c is rounded to float16 before it is used, so that it costs no accuracy of its own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import unknown_name
+from .layout import MEAN, PATCH, PREFIX, SCALE
+
+STATISTICS_ROWS = 1024
+"""Images whose tokens decide the mean and deviation of int8's channels."""
+LEVELS = 127
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TokenType:
+    """One way to store tokens.
+
+    Attributes:
+        name: as the manifest and the flag have it.
+        stored: numpy type in the files.
+        returned: type that the reader gives unless another is asked for.
+        fill: value of what has not been written: NaN, where the type has one.
+    """
+
+    name: str
+    stored: np.dtype[Any]
+    returned: np.dtype[Any]
+    fill: float | int
+
+
+_TYPES = (
+    TokenType("float16", np.dtype(np.float16), np.dtype(np.float16), float("nan")),
+    TokenType("bfloat16", np.dtype(np.uint16), np.dtype(np.float32), 0x7FC0),
+    TokenType("float32", np.dtype(np.float32), np.dtype(np.float32), float("nan")),
+    TokenType("int8", np.dtype(np.int8), np.dtype(np.float16), 0),
+)
+DTYPES = {each.name: each for each in _TYPES}
+_PLAIN = {np.dtype(np.float32): DTYPES["float32"], np.dtype(np.float16): DTYPES["float16"]}
+
+
+def token_type(name: str) -> TokenType:
+    """Return the way of storing tokens of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, DTYPES)
+    return DTYPES[name]
+
+
+def array_type(kind: str, dtype: str) -> TokenType:
+    """Return how the array `kind` is stored in a store of a dtype: means and scales are never quantised."""
+    if kind == MEAN:
+        return DTYPES["float32"]
+    return DTYPES["float16"] if kind.endswith(SCALE) else token_type(dtype)
+
+
+def stored_kinds(kinds: list[str], dtype: str) -> list[str]:
+    """Return the arrays that hold `kinds`, of patch, prefix and mean: int8 tokens bring their scales."""
+    scaled = [kind + SCALE for kind in kinds if dtype == "int8" and kind in (PATCH, PREFIX)]
+    return sorted([*kinds, *scaled])
+
+
+def bfloat16_bits(values: Array) -> Array:
+    """Round float32 values to the nearest bfloat16, ties to even; return the bits as uint16."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(bits: Array) -> Array:
+    """Return the float32 values of bfloat16 bits, exactly."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def quantize(values: Array, channels: Array) -> tuple[Array, Array]:
+    """Return (int8 tokens, float16 scales) of tokens.
+
+    Args:
+        values: (…, dim) tokens.
+        channels: (2, dim) float32, mean and deviation of each channel.
+    """
+    mean, deviation = channels
+    z = (values.astype(np.float32) - mean) / deviation
+    scale = (np.abs(z).max(-1) / LEVELS).astype(np.float16)
+    step = np.maximum(scale, np.finfo(np.float16).smallest_subnormal).astype(np.float32)[..., None]
+    return np.clip(np.rint(z / step), -LEVELS, LEVELS).astype(np.int8), scale
+
+
+def dequantize(tokens: Array, scale: Array, channels: Array, dtype: npt.DTypeLike) -> Array:
+    """Return the values of int8 tokens (…, dim) with their scales (…), computed in float32."""
+    mean, deviation = channels
+    values: Array = tokens * scale[..., None].astype(np.float32)
+    values *= deviation
+    values += mean
+    return values.astype(dtype, copy=False)
+
+
+def channel_statistics(n: int, total: Array, squares: Array) -> Array:
+    """Return (2, dim) float32, mean and deviation of each channel, from sums over n tokens; constants have 1."""
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
+    deviation[deviation < 1e-6 * (1 + np.abs(mean))] = 1
+    return np.stack([mean, deviation]).astype(np.float32)
