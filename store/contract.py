@@ -159,10 +159,10 @@ class StoreFiles(ABC):
         return Manifest.from_json(attributes)
 
     def specs(self, manifest: Manifest) -> Iterator[ArraySpec]:
-        """Yield every array that comes in blocks."""
-        for split, info in manifest.splits.items():
-            for layer, kinds in info.layers.items():
-                for kind in kinds:
+        """Yield every array that comes in blocks, in the same order however the manifest came about."""
+        for split, info in sorted(manifest.splits.items()):
+            for layer, kinds in sorted(info.layers.items()):
+                for kind in sorted(kinds):
                     yield array_spec(manifest, split, layer, kind)
 
     def block_names(self, spec: ArraySpec) -> Iterator[str]:
@@ -172,7 +172,7 @@ class StoreFiles(ABC):
 
     def whole_arrays(self, manifest: Manifest) -> list[str]:
         """Return the names of all small arrays: labels, ids, and the channel statistics of int8 tokens."""
-        rows = [f"{split}/{name}" for split in manifest.splits for name in (LABELS, IDS)]
+        rows = [f"{split}/{name}" for split in sorted(manifest.splits) for name in (LABELS, IDS)]
         tokens = [spec.name for spec in self.specs(manifest) if spec.type.name == "int8"]
         return rows + [name + CHANNELS for name in tokens]
 
