@@ -5,7 +5,7 @@ same. From disk, whole batches are read straight into reused buffers, the next o
 nothing is copied on the way, and memory holds batches, however large blocks and windows are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..store import Split
 from ..store.layout import PATCH
-from ..store.ring import BufferRing, page_aligned, read_ahead
+from ..store.memory import page_aligned
+from ..store.ring import BufferRing, read_ahead
 from .order import batch_sizes
 from .upload import Upload
 
@@ -24,7 +25,6 @@ PIECE_BYTES = 32 * 2**20
 """Small batches are read together, up to this many bytes."""
 
 Rows = npt.NDArray[np.int64]
-Array = npt.NDArray[Any]
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
@@ -60,7 +60,7 @@ class TokenStream:
         self._labels = torch.from_numpy(split.labels[rows])
         keep = torch.device("cpu") if cache != "gpu" else device
         self._kept: dict[str, Tensor] = {
-            kind: self._as_tensor(kind, self._reader(kind)(rows, None)).to(keep)
+            kind: self._as_tensor(kind, split.tokens(layer, rows, kind=kind, dtype=self._dtype(kind))).to(keep)
             for kind in kinds
             if kind != PATCH or cache != "disk"
         }
@@ -89,21 +89,21 @@ class TokenStream:
 
     def _from_disk(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the patch tokens of each batch on the device."""
-        row = self.split.shape(self.layer).row_shape(PATCH)
-        dtype = self.split.stored_dtype(PATCH) if self.split.is_bfloat16(PATCH) else self.split.dtype(PATCH)
+        row, dtype = self.split.shape(self.layer).row_shape(PATCH), self._dtype(PATCH)
         groups = group_batches(batches, int(np.prod(row)) * dtype.itemsize)
-        pieces = [np.concatenate(group) for group in groups]
+        pieces = read_ahead(
+            self.split.reader(self.layer).start, [np.concatenate(group) for group in groups], row, dtype, self._ring
+        )
         upload = Upload(self.device)
-        for group, piece in zip(groups, read_ahead(self._reader(PATCH), pieces, row, dtype, self._ring), strict=True):
+        for group, piece in zip(groups, pieces, strict=True):
             ends = np.cumsum([len(rows) for rows in group])
             yield from upload.each(self._as_tensor(PATCH, part) for part in np.split(piece, ends[:-1]))
 
-    def _reader(self, kind: str) -> Callable[[Rows, Array | None], Array]:
-        """Return what reads rows of an array: bfloat16 as its bits, which torch takes as they are."""
-        read = self.split.stored if self.split.is_bfloat16(kind) else self.split.tokens
-        return lambda rows, out: read(self.layer, rows, kind=kind, out=out)
+    def _dtype(self, kind: str) -> np.dtype[Any]:
+        """Return the type that rows are read as: bfloat16 as its bits, which torch takes as they are."""
+        return self.split.stored_dtype(kind) if self.split.is_bfloat16(kind) else self.split.dtype(kind)
 
-    def _as_tensor(self, kind: str, values: Array) -> Tensor:
+    def _as_tensor(self, kind: str, values: npt.NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(values)
         return tensor.view(torch.bfloat16) if self.split.is_bfloat16(kind) else tensor
 

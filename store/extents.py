@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from ..errors import StoreError
 
-N_THREADS = 4
+N_THREADS = max(2, min(8, len(os.sched_getaffinity(0))))
+"""Threads that read. More than there are cores get in one another's way: each returns to Python after every run."""
 JOB_BYTES = 8 * 2**20
-"""What one thread reads at a time: large against the cost of a job, small against what a reader asks for."""
+"""About what one thread reads at a time: large against the cost of a job."""
 MAX_VECTORS = 1024
 """IOV_MAX of Linux: more vectors in one call are refused."""
 
@@ -43,11 +44,12 @@ class Part(NamedTuple):
 
 
 def parts_of(index: Index, block_rows: int, row_bytes: int) -> Iterator[Part]:
-    """Cut row numbers, in any order, into parts of one block and about `JOB_BYTES` each."""
+    """Cut row numbers, in any order, into parts of one block, as even as the threads want them."""
     order = np.argsort(index, kind="stable")
     blocks, rows = np.divmod(index[order], block_rows)
     cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)), len(order)]
-    step = max(1, JOB_BYTES // row_bytes)
+    n_rounds = -(-len(index) * row_bytes // (N_THREADS * JOB_BYTES))
+    step = max(1, -(-len(index) // (N_THREADS * max(1, n_rounds))))
     for first, stop in pairwise(cuts):
         for start in range(first, stop, step):
             part = slice(start, min(start + step, stop))
