@@ -6,7 +6,8 @@ Writes tokens of a ViT-S-sized layer (196 patches, 384 wide, float16) through th
 bytes to one flat file. Then each way of reading takes turns with a flat read of the same bytes, so that the noise
 of a shared machine falls on both; medians of the ratios are printed.
 
-The raw limit reads a flat file on four threads, each into a page-aligned buffer of its own that it uses again.
+The raw limit reads a flat file on four threads, each into page-aligned memory of its own that it uses again: in
+all as much as the reader's window of 1 GiB, so that both write to the same kind of memory.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tokenprobe.probe.order import epoch_windows
+from tokenprobe.probe.order import epoch_windows, sequential_windows
 from tokenprobe.probe.stream import TokenStream
 from tokenprobe.store import BlockKey, Manifest, Split, open_store, open_writer
 from tokenprobe.store.layout import LayerShape, block_rows
@@ -78,20 +79,24 @@ def write_flat(path: Path, n_bytes: int) -> float:
 
 
 class FlatFile:
-    """The raw limit: one file, a few threads, a reused buffer each."""
+    """The raw limit: one file, a few threads, each into memory of its own that it uses again."""
 
     def __init__(self, path: Path, n_bytes: int) -> None:
         self.path, self.n_bytes = path, n_bytes
-        self._buffers = [page_aligned(SPAN) for _ in range(N_THREADS)]
+        self._memory = [page_aligned(min(n_bytes, 2**30) // N_THREADS) for _ in range(N_THREADS)]
 
     def read(self) -> None:
+        """Read the file once."""
         share = -(-self.n_bytes // N_THREADS)
         fd = os.open(self.path, os.O_RDONLY)
 
         def read(thread: int) -> None:
             start, stop = thread * share, min(self.n_bytes, (thread + 1) * share)
+            memory, place = self._memory[thread], 0
             while start < stop:
-                start += os.preadv(fd, [self._buffers[thread][: min(SPAN, stop - start)]], start)
+                size = min(SPAN, stop - start, len(memory) - place)
+                start += os.preadv(fd, [memory[place : place + size]], start)
+                place = (place + size) % len(memory)
 
         with ThreadPoolExecutor(N_THREADS) as pool:
             list(pool.map(read, range(N_THREADS)))
@@ -130,9 +135,9 @@ def paired(read: Callable[[], None], raw: Callable[[], None], before: Callable[[
 
 
 def read_in_order(split: Split, ring: BufferRing) -> None:
-    """Read a layer in block order, a few hundred rows at a time, into the ring."""
-    pieces = [np.arange(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
-    for piece in read_ahead(split.reader(0).start, pieces, ROW, split.dtype(), ring):
+    """Read a layer in block order, a window at a time."""
+    windows = sequential_windows(np.arange(len(split)), split.info.block_rows)
+    for piece in read_ahead(split.reader(0), windows, split.dtype(), ring):
         assert len(piece)
 
 

@@ -1,8 +1,8 @@
 """Batches of one layer's tokens, as tensors on the training device, wherever they are kept.
 
 The order is the caller's: windows of rows, one after the other. Kept in memory or not, the batches are the
-same. From disk, whole batches are read straight into reused buffers, the next ones while the last are used:
-nothing is copied on the way, and memory holds batches, however large blocks and windows are.
+same. From disk, a window of whole batches at a time is read straight into its places in a reused buffer: nothing is
+copied on the way. The next window is on its way while the last is used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,9 @@ from torch import Tensor
 
 from ..store import Split
 from ..store.layout import PATCH
-from ..store.memory import page_aligned
 from ..store.ring import BufferRing, read_ahead
-from .order import batch_sizes
+from .order import WINDOW_BLOCKS, batch_sizes
 from .upload import Upload
-
-PIECE_BYTES = 32 * 2**20
-"""Small batches are read together, up to this many bytes."""
 
 Rows = npt.NDArray[np.int64]
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -89,11 +85,10 @@ class TokenStream:
 
     def _from_disk(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the patch tokens of each batch on the device."""
-        row, dtype = self.split.shape(self.layer).row_shape(PATCH), self._dtype(PATCH)
-        groups = group_batches(batches, int(np.prod(row)) * dtype.itemsize)
-        pieces = read_ahead(
-            self.split.reader(self.layer).start, [np.concatenate(group) for group in groups], row, dtype, self._ring
-        )
+        reader, dtype = self.split.reader(self.layer), self._dtype(PATCH)
+        window = WINDOW_BLOCKS * self.split.info.block_rows
+        groups = group_batches(batches, window)
+        pieces = read_ahead(reader, [np.concatenate(group) for group in groups], dtype, self._ring)
         upload = Upload(self.device)
         for group, piece in zip(groups, pieces, strict=True):
             ends = np.cumsum([len(rows) for rows in group])
@@ -109,20 +104,23 @@ class TokenStream:
 
 
 def make_ring(device: torch.device) -> BufferRing:
-    """Return buffers for reading, pinned if a GPU is the target."""
+    """Return buffers for reading: for a GPU two that are pinned, for a CPU one, since it is busy with one thing."""
     if device.type != "cuda":
-        return BufferRing(page_aligned)
-    return BufferRing(lambda n_bytes: torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
+        return BufferRing()
+    return BufferRing(2, lambda n_bytes: torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
 
 
-def group_batches(batches: Sequence[Rows], row_bytes: int) -> list[list[Rows]]:
-    """Put consecutive batches together while they stay within `PIECE_BYTES`."""
+def group_batches(batches: Sequence[Rows], window: int) -> list[list[Rows]]:
+    """Put consecutive batches together while they hold no more rows than a window.
+
+    Rows of one window that are read together follow one another in their files: a few large reads instead of many.
+    """
     groups: list[list[Rows]] = []
-    n_bytes = PIECE_BYTES
+    n_rows = window
     for rows in batches:
-        n_bytes += len(rows) * row_bytes
-        if n_bytes > PIECE_BYTES:
+        n_rows += len(rows)
+        if n_rows > window:
             groups.append([])
-            n_bytes = len(rows) * row_bytes
+            n_rows = len(rows)
         groups[-1].append(rows)
     return groups

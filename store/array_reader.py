@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .contract import ArraySpec, StoreFiles
-from .extents import Extent, Index, Part, as_bytes, parts_of, read_part, threads
+from .extents import Extent, Index, Part, as_bytes, fetch, parts_of, read_part, threads
 from .layout import CHANNELS
 from .library import LibraryReader
 from .quantize import DTYPES, dequantize, from_bfloat16
@@ -53,6 +53,18 @@ class ArrayReader:
     def start(self, index: Index, out: Array) -> list[Future[None]]:
         """Start to do what `read` does; `out` is whole when all futures are done."""
         return [threads(os.getpid()).submit(self._read_part, part, out) for part in self._parts(index)]
+
+    def expect(self, index: Index) -> None:
+        """Have the kernel fetch the blocks that will be read for the most part, in the background."""
+        if isinstance(self._files, StoreFiles):
+            blocks, counts = np.unique(index // self._spec.block_rows, return_counts=True)
+            for block in blocks[counts >= self._spec.block_rows / 2].tolist():
+                threads(os.getpid()).submit(fetch, self.extent(block))
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """Shape of a row."""
+        return self._spec.row
 
     def extent(self, block: int) -> Extent:
         """Return where the rows of one block are."""
