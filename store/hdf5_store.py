@@ -92,7 +92,9 @@ class Hdf5Files(StoreFiles):
             file.attrs[MANIFEST] = encode_manifest(manifest)
             for array in self.whole_arrays(manifest):
                 group, _, name = array.rpartition("/")
-                file.require_group(group)[name] = h5py.ExternalLink(f"{self.folder.name}/{self.whole_names(array)[0]}", ROWS)
+                file.require_group(group)[name] = h5py.ExternalLink(
+                    f"{self.folder.name}/{self.whole_names(array)[0]}", ROWS
+                )
             for spec in self.specs(manifest):
                 dataset = file.create_virtual_dataset(spec.name, self._virtual(spec), fillvalue=spec.type.fill)
                 if spec.is_bfloat16:
