@@ -1,6 +1,5 @@
 """What every store format must do. Each format's tests inherit this class."""
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import InputError, StoreError
-from tokenprobe.store import BlockKey, Split, Store, open_store, open_writer
+from tokenprobe.store import Split, Store, open_store, open_writer
 from tokenprobe.store.describe import describe
 from tokenprobe.store.verify import verify
 
@@ -24,7 +23,6 @@ from .kit import (
     COUNTS,
     DTYPES,
     LAYERS,
-    ROWS,
     Contents,
     block_path,
     blocks,
@@ -275,7 +273,9 @@ class StoreConformance:
             with self.library(path) as opened:
                 np.testing.assert_array_equal(np.asarray(opened[name][...]), wanted)
         split = open_store(path)["train"]
-        assert_tokens_equal(split.tokens(0, [0, 8], view=1), contents.returned["train/layer_00/patch"][1, [0, 8]], dtype)
+        assert_tokens_equal(
+            split.tokens(0, [0, 8], view=1), contents.returned["train/layer_00/patch"][1, [0, 8]], dtype
+        )
         gone = re.escape(repr(str(block_path(path, "train/layer_00/patch", 1, 1))))
         for rows in ([5], None):
             with pytest.raises(StoreError, match=f"^block file {gone} is not there; run the same probe extract again"):
@@ -301,7 +301,9 @@ class StoreConformance:
             train = store["train"]
             train.check_complete([0])
             np.testing.assert_array_equal(train.tokens(0, view=1), patch[1])
-            message = f"^train/layer_03/mean of {str(path)!r} is not complete \\(4 of 6 blocks are missing\\); run the same"
+            message = (
+                f"^train/layer_03/mean of {str(path)!r} is not complete \\(4 of 6 blocks are missing\\); run the same"
+            )
             for layers in ([3], [0, 3]):
                 with pytest.raises(StoreError, match=message):
                     train.check_complete(layers)
@@ -342,7 +344,10 @@ class StoreConformance:
             write(path, other)
 
     def test_overwriting_leaves_nothing_of_what_was_there(self, place: Callable[[str], Path]) -> None:
-        path, other = place("s"), make_contents("int8").part({"test": {"layer_00": [*ALL, "patch_scale", "prefix_scale"]}})
+        path, other = (
+            place("s"),
+            make_contents("int8").part({"test": {"layer_00": [*ALL, "patch_scale", "prefix_scale"]}}),
+        )
         write(path, make_contents())
         write(path, other, overwrite=True)
         assert tree(path) == tree(write(place("fresh"), other))
@@ -373,7 +378,9 @@ class StoreConformance:
             make(path)
             before = tree(path)
             with (
-                pytest.raises(StoreError, match=f"^{str(path)!r} (exists and is not a token store|is damaged, or no store)"),
+                pytest.raises(
+                    StoreError, match=f"^{str(path)!r} (exists and is not a token store|is damaged, or no store)"
+                ),
                 open_writer(path, make_contents().manifest, overwrite=overwrite) as writer,
             ):
                 writer.complete()
@@ -424,7 +431,9 @@ class StoreConformance:
         data = root.read_bytes()
         for damaged in (b"", b"\x00" + data[1:], data[: len(data) // 2]):
             root.write_bytes(damaged)
-            message = f"^{str(root)!r} is damaged, or no store .*; mend it with probe verify --repair, or give another path$"
+            message = (
+                f"^{str(root)!r} is damaged, or no store .*; mend it with probe verify --repair, or give another path$"
+            )
             with pytest.raises(StoreError, match=message):
                 open_store(path)
             with pytest.raises(StoreError, match=message):
@@ -438,7 +447,7 @@ class StoreConformance:
         write(path, contents)
         root_of(path).write_bytes(open_store(path).files.root_bytes(replace(contents.manifest, format=2)))
         for call in (lambda: open_store(path), lambda: write(path, contents)):
-            with pytest.raises(StoreError, match="^store format 2 is not known here: this version reads format 1$"):
+            with pytest.raises(StoreError, match=r"^store format 2 is not known here: this version reads format 1$"):
                 call()
 
     def test_the_journal_records_every_file_and_the_root_with_its_content(self, place: Callable[[str], Path]) -> None:
@@ -448,7 +457,9 @@ class StoreConformance:
         write(path, contents)
         store, entries = open_store(path), [entry for entry in journal_lines(path) if "file" in entry]
         recorded = {entry["file"]: (entry["size"], entry["xxh3"]) for entry in entries}
-        files = {name: folder_of(path) / name for name in store.files.declared(store.manifest)} | {"manifest": root_of(path)}
+        files = {name: folder_of(path) / name for name in store.files.declared(store.manifest)} | {
+            "manifest": root_of(path)
+        }
         data = {name: file.read_bytes() for name, file in files.items()}
         assert recorded == {name: (len(content), xxh3_64_hexdigest(content)) for name, content in data.items()}
         roots = [entry["content"] for entry in entries if entry["file"] == "manifest"]

@@ -1,5 +1,6 @@
 """HDF5 stores do what every store does, and are what h5py takes for its own."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import json
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import hdf5_store, open_store
@@ -52,7 +52,9 @@ def members(group: Any) -> list[tuple[str, Any]]:
     """Return (path, array) of what is in a split."""
     direct = [(name, group[name]) for name in ("ids", "labels")]
     assert {*group} - {"ids", "labels"} == {"layer_00", "layer_03"}
-    return direct + [(f"{layer}/{kind}", group[layer][kind]) for layer in ("layer_00", "layer_03") for kind in group[layer]]
+    return direct + [
+        (f"{layer}/{kind}", group[layer][kind]) for layer in ("layer_00", "layer_03") for kind in group[layer]
+    ]
 
 
 def test_a_store_that_the_caller_has_open_in_h5py_opens_and_the_other_way_round(tmp_path: Path) -> None:
@@ -76,7 +78,9 @@ def test_each_block_is_a_file_of_its_own_with_its_rows_last(tmp_path: Path) -> N
         assert file["rows"].id.get_offset() + file["rows"].nbytes == last.stat().st_size
         np.testing.assert_array_equal(file["rows"][:3], contents.stored["train/layer_00/patch"][1, 8:])
         assert np.isnan(file["rows"][3:]).all()
-    with h5py.File(block_path(write(tmp_path / "b.h5", make_contents("bfloat16")), "train/layer_00/patch", 0, 0)) as file:
+    with h5py.File(
+        block_path(write(tmp_path / "b.h5", make_contents("bfloat16")), "train/layer_00/patch", 0, 0)
+    ) as file:
         assert dict(file["rows"].attrs) == {"bfloat16": True}
 
 
@@ -85,7 +89,9 @@ SHAPES = [(1, 1), (4, 5), (1, 1023), (4, 6, 5), (1, 1, 2048), (64, 196, 768), (3
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_rows_begin_at_byte_4096_or_at_2048_where_they_fill_less(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
+def test_rows_begin_at_byte_4096_or_at_2048_where_they_fill_less(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str
+) -> None:
     spec = ArraySpec("train/layer_00/patch", 1, shape[0], shape[0], shape[1:], DTYPES[dtype])
     files = Hdf5Files(tmp_path / "s.h5")
     header = files.block_header(spec)

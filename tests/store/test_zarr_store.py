@@ -1,7 +1,7 @@
 """Zarr stores do what every store does, and are what zarr-python takes for its own."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
