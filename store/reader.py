@@ -5,6 +5,7 @@ Blocks that lie plain on this machine are read by `extents.py`; compressed and r
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import wait
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -217,8 +218,10 @@ class Split:
         if len(parts) == 1:
             read(parts[0])
         else:
-            for done in [threads(os.getpid()).submit(read, part) for part in parts]:
-                done.result()
+            jobs = [threads(os.getpid()).submit(read, part) for part in parts]
+            wait(jobs)  # all of them: none may still write to the caller's array when another has failed
+            for job in jobs:
+                job.result()
 
     def _converted(
         self, spec: ArraySpec, view: int, index: npt.NDArray[np.int64], dtype: np.dtype[Any]
