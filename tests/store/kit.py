@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokenprobe.store import BlockKey, Manifest, StoreWriter, open_writer
+from tokenprobe.errors import StoreError
+from tokenprobe.store import BlockKey, Manifest, StoreWriter, open_store, open_writer
 from tokenprobe.store.layout import LayerShape
 from tokenprobe.store.manifest import Recipe, SplitInfo
 
@@ -225,6 +226,14 @@ def stamps(path: Path) -> dict[str, tuple[int, int]]:
     names = {entry["file"] for entry in journal_lines(path) if "file" in entry} - {"manifest"}
     files = [file for name in names if (file := folder_of(path) / name).exists()]
     return {str(file.relative_to(folder_of(path))): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+def says_complete(path: Path) -> bool:
+    """Whether there is a root that says so."""
+    try:
+        return open_store(path).manifest.complete
+    except (FileNotFoundError, StoreError):
+        return False
 
 
 def fork_and_kill(work: Callable[[], object], step: int) -> bool:

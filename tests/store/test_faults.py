@@ -34,6 +34,7 @@ from .kit import (
     folder_of,
     fork_and_kill,
     make_contents,
+    says_complete,
     stamps,
     tree,
     write,
@@ -238,11 +239,3 @@ def fill_up(disk: Path) -> NoReturn:
         for _ in count():
             ballast.write(bytes(4096))
     raise AssertionError
-
-
-def says_complete(path: Path) -> bool:
-    """Whether there is a root that says so."""
-    try:
-        return open_store(path).manifest.complete
-    except (FileNotFoundError, StoreError):
-        return False
