@@ -1,7 +1,7 @@
 """Rows of one array, in the type that the caller's array has, on a few threads."""
 
 import os
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import cached_property
 from typing import Any
 
@@ -43,12 +43,14 @@ class ArrayReader:
         Raises:
             StoreError: a block is not there, or is shorter than it should be.
         """
-        parts = list(self._parts(index))
+        parts = self._parts(index)
         if len(parts) == 1:
             self._read_part(parts[0], out)
         else:
-            for started in [threads(os.getpid()).submit(self._read_part, part, out) for part in parts]:
-                started.result()
+            reads = self.start(index, out)
+            wait(reads)  # all of them: none may still write to the caller's array when another has failed
+            for read in reads:
+                read.result()
 
     def start(self, index: Index, out: Array) -> list[Future[None]]:
         """Start to do what `read` does; `out` is whole when all futures are done."""
@@ -78,8 +80,6 @@ class ArrayReader:
         return list(parts_of(index, self._spec.block_rows, self._spec.row_bytes))
 
     def _read_part(self, part: Part, out: Array) -> None:
-        assert out.shape[1:] == self._spec.row, (out.shape, self._spec)
-        assert out.flags.c_contiguous
         if out.dtype == self._spec.type.stored:
             self._read_stored(part, out)
             return

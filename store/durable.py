@@ -7,10 +7,14 @@ from pathlib import Path
 def write_durably(path: Path, data: bytes) -> None:
     """Write `data` to a temporary name beside `path`, fsync it, and rename it."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk took part of it
+        raise
     rename_durably(temporary, path)
 
 

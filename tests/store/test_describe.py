@@ -1,20 +1,22 @@
 """A store in words: every figure is the one in the files."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from tokenprobe.extract import ExtractConfig, extract
-from tokenprobe.store import Store, open_store
+from tokenprobe.store import open_store
 from tokenprobe.store.describe import describe
 
+from .kit import blocks, folder_of, make_contents, write, write_some
 
-def test_an_extracted_store_is_described(tiny_config: Callable[..., ExtractConfig]) -> None:
-    out = extract(tiny_config(layers="0,2"))
-    n_bytes = sum(json.loads(line).get("size", 0) for line in (out / "journal.jsonl").read_text().splitlines())
+
+def test_an_extracted_store_is_described(
+    tiny_config: Callable[..., ExtractConfig], place: Callable[[str], Path], suffix: str
+) -> None:
+    out = extract(tiny_config(layers="0,2", out=place("s")))
+    files = [file for file in folder_of(out).rglob("*") if file.is_file()]
+    n_bytes = sum(file.stat().st_size for file in files if file.name not in ("journal.jsonl", ".lock"))
+    n_bytes -= (out / "zarr.json").stat().st_size if suffix == ".zarr" else 0
     shown = dict(line.split(maxsplit=1) for line in describe(open_store(out)))
     assert shown["model"].startswith("timm:VisionTransformer (depth=3, embed_dim=12, img_size=16")
     assert shown["pixels"] == "16 × 16, computed in float32"
@@ -26,16 +28,22 @@ def test_an_extracted_store_is_described(tiny_config: Callable[..., ExtractConfi
     assert shown["health"] == "complete"
 
 
-@pytest.mark.parametrize("lost", [0, 5])
-def test_an_unfinished_layer_is_named(write_store: Callable[..., Store], tmp_path: Path, lost: int) -> None:
-    patch = np.zeros((40, 4, 6), np.float16)
-    arrays = {"patch": patch, "mean": patch.astype(np.float32).mean(1)}
-    tokens = {"train": {0: arrays, 5: arrays}}
-    store = write_store(tmp_path / "a.zarr", tokens, {"train": np.zeros(40, np.int64)}, grid=(2, 2), block_rows=8)
-    journal = store.path / "journal.jsonl"
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join(line for line in lines if f"layer_{lost:02d}/patch/c.0.2." not in line))
-    store.files.mark_incomplete()
-    shown = dict(line.split(maxsplit=1) for line in describe(open_store(store.path)))
+def test_views_dtype_and_what_is_not_finished_are_named(place: Callable[[str], Path]) -> None:
+    contents, path = make_contents("int8"), place("s")
+    first = contents.part({"train": {"layer_00": ["mean", "patch", "patch_scale"]}})
+    write(path, first)
+    shown = dict(line.split(maxsplit=1) for line in describe(open_store(path)))
+    assert (shown["dtype"], shown["health"]) == ("int8", "complete")
+    assert shown["train"].startswith("11 images, 2 views, 3 classes, 3 blocks of 4; fingerprint of layer_00 ")
+    write_some(path, contents, [key for key in blocks(contents.manifest) if key.split == "test"])
+    shown = dict(line.split(maxsplit=1) for line in describe(open_store(path)))
     assert shown["health"] == "not complete"
-    assert f"not finished: layers {lost};" in shown["train"]
+    assert "; not finished: layers 0, 3;" in shown["train"]  # layer 0 is to have prefix tokens too
+    assert "not finished" not in shown["test"]
+    assert shown["test"].startswith("3 images, 3 classes, 1 blocks of 4; fingerprint of layer_03 ")
+
+
+def test_images_left_out_are_counted(place: Callable[[str], Path]) -> None:
+    contents = make_contents().part({"train": {"layer_00": ["mean"]}}, skipped=["a.png", "b.png"])
+    shown = "\n".join(describe(open_store(write(place("s"), contents))))
+    assert ", 2 unreadable left out;" in shown

@@ -29,6 +29,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
     write_durably(path, b"new")
     assert path.read_bytes() == b"new"
 

@@ -1,0 +1,69 @@
+"""What the reader of one array does beside reading right, which is tested for each format."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import wait
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenprobe.errors import StoreError
+from tokenprobe.store import open_store
+from tokenprobe.store.extents import threads
+
+from .kit import block_path, make_contents, write
+
+Place = Callable[[str], Path]
+NAME = "train/layer_03/patch"
+
+
+def test_reading_may_be_started_and_awaited(place: Place) -> None:
+    contents = make_contents(counts={"train": 100, "test": 3}, block_rows=16)
+    reader = open_store(write(place("s"), contents))["train"].reader(3, view=1)
+    rows = np.random.default_rng(0).permutation(100)
+    out = np.empty((100, *reader.row), np.float32)
+    done, under_way = wait(reader.start(rows, out), timeout=10)
+    assert len(done) > 1 and not under_way
+    np.testing.assert_array_equal(out, contents.stored[NAME][1, rows])
+
+
+def test_all_parts_have_ended_when_one_has_failed(place: Place) -> None:
+    contents = make_contents(counts={"train": 100, "test": 3}, block_rows=16)
+    path = write(place("s"), contents)
+    block_path(path, NAME, 0, 2).unlink()
+    out = np.zeros((100, 6, 5), np.float16)
+    with pytest.raises(StoreError, match="is not there"):
+        open_store(path)["train"].tokens(3, out=out)
+    there = np.r_[0:32, 48:100]
+    np.testing.assert_array_equal(out[there], contents.stored[NAME][0, there])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
+def test_the_kernel_is_told_of_blocks_that_will_be_read_for_the_most_part(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(place("s"), make_contents(counts={"train": 40, "test": 3}, block_rows=10))
+    reader = open_store(path)["train"].reader(3)
+    advised: list[tuple[str, int, int, int]] = []
+
+    def advise(fd: int, offset: int, size: int, advice: int) -> None:
+        advised.append((os.readlink(f"/proc/self/fd/{fd}"), offset, size, advice))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    reader.expect(np.r_[0:10, 10:14, 25:30, 39])
+    threads(os.getpid()).submit(int).result()
+    threads(os.getpid()).shutdown()  # all advice has been given then
+    threads.cache_clear()
+    wanted = [reader.extent(block) for block in (0, 2)]
+    assert sorted(advised) == sorted((str(path), *rest, os.POSIX_FADV_WILLNEED) for path, *rest in wanted)
+
+
+def test_a_block_that_is_not_there_is_no_reason_to_fail_before_it_is_read(place: Place) -> None:
+    path = write(place("s"), make_contents())
+    block_path(path, NAME, 0, 0).unlink()
+    reader = open_store(path)["train"].reader(3)
+    reader.expect(np.arange(11))
+    out = np.empty((1, *reader.row), np.float16)
+    with pytest.raises(StoreError, match="is not there"):
+        reader.read(np.array([0]), out)
