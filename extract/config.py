@@ -1,6 +1,7 @@
 """The settings of one extraction. Every field is a flag of `probe extract` of the same name."""
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,8 @@ class ExtractConfig:
     skip_bad_images: bool = False
     dry_run: bool = False
     overwrite: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values; `out` and `checkpoint` become absolute."""
+        paths = {"out": self.out, "checkpoint": self.checkpoint}
+        return asdict(self) | {name: None if path is None else os.path.abspath(path) for name, path in paths.items()}

@@ -20,10 +20,10 @@ from ..store.formats import store_files
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
 from ..store.quantize import DTYPES, STATISTICS_ROWS
 from ..store.writer import check_path
-from .backbones import BACKBONES, Backbone, BackboneRequest, split_source
+from .backbones import BACKBONES, Backbone, BackboneRequest, absolute_model, split_source
 from .backbones.contract import Tokens
 from .config import ExtractConfig
-from .datasets import ImageList, ImageSource, open_dataset
+from .datasets import ImageList, ImageSource, absolute_data, open_dataset
 from .loading import BadImage, RowImages, find_bad_images, make_loader
 from .plan import ChosenImages, Plan, augmentation_of, check_space, describe, make_plan, parse_layers, views_of
 from .progress import ImageProgress
@@ -86,9 +86,9 @@ def extract(config: ExtractConfig) -> Path:
         return out
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
+        writer.journal.add_event("start", **_circumstances(config, device))
         writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
         work = _missing_batches(plan, writer, config.batch_size)
-        writer.journal.add_event("start", **_circumstances(config, device))
         seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer)
         complete = writer.complete()
         writer.journal.add_event("finish", seconds=round(seconds, 3), n_images=sum(len(batch.rows) for batch in work))
@@ -365,11 +365,9 @@ def _circumstances(config: ExtractConfig, device: torch.device) -> dict[str, Any
         "host": socket.gethostname(),
         "process": os.getpid(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "batch_size": config.batch_size,
         "workers": _workers(config),
-        "data": config.data,
-        "checkpoint": None if config.checkpoint is None else str(config.checkpoint),
         "torch": torch.__version__,
+        "config": config.to_json() | {"data": absolute_data(config.data), "model": absolute_model(config.model)},
     }
 
 
