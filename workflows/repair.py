@@ -65,7 +65,8 @@ def repair(path: str | Path) -> list[Problem]:
             return []
         _say_problems(problems)
         manifest, _ = read_root(files)
-        configs = _recorded_configs(files, manifest)
+        only_foreign = all(problem.what.startswith(FOREIGN) for problem in problems)
+        configs = [] if only_foreign else _recorded_configs(files, manifest)
         _check_inputs(configs)
         _clear_away(files, manifest, problems)
     for config in configs:

@@ -344,8 +344,10 @@ def test_without_a_record_of_an_extraction_the_user_is_asked_to_run_it(store: Pa
 def test_data_that_are_gone_are_named_and_nothing_is_removed(images: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copy(images, tmp_path / "moved.npz"))
     out = extract(config_of(moved, tmp_path / "a.zarr", layers="0"))
-    truncate(out, some_blocks(out, 1, "train/layer_00"))
     moved.unlink()
+    (out / "notes.txt").write_text("mine")
+    assert [problem.file for problem in repair(out)] == ["notes.txt"]  # which takes no data
+    truncate(out, some_blocks(out, 1, "train/layer_00"))
     before = content_of(out)
     message = rf"^cannot repair: the data were 'npz:{moved}': no file at '{moved}'; .*; put them back$"
     with pytest.raises(MissingError, match=message):
