@@ -191,7 +191,9 @@ def encode_manifest(manifest: Manifest) -> str:
 
 def damaged(path: Path, error: Exception) -> StoreError:
     """Make the error for a root file that cannot be read."""
-    return StoreError(f"{str(path)!r} is damaged ({error}); mend it with probe verify --repair, or remove the store")
+    return StoreError(
+        f"{str(path)!r} is damaged, or no store ({error}); mend it with probe verify --repair, or give another path"
+    )
 
 
 def missing(path: Path) -> StoreError:

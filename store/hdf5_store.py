@@ -8,6 +8,7 @@ dies cannot be read again. Its rows are contiguous and come last, behind a heade
 import json
 import os
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -68,18 +69,16 @@ class Hdf5Files(StoreFiles):
         path = self.folder / self.whole_names(array)[0]
         if not path.exists():
             raise missing(path)
-        with h5py.File(path, locking=False) as file:
+        with _open(path) as file:
             data = file[ROWS]
             return np.asarray(data.asstr()[...] if h5py.check_string_dtype(data.dtype) else data[...])
 
     def read_attributes(self) -> dict[str, Any]:
         """See `StoreFiles.read_attributes`."""
-        import h5py
-
         if not self.root.is_file():
             return {}
         try:
-            with h5py.File(self.root, locking=False) as file:
+            with _open(self.root) as file:
                 attributes = json.loads(file.attrs.get(MANIFEST, "{}"))
         except (OSError, ValueError) as error:
             raise damaged(self.root, error) from error
@@ -125,6 +124,13 @@ class Hdf5Files(StoreFiles):
                 rows = h5py.VirtualSource(source, ROWS, (spec.block_rows, *spec.row), dtype)
                 layout[view, start : start + n_rows] = rows[:n_rows]
         return layout
+
+
+def _open(path: Path) -> Any:
+    """Open a small file by its content: HDF5 refuses one that the caller has open with other settings."""
+    import h5py
+
+    return h5py.File(BytesIO(path.read_bytes()), "r")
 
 
 @cache

@@ -33,7 +33,7 @@ class TokenType:
         name: as the manifest and the flag have it.
         stored: numpy type in the files.
         returned: type that the reader gives unless another is asked for.
-        fill: value of what has not been written: NaN, where the type has one.
+        fill: value of what has not been written: NaN, or for int8 the one level that no token has.
     """
 
     name: str
@@ -46,7 +46,7 @@ _TYPES = (
     TokenType("float16", np.dtype(np.float16), np.dtype(np.float16), float("nan")),
     TokenType("bfloat16", np.dtype(np.uint16), np.dtype(np.float32), 0x7FC0),
     TokenType("float32", np.dtype(np.float32), np.dtype(np.float32), float("nan")),
-    TokenType("int8", np.dtype(np.int8), np.dtype(np.float16), 0),
+    TokenType("int8", np.dtype(np.int8), np.dtype(np.float16), -128),
 )
 DTYPES = {each.name: each for each in _TYPES}
 _PLAIN = {np.dtype(np.float32): DTYPES["float32"], np.dtype(np.float16): DTYPES["float16"]}

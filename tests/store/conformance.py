@@ -1,0 +1,501 @@
+"""What every store format must do. Each format's tests inherit this class."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokenprobe.errors import InputError, StoreError
+from tokenprobe.store import Split, Store, open_store, open_writer
+from tokenprobe.store.describe import describe
+from tokenprobe.store.verify import verify
+
+from .kit import (
+    BLOCK,
+    COUNTS,
+    DTYPES,
+    LAYERS,
+    Contents,
+    block_path,
+    blocks,
+    declare,
+    fill,
+    folder_of,
+    fork_and_kill,
+    journal_lines,
+    make_contents,
+    root_of,
+    stamps,
+    tree,
+    write,
+    write_some,
+)
+
+N = COUNTS["train"]
+ROW_NUMBERS = {
+    "one": [10],
+    "sorted": [0, 1, 3, 4, 5, 9],
+    "reversed": list(range(N))[::-1],
+    "repeated": [3, 3, 10, 0, 3, 10],
+    "shuffled": np.random.default_rng(1).permutation(N),
+    "a small type": np.array([9, 2, 3], dtype=np.uint8),
+    "the last, partial block": [8, 10, 9],
+    "none": [],
+}
+ALL = ["mean", "patch", "prefix"]
+PARTS = {
+    "a layer": {"train": {"layer_03": ALL}},
+    "a split": {"test": {"layer_00": ALL, "layer_03": ALL}},
+    "some arrays": {"train": {"layer_00": ["mean"], "layer_03": ["mean", "patch"]}, "test": {"layer_00": ["prefix"]}},
+}
+
+
+class StoreConformance:
+    """Tests over a format; a subclass says how its library opens a store and shows what is missing."""
+
+    suffix = ""
+
+    def library(self, path: Path) -> AbstractContextManager[Mapping[str, Any]]:
+        """Open a store with the library of its format alone."""
+        raise NotImplementedError
+
+    def attributes(self, opened: Any) -> dict[str, Any]:
+        """Return the manifest as the library shows it."""
+        raise NotImplementedError
+
+    def make_foreign(self, path: Path) -> None:
+        """Make something that the library can open and that is no store."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def written(self, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Store, Contents]]:
+        """Give a whole store of a dtype, written once: tests read it and change nothing."""
+        folder = tmp_path_factory.getbasetemp() / f"conformance{self.suffix}"
+        folder.mkdir(exist_ok=True)
+
+        def give(dtype: str) -> tuple[Store, Contents]:
+            path, contents = folder / f"{dtype}{self.suffix}", make_contents(dtype)
+            return open_store(path if path.exists() else write(path, contents)), contents
+
+        return give
+
+    @pytest.fixture
+    def place(self, ram: Path) -> Callable[[str], Path]:
+        """Give a path for a store; all have one file name."""
+
+        def make(name: str) -> Path:
+            (ram / name).mkdir()
+            return ram / name / f"store{self.suffix}"
+
+        return make
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_what_is_written_reads_back(self, written: Callable[..., Any], dtype: str) -> None:
+        store, contents = written(dtype)
+        for name, values in contents.returned.items():
+            split, layer, kind = parts(store, name)
+            for view in range(len(values)):
+                for how, rows in ROW_NUMBERS.items():
+                    wanted = values[view][np.asarray(rows, dtype=int) % len(split)]
+                    read = split.tokens(layer, np.asarray(rows, dtype=int) % len(split), kind=kind, view=view)
+                    assert_tokens_equal(read, wanted, dtype, f"{name}, view {view}, {how} rows")
+                assert_tokens_equal(split.tokens(layer, kind=kind, view=view), values[view], dtype, name)
+            assert split.dtype(kind) == values.dtype
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_what_is_stored_reads_back_as_it_is(self, written: Callable[..., Any], dtype: str) -> None:
+        store, contents = written(dtype)
+        for name in token_arrays(contents):
+            split, layer, kind = parts(store, name)
+            values = contents.stored[name]
+            for view in range(len(values)):
+                rows = np.arange(len(split))[::-1]
+                read = split.stored(layer, rows, kind=kind, view=view)
+                np.testing.assert_array_equal(read, values[view][rows], strict=True, err_msg=name)
+            assert split.stored_dtype(kind) == values.dtype
+
+    @pytest.mark.parametrize("asked", ["float16", "float32", "float64"])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_another_type_may_be_asked_for(self, written: Callable[..., Any], dtype: str, asked: str) -> None:
+        store, contents = written(dtype)
+        values = contents.returned["train/layer_00/patch"][0]
+        read = store["train"].tokens(0, dtype=asked)
+        assert read.dtype == asked
+        np.testing.assert_allclose(read, values.astype(asked), rtol=2**-10, atol=2e-4)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_the_library_shows_the_same_numbers_from_anywhere(
+        self, written: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+    ) -> None:
+        store, contents = written(dtype)
+        monkeypatch.chdir(tmp_path)
+        for path in (store.path, Path(os.path.relpath(store.path))):
+            with self.library(path) as opened:
+                for name, values in contents.stored.items():
+                    np.testing.assert_array_equal(np.asarray(opened[name][...]), values, strict=True, err_msg=name)
+                    marked = dtype == "bfloat16" and name.endswith(("patch", "prefix"))
+                    assert dict(opened[name].attrs) == ({"bfloat16": True} if marked else {}), name
+
+    def test_a_store_may_be_moved_as_a_whole(self, place: Callable[[str], Path]) -> None:
+        contents, path = make_contents(), write(place("here"), make_contents())
+        there = path.parent.rename(path.parent.with_name("there")) / path.name
+        with self.library(there) as opened:
+            for name, values in contents.stored.items():
+                np.testing.assert_array_equal(np.asarray(opened[name][...]), values, err_msg=name)
+        patch = contents.stored["train/layer_00/patch"]
+        np.testing.assert_array_equal(open_store(there)["train"].tokens(0), patch[0])
+        assert verify(there) == []
+
+    def test_labels_ids_classes_and_names(self, written: Callable[..., Any]) -> None:
+        store, contents = written("float16")
+        assert (store.splits, store.layers) == (["test", "train"], list(LAYERS))
+        for name, n in COUNTS.items():
+            split = store[name]
+            assert (len(split), split.layers, split.classes) == (n, list(LAYERS), ["ant", "bee", "cat"])
+            np.testing.assert_array_equal(split.labels, contents.stored[f"{name}/labels"], strict=True)
+            assert split.ids == [f"{name}/{row}" for row in range(n)]
+            assert {type(key) for key in split.ids} == {str}
+            with self.library(store.path) as opened:
+                shown = opened[f"{name}/ids"][...]
+                assert [key.decode() if isinstance(key, bytes) else key for key in shown] == split.ids
+
+    def test_ids_of_any_length_and_script_come_back(self, place: Callable[[str], Path]) -> None:
+        ids = ["", "a/b c.png", "Käfer/蜂.png", "x" * 1000, "\n", *map(str, range(6))]
+        labels = np.array([5, -1, 2**40, 0, 0, *range(6)])
+        path, contents = place("s"), make_contents()
+        with open_writer(path, contents.part({"train": {"layer_00": ["mean"]}}).manifest) as writer:
+            writer.declare({"train": (labels, ids)})
+        split = open_store(path)["train"]
+        assert split.ids == ids
+        np.testing.assert_array_equal(split.labels, labels, strict=True)
+
+    def test_the_library_shows_the_manifest(self, written: Callable[..., Any]) -> None:
+        store, contents = written("int8")
+        with self.library(store.path) as opened:
+            shown = self.attributes(opened)
+        assert shown == replace(contents.manifest, complete=True).to_json()
+        assert (shown["format"], shown["complete"], shown["dtype"]) == (1, True, "int8")
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_extents_are_the_bytes_of_the_rows_without_the_padding(
+        self, written: Callable[..., Any], dtype: str
+    ) -> None:
+        store, contents = written(dtype)
+        for name in token_arrays(contents):
+            split, layer, kind = parts(store, name)
+            for view, values in enumerate(contents.stored[name]):
+                extents = [split.extent(layer, kind, view, block) for block in range(-(-len(split) // BLOCK))]
+                data = [path.read_bytes()[offset : offset + size] for path, offset, size in extents]
+                assert b"".join(data) == values.tobytes(), name
+
+    def test_every_declared_file_is_there_and_no_other(self, written: Callable[..., Any]) -> None:
+        for dtype in DTYPES:
+            store, _ = written(dtype)
+            folder = folder_of(store.path)
+            found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+            own = {"journal.jsonl", ".lock", *([] if self.suffix == ".h5" else ["zarr.json"])}
+            assert store.files.declared(store.manifest) == found - own
+            assert verify(store.path) == []
+
+    def test_the_same_store_has_the_same_bytes_whenever_and_in_whatever_batches_it_is_made(
+        self, place: Callable[[str], Path]
+    ) -> None:
+        first = {dtype: tree(write(place(dtype), make_contents(dtype))) for dtype in DTYPES}
+        time.sleep(1 - time.time() % 1)  # files that hold a time hold it in seconds
+        for dtype in DTYPES:
+            for batch in (1, 3):
+                path = place(f"{dtype} in batches of {batch}")
+                assert tree(write(path, make_contents(dtype), batch=batch)) == first[dtype]
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_a_store_that_was_stopped_and_resumed_equals_one_written_in_one_go(
+        self, place: Callable[[str], Path], dtype: str
+    ) -> None:
+        contents, path = make_contents(dtype), place("stopped")
+        write_some(path, contents, blocks(contents.manifest)[1:4])
+        finished = stamps(path)
+        assert tree(write(path, contents)) == tree(write(place("whole"), contents))
+        assert finished.items() <= stamps(path).items()
+
+    @pytest.mark.parametrize("first", PARTS.values(), ids=PARTS)
+    def test_a_store_that_grew_equals_one_written_whole(
+        self, place: Callable[[str], Path], first: dict[str, dict[str, list[str]]]
+    ) -> None:
+        contents, path = make_contents(), place("grown")
+        write(path, contents.part(first))
+        assert open_store(path).manifest.complete
+        had = {name: stamp for name, stamp in stamps(path).items() if not name.endswith("zarr.json")}
+        assert tree(write(path, contents)) == tree(write(place("whole"), contents))
+        whole = {f"{split}/{name}/" for split, layers in first.items() for name in layers if layers[name] == ALL}
+        kept = {name for name in had if name.startswith((*whole, "train/ids", "test/ids"))}
+        assert {name for name in kept if stamps(path)[name] != had[name]} == set()
+
+    @pytest.mark.parametrize("dtype", ["float16", "int8"])
+    def test_views_that_are_added_make_the_store_that_has_them_from_the_start(
+        self, place: Callable[[str], Path], dtype: str
+    ) -> None:
+        contents, path = make_contents(dtype), place("grown")
+        one = {split: replace(info, views=1, augmentation=None) for split, info in contents.manifest.splits.items()}
+        write(path, replace(contents, manifest=replace(contents.manifest, splits=one)))
+        assert open_store(path)["train"].info.views == 1
+        had = {name: stamp for name, stamp in stamps(path).items() if not name.endswith("zarr.json")}
+        assert tree(write(path, contents)) == tree(write(place("whole"), contents))
+        assert had.items() <= stamps(path).items()
+
+    def test_asking_for_part_of_a_store_keeps_all_of_it(self, place: Callable[[str], Path]) -> None:
+        contents, path = make_contents(), place("s")
+        write(path, contents)
+        before, stamped = tree(path), stamps(path)
+        write(path, contents.part({"test": {"layer_03": ["mean"]}}))
+        assert (tree(path), stamps(path)) == (before, stamped)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_a_block_deleted_by_hand_is_missing_to_the_library_and_an_error_to_us(
+        self, place: Callable[[str], Path], dtype: str
+    ) -> None:
+        contents, path = make_contents(dtype), place("s")
+        write(path, contents)
+        fills = {"float16": np.nan, "bfloat16": 0x7FC0, "float32": np.nan, "int8": -128}
+        lost = {"patch": fills[dtype], "mean": np.nan} | ({"patch_scale": np.nan} if dtype == "int8" else {})
+        for kind, fill_value in lost.items():
+            name = f"train/layer_00/{kind}"
+            block_path(path, name, 1, 1).unlink()
+            wanted = contents.stored[name].copy()
+            wanted[1, 4:8] = fill_value
+            with self.library(path) as opened:
+                np.testing.assert_array_equal(np.asarray(opened[name][...]), wanted)
+        split = open_store(path)["train"]
+        assert_tokens_equal(
+            split.tokens(0, [0, 8], view=1), contents.returned["train/layer_00/patch"][1, [0, 8]], dtype
+        )
+        gone = re.escape(repr(str(block_path(path, "train/layer_00/patch", 1, 1))))
+        for rows in ([5], None):
+            with pytest.raises(StoreError, match=f"^block file {gone} is not there; run the same probe extract again"):
+                split.tokens(0, rows, view=1)
+
+    def test_what_stands_for_a_missing_block_is_no_number(self) -> None:
+        assert np.isnan(np.array([0x7FC0 << 16], np.uint32).view(np.float32)[0])
+        assert all(np.abs(v.astype(int)).max() <= 127 for v in make_contents("int8").stored.values() if v.dtype == "i1")
+
+    def test_a_store_that_is_being_written_opens_for_what_is_complete_and_says_so(
+        self, place: Callable[[str], Path]
+    ) -> None:
+        contents, path = make_contents(), place("s")
+        patch = contents.stored["train/layer_00/patch"]
+        of_train = [key for key in blocks(contents.manifest) if key.split == "train"]
+        with open_writer(path, contents.manifest) as writer:
+            declare(writer, contents)
+            fill(writer, contents, of_train, layers=[0])
+            fill(writer, contents, of_train[:2])
+            assert writer.complete() is False
+            store = open_store(path)
+            assert not store.manifest.complete
+            train = store["train"]
+            train.check_complete([0])
+            np.testing.assert_array_equal(train.tokens(0, view=1), patch[1])
+            message = (
+                f"^train/layer_03/mean of {str(path)!r} is not complete \\(4 of 6 blocks are missing\\); run the same"
+            )
+            for layers in ([3], [0, 3]):
+                with pytest.raises(StoreError, match=message):
+                    train.check_complete(layers)
+            with pytest.raises(InputError, match="unknown layer in split 'train' '5'"):
+                train.check_complete([5])
+            np.testing.assert_array_equal(train.tokens(3, [7, 1]), contents.stored["train/layer_03/patch"][0, [7, 1]])
+            shown = "\n".join(describe(store))
+            assert "not complete" in shown and "not finished: layers 3;" in shown
+            with self.library(path) as opened:
+                assert np.isnan(opened["train/layer_03/mean"][1]).all()
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ({"precision": "bfloat16"}, "precision: stored 'float32', asked 'bfloat16'"),
+            ({"dtype": "float32"}, "dtype: stored 'float16', asked 'float32'"),
+            ({"weights": "1" * 64}, f"weights: stored '{'0' * 64}', asked '{'1' * 64}'"),
+        ],
+        ids=["precision", "dtype", "weights"],
+    )
+    def test_a_store_made_differently_is_refused_and_left_alone(
+        self, place: Callable[[str], Path], change: dict[str, str], named: str
+    ) -> None:
+        contents, path = make_contents(), place("s")
+        write(path, contents)
+        before = tree(path), journal_lines(path)
+        recipe = replace(contents.manifest.recipe, **change)
+        other = replace(contents, manifest=replace(contents.manifest, recipe=recipe))
+        with pytest.raises(StoreError, match=re.escape(f"made differently ({named}); write to another store")):
+            write(path, other)
+        assert (tree(path), journal_lines(path)) == before
+
+    def test_views_drawn_differently_are_refused(self, place: Callable[[str], Path]) -> None:
+        contents, path = make_contents(), place("s")
+        write(path, contents)
+        other = contents.part({"train": {"layer_00": ALL}}, augmentation={"seed": 1})
+        with pytest.raises(StoreError, match=r"train\.augmentation: stored \{'seed': 0\}, asked \{'seed': 1\}"):
+            write(path, other)
+
+    def test_overwriting_leaves_nothing_of_what_was_there(self, place: Callable[[str], Path]) -> None:
+        path, other = (
+            place("s"),
+            make_contents("int8").part({"test": {"layer_00": [*ALL, "patch_scale", "prefix_scale"]}}),
+        )
+        write(path, make_contents())
+        write(path, other, overwrite=True)
+        assert tree(path) == tree(write(place("fresh"), other))
+        assert verify(path) == []
+
+    @pytest.mark.parametrize("copied", [False, True])  # folders list entries in the order they were made, or not
+    def test_overwriting_that_was_killed_calls_nothing_complete_and_can_be_repeated(
+        self, place: Callable[[str], Path], copied: bool
+    ) -> None:
+        contents = make_contents()
+        whole = write(place("whole"), contents)
+        for step in range(3, 80, 11):
+            path = place(str(step))
+            if copied:
+                shutil.copytree(whole.parent, path.parent, dirs_exist_ok=True)
+            else:
+                write(path, contents)
+            assert fork_and_kill(lambda path=path: write(path, contents, overwrite=True), step)
+            intact = tree(whole).items() <= tree(path).items()
+            assert intact or not says_complete(path), f"killed at step {step}"
+            write(path, contents, overwrite=True)
+            assert tree(path) == tree(whole), f"killed at step {step}"
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_what_is_no_store_is_refused_and_left_alone(self, place: Callable[[str], Path], overwrite: bool) -> None:
+        for name, make in {"file": make_file, "photos": make_photos, "foreign": self.make_foreign}.items():
+            path = place(name)
+            make(path)
+            before = tree(path)
+            with (
+                pytest.raises(
+                    StoreError, match=f"^{str(path)!r} (exists and is not a token store|is damaged, or no store)"
+                ),
+                open_writer(path, make_contents().manifest, overwrite=overwrite) as writer,
+            ):
+                writer.complete()
+            assert tree(path) == before, name
+            with pytest.raises(StoreError, match=r"is not a token store: it has no manifest|is damaged, or no store"):
+                open_store(path)
+
+    def test_a_folder_of_something_else_where_blocks_would_be_is_refused(self, place: Callable[[str], Path]) -> None:
+        path = place("s")
+        make_photos(folder_of(path))
+        before = tree(path)
+        with pytest.raises(StoreError, match=f"^{str(path)!r} exists and is not a token store; give another path$"):
+            write(path, make_contents())
+        assert tree(path) == before
+
+    @pytest.mark.parametrize("left", [[], [".lock"], [".lock", "journal.jsonl"]])
+    def test_an_empty_folder_and_what_a_first_run_killed_early_leaves_are_fine(
+        self, place: Callable[[str], Path], left: list[str]
+    ) -> None:
+        path = place("s")
+        folder_of(path).mkdir()
+        for name in left:
+            (folder_of(path) / name).write_bytes(b"")
+        assert tree(write(path, make_contents())) == tree(write(place("fresh"), make_contents()))
+
+    @pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 3)], ids=["deleted", "truncated"])
+    def test_a_recorded_file_that_is_gone_or_cut_is_written_again(
+        self, place: Callable[[str], Path], damage: Callable[[Path], None]
+    ) -> None:
+        contents, path = make_contents("int8"), place("s")
+        write(path, contents)
+        before, names = tree(path), open_store(path).files
+        arrays = ["train/ids", "test/labels", "train/layer_00/patch_channels"]
+        lost = [names.whole_names(name)[-1] for name in arrays]
+        lost += [str(block_path(path, name, 0, 0).relative_to(folder_of(path))) for name in ("train/layer_03/patch",)]
+        for name in lost:
+            stamped = stamps(path)
+            damage(folder_of(path) / name)
+            write(path, contents)
+            assert tree(path) == before, name
+            changed = {file for file, stamp in stamps(path).items() if stamped[file] != stamp}
+            assert name in changed
+            assert {file.rsplit("/", 2)[0] for file in changed} == {name.rsplit("/", 2)[0]}, changed
+
+    def test_a_root_that_is_gone_or_damaged_is_named(self, place: Callable[[str], Path]) -> None:
+        path = write(place("s"), make_contents())
+        root = root_of(path)
+        data = root.read_bytes()
+        for damaged in (b"", b"\x00" + data[1:], data[: len(data) // 2]):
+            root.write_bytes(damaged)
+            message = (
+                f"^{str(root)!r} is damaged, or no store .*; mend it with probe verify --repair, or give another path$"
+            )
+            with pytest.raises(StoreError, match=message):
+                open_store(path)
+            with pytest.raises(StoreError, match=message):
+                write(path, make_contents())
+        root.unlink()
+        with pytest.raises(StoreError, match=f"^{str(path)!r} is not a token store: it has no manifest; make one with"):
+            open_store(path)
+
+    def test_another_format_version_is_refused(self, place: Callable[[str], Path]) -> None:
+        contents, path = make_contents(), place("s")
+        write(path, contents)
+        root_of(path).write_bytes(open_store(path).files.root_bytes(replace(contents.manifest, format=2)))
+        for call in (lambda: open_store(path), lambda: write(path, contents)):
+            with pytest.raises(StoreError, match=r"^store format 2 is not known here: this version reads format 1$"):
+                call()
+
+    def test_the_journal_records_every_file_and_the_root_with_its_content(self, place: Callable[[str], Path]) -> None:
+        from xxhash import xxh3_64_hexdigest
+
+        contents, path = make_contents("int8"), place("s")
+        write(path, contents)
+        store, entries = open_store(path), [entry for entry in journal_lines(path) if "file" in entry]
+        recorded = {entry["file"]: (entry["size"], entry["xxh3"]) for entry in entries}
+        files = {name: folder_of(path) / name for name in store.files.declared(store.manifest)} | {
+            "manifest": root_of(path)
+        }
+        data = {name: file.read_bytes() for name, file in files.items()}
+        assert recorded == {name: (len(content), xxh3_64_hexdigest(content)) for name, content in data.items()}
+        roots = [entry["content"] for entry in entries if entry["file"] == "manifest"]
+        assert roots == [contents.manifest.to_json(), replace(contents.manifest, complete=True).to_json()]
+
+
+def parts(store: Store, name: str) -> tuple[Split, int, str]:
+    """Take "train/layer_03/patch" apart."""
+    split, layer, kind = name.split("/")
+    return store[split], int(layer.removeprefix("layer_")), kind
+
+
+def token_arrays(contents: Contents) -> list[str]:
+    """Return the names of the arrays that come in blocks."""
+    return [name for name in contents.stored if "/layer_" in name and not name.endswith("_channels")]
+
+
+def assert_tokens_equal(read: np.ndarray, wanted: np.ndarray, dtype: str, message: str = "") -> None:
+    """int8 tokens are computed in float32: where two terms cancel, a rounding of the larger one is left."""
+    assert (read.dtype, read.shape) == (wanted.dtype, wanted.shape), message
+    tolerance = {"rtol": 2**-10, "atol": 2e-5} if dtype == "int8" else {"rtol": 0, "atol": 0}
+    np.testing.assert_allclose(read, wanted, **tolerance, err_msg=message)
+
+
+def says_complete(path: Path) -> bool:
+    """Whether there is a root that says so."""
+    try:
+        return open_store(path).manifest.complete
+    except (FileNotFoundError, StoreError):
+        return False
+
+
+def make_file(path: Path) -> None:
+    path.write_text("mine")
+
+
+def make_photos(path: Path) -> None:
+    (path / "train").mkdir(parents=True)
+    (path / "train" / "cat.png").write_text("mine")

@@ -1,0 +1,59 @@
+"""Places to write stores in."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from .kit import SUFFIXES
+
+
+@pytest.fixture
+def ram() -> Iterator[Path]:
+    """A folder in memory, where there is one: there fsync costs nothing."""
+    shm = Path("/dev/shm")
+    with TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(params=SUFFIXES, ids=["zarr", "hdf5"])
+def suffix(request: pytest.FixtureRequest) -> str:
+    """The ending of a store's name, which decides its format."""
+    return str(request.param)
+
+
+@pytest.fixture
+def place(ram: Path, suffix: str) -> Callable[[str], Path]:
+    """Give a path for a store. All have one file name: that of its blocks is part of an HDF5 store."""
+
+    def make(name: str) -> Path:
+        (ram / name).mkdir()
+        return ram / name / f"store{suffix}"
+
+    return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mount a disk of so many KiB."""
+    mounted: list[Path] = []
+
+    def mount(kib: int) -> Path:
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        if (
+            not shutil.which("mount")
+            or subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", str(folder)], capture_output=True, check=False
+            ).returncode
+        ):
+            pytest.skip("a small disk cannot be mounted here: that takes root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -1,0 +1,264 @@
+"""Small stores of which every number is known, and what tests do to them."""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokenprobe.store import BlockKey, Manifest, StoreWriter, open_writer
+from tokenprobe.store.layout import LayerShape
+from tokenprobe.store.manifest import Recipe, SplitInfo
+
+SUFFIXES = (".zarr", ".h5")
+DTYPES = ("float16", "bfloat16", "float32", "int8")
+BLOCK, GRID, N_PREFIX, DIM = 4, (2, 3), 2, 5
+COUNTS = {"train": 11, "test": 3}
+VIEWS = {"train": 2, "test": 1}
+LAYERS = (0, 3)
+ROWS = {"patch": (6, DIM), "prefix": (N_PREFIX, DIM), "mean": (DIM,)}
+DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a store holds.
+
+    Attributes:
+        manifest: what is declared.
+        stored: each array by name, (views, n, …) in the type of the files; labels, channels too.
+        returned: each array of tokens and means by name, (views, n, …), as the reader should give it.
+    """
+
+    manifest: Manifest
+    stored: Arrays
+    returned: Arrays
+
+    def ids(self, split: str) -> list[str]:
+        return [f"{split}/{row}" for row in range(self.manifest.splits[split].n_images)]
+
+    def part(self, layers: dict[str, dict[str, list[str]]], **info: Any) -> "Contents":
+        """Declare only these arrays, by split and layer; keywords replace fields of those splits."""
+        named = {name for of_split in layers.values() for name in of_split}
+        manifest = replace(
+            self.manifest,
+            complete=False,
+            layers={name: self.manifest.layers[name] for name in sorted(named)},
+            splits={s: replace(self.manifest.splits[s], layers=of_split, **info) for s, of_split in layers.items()},
+        )
+        return replace(self, manifest=manifest)
+
+
+def make_contents(dtype: str = "float16", *, counts: dict[str, int] = COUNTS, block_rows: int = BLOCK) -> Contents:
+    """Draw tokens with an outlier channel for layers 0 and 3, with two views of `train`."""
+    rng = np.random.default_rng(0)
+    stored: Arrays = {}
+    returned: Arrays = {}
+    for split, n in counts.items():
+        stored[f"{split}/labels"] = rng.integers(0, 3, n)
+        for layer in LAYERS:
+            for kind, row in ROWS.items():
+                values = rng.standard_normal((VIEWS[split], n, *row)) * [1, 1, 30, 1, 0.01] + [0, 5, -20, 0, 0]
+                name = f"{split}/layer_{layer:02d}/{kind}"
+                encode(name, values, "float32" if kind == "mean" else dtype, stored, returned)
+    return Contents(make_manifest(dtype, counts, block_rows), stored, returned)
+
+
+def encode(name: str, values: np.ndarray, dtype: str, stored: Arrays, returned: Arrays) -> None:
+    """Store float64 values (views, n, …) with torch and plain formulas, not with the code under test."""
+    if dtype == "bfloat16":
+        rounded = torch.from_numpy(values).to(torch.bfloat16)
+        stored[name], returned[name] = rounded.view(torch.uint16).numpy(), rounded.float().numpy()
+    elif dtype == "int8":
+        mean, deviation = values[0].mean((0, 1)), values[0].std((0, 1))
+        z = (values - mean) / deviation
+        scale = (np.abs(z).max(-1, keepdims=True) / 127).astype(np.float16).astype(np.float64)
+        stored[name] = np.clip(np.round(z / scale), -127, 127).astype(np.int8)
+        stored[f"{name}_scale"] = scale[..., 0].astype(np.float16)
+        stored[f"{name}_channels"] = np.stack([mean, deviation]).astype(np.float32)
+        returned[name] = (stored[name] * scale * deviation + mean).astype(np.float16)
+    else:
+        stored[name] = returned[name] = values.astype(dtype)
+
+
+def make_manifest(dtype: str, counts: dict[str, int], block_rows: int) -> Manifest:
+    scales = ["patch_scale", "prefix_scale"] if dtype == "int8" else []
+    return Manifest(
+        recipe=Recipe(
+            model="timm:none",
+            model_args={},
+            weights="0" * 64,
+            transform={"input_size": [16, 16]},
+            precision="float32",
+            dtype=dtype,
+            row_order={"kind": "shuffled", "seed": 0},
+            prefix_names=["cls", "reg0"],
+        ),
+        dataset="made",
+        depth=4,
+        layers={f"layer_{layer:02d}": LayerShape(GRID, DIM, N_PREFIX) for layer in LAYERS},
+        final_norm=None,
+        splits={
+            split: SplitInfo(
+                n_images=n,
+                block_rows=block_rows,
+                source="0" * 32,
+                limit=None,
+                skipped=[],
+                classes=["ant", "bee", "cat"],
+                layers={f"layer_{layer:02d}": sorted([*ROWS, *scales]) for layer in LAYERS},
+                views=VIEWS[split],
+                augmentation={"seed": 0} if VIEWS[split] > 1 else None,
+            )
+            for split, n in counts.items()
+        },
+        versions={"tokenprobe": "0"},
+    )
+
+
+def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = False) -> Path:
+    """Write what is missing of what the manifest declares; return the path."""
+    with open_writer(path, contents.manifest, overwrite=overwrite) as writer:
+        declare(writer, contents)
+        fill(writer, contents, blocks(contents.manifest), batch)
+        sys.audit("step")
+        assert writer.complete()
+    return path
+
+
+def write_some(path: Path, contents: Contents, keys: Sequence[BlockKey]) -> Path:
+    """Declare everything and write only some blocks; return the path."""
+    with open_writer(path, contents.manifest) as writer:
+        declare(writer, contents)
+        fill(writer, contents, keys)
+        assert not writer.complete()
+    return path
+
+
+def declare(writer: StoreWriter, contents: Contents) -> None:
+    """Write all that comes before tokens."""
+    splits = contents.manifest.splits
+    writer.declare({split: (contents.stored[f"{split}/labels"], contents.ids(split)) for split in splits})
+    for split, info in splits.items():
+        for layer, kinds in info.layers.items():
+            for name in (f"{split}/{layer}/{kind}_channels" for kind in kinds if f"{kind}_scale" in kinds):
+                writer.write_whole(name, contents.stored[name])
+
+
+def blocks(manifest: Manifest) -> list[BlockKey]:
+    """Return every block of every view of every split."""
+    return [
+        BlockKey(split, view, block)
+        for split, info in manifest.splits.items()
+        for view in range(info.views)
+        for block in range(-(-info.n_images // info.block_rows))
+    ]
+
+
+def fill(
+    writer: StoreWriter, contents: Contents, keys: Sequence[BlockKey], batch: int = 2, layers: Sequence[int] = LAYERS
+) -> None:
+    """Write what is missing of some blocks, in batches."""
+    for key in keys:
+        for layer in sorted({*writer.missing_layers(key)} & {*layers}):
+            arrays = rows_of(contents, key, layer)
+            for start in range(0, len(next(iter(arrays.values()))), batch):
+                sys.audit("step")
+                writer.append(key, layer, {kind: values[start : start + batch] for kind, values in arrays.items()})
+            sys.audit("step")
+            writer.finish(key, layer)
+
+
+def rows_of(contents: Contents, key: BlockKey, layer: int) -> Arrays:
+    """Return the rows of a block of a layer, of each array declared."""
+    info, name = contents.manifest.splits[key.split], f"layer_{layer:02d}"
+    rows = slice(key.block * info.block_rows, (key.block + 1) * info.block_rows)
+    return {kind: contents.stored[f"{key.split}/{name}/{kind}"][key.view, rows] for kind in info.layers[name]}
+
+
+def folder_of(path: Path) -> Path:
+    """Return where the block files, the journal and the lock of a store are."""
+    return path.with_name(f"{path.name}.blocks") if path.suffix == ".h5" else path
+
+
+def root_of(path: Path) -> Path:
+    """Return the file that holds the manifest."""
+    return path if path.suffix == ".h5" else path / "zarr.json"
+
+
+def block_path(path: Path, array: str, view: int, block: int) -> Path:
+    """Return the file of one block of an array of tokens or means."""
+    if path.suffix == ".h5":
+        return folder_of(path) / array / f"{view}.{block}.h5"
+    zeros = 1 if array.endswith(("mean", "scale")) else 2
+    return path / array / f"c.{view}.{block}{'.0' * zeros}"
+
+
+def tree(path: Path) -> dict[str, bytes | None]:
+    """Return the content of every file that is a function of the inputs, and the folders."""
+    found = [path, *path.rglob("*"), *folder_of(path).rglob("*")]
+    return {
+        str(entry.relative_to(path.parent)): entry.read_bytes() if entry.is_file() else None
+        for entry in found
+        if entry.exists() and entry.name not in ("journal.jsonl", ".lock")
+    }
+
+
+def journal_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a store's journal."""
+    journal = folder_of(path) / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def stamps(path: Path) -> dict[str, tuple[int, int]]:
+    """Return what changes when a recorded file is written again: its inode and time."""
+    names = {entry["file"] for entry in journal_lines(path) if "file" in entry} - {"manifest"}
+    files = [file for name in names if (file := folder_of(path) / name).exists()]
+    return {str(file.relative_to(folder_of(path))): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+def fork_and_kill(work: Callable[[], object], step: int) -> bool:
+    """Run `work` in a fork that kills itself at its `step`-th step; return whether it came to that.
+
+    Steps are what it opens, makes, renames and removes, each batch and block it hands over, and each write,
+    which is torn in the middle.
+    """
+    process = os.fork()
+    if process == 0:
+        try:
+            _die_at(step)
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    status = os.waitpid(process, 0)[1]
+    assert status in (0, signal.SIGKILL), "the fork failed, see above"
+    return status == signal.SIGKILL
+
+
+def _die_at(step: int) -> None:
+    counter, write_really = count(), os.write
+
+    def die(event: str, _: tuple[Any, ...]) -> None:
+        if event in DISK_STEPS and next(counter) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def torn_write(fd: int, data: Any) -> int:
+        if next(counter) == step:
+            write_really(fd, bytes(data)[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write_really(fd, data)
+
+    sys.addaudithook(die)
+    os.write = torn_write
