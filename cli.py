@@ -93,10 +93,18 @@ def _fit(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from .store import open_store
-    from .store.describe import describe
+    from rich.console import Console
 
-    print("\n".join(describe(open_store(arguments.store))))
+    from .store import open_store
+    from .store.audit import audit
+    from .store.describe import audit_table, describe
+
+    store = open_store(arguments.store)
+    print("\n".join(describe(store)))
+    if arguments.audit:
+        with Console(stderr=True).status("measuring what other dtypes would do to every layer"):
+            measured = audit(store)
+        Console().print(audit_table(measured))
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -135,6 +143,8 @@ def _make_parser() -> argparse.ArgumentParser:
     ):
         parser_of = _add_command(commands, name, run, summary, f"example:\n  probe {name} mae.zarr\n")
         parser_of.add_argument("store", metavar="STORE", help="made by probe extract")
+        if name == "info":
+            parser_of.add_argument("--audit", action="store_true", help="measure what smaller dtypes would cost")
 
     demo = _add_command(commands, "demo", _demo, "the whole pipeline on bundled images and weights", DEMO_EXAMPLE)
     demo.add_argument("-o", "--out", metavar="FOLDER", default="tokenprobe-demo", help="default: %(default)s")

@@ -183,6 +183,11 @@ def test_info_and_verify_tell_of_a_store(
     main(extract_flags)
     assert main(["info", str(tmp_path / "a.zarr")]) == 0
     assert "60 images, 3 classes" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "a.zarr"), "--audit"]) == 0
+    audit = [line.split("│")[1:5] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in (row[0], row[2])] for row in audit] == [
+        [layer, dtype] for number in "012" for layer, dtype in ((number, "bfloat16"), ("", "int8"))
+    ]
     assert main(["verify", str(tmp_path / "a.zarr")]) == 0
     assert "every file is as it was written" in capsys.readouterr().out
     (tmp_path / "a.zarr/train/layer_01/mean/c.0.3.0").unlink()

@@ -311,7 +311,7 @@ class StoreConformance:
                 train.check_complete([5])
             np.testing.assert_array_equal(train.tokens(3, [7, 1]), contents.stored["train/layer_03/patch"][0, [7, 1]])
             shown = "\n".join(describe(store))
-            assert "not complete" in shown and "not finished: layers 3;" in shown
+            assert "not complete" in shown and "unfinished   layer 3: " in shown
             with self.library(path) as opened:
                 assert np.isnan(opened["train/layer_03/mean"][1]).all()
 
