@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import MissingError, StoreError
 from .contract import MANIFEST_KEYS, ArraySpec
 from .extents import Part
+from .layout import CHANNELS
 from .manifest import Manifest
 
 
@@ -19,9 +20,10 @@ def is_address(path: str) -> bool:
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether the arrays of a Zarr store on this machine have codecs beside the plain one."""
+    """Whether the blocks of a Zarr store on this machine have codecs beside the plain one."""
     for metadata in path.glob("*/layer_*/*/zarr.json"):
-        return [codec["name"] for codec in json.loads(metadata.read_bytes())["codecs"]] != ["bytes"]
+        if not metadata.parent.name.endswith(CHANNELS):  # written at once, and never compressed
+            return [codec["name"] for codec in json.loads(metadata.read_bytes())["codecs"]] != ["bytes"]
     return False
 
 

@@ -16,7 +16,7 @@ from .layout import CHANNELS, MEAN
 from .manifest import Manifest
 
 ROOT = "zarr.json"
-PLAIN: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}, "compressors": None}
+KEYS: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
 DIMENSIONS = ("view", "image", "token", "channel")
 
 
@@ -56,7 +56,8 @@ class ZarrFiles(StoreFiles):
             dtype=str if data.dtype == object else data.dtype,
             dimension_names=_whole_axes(array),
             config={"write_empty_chunks": True},
-            **PLAIN,
+            compressors=None,
+            **KEYS,
         )
         stored[...] = data
         self._write(made)
@@ -101,14 +102,18 @@ class ZarrFiles(StoreFiles):
                 zarr.storage.MemoryStore(made),
                 name=spec.name,
                 shape=(spec.n_views, spec.n_images, *spec.row),
-                chunks=(1, spec.block_rows, *spec.row),
                 dtype=spec.type.stored,
                 fill_value=spec.type.fill,
                 attributes={"bfloat16": True} if spec.is_bfloat16 else None,
                 dimension_names=_dimensions(spec),
-                **PLAIN,
+                **KEYS,
+                **self.chunking(spec),
             )
         self._write(made)
+
+    def chunking(self, spec: ArraySpec) -> dict[str, Any]:
+        """Return how `zarr.create_array` is to keep an array's blocks: each as one plain chunk."""
+        return {"chunks": (1, spec.block_rows, *spec.row), "compressors": None}
 
     def _write(self, made: dict[str, Any]) -> None:
         """Write what zarr made in memory, durably, but for the root, which is the manifest; keep what is the same."""

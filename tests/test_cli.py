@@ -16,6 +16,7 @@ from tokenprobe.cli import main
 from tokenprobe.extract import ExtractConfig
 from tokenprobe.probe import FitConfig
 from tokenprobe.store import open_store
+from tokenprobe.workflows.export import ExportConfig
 
 VIT_FLAGS = [
     "-m", "timm:VisionTransformer", "--no-pretrained", "--workers", "0", "--batch-size", "4",
@@ -197,8 +198,24 @@ def test_info_and_verify_tell_of_a_store(
     assert "1 files of" in shown.err
 
 
+def test_export_writes_what_is_chosen_and_says_what_is_wrong(
+    extract_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(extract_flags)
+    flags = ["export", str(tmp_path / "a.zarr"), "-o", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert main([*flags, "--to", "safetensors", "--layers", "-1,0", "--split", "test", "--tokens", "patch,mean"]) == 0
+    assert one_line_of(capsys).startswith(f"{tmp_path / 'out'}: ")
+    arrays = json.loads((tmp_path / "out" / "manifest.json").read_text())["arrays"]
+    assert sorted(arrays) == [f"test/layer_0{layer}/{kind}" for layer in (0, 2) for kind in ("mean", "patch")]
+    assert main([*flags, "--to", "npy"]) == 2
+    assert "is there already" in one_line_of(capsys)
+    assert main([*flags[:3], str(tmp_path / "b")]) == 2
+    assert one_line_of(capsys).startswith("probe export: the form of ")
+
+
 def test_every_field_is_a_documented_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, config in (("extract", ExtractConfig), ("fit", FitConfig)):
+    for command, config in (("extract", ExtractConfig), ("fit", FitConfig), ("export", ExportConfig)):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         shown = capsys.readouterr().out
