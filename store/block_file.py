@@ -31,7 +31,11 @@ class BlockFile:
         self._hash, self._size = xxh3_64(), 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._write(memoryview(header))
+        try:
+            self._write(memoryview(header))
+        except OSError:
+            self.abandon()
+            raise
 
     def append(self, values: npt.NDArray[Any]) -> None:
         """Write the next rows: (n, *row) in the stored type."""

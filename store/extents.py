@@ -118,8 +118,8 @@ def _read_fully(fd: int, extent: Extent, offset: int, vectors: list[memoryview])
         n_read = os.preadv(fd, vectors, offset)
         if n_read == 0:
             raise StoreError(
-                f"{str(extent.path)!r} ends at byte {offset}, short of {extent.offset + extent.size}: it is damaged; "
-                "probe verify --repair mends it"
+                f"{str(extent.path)!r} ends at byte {os.fstat(fd).st_size}, short of {extent.offset + extent.size}: "
+                "it is damaged; probe verify --repair mends it"
             )
         offset += n_read
         full = 0

@@ -54,8 +54,14 @@ class LibraryReader:
         return Manifest.from_json(dict(self._group.attrs))
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """Return a small array, such as "train/labels"."""
-        return np.asarray(self._array(array)[...])
+        """Return a small array, such as "train/labels".
+
+        Raises:
+            StoreError: it is not there; zarr would give its fill value.
+        """
+        stored = self._array(array)
+        self._require_chunk(array, stored, (0,) * stored.ndim)
+        return np.asarray(stored[...])
 
     def read_part(self, spec: ArraySpec, view: int, part: Part, out: npt.NDArray[Any]) -> None:
         """Read rows of one block into their places of `out`, in the stored type.
@@ -64,17 +70,20 @@ class LibraryReader:
             StoreError: the block's chunk is not there.
         """
         array = self._array(spec.name)
-        chunk = "/".join((spec.name, array.metadata.encode_chunk_key((view, part.block, *[0] * len(spec.row)))))
-        if not self._exists(chunk):
-            raise StoreError(f"block file {chunk!r} of {self._path!r} is not there")
+        self._require_chunk(spec.name, array, (view, part.block, *[0] * len(spec.row)))
         start = part.block * spec.block_rows
         first, last = int(part.rows[0]), int(part.rows[-1])
         out[part.places] = array[view, start + first : start + last + 1][part.rows - first]
 
-    def _exists(self, name: str) -> bool:
+    def _require_chunk(self, name: str, array: Any, place: tuple[int, ...]) -> None:
         from zarr.core.sync import sync
 
-        return bool(sync((self._group.store_path / name).exists()))
+        chunk = f"{name}/{array.metadata.encode_chunk_key(place)}"
+        if not sync((self._group.store_path / chunk).exists()):
+            raise StoreError(f"block file {chunk!r} of {self._path!r} is not there")
 
     def _array(self, name: str) -> Any:
-        return self._group[name]
+        try:
+            return self._group[name]
+        except KeyError:
+            raise StoreError(f"array {name!r} of {self._path!r} is not there") from None

@@ -79,7 +79,9 @@ def stored_kinds(kinds: list[str], dtype: str) -> list[str]:
 def bfloat16_bits(values: Array) -> Array:
     """Round float32 values to the nearest bfloat16, ties to even; return the bits as uint16."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    rounded[np.isnan(values)] = DTYPES["bfloat16"].fill  # a NaN's bits would round up to a number's
+    return rounded
 
 
 def from_bfloat16(bits: Array) -> Array:
@@ -88,7 +90,7 @@ def from_bfloat16(bits: Array) -> Array:
 
 
 def quantize(values: Array, channels: Array) -> tuple[Array, Array]:
-    """Return (int8 tokens, float16 scales) of tokens.
+    """Return (int8 tokens, float16 scales) of tokens; the scale of one that lies too far out is infinite.
 
     Args:
         values: (…, dim) tokens.
@@ -96,7 +98,8 @@ def quantize(values: Array, channels: Array) -> tuple[Array, Array]:
     """
     mean, deviation = channels
     z = (values.astype(np.float32) - mean) / deviation
-    scale = (np.abs(z).max(-1) / LEVELS).astype(np.float16)
+    with np.errstate(over="ignore"):
+        scale = (np.abs(z).max(-1) / LEVELS).astype(np.float16)
     step = np.maximum(scale, np.finfo(np.float16).smallest_subnormal).astype(np.float32)[..., None]
     return np.clip(np.rint(z / step), -LEVELS, LEVELS).astype(np.int8), scale
 

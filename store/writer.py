@@ -191,10 +191,11 @@ class StoreWriter:
         return self._files.folder / name
 
     def _append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
-        if (key, layer) not in self._growing:
-            self._growing[key, layer] = {kind: self._new_file(key, layer, kind) for kind in arrays}
+        files = self._growing.setdefault((key, layer), {})
         for kind, values in arrays.items():
-            self._growing[key, layer][kind].append(values)
+            if kind not in files:
+                files[kind] = self._new_file(key, layer, kind)
+            files[kind].append(values)
 
     def _finish(self, key: BlockKey, layer: int) -> None:
         self.journal.add_files([file.finish() for file in self._growing[key, layer].values()])

@@ -17,6 +17,8 @@ from .manifest import Manifest
 
 ROOT = "zarr.json"
 KEYS: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
+WHOLE_FILLS: dict[str, Any] = {"i": -1, "f": float("nan"), "O": ""}
+"""What small arrays read as when their chunk is missing, by kind of type: nothing that could be meant."""
 DIMENSIONS = ("view", "image", "token", "channel")
 
 
@@ -54,6 +56,7 @@ class ZarrFiles(StoreFiles):
             shape=data.shape,
             chunks=tuple(max(1, n) for n in data.shape),
             dtype=str if data.dtype == object else data.dtype,
+            fill_value=WHOLE_FILLS[data.dtype.kind],
             dimension_names=_whole_axes(array),
             config={"write_empty_chunks": True},
             compressors=None,

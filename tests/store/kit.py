@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -233,32 +233,47 @@ def fork_and_kill(work: Callable[[], object], step: int) -> bool:
     Steps are what it opens, makes, renames and removes, each batch and block it hands over, and each write,
     which is torn in the middle.
     """
+    return _fork(work, step)[0]
+
+
+def count_steps(work: Callable[[], object]) -> int:
+    """Run `work` in a fork and return how many steps it takes."""
+    return _fork(work, -1)[1]
+
+
+def _fork(work: Callable[[], object], fatal: int) -> tuple[bool, int]:
+    reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
         try:
-            _die_at(step)
+            steps = _count_steps_and_die_at(fatal)
             work()
+            os.write(writing, str(next(steps)).encode())
             os._exit(0)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
+    os.close(writing)
     status = os.waitpid(process, 0)[1]
+    n_steps = int(os.read(reading, 20) or 0)
+    os.close(reading)
     assert status in (0, signal.SIGKILL), "the fork failed, see above"
-    return status == signal.SIGKILL
+    return status == signal.SIGKILL, n_steps
 
 
-def _die_at(step: int) -> None:
-    counter, write_really = count(), os.write
+def _count_steps_and_die_at(fatal: int) -> Iterator[int]:
+    steps, write_really = count(), os.write
 
     def die(event: str, _: tuple[Any, ...]) -> None:
-        if event in DISK_STEPS and next(counter) == step:
+        if event in DISK_STEPS and next(steps) == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def torn_write(fd: int, data: Any) -> int:
-        if next(counter) == step:
+        if next(steps) == fatal:
             write_really(fd, bytes(data)[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return write_really(fd, data)
 
     sys.addaudithook(die)
     os.write = torn_write
+    return steps

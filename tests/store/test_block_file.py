@@ -1,5 +1,6 @@
-"""One file of one block: rows in order, padded, hashed, and nameless until whole."""
+"""One file of one block: header, rows in order, padded, hashed, and nameless until whole."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,31 +8,36 @@ import pytest
 from xxhash import xxh3_64_hexdigest
 
 from tokenprobe.store.block_file import BlockFile
+from tokenprobe.store.contract import ArraySpec
+from tokenprobe.store.quantize import DTYPES
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_rows_are_written_in_order_and_the_record_describes_the_file(tmp_path: Path, dtype: str) -> None:
-    values = np.random.default_rng(0).standard_normal((6, 4, 3)).astype(dtype)
-    file = make_file(tmp_path, n_rows=6, dtype=dtype)
+@pytest.mark.parametrize("header", [b"", b"header" * 100])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_written_in_order_and_the_record_describes_the_file(tmp_path: Path, dtype: str, header: bytes) -> None:
+    values = (np.random.default_rng(0).standard_normal((6, 4, 3)) * 30).astype(np.int8).astype(DTYPES[dtype].stored)
+    file = make_file(tmp_path, n_rows=6, dtype=dtype, header=header)
     for start, stop in ((0, 1), (1, 4), (4, 4), (4, 6)):
         file.append(values[start:stop])
     record = file.finish()
     data = (tmp_path / "c.0.0").read_bytes()
-    assert data == values.tobytes()
+    assert data == header + values.tobytes()
     assert (record.file, record.size, record.xxh3) == ("c.0.0", len(data), xxh3_64_hexdigest(data))
     assert [path.name for path in tmp_path.iterdir()] == ["c.0.0"]
 
 
-def test_a_partial_block_is_filled_up_with_nan_and_hashed_as_written(tmp_path: Path) -> None:
-    values = np.ones((2, 4, 3), np.float16)
-    file = make_file(tmp_path, n_rows=5)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_partial_block_is_filled_up_and_hashed_as_written(tmp_path: Path, dtype: str) -> None:
+    fill = {"float16": np.nan, "bfloat16": 0x7FC0, "float32": np.nan, "int8": -128}[dtype]
+    values = np.ones((2, 4, 3), DTYPES[dtype].stored)
+    file = make_file(tmp_path, n_rows=5, dtype=dtype)
     file.append(values)
     record = file.finish()
     data = (tmp_path / "c.0.0").read_bytes()
-    stored = np.frombuffer(data, np.float16).reshape(5, 4, 3)
+    stored = np.frombuffer(data, values.dtype).reshape(5, 4, 3)
     np.testing.assert_array_equal(stored[:2], values)
-    assert np.isnan(stored[2:]).all()
-    assert (record.size, record.xxh3) == (5 * 4 * 3 * 2, xxh3_64_hexdigest(data))
+    np.testing.assert_array_equal(stored[2:], np.full((3, 4, 3), fill, values.dtype))
+    assert (record.size, record.xxh3) == (5 * 4 * 3 * values.itemsize, xxh3_64_hexdigest(data))
 
 
 def test_values_that_are_not_contiguous_are_written_in_their_logical_order(tmp_path: Path) -> None:
@@ -51,6 +57,15 @@ def test_no_name_before_finish_and_nothing_left_when_abandoned(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_header_that_finds_no_space_leaves_neither_file_nor_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "c.0.0.tmp").symlink_to("/dev/full")
+    n_open = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="No space left"):
+        make_file(tmp_path, n_rows=2, header=b"header")
+    assert list(tmp_path.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == n_open
+
+
 def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:
     (tmp_path / "c.0.0.tmp").write_bytes(b"x" * 10_000)
     file = make_file(tmp_path, n_rows=1)
@@ -67,5 +82,6 @@ def test_another_type_or_shape_is_not_written(tmp_path: Path, values: np.ndarray
     file.abandon()
 
 
-def make_file(folder: Path, n_rows: int, dtype: str = "float16") -> BlockFile:
-    return BlockFile(folder, "c.0.0", n_rows, (4, 3), np.dtype(dtype))
+def make_file(folder: Path, n_rows: int, dtype: str = "float16", header: bytes = b"") -> BlockFile:
+    spec = ArraySpec("train/layer_00/patch", 1, n_rows, n_rows, (4, 3), DTYPES[dtype])
+    return BlockFile(folder, "c.0.0", spec, header)

@@ -1,5 +1,7 @@
-"""Verification: whatever happens to a file is found and named, and nothing else is."""
+"""Verification: whatever happens to a file is found and named, and nothing else is. In both formats."""
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,77 +10,149 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import MissingError, StoreError
-from tokenprobe.store import Store
+from tokenprobe.store import open_store
 from tokenprobe.store.verify import Problem, verify
 
-RNG = np.random.default_rng(0)
-PATCH = RNG.normal(size=(40, 4, 6)).astype(np.float16)
-TOKENS = {"train": {layer: {"patch": PATCH, "mean": PATCH.astype(np.float32).mean(1)} for layer in (0, 3)}}
+from .kit import block_path, blocks, folder_of, make_contents, root_of, write, write_some
+
+DAMAGED = "damaged: its bytes are not those that were written"
+Place = Callable[[str], Path]
 
 
-@pytest.fixture
-def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
-    return write_store(tmp_path / "a.zarr", TOKENS, {"train": np.zeros(40, np.int64)}, grid=(2, 2), block_rows=8)
+def files_of(path: Path) -> list[Path]:
+    """Return every file that is verified, the root among them."""
+    own = {"journal.jsonl", ".lock"}
+    below = {file for file in folder_of(path).rglob("*") if file.is_file() and file.name not in own}
+    return sorted({root_of(path)} | below)
 
 
-def files_of(store: Store) -> list[Path]:
-    return sorted(file for file in store.path.rglob("c.*"))
+def name_of(path: Path, file: Path) -> str:
+    return file.name if file == root_of(path) else str(file.relative_to(folder_of(path)))
 
 
-def test_a_whole_store_has_no_problems_and_all_of_it_is_read(store: Store) -> None:
+def test_a_whole_store_has_no_problems_and_all_of_it_is_read(place: Place) -> None:
+    path = write(place("s"), make_contents("int8"))
     sizes: list[int] = []
-    assert verify(store.path, sizes.append) == []
-    assert sorted(sizes) == sorted(file.stat().st_size for file in files_of(store))
+    assert verify(path, sizes.append) == []
+    assert sorted(sizes) == sorted(file.stat().st_size for file in files_of(path) if file != root_of(path))
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_one_flipped_bit_anywhere_is_found(store: Store, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    file = files_of(store)[rng.integers(len(files_of(store)))]
-    data = bytearray(file.read_bytes())
-    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
-    file.write_bytes(data)
-    name = str(file.relative_to(store.path))
-    assert verify(store.path) == [Problem(name, "damaged: its bytes are not those that were written")]
+def test_one_flipped_bit_anywhere_is_found(place: Place) -> None:
+    """Fifty places: of every kind of file, the root among them."""
+    path = write(place("s"), make_contents())
+    rng = np.random.default_rng(0)
+    files = rng.permutation(np.array(files_of(path), dtype=object))[:49].tolist()
+    for file in [root_of(path), *files]:
+        data = file.read_bytes()
+        flipped = bytearray(data)
+        flipped[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(flipped)
+        assert verify(path) == [Problem(name_of(path, file), DAMAGED)]
+        file.write_bytes(data)
+    assert verify(path) == []
 
 
-def test_what_is_cut_missing_or_foreign_is_named(store: Store) -> None:
-    folder = store.path / "train/layer_03/patch"
-    (folder / "c.0.1.0.0").write_bytes((folder / "c.0.1.0.0").read_bytes()[:-1])
-    (folder / "c.0.2.0.0").unlink()
-    (folder / "c.0.9.0.0").write_bytes(b"")
-    (store.path / "train/labels/c.0").unlink()
-    full = 8 * 4 * 6 * 2
-    assert verify(store.path) == [
-        Problem("train/labels/c.0", "missing"),
-        Problem("train/layer_03/patch/c.0.1.0.0", f"damaged: {full - 1} bytes, {full} when it was written"),
-        Problem("train/layer_03/patch/c.0.2.0.0", "missing"),
-        Problem("train/layer_03/patch/c.0.9.0.0", "foreign: nothing declares it"),
+def test_what_is_cut_grown_missing_or_foreign_is_named(place: Place) -> None:
+    path = write(place("s"), make_contents())
+    cut, grown, lost = (block_path(path, "train/layer_03/patch", 1, block) for block in range(3))
+    foreign = block_path(path, "train/layer_03/patch", 0, 9)
+    size = cut.stat().st_size
+    os.truncate(cut, size - 1)
+    os.truncate(grown, size + 1)
+    lost.unlink()
+    foreign.write_bytes(b"")
+    labels = folder_of(path) / open_store(path).files.whole_names("train/labels")[-1]
+    labels.unlink()
+    (folder_of(path) / "notes.txt").write_text("mine")
+    assert {(problem.file, problem.what) for problem in verify(path)} == {
+        ("notes.txt", "foreign: nothing declares it"),
+        (name_of(path, labels), "missing"),
+        (name_of(path, cut), f"damaged: {size - 1} bytes, {size} when it was written"),
+        (name_of(path, grown), f"damaged: {size + 1} bytes, {size} when it was written"),
+        (name_of(path, lost), "missing"),
+        (name_of(path, foreign), "foreign: nothing declares it"),
+    }
+
+
+def test_swapped_and_renamed_files_are_named(place: Place) -> None:
+    path = write(place("s"), make_contents())
+    one, other = (block_path(path, f"train/layer_0{layer}/mean", 0, 1) for layer in (0, 3))
+    kept = one.read_bytes()
+    shutil.copy(other, one)
+    other.write_bytes(kept)
+    renamed = block_path(path, "test/layer_00/patch", 0, 0)
+    renamed.rename(renamed.with_name("old"))
+    assert [(problem.file, problem.what.partition(":")[0]) for problem in verify(path)] == [
+        (name_of(path, renamed), "missing"),
+        (name_of(path, renamed.with_name("old")), "foreign"),
+        (name_of(path, one), "damaged"),
+        (name_of(path, other), "damaged"),
     ]
 
 
-def test_swapped_and_renamed_files_are_named(store: Store) -> None:
-    one, other = (store.path / f"train/layer_0{layer}/mean/c.0.1.0" for layer in (0, 3))
-    shutil.copy(store.path / "train/layer_00/mean/c.0.0.0", one)
-    other.rename(other.with_name("c.0.1.0.old"))
-    assert [problem.file for problem in verify(store.path)] == [
-        "train/layer_00/mean/c.0.1.0",
-        "train/layer_03/mean/c.0.1.0",
-        "train/layer_03/mean/c.0.1.0.old",
-    ]
+def test_a_block_of_another_store_is_named(place: Place) -> None:
+    path, other = write(place("s"), make_contents()), place("other")
+    strange = make_contents(counts={"train": 11, "test": 3})
+    for values in strange.stored.values():
+        values += 1
+    write(other, strange)
+    array = ("train/layer_00/patch", 1, 0)
+    shutil.copy(block_path(other, *array), block_path(path, *array))
+    assert verify(path) == [Problem(name_of(path, block_path(path, *array)), DAMAGED)]
 
 
-def test_files_that_the_journal_does_not_record_are_named(store: Store) -> None:
-    journal = store.path / "journal.jsonl"
+def test_blocks_that_are_not_written_yet_are_named(place: Place) -> None:
+    contents, path = make_contents(), place("s")
+    *most, last = blocks(contents.manifest)
+    write_some(path, contents, most)
+    arrays = [f"{last.split}/layer_{layer}/{kind}" for layer in ("00", "03") for kind in ("mean", "patch", "prefix")]
+    files = [name_of(path, block_path(path, array, last.view, last.block)) for array in arrays]
+    assert verify(path) == [Problem(name, "not finished: the journal does not record it") for name in files]
+
+
+def test_a_file_that_the_journal_does_not_record_is_named(place: Place) -> None:
+    path = write(place("s"), make_contents())
+    name = name_of(path, block_path(path, "train/layer_00/patch", 0, 2))
+    journal = folder_of(path) / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
-    lost = [line for line in lines if '"train/layer_00/patch/c.0.4.0.0"' in line]
-    journal.write_text("".join(line for line in lines if line not in lost))
-    (problem,) = verify(store.path)
-    assert problem == Problem("train/layer_00/patch/c.0.4.0.0", "not finished: the journal does not record it")
+    journal.write_text("".join(line for line in lines if f'"{name}"' not in line))
+    assert verify(path) == [Problem(name, "not finished: the journal does not record it")]
 
 
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [None, b"", b"junk"], ids=["missing", "empty", "junk"])
+def test_a_root_that_is_gone_is_named_and_the_rest_is_checked(place: Place, data: bytes | None) -> None:
+    path = write(place("s"), make_contents())
+    lost = block_path(path, "train/layer_00/patch", 0, 2)
+    lost.unlink()
+    root_of(path).unlink()
+    if data is not None:
+        root_of(path).write_bytes(data)
+    root = Problem(root_of(path).name, DAMAGED if data else "missing")
+    assert sorted(verify(path), key=lambda problem: problem.file) == sorted(
+        [Problem(name_of(path, lost), "missing"), root], key=lambda problem: problem.file
+    )
+
+
+def test_a_root_of_just_before_a_crash_is_as_it_should_be(place: Place) -> None:
+    """The journal has a root before it is written: a crash between them leaves the one before."""
+    contents, path = make_contents(), place("s")
+    write_some(path, contents, blocks(contents.manifest)[:-1])
+    before = root_of(path).read_bytes()
+    write(path, contents)
+    root_of(path).write_bytes(before)
+    assert verify(path) == []
+    older = json.loads(json.dumps(contents.part({"test": {"layer_00": ["mean"]}}).manifest.to_json()))
+    assert older != contents.manifest.to_json()
+    root_of(path).write_bytes(
+        open_store(path).files.root_bytes(contents.part({"test": {"layer_00": ["mean"]}}).manifest)
+    )
+    assert verify(path) == [Problem(root_of(path).name, DAMAGED)]
+
+
+def test_what_is_no_store_is_refused(place: Place, suffix: str) -> None:
+    path = place("none")
     with pytest.raises(MissingError, match="no store at"):
-        verify(tmp_path / "none")
+        verify(path)
+    folder_of(path).mkdir()
     with pytest.raises(StoreError, match="is not a token store"):
-        verify(tmp_path)
+        verify(path)

@@ -99,3 +99,11 @@ def test_labels_and_ids_that_are_not_there_are_not_taken_for_zeros(tmp_path: Pat
     name = lost.partition("/")[0]
     with pytest.raises(StoreError, match=f"train/{name}' is not whole; run the same probe extract again"):
         _ = getattr(split, name)
+
+
+def test_small_arrays_whose_chunk_is_gone_are_nothing_to_zarr(tmp_path: Path) -> None:
+    path = write(tmp_path / "s", make_contents("int8"))
+    for name, wanted in (("labels/c.0", -1), ("ids/c.0", ""), ("layer_00/patch_channels/c.0.0", np.nan)):
+        (path / "train" / name).unlink()
+        shown = zarr.open_array(path, path=f"train/{name.rpartition('/')[0]}", mode="r")[...]
+        np.testing.assert_array_equal(shown, np.full_like(shown, wanted))
