@@ -28,6 +28,8 @@ TRAIN = SplitInfo(
     skipped=[],
     classes=["ant", "bee"],
     layers={"layer_00": ["mean", "patch"], "layer_11": ["mean", "patch", "prefix"]},
+    views=2,
+    augmentation={"scale": [0.3, 1.0], "seed": 0},
 )
 SHAPE = LayerShape(grid=(14, 14), dim=768, n_prefix=1)
 MANIFEST = Manifest(
@@ -36,9 +38,8 @@ MANIFEST = Manifest(
     depth=12,
     layers={"layer_00": SHAPE, "layer_11": SHAPE},
     final_norm={"kind": "layer", "eps": 1e-6, "weight": [1.0, 0.1], "bias": [0.0, 1e-9]},
-    splits={"train": TRAIN, "test": replace(TRAIN, n_images=9, source="c" * 32)},
+    splits={"train": TRAIN, "test": replace(TRAIN, n_images=9, source="c" * 32, views=1, augmentation=None)},
     versions={"torch": "2.11"},
-    views=2,
 )
 OTHER_RECIPE: dict[str, Any] = {
     "model": "timm:deit",
@@ -70,17 +71,17 @@ def test_the_attributes_list_a_fingerprint_for_each_split_layer_and_view() -> No
     listed = MANIFEST.to_json()["fingerprints"]
     assert listed == {
         split: {
-            name: [MANIFEST.fingerprint(split, layer, view) for view in (0, 1)]
+            name: [MANIFEST.fingerprint(split, layer, view) for view in views]
             for name, layer in (("layer_00", 0), ("layer_11", 11))
         }
-        for split in ("train", "test")
+        for split, views in (("train", (0, 1)), ("test", (0,)))
     }
-    assert len({str(prints) for of_split in listed.values() for both in of_split.values() for prints in both}) == 8
+    assert len({str(prints) for of_split in listed.values() for both in of_split.values() for prints in both}) == 6
 
 
 def test_the_cases_below_change_every_field() -> None:
     assert set(OTHER_RECIPE) == {field.name for field in fields(Recipe)}
-    assert set(OTHER_SPLIT) == {field.name for field in fields(SplitInfo)} - {"layers"}
+    assert set(OTHER_SPLIT) == {field.name for field in fields(SplitInfo)} - {"layers", "views", "augmentation"}
 
 
 @pytest.mark.parametrize("field", OTHER_RECIPE)
@@ -102,7 +103,8 @@ def test_the_fingerprint_changes_with_every_field_of_its_split_only(field: str) 
         {"dataset": "folder:bugs"},
         {"versions": {"torch": "3.0"}},
         {"complete": True},
-        {"views": 3},
+        {"splits": {"train": replace(TRAIN, views=3)}},
+        {"splits": {"train": replace(TRAIN, views=1, augmentation=None)}},
         {"layers": {"layer_11": SHAPE}},
         {"splits": {"train": replace(TRAIN, layers={"layer_11": ["patch"]})}},
         {"recipe": replace(RECIPE, model_args={"norm": {"eps": 1e-6}, "img_size": 224})},
@@ -169,9 +171,26 @@ def test_merging_the_same_again_changes_nothing() -> None:
     assert Manifest.from_json(MANIFEST.to_json()).merged(MANIFEST) == MANIFEST
 
 
-def test_merging_more_views_adds_them() -> None:
-    stored = replace(MANIFEST, views=1)
-    assert stored.merged(MANIFEST).views == MANIFEST.merged(stored).views == 2
+def test_how_views_are_drawn_decides_the_bytes_of_all_but_the_first() -> None:
+    other = with_train(replace(TRAIN, augmentation={"scale": [0.3, 1.0], "seed": 1}))
+    assert other.fingerprint("train", 0, 0) == MANIFEST.fingerprint("train", 0, 0)
+    assert other.fingerprint("train", 0, 1) != MANIFEST.fingerprint("train", 0, 1)
+
+
+def test_merging_more_views_adds_them_to_their_split() -> None:
+    stored = with_train(replace(TRAIN, views=1, augmentation=None))
+    for merged in (stored.merged(MANIFEST), MANIFEST.merged(stored)):
+        assert merged.splits == MANIFEST.splits
+    more = with_train(replace(TRAIN, views=5))
+    assert {name: info.views for name, info in MANIFEST.merged(more).splits.items()} == {"train": 5, "test": 1}
+
+
+def test_merging_views_that_are_drawn_differently_names_how() -> None:
+    wanted = with_train(replace(TRAIN, views=3, augmentation={"scale": [0.3, 1.0], "seed": 1}))
+    with pytest.raises(
+        StoreError, match=r"made differently \(train\.augmentation: stored \{.*'seed': 0\}, asked \{.*1\}\)"
+    ):
+        MANIFEST.merged(wanted)
 
 
 @pytest.mark.parametrize(
