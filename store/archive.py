@@ -4,6 +4,7 @@ A block stays one file: a Zarr shard of small chunks, so that a few rows are rea
 """
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +53,30 @@ def write_archive(store: Store, folder: Path, manifest: Manifest, progress: Call
         manifest: of the archive: splits, layers and arrays that the store holds.
         progress: called with the uncompressed bytes of each block written.
     """
-    import zarr
-
     files, journal = ArchiveFiles(folder), Journal(folder)
+    whole = files.whole_arrays(manifest)
     try:
         files.write_metadata(manifest)
-        for array in files.whole_arrays(manifest):
+        for array in whole:
             values = store.files.read_whole(array)
             files.write_whole(array, values if values.dtype.kind in "if" else list(map(str, values)))
+        small = [*files.metadata_names(manifest), *(name for array in whole for name in files.whole_names(array))]
+        journal.add_files(file_record(folder, name) for name in small)
         for spec in array_specs(manifest):
-            archived = zarr.open_array(folder, path=spec.name, mode="r+")
-            split, layer, kind = spec.name.split("/")
-            for view in range(spec.n_views):
-                for start in range(0, spec.n_images, spec.block_rows):
-                    rows = range(start, min(start + spec.block_rows, spec.n_images))
-                    block = store[split].stored(layer_index(layer), rows, view=view, kind=kind)
-                    archived[view, start : rows.stop] = block
-                    progress(block.nbytes)
-        journal.add_files(file_record(folder, name) for name in sorted(files.declared(manifest)))
+            for view, block in product(range(spec.n_views), range(spec.n_blocks)):
+                progress(_write_block(store, folder, spec, view, block))
+                journal.add_files([file_record(folder, files.block_name(spec, view, block))])
         write_root(files, manifest, journal)
     finally:
         journal.close()
+
+
+def _write_block(store: Store, folder: Path, spec: ArraySpec, view: int, block: int) -> int:
+    """Copy one block of an array; return its bytes."""
+    import zarr
+
+    split, layer, kind = spec.name.split("/")
+    rows = range(block * spec.block_rows, min((block + 1) * spec.block_rows, spec.n_images))
+    values = store[split].stored(layer_index(layer), rows, view=view, kind=kind)
+    zarr.open_array(folder, path=spec.name, mode="r+")[view, rows.start : rows.stop] = values
+    return values.nbytes

@@ -144,18 +144,21 @@ def _audit_layer(split: Split, layer: int, rows: Rows) -> Iterator[Cost]:
     dtype = split.store.manifest.recipe.dtype
     channels = _channels(split, layer)
     errors: dict[str, list[Array]] = {other: [] for other in OTHERS[dtype]}
-    largest = 0.0
+    largest, overflowing = 0.0, set()
     for tokens in _pieces(split, layer, rows):
         largest = max(largest, float(np.abs(tokens).max()))
         for other, found in errors.items():
-            with np.errstate(over="ignore"):
-                found.append(token_errors(tokens, RETURNED[other](tokens, channels)))
+            with np.errstate(over="ignore", invalid="ignore"):
+                returned = RETURNED[other](tokens, channels)
+            found.append(token_errors(tokens, returned))
+            if not np.isfinite(returned).all():
+                overflowing.add(other)
     for other, found in errors.items():
         relative, distance = (
             Spread(float(np.median(error)), float(error.max())) for error in np.concatenate(found, axis=1)
         )
         size = _row_bytes(split, layer, other) / _row_bytes(split, layer, dtype)
-        yield Cost(layer, other, size, relative, distance, largest, overflows=not np.isfinite(relative.worst))
+        yield Cost(layer, other, size, relative, distance, largest, other in overflowing)
 
 
 def token_errors(tokens: Array, returned: Array) -> Array:
@@ -166,13 +169,13 @@ def token_errors(tokens: Array, returned: Array) -> Array:
         returned: (…, dim), what comes back of them.
 
     Returns:
-        (2, tokens) float64. A token of zeros has the relative error 0, or infinity if anything else comes back;
-        where a cosine is not defined, the distance is that relative error.
+        (2, tokens) float64. Both errors are infinite where a value is. A token of zeros has the relative error 0, or
+        infinity if anything else comes back; where a cosine is not defined, the distance is that relative error.
     """
     x, y = (values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (tokens, returned))
     with np.errstate(divide="ignore", invalid="ignore"):
         error, norm, other = (np.linalg.norm(values, axis=1) for values in (x - y, x, y))
-        relative = np.where(error == 0, 0, error / norm)
+        relative = np.where(error == 0, 0, np.where(np.isnan(error), np.inf, error) / norm)
         distance = np.maximum(0, 1 - np.einsum("nd,nd->n", x, y) / (norm * other))
     return np.stack([relative, np.where(np.isfinite(distance), distance, relative)])
 

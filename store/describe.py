@@ -76,7 +76,7 @@ def _contents(store: Store) -> list[Line]:
     )
     returned = DTYPES[recipe.dtype].returned
     return [
-        ("layers", f"{_layers_text(store.layers).split(maxsplit=1)[1]} of {manifest.depth}"),
+        ("layers", f"{_range_text(store.layers)} of {manifest.depth}"),
         ("tokens", "; ".join(tokens)),
         ("prefix", ", ".join(recipe.prefix_names) or "none"),
         ("dtype", recipe.dtype + (f", read as {returned}" if str(returned) != recipe.dtype else "")),
@@ -107,8 +107,8 @@ def _split_lines(split: Split, stock: Stock | None) -> list[Line]:
 
 
 def _done_text(blocks: Sequence[Blocks]) -> str:
-    done = sorted({each.n_done for each in blocks})
-    return f"{' to '.join(map(str, {done[0]: 0, done[-1]: 0}))} of {blocks[0].n_all} blocks are written"
+    least, most = (choose(each.n_done for each in blocks) for choose in (min, max))
+    return f"{least}{f' to {most}' if most > least else ''} of {blocks[0].n_all} blocks are written"
 
 
 def _bytes_text(store: Store, stock: Stock | None) -> str:
@@ -132,10 +132,14 @@ def _health_text(store: Store, stock: Stock | None) -> str:
 
 
 def _layers_text(layers: Sequence[int]) -> str:
-    """Return "layer 3", "layers 0 to 5" or "layers 0, 5, 11"."""
+    return f"layer{'s' * (len(layers) > 1)} {_range_text(layers)}"
+
+
+def _range_text(layers: Sequence[int]) -> str:
+    """Return "3", "0 to 5" or "0, 5, 11"."""
     if len(layers) > 2 and layers[-1] - layers[0] == len(layers) - 1:
-        return f"layers {layers[0]} to {layers[-1]}"
-    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
+        return f"{layers[0]} to {layers[-1]}"
+    return ", ".join(map(str, layers))
 
 
 def _shortened(names: Sequence[str]) -> str:

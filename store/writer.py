@@ -234,7 +234,7 @@ def _explained_full_disk(path: Path) -> Iterator[None]:
 
 
 def file_record(store: Path, name: str) -> FileRecord:
-    """Make the record of a small file that is whole: it is read at once."""
+    """Make the record of a file that is whole; all of it is read into memory."""
     data = (store / name).read_bytes()
     return FileRecord(name, len(data), xxh3_64_hexdigest(data))
 

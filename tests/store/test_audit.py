@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.resources import files
-from math import inf, sqrt
+from math import inf, nan, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,16 @@ def test_a_value_that_overflows_is_told(tmp_path: Path) -> None:
     assert costs[3, "bfloat16"].relative.worst < 0.01
 
 
+def test_a_token_of_zeros_is_no_overflow(tmp_path: Path) -> None:
+    contents = make_contents("float32")
+    contents.stored["train/layer_03/patch"][0, 4, 2] = 0
+    found = audit(open_store(write(tmp_path / "a.zarr", contents)))
+    costs = {cost.dtype: cost for cost in found.costs if cost.layer == 3}
+    assert not any(cost.overflows for cost in costs.values())
+    assert costs["float16"].relative.worst < 1e-3
+    assert costs["int8"].relative.worst == inf
+
+
 @pytest.mark.parametrize(
     ("token", "returned", "errors"),
     [
@@ -139,6 +149,7 @@ def test_a_value_that_overflows_is_told(tmp_path: Path) -> None:
         ([3, 4], [-3, -4], (2, 2)),
         ([3, 4], [-4, 3], (sqrt(2), 1)),
         ([3, 4], [inf, 4], (inf, inf)),
+        ([3, 4], [nan, 4], (inf, inf)),
     ],
 )
 def test_errors_of_one_token(token: Sequence[float], returned: Sequence[float], errors: tuple[float, float]) -> None:
