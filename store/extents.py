@@ -19,8 +19,8 @@ from ..errors import StoreError
 
 N_THREADS = max(2, min(8, len(os.sched_getaffinity(0))))
 """Threads that read. More than there are cores get in one another's way: each returns to Python after every run."""
-JOB_BYTES = 8 * 2**20
-"""About what one thread reads at a time: large against the cost of a job."""
+JOB_BYTES, LEAST_BYTES = 8 * 2**20, 2**20
+"""What one thread reads at a time at the most, and at the least: large against the cost of a job."""
 MAX_VECTORS = 1024
 """IOV_MAX of Linux: more vectors in one call are refused."""
 
@@ -48,8 +48,10 @@ def parts_of(index: Index, block_rows: int, row_bytes: int) -> Iterator[Part]:
     order = np.argsort(index, kind="stable")
     blocks, rows = np.divmod(index[order], block_rows)
     cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)), len(order)]
-    n_rounds = -(-len(index) * row_bytes // (N_THREADS * JOB_BYTES))
-    step = max(1, -(-len(index) // (N_THREADS * max(1, n_rounds))))
+    n_bytes = len(index) * row_bytes
+    n_rounds = max(1, -(-n_bytes // (N_THREADS * JOB_BYTES)))
+    n_jobs = min(N_THREADS * n_rounds, max(1, n_bytes // LEAST_BYTES))
+    step = max(1, -(-len(index) // n_jobs))
     for first, stop in pairwise(cuts):
         for start in range(first, stop, step):
             part = slice(start, min(start + step, stop))
