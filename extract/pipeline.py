@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from torch import Tensor
 from ..errors import InputError, unknown_name
 from ..store import BlockKey, StoreWriter, open_writer
 from ..store.formats import store_files
-from ..store.layout import PATCH, PREFIX, layer_name
-from ..store.quantize import DTYPES
+from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
+from ..store.quantize import DTYPES, STATISTICS_ROWS
 from ..store.writer import check_path
 from .backbones import BACKBONES, Backbone, BackboneRequest, split_source
 from .backbones.contract import Tokens
@@ -27,6 +27,7 @@ from .loading import BadImage, RowImages, find_bad_images, make_loader
 from .plan import ChosenImages, Plan, check_space, describe, make_plan, parse_layers
 from .progress import ImageProgress
 from .rows import Rows, batches_of, choose_rows, even_batch_size
+from .statistics import ChannelSums
 from .stored import stored_arrays
 from .views import Transform, normalise
 
@@ -56,6 +57,16 @@ class Batch:
     last: bool
 
 
+class Job(NamedTuple):
+    """What every forward pass of one extraction shares."""
+
+    config: ExtractConfig
+    plan: Plan
+    backbone: Backbone
+    source: ImageSource
+    device: torch.device
+
+
 def extract(config: ExtractConfig) -> Path:
     """See `tokenprobe.extract.extract`."""
     out = Path(config.out)
@@ -75,7 +86,7 @@ def extract(config: ExtractConfig) -> Path:
         writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
         work = _missing_batches(plan, writer, config.batch_size)
         writer.journal.add_event("start", **_circumstances(config, device))
-        seconds = _extract_batches(config, plan, backbone, source, work, writer, device)
+        seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer)
         complete = writer.complete()
         writer.journal.add_event("finish", seconds=round(seconds, 3), n_images=sum(len(batch.rows) for batch in work))
     _say_done(out, work, seconds, complete)
@@ -189,41 +200,91 @@ def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[B
     return work
 
 
-def _extract_batches(
-    config: ExtractConfig,
-    plan: Plan,
-    backbone: Backbone,
-    source: ImageSource,
-    work: Sequence[Batch],
-    writer: StoreWriter,
-    device: torch.device,
-) -> float:
+def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter) -> float:
     """Run the backbone over what is missing; return the seconds it took."""
-    precision = plan.manifest.recipe.precision
-    images = RowImages(source, plan.rows, backbone.transform)
-    keys = [[(batch.key.split, row) for row in batch.rows] for batch in work]
-    loader = make_loader(images, keys, workers=_workers(config) if work else 0, pinned=device.type == "cuda")
-    backbone.module.to(device)
-    loaded = iter(loader)  # forks the workers, before the progress bar has a thread that prints
+    dtype = job.plan.manifest.recipe.dtype
+    channels = _channels(job, work, writer) if dtype == "int8" else {}
+    batches = _run(job, work)  # forks the workers, before the progress bar has a thread that prints
     with ImageProgress(sum(len(batch.rows) for batch in work)) as progress:
-        for batch, pixels in zip(work, loaded, strict=True):
-            if isinstance(pixels, BadImage):
-                raise InputError(
-                    f"cannot read image {pixels.id!r} of split {pixels.split!r} in {config.data!r} ({pixels.reason}); "
-                    "give --skip-bad-images to leave it out and go on where this stopped"
-                )
+        for batch, tokens in batches:
             n_bytes = 0
-            tokens = _forward(backbone, pixels, batch.layers, batch.size, device, precision)
+            split = batch.key.split
+            ids = job.plan.rows[split].ids[batch.rows.start : batch.rows.stop]
             for layer, (patch, prefix) in tokens.items():
-                kinds = plan.manifest.splits[batch.key.split].layers[layer_name(layer)]
-                ids = plan.rows[batch.key.split].ids[batch.rows.start : batch.rows.stop]
-                arrays = stored_arrays(patch, prefix, kinds, plan.manifest.recipe.dtype, layer, ids)
+                kinds = job.plan.manifest.splits[split].layers[layer_name(layer)]
+                arrays = stored_arrays(patch, prefix, kinds, dtype, channels.get((split, layer), {}), layer, ids)
                 n_bytes += sum(values.nbytes for values in arrays.values())
                 writer.append(batch.key, layer, arrays)
                 if batch.last:
                     writer.finish(batch.key, layer)
             progress.advance(len(batch.rows), n_bytes)
         return progress.seconds
+
+
+def _channels(job: Job, work: Sequence[Batch], writer: StoreWriter) -> dict[tuple[str, int], dict[str, Tensor]]:
+    """Return the statistics that int8 tokens are standardised by; take those that the store lacks.
+
+    They come from the first images of a split, whatever is missing of it, so that a resumed run has the same.
+    """
+    wanted = {(batch.key.split, layer) for batch in work for layer in batch.layers}
+    arrays = {
+        (split, layer): {
+            kind: array_name(split, layer_name(layer), kind) + CHANNELS
+            for kind in job.plan.manifest.splits[split].layers[layer_name(layer)]
+            if kind in (PATCH, PREFIX)
+        }
+        for split, layer in sorted(wanted)
+    }
+    for split in sorted({split for split, _ in wanted}):
+        names = {key: names for key, names in arrays.items() if key[0] == split}
+        lacking = [layer for (_, layer), of_layer in names.items() if not all(map(writer.has_whole, of_layer.values()))]
+        if lacking:
+            _say(f"int8: taking the channel statistics of the first images of {split!r}")
+            sums = ChannelSums()
+            for _, tokens in _run(job, _first_batches(job, split, lacking)):
+                sums.add(tokens)
+            for (layer, kind), values in sums.statistics().items():
+                if kind in names[split, layer]:
+                    writer.write_whole(names[split, layer][kind], values.numpy())
+    return {
+        key: {kind: torch.from_numpy(writer.read_whole(name)).to(job.device) for kind, name in names.items()}
+        for key, names in arrays.items()
+    }
+
+
+def _first_batches(job: Job, split: str, layers: Sequence[int]) -> list[Batch]:
+    """Return the forward passes over the first images of a split."""
+    info = job.plan.manifest.splits[split]
+    size = even_batch_size(info.block_rows, job.config.batch_size)
+    blocks = batches_of(min(info.n_images, STATISTICS_ROWS), info.block_rows, size)
+    return [Batch(BlockKey(split, 0, 0), rows, size, layers, False) for batches in blocks for rows in batches]
+
+
+def _run(job: Job, work: Sequence[Batch]) -> Iterator[tuple[Batch, dict[int, Tokens]]]:
+    """Start decoding, and return what yields the tokens of each batch.
+
+    Raises:
+        InputError: an image cannot be read, or a batch does not fit in memory.
+    """
+    images = RowImages(job.source, job.plan.rows, job.backbone.transform)
+    keys = [[(batch.key.split, row) for row in batch.rows] for batch in work]
+    workers, pinned = _workers(job.config) if work else 0, job.device.type == "cuda"
+    job.backbone.module.to(job.device)
+    return _forward_each(job, work, iter(make_loader(images, keys, workers=workers, pinned=pinned)))
+
+
+def _forward_each(
+    job: Job, work: Sequence[Batch], loaded: Iterator[Tensor | BadImage]
+) -> Iterator[tuple[Batch, dict[int, Tokens]]]:
+    config, plan, backbone, _, device = job
+    precision = plan.manifest.recipe.precision
+    for batch, pixels in zip(work, loaded, strict=True):
+        if isinstance(pixels, BadImage):
+            raise InputError(
+                f"cannot read image {pixels.id!r} of split {pixels.split!r} in {config.data!r} ({pixels.reason}); "
+                "give --skip-bad-images to leave it out and go on where this stopped"
+            )
+        yield batch, _forward(backbone, pixels, batch.layers, batch.size, device, precision)
 
 
 def _images_per_second(backbone: Backbone, config: ExtractConfig, device: torch.device, precision: str) -> float:

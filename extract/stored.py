@@ -1,6 +1,6 @@
 """From a layer's output to the arrays that the store keeps of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,35 +9,69 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..store.layout import MEAN, PATCH, PREFIX
+from ..store.layout import MEAN, PATCH, PREFIX, SCALE
+from ..store.quantize import LEVELS, array_type
+
+FINITE = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+"""What a value must fit; int8 comes back as float16."""
+SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 
 
 def stored_arrays(
-    patch: Tensor, prefix: Tensor | None, kinds: Sequence[str], dtype: str, layer: int, ids: Sequence[str]
+    patch: Tensor,
+    prefix: Tensor | None,
+    kinds: Sequence[str],
+    dtype: str,
+    channels: Mapping[str, Tensor],
+    layer: int,
+    ids: Sequence[str],
 ) -> dict[str, npt.NDArray[Any]]:
     """Convert one batch of one layer.
 
     Args:
         patch: (B, patches, dim).
         prefix: (B, prefix, dim) or None.
-        kinds: arrays wanted: "patch" and "prefix" in `dtype`, "mean" (B, dim) in float32 before any rounding.
-        dtype: "float16" or "float32".
+        kinds: arrays wanted: "patch" and "prefix" in `dtype`, with their "_scale" if it is int8, and "mean" (B, dim)
+            in float32 before any rounding.
+        dtype: "float16", "bfloat16", "float32" or "int8".
+        channels: (2, dim) mean and deviation of the channels of "patch" and "prefix", for int8.
         layer: index, for the error.
         ids: of the B images, for the error.
 
     Raises:
         InputError: a token does not fit `dtype`, or is not finite to begin with; names layer and image.
     """
-    target = getattr(torch, dtype)
-    arrays = {}
+    arrays: dict[str, Tensor] = {}
     for kind in kinds:
+        if kind.endswith(SCALE):
+            continue  # comes with its tokens
         values = patch.float().mean(1) if kind == MEAN else {PATCH: patch, PREFIX: prefix}[kind]
         assert values is not None, kind
-        rounded = values.to(torch.float32 if kind == MEAN else target).contiguous()
+        stored = array_type(kind, dtype).name
+        rounded = values.to(FINITE.get(stored, torch.float16)).contiguous()
         if not torch.isfinite(rounded).all():
             raise _not_finite(values, rounded, dtype, layer, ids)
-        arrays[kind] = np.asarray(rounded.cpu())
-    return arrays
+        if stored == "int8":
+            arrays[kind], arrays[kind + SCALE] = quantize(values, channels[kind])
+        else:
+            arrays[kind] = rounded.view(torch.int16) if stored == "bfloat16" else rounded
+    return {kind: values.cpu().numpy().view(array_type(kind, dtype).stored) for kind, values in arrays.items()}
+
+
+def quantize(values: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
+    """Do on any device what `tokenprobe.store.quantize.quantize` does, bit for bit.
+
+    Args:
+        values: (…, dim) tokens.
+        channels: (2, dim) float32.
+
+    Returns:
+        (…, dim) int8 and (…) float16.
+    """
+    z = (values.float() - channels[0]) / channels[1]
+    scale = (z.abs().amax(-1) / LEVELS).half()
+    step = scale.float().clamp_min(SMALLEST_STEP)[..., None]
+    return (z / step).round().clamp(-LEVELS, LEVELS).to(torch.int8), scale
 
 
 def _not_finite(values: Tensor, rounded: Tensor, dtype: str, layer: int, ids: Sequence[str]) -> InputError:
@@ -46,4 +80,4 @@ def _not_finite(values: Tensor, rounded: Tensor, dtype: str, layer: int, ids: Se
     if not torch.isfinite(values[worst]).all():
         return InputError(f"the backbone gave a value that is not finite ({where}); try --amp off")
     largest = float(values[worst].abs().max())
-    return InputError(f"a token of {largest:.4g} does not fit {dtype} ({where}); store with --dtype float32")
+    return InputError(f"a token of {largest:.4g} does not fit {dtype} ({where}); store with --dtype bfloat16")

@@ -1,11 +1,11 @@
 """Batches of one layer's tokens, as tensors on the training device, wherever they are kept.
 
 The order is the caller's: windows of rows, one after the other. Kept in memory or not, the batches are the
-same. From disk, whole batches are read straight into reused buffers, the next ones while the last are used:
-nothing is copied on the way, and memory holds batches, however large blocks and windows are.
+same. From disk, a window of whole batches at a time is read straight into its places in a reused buffer: nothing is
+copied on the way. The next window is on its way while the last is used.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,15 +16,11 @@ from torch import Tensor
 
 from ..store import Split
 from ..store.layout import PATCH
-from ..store.ring import BufferRing, page_aligned, read_ahead
-from .order import batch_sizes
+from ..store.ring import BufferRing, read_ahead
+from .order import WINDOW_BLOCKS, batch_sizes
 from .upload import Upload
 
-PIECE_BYTES = 32 * 2**20
-"""Small batches are read together, up to this many bytes."""
-
 Rows = npt.NDArray[np.int64]
-Array = npt.NDArray[Any]
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
@@ -60,7 +56,7 @@ class TokenStream:
         self._labels = torch.from_numpy(split.labels[rows])
         keep = torch.device("cpu") if cache != "gpu" else device
         self._kept: dict[str, Tensor] = {
-            kind: self._as_tensor(kind, self._reader(kind)(rows, None)).to(keep)
+            kind: self._as_tensor(kind, split.tokens(layer, rows, kind=kind, dtype=self._dtype(kind))).to(keep)
             for kind in kinds
             if kind != PATCH or cache != "disk"
         }
@@ -89,40 +85,42 @@ class TokenStream:
 
     def _from_disk(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the patch tokens of each batch on the device."""
-        row = self.split.shape(self.layer).row_shape(PATCH)
-        dtype = self.split.stored_dtype(PATCH) if self.split.is_bfloat16(PATCH) else self.split.dtype(PATCH)
-        groups = group_batches(batches, int(np.prod(row)) * dtype.itemsize)
-        pieces = [np.concatenate(group) for group in groups]
+        reader, dtype = self.split.reader(self.layer), self._dtype(PATCH)
+        window = WINDOW_BLOCKS * self.split.info.block_rows
+        groups = group_batches(batches, window)
+        pieces = read_ahead(reader, [np.concatenate(group) for group in groups], dtype, self._ring)
         upload = Upload(self.device)
-        for group, piece in zip(groups, read_ahead(self._reader(PATCH), pieces, row, dtype, self._ring), strict=True):
+        for group, piece in zip(groups, pieces, strict=True):
             ends = np.cumsum([len(rows) for rows in group])
             yield from upload.each(self._as_tensor(PATCH, part) for part in np.split(piece, ends[:-1]))
 
-    def _reader(self, kind: str) -> Callable[[Rows, Array | None], Array]:
-        """Return what reads rows of an array: bfloat16 as its bits, which torch takes as they are."""
-        read = self.split.stored if self.split.is_bfloat16(kind) else self.split.tokens
-        return lambda rows, out: read(self.layer, rows, kind=kind, out=out)
+    def _dtype(self, kind: str) -> np.dtype[Any]:
+        """Return the type that rows are read as: bfloat16 as its bits, which torch takes as they are."""
+        return self.split.stored_dtype(kind) if self.split.is_bfloat16(kind) else self.split.dtype(kind)
 
-    def _as_tensor(self, kind: str, values: Array) -> Tensor:
+    def _as_tensor(self, kind: str, values: npt.NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(values)
         return tensor.view(torch.bfloat16) if self.split.is_bfloat16(kind) else tensor
 
 
 def make_ring(device: torch.device) -> BufferRing:
-    """Return buffers for reading, pinned if a GPU is the target."""
+    """Return buffers for reading: for a GPU two that are pinned, for a CPU one, since it is busy with one thing."""
     if device.type != "cuda":
-        return BufferRing(page_aligned)
-    return BufferRing(lambda n_bytes: torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
+        return BufferRing()
+    return BufferRing(2, lambda n_bytes: torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
 
 
-def group_batches(batches: Sequence[Rows], row_bytes: int) -> list[list[Rows]]:
-    """Put consecutive batches together while they stay within `PIECE_BYTES`."""
+def group_batches(batches: Sequence[Rows], window: int) -> list[list[Rows]]:
+    """Put consecutive batches together while they hold no more rows than a window.
+
+    Rows of one window that are read together follow one another in their files: a few large reads instead of many.
+    """
     groups: list[list[Rows]] = []
-    n_bytes = PIECE_BYTES
+    n_rows = window
     for rows in batches:
-        n_bytes += len(rows) * row_bytes
-        if n_bytes > PIECE_BYTES:
+        n_rows += len(rows)
+        if n_rows > window:
             groups.append([])
-            n_bytes = len(rows) * row_bytes
+            n_rows = len(rows)
         groups[-1].append(rows)
     return groups

@@ -7,7 +7,7 @@ file is a header, then the rows of one block of one array, one after the other.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import Any
 import numpy.typing as npt
 
 from ..errors import StoreError
-from .layout import CHANNELS, array_name, layer_index
+from .layout import CHANNELS, SCALE, array_name, layer_index
 from .manifest import Manifest
-from .quantize import TokenType, array_type
+from .quantize import DTYPES, TokenType, array_type
 
 LABELS, IDS = "labels", "ids"
 ROOT_RECORD = "manifest"
@@ -61,6 +61,10 @@ class ArraySpec:
     def block_bytes(self) -> int:
         """Bytes of the rows in a block file: a file always has room for `block_rows` rows."""
         return self.block_rows * self.row_bytes
+
+    def scale(self) -> "ArraySpec":
+        """Return the array of the scales of int8 tokens."""
+        return replace(self, name=self.name + SCALE, row=self.row[:1], type=DTYPES["float16"])
 
     @property
     def is_bfloat16(self) -> bool:

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from ..errors import StoreError
 
-N_THREADS = 4
+N_THREADS = max(2, min(8, len(os.sched_getaffinity(0))))
+"""Threads that read. More than there are cores get in one another's way: each returns to Python after every run."""
 JOB_BYTES = 8 * 2**20
-"""What one thread reads at a time: large against the cost of a job, small against what a reader asks for."""
+"""About what one thread reads at a time: large against the cost of a job."""
 MAX_VECTORS = 1024
 """IOV_MAX of Linux: more vectors in one call are refused."""
 
@@ -43,11 +44,12 @@ class Part(NamedTuple):
 
 
 def parts_of(index: Index, block_rows: int, row_bytes: int) -> Iterator[Part]:
-    """Cut row numbers, in any order, into parts of one block and about `JOB_BYTES` each."""
+    """Cut row numbers, in any order, into parts of one block, as even as the threads want them."""
     order = np.argsort(index, kind="stable")
     blocks, rows = np.divmod(index[order], block_rows)
     cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)), len(order)]
-    step = max(1, JOB_BYTES // row_bytes)
+    n_rounds = -(-len(index) * row_bytes // (N_THREADS * JOB_BYTES))
+    step = max(1, -(-len(index) // (N_THREADS * max(1, n_rounds))))
     for first, stop in pairwise(cuts):
         for start in range(first, stop, step):
             part = slice(start, min(start + step, stop))
@@ -81,6 +83,13 @@ def read_part(extent: Extent, part: Part, row_bytes: int, out: memoryview) -> No
         os.close(fd)
 
 
+def fetch(extent: Extent) -> None:
+    """Have the kernel read a block into its page cache, if it is there and this system can."""
+    if hasattr(os, "posix_fadvise") and extent.path.exists():
+        with open(extent.path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), extent.offset, extent.size, os.POSIX_FADV_WILLNEED)
+
+
 @cache
 def threads(process: int) -> ThreadPoolExecutor:
     """Return the threads that read in this process, given its id: a fork has none of its parent's threads."""
@@ -100,35 +109,35 @@ def _expect_random_reads(fd: int) -> None:
 def _runs(part: Part, row_bytes: int, out: memoryview) -> Iterator[tuple[int, list[memoryview]]]:
     """Yield (first row, vectors) of rows that follow one another in the file; neighbours in both share a vector."""
     jumps = np.flatnonzero((np.diff(part.rows) != 1) | (np.diff(part.places) != 1)) + 1
+    starts = np.concatenate([[0], jumps])
+    counts = np.diff(starts, append=len(part.rows))
+    rows, places = part.rows[starts].tolist(), part.places[starts].tolist()
     vectors: list[memoryview] = []
-    first = following = int(part.rows[0])
-    for start, stop in pairwise([0, *jumps.tolist(), len(part.rows)]):
-        row, place = int(part.rows[start]), int(part.places[start])
+    first = following = rows[0]
+    for row, place, count in zip(rows, places, counts.tolist(), strict=True):
         if row != following or len(vectors) == MAX_VECTORS:
             yield first, vectors
             first, vectors = row, []
-        vectors.append(out[place * row_bytes : (place + stop - start) * row_bytes])
-        following = row + stop - start
+        vectors.append(out[place * row_bytes : (place + count) * row_bytes])
+        following = row + count
     yield first, vectors
 
 
 def _read_fully(fd: int, extent: Extent, offset: int, vectors: list[memoryview]) -> None:
     """`preadv` until every vector is full; the kernel may give less at a time."""
-    while vectors:
-        n_read = os.preadv(fd, vectors, offset)
+    wanted = sum(map(len, vectors))
+    while (n_read := os.preadv(fd, vectors, offset)) < wanted:
         if n_read == 0:
             raise StoreError(
                 f"{str(extent.path)!r} ends at byte {os.fstat(fd).st_size}, short of {extent.offset + extent.size}: "
                 "it is damaged; probe verify --repair mends it"
             )
-        offset += n_read
+        offset, wanted = offset + n_read, wanted - n_read
         full = 0
-        while full < len(vectors) and n_read >= len(vectors[full]):
+        while n_read >= len(vectors[full]):
             n_read -= len(vectors[full])
             full += 1
-        del vectors[:full]
-        if n_read:
-            vectors[0] = vectors[0][n_read:]
+        vectors = [vectors[full][n_read:], *vectors[full + 1 :]]
 
 
 def as_bytes(array: npt.NDArray[Any]) -> memoryview:

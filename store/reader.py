@@ -1,11 +1,10 @@
 """The reader: any rows of any layer, straight from the files into an array that the caller owns.
 
-Blocks that lie plain on this machine are read by `extents.py`; compressed and remote stores by `library.py`.
+How rows get there is `array_reader.py`: from blocks that lie plain on this machine by `extents.py`, from compressed
+and remote stores by `library.py`.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import wait
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, MissingError, StoreError, unknown_name
+from .array_reader import ArrayReader
 from .contract import IDS, LABELS, ArraySpec, StoreFiles, array_spec
-from .extents import Extent, Part, as_bytes, parts_of, read_part, threads
 from .formats import store_files
 from .journal import read_records
-from .layout import CHANNELS, PATCH, SCALE, LayerShape, layer_index, layer_name
+from .layout import PATCH, LayerShape, layer_index, layer_name
 from .library import LibraryReader, is_address, is_compressed
 from .manifest import Manifest, SplitInfo
-from .quantize import array_type, dequantize, from_bfloat16
-
-CONVERTED_ROWS = 64
-"""Rows converted at a time: what they need beside the output stays small."""
+from .memory import aligned_empty
+from .quantize import array_type
 
 RowIndex = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -83,7 +80,6 @@ class Split:
 
     def __init__(self, store: Store, name: str, info: SplitInfo) -> None:
         self.store, self.name, self.info = store, name, info
-        self._statistics: dict[str, npt.NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
         return self.info.n_images
@@ -118,7 +114,7 @@ class Split:
         return array_type(kind, self.store.manifest.recipe.dtype).returned
 
     def stored_dtype(self, kind: str = PATCH) -> np.dtype[Any]:
-        """Return the type of the values in the files, as `stored` gives them."""
+        """Return the type of the values in the files."""
         return array_type(kind, self.store.manifest.recipe.dtype).stored
 
     def is_bfloat16(self, kind: str = PATCH) -> bool:
@@ -146,8 +142,10 @@ class Split:
             rows: row indices in any order, or None for all.
             view: index of the view.
             kind: "patch" (rows, patches, dim), "prefix" (rows, prefix, dim) or "mean" (rows, dim).
-            dtype: of the result; by default the stored one, float32 for bfloat16 and float16 for int8.
-            out: C-contiguous array to read into; made if not given.
+            dtype: of the result; by default the stored one, but float32 for bfloat16 and float16 for int8. Asked for
+                in the stored type, values are as in the files: bfloat16 as its bits, int8 without its scales.
+            out: C-contiguous array to read into; made if not given. The kernel copies fastest to whole pages: see
+                `memory.py`.
 
         Returns:
             The rows in the order asked ("mean" is stored as float32).
@@ -158,89 +156,15 @@ class Split:
         """
         spec = self._spec(layer, kind, view)
         index = np.arange(len(self)) if rows is None else self._row_numbers(rows)
-        wanted = spec.type.returned if dtype is None else np.dtype(dtype)
         if out is None:
-            out = np.empty((len(index), *spec.row), wanted)
-        assert (out.shape, out.dtype) == ((len(index), *spec.row), wanted), (out.shape, out.dtype)
-        if wanted == spec.type.stored and spec.type.stored == spec.type.returned:
-            self._read(spec, view, index, out)
-            return out
-        for start in range(0, len(index), CONVERTED_ROWS):
-            part = slice(start, start + CONVERTED_ROWS)
-            out[part] = self._converted(spec, view, index[part], wanted)
+            out = aligned_empty((len(index), *spec.row), spec.type.returned if dtype is None else np.dtype(dtype))
+        assert out.shape == (len(index), *spec.row), (out.shape, spec.row)
+        ArrayReader(self.store.files, spec, view).read(index, out)
         return out
 
-    def stored(
-        self,
-        layer: int,
-        rows: RowIndex,
-        *,
-        view: int = 0,
-        kind: str = PATCH,
-        out: npt.NDArray[Any] | None = None,
-    ) -> npt.NDArray[Any]:
-        """Read rows as they are stored: bfloat16 as the uint16 of its bits, int8 without its scales.
-
-        The arguments and errors are those of `tokens`.
-        """
-        spec, index = self._spec(layer, kind, view), self._row_numbers(rows)
-        out = np.empty((len(index), *spec.row), spec.type.stored) if out is None else out
-        self._read(spec, view, index, out)
-        return out
-
-    def extent(self, layer: int, kind: str, view: int, block: int) -> Extent:
-        """Return where the rows of one block are."""
-        return self._extent(self._spec(layer, kind, view), view, block)
-
-    def _extent(self, spec: ArraySpec, view: int, block: int) -> Extent:
-        files = self.store.files
-        assert isinstance(files, StoreFiles), "only plain files have extents"
-        n_rows = min(spec.block_rows, len(self) - block * spec.block_rows)
-        path = files.folder / files.block_name(spec, view, block)
-        return Extent(path, files.block_offset(spec), n_rows * spec.row_bytes)
-
-    def _read(self, spec: ArraySpec, view: int, index: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
-        """Read rows in the stored type on a few threads."""
-        files = self.store.files
-        assert (out.shape, out.dtype) == ((len(index), *spec.row), spec.type.stored), (out.shape, out.dtype)
-        assert out.flags.c_contiguous
-
-        if isinstance(files, LibraryReader):
-            for part in parts_of(index, spec.block_rows, spec.row_bytes):
-                files.read_part(spec, view, part, out)
-            return
-        memory = as_bytes(out)
-
-        def read(part: Part) -> None:
-            read_part(self._extent(spec, view, part.block), part, spec.row_bytes, memory)
-
-        parts = list(parts_of(index, spec.block_rows, spec.row_bytes))
-        if len(parts) == 1:
-            read(parts[0])
-        else:
-            jobs = [threads(os.getpid()).submit(read, part) for part in parts]
-            wait(jobs)  # all of them: none may still write to the caller's array when another has failed
-            for job in jobs:
-                job.result()
-
-    def _converted(
-        self, spec: ArraySpec, view: int, index: npt.NDArray[np.int64], dtype: np.dtype[Any]
-    ) -> npt.NDArray[Any]:
-        """Read a few rows and give them another type than the stored one."""
-        raw = np.empty((len(index), *spec.row), spec.type.stored)
-        self._read(spec, view, index, raw)
-        if spec.is_bfloat16:
-            return from_bfloat16(raw).astype(dtype, copy=False)
-        if spec.type.name == "int8":
-            layer, kind = spec.name.split("/")[1:]
-            scale = self.stored(layer_index(layer), index, view=view, kind=kind + SCALE)
-            return dequantize(raw, scale, self._channels(spec.name), dtype)
-        return raw.astype(dtype)
-
-    def _channels(self, array: str) -> npt.NDArray[np.float32]:
-        if array not in self._statistics:
-            self._statistics[array] = self.store.files.read_whole(array + CHANNELS)
-        return self._statistics[array]
+    def reader(self, layer: int, kind: str = PATCH, view: int = 0) -> ArrayReader:
+        """Return what reads rows of one array into arrays of the caller's, ahead of their use if need be."""
+        return ArrayReader(self.store.files, self._spec(layer, kind, view), view)
 
     def _spec(self, layer: int, kind: str, view: int) -> ArraySpec:
         kinds = self._kinds(layer)
