@@ -64,9 +64,9 @@ def test_the_numbers_are_those_of_the_plain_store(tmp_path: Path, copy: Copy, dt
         for view in range(plain.manifest.splits[split].views):
             for rows in ROWS:
                 asked = [row % len(plain[split]) for row in rows]
-                for ask in ("tokens", "stored"):
-                    read = getattr(store[split], ask)(int(layer[-2:]), asked, kind=kind, view=view)
-                    wanted = getattr(plain[split], ask)(int(layer[-2:]), asked, kind=kind, view=view)
+                for as_type in (None, plain[split].stored_dtype(kind)):
+                    ask = {"layer": int(layer[-2:]), "rows": asked, "kind": kind, "view": view, "dtype": as_type}
+                    read, wanted = store[split].tokens(**ask), plain[split].tokens(**ask)
                     np.testing.assert_array_equal(read, wanted, strict=True, err_msg=f"{name} {view} {rows}")
     assert store["train"].ids == plain["train"].ids
     np.testing.assert_array_equal(store["train"].labels, plain["train"].labels, strict=True)

@@ -9,9 +9,8 @@ import pytest
 
 from tokenprobe.errors import InputError, MissingError, StoreError
 from tokenprobe.store import Split, open_store
-from tokenprobe.store.reader import CONVERTED_ROWS
 
-from .kit import DTYPES, block_path, folder_of, make_contents, write
+from .kit import block_path, folder_of, make_contents, write
 
 PATCH = make_contents().stored["train/layer_03/patch"][0]
 
@@ -34,33 +33,18 @@ def test_out_is_filled_in_place_and_returned(split: Split) -> None:
     out = np.full((3, 6, 5), np.nan, np.float16)
     assert split.tokens(3, [10, 1, 2], out=out) is out
     np.testing.assert_array_equal(out, PATCH[[10, 1, 2]])
-    assert split.stored(3, [0, 1, 9], out=out) is out
-    np.testing.assert_array_equal(out, PATCH[[0, 1, 9]])
 
 
-def test_out_of_another_type_is_filled_where_that_type_is_asked_for(split: Split) -> None:
-    out = np.full((3, 6, 5), np.nan, np.float32)
-    assert split.tokens(3, [10, 1, 2], out=out, dtype=np.float32) is out
+def test_out_decides_the_type(split: Split) -> None:
+    out = np.full((3, 6, 5), np.nan, np.float64)
+    assert split.tokens(3, [10, 1, 2], out=out) is out
     np.testing.assert_array_equal(out, PATCH[[10, 1, 2]])
 
 
-@pytest.mark.parametrize(
-    "out", [np.empty((2, 6, 5), np.float16), np.empty((3, 6, 5), np.float32), np.empty((3, 5, 6), np.float16).mT]
-)
-def test_an_out_of_another_shape_type_or_stride_is_not_filled(split: Split, out: np.ndarray) -> None:
-    for ask in (split.tokens, split.stored):
-        with pytest.raises(AssertionError):
-            ask(3, [10, 1, 2], out=out)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_are_converted_piece_by_piece_in_their_order(tmp_path: Path, dtype: str) -> None:
-    n = 2 * CONVERTED_ROWS + 5
-    contents = make_contents(dtype, counts={"train": n, "test": 1}, block_rows=50)
-    split = open_store(write(tmp_path / "s", contents))["train"]
-    rows = np.random.default_rng(0).permutation(n)
-    values = contents.returned["train/layer_00/patch"][1, rows].astype(np.float32)
-    np.testing.assert_allclose(split.tokens(0, rows, view=1, dtype="float32"), values, rtol=2**-10, atol=1e-3)
+@pytest.mark.parametrize("out", [np.empty((2, 6, 5), np.float16), np.empty((3, 5, 6), np.float16).mT])
+def test_an_out_of_another_shape_or_stride_is_not_filled(split: Split, out: np.ndarray) -> None:
+    with pytest.raises(AssertionError):
+        split.tokens(3, [10, 1, 2], out=out)
 
 
 def test_names_and_shapes(path: Path, split: Split) -> None:
@@ -73,9 +57,8 @@ def test_names_and_shapes(path: Path, split: Split) -> None:
 @pytest.mark.parametrize("rows", [[-1], [0, 11], [3, -1, 2]])
 def test_rows_that_are_not_there_are_refused(split: Split, rows: list[int]) -> None:
     message = f"^rows {min(rows)} to {max(rows)} asked of split 'train', which has rows 0 to 10$"
-    for ask in (split.tokens, split.stored):
-        with pytest.raises(InputError, match=message):
-            ask(3, rows)
+    with pytest.raises(InputError, match=message):
+        split.tokens(3, rows)
 
 
 @pytest.mark.parametrize("rows", [np.arange(11) % 2 == 0, [0.5, 1.9]], ids=["mask", "fractions"])
@@ -88,7 +71,7 @@ def test_unknown_names_list_what_there_is(path: Path, split: Split) -> None:
     store = open_store(path)
     with pytest.raises(InputError, match=r"^unknown split 'validation'; known: .*train"):
         store["validation"]
-    for ask in (split.tokens, split.shape, lambda layer: split.has(layer, "patch")):
+    for ask in (split.tokens, split.reader, split.shape, lambda layer: split.has(layer, "patch")):
         with pytest.raises(InputError, match=r"^unknown layer in split 'train' '1'; known: 0, 3$"):
             ask(1)
     with pytest.raises(InputError, match=r"^unknown layer in split 'test' '0'; known: 3$"):
@@ -102,6 +85,8 @@ def test_a_view_that_is_not_there_is_refused(path: Path, split: Split, view: int
     message = rf"^view {view} asked of split 'train' of '{path}', which has 2 view\(s\)$"
     with pytest.raises(InputError, match=message):
         split.tokens(3, view=view)
+    with pytest.raises(InputError, match=message):
+        split.reader(3, view=view)
 
 
 @pytest.mark.parametrize("name", ["absent", "absent.h5"])
