@@ -100,9 +100,9 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from .store.verify import verify
+    from .workflows.repair import check, repair
 
-    problems = verify(arguments.store)
+    problems = repair(arguments.store) if arguments.repair else check(arguments.store)
     for problem in problems:
         print(f"{problem.file}: {problem.what}")
     if problems:
@@ -135,6 +135,8 @@ def _make_parser() -> argparse.ArgumentParser:
     ):
         parser_of = _add_command(commands, name, run, summary, f"example:\n  probe {name} mae.zarr\n")
         parser_of.add_argument("store", metavar="STORE", help="made by probe extract")
+        if name == "verify":
+            parser_of.add_argument("--repair", action="store_true", help="extract again what is not as it should be")
 
     demo = _add_command(commands, "demo", _demo, "the whole pipeline on bundled images and weights", DEMO_EXAMPLE)
     demo.add_argument("-o", "--out", metavar="FOLDER", default="tokenprobe-demo", help="default: %(default)s")

@@ -1,6 +1,7 @@
 """The settings of one extraction. Every field is a flag of `probe extract` of the same name."""
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ class ExtractConfig:
         layers: "all", "last4", or indices such as "0,5,-1".
         tokens: arrays to keep, of "patch" and "prefix"; the mean over patches is always kept.
         dtype: what tokens are stored as.
+        views: fixed draws of the transform for each training image: the evaluation transform, then random crops.
+        view_scale: smallest and largest part of the image's area that a random crop takes.
+        view_ratio: smallest and largest width over height of a random crop.
         row_order: "shuffled" (seeded) or "dataset".
         limit: use at most this many images a split, class-balanced and seeded.
-        seed: of the row order, of the limit, and of the weights under `no_pretrained`.
+        seed: of the row order, of the limit, of the random crops, and of the weights under `no_pretrained`.
         batch_size: images in one forward pass.
         workers: processes that decode images; by default as many as there are cores.
         device: "auto", "cpu", "cuda", "cuda:1"….
@@ -40,6 +44,9 @@ class ExtractConfig:
     layers: str = "all"
     tokens: list[str] = field(default_factory=lambda: ["patch", "prefix"])
     dtype: str = "float16"
+    views: int = 1
+    view_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
+    view_ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     row_order: str = "shuffled"
     limit: int | None = None
     seed: int = 0
@@ -54,3 +61,8 @@ class ExtractConfig:
     skip_bad_images: bool = False
     dry_run: bool = False
     overwrite: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values; `out` and `checkpoint` become absolute."""
+        paths = {"out": self.out, "checkpoint": self.checkpoint}
+        return asdict(self) | {name: None if path is None else os.path.abspath(path) for name, path in paths.items()}

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from .datasets import ImageSource
 from .rows import Rows
-from .views import Pixels, Transform
+from .views import Augmentation, Pixels, RandomCrops, Transform
 
-RowKey = tuple[str, int]
+RowKey = tuple[str, int, int]
 WORKER_OPTIONS: dict[str, Any] = {
     "prefetch_factor": 2,
     "worker_init_fn": lambda _: _leave_signals_to_the_main_process(),
@@ -32,18 +32,23 @@ class BadImage:
 
 
 class RowImages(Dataset[Tensor | BadImage]):
-    """The pixels of (split, row)."""
+    """The pixels of (split, row, view)."""
 
-    def __init__(self, source: ImageSource, rows: Mapping[str, Rows], transform: Transform) -> None:
-        self._source, self._rows, self._pixels = source, rows, Pixels(transform)
+    def __init__(
+        self, source: ImageSource, rows: Mapping[str, Rows], transform: Transform, augmentation: Augmentation
+    ) -> None:
+        self._source, self._rows = source, rows
+        self._pixels, self._crops = Pixels(transform), RandomCrops(transform, augmentation)
 
     def __getitem__(self, key: RowKey) -> Tensor | BadImage:
         """Return (3, H, W) uint8. Any error of any decoder becomes a `BadImage`: the main process reports it."""
-        split, row = key
+        split, row, view = key
+        name = self._rows[split].ids[row]
         try:
-            return self._pixels(self._source.load(split, int(self._rows[split].index[row])))
+            image = self._source.load(split, int(self._rows[split].index[row]))
+            return self._crops(image, name, view) if view else self._pixels(image)
         except Exception as error:
-            return BadImage(split, self._rows[split].ids[row], f"{type(error).__name__}: {error}")
+            return BadImage(split, name, f"{type(error).__name__}: {error}")
 
 
 def make_loader(

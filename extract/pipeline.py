@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +20,12 @@ from ..store.formats import store_files
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
 from ..store.quantize import DTYPES, STATISTICS_ROWS
 from ..store.writer import check_path
-from .backbones import BACKBONES, Backbone, BackboneRequest, split_source
+from .backbones import BACKBONES, Backbone, BackboneRequest, absolute_model, split_source
 from .backbones.contract import Tokens
 from .config import ExtractConfig
-from .datasets import ImageList, ImageSource, open_dataset
+from .datasets import ImageList, ImageSource, absolute_data, open_dataset
 from .loading import BadImage, RowImages, find_bad_images, make_loader
-from .plan import ChosenImages, Plan, check_space, describe, make_plan, parse_layers
+from .plan import ChosenImages, Plan, augmentation_of, check_space, describe, make_plan, parse_layers, views_of
 from .progress import ImageProgress
 from .rows import Rows, batches_of, choose_rows, even_batch_size
 from .statistics import ChannelSums
@@ -36,6 +37,8 @@ CHOICES = {
     "row_order": ("shuffled", "dataset"),
     "amp": ("auto", "off", "bfloat16", "float16"),
 }
+LEAST = {"batch_size": 1, "block_mib": 1, "limit": 1, "workers": 0, "seed": 0, "views": 1}
+MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ def extract(config: ExtractConfig) -> Path:
         return out
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
+        writer.journal.add_event("start", **_circumstances(config, device))
         writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
         work = _missing_batches(plan, writer, config.batch_size)
-        writer.journal.add_event("start", **_circumstances(config, device))
         seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer)
         complete = writer.complete()
         writer.journal.add_event("finish", seconds=round(seconds, 3), n_images=sum(len(batch.rows) for batch in work))
@@ -100,10 +103,14 @@ def _check(config: ExtractConfig, out: Path) -> None:
     for kind in config.tokens:
         if kind not in (PATCH, PREFIX):
             raise unknown_name("tokens", kind, (PATCH, PREFIX))
-    for name, least in (("batch_size", 1), ("block_mib", 1), ("limit", 1), ("workers", 0), ("seed", 0)):
+    for name, least in LEAST.items():
         value = getattr(config, name)
         if value is not None and value < least:
             raise InputError(f"{name} {value}: expected at least {least}")
+    for name, most in MOST_OF_RANGE.items():
+        limits = getattr(config, name)
+        if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= most:
+            raise InputError(f"{name} {limits}: expected two numbers, 0 < smallest <= largest <= {most}")
     check_path(out)
 
 
@@ -146,9 +153,7 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
 def _list_images(config: ExtractConfig, source: ImageSource, out: Path, backbone: Backbone) -> dict[str, ChosenImages]:
     """List each split wanted, leave out what cannot be read if asked to, and fix the rows."""
     chosen = {}
-    for split in config.split or source.splits:
-        if split not in source.splits:
-            raise unknown_name(f"split of {config.data!r}", split, source.splits)
+    for split in _splits(config, source):
         images = source.images(split)
         skipped = _skipped(config, source, out, split, images, backbone.transform) if config.skip_bad_images else []
         rows = _choose(config, images, set(skipped))
@@ -157,6 +162,19 @@ def _list_images(config: ExtractConfig, source: ImageSource, out: Path, backbone
         n_listed = min(len(images.ids), config.limit or len(images.ids))
         chosen[split] = ChosenImages(rows, n_listed, images.content, skipped)
     return chosen
+
+
+def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
+    splits = config.split or list(source.splits)
+    for split in splits:
+        if split not in source.splits:
+            raise unknown_name(f"split of {config.data!r}", split, source.splits)
+    if config.views > 1 and all(views_of(split, config) == 1 for split in splits):
+        raise InputError(
+            f"{config.views} views asked for, and none of the splits ({', '.join(splits)}) is for training: its name "
+            "would begin with 'train'; other splits have view 0 alone, so extract them with --views 1"
+        )
+    return splits
 
 
 def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> Rows:
@@ -178,8 +196,9 @@ def _skipped(
     skipped: set[str] = set()
     while True:  # under a limit, others take the place of those left out
         rows = _choose(config, images, skipped)
-        keys = [(split, row) for row, key in enumerate(rows.ids) if key not in readable]
-        bad = find_bad_images(RowImages(source, {split: rows}, transform), keys, workers=_workers(config))
+        keys = [(split, row, 0) for row, key in enumerate(rows.ids) if key not in readable]
+        decoded = RowImages(source, {split: rows}, transform, augmentation_of(config))
+        bad = find_bad_images(decoded, keys, workers=_workers(config))
         if not bad:
             return sorted(skipped)
         for image in bad:
@@ -189,12 +208,13 @@ def _skipped(
 
 
 def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[Batch]:
-    """List the forward passes that remain, in row order."""
+    """List the forward passes that remain, view by view, in row order."""
     work = []
     for split, info in plan.manifest.splits.items():
         size = even_batch_size(info.block_rows, batch_size)
-        for block, batches in enumerate(batches_of(info.n_images, info.block_rows, size)):
-            key = BlockKey(split, 0, block)
+        blocks = batches_of(info.n_images, info.block_rows, size)
+        for view, (block, batches) in product(range(info.views), enumerate(blocks)):
+            key = BlockKey(split, view, block)
             if layers := writer.missing_layers(key):
                 work += [Batch(key, rows, size, layers, rows is batches[-1]) for rows in batches]
     return work
@@ -266,8 +286,8 @@ def _run(job: Job, work: Sequence[Batch]) -> Iterator[tuple[Batch, dict[int, Tok
     Raises:
         InputError: an image cannot be read, or a batch does not fit in memory.
     """
-    images = RowImages(job.source, job.plan.rows, job.backbone.transform)
-    keys = [[(batch.key.split, row) for row in batch.rows] for batch in work]
+    images = RowImages(job.source, job.plan.rows, job.backbone.transform, augmentation_of(job.config))
+    keys = [[(batch.key.split, row, batch.key.view) for row in batch.rows] for batch in work]
     workers, pinned = _workers(job.config) if work else 0, job.device.type == "cuda"
     job.backbone.module.to(job.device)
     return _forward_each(job, work, iter(make_loader(images, keys, workers=workers, pinned=pinned)))
@@ -345,11 +365,9 @@ def _circumstances(config: ExtractConfig, device: torch.device) -> dict[str, Any
         "host": socket.gethostname(),
         "process": os.getpid(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "batch_size": config.batch_size,
         "workers": _workers(config),
-        "data": config.data,
-        "checkpoint": None if config.checkpoint is None else str(config.checkpoint),
         "torch": torch.__version__,
+        "config": config.to_json() | {"data": absolute_data(config.data), "model": absolute_model(config.model)},
     }
 
 
@@ -360,7 +378,7 @@ def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) 
         n_images = sum(len(batch.rows) for batch in work)
         _say(f"{out}: {n_images:,} images in {seconds:.1f} s, {n_images / seconds:.0f} images/s")
     if not complete:
-        _say(f"{out}: parts begun by another command are not finished yet; run that command again")
+        _say(f"{out}: parts that another command began are not finished; probe info names them: extract those too")
 
 
 def _say(line: str) -> None:

@@ -19,8 +19,11 @@ from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
 from .rows import Rows
+from .views import Augmentation
 
 MIB = 2**20
+TRAINING = "train"
+"""How the names of splits begin that get more than one view."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +148,25 @@ def make_plan(
                 skipped=chosen.skipped,
                 classes=list(source.classes),
                 layers=stored,
+                views=views_of(name, config),
+                augmentation=augmentation_of(config).to_json() if views_of(name, config) > 1 else None,
             )
             for name, chosen in images.items()
         },
         versions={name: version(name) for name in ("tokenprobe", "torch", "timm", "numpy")},
     )
     return Plan(manifest, {name: chosen.rows for name, chosen in images.items()})
+
+
+def views_of(split: str, config: ExtractConfig) -> int:
+    """Return how many views a split gets: only training sees random crops."""
+    return config.views if split.startswith(TRAINING) else 1
+
+
+def augmentation_of(config: ExtractConfig) -> Augmentation:
+    """Return how views from 1 on are drawn."""
+    (smallest, largest), (narrowest, widest) = config.view_scale, config.view_ratio
+    return Augmentation((smallest, largest), (narrowest, widest), config.seed)
 
 
 def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
@@ -179,7 +195,7 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
         overwrite: whether what is there will be made again.
     """
     manifest, sizes = plan.manifest, plan.layer_bytes()
-    n_images = sum(info.n_images for info in manifest.splits.values())
+    n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
     shape = manifest.shape(max(map(layer_index, manifest.layers)))
     lines: list[tuple[str, Any]] = [
         ("model", f"{manifest.recipe.model}, {manifest.depth} layers, {manifest.recipe.precision}"),
@@ -189,6 +205,7 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
             (f"  {name}", f"{info.n_images:,} images in {info.n_blocks} blocks, {len(info.classes)} classes")
             for name, info in manifest.splits.items()
         ),
+        *(("views", _views_text(name, info)) for name, info in manifest.splits.items() if info.augmentation),
         (
             "tokens",
             f"{shape.n_patches} patch ({shape.grid[0]} × {shape.grid[1]}) + {shape.n_prefix} prefix, {shape.dim} wide",
@@ -198,7 +215,7 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
         ("in all", size_text(sum(sizes.values()))),
         ("to write", size_text(sum(sizes.values()) if overwrite else plan.missing_bytes(out))),
         ("free", size_text(free_bytes(out))),
-        ("time", f"{_time_text(n_images / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
+        ("time", f"{_time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
     ]
     return [f"{name:<10} {value}" for name, value in lines]
 
@@ -214,6 +231,14 @@ def _transform_text(transform: Mapping[str, Any]) -> str:
     part = f" {transform['crop_pct']:g}" if transform["crop_pct"] else ""
     mean, std = (" ".join(f"{value:.3g}" for value in transform[name]) for name in ("mean", "std"))
     return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}"
+
+
+def _views_text(split: str, info: SplitInfo) -> str:
+    how = info.augmentation or {}
+    scale, ratio = (f"{smallest:.3g} to {largest:.3g}" for smallest, largest in (how["scale"], how["ratio"]))
+    return (
+        f"{info.views} of {split}: the above, then crops of {scale} of the area, width / height {ratio}, flipped or not"
+    )
 
 
 def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:

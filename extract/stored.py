@@ -52,7 +52,10 @@ def stored_arrays(
         if not torch.isfinite(rounded).all():
             raise _not_finite(values, rounded, dtype, layer, ids)
         if stored == "int8":
-            arrays[kind], arrays[kind + SCALE] = quantize(values, channels[kind])
+            arrays[kind], scale = quantize(values, channels[kind])
+            if not torch.isfinite(scale).all():
+                raise _not_finite(values, scale, dtype, layer, ids)
+            arrays[kind + SCALE] = scale
         else:
             arrays[kind] = rounded.view(torch.int16) if stored == "bfloat16" else rounded
     return {kind: values.cpu().numpy().view(array_type(kind, dtype).stored) for kind, values in arrays.items()}

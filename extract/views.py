@@ -2,10 +2,14 @@
 
 Workers deliver uint8 pixels, a quarter of the bytes of float32; scaling and normalisation happen on the
 device, as ToTensor and Normalize would do them.
+
+View 0 of an image is the evaluation transform. Each view from 1 on is one fixed draw of a random crop,
+resized, and of a flip: a function of (seed, image, view) alone, whichever process makes it and when.
 """
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +18,10 @@ from timm.data.transforms import str_to_interp_mode
 from timm.data.transforms_factory import transforms_imagenet_eval
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
+from xxhash import xxh3_64_intdigest
+
+N_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,38 @@ class Transform:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How views from 1 on are drawn.
+
+    Attributes:
+        scale: (smallest, largest) part of the image's area that a crop takes.
+        ratio: (smallest, largest) width over height of a crop.
+        seed: of all draws.
+        flip: chance that a crop is flipped left to right.
+    """
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    seed: int
+    flip: float = 0.5
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields and the kind as JSON values."""
+        scale, ratio = list(self.scale), list(self.ratio)
+        return {"kind": "random_resized_crop", "scale": scale, "ratio": ratio, "flip": self.flip, "seed": self.seed}
+
+
+class Crop(NamedTuple):
+    """A box of an image in pixels, and whether it is flipped."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool
+
+
 class Pixels:
     """Turns PIL images into uint8 pixels of the transform's size. Made once in each worker's dataset."""
 
@@ -64,6 +104,64 @@ class Pixels:
         """Return (3, height, width) uint8."""
         pixels: Tensor = self._resize(to_rgb(image))
         return pixels
+
+
+class RandomCrops:
+    """Turns PIL images into uint8 pixels of one of their random views, resampled as view 0 is."""
+
+    def __init__(self, transform: Transform, augmentation: Augmentation) -> None:
+        self._size, self._augmentation = transform.input_size, augmentation
+        self._interpolation = str_to_interp_mode(transform.interpolation)
+
+    def __call__(self, image: Image.Image, key: str, view: int) -> Tensor:
+        """Return (3, height, width) uint8 of the view of the image that is called `key`."""
+        crop = draw_crop(image.height, image.width, key, view, self._augmentation)
+        box = list(crop[:4])
+        resized = TF.resized_crop(to_rgb(image), *box, list(self._size), self._interpolation, antialias=True)
+        pixels: Tensor = TF.pil_to_tensor(resized)
+        return pixels.flip(-1) if crop.flipped else pixels
+
+
+def draw_crop(height: int, width: int, key: str, view: int, augmentation: Augmentation) -> Crop:
+    """Draw the crop of one view, as torchvision's RandomResizedCrop does.
+
+    A part of the area and the logarithm of a ratio are uniform; a box that is too large is drawn again. After ten
+    of those, it is the largest central box of a ratio allowed. Only raw bits of PCG64 are drawn: numpy promises
+    that they stay the same.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        key: the image's id.
+        view: from 1 on.
+        augmentation: limits of the draw, and its seed.
+
+    Source: torchvision, `transforms.RandomResizedCrop.get_params`; C. Szegedy et al., "Going deeper with
+    convolutions", CVPR 2015, section 6.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence(xxh3_64_intdigest(key.encode()), spawn_key=(augmentation.seed, view)))
+    flipped = _uniform(bits, 0.0, 1.0) < augmentation.flip
+    log_ratio = [math.log(limit) for limit in augmentation.ratio]
+    for _ in range(N_TRIES):
+        area = height * width * _uniform(bits, *augmentation.scale)
+        ratio = math.exp(_uniform(bits, *log_ratio))
+        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            return Crop(_below(bits, height - h + 1), _below(bits, width - w + 1), h, w, flipped)
+    narrowest, widest = augmentation.ratio
+    w = min(width, max(1, round(height * widest)))
+    h = min(height, max(1, round(width / narrowest)))
+    return Crop((height - h) // 2, (width - w) // 2, h, w, flipped)
+
+
+def _uniform(bits: np.random.PCG64, low: float, high: float) -> float:
+    """Draw a number from [low, high): 53 bits fill a float64."""
+    return low + (high - low) * (int(bits.random_raw()) >> 11) * 2.0**-53
+
+
+def _below(bits: np.random.PCG64, n: int) -> int:
+    """Draw an integer from [0, n)."""
+    return int(bits.random_raw()) * n >> 64
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

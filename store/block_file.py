@@ -25,7 +25,7 @@ class BlockFile:
             spec: the array.
             header: what comes before the rows.
         """
-        self._path, self._name = folder / name, name
+        self._path, self.name = folder / name, name
         self._temporary = self._path.with_name(self._path.name + ".tmp")
         self._missing, self._row, self._type = spec.block_rows, spec.row, spec.type
         self._hash, self._size = xxh3_64(), 0
@@ -43,14 +43,22 @@ class BlockFile:
         self._missing -= len(values)
         self._write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
 
-    def finish(self) -> FileRecord:
-        """Fill up the last block of a split, make the file durable and give it its name."""
+    def finish(self, there: FileRecord | None = None) -> FileRecord:
+        """Fill up the last block of a split, make the file durable and give it its name.
+
+        Args:
+            there: the finished file of that name, if there is one: it stays if it is the same.
+        """
         for _ in range(self._missing):
             self.append(np.full((1, *self._row), self._type.fill, self._type.stored))
+        record = FileRecord(self.name, self._size, self._hash.hexdigest())
+        if record == there:
+            self.abandon()
+            return record
         os.fsync(self._fd)
         self._close()
         rename_durably(self._temporary, self._path)
-        return FileRecord(self._name, self._size, self._hash.hexdigest())
+        return record
 
     def _write(self, data: memoryview) -> None:
         self._hash.update(data)

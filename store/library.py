@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import MissingError, StoreError
-from .contract import MANIFEST_KEYS, ArraySpec
+from .contract import MANIFEST_KEYS, ArraySpec, damaged
 from .extents import Part
 from .manifest import Manifest
 
@@ -19,9 +19,16 @@ def is_address(path: str) -> bool:
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether the arrays of a Zarr store on this machine have codecs beside the plain one."""
+    """Whether the arrays of a Zarr store on this machine have codecs beside the plain one.
+
+    Raises:
+        StoreError: the metadata of an array are damaged.
+    """
     for metadata in path.glob("*/layer_*/*/zarr.json"):
-        return [codec["name"] for codec in json.loads(metadata.read_bytes())["codecs"]] != ["bytes"]
+        try:
+            return [codec["name"] for codec in json.loads(metadata.read_bytes())["codecs"]] != ["bytes"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(metadata, error) from error
     return False
 
 

@@ -188,9 +188,9 @@ class Manifest:
             found = _differences(self.splits[name].identity(), wanted.splits[name].identity())
             if not self.complete and set(self.splits[name].skipped) < set(wanted.splits[name].skipped):
                 found = {key: pair for key, pair in found.items() if key not in ("skipped", "n_images")}
-            drawn = [info.splits[name].augmentation for info in (self, wanted)]
-            if None not in drawn and drawn[0] != drawn[1]:
-                found["augmentation"] = (drawn[0], drawn[1])
+            stored, asked = (info.splits[name].augmentation for info in (self, wanted))
+            if stored and asked:
+                found |= {f"augmentation.{key}": pair for key, pair in _differences(stored, asked).items()}
             differing |= {f"{name}.{key}": values for key, values in found.items()}
         if differing:
             listed = "; ".join(f"{key}: stored {old!r}, asked {new!r}" for key, (old, new) in differing.items())

@@ -49,7 +49,6 @@ _TYPES = (
     TokenType("int8", np.dtype(np.int8), np.dtype(np.float16), -128),
 )
 DTYPES = {each.name: each for each in _TYPES}
-_PLAIN = {np.dtype(np.float32): DTYPES["float32"], np.dtype(np.float16): DTYPES["float16"]}
 
 
 def token_type(name: str) -> TokenType:

@@ -156,9 +156,10 @@ class Split:
         """
         spec = self._spec(layer, kind, view)
         index = np.arange(len(self)) if rows is None else self._row_numbers(rows)
+        shape, wanted = (len(index), *spec.row), spec.type.returned if dtype is None else np.dtype(dtype)
         if out is None:
-            out = aligned_empty((len(index), *spec.row), spec.type.returned if dtype is None else np.dtype(dtype))
-        assert out.shape == (len(index), *spec.row), (out.shape, spec.row)
+            out = aligned_empty(shape, wanted)
+        assert (out.shape, out.dtype, out.flags.c_contiguous) == (shape, wanted, True), (out.shape, out.dtype)
         ArrayReader(self.store.files, spec, view).read(index, out)
         return out
 

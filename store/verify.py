@@ -9,12 +9,12 @@ from threading import local
 
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
+from ..errors import MissingError
 from . import journal, lock
 from .contract import StoreFiles
 from .formats import store_files
 from .journal import FileRecord, read_records
 from .manifest import Manifest
-from .reader import open_store
 
 N_THREADS = 4
 SPAN = 8 * 2**20
@@ -53,7 +53,7 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
         StoreError: there is no store.
     """
     files = store_files(Path(path))
-    manifest, problems = _read_root(files)
+    manifest, problems = read_root(files)
     records = read_records(files.folder)
     declared = files.declared(manifest)
     recorded = [records[name] for name in sorted(declared & records.keys())]
@@ -66,14 +66,21 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
     return sorted(problems, key=lambda problem: problem.file)
 
 
-def _read_root(files: StoreFiles) -> tuple[Manifest, list[Problem]]:
-    """Return the manifest, from the journal if the root file is not as recorded, and what is wrong with the file."""
+def read_root(files: StoreFiles) -> tuple[Manifest, list[Problem]]:
+    """Return the manifest, from the journal if the root file is not as recorded, and what is wrong with the file.
+
+    Raises:
+        MissingError: there is nothing.
+        StoreError: there is no store.
+    """
+    if not files.root.exists() and not files.folder.exists():
+        raise MissingError(f"no store at {str(files.path)!r}; make one with probe extract")
     entries = journal.root_entries(files.folder)
     content = files.root.read_bytes() if files.root.is_file() else b""
     if entries and xxh3_64_hexdigest(content) not in [entry["xxh3"] for entry in entries]:
         what = DAMAGED if content else "missing"
         return Manifest.from_json(entries[0]["content"]), [Problem(files.root.name, what)]
-    return open_store(files.path).manifest, []
+    return files.read_manifest(), []
 
 
 def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> Problem | None:

@@ -195,7 +195,8 @@ class StoreWriter:
             files[kind].append(values)
 
     def _finish(self, key: BlockKey, layer: int) -> None:
-        self.journal.add_files([file.finish() for file in self._growing[key, layer].values()])
+        growing = self._growing[key, layer].values()
+        self.journal.add_files([file.finish(self._there(file.name)) for file in growing])
         del self._growing[key, layer]
 
     def _new_file(self, key: BlockKey, layer: int, kind: str) -> BlockFile:
@@ -212,9 +213,12 @@ class StoreWriter:
         write_root(self._files, self.manifest, self.journal)
 
     def _recorded(self, name: str) -> bool:
-        """Whether a file is in the journal, and on the disk with the size it had then."""
+        return self._there(name) is not None
+
+    def _there(self, name: str) -> FileRecord | None:
+        """Return the record of a file that is in the journal, and on the disk with the size it had then."""
         record = self.journal.records.get(name)
-        return record is not None and journal.is_there(self._files.folder, record)
+        return record if record is not None and journal.is_there(self._files.folder, record) else None
 
 
 @contextmanager

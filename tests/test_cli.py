@@ -16,6 +16,7 @@ from tokenprobe.cli import main
 from tokenprobe.extract import ExtractConfig
 from tokenprobe.probe import FitConfig
 from tokenprobe.store import open_store
+from tokenprobe.store.formats import store_files
 
 VIT_FLAGS = [
     "-m", "timm:VisionTransformer", "--no-pretrained", "--workers", "0", "--batch-size", "4",
@@ -148,7 +149,7 @@ def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
     store = tmp_path / "demo.zarr"
     command = demo_extract(store)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: '"file": "train/layer_' in read(store / "journal.jsonl"))
+    wait_for(lambda: "/c.0." in read(store / "journal.jsonl"))
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -164,7 +165,7 @@ def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
 def test_a_signal_to_the_whole_group_ends_without_a_trace(tmp_path: Path) -> None:
     store = tmp_path / "demo.zarr"
     process = subprocess.Popen(demo_extract(store), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(lambda: '"file": "train/layer_' in read(store / "journal.jsonl"))
+    wait_for(lambda: "/c.0." in read(store / "journal.jsonl"))
     os.killpg(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -190,6 +191,27 @@ def test_info_and_verify_tell_of_a_store(
     shown = capsys.readouterr()
     assert shown.out == "train/layer_01/mean/c.0.3.0: missing\n"
     assert "1 files of" in shown.err
+
+
+@pytest.mark.parametrize("format", ["zarr", "h5"])
+def test_verify_repairs_if_asked(
+    extract_flags: list[str], tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / f"b.{format}"
+    main([*extract_flags, "-o", str(out)])
+    files = store_files(out)
+    (lost, *_) = files.block_names(next(files.specs(files.read_manifest())))
+    (files.folder / lost).unlink()
+    capsys.readouterr()
+    assert main(["verify", str(out), "--repair"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{out}: every file is as it was written\n"
+    assert f"{lost}: missing" in shown.err.splitlines()
+    (files.folder / "notes.txt").write_text("mine")
+    assert main(["verify", str(out), "--repair"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "notes.txt: foreign: nothing declares it\n"
+    assert shown.err.splitlines()[-1] == f"probe verify: 1 files of '{out}' are not as they should be"
 
 
 def test_every_field_is_a_documented_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,7 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
         "probe/report/progress.py": "tests/probe/test_pipeline.py",
+        "workflows/progress.py": "tests/workflows/test_repair.py",
     }
     for file in package_files():
         name = str(file.relative_to(ROOT))

@@ -1,12 +1,13 @@
 """Backbone sources by name. A new one is a file here and a line in `BACKBONES`."""
 
+import os
 from collections.abc import Callable
 
 from ...errors import unknown_name
 from .contract import Backbone, BackboneRequest
 from .from_timm import load_timm
 
-__all__ = ["BACKBONES", "Backbone", "BackboneRequest", "split_source"]
+__all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "split_source"]
 
 BACKBONES: dict[str, Callable[[BackboneRequest], Backbone]] = {
     "timm": load_timm,
@@ -25,3 +26,9 @@ def split_source(model: str) -> tuple[str, str]:
     if source not in BACKBONES:
         raise unknown_name("backbone source", source, BACKBONES)
     return source, name
+
+
+def absolute_model(model: str) -> str:
+    """Return the name that means the same in any working folder: that of a local folder made absolute."""
+    before, local, folder = model.partition("local-dir:")
+    return f"{before}{local}{os.path.abspath(folder)}" if local else model

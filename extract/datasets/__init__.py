@@ -1,5 +1,6 @@
 """Data sources by name. A new one is a file here and a line in `DATASETS`."""
 
+import os
 from collections.abc import Callable
 
 from ...errors import unknown_name
@@ -7,7 +8,7 @@ from .contract import ImageList, ImageSource
 from .image_folder import ImageFolder
 from .npz import NpzImages, open_demo
 
-__all__ = ["DATASETS", "ImageList", "ImageSource", "open_dataset"]
+__all__ = ["DATASETS", "ImageList", "ImageSource", "absolute_data", "open_dataset"]
 
 DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "folder": ImageFolder,
@@ -23,9 +24,19 @@ def open_dataset(spec: str) -> ImageSource:
         InputError: no such source.
         MissingError: nothing there.
     """
-    source, colon, argument = spec.partition(":")
-    if source in DATASETS and (colon or source == "demo"):
-        return DATASETS[source](argument)
-    if colon and "/" not in source:
+    source, argument = _parts(spec)
+    if source not in DATASETS:
         raise unknown_name("data source", source, DATASETS)
-    return ImageFolder(spec)
+    return DATASETS[source](argument)
+
+
+def absolute_data(spec: str) -> str:
+    """Return the spec that means the same in any working folder: its argument, where that is a path, made absolute."""
+    source, argument = _parts(spec)
+    return f"{source}:{os.path.abspath(argument)}" if os.path.exists(argument) else spec
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    source, colon, argument = spec.partition(":")
+    is_path = source != "demo" if not colon else source not in DATASETS and "/" in source
+    return ("folder", spec) if is_path else (source, argument)

@@ -13,9 +13,10 @@ from PIL import Image
 from tokenprobe.extract.datasets import ImageFolder
 from tokenprobe.extract.loading import BadImage, RowImages, find_bad_images, make_loader
 from tokenprobe.extract.rows import Rows, choose_rows
-from tokenprobe.extract.views import Transform
+from tokenprobe.extract.views import Augmentation, Pixels, RandomCrops, Transform
 
 PLAIN = Transform((8, 8), "bicubic", None, "none", (0.0,) * 3, (1.0,) * 3)
+CROPS = Augmentation((0.08, 1.0), (3 / 4, 4 / 3), seed=0)
 
 
 def write_images(root: Path, n_images: int, *, bad: tuple[int, ...] = ()) -> None:
@@ -32,19 +33,23 @@ def write_images(root: Path, n_images: int, *, bad: tuple[int, ...] = ()) -> Non
 def open_rows(root: Path) -> tuple[RowImages, Rows]:
     source = ImageFolder(str(root))
     rows = choose_rows(source.images("train"), set(), None, shuffled=True, seed=0)
-    return RowImages(source, {"train": rows}, PLAIN), rows
+    return RowImages(source, {"train": rows}, PLAIN, CROPS), rows
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_in_the_order_asked_each_row_its_own_image(tmp_path: Path, workers: int) -> None:
     write_images(tmp_path, 10)
     images, rows = open_rows(tmp_path)
-    batches = [[("train", 7), ("train", 2)], [("train", 0)], [("train", 9), ("train", 8), ("train", 1)]]
+    batches = [
+        [("train", 7, 0), ("train", 2, 0)],
+        [("train", 0, 0)],
+        [("train", 9, 0), ("train", 8, 0), ("train", 1, 0)],
+    ]
     loaded = list(make_loader(images, batches, workers=workers, pinned=False))
     for batch, keys in zip(loaded, batches, strict=True):
         assert isinstance(batch, torch.Tensor)
         assert (batch.dtype, batch.shape) == (torch.uint8, (len(keys), 3, 8, 8))
-        assert batch[:, 0, 0, 0].tolist() == [int(rows.ids[row][-6:-4]) for _, row in keys]
+        assert batch[:, 0, 0, 0].tolist() == [int(rows.ids[row][-6:-4]) for _, row, _ in keys]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -53,7 +58,7 @@ def test_a_batch_with_a_bad_image_comes_back_as_that_image(tmp_path: Path, worke
     images, rows = open_rows(tmp_path)
     row = rows.ids.index("one/03.png")
     good = next(other for other in range(6) if other != row)
-    batches = [[("train", good)], [("train", good), ("train", row)]]
+    batches = [[("train", good, 0)], [("train", good, 0), ("train", row, 0)]]
     first, second = make_loader(images, batches, workers=workers, pinned=False)
     assert isinstance(first, torch.Tensor)
     assert isinstance(second, BadImage)
@@ -67,7 +72,7 @@ def test_the_search_finds_every_bad_image(tmp_path: Path, workers: int) -> None:
     (tmp_path / "one" / "40.png").write_bytes(b"")
     (tmp_path / "one" / "41.png").write_text("no image at all")
     images, rows = open_rows(tmp_path)
-    bad = find_bad_images(images, [("train", row) for row in range(len(rows))], workers=workers)
+    bad = find_bad_images(images, [("train", row, 0) for row in range(len(rows))], workers=workers)
     assert sorted(image.id for image in bad) == [f"one/{index:02d}.png" for index in (0, 13, 40, 41, 79)]
 
 
@@ -75,7 +80,7 @@ def test_a_file_that_vanishes_is_a_bad_image(tmp_path: Path) -> None:
     write_images(tmp_path, 2)
     images, rows = open_rows(tmp_path)
     (tmp_path / "one" / "00.png").unlink()
-    bad = images["train", rows.ids.index("one/00.png")]
+    bad = images["train", rows.ids.index("one/00.png"), 0]
     assert isinstance(bad, BadImage)
     assert bad.reason.startswith("FileNotFoundError: ")
 
@@ -90,7 +95,7 @@ def test_workers_leave_signals_to_the_main_process(tmp_path: Path, capfd: pytest
     images, _ = open_rows(tmp_path)
     before = signal.signal(signal.SIGTERM, handler)
     try:
-        loaded = iter(make_loader(images, [[("train", row)] for row in range(4)], workers=1, pinned=False))
+        loaded = iter(make_loader(images, [[("train", row, 0)] for row in range(4)], workers=1, pinned=False))
         next(loaded)
         (worker,) = loaded._workers  # type: ignore[attr-defined]
         assert os.getpgid(worker.pid) != os.getpgid(0)
@@ -108,7 +113,22 @@ def test_workers_leave_signals_to_the_main_process(tmp_path: Path, capfd: pytest
 def test_loading_is_the_same_with_and_without_workers(tmp_path: Path) -> None:
     write_images(tmp_path, 12)
     images, _ = open_rows(tmp_path)
-    keys = [[("train", row) for row in range(start, start + 4)] for start in (0, 4, 8)]
+    keys = [[("train", row, 0) for row in range(start, start + 4)] for start in (0, 4, 8)]
     alone, helped = (list(make_loader(images, keys, workers=workers, pinned=False)) for workers in (0, 2))
     for one, other in zip(alone, helped, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_each_view_is_the_draw_of_its_image(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    ramp = np.arange(40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
+    for index in range(3):
+        Image.fromarray(ramp + np.uint8(index)).save(folder / f"{index}.png")
+    images, rows = open_rows(tmp_path)
+    crops = RandomCrops(PLAIN, CROPS)
+    for row, key in enumerate(rows.ids):
+        whole = Image.fromarray(ramp + np.uint8(int(key[-5])))
+        for view in (1, 2):
+            assert torch.equal(images["train", row, view], crops(whole, key, view))
+        assert torch.equal(images["train", row, 0], Pixels(PLAIN)(whole))

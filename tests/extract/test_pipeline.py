@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
@@ -29,6 +30,7 @@ from torchvision.transforms import InterpolationMode
 
 from tokenprobe.errors import InputError, MissingError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.extract.views import Augmentation, draw_crop
 from tokenprobe.store import Store, open_store
 
 MakeConfig = Callable[..., ExtractConfig]
@@ -46,10 +48,10 @@ def digests(store: Path) -> dict[str, str]:
 
 
 def finished(store: Path) -> set[str]:
-    """Names of the token files that the journal records; a torn last line counts for nothing."""
+    """Names of the block files that the journal records; a torn last line counts for nothing."""
     journal = store / "journal.jsonl"
     lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
-    return {entry["file"] for entry in map(json.loads, lines) if "layer_" in entry.get("file", "")}
+    return {entry["file"] for entry in map(json.loads, lines) if re.search(r"/c\.\d+\.", entry.get("file", ""))}
 
 
 def made_vit(path: Path, **changes: Any) -> VisionTransformer:
@@ -264,17 +266,26 @@ def test_a_limit_is_class_balanced_and_seeded(tiny_config: MakeConfig, tmp_path:
 @pytest.fixture(scope="module")
 def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store extracted whole, by one process; not to be changed. What `tiny_config` asks for."""
-    return extract(
-        ExtractConfig(
-            model="timm:VisionTransformer",
-            model_arg=TINY,
-            no_pretrained=True,
-            data=f"folder:{image_folder}",
-            out=tmp_path_factory.mktemp("whole") / "whole.zarr",
-            batch_size=4,
-            workers=0,
-        )
+    return extract(whole_config(image_folder, tmp_path_factory.mktemp("whole") / "whole.zarr"))
+
+
+def whole_config(image_folder: Path, out: Path, views: int = 1) -> ExtractConfig:
+    return ExtractConfig(
+        model="timm:VisionTransformer",
+        model_arg=TINY,
+        no_pretrained=True,
+        data=f"folder:{image_folder}",
+        out=out,
+        batch_size=4,
+        workers=0,
+        views=views,
     )
+
+
+@pytest.fixture(scope="module")
+def whole_of_three_views(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with three views, in one go."""
+    return extract(whole_config(image_folder, tmp_path_factory.mktemp("views") / "whole.zarr", views=3))
 
 
 @pytest.fixture
@@ -338,6 +349,124 @@ def test_no_absolute_path_is_in_the_store(tiny_config: MakeConfig, image_folder:
             assert str(tmp_path).encode() not in content and str(image_folder).encode() not in content, file
 
 
+# --- views ------------------------------------------------------------------------------------------------
+
+
+def test_tokens_of_a_view_equal_a_direct_forward_of_its_crop(
+    tiny_config: MakeConfig, image_folder: Path, tmp_path: Path
+) -> None:
+    model = made_vit(tmp_path / "a.safetensors")
+    config = tiny_config(
+        checkpoint=tmp_path / "a.safetensors", no_pretrained=False, views=3, view_scale=[0.1, 0.5], seed=4
+    )
+    store = open_store(extract(config))
+    assert store.manifest.complete
+    assert (store["train"].info.views, store["test"].info.views) == (3, 1)
+    crops = Augmentation((0.1, 0.5), (3 / 4, 4 / 3), seed=4)
+    assert store["train"].info.augmentation == crops.to_json()
+    assert store["test"].info.augmentation is None
+    rows = store["train"]
+    for view in (1, 2):
+        images = []
+        for key in rows.ids:
+            with Image.open(image_folder / "train" / key) as opened:
+                top, left, height, width, flipped = draw_crop(opened.height, opened.width, key, view, crops)
+                cropped = TF.resized_crop(opened, top, left, height, width, [16, 16], InterpolationMode.BICUBIC)
+            cropped = TF.hflip(cropped) if flipped else cropped
+            images.append(TF.normalize(TF.to_tensor(cropped), IMAGENET_MEAN, IMAGENET_STD))
+        for layer, outputs in enumerate(hooked(model.blocks, model, torch.stack(images))):
+            assert_rounded(rows.tokens(layer, view=view), outputs[:, 1:])
+            assert_rounded(rows.tokens(layer, view=view, kind="prefix"), outputs[:, :1])
+            means = outputs[:, 1:].mean(1)
+            np.testing.assert_allclose(rows.tokens(layer, view=view, kind="mean"), means, rtol=1e-5, atol=1e-5)
+
+
+def test_every_view_of_every_image_is_another(whole_of_three_views: Path) -> None:
+    train = open_store(whole_of_three_views)["train"]
+    views = np.stack([train.tokens(2, view=view, kind="mean") for view in range(3)])
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        same = [train.ids[row] for row in np.flatnonzero((views[one] == views[other]).all(1))]
+        # Of an image of 18 × 20 pixels, views 1 and 2 are the same box by chance.
+        assert same == (["ant/18.png"] if one == 1 else [])
+
+
+def test_view_0_and_splits_for_testing_are_what_they_are_without_views(whole: Path, whole_of_three_views: Path) -> None:
+    plain, several = (
+        {name: digest for name, digest in digests(store).items() if "/c." in name}
+        for store in (whole, whole_of_three_views)
+    )
+    assert plain == {name: digest for name, digest in several.items() if "/c.1." not in name and "/c.2." not in name}
+    assert not any(name.startswith("test/") for name in several.keys() - plain.keys())
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{}, {"views": 3}],
+        [{"views": 2}, {"views": 3, "workers": 2}],
+        [{"views": 3, "layers": "1"}, {"views": 3, "workers": 1}],
+        [{"split": ["train"], "views": 3}, {}],
+        [{"views": 3, "tokens": ["prefix"]}, {"layers": "0"}, {"views": 3}],
+    ],
+    ids=str,
+)
+def test_a_store_extended_by_views_equals_one_extracted_whole(
+    tiny_config: MakeConfig, whole_of_three_views: Path, steps: list[dict[str, Any]]
+) -> None:
+    times: dict[str, int] = {}
+    for changes in steps:
+        out = extract(tiny_config(**changes))
+        for name in finished(out):
+            assert times.setdefault(name, (out / name).stat().st_mtime_ns) == (out / name).stat().st_mtime_ns
+    assert digests(out) == digests(whole_of_three_views)
+    assert open_store(out).manifest.complete
+
+
+def test_views_lost_in_a_crash_are_drawn_again_alike(tiny_config: MakeConfig, whole_of_three_views: Path) -> None:
+    out = extract(tiny_config(views=3))
+    for name in ("train/layer_00/patch/c.1.2.0.0", "train/layer_02/mean/c.2.0.0"):
+        (out / name).unlink()
+    extract(tiny_config(views=3, workers=2))
+    assert digests(out) == digests(whole_of_three_views)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"view_scale": [0.08, 0.9]}, r"train\.augmentation\.scale: stored \[0\.08, 1\.0\], asked \[0\.08, 0\.9\]"),
+        ({"view_ratio": [1.0, 1.0]}, r"train\.augmentation\.ratio: stored \[0\.75, 1\.33\d+\], asked \[1\.0, 1\.0\]"),
+        ({"seed": 1}, r"train\.augmentation\.seed: stored 0, asked 1"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("views", [2, 5])
+def test_views_drawn_differently_are_refused(
+    tiny_config: MakeConfig, whole_of_three_views: Path, changes: dict[str, Any], field: str, views: int
+) -> None:
+    before = digests(whole_of_three_views)
+    with pytest.raises(StoreError, match=field):
+        extract(tiny_config(views=views, **changes, out=whole_of_three_views))
+    assert digests(whole_of_three_views) == before
+
+
+def test_views_of_splits_that_are_not_for_training_are_refused(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    message = (
+        r"^2 views asked for, and none of the splits \(test\) is for training: its name would begin with 'train'; "
+        "other splits have view 0 alone, so extract them with --views 1$"
+    )
+    with pytest.raises(InputError, match=message):
+        extract(tiny_config(views=2, split=["test"]))
+    assert not (tmp_path / "tiny.zarr").exists()
+
+
+def test_any_split_whose_name_begins_with_train_has_views(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    splits = ("train_a", "train_b", "val")
+    np.savez(tmp_path / "a.npz", **{f"x_{s}": pixels for s in splits}, **{f"y_{s}": [0, 1, 0, 1] for s in splits})
+    store = open_store(extract(tiny_config(data=f"npz:{tmp_path / 'a.npz'}", views=2, layers="0")))
+    assert {split: store[split].info.views for split in store.splits} == {"train_a": 2, "train_b": 2, "val": 1}
+
+
 # --- kill -9 ----------------------------------------------------------------------------------------------
 
 KillAt = Callable[[ExtractConfig, int], list[int]]
@@ -388,7 +517,7 @@ def kill_at() -> Iterator[KillAt]:
         process = context.Process(target=exec, args=(FORKING, {"extract": extract, "config": config}))
         process.start()
         journal, deadline = Path(config.out) / "journal.jsonl", time.monotonic() + 60
-        while not journal.exists() or journal.read_bytes().count(b"/layer_") < n_files:
+        while not journal.exists() or journal.read_bytes().count(b"/c.0.") < n_files:
             assert process.is_alive() and time.monotonic() < deadline
             time.sleep(0.001)
         of_process = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
@@ -515,7 +644,7 @@ def test_the_flag_given_after_the_failure_goes_on_and_keeps_the_blocks_before_it
     with pytest.raises(InputError, match="give --skip-bad-images"):
         extract(tiny_config(**config))
     out = Path(tiny_config().out)
-    kept = {file: (out / file).stat().st_mtime_ns for file in finished(out) if "layer_" in file}
+    kept = {file: (out / file).stat().st_mtime_ns for file in finished(out)}
     assert any(file.startswith("train/") for file in kept)
     assert digests(extract(tiny_config(**config, skip_bad_images=True))) == whole
     assert {file: (out / file).stat().st_mtime_ns for file in kept} == kept
@@ -566,7 +695,7 @@ def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dtype": "float61"}, "^unknown dtype 'float61'; known: float16, float32$"),
+        ({"dtype": "float61"}, "^unknown dtype 'float61'; known: float16, bfloat16, float32, int8$"),
         ({"row_order": "random"}, "^unknown row_order 'random'; known: shuffled, dataset$"),
         ({"amp": "on"}, "^unknown amp 'on'; known: .*auto"),
         ({"tokens": ["patches"]}, "^unknown tokens 'patches'; known: patch, prefix$"),
@@ -575,6 +704,11 @@ def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path:
         ({"limit": 0}, "^limit 0: expected at least 1$"),
         ({"workers": -1}, "workers -1"),
         ({"seed": -1}, "seed -1"),
+        ({"views": 0}, "^views 0: expected at least 1$"),
+        ({"view_scale": [0.5]}, r"^view_scale \[0\.5\]: expected two numbers, 0 < smallest <= largest <= 1$"),
+        ({"view_scale": [0.0, 1.0]}, "^view_scale .*: expected two numbers, 0 < "),
+        ({"view_scale": [0.5, 1.5]}, "^view_scale .*: expected two numbers, 0 < "),
+        ({"view_ratio": [2.0, 1.0]}, "^view_ratio .* <= 1000$"),
         ({"device": "gpu"}, "^unknown device 'gpu'; expected auto, cpu, cuda or cuda:N$"),
         ({"device": "meta"}, "device 'meta'"),
         ({"layers": "7"}, r"^layers '7': the backbone has layers 0 to 2; got \[7\]$"),
@@ -681,7 +815,7 @@ def test_a_token_too_large_for_float16_names_layer_and_image(tiny_config: MakeCo
     weights["blocks.1.mlp.fc2.bias"] += 1e5
     save_file(weights, tmp_path / "a.safetensors")
     config = {"checkpoint": tmp_path / "a.safetensors", "no_pretrained": False, "row_order": "dataset"}
-    message = r"^a token of 1e\+05 does not fit float16 \(layer 1, image 'ant/00\.png'\); store with --dtype float32$"
+    message = r"^a token of 1e\+05 does not fit float16 \(layer 1, image 'ant/00\.png'\); store with --dtype bfloat16$"
     with pytest.raises(InputError, match=message):
         extract(tiny_config(**config, split=["train"]))
     store = open_store(extract(tiny_config(**config, dtype="float32", out=tmp_path / "wide.zarr", layers="1")))
@@ -720,13 +854,28 @@ def test_a_store_begun_otherwise_says_it_is_not_finished(
     with pytest.raises(InputError, match=BAD):
         extract(tiny_config(data=str(broken_folder), row_order="dataset"))
     extract(tiny_config(data=str(broken_folder), row_order="dataset", split=["test"]))
-    assert "parts begun by another command are not finished yet; run that command again" in capsys.readouterr().err
+    assert "parts that another command began are not finished; probe info names them" in capsys.readouterr().err
 
 
 def test_the_journal_keeps_what_the_store_may_not(tiny_config: MakeConfig, image_folder: Path) -> None:
     store = open_store(extract(tiny_config(layers="0")))
     events = {entry["event"]: entry for entry in journal_of(store) if "event" in entry}
-    assert events["start"]["batch_size"] == 4
     assert events["start"]["process"] == os.getpid()
-    assert events["start"]["data"] == f"folder:{image_folder}"
     assert events["finish"]["n_images"] == 84
+
+
+def test_the_journal_keeps_the_settings_with_absolute_paths(
+    tiny_config: MakeConfig, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_vit(tmp_path / "a.safetensors")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").symlink_to(image_folder)
+    config = tiny_config(data="images", out="b.zarr", checkpoint="a.safetensors", no_pretrained=False, layers="0")
+    (start, _) = [entry for entry in journal_of(open_store(extract(config))) if "event" in entry]
+    expected = replace(
+        config,
+        data=f"folder:{tmp_path}/images",
+        out=f"{tmp_path}/b.zarr",
+        checkpoint=f"{tmp_path}/a.safetensors",
+    )
+    assert ExtractConfig(**start["config"]) == expected

@@ -90,6 +90,7 @@ def test_layers_the_backbone_does_not_have_are_refused(spec: str, got: str) -> N
         {"tokens": ["prefix"], "dtype": "float32"},
         {"tokens": []},
         {"split": ["test"], "layers": "last2", "limit": 7},
+        {"layers": "1", "views": 3},
     ],
     ids=str,
 )
@@ -147,6 +148,23 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert lines["per layer"] == f"{for_people(sizes['layer_00'])}, 3 layers"
     assert lines["in all"] == lines["to write"] == for_people(sizes.total())
     assert lines["free"] == "2.3 TB"
+
+
+def test_a_dry_run_tells_of_views(tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    extract(tiny_config(views=3, view_scale=[0.25, 0.5], dry_run=True))
+    lines = shown(capsys.readouterr().out)
+    text = "3 of train: the above, then crops of 0.25 to 0.5 of the area, width / height 0.75 to 1.33, flipped or not"
+    assert lines["views"] == text
+    extract(tiny_config(dry_run=True))
+    assert "views" not in shown(capsys.readouterr().out)
+
+
+def test_more_views_miss_what_extending_a_store_adds(tiny_config: MakeConfig) -> None:
+    out = extract(tiny_config())
+    before = sizes_on_disk(out).total()
+    missing = plan_of(tiny_config(views=3)).missing_bytes(out)
+    extract(tiny_config(views=3))
+    assert missing == sizes_on_disk(out).total() - before > 0
 
 
 def test_a_dry_run_lists_layers_of_different_sizes_one_by_one(

@@ -117,3 +117,10 @@ def test_int8_must_fit_the_float16_that_it_comes_back_as() -> None:
     patch[1, 1, 2] = 70000.0
     with pytest.raises(InputError, match=r"does not fit int8 \(layer 5, image 'b'\); store with --dtype bfloat16$"):
         stored_arrays(patch, None, ["patch", "patch_scale"], "int8", {"patch": channels_of(patch)}, 5, IDS)
+
+
+def test_int8_must_not_lie_too_many_deviations_out() -> None:
+    patch, _ = tokens()
+    channels = torch.stack([patch.mean((0, 1)), torch.full((4,), 1e-7)])  # a channel that hardly ever changes
+    with pytest.raises(InputError, match=r"does not fit int8 \(layer 5, image 'a'\); store with --dtype bfloat16$"):
+        stored_arrays(patch, None, ["patch", "patch_scale"], "int8", {"patch": channels}, 5, IDS)

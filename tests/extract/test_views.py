@@ -8,11 +8,12 @@ import torch
 import torchvision.transforms.functional as TF
 from PIL import Image
 from timm.data import create_transform
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from tokenprobe.extract.views import Pixels, Transform, normalise, to_rgb
+from tokenprobe.extract.views import Augmentation, Crop, Pixels, RandomCrops, Transform, draw_crop, normalise, to_rgb
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+CROPS = Augmentation(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), seed=0)
 
 
 def transform(**changes: object) -> Transform:
@@ -115,3 +116,127 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path, kind: str) -> None:
 def test_values_of_unknown_range_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match=f"mode '{mode}': 32-bit values of unknown range"):
         to_rgb(Image.new(mode, (8, 8)))
+
+
+# --- random views -----------------------------------------------------------------------------------------
+
+
+FROZEN = [
+    Crop(top=192, left=234, height=280, width=234, flipped=False),
+    Crop(top=3, left=201, height=455, width=371, flipped=True),
+    Crop(top=39, left=105, height=330, width=385, flipped=False),
+    Crop(top=5, left=193, height=359, width=310, flipped=False),
+]
+FROZEN_SEED_7 = Crop(top=32, left=160, height=385, width=384, flipped=False)
+
+
+def keys(n: int) -> list[str]:
+    return [f"class/{index:05d}.png" for index in range(n)]
+
+
+def largest_gap(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Largest distance between two empirical distribution functions."""
+    at = np.sort(np.concatenate([ours, theirs]))
+    below = [np.searchsorted(np.sort(values), at, "right") / len(values) for values in (ours, theirs)]
+    return float(np.abs(below[0] - below[1]).max())
+
+
+@pytest.mark.parametrize("size", [(300, 400), (64, 64), (40, 200)], ids=str)
+@pytest.mark.parametrize(("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.6), (1.0, 2.0))], ids=str)
+def test_crops_are_distributed_as_torchvisions(
+    size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
+    """Two samples of n come this far apart in one of 1,000 draws of the same distribution: 1.95 sqrt(2 / n)."""
+    n = 4000
+    crops = Augmentation(scale, ratio, seed=3)
+    ours = np.array([draw_crop(*size, key, 1, crops)[:4] for key in keys(n)])
+    torch.manual_seed(0)
+    empty = torch.empty(3, *size)
+    theirs = np.array([RandomResizedCrop.get_params(empty, list(scale), list(ratio)) for _ in range(n)])
+    for name, values in {
+        "top": lambda box: box[:, 0],
+        "left": lambda box: box[:, 1],
+        "height": lambda box: box[:, 2],
+        "width": lambda box: box[:, 3],
+        "area": lambda box: box[:, 2] * box[:, 3],
+        "ratio": lambda box: box[:, 3] / box[:, 2],
+        "space right": lambda box: size[1] - box[:, 1] - box[:, 3],
+    }.items():
+        assert largest_gap(values(ours), values(theirs)) < 1.95 * (2 / n) ** 0.5, name
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (50, 60)], ids=str)
+def test_crops_lie_within_the_image(size: tuple[int, int]) -> None:
+    for key in keys(500):
+        top, left, height, width, _ = draw_crop(*size, key, 1, CROPS)
+        assert height >= 1 and width >= 1 and top >= 0 and left >= 0
+        assert top + height <= size[0] and left + width <= size[1]
+
+
+@pytest.mark.parametrize("size", [(100, 1000), (1000, 100), (100, 120)], ids=str)
+def test_after_ten_boxes_too_large_the_crop_is_torchvisions_central_one(size: tuple[int, int]) -> None:
+    """The whole area in a ratio that is not the image's never fits."""
+    scale, ratio = (1.0, 1.0), (0.8, 1.25)
+    expected = RandomResizedCrop.get_params(torch.empty(3, *size), list(scale), list(ratio))
+    for view in range(1, 20):
+        assert draw_crop(*size, "a", view, Augmentation(scale, ratio, seed=0))[:4] == expected
+
+
+def test_a_central_crop_keeps_a_pixel() -> None:
+    assert draw_crop(1, 9, "a", 1, Augmentation((1.0, 1.0), (0.01, 0.1), seed=0))[:4] == (0, 4, 1, 1)
+
+
+def test_half_of_the_crops_are_flipped() -> None:
+    flipped = sum(draw_crop(40, 40, key, 1, CROPS).flipped for key in keys(4000))
+    assert abs(flipped - 2000) < 4 * 4000**0.5 / 2  # four standard deviations
+
+
+def test_draws_are_those_of_a_frozen_list() -> None:
+    """They may never change: stores are extended years later. Taken once from this code."""
+    assert [draw_crop(480, 640, key, view, CROPS) for key in ("ant/00.png", "bee/é.png") for view in (1, 2)] == FROZEN
+    assert draw_crop(480, 640, "ant/00.png", 1, Augmentation(CROPS.scale, CROPS.ratio, seed=7)) == FROZEN_SEED_7
+
+
+def test_another_seed_image_or_view_is_another_draw() -> None:
+    drawn = {
+        draw_crop(4000, 6000, key, view, Augmentation(CROPS.scale, CROPS.ratio, seed))
+        for key in keys(10)
+        for view in (1, 2, 3)
+        for seed in (0, 1, 2**40)
+    }
+    assert len(drawn) == 10 * 3 * 3
+
+
+@pytest.mark.parametrize("mode", ["none", "center"])
+@pytest.mark.parametrize(("interpolation", "filter_of"), [("bicubic", "BICUBIC"), ("bilinear", "BILINEAR")])
+def test_pixels_of_a_view_are_pillows_of_its_box(mode: str, interpolation: str, filter_of: str) -> None:
+    crops = RandomCrops(transform(crop_mode=mode, interpolation=interpolation, input_size=(12, 20)), CROPS)
+    seen = set()
+    for key in keys(20):
+        top, left, height, width, flipped = draw_crop(40, 28, key, 2, CROPS)
+        by_hand = image(40, 28).crop((left, top, left + width, top + height))
+        by_hand = by_hand.resize((20, 12), Image.Resampling[filter_of])
+        if flipped:
+            by_hand = by_hand.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = crops(image(40, 28), key, 2)
+        assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 12, 20))
+        np.testing.assert_array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(by_hand))
+        seen.add(flipped)
+    assert seen == {True, False}
+
+
+def test_a_crop_of_any_kind_of_image_is_rgb() -> None:
+    whole = Augmentation((1.0, 1.0), (1.0, 1.0), seed=0, flip=0.0)
+    grey = image(16, 16).convert("L")
+    pixels = RandomCrops(transform(), whole)(grey, "a", 1)
+    np.testing.assert_array_equal(pixels.numpy(), np.stack([np.asarray(grey)] * 3))
+
+
+def test_an_augmentation_is_plain_json() -> None:
+    assert CROPS.to_json() == {
+        "kind": "random_resized_crop",
+        "scale": [0.08, 1.0],
+        "ratio": [3 / 4, 4 / 3],
+        "flip": 0.5,
+        "seed": 0,
+    }

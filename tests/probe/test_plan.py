@@ -189,7 +189,7 @@ def test_a_layer_that_the_test_split_lacks_is_refused(make_store: MakeStore) -> 
     store = make_store()
     splits = store.manifest.splits
     only_first = replace(splits["test"], layers={"layer_00": splits["test"].layers["layer_00"]})
-    store.files.root.write_bytes(store.files.root_bytes(replace(store.manifest, splits=splits | {"test": only_first})))
+    rewrite(store, splits=splits | {"test": only_first})
     with pytest.raises(InputError, match="unknown layer in split 'test' '2'; known: 0"):
         plan_for(open_store(store.path))
 
@@ -199,7 +199,7 @@ def test_splits_of_other_classes_are_refused(make_store: MakeStore) -> None:
     store = make_store()
     splits = store.manifest.splits
     others = replace(splits["test"], classes=["class 2", "class 0", "class 1"])
-    store.files.write_manifest(replace(store.manifest, splits=splits | {"test": others}))
+    rewrite(store, splits=splits | {"test": others})
     with pytest.raises(InputError, match="class"):
         plan_for(open_store(store.path))
 
@@ -220,12 +220,17 @@ def test_an_unfinished_layer_is_refused_and_others_are_not(make_store: MakeStore
     kept = [line for line in lines if "test/layer_02/patch/c.0.1.0.0" not in line]
     assert len(kept) == len(lines) - 1
     journal.write_text("".join(kept))
-    store.files.write_manifest(replace(store.manifest, complete=False))
+    rewrite(store, complete=False)
     unfinished = open_store(store.path)
-    expected = r"split 'test' layer_02 of '.*' is not complete \(block 1 of 3 is missing\); run the same probe extract"
+    expected = r"test/layer_02/patch of '.*' is not complete \(1 of 3 blocks are missing\); run the same probe extract"
     with pytest.raises(StoreError, match=expected):
         plan_for(unfinished)
     assert plan_for(unfinished, layers="0").layers == [0]
+
+
+def rewrite(store: Store, **changes: Any) -> None:
+    """Change what a store declares."""
+    store.files.root.write_bytes(store.files.root_bytes(replace(store.manifest, **changes)))
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

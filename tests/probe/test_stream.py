@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tokenprobe.errors import StoreError
+from tokenprobe.probe import stream as stream_module
 from tokenprobe.probe.order import epoch_windows, sequential_windows
 from tokenprobe.probe.stream import TokenStream, group_batches, make_ring
 from tokenprobe.store import Split, open_store
@@ -58,13 +59,20 @@ def assert_equal(read: torch.Tensor, values: torch.Tensor, dtype: str) -> None:
     torch.testing.assert_close(read, values, **tolerance)
 
 
+@pytest.mark.parametrize("window_blocks", [1, 8])
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 64])
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_batches_are_the_rows_asked_for_in_their_order(
-    split_of: Callable[[str], Split], dtype: str, cache: str, batch_size: int
+    split_of: Callable[[str], Split],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    cache: str,
+    batch_size: int,
+    window_blocks: int,
 ) -> None:
     """49 rows in windows of 33 and 16: batches of 7 divide them, those of 10 leave 9, and both cross an end."""
+    monkeypatch.setattr(stream_module, "WINDOW_BLOCKS", window_blocks)  # of what is read at a time
     kinds = ["mean", "patch", "prefix"]
     stream = TokenStream(split_of(dtype), LAYER, SOME, kinds, cache=cache, device=CPU)
     windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)

@@ -76,7 +76,7 @@ class StoreConformance(WritingConformance):
             values = contents.stored[name]
             for view in range(len(values)):
                 rows = np.arange(len(split))[::-1]
-                read = split.tokens(layer, rows, kind=kind, view=view, dtype=values.dtype)
+                read = split.tokens(layer, rows, kind=kind, view=view, dtype=split.stored_dtype(kind))
                 np.testing.assert_array_equal(read, values[view][rows], strict=True, err_msg=name)
             assert split.stored_dtype(kind) == values.dtype
 
@@ -150,8 +150,7 @@ class StoreConformance(WritingConformance):
         for name in token_arrays(contents):
             split, layer, kind = parts(store, name)
             for view, values in enumerate(contents.stored[name]):
-                reader = split.reader(layer, kind, view)
-                extents = [reader.extent(block) for block in range(-(-len(split) // BLOCK))]
+                extents = [split.reader(layer, kind, view).extent(block) for block in range(-(-len(split) // BLOCK))]
                 data = [path.read_bytes()[offset : offset + size] for path, offset, size in extents]
                 assert b"".join(data) == values.tobytes(), name
 

@@ -1,56 +1,39 @@
-"""One array: rows in the type of the caller's array, at once or ahead of their use."""
+"""What the reader of one array does beside reading right, which is tested for each format."""
 
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store import array_reader, open_store
-from tokenprobe.store.array_reader import finish
+from tokenprobe.store import open_store
+from tokenprobe.store.extents import threads
 
-from .kit import DTYPES, block_path, make_contents, write
+from .kit import block_path, make_contents, write
 
 Place = Callable[[str], Path]
-PATCH = "train/layer_00/patch"
+NAME = "train/layer_03/patch"
 
 
-@pytest.mark.parametrize("converted_bytes", [1, 200, 2**20])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_are_converted_a_few_at_a_time_into_their_places(
-    place: Place, monkeypatch: pytest.MonkeyPatch, dtype: str, converted_bytes: int
-) -> None:
-    monkeypatch.setattr(array_reader, "CONVERTED_BYTES", converted_bytes)
-    contents = make_contents(dtype)
-    reader = open_store(write(place("s"), contents))["train"].reader(0, view=1)
-    rows = np.array([10, 3, 4, 5, 0, 3, 9])
-    values = contents.returned[PATCH][1, rows]
-    for wanted in ("float16", "float32", "float64"):
-        out = np.empty((7, 6, 5), wanted)
-        reader.read(rows, out)
-        np.testing.assert_allclose(out, values.astype(wanted), rtol=2**-10, atol=2e-4)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_started_is_whole_when_it_is_finished(place: Place, dtype: str) -> None:
-    contents = make_contents(dtype)
-    reader = open_store(write(place("s"), contents))["train"].reader(0, view=1)
-    rows = [np.array([10, 3, 4]), np.arange(11), np.array([], int)]
-    outs = [np.empty((len(some), *reader.row), contents.stored[PATCH].dtype) for some in rows]
-    started = [reader.start(some, out) for some, out in zip(rows, outs, strict=True)]
-    for some, out, reads in zip(rows, outs, started, strict=True):
-        finish(reads)
-        np.testing.assert_array_equal(out, contents.stored[PATCH][1, some])
+def test_reading_may_be_started_and_awaited(place: Place) -> None:
+    contents = make_contents(counts={"train": 100, "test": 3}, block_rows=16)
+    reader = open_store(write(place("s"), contents))["train"].reader(3, view=1)
+    rows = np.random.default_rng(0).permutation(100)
+    out = np.empty((100, *reader.row), np.float32)
+    done, under_way = wait(reader.start(rows, out), timeout=10)
+    assert len(done) > 1 and not under_way
+    np.testing.assert_array_equal(out, contents.stored[NAME][1, rows])
 
 
 def test_a_failure_is_raised_once_nothing_reads_any_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Block 0 is missing; block 2 is held up on its way, and may not come into what is somebody else's by then."""
     path = write(place("s"), make_contents())
-    reader = open_store(path)["train"].reader(0)
-    block_path(path, PATCH, 0, 0).unlink()
+    reader = open_store(path)["train"].reader(3)
+    block_path(path, NAME, 0, 0).unlink()
     gate, preadv = threading.Event(), os.preadv
 
     def slow(*arguments: object) -> int:
@@ -68,6 +51,36 @@ def test_a_failure_is_raised_once_nothing_reads_any_more(place: Place, monkeypat
     np.testing.assert_array_equal(out, before)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
+def test_the_kernel_is_told_of_blocks_that_will_be_read_for_the_most_part(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(place("s"), make_contents(counts={"train": 40, "test": 3}, block_rows=10))
+    reader = open_store(path)["train"].reader(3)
+    advised: list[tuple[str, int, int, int]] = []
+
+    def advise(fd: int, offset: int, size: int, advice: int) -> None:
+        advised.append((os.readlink(f"/proc/self/fd/{fd}"), offset, size, advice))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    reader.expect(np.r_[0:10, 10:14, 25:30, 39])
+    threads(os.getpid()).submit(int).result()
+    threads(os.getpid()).shutdown()  # all advice has been given then
+    threads.cache_clear()
+    wanted = [reader.extent(block) for block in (0, 2)]
+    assert sorted(advised) == sorted((str(path), *rest, os.POSIX_FADV_WILLNEED) for path, *rest in wanted)
+
+
+def test_a_block_that_is_not_there_is_no_reason_to_fail_before_it_is_read(place: Place) -> None:
+    path = write(place("s"), make_contents())
+    block_path(path, NAME, 0, 0).unlink()
+    reader = open_store(path)["train"].reader(3)
+    reader.expect(np.arange(11))
+    out = np.empty((1, *reader.row), np.float16)
+    with pytest.raises(StoreError, match="is not there"):
+        reader.read(np.array([0]), out)
+
+
 @pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 0)], ids=["missing", "empty"])
 def test_a_read_that_fails_leaks_no_descriptor(place: Place, damage: Callable[[Path], None]) -> None:
     path = write(place("s"), make_contents())
@@ -75,17 +88,5 @@ def test_a_read_that_fails_leaks_no_descriptor(place: Place, damage: Callable[[P
     damage(block_path(path, "train/layer_00/patch", 0, 1))
     n_open = len(os.listdir("/proc/self/fd"))
     with pytest.raises(StoreError, match=r"ends at byte 0|is not there"):
-        split.tokens(0)
+        split.tokens(3)
     assert len(os.listdir("/proc/self/fd")) == n_open
-
-
-@pytest.mark.parametrize("rows", [[0, 1, 5], [*range(11)], []])
-def test_what_is_expected_is_read_as_ever(place: Place, rows: list[int]) -> None:
-    contents = make_contents()
-    path = write(place("s"), contents)
-    reader = open_store(path)["train"].reader(0)
-    block_path(path, PATCH, 0, 2).unlink()
-    reader.expect(np.array(rows, int))
-    out = np.empty((3, 6, 5), np.float16)
-    reader.read(np.array([0, 1, 5]), out)
-    np.testing.assert_array_equal(out, contents.stored[PATCH][0, [0, 1, 5]])

@@ -49,6 +49,20 @@ def test_values_that_are_not_contiguous_are_written_in_their_logical_order(tmp_p
     np.testing.assert_array_equal(stored, values)
 
 
+def test_a_file_that_is_there_stays_if_it_is_the_same(tmp_path: Path) -> None:
+    values = np.ones((2, 4, 3), np.float16)
+    file = make_file(tmp_path, n_rows=2)
+    file.append(values)
+    record, inode = file.finish(), (tmp_path / "c.0.0").stat().st_ino
+    for factor in (1, 2):
+        again = make_file(tmp_path, n_rows=2)
+        again.append(factor * values)
+        assert (again.finish(record) == record) == (factor == 1)
+        assert ((tmp_path / "c.0.0").stat().st_ino == inode) == (factor == 1)
+        np.testing.assert_array_equal(np.fromfile(tmp_path / "c.0.0", np.float16), factor)
+        assert [path.name for path in tmp_path.iterdir()] == ["c.0.0"]
+
+
 def test_no_name_before_finish_and_nothing_left_when_abandoned(tmp_path: Path) -> None:
     file = make_file(tmp_path, n_rows=2)
     file.append(np.ones((2, 4, 3), np.float16))

@@ -18,7 +18,7 @@ from tokenprobe.store.library import LibraryReader, is_address, is_compressed
 
 from .kit import DTYPES, make_contents, write
 
-ROWS = [[10], [*range(11)][::-1], [3, 3, 10, 0, 1], []]
+ROWS = [[10], [0, 1, 2, 7, 8], list(range(11))[::-1], [3, 3, 10, 0], []]
 Copy = Callable[[Path, str], str]
 
 
@@ -59,14 +59,14 @@ def test_the_numbers_are_those_of_the_plain_store(tmp_path: Path, copy: Copy, dt
     store = open_store(copy(Path(plain.path), "s"))
     assert isinstance(store.files, LibraryReader)
     assert store.manifest == plain.manifest
-    for name in (name for name in contents.returned if "layer_03" in name):
+    for name in contents.returned:
         split, layer, kind = name.split("/")
         for view in range(plain.manifest.splits[split].views):
             for rows in ROWS:
                 asked = [row % len(plain[split]) for row in rows]
-                for as_type in (None, plain[split].stored_dtype(kind)):
-                    ask = {"layer": int(layer[-2:]), "rows": asked, "kind": kind, "view": view, "dtype": as_type}
-                    read, wanted = store[split].tokens(**ask), plain[split].tokens(**ask)
+                for asked_type in (None, plain[split].stored_dtype(kind)):
+                    read = store[split].tokens(int(layer[-2:]), asked, kind=kind, view=view, dtype=asked_type)
+                    wanted = plain[split].tokens(int(layer[-2:]), asked, kind=kind, view=view, dtype=asked_type)
                     np.testing.assert_array_equal(read, wanted, strict=True, err_msg=f"{name} {view} {rows}")
     assert store["train"].ids == plain["train"].ids
     np.testing.assert_array_equal(store["train"].labels, plain["train"].labels, strict=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import InputError, MissingError, StoreError
-from tokenprobe.store import Split, open_store
+from tokenprobe.store import Split, array_reader, open_store
 
-from .kit import block_path, folder_of, make_contents, write
+from .kit import DTYPES, block_path, folder_of, make_contents, write
 
 PATCH = make_contents().stored["train/layer_03/patch"][0]
 
@@ -35,16 +35,31 @@ def test_out_is_filled_in_place_and_returned(split: Split) -> None:
     np.testing.assert_array_equal(out, PATCH[[10, 1, 2]])
 
 
-def test_out_decides_the_type(split: Split) -> None:
-    out = np.full((3, 6, 5), np.nan, np.float64)
-    assert split.tokens(3, [10, 1, 2], out=out) is out
+def test_out_of_another_type_is_filled_where_that_type_is_asked_for(split: Split) -> None:
+    out = np.full((3, 6, 5), np.nan, np.float32)
+    assert split.tokens(3, [10, 1, 2], out=out, dtype=np.float32) is out
     np.testing.assert_array_equal(out, PATCH[[10, 1, 2]])
 
 
-@pytest.mark.parametrize("out", [np.empty((2, 6, 5), np.float16), np.empty((3, 5, 6), np.float16).mT])
-def test_an_out_of_another_shape_or_stride_is_not_filled(split: Split, out: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "out", [np.empty((2, 6, 5), np.float16), np.empty((3, 6, 5), np.float32), np.empty((3, 5, 6), np.float16).mT]
+)
+def test_an_out_of_another_shape_type_or_stride_is_not_filled(split: Split, out: np.ndarray) -> None:
     with pytest.raises(AssertionError):
         split.tokens(3, [10, 1, 2], out=out)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_converted_piece_by_piece_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(array_reader, "CONVERTED_BYTES", 500)
+    n = 133
+    contents = make_contents(dtype, counts={"train": n, "test": 1}, block_rows=50)
+    split = open_store(write(tmp_path / "s", contents))["train"]
+    rows = np.random.default_rng(0).permutation(n)
+    values = contents.returned["train/layer_00/patch"][1, rows].astype(np.float32)
+    np.testing.assert_allclose(split.tokens(0, rows, view=1, dtype="float32"), values, rtol=2**-10, atol=1e-3)
 
 
 def test_names_and_shapes(path: Path, split: Split) -> None:

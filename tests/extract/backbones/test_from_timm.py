@@ -18,7 +18,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from tokenprobe.errors import InputError
-from tokenprobe.extract.backbones import BackboneRequest, split_source
+from tokenprobe.extract.backbones import BackboneRequest, absolute_model, split_source
 from tokenprobe.extract.backbones.from_timm import TimmBackbone, load_timm
 
 TINY: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 3, "num_heads": 2}
@@ -377,3 +377,10 @@ def test_the_seeded_weights_are_those_of_a_model_made_under_that_seed() -> None:
     torch.manual_seed(0)
     model = VisionTransformer(num_classes=0, **TINY)
     np.testing.assert_array_equal(load(seed=0).module.cls_token.numpy(), model.cls_token.detach().numpy())
+
+
+def test_the_name_of_a_local_folder_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_model("local-dir:vit") == f"local-dir:{tmp_path}/vit"
+    assert absolute_model("timm:local-dir:../vit") == f"timm:local-dir:{tmp_path.parent}/vit"
+    assert absolute_model("timm:hf-hub:timm/vit") == "timm:hf-hub:timm/vit"

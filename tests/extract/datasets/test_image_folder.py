@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tokenprobe.errors import InputError, MissingError
-from tokenprobe.extract.datasets import ImageFolder, open_dataset
+from tokenprobe.extract.datasets import ImageFolder, absolute_data, open_dataset
 
 Tree = Callable[..., Path]
 
@@ -153,3 +153,13 @@ def test_a_name_that_is_no_text_is_refused(tree: Tree) -> None:
     (root / "ant" / "0.png").rename(os.fsdecode(os.fsencode(root / "ant") + b"/\xff.png"))
     with pytest.raises(InputError, match="is not UTF-8; rename it"):
         ImageFolder(str(root)).images("train")
+
+
+def test_a_path_is_made_absolute_and_what_is_none_is_not(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree("ant/0.png")
+    monkeypatch.chdir(root.parent)
+    for spec in (root.name, f"folder:{root.name}", str(root)):
+        assert absolute_data(spec) == f"folder:{root}"
+    (root.parent / "demo").mkdir()
+    for spec in ("demo", "npz:none.npz", "folder:"):
+        assert absolute_data(spec) == spec

@@ -1,0 +1,129 @@
+"""`probe verify` and its `--repair`: what is damaged or unfinished is extracted again, and nothing else is touched.
+
+The journal holds the settings of every extraction that worked on the store. Running them again makes what is
+missing, and only that; the bytes of a store are a function of its inputs, so it becomes the store it was.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import MissingError, StoreError
+from ..extract import ExtractConfig, extract
+from ..extract.datasets import open_dataset
+from ..store import journal
+from ..store.contract import StoreFiles
+from ..store.formats import store_files
+from ..store.journal import Journal
+from ..store.lock import StoreLock
+from ..store.manifest import Manifest
+from ..store.verify import Problem, read_root, verify
+from ..store.writer import write_root
+from .progress import ByteProgress
+
+FOREIGN, DAMAGED = "foreign", "damaged"
+"""How `Problem.what` begins."""
+TEMPORARY = ".tmp"
+N_SHOWN = 20
+
+
+def check(path: str | Path) -> list[Problem]:
+    """Do what `tokenprobe.store.verify.verify` does, and show how far it is."""
+    recorded = journal.finished_files(store_files(Path(path)).folder)
+    with ByteProgress("verify", sum(record.size for record in recorded.values())) as progress:
+        return verify(path, progress.advance)
+
+
+def repair(path: str | Path) -> list[Problem]:
+    """Verify a store, make again what is damaged, missing or not finished, and verify it once more.
+
+    Files that are as they were written keep their bytes, inodes and times, but for the root: while anything is
+    missing it says that the store is not complete. A foreign file is never removed, unless it is the temporary
+    file of one of the store's own that a killed writer left.
+
+    Args:
+        path: of the store; it may have been moved since it was made, its data and weights may not.
+
+    Returns:
+        What is still wrong.
+
+    Raises:
+        LockedError: another process is writing to the store.
+        MissingError: there is no journal, or the data or weights are not where they were; names the path.
+        StoreError: the journal records no extraction, or they would not give the store that is there.
+    """
+    files = store_files(Path(path))
+    if not (files.folder / journal.NAME).is_file():
+        raise MissingError(
+            f"no journal at {str(files.folder / journal.NAME)!r}, so nothing tells how the store was made; make it "
+            "again with probe extract"
+        )
+    with StoreLock(files.folder):
+        problems = check(path)
+        if not problems:
+            return []
+        _say_problems(problems)
+        manifest, _ = read_root(files)
+        only_foreign = all(problem.what.startswith(FOREIGN) for problem in problems)
+        configs = [] if only_foreign else _recorded_configs(files, manifest)
+        _check_inputs(configs)
+        _clear_away(files, manifest, problems)
+    for config in configs:
+        if not files.read_manifest().complete:
+            extract(config)
+    return check(path)
+
+
+def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConfig]:
+    """Return the settings of the extractions that made the store, each once, in the order they ran.
+
+    Unreadable images that one of them left out may have stopped those before it.
+    """
+    left_out = any(info.skipped for info in manifest.splits.values())
+    configs: list[ExtractConfig] = []
+    for entry in journal.read_entries(files.folder):
+        try:
+            recorded = ExtractConfig(**entry["config"])
+        except (KeyError, TypeError):  # not the start of an extraction, or a damaged one
+            continue
+        skip = recorded.skip_bad_images or left_out
+        config = replace(recorded, out=files.path, overwrite=False, dry_run=False, skip_bad_images=skip)
+        if config not in configs:
+            configs.append(config)
+    if not configs:
+        raise StoreError(
+            f"the journal of {str(files.path)!r} records no extraction to run again; run the probe extract that made it"
+        )
+    return configs
+
+
+def _check_inputs(configs: Sequence[ExtractConfig]) -> None:
+    """Raise MissingError if data or weights are gone, before anything is removed."""
+    for config in configs:
+        try:
+            open_dataset(config.data)
+        except MissingError as error:
+            raise MissingError(f"cannot repair: the data were {config.data!r}: {error}; put them back") from error
+        if config.checkpoint is not None and not Path(config.checkpoint).is_file():
+            raise MissingError(f"cannot repair: the weights were {str(config.checkpoint)!r}; put them back")
+
+
+def _clear_away(files: StoreFiles, manifest: Manifest, problems: Sequence[Problem]) -> None:
+    """Remove what is damaged and what a killed writer left; the root says first that the store is not complete."""
+    own = {*files.declared(manifest), files.root.name}
+    foreign = {problem.file for problem in problems if problem.what.startswith(FOREIGN)}
+    damaged = {problem.file for problem in problems if problem.what.startswith(DAMAGED)} - {files.root.name}
+    if len(foreign) < len(problems):
+        records = Journal(files.folder)
+        write_root(files, replace(manifest, complete=False), records)
+        records.close()
+    for name in damaged | {name for name in foreign if name.removesuffix(TEMPORARY) in own}:
+        (files.folder / name).unlink()
+
+
+def _say_problems(problems: Sequence[Problem]) -> None:
+    lines = [f"{problem.file}: {problem.what}" for problem in problems[:N_SHOWN]]
+    if len(problems) > N_SHOWN:
+        lines.append(f"… and {len(problems) - N_SHOWN} more")
+    print("\n".join(lines), file=sys.stderr, flush=True)
