@@ -85,7 +85,7 @@ def test_a_block_that_is_not_there_is_no_reason_to_fail_before_it_is_read(place:
 def test_a_read_that_fails_leaks_no_descriptor(place: Place, damage: Callable[[Path], None]) -> None:
     path = write(place("s"), make_contents())
     split = open_store(path)["train"]
-    damage(block_path(path, "train/layer_00/patch", 0, 1))
+    damage(block_path(path, NAME, 0, 1))
     n_open = len(os.listdir("/proc/self/fd"))
     with pytest.raises(StoreError, match=r"ends at byte 0|is not there"):
         split.tokens(3)
