@@ -20,6 +20,7 @@ from . import __version__
 from .errors import InputError, MissingError, StoreError, TokenprobeError
 from .extract.config import ExtractConfig
 from .probe.config import FILE_KEYS, FitConfig
+from .workflows.export import ExportConfig
 
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
@@ -33,6 +34,10 @@ EXTRACT_EXAMPLE = """examples:
 FIT_EXAMPLE = """examples:
   probe fit mae.zarr -o runs/mae --head ep:queries=32 --head linear:pool=cls
   probe fit mae.zarr -o runs/lr --head 'ep:queries=8|32' --layers last4 --lr 0.1,1,10 --seeds 3
+"""
+EXPORT_EXAMPLE = """examples:
+  probe export mae.zarr -o mae-npy --to npy --layers -1 --split train --tokens patch
+  probe export mae.zarr -o mae-archive.zarr
 """
 DEMO_EXAMPLE = """example:
   probe demo -o my-first-probe
@@ -93,10 +98,18 @@ def _fit(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from .store import open_store
-    from .store.describe import describe
+    from rich.console import Console
 
-    print("\n".join(describe(open_store(arguments.store))))
+    from .store import open_store
+    from .store.audit import audit
+    from .store.describe import audit_table, describe
+
+    store = open_store(arguments.store)
+    print("\n".join(describe(store)))
+    if arguments.audit:
+        with Console(stderr=True).status("measuring what other dtypes would do to every layer"):
+            measured = audit(store)
+        Console().print(audit_table(measured))
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -108,6 +121,12 @@ def _verify(arguments: argparse.Namespace) -> None:
     if problems:
         raise StoreError(f"{len(problems)} files of {arguments.store!r} are not as they should be")
     print(f"{arguments.store}: every file is as it was written")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from .workflows.export import export
+
+    export(arguments.store, ExportConfig(**_given(arguments, ExportConfig)))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -137,6 +156,12 @@ def _make_parser() -> argparse.ArgumentParser:
         parser_of.add_argument("store", metavar="STORE", help="made by probe extract")
         if name == "verify":
             parser_of.add_argument("--repair", action="store_true", help="extract again what is not as it should be")
+        if name == "info":
+            parser_of.add_argument("--audit", action="store_true", help="measure what smaller dtypes would cost")
+
+    export = _add_command(commands, "export", _export, "write tokens as plain files, or compress them", EXPORT_EXAMPLE)
+    export.add_argument("store", metavar="STORE", help="made by probe extract")
+    _add_fields(export, ExportConfig)
 
     demo = _add_command(commands, "demo", _demo, "the whole pipeline on bundled images and weights", DEMO_EXAMPLE)
     demo.add_argument("-o", "--out", metavar="FOLDER", default="tokenprobe-demo", help="default: %(default)s")

@@ -88,29 +88,6 @@ def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
     return list(dict.fromkeys(heads))
 
 
-def parse_layers(spec: str, stored: Sequence[int], depth: int) -> list[int]:
-    """Read "all", "last4" or "0,5,-1" into stored layers; negative indices count from the backbone's end.
-
-    Raises:
-        InputError: not of that form, or a layer that is not stored.
-    """
-    if spec == "all":
-        return list(stored)
-    if spec.startswith("last") and spec[4:].isdigit():
-        if not 1 <= int(spec[4:]) <= len(stored):
-            raise InputError(f"layers {spec!r}: the store has {len(stored)} layers")
-        return list(stored)[-int(spec[4:]) :]
-    try:
-        wanted = [int(part) for part in spec.split(",")]
-    except ValueError:
-        raise InputError(f"layers {spec!r}: expected all, lastN, or indices such as 0,5,-1") from None
-    layers = [layer + depth if layer < 0 else layer for layer in wanted]
-    for asked, layer in zip(wanted, layers, strict=True):
-        if layer not in stored:
-            raise unknown_name("layer of the store", str(asked), map(str, stored))
-    return sorted(set(layers))
-
-
 def make_groups(
     layer: int,
     heads: Sequence[HeadSpec],

@@ -13,9 +13,9 @@ import torch
 
 from ..errors import InputError, unknown_name
 from ..store import Split, Store
-from ..store.layout import PATCH, layer_name
+from ..store.layout import PATCH, layer_name, parse_layers
 from .config import LR_GRID, PAPER_LR, FitConfig
-from .grid import Cell, HeadSpec, default_batch_size, default_warmup, make_groups, parse_heads, parse_layers
+from .grid import Cell, HeadSpec, default_batch_size, default_warmup, make_groups, parse_heads
 from .heads import build_pooling
 from .optim import OPTIMIZERS
 from .select import PROTOCOLS

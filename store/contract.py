@@ -85,6 +85,14 @@ def array_spec(manifest: Manifest, split: str, layer: str, kind: str) -> ArraySp
     )
 
 
+def array_specs(manifest: Manifest) -> Iterator[ArraySpec]:
+    """Yield every array that comes in blocks, in the same order however the manifest came about."""
+    for split, info in sorted(manifest.splits.items()):
+        for layer, kinds in sorted(info.layers.items()):
+            for kind in sorted(kinds):
+                yield array_spec(manifest, split, layer, kind)
+
+
 class StoreFiles(ABC):
     """The files of one store.
 
@@ -164,10 +172,7 @@ class StoreFiles(ABC):
 
     def specs(self, manifest: Manifest) -> Iterator[ArraySpec]:
         """Yield every array that comes in blocks, in the same order however the manifest came about."""
-        for split, info in sorted(manifest.splits.items()):
-            for layer, kinds in sorted(info.layers.items()):
-                for kind in sorted(kinds):
-                    yield array_spec(manifest, split, layer, kind)
+        return array_specs(manifest)
 
     def block_names(self, spec: ArraySpec) -> Iterator[str]:
         """Yield the relative path of every block file of an array."""

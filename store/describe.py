@@ -1,62 +1,175 @@
-"""A store in words, for `probe info`."""
+"""A store in words and tables, for `probe info`."""
 
-from ..errors import StoreError
-from .journal import finished_files
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from .contract import StoreFiles, array_specs
+from .hdf5_store import Hdf5Files
+from .health import Blocks, Stock, take_stock
 from .layout import layer_index, layer_name
-from .library import LibraryReader
+from .library import is_address
+from .quantize import DTYPES
 from .reader import Split, Store
+
+if TYPE_CHECKING:
+    from .audit import Audit, Cost
+
+SHOWN_CLASSES = 10
+AUDIT_HEADERS = (
+    "layer",
+    "largest\nvalue",
+    "dtype",
+    "bytes",
+    "relative\nerror:\nmedian",
+    "relative\nerror:\nworst",
+    "1 - cos\nmedian",
+    "1 - cos\nworst",
+)
+Line = tuple[str, str]
 
 
 def describe(store: Store) -> list[str]:
     """Return what there is to know of a store without reading any token, a line each."""
+    stock = take_stock(store)
+    lines = [
+        *_origin(store),
+        *_contents(store),
+        *(line for name in store.splits for line in _split_lines(store[name], stock)),
+        ("bytes", _bytes_text(store, stock)),
+        ("health", _health_text(store, stock)),
+    ]
+    return [f"{name:<14} {value}" for name, value in lines]
+
+
+def _origin(store: Store) -> list[Line]:
+    """Say what made the tokens, from what."""
     manifest, recipe = store.manifest, store.manifest.recipe
     arguments = ", ".join(f"{key}={value}" for key, value in recipe.model_args.items())
-    order = ", seed ".join(map(str, recipe.row_order.values()))
+    return [
+        ("store", f"{store.path}, {_format_text(store)}"),
+        ("model", recipe.model + (f" ({arguments})" if arguments else "")),
+        ("weights", f"sha256 {recipe.weights[:16]}"),
+        ("pixels", " × ".join(map(str, recipe.transform["input_size"])) + f", computed in {recipe.precision}"),
+        ("dataset", manifest.dataset),
+    ]
+
+
+def _format_text(store: Store) -> str:
+    if is_address(str(store.path)):
+        return "Zarr, far away: read through the zarr library"
+    if not isinstance(store.files, StoreFiles):
+        return "compressed Zarr: read through the zarr library, slower; nothing can be added"
+    return "HDF5" if isinstance(store.files, Hdf5Files) else "Zarr"
+
+
+def _contents(store: Store) -> list[Line]:
+    """Say what is stored of every image."""
+    manifest, recipe = store.manifest, store.manifest.recipe
     shapes = [manifest.layers[name] for name in sorted(manifest.layers, key=layer_index)]
     tokens = dict.fromkeys(
         f"{s.n_patches} patch ({s.grid[0]} × {s.grid[1]}) + {s.n_prefix} prefix, {s.dim} wide" for s in shapes
     )
-    lines = [
-        ("model", recipe.model + (f" ({arguments})" if arguments else "")),
-        ("weights", recipe.weights[:16]),
-        ("pixels", " × ".join(map(str, recipe.transform["input_size"])) + f", computed in {recipe.precision}"),
-        ("dataset", manifest.dataset),
-        ("layers", f"{', '.join(map(str, store.layers))} of {manifest.depth}"),
+    returned = DTYPES[recipe.dtype].returned
+    return [
+        ("layers", f"{_range_text(store.layers)} of {manifest.depth}"),
         ("tokens", "; ".join(tokens)),
         ("prefix", ", ".join(recipe.prefix_names) or "none"),
-        ("dtype", recipe.dtype),
-        ("rows", order),
-        *((f"  {name}", _split_text(store[name])) for name in store.splits),
-        ("bytes", _bytes_text(store)),
-        ("health", "complete" if manifest.complete else "not complete"),
+        ("dtype", recipe.dtype + (f", read as {returned}" if str(returned) != recipe.dtype else "")),
+        ("rows", ", seed ".join(map(str, recipe.row_order.values()))),
     ]
-    return [f"{name:<10} {value}" for name, value in lines]
 
 
-def _bytes_text(store: Store) -> str:
-    if isinstance(store.files, LibraryReader):
-        return "compressed or remote: read through the zarr library"
-    return f"{sum(record.size for record in finished_files(store.files.folder).values()):,}"
-
-
-def _split_text(split: Split) -> str:
-    info = split.info
+def _split_lines(split: Split, stock: Stock | None) -> list[Line]:
+    info, last = split.info, split.layers[-1]
+    drawn = ", ".join(f"{key}={value}" for key, value in (info.augmentation or {}).items())
     left_out = f", {len(info.skipped)} unreadable left out" if info.skipped else ""
-    views = f", {info.views} views" if info.views > 1 else ""
-    text = (
-        f"{info.n_images:,} images{views}, {len(info.classes)} classes, {info.n_blocks} blocks of {info.block_rows}"
-        f"{left_out}"
-    )
-    unfinished = [str(layer) for layer in split.layers if not _is_finished(split, layer)]
+    by_kinds: dict[str, list[int]] = {}
+    for layer in split.layers:
+        by_kinds.setdefault(", ".join(info.layers[layer_name(layer)]), []).append(layer)
+    lines = [
+        (split.name, f"{info.n_images:,} images, {len(info.classes):,} classes{left_out}"),
+        ("  classes", _shortened(info.classes)),
+        *(("  arrays", f"{kinds} of {_layers_text(layers)}") for kinds, layers in by_kinds.items()),
+        ("  blocks", f"{info.n_blocks} of {info.block_rows} images"),
+        ("  views", f"{info.views}: the evaluation transform" + (f", then draws with {drawn}" if drawn else "")),
+        ("  fingerprint", f"{split.store.manifest.fingerprint(split.name, last)[:16]} (of layer {last})"),
+    ]
+    lacking = stock.unfinished.items() if stock else ()
+    unfinished = {layer: blocks for (name, layer), blocks in lacking if name == split.name}
     if unfinished:
-        text += f"; not finished: layers {', '.join(unfinished)}"
-    marks = {split.store.manifest.fingerprint(split.name, layer)[:12] for layer in split.layers[-1:]}
-    return text + f"; fingerprint of {layer_name(split.layers[-1])} {marks.pop()}"
+        lines.append(("  unfinished", f"{_layers_text(sorted(unfinished))}: {_done_text(list(unfinished.values()))}"))
+    return lines
 
 
-def _is_finished(split: Split, layer: int) -> bool:
-    try:
-        split.check_complete([layer])
-    except StoreError:
-        return False
-    return True
+def _done_text(blocks: Sequence[Blocks]) -> str:
+    least, most = (choose(each.n_done for each in blocks) for choose in (min, max))
+    return f"{least}{f' to {most}' if most > least else ''} of {blocks[0].n_all} blocks are written"
+
+
+def _bytes_text(store: Store, stock: Stock | None) -> str:
+    plain = sum(spec.n_views * spec.n_images * spec.row_bytes for spec in array_specs(store.manifest))
+    if stock is None:
+        return f"{_size_text(plain)} when uncompressed"
+    compressed = (
+        "" if isinstance(store.files, StoreFiles) else f", {stock.n_bytes / plain:.2f} of the uncompressed size"
+    )
+    return _size_text(stock.n_bytes) + compressed
+
+
+def _health_text(store: Store, stock: Stock | None) -> str:
+    if not store.manifest.complete:
+        return "not complete: finished layers can be read; the same probe extract, if not at work now, goes on"
+    if stock is None:
+        return "complete, by its manifest"
+    if stock.n_missing:
+        return f"damaged: {stock.n_missing} of {stock.n_files} files are missing or cut short; probe verify names them"
+    return "complete: every file is there; probe verify reads and checks them"
+
+
+def _layers_text(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {_range_text(layers)}"
+
+
+def _range_text(layers: Sequence[int]) -> str:
+    """Return "3", "0 to 5" or "0, 5, 11"."""
+    if len(layers) > 2 and layers[-1] - layers[0] == len(layers) - 1:
+        return f"{layers[0]} to {layers[-1]}"
+    return ", ".join(map(str, layers))
+
+
+def _shortened(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN_CLASSES
+    return ", ".join(names[:SHOWN_CLASSES]) + (f", … and {rest:,} more" if rest > 0 else "")
+
+
+def _size_text(n_bytes: int) -> str:
+    power = min(4, max(0, len(str(n_bytes)) - 1) // 3)
+    return f"{n_bytes / 1000**power:.4g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def audit_table(audit: Audit) -> Table:
+    """Return what each smaller dtype would do to a store, for a terminal."""
+    table = Table(
+        title=f"patch tokens of {audit.n_images} images of {audit.split!r} as another dtype",
+        caption="bytes: as a fraction of the present ones",
+    )
+    for header in AUDIT_HEADERS:
+        table.add_column(header, justify="left" if header == "dtype" else "right", no_wrap=True)
+    for layer, costs in groupby(audit.costs, key=lambda cost: cost.layer):
+        for row, cost in enumerate(costs):
+            first = ("", "") if row else (str(layer), f"{cost.largest:.3g}")
+            table.add_row(*first, cost.dtype, f"{cost.size:.2f}", *_error_cells(cost))
+        table.add_section()
+    return table
+
+
+def _error_cells(cost: Cost) -> list[str]:
+    if cost.overflows:
+        return ["overflow", "overflow", "", ""]
+    relative = [f"{100 * error:.2g}%" for error in (cost.relative.median, cost.relative.worst)]
+    return [*relative, f"{cost.distance.median:.1e}", f"{cost.distance.worst:.1e}"]

@@ -26,3 +26,14 @@ def rename_durably(temporary: Path, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make every file below a folder, and its name, last through a power cut."""
+    for where, _, names in os.walk(folder):
+        for name in (*names, "."):
+            fd = os.open(Path(where) / name, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)

@@ -1,6 +1,9 @@
 """Names, shapes and the block rule of a store: what both formats and both stages agree on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from ..errors import InputError, unknown_name
 
 FORMAT_VERSION = 1
 PATCH, PREFIX, MEAN = "patch", "prefix", "mean"
@@ -54,6 +57,29 @@ def array_name(split: str, layer: str, kind: str) -> str:
 def layer_index(name: str) -> int:
     """Index of a layer from its group's name: "layer_05" -> 5."""
     return int(name.removeprefix("layer_"))
+
+
+def parse_layers(spec: str, stored: Sequence[int], depth: int) -> list[int]:
+    """Read "all", "last4" or "0,5,-1" into stored layers; negative indices count from the backbone's end.
+
+    Raises:
+        InputError: not of that form, or a layer that is not stored.
+    """
+    if spec == "all":
+        return list(stored)
+    if spec.startswith("last") and spec[4:].isdigit():
+        if not 1 <= int(spec[4:]) <= len(stored):
+            raise InputError(f"layers {spec!r}: the store has {len(stored)} layers")
+        return list(stored)[-int(spec[4:]) :]
+    try:
+        wanted = [int(part) for part in spec.split(",")]
+    except ValueError:
+        raise InputError(f"layers {spec!r}: expected all, lastN, or indices such as 0,5,-1") from None
+    layers = [layer + depth if layer < 0 else layer for layer in wanted]
+    for asked, layer in zip(wanted, layers, strict=True):
+        if layer not in stored:
+            raise unknown_name("layer of the store", str(asked), map(str, stored))
+    return sorted(set(layers))
 
 
 def block_rows(n_images: int, image_bytes: int, block_bytes: int) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import MissingError, StoreError
 from .contract import MANIFEST_KEYS, ArraySpec, damaged
 from .extents import Part
+from .layout import CHANNELS
 from .manifest import Manifest
 
 
@@ -19,12 +20,14 @@ def is_address(path: str) -> bool:
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether the arrays of a Zarr store on this machine have codecs beside the plain one.
+    """Whether the blocks of a Zarr store on this machine have codecs beside the plain one.
 
     Raises:
         StoreError: the metadata of an array are damaged.
     """
     for metadata in path.glob("*/layer_*/*/zarr.json"):
+        if metadata.parent.name.endswith(CHANNELS):
+            continue  # written at once, and never compressed
         try:
             return [codec["name"] for codec in json.loads(metadata.read_bytes())["codecs"]] != ["bytes"]
         except (ValueError, KeyError, TypeError) as error:

@@ -27,6 +27,7 @@ from .formats import store_files
 from .journal import FileRecord, Journal
 from .lanes import Lanes
 from .layout import CHANNELS, layer_index, layer_name
+from .library import is_compressed
 from .manifest import Manifest
 from .quantize import STATISTICS_ROWS
 
@@ -81,6 +82,8 @@ def check_path(path: Path) -> None:
     """Raise StoreError if something that is no store is in the way; a first run killed early is not."""
     files = store_files(path)
     if files.exists():
+        if is_compressed(files.folder):
+            raise StoreError(f"{str(path)!r} is compressed: it can be read, but not added to; give another path")
         return
     if files.root.exists() or not _is_fresh(files.folder):
         raise StoreError(f"{str(path)!r} exists and is not a token store; give another path")
@@ -117,14 +120,14 @@ class StoreWriter:
             self.write_whole(f"{split}/{LABELS}", labels)
             self.write_whole(f"{split}/{IDS}", ids)
         self._files.write_metadata(self.manifest)
-        written = [_record(self._files.folder, name) for name in self._files.metadata_names(self.manifest)]
+        written = [file_record(self._files.folder, name) for name in self._files.metadata_names(self.manifest)]
         self.journal.add_files(record for record in written if self.journal.records.get(record.file) != record)
 
     def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
         """Write a small array and record it, if it is not there."""
         if not self.has_whole(array):
             self._files.write_whole(array, values)
-            self.journal.add_files(_record(self._files.folder, name) for name in self._files.whole_names(array))
+            self.journal.add_files(file_record(self._files.folder, name) for name in self._files.whole_names(array))
 
     def has_whole(self, array: str) -> bool:
         """Whether a small array is written."""
@@ -234,7 +237,8 @@ def _explained_full_disk(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _record(store: Path, name: str) -> FileRecord:
+def file_record(store: Path, name: str) -> FileRecord:
+    """Make the record of a file that is whole; all of it is read into memory."""
     data = (store / name).read_bytes()
     return FileRecord(name, len(data), xxh3_64_hexdigest(data))
 

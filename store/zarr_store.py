@@ -16,7 +16,7 @@ from .layout import CHANNELS, MEAN
 from .manifest import Manifest
 
 ROOT = "zarr.json"
-PLAIN: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}, "compressors": None}
+KEYS: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
 WHOLE_FILLS: dict[str, Any] = {"i": -1, "f": float("nan"), "O": ""}
 """What small arrays read as when their chunk is missing, by kind of type: nothing that could be meant."""
 DIMENSIONS = ("view", "image", "token", "channel")
@@ -59,7 +59,8 @@ class ZarrFiles(StoreFiles):
             fill_value=WHOLE_FILLS[data.dtype.kind],
             dimension_names=_whole_axes(array),
             config={"write_empty_chunks": True},
-            **PLAIN,
+            compressors=None,
+            **KEYS,
         )
         stored[...] = data
         self._write(made)
@@ -104,14 +105,18 @@ class ZarrFiles(StoreFiles):
                 zarr.storage.MemoryStore(made),
                 name=spec.name,
                 shape=(spec.n_views, spec.n_images, *spec.row),
-                chunks=(1, spec.block_rows, *spec.row),
                 dtype=spec.type.stored,
                 fill_value=spec.type.fill,
                 attributes={"bfloat16": True} if spec.is_bfloat16 else None,
                 dimension_names=_dimensions(spec),
-                **PLAIN,
+                **KEYS,
+                **self.chunking(spec),
             )
         self._write(made)
+
+    def chunking(self, spec: ArraySpec) -> dict[str, Any]:
+        """Return how `zarr.create_array` is to keep an array's blocks: each as one plain chunk."""
+        return {"chunks": (1, spec.block_rows, *spec.row), "compressors": None}
 
     def _write(self, made: dict[str, Any]) -> None:
         """Write what zarr made in memory, durably, but for the root, which is the manifest; keep what is the same."""

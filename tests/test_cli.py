@@ -17,6 +17,7 @@ from tokenprobe.extract import ExtractConfig
 from tokenprobe.probe import FitConfig
 from tokenprobe.store import open_store
 from tokenprobe.store.formats import store_files
+from tokenprobe.workflows.export import ExportConfig
 
 VIT_FLAGS = [
     "-m", "timm:VisionTransformer", "--no-pretrained", "--workers", "0", "--batch-size", "4",
@@ -184,6 +185,11 @@ def test_info_and_verify_tell_of_a_store(
     main(extract_flags)
     assert main(["info", str(tmp_path / "a.zarr")]) == 0
     assert "60 images, 3 classes" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "a.zarr"), "--audit"]) == 0
+    audit = [line.split("│")[1:5] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in (row[0], row[2])] for row in audit] == [
+        [layer, dtype] for number in "012" for layer, dtype in ((number, "bfloat16"), ("", "int8"))
+    ]
     assert main(["verify", str(tmp_path / "a.zarr")]) == 0
     assert "every file is as it was written" in capsys.readouterr().out
     (tmp_path / "a.zarr/train/layer_01/mean/c.0.3.0").unlink()
@@ -214,8 +220,24 @@ def test_verify_repairs_if_asked(
     assert shown.err.splitlines()[-1] == f"probe verify: 1 files of '{out}' are not as they should be"
 
 
+def test_export_writes_what_is_chosen_and_says_what_is_wrong(
+    extract_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(extract_flags)
+    flags = ["export", str(tmp_path / "a.zarr"), "-o", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert main([*flags, "--to", "safetensors", "--layers", "-1,0", "--split", "test", "--tokens", "patch,mean"]) == 0
+    assert one_line_of(capsys).startswith(f"{tmp_path / 'out'}: ")
+    arrays = json.loads((tmp_path / "out" / "manifest.json").read_text())["arrays"]
+    assert sorted(arrays) == [f"test/layer_0{layer}/{kind}" for layer in (0, 2) for kind in ("mean", "patch")]
+    assert main([*flags, "--to", "npy"]) == 2
+    assert "is there already" in one_line_of(capsys)
+    assert main([*flags[:3], str(tmp_path / "b")]) == 2
+    assert one_line_of(capsys).startswith("probe export: the form of ")
+
+
 def test_every_field_is_a_documented_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, config in (("extract", ExtractConfig), ("fit", FitConfig)):
+    for command, config in (("extract", ExtractConfig), ("fit", FitConfig), ("export", ExportConfig)):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         shown = capsys.readouterr().out

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": set(),
 }
+COMMANDS = ("extract", "fit", "demo", "info", "verify", "export")
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
 NOT_THE_PACKAGE = {"tests", "benchmarks", "examples", "docs", "assets", "build"}
 
@@ -91,7 +92,7 @@ def test_every_package_file_has_a_test_file() -> None:
             assert mirror.exists() or (ROOT / tested_elsewhere.get(name, "none")).exists(), f"no test file for {name}"
 
 
-@pytest.mark.parametrize("command", [["--help"], ["extract", "--help"], ["fit", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize("command", [["--help"], *([name, "--help"] for name in COMMANDS)])
 def test_help_loads_neither_torch_nor_timm(command: list[str]) -> None:
     code = (
         "import sys\nfrom tokenprobe.cli import main\n"

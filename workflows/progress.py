@@ -1,4 +1,4 @@
-"""How far reading a store is: a bar on a terminal, a line now and then elsewhere."""
+"""How far something is that is measured in bytes: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -15,12 +15,21 @@ class ByteProgress:
     """Counts bytes, from any thread. On stderr."""
 
     def __init__(self, what: str, n_bytes: int) -> None:
-        self._what, self._total, self._bytes = what, n_bytes, 0
-        self._last_line, self._lock = time.monotonic(), Lock()
+        """Start at nothing of `n_bytes`; `what` says what is going on."""
+        self._what, self._total, self._done = what, n_bytes, 0
+        self._start = self._last_line = time.monotonic()
+        self._lock = Lock()
         console = Console(stderr=True)
         self._plain = not console.is_terminal
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        self._bar = Progress(TextColumn(what), *columns, console=console, disable=self._plain)
+        self._bar = Progress(
+            TextColumn(what),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=self._plain,
+        )
         self._task = self._bar.add_task("", total=n_bytes)
 
     def __enter__(self) -> "ByteProgress":
@@ -32,13 +41,22 @@ class ByteProgress:
     ) -> None:
         self._bar.stop()
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
     def advance(self, n_bytes: int) -> None:
-        """Count what has been read."""
+        """Count some more."""
         self._bar.update(self._task, advance=n_bytes)
         with self._lock:
-            self._bytes += n_bytes
-            now = time.monotonic()
-            if self._plain and now - self._last_line > PLAIN_SECONDS:
-                self._last_line = now
-                done, total = (f"{n / 1e9:.1f}" for n in (self._bytes, self._total))
-                print(f"{self._what} {done}/{total} GB", file=sys.stderr, flush=True)
+            self._done += n_bytes
+            if self._plain and time.monotonic() - self._last_line > PLAIN_SECONDS:
+                self._last_line = time.monotonic()
+                rate = self._done / self.seconds
+                print(
+                    f"{self._what} {self._done / 1e6:,.0f}/{self._total / 1e6:,.0f} MB  {rate / 1e6:.1f} MB/s  "
+                    f"{(self._total - self._done) / rate:.0f} s left",
+                    file=sys.stderr,
+                    flush=True,
+                )

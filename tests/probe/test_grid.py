@@ -13,12 +13,9 @@ from tokenprobe.probe.grid import (
     default_warmup,
     make_groups,
     parse_heads,
-    parse_layers,
 )
 from tokenprobe.probe.heads import POOLINGS
 from tokenprobe.probe.heads.linear import LinearPooling
-
-STORED = [0, 3, 7, 8, 11]
 
 
 class Switched(LinearPooling):
@@ -87,42 +84,6 @@ def test_the_label_of_a_head_with_a_switch_is_a_spec(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(POOLINGS, "switched", Switched)
     heads = parse_heads(["switched:normed=true"])
     assert parse_heads([head.label for head in heads]) == heads
-
-
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("all", STORED),
-        ("last4", [3, 7, 8, 11]),
-        ("last1", [11]),
-        ("8", [8]),
-        ("11,0", [0, 11]),
-        ("-1,11,-12", [0, 11]),
-        ("-5", [7]),
-    ],
-)
-def test_layers_are_read(spec: str, expected: list[int]) -> None:
-    assert parse_layers(spec, STORED, depth=12) == expected
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("first", "layers 'first': expected all, lastN, or indices such as 0,5,-1"),
-        ("", "layers '': expected all"),
-        ("1,", "layers '1,': expected all"),
-        ("lastX", "layers 'lastX': expected all"),
-        ("1", "unknown layer of the store '1'; known: 11, 0, 3, 7, 8"),
-        ("-2", "unknown layer of the store '-2'"),
-        ("12", "unknown layer of the store '12'"),
-        ("-13", "unknown layer of the store '-13'"),
-        ("last0", "last0"),
-        ("last9", "last9"),
-    ],
-)
-def test_bad_layers_are_refused(spec: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        parse_layers(spec, STORED, depth=12)
 
 
 def test_the_grid_is_every_combination_grouped_by_head() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenprobe.store.durable import rename_durably, write_durably
+from tokenprobe.store.durable import rename_durably, sync_tree, write_durably
 
 
 def test_the_new_bytes_replace_the_old_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -61,3 +61,13 @@ def test_a_failed_rename_leaks_no_descriptor(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         rename_durably(tmp_path / "absent", tmp_path / "file")
     assert len(os.listdir("/proc/self/fd")) == n_open
+
+
+def test_a_tree_is_synced_with_all_its_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b/c/d", "b/e"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    sync_tree(tmp_path)
+    assert sorted(synced) == sorted(path.stat().st_ino for path in (tmp_path, *tmp_path.rglob("*")))

@@ -5,8 +5,10 @@ from math import ceil
 
 import pytest
 
-from tokenprobe.store.layout import LayerShape, array_name, block_rows, layer_index, layer_name
+from tokenprobe.errors import InputError
+from tokenprobe.store.layout import LayerShape, array_name, block_rows, layer_index, layer_name, parse_layers
 
+STORED = [0, 3, 7, 8, 11]
 CASES = list(
     product(
         [*range(1, 140), 511, 512, 513, 1000, 50_000, 1_281_167],
@@ -67,3 +69,39 @@ def test_row_shapes_of_each_kind() -> None:
         "patch_scale": (98,),
         "prefix_scale": (5,),
     }
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("all", STORED),
+        ("last4", [3, 7, 8, 11]),
+        ("last1", [11]),
+        ("8", [8]),
+        ("11,0", [0, 11]),
+        ("-1,11,-12", [0, 11]),
+        ("-5", [7]),
+    ],
+)
+def test_layers_are_read(spec: str, expected: list[int]) -> None:
+    assert parse_layers(spec, STORED, depth=12) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("first", "layers 'first': expected all, lastN, or indices such as 0,5,-1"),
+        ("", "layers '': expected all"),
+        ("1,", "layers '1,': expected all"),
+        ("lastX", "layers 'lastX': expected all"),
+        ("1", "unknown layer of the store '1'; known: 11, 0, 3, 7, 8"),
+        ("-2", "unknown layer of the store '-2'"),
+        ("12", "unknown layer of the store '12'"),
+        ("-13", "unknown layer of the store '-13'"),
+        ("last0", "last0"),
+        ("last9", "last9"),
+    ],
+)
+def test_bad_layers_are_refused(spec: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_layers(spec, STORED, depth=12)

@@ -1,0 +1,207 @@
+r"""What a smaller dtype would cost: the error that it brings to tokens of a store, measured on them.
+
+A token x that comes back as x' has the relative error ‖x − x'‖ / ‖x‖ and the cosine distance
+1 − x·x' / (‖x‖ ‖x'‖), both computed in float64. x' is what the reader gives: float16 for int8.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError, StoreError
+from .contract import array_spec
+from .health import take_stock
+from .layout import PATCH, layer_name
+from .order import permutation
+from .quantize import (
+    STATISTICS_ROWS,
+    bfloat16_bits,
+    channel_statistics,
+    dequantize,
+    from_bfloat16,
+    quantize,
+    stored_kinds,
+)
+from .reader import Split, Store
+
+N_IMAGES = 256
+"""Images in the sample: with a ViT-B/16, 50,176 tokens a layer."""
+PIECE_VALUES = 2**21
+"""Values in memory at a time: 16 MiB in float64."""
+
+Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+
+OTHERS = {
+    "float32": ("float16", "bfloat16", "int8"),
+    "float16": ("bfloat16", "int8"),
+    "bfloat16": ("float16", "int8"),
+}
+"""For each dtype, those that are as small or smaller."""
+
+RETURNED: dict[str, Callable[[Array, Array], Array]] = {
+    "float16": lambda tokens, _: tokens.astype(np.float16),
+    "bfloat16": lambda tokens, _: from_bfloat16(bfloat16_bits(tokens)),
+    "int8": lambda tokens, channels: dequantize(*quantize(tokens, channels), channels, np.float16),
+}
+"""How float32 tokens come back from each dtype, given the mean and deviation of their channels."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median and the largest of an error over tokens."""
+
+    median: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What another dtype would do to one layer.
+
+    Attributes:
+        layer: index.
+        dtype: the other one.
+        size: bytes of the layer's arrays, as a fraction of what they take now.
+        relative: relative error of a patch token; infinite where a value overflows.
+        distance: cosine distance of a patch token; infinite where a value overflows.
+        largest: largest absolute value in the sample.
+        overflows: whether a value does not fit, so that an extraction would refuse the dtype.
+    """
+
+    layer: int
+    dtype: str
+    size: float
+    relative: Spread
+    distance: Spread
+    largest: float
+    overflows: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What each smaller dtype would do to a store: a cost for each layer and dtype.
+
+    Attributes:
+        split: where the sample is from.
+        n_images: in the sample.
+        costs: by layer, then dtype.
+    """
+
+    split: str
+    n_images: int
+    costs: list[Cost]
+
+
+def audit(store: Store, *, n_images: int = N_IMAGES, seed: int = 0) -> Audit:
+    """Measure what each smaller dtype would do to patch tokens of the largest split, at view 0.
+
+    int8 takes the statistics of its channels from the first 1,024 images, as an extraction does. Layers that
+    are not finished are left out.
+
+    Args:
+        store: an open store.
+        n_images: images to sample.
+        seed: of the sample.
+
+    Raises:
+        InputError: the tokens are int8 already, or no patch tokens are stored.
+        StoreError: no layer is finished.
+    """
+    dtype = store.manifest.recipe.dtype
+    if dtype not in OTHERS:
+        raise InputError(
+            f"{str(store.path)!r} is {dtype}, and there is no smaller dtype; audit a store of {', '.join(OTHERS)}"
+        )
+    split = max((store[name] for name in store.splits), key=len)
+    rows = np.sort(permutation(len(split), seed)[:n_images])
+    costs = [cost for layer in _readable_layers(split) for cost in _audit_layer(split, layer, rows)]
+    return Audit(split.name, len(rows), costs)
+
+
+def _readable_layers(split: Split) -> list[int]:
+    """Return the finished layers with patch tokens."""
+    stored = [layer for layer in split.layers if split.has(layer, PATCH)]
+    if not stored:
+        raise InputError(
+            f"split {split.name!r} of {str(split.store.path)!r} has no patch tokens to audit; "
+            "extract some with --tokens patch"
+        )
+    stock = take_stock(split.store)
+    finished = [layer for layer in stored if stock is None or (split.name, layer) not in stock.unfinished]
+    if not finished:
+        raise StoreError(
+            f"no layer of split {split.name!r} of {str(split.store.path)!r} is finished; "
+            "run the same probe extract again"
+        )
+    return finished
+
+
+def _audit_layer(split: Split, layer: int, rows: Rows) -> Iterator[Cost]:
+    dtype = split.store.manifest.recipe.dtype
+    channels = _channels(split, layer)
+    errors: dict[str, list[Array]] = {other: [] for other in OTHERS[dtype]}
+    largest, overflowing = 0.0, set()
+    for tokens in _pieces(split, layer, rows):
+        largest = max(largest, float(np.abs(tokens).max()))
+        for other, found in errors.items():
+            with np.errstate(over="ignore", invalid="ignore"):
+                returned = RETURNED[other](tokens, channels)
+            found.append(token_errors(tokens, returned))
+            if not np.isfinite(returned).all():
+                overflowing.add(other)
+    for other, found in errors.items():
+        relative, distance = (
+            Spread(float(np.median(error)), float(error.max())) for error in np.concatenate(found, axis=1)
+        )
+        size = _row_bytes(split, layer, other) / _row_bytes(split, layer, dtype)
+        yield Cost(layer, other, size, relative, distance, largest, other in overflowing)
+
+
+def token_errors(tokens: Array, returned: Array) -> Array:
+    """Return the relative error and the cosine distance of every token.
+
+    Args:
+        tokens: (…, dim).
+        returned: (…, dim), what comes back of them.
+
+    Returns:
+        (2, tokens) float64. Both errors are infinite where a value is. A token of zeros has the relative error 0, or
+        infinity if anything else comes back; where a cosine is not defined, the distance is that relative error.
+    """
+    x, y = (values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (tokens, returned))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error, norm, other = (np.linalg.norm(values, axis=1) for values in (x - y, x, y))
+        relative = np.where(error == 0, 0, np.where(np.isnan(error), np.inf, error) / norm)
+        distance = np.maximum(0, 1 - np.einsum("nd,nd->n", x, y) / (norm * other))
+    return np.stack([relative, np.where(np.isfinite(distance), distance, relative)])
+
+
+def _channels(split: Split, layer: int) -> Array:
+    """Return (2, dim) float32: the statistics that int8 tokens would be standardised by."""
+    n_images = min(len(split), STATISTICS_ROWS)
+    total, squares = np.zeros((2, split.shape(layer).dim))
+    for tokens in _pieces(split, layer, np.arange(n_images)):
+        x = tokens.reshape(-1, len(total)).astype(np.float64)
+        total += x.sum(0)
+        squares += np.square(x).sum(0)
+    return channel_statistics(n_images * split.shape(layer).n_patches, total, squares)
+
+
+def _pieces(split: Split, layer: int, rows: Rows) -> Iterator[Array]:
+    """Yield patch tokens of a layer as float32, a few rows at a time."""
+    shape = split.shape(layer)
+    step = max(1, PIECE_VALUES // (shape.n_patches * shape.dim))
+    for start in range(0, len(rows), step):
+        yield split.tokens(layer, rows[start : start + step], dtype=np.float32)
+
+
+def _row_bytes(split: Split, layer: int, dtype: str) -> int:
+    """Return the bytes that one image of a layer takes, in all its arrays."""
+    manifest, name = split.store.manifest, layer_name(layer)
+    typed = replace(manifest, recipe=replace(manifest.recipe, dtype=dtype))
+    kinds = stored_kinds(split.info.layers[name], dtype)  # no scales yet: there is no audit of int8
+    return sum(array_spec(typed, split.name, name, kind).row_bytes for kind in kinds)

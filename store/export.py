@@ -1,0 +1,167 @@
+"""Parts of a store in another form, written under another name until all of it is there."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from ..errors import InputError, unknown_name
+from .archive import write_archive
+from .contract import array_specs
+from .durable import rename_durably, sync_tree
+from .formats import store_files
+from .layout import SCALE, layer_name, parse_layers
+from .library import is_address
+from .manifest import Manifest
+from .quantize import DTYPES, stored_kinds
+from .reader import Split, Store
+from .shards import write_shards
+from .zarr_store import ZarrFiles
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of export.
+
+    Attributes:
+        dtypes: that tokens can have in it; those of the store alone if empty.
+        write: takes the store, an empty folder, what was chosen, and a call for each number of bytes written.
+    """
+
+    dtypes: tuple[str, ...]
+    write: Callable[[Store, Path, Manifest, Progress], None]
+
+
+FORMS = {
+    "npy": Form(("float16", "float32"), partial(write_shards, "npy")),
+    "safetensors": Form(("float16", "bfloat16", "float32"), partial(write_shards, "safetensors")),
+    "zarr": Form((), write_archive),
+}
+
+
+def choose_form(out: str | Path, form: str | None) -> str:
+    """Return the form asked for, or that of a name that ends in ".zarr".
+
+    Raises:
+        InputError: there is no such form, none was asked for, or it cannot have that name.
+    """
+    if is_address(str(out)):
+        raise InputError(f"cannot export to the address {str(out)!r}; export to a folder, and copy that")
+    if form is None and Path(out).suffix != ".zarr":
+        raise InputError(f"the form of {str(out)!r} is not known by its name; give --to npy, safetensors or zarr")
+    form = form or "zarr"
+    if form not in FORMS:
+        raise unknown_name("form of export", form, FORMS)
+    if form == "zarr" and not isinstance(store_files(Path(out)), ZarrFiles):
+        raise InputError(f"a Zarr store asked for at {str(out)!r}, which has the name of an HDF5 one; end it in .zarr")
+    return form
+
+
+def select(
+    store: Store,
+    form: str,
+    *,
+    layers: str = "all",
+    splits: Sequence[str] = (),
+    tokens: Sequence[str] = (),
+    dtype: str | None = None,
+) -> Manifest:
+    """Return what to export: the manifest of a store that holds just that.
+
+    Args:
+        store: an open store.
+        form: of `FORMS`.
+        layers: "all", "last4" or "0,5,-1", of each split.
+        splits: by name; all if empty.
+        tokens: of "patch", "prefix" and "mean"; all that are stored if empty.
+        dtype: of patch and prefix tokens; by default the stored one, or what the reader gives if the form has none
+            such.
+
+    Raises:
+        InputError: something is not in the store, or the form has no such dtype.
+        StoreError: a layer is not complete.
+    """
+    manifest = store.manifest
+    written = _choose_dtype(manifest.recipe.dtype, form, dtype)
+    chosen = {}
+    for name in splits or store.splits:
+        split = store[name]
+        wanted = parse_layers(layers, split.layers, manifest.depth)
+        split.check_complete(wanted)
+        kinds = {layer_name(layer): stored_kinds(_kinds(split, layer, tokens), written) for layer in wanted}
+        chosen[name] = replace(split.info, layers=kinds)
+    named = {name for info in chosen.values() for name in info.layers}
+    return replace(
+        manifest,
+        recipe=replace(manifest.recipe, dtype=written),
+        layers={name: shape for name, shape in manifest.layers.items() if name in named},
+        splits=chosen,
+        complete=True,
+    )
+
+
+def _choose_dtype(stored: str, form: str, asked: str | None) -> str:
+    known = FORMS[form].dtypes or (stored,)
+    if asked is None:
+        return stored if stored in known else str(DTYPES[stored].returned)
+    if asked not in known:
+        raise InputError(f"dtype {asked!r} asked for; {form} can hold these {stored} tokens as {', '.join(known)}")
+    return asked
+
+
+def _kinds(split: Split, layer: int, tokens: Sequence[str]) -> list[str]:
+    stored = [kind for kind in split.info.layers[layer_name(layer)] if not kind.endswith(SCALE)]
+    for kind in tokens:
+        if kind not in stored:
+            raise unknown_name(f"array in {split.name}/{layer_name(layer)}", kind, stored)
+    return list(tokens) or stored
+
+
+def exported_bytes(chosen: Manifest) -> int:
+    """Return how many bytes of tokens an export writes, before any compression."""
+    return sum(spec.n_views * spec.n_images * spec.row_bytes for spec in array_specs(chosen))
+
+
+def export_store(
+    store: Store, out: Path, form: str, chosen: Manifest, progress: Progress = lambda n_bytes: None
+) -> None:
+    """Write part of a store as a new folder, which is there once all of it is.
+
+    Args:
+        store: an open store.
+        out: the folder to make.
+        form: of `FORMS`.
+        chosen: of `select`.
+        progress: called with bytes of tokens as they are written; their sum is `exported_bytes`.
+
+    Raises:
+        InputError: `out` is there already, or a token does not fit the dtype.
+    """
+    with _whole_folder(out) as folder:
+        FORMS[form].write(store, folder, chosen, progress)
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the name `out` at the end, or goes if there is an error."""
+    if out.exists():
+        raise InputError(f"{str(out)!r} is there already, and an export replaces nothing; give another name")
+    folder = out.with_name(out.name + ".partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise InputError(
+            f"{str(folder)!r} is left from an export that was killed, or is being written; remove it if none is running"
+        ) from None
+    try:
+        yield folder
+        sync_tree(folder)
+        rename_durably(folder, out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -1,0 +1,43 @@
+"""`probe export` from Python, on an extracted store."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenprobe.errors import InputError
+from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.store import open_store
+from tokenprobe.workflows import progress
+from tokenprobe.workflows.export import ExportConfig, export
+
+
+def test_a_layer_goes_to_npy_and_the_rest_to_an_archive(
+    tiny_config: Callable[..., ExtractConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = extract(tiny_config(out=tmp_path / "tiny.h5"))
+    capsys.readouterr()
+    config = ExportConfig(out=tmp_path / "npy", to="npy", layers="-1", split=["test"], tokens=["patch"])
+    assert export(store, config) == tmp_path / "npy"
+    n_bytes = sum(path.stat().st_size for path in (tmp_path / "npy").rglob("*") if path.is_file())
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'npy'}: {n_bytes / 1e6:,.1f} MB in ")
+    found = np.concatenate([np.load(path) for path in sorted((tmp_path / "npy").rglob("view_0/*.npy"))])
+    np.testing.assert_array_equal(found, open_store(store)["test"].tokens(2), strict=True)
+
+    archive = export(store, ExportConfig(out=str(tmp_path / "b.zarr"), dtype="float16"))
+    assert open_store(archive).manifest == open_store(store).manifest
+    with pytest.raises(InputError, match=r"give --to npy, safetensors or zarr"):
+        export(store, ExportConfig(out=tmp_path / "c"))
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0)
+    with progress.ByteProgress("export", 8_000_000) as counted:
+        counted.advance(2_000_000)
+        counted.advance(6_000_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["export 2/8 MB", "export 8/8 MB"]
+    assert lines[1].endswith("  0 s left")
