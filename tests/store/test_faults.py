@@ -44,9 +44,9 @@ Place = Callable[[str], Path]
 N_KILLS = 20
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_a_store_killed_anywhere_and_resumed_equals_one_written_in_one_go(place: Place, dtype: str) -> None:
-    contents = make_contents(dtype)
+def test_a_store_killed_anywhere_and_resumed_equals_one_written_in_one_go(place: Place) -> None:
+    """int8 tokens have the most kinds of file."""
+    contents = make_contents("int8", counts={"train": 7, "test": 2})
     expected = tree(write(place("whole"), contents))
     n_steps = count_steps(lambda: write(place("counted"), contents))
     assert n_steps > 300
@@ -54,7 +54,7 @@ def test_a_store_killed_anywhere_and_resumed_equals_one_written_in_one_go(place:
         path = place(str(step))
         assert fork_and_kill(lambda path=path: write(path, contents), step)
         assert tree(path) == expected or not says_complete(path), f"killed at step {step}"
-        finished = whole_blocks(path, n_kinds=5 if dtype == "int8" else 3)
+        finished = whole_blocks(path, n_kinds=5)
         assert tree(write(path, contents)) == expected, f"killed at step {step}"
         assert finished.items() <= stamps(path).items(), f"killed at step {step}: wrote finished files again"
         shutil.rmtree(path.parent)

@@ -9,7 +9,7 @@ from threading import Barrier
 
 import pytest
 
-from tokenprobe.store.journal import NAME, FileRecord, Journal, read_records
+from tokenprobe.store.journal import NAME, FileRecord, Journal, finished_files, read_records, root_entries
 
 ONE, TWO = FileRecord("train/a", 10, "0" * 16), FileRecord("train/b", 20, "f" * 16)
 
@@ -109,3 +109,28 @@ def test_a_damaged_line_records_nothing_and_hides_no_other(tmp_path: Path) -> No
     lines = [good[0], b"\xff\xfe", b'{"file": "b"}', b"[1]", good[1], b""]
     (tmp_path / "journal.jsonl").write_bytes(b"\n".join(lines))
     assert list(read_records(tmp_path)) == ["a", "c"]
+
+
+def test_the_root_is_recorded_with_its_content_and_the_last_two_are_given_the_latest_first(tmp_path: Path) -> None:
+    assert root_entries(tmp_path) == []
+    journal = Journal(tmp_path)
+    for number in range(3):
+        journal.add_root(FileRecord("manifest", number, "0" * 16), {"complete": number == 2})
+        journal.add_files([ONE])
+        journal.add_event("tick", content={})
+    journal.close()
+    entries = root_entries(tmp_path)
+    assert [(entry["file"], entry["size"], entry["content"]) for entry in entries] == [
+        ("manifest", 2, {"complete": True}),
+        ("manifest", 1, {"complete": False}),
+    ]
+
+
+def test_finished_are_the_recorded_files_that_are_there_with_their_size(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for record in (ONE, TWO, FileRecord("train/c", 5, "0" * 16)):
+        append(tmp_path, record)
+    (tmp_path / ONE.file).write_bytes(bytes(10))
+    (tmp_path / TWO.file).write_bytes(bytes(19))
+    (tmp_path / "train/d").write_bytes(b"foreign")
+    assert finished_files(tmp_path) == {ONE.file: ONE}

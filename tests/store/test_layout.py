@@ -6,7 +6,7 @@ from math import ceil
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.store.layout import LayerShape, block_rows, layer_index, layer_name, parse_layers
+from tokenprobe.store.layout import LayerShape, array_name, block_rows, layer_index, layer_name, parse_layers
 
 STORED = [0, 3, 7, 8, 11]
 CASES = list(
@@ -55,13 +55,19 @@ def test_layer_names_are_padded_to_two_digits_and_read_back() -> None:
     assert [layer_index(layer_name(layer)) for layer in (0, 5, 11, 123)] == [0, 5, 11, 123]
 
 
+def test_an_array_is_named_by_split_layer_and_kind() -> None:
+    assert array_name("train", layer_name(5), "patch") == "train/layer_05/patch"
+
+
 def test_row_shapes_of_each_kind() -> None:
     shape = LayerShape(grid=(14, 7), dim=768, n_prefix=5)
     assert shape.n_patches == 98
-    assert {kind: shape.row_shape(kind) for kind in ("patch", "prefix", "mean")} == {
+    assert {kind: shape.row_shape(kind) for kind in ("patch", "prefix", "mean", "patch_scale", "prefix_scale")} == {
         "patch": (98, 768),
         "prefix": (5, 768),
         "mean": (768,),
+        "patch_scale": (98,),
+        "prefix_scale": (5,),
     }
 
 

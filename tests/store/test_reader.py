@@ -86,7 +86,7 @@ def test_unknown_names_list_what_there_is(path: Path, split: Split) -> None:
     store = open_store(path)
     with pytest.raises(InputError, match=r"^unknown split 'validation'; known: .*train"):
         store["validation"]
-    for ask in (split.tokens, split.shape, lambda layer: split.has(layer, "patch")):
+    for ask in (split.tokens, split.reader, split.shape, lambda layer: split.has(layer, "patch")):
         with pytest.raises(InputError, match=r"^unknown layer in split 'train' '1'; known: 0, 3$"):
             ask(1)
     with pytest.raises(InputError, match=r"^unknown layer in split 'test' '0'; known: 3$"):
@@ -100,6 +100,8 @@ def test_a_view_that_is_not_there_is_refused(path: Path, split: Split, view: int
     message = rf"^view {view} asked of split 'train' of '{path}', which has 2 view\(s\)$"
     with pytest.raises(InputError, match=message):
         split.tokens(3, view=view)
+    with pytest.raises(InputError, match=message):
+        split.reader(3, view=view)
 
 
 @pytest.mark.parametrize("name", ["absent", "absent.h5"])
