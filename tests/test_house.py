@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
+ONLY_A_FORMULA = ("aim", "cae", "dinovit", "dolg", "esimpool", "jepa", "siglip", "simpool")
+"""Poolings with nothing to test but their formula and what all share."""
 NOT_THE_PACKAGE = {"tests", "benchmarks", "examples", "docs", "assets", "build"}
 
 
@@ -82,6 +84,7 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
         "probe/report/progress.py": "tests/probe/test_pipeline.py",
+        **{f"probe/heads/{name}.py": "tests/probe/heads/test_formulas.py" for name in ONLY_A_FORMULA},
     }
     for file in package_files():
         name = str(file.relative_to(ROOT))

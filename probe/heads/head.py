@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .pooling import Pooling, uniform_initial
+from .initial import uniform_initial
+from .pooling import Pooling
 
 BATCH_NORM_EPS = 1e-6
 

@@ -123,7 +123,7 @@ def test_available_memory_is_some_but_not_more_than_there_is() -> None:
         ({"heads": ["linaer"]}, "unknown head 'linaer'; known: linear, "),
         ({"heads": ["ep:querys=4"]}, "unknown setting of head 'ep' 'querys'; known: queries"),
         ({"heads": ["ep:queries=5"]}, "ep with queries=5, d_out=1 on tokens 8 wide"),
-        ({"heads": ["linear:pool=cla"]}, "unknown setting pool of linear 'cla'; known: cls, mean"),
+        ({"heads": ["linear:pool=cla"]}, "unknown setting pool of linear 'cla'; known: cls, "),
         ({"heads": []}, "no head or no weight decay given: there is nothing to fit"),
         ({"weight_decay": []}, "no head or no weight decay given: there is nothing to fit"),
         ({"layers": "1"}, "unknown layer of the store '1'; known: 0, 2"),
