@@ -45,7 +45,7 @@ class Head(nn.Module):
         Args:
             x_BND: the arrays named by `pooling.inputs`, joined along the token axis.
         """
-        if not torch.is_autocast_enabled(x_BND.device.type):
+        if x_BND.dtype != self.weight.dtype and not torch.is_autocast_enabled(x_BND.device.type):
             x_BND = x_BND.to(self.weight.dtype)  # tokens are stored in float16
         pooled = self.pooling.pool(x_BND)
         features_BO = pooled.flatten(1).to(self.running_mean.dtype)  # statistics in full precision
