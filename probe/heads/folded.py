@@ -110,7 +110,13 @@ def centred(values: Tensor) -> Tensor:
 
 
 def _attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None) -> Tensor:
-    return aggregate(x_BND, softmax(logits(x_BND, u_BHMD, rstd_BN)), rstd_BN)
+    """Attend with maps in the precision of the logits, which is what the product with the tokens takes.
+
+    The kernel of a softmax computes in float32 and rounds its result once, so nothing is lost, and under autocast
+    no float32 copy of the maps is written or kept.
+    """
+    scores = logits(x_BND, u_BHMD, rstd_BN)
+    return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN)
 
 
 def _parts(x_BND: Tensor, u_BHMD: Tensor) -> Iterator[Tensor]:
