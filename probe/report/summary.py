@@ -82,7 +82,7 @@ def best_lines(summary: pd.DataFrame) -> list[str]:
         f"{row.head}: layer {row.layer}, base lr {row.lr:g}, test top-1 {100 * row.test_top1:.1f} % "
         f"(peak over epochs {100 * row.peak_test_top1:.1f} %, optimism "
         f"{100 * (row.peak_test_top1 - row.test_top1):+.1f}); {row.n_params:,} parameters, "
-        f"{row.flops_forward / 1e6:.3g} MFLOP an image"
+        f"{row.flops_forward:,} FLOP an image"
         for row in best_layers(summary).itertuples()
     ]
 

@@ -112,7 +112,7 @@ def test_the_terminals_table_marks_the_selected_layers() -> None:
 def test_a_line_a_head_says_what_a_peak_on_the_test_split_would_add() -> None:
     assert best_lines(summarise(pd.DataFrame(make_rows(seeds=(1,)))))[0] == (
         "ep:queries=8: layer 9, base lr 2, test top-1 56.3 % (peak over epochs 58.8 %, optimism +2.5); "
-        "1,383,400 parameters, 22 MFLOP an image"
+        "1,383,400 parameters, 21,990,000 FLOP an image"
     )
     assert "optimism +0.0)" in best_lines(summarise(pd.DataFrame(make_rows("paper"))))[0]
 
