@@ -22,14 +22,12 @@ and of the normalisation only the scalars r_n remain, the same for all cells. No
     B images (1 where a query is the same for all), N tokens, D width, H cells, M maps a cell, O output
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 MAPS_BYTES = 4 * 2**30
-"""Maps that `attend` keeps for the backward pass; where there are more, it makes them again, this much at a time."""
+"""Maps, in float32, that `attend` keeps for the backward pass; more are made again, this much at a time."""
 
 
 def fold_keys(q_HBO: Tensor, key_HOD: Tensor, n_maps: int) -> Tensor:
@@ -57,7 +55,9 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tens
         u_BHMD: folded queries; B is 1 where they are the same for all images.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
     """
-    parts = list(_parts(x_BND, u_BHMD))
+    n_images, n_tokens, _ = x_BND.shape
+    n_kept = max(1, MAPS_BYTES // (4 * n_images * n_tokens))
+    parts = u_BHMD.flatten(1, 2)[:, None].split(n_kept, dim=2)  # the maps of all cells, as those of one
     if len(parts) == 1:
         return _attend(x_BND, u_BHMD, rstd_BN)
     z_B1XD = [
@@ -94,12 +94,13 @@ def aggregate(x_BND: Tensor, maps_BHMN: Tensor, rstd_BN: Tensor | None = None) -
 def token_rstd(x_BND: Tensor, eps: float) -> Tensor:
     """Return 1 / sqrt(var + eps) of each token over its channels, (B, N), in at least float32.
 
-    From the norm and the mean: on a CPU nine times as fast as torch.var. Channel means of tokens are small beside
-    their deviations, so little cancels.
+    From the norm and the mean: on a CPU nine times as fast as torch.var. The mean over a token's channels is small
+    beside their deviation, so little cancels; where all are equal, rounding must not give a negative variance.
     """
     dtype = torch.promote_types(x_BND.dtype, torch.float32)
     square: Tensor = torch.linalg.vector_norm(x_BND, dim=-1, dtype=dtype).square() / x_BND.shape[-1]
-    return (square - x_BND.mean(-1, dtype=dtype).square() + eps).rsqrt()
+    var = (square - x_BND.mean(-1, dtype=dtype).square()).clamp_min(0)
+    return (var + eps).rsqrt()
 
 
 def centred(values: Tensor) -> Tensor:
@@ -117,10 +118,3 @@ def _attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None) -> Tensor:
     """
     scores = logits(x_BND, u_BHMD, rstd_BN)
     return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN)
-
-
-def _parts(x_BND: Tensor, u_BHMD: Tensor) -> Iterator[Tensor]:
-    """Split the maps of all cells, (B, 1, H·M, D), so that each part's maps take at most `MAPS_BYTES`."""
-    n_images, n_tokens, _ = x_BND.shape
-    n_maps = max(1, MAPS_BYTES // (4 * n_images * n_tokens))
-    yield from u_BHMD.flatten(1, 2)[:, None].split(n_maps, dim=2)

@@ -94,6 +94,12 @@ def test_the_test_split_is_the_first_of_test_val_validation(
     assert plan_for(make_store(splits), **changes).test_split.name == expected
 
 
+def test_planning_draws_no_weights(store: Store) -> None:
+    before = torch.get_rng_state()
+    plan_for(store, heads=["siglip", "ep:queries=2", "dolg"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_cell_for_every_point_of_the_grid(store: Store) -> None:
     made = plan_for(store, heads=["ep:queries=2|4", "linear"], lr=[0.1, 1], weight_decay=[0, 0.1], seeds=3)
     assert [len(group) for group in made.groups(2)] == [12, 12, 12]

@@ -211,6 +211,41 @@ def test_cells_of_different_seeds_start_different(name: str) -> None:
     assert any(not torch.equal(value[0], value[1]) for value in pool.parameters()) == (name not in constant)
 
 
+UNIFORM = 3**-0.5
+"""Standard deviation of a uniform distribution within ±1."""
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "std"),
+    [
+        ("ep", "queries", 0.02), ("ep", "value", UNIFORM * DIM**-0.5),
+        ("abmilp", "qkv_weight", UNIFORM * DIM**-0.5), ("abmilp", "score0_weight", UNIFORM * DIM**-0.5),
+        ("simpool", "k_weight", UNIFORM * DIM**-0.5), ("esimpool", "norm_weight", 0),
+        ("clip", "position", DIM**-0.5), ("clip", "qkv_weight", DIM**-0.5), ("clip", "qkv_bias", 0),
+        ("clip", "proj_weight", UNIFORM * DIM**-0.5), ("siglip", "latent", 0.8796 * DIM**-0.5),
+        ("siglip", "kv_weight", UNIFORM * DIM**-0.5), ("siglip", "fc2_weight", UNIFORM * (4 * DIM) ** -0.5),
+        ("aim", "query", 0.02), ("aim", "value", UNIFORM * DIM**-0.5), ("cbam", "fc1_weight", UNIFORM * DIM**-0.5),
+        ("cbam", "fc2_weight", UNIFORM * 6**-0.5), ("cbam", "conv_weight", UNIFORM * 98**-0.5),
+        ("coca", "query_bank", 1), ("coca", "kv_weight", UNIFORM * DIM**-0.5),
+        ("coca", "proj_weight", UNIFORM * 512**-0.5),
+        ("cait", "query", 0.02), ("cait", "k_weight", UNIFORM * DIM**-0.5), ("cait", "scale1", 0),
+        ("dinovit", "qkv_weight", UNIFORM * DIM**-0.5), ("dinovit", "fc1_weight", UNIFORM * DIM**-0.5),
+        ("jepa", "query", 0.02), ("jepa", "kv_weight", 0.02), ("jepa", "fc1_weight", 0.02), ("jepa", "q_bias", 0),
+        ("jepa", "proj_weight", 0.02 * 2**-0.5), ("jepa", "fc2_weight", 0.02 * 2**-0.5),
+        ("dolg", "conv1_weight", (2 / DIM) ** 0.5), ("dolg", "conv2_weight", 2**0.5),
+        ("dolg", "conv1_bias", UNIFORM * DIM**-0.5), ("cae", "query", 0), ("cae", "q_weight", UNIFORM * DIM**-0.5),
+    ],
+)  # fmt: skip
+def test_initial_weights_have_the_published_deviation(name: str, parameter: str, std: float) -> None:
+    drawn = make(name, seeds=tuple(range(12))).get_parameter(parameter)
+    center = {"esimpool": 1, "cait": 1e-5 if std == 0 else 0}.get(name, 0)
+    assert abs(drawn.mean() - center) <= 5 * std / drawn.numel() ** 0.5 + 1e-9
+    if std:  # five standard errors of the sample deviation of a normal distribution, the widest of them
+        assert abs(drawn.std() / std - 1) < 5 / sqrt(2 * drawn.numel())
+    else:
+        assert drawn.unique().numel() == 1
+
+
 @pytest.mark.parametrize("name", ATTENTIVE)
 def test_attention_is_a_map_over_tokens_for_each_cell(name: str) -> None:
     x, plain, stacked = make_tokens(), stir(make(name)), stir(make(name, seeds=(0, 1, 2)))
