@@ -21,9 +21,9 @@ class HeadSpec:
 
     @property
     def config(self) -> str:
-        """The settings as text: the first always, others where they differ from the default."""
+        """The settings as text: the first always, others, and which tokens, where they differ from the default."""
         defaults = POOLINGS[self.name].defaults
-        first = next(iter(defaults), None)
+        first = next((key for key in defaults if key != "tokens"), None)
         shown = [(key, value) for key, value in self.settings if key == first or value != defaults[key]]
         return ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in shown)
 

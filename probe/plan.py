@@ -194,7 +194,8 @@ def _check_store(train: Split, test: Split, layers: Sequence[int], heads: Sequen
     for layer in layers:
         for head in heads:
             shape = train.shape(layer)
-            inputs = build_pooling(head.name, dim=shape.dim, grid=shape.grid, **dict(head.settings)).inputs
+            with torch.device("meta"):  # to see whether it fits, without drawing weights
+                inputs = build_pooling(head.name, dim=shape.dim, grid=shape.grid, **dict(head.settings)).inputs
             for split in (train, test):
                 missing = [kind for kind in inputs if not split.has(layer, kind)]
                 if missing:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import save
@@ -21,13 +22,15 @@ from ..store.lock import StoreLock
 from .config import FILE_KEYS, MADE_FROM
 from .group import Group
 from .heads import Head, build_pooling
+from .heads.flops import Flops, count_flops
 from .plan import Plan
 from .select import EpochTracker, mark_selected
 
 COLUMNS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "n_params", "optimizer", "lr",
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
-    "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds",
+    "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "flops_forward",
+    "flops_train",
 ]  # fmt: skip
 ABOUT = "tokenprobe"
 """Key of a head file's metadata."""
@@ -39,7 +42,7 @@ class Run:
 
     Attributes:
         path: the folder.
-        results: one row a cell, the columns of `COLUMNS`; accuracies are fractions.
+        results: one row a cell, the columns of `COLUMNS`; accuracies are fractions, operations are per image.
         history: one row a cell and epoch.
     """
 
@@ -157,7 +160,7 @@ def save_heads(run: Run, plan: Plan, group: Group) -> None:
 
 def result_rows(plan: Plan, group: Group, trackers: Sequence[EpochTracker]) -> list[dict[str, Any]]:
     """Return the results of a group, one row a cell; `selected` is decided over the whole run."""
-    manifest = plan.store.manifest
+    manifest, flops = plan.store.manifest, _flops(plan, group)
     return [
         {
             "cell": cell.name,
@@ -179,9 +182,22 @@ def result_rows(plan: Plan, group: Group, trackers: Sequence[EpochTracker]) -> l
             "protocol": plan.config.protocol,
             **tracker.row(),
             "train_seconds": group.seconds / len(group.cells),
+            "flops_forward": flops.forward,
+            "flops_train": flops.train,
         }
         for cell, tracker in zip(group.cells, trackers, strict=True)
     ]
+
+
+def _flops(plan: Plan, group: Group) -> Flops:
+    """Count what one cell of a group costs for one image, pooling and classifier."""
+    layer, spec = group.cells[0].layer, group.cells[0].head
+    shape = plan.train_split.shape(layer)
+    with torch.device("meta"):
+        pooling = build_pooling(spec.name, dim=shape.dim, grid=shape.grid, **dict(spec.settings))
+        head = Head(pooling, len(plan.train_split.classes))
+    n_tokens = {"patch": shape.n_patches, "prefix": shape.n_prefix, "mean": 1}
+    return count_flops(head, sum(n_tokens[kind] for kind in group.kinds), shape.dim)
 
 
 def _read(path: Path) -> pd.DataFrame:

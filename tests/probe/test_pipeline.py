@@ -240,12 +240,20 @@ def test_an_interrupted_run_goes_on_at_the_layer_where_it_stopped(
     assert resumed.results.drop(columns=UNSTABLE).equals(whole.results.drop(columns=UNSTABLE))
 
 
-@pytest.mark.parametrize("head", HEADS)
+MORE_HEADS = [
+    "abmilp:self_attention=map,cond=pe", "simpool:tokens=patch+prefix", "esimpool:heads=2", "clip:tokens=patch+prefix",
+    "siglip", "aim:heads=4", "cbam", "coca", "cait", "dinovit", "jepa:heads=4", "dolg:tokens=patch+prefix", "cae",
+    "linear:pool=cls+mean", "linear:pool=max",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", [*HEADS, *MORE_HEADS])
 def test_saved_heads_give_the_reported_accuracies(store: Store, tmp_path: Path, head: str) -> None:
     run = fit_made(store, tmp_path / "run", heads=[head], lr=[3.0], seeds=2, epochs=5)
     labels = torch.from_numpy(LABELS["test"])
     for row in run.results.itertuples():
-        tokens = torch.from_numpy(store["test"].tokens(int(row.layer), kind=row.tokens)).float()
-        logits = load_head(run.path, row.cell)(tokens if tokens.ndim == 3 else tokens[:, None])
+        arrays = [torch.from_numpy(store["test"].tokens(int(row.layer), kind=k)).float() for k in row.tokens.split("+")]
+        tokens = torch.cat([values if values.ndim == 3 else values[:, None] for values in arrays], dim=1)
+        logits = load_head(run.path, row.cell)(tokens)
         assert logits.shape == (60, 4)
         assert (logits.argmax(1) == labels).sum().item() / 60 == row.test_top1

@@ -94,6 +94,12 @@ def test_the_test_split_is_the_first_of_test_val_validation(
     assert plan_for(make_store(splits), **changes).test_split.name == expected
 
 
+def test_planning_draws_no_weights(store: Store) -> None:
+    before = torch.get_rng_state()
+    plan_for(store, heads=["siglip", "ep:queries=2", "dolg"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_cell_for_every_point_of_the_grid(store: Store) -> None:
     made = plan_for(store, heads=["ep:queries=2|4", "linear"], lr=[0.1, 1], weight_decay=[0, 0.1], seeds=3)
     assert [len(group) for group in made.groups(2)] == [12, 12, 12]
@@ -123,7 +129,7 @@ def test_available_memory_is_some_but_not_more_than_there_is() -> None:
         ({"heads": ["linaer"]}, "unknown head 'linaer'; known: linear, "),
         ({"heads": ["ep:querys=4"]}, "unknown setting of head 'ep' 'querys'; known: queries"),
         ({"heads": ["ep:queries=5"]}, "ep with queries=5, d_out=1 on tokens 8 wide"),
-        ({"heads": ["linear:pool=cla"]}, "unknown setting pool of linear 'cla'; known: cls, mean"),
+        ({"heads": ["linear:pool=cla"]}, "unknown setting pool of linear 'cla'; known: cls, "),
         ({"heads": []}, "no head or no weight decay given: there is nothing to fit"),
         ({"weight_decay": []}, "no head or no weight decay given: there is nothing to fit"),
         ({"layers": "1"}, "unknown layer of the store '1'; known: 0, 2"),

@@ -19,7 +19,8 @@ from tokenprobe.store import Store, open_store
 COLUMNS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "n_params", "optimizer", "lr",
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
-    "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds",
+    "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "flops_forward",
+    "flops_train",
 ]  # fmt: skip
 UNSTABLE = ["store", "train_seconds"]
 HEADS = ["ep:queries=2,d_out=2", "linear:pool=cls", "linear"]
@@ -64,6 +65,11 @@ def test_one_row_a_cell_with_the_promised_columns(store: Store, tmp_path: Path) 
         ("linear", "pool=cls", "prefix", 8 * 3 + 3),
         ("linear", "pool=mean", "mean", 8 * 3 + 3),
     }
+    ep = results[results["head"] == "ep"]
+    of_tokens, products, classifier = 2 * (2 * 2 * 4 * 8), 2 * 4 * 8, 2 * 4 * 3
+    assert set(ep["flops_forward"]) == {of_tokens + products + classifier}
+    assert set(ep["flops_train"]) == {2 * of_tokens + 3 * (products + classifier)}
+    assert set(results.loc[results["head"] == "linear", "flops_train"]) == {2 * (2 * 8 * 3)}
     shared = {
         "store": str(store.path), "model": "timm:none", "dataset": "made", "optimizer": "lars", "batch_size": 8,
         "epochs": 2, "shots": "full", "protocol": "select", "test_top5": 1.0,

@@ -1,4 +1,4 @@
-"""The linear probe's two poolings."""
+"""The linear probe's poolings."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 from tokenprobe.errors import InputError
 from tokenprobe.probe.heads import Head, build_pooling
 
+KINDS = ["cls", "mean", "cls+mean", "max"]
 X = torch.randn(4, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
@@ -30,10 +31,23 @@ def test_cls_takes_the_first_prefix_token() -> None:
     assert torch.equal(pool(X), X[:, 0])
 
 
-@pytest.mark.parametrize("kind", ["cls", "mean"])
+def test_cls_and_mean_are_joined() -> None:
+    pool = make_linear(pool="cls+mean")
+    assert pool.inputs == ("prefix", "mean") and pool.out_dim == 16
+    joined = torch.cat([X[:, :3], X.mean(1, keepdim=True)], dim=1)  # three prefix tokens, then the stored mean
+    assert torch.equal(pool(joined), torch.cat([X[:, 0], X.mean(1)], dim=1))
+
+
+def test_max_takes_the_largest_value_of_each_channel() -> None:
+    pool = make_linear(pool="max")
+    assert pool.inputs == ("patch",)
+    expected = [[max(float(X[b, n, d]) for n in range(6)) for d in range(8)] for b in range(4)]
+    assert pool(X).tolist() == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_stacked_cells_all_get_the_same_vector(kind: str) -> None:
     stacked = make_linear(pool=kind, cells=3)(X)
-    assert stacked.shape == (4, 3, 8)
     assert torch.equal(stacked, make_linear(pool=kind)(X)[:, None].repeat(1, 3, 1))
 
 
@@ -52,5 +66,5 @@ def test_the_linear_head_is_batchnorm_and_linear_on_the_pooled_vector(kind: str)
 
 
 def test_an_unknown_pool_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown setting pool of linear 'maen'; known: mean, cls"):
+    with pytest.raises(InputError, match="unknown setting pool of linear 'maen'; known: mean, "):
         make_linear(pool="maen")

@@ -44,6 +44,8 @@ def make_rows(protocol: str = "select", seeds: tuple[int, ...] = SEEDS) -> list[
                             "test_top1": test + off,
                             "peak_test_top1": test + off + (0.025 if protocol == "select" else 0),
                             "selected": selected,
+                            "n_params": 1_383_400 + number,
+                            "flops_forward": 21_990_000,
                         }
                     )
     return rows
@@ -75,6 +77,7 @@ def test_means_and_deviations_are_over_the_seeds_of_selected_cells(protocol: str
             assert found.val_top1 == pytest.approx(statistics.mean(r["val_top1"] for r in cells), abs=1e-12)
         assert {found.lr} == {r["lr"] for r in cells}
         assert (found.weight_decay, found.n_seeds, found.protocol) == (0.5, len(seeds), protocol)
+        assert {(found.n_params, found.flops_forward)} == {(r["n_params"], r["flops_forward"]) for r in cells}
 
 
 def test_the_best_layer_is_chosen_by_val_and_not_by_test() -> None:
@@ -108,7 +111,8 @@ def test_the_terminals_table_marks_the_selected_layers() -> None:
 
 def test_a_line_a_head_says_what_a_peak_on_the_test_split_would_add() -> None:
     assert best_lines(summarise(pd.DataFrame(make_rows(seeds=(1,)))))[0] == (
-        "ep:queries=8: layer 9, base lr 2, test top-1 56.3 % (peak over epochs 58.8 %, optimism +2.5)"
+        "ep:queries=8: layer 9, base lr 2, test top-1 56.3 % (peak over epochs 58.8 %, optimism +2.5); "
+        "1,383,400 parameters, 21,990,000 FLOP an image"
     )
     assert "optimism +0.0)" in best_lines(summarise(pd.DataFrame(make_rows("paper"))))[0]
 

@@ -1,0 +1,171 @@
+r"""AbMILP, attention-based multiple-instance pooling (arXiv 1802.04712), behind a self-attention (arXiv 2005.12991).
+
+    S = softmax(x W_qᵀ W_k xᵀ / sqrt(D)) x W_vᵀ W_pᵀ + b_p        one head over all tokens, without residual or norm
+    a = softmax_n(w · f(W_1 z_n + b_1) + b),   y = sum_n a_n v_n,  f tanh or ReLU, `depth` − 1 hidden layers
+
+with z = v = S (`self_attention="both"`), z = S and v = x ("map"), or z = v = x ("none": the plain AbMILP; its depth 1
+is the "simple" one). `cond="pe"` adds the fixed 2-D sine-cosine position to z; prefix tokens have none.
+`content="patch"` leaves prefix tokens out.
+
+The self-attention is attention pooling with N queries an image: row n has the folded query u_n = W_kᵀ W_q x_n, and
+aggregates raw tokens to r_n; S_n = W_p W_v r_n + b_p. Maps that follow one another are multiplied once a batch:
+W_kᵀ W_q, and W_1 W_p W_v for the hidden layer. Of the five D×D products a token, two are left.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from ...errors import InputError, unknown_name
+from .attentive import AttentivePooling, apply_linear, module_names
+from .folded import aggregate, attend, softmax
+from .initial import linear_initial
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu}
+CHOICES = {
+    "self_attention": ("both", "map", "none"),
+    "activation": tuple(ACTIVATIONS),
+    "content": ("all", "patch"),
+    "cond": ("none", "pe"),
+}
+
+
+class AbMILP(AttentivePooling):
+    """One map, scored token by token by a small network.
+
+    Parameters, for H cells: with self-attention `qkv_weight` (H, 3D, D), `proj_weight` and `proj_bias`; weights and
+    biases of `score0`, … (D to D) and of the last one (D to 1). Buffer: `position` (1, patches, D), not saved.
+    """
+
+    name = "abmilp"
+    defaults: ClassVar[dict[str, Any]] = {
+        "self_attention": "both",
+        "depth": 2,
+        "activation": "tanh",
+        "content": "all",
+        "cond": "none",
+        "tokens": "patch",
+    }
+    qkv_weight: Tensor
+    proj_weight: Tensor
+    proj_bias: Tensor
+    score0_weight: Tensor
+    score0_bias: Tensor
+    position: Tensor
+
+    def __init__(  # noqa: PLR0913  # each is a setting of the published module
+        self,
+        dim: int,
+        grid: tuple[int, int],
+        *,
+        self_attention: str = "both",
+        depth: int = 2,
+        activation: str = "tanh",
+        content: str = "all",
+        cond: str = "none",
+        tokens: str = "patch",
+        cells: int | None = None,
+        generators: Sequence[Generator | None] | None = None,
+    ) -> None:
+        """Draw the parameters; the arguments are `EfficientProbing`'s and those above.
+
+        Raises:
+            InputError: a setting is unknown; depth is below 1; a width for `cond="pe"` that 4 does not divide.
+        """
+        super().__init__(dim, cells, tokens)
+        chosen = {"self_attention": self_attention, "activation": activation, "content": content, "cond": cond}
+        for setting, value in chosen.items():
+            if value not in CHOICES[setting]:
+                raise unknown_name(f"setting {setting} of abmilp", value, CHOICES[setting])
+        if depth < 1:
+            raise InputError(f"abmilp with depth={depth}: expected 1 or more")
+        self.self_attention, self.depth, self.activation, self.content = self_attention, depth, activation, content
+        self.n_patches, self.with_position = grid[0] * grid[1], cond == "pe"
+        self.reference_names = module_names({f"attention_predictor.{2 * i}": f"score{i}" for i in range(depth)})
+        if self_attention != "none":
+            self.reference_names |= module_names({"self_attn.qkv": "qkv"}, ["weight"])
+            self.reference_names |= module_names({"self_attn.proj": "proj"})
+        self.draw_cells(generators)
+        if self.with_position:
+            self.register_buffer("position", sincos_position(grid, dim)[None], persistent=False)
+            self.reference_buffers = {"pos_embed": "position"}
+
+    def initial(self, generator: Generator | None) -> dict[str, Tensor]:
+        """See `Pooling.initial`."""
+        dim = self.dim
+        drawn: dict[str, Tensor] = {}
+        if self.self_attention != "none":
+            drawn |= linear_initial("qkv", 3 * dim, dim, generator, bias=False)
+            drawn |= linear_initial("proj", dim, dim, generator)
+        for layer in range(self.depth):
+            drawn |= linear_initial(f"score{layer}", dim if layer < self.depth - 1 else 1, dim, generator)
+        return drawn
+
+    def pool(self, x_BND: Tensor) -> Tensor:
+        """See `Pooling.pool`."""
+        x_BND = self._content(x_BND)
+        if self.self_attention != "both":
+            return aggregate(x_BND, self.maps(x_BND))[:, :, 0]
+        rows_BHND = self._rows(x_BND)
+        maps_BH1N = self._maps(x_BND, rows_BHND)
+        z_HBD = (maps_BH1N.to(rows_BHND.dtype) @ rows_BHND)[:, :, 0].transpose(0, 1)
+        return self.linear("proj", apply_linear(z_HBD, self.qkv_weight[:, 2 * self.dim :])).transpose(0, 1)
+
+    def maps(self, x_BND: Tensor) -> Tensor:
+        """See `AttentivePooling.maps`."""
+        x_BND = self._content(x_BND)
+        return self._maps(x_BND, None if self.self_attention == "none" else self._rows(x_BND))
+
+    def _content(self, x_BND: Tensor) -> Tensor:
+        return x_BND if self.content == "all" else x_BND[:, -self.n_patches :]
+
+    def _rows(self, x_BND: Tensor) -> Tensor:
+        """Return r, what each token's row of the self-attention aggregates of the raw tokens, (B, H, N, D)."""
+        query, key, _ = self.qkv_weight.chunk(3, dim=1)
+        folded_HDD = torch.bmm(key.transpose(1, 2), query) * self.dim**-0.5
+        u_BNX = F.linear(x_BND, folded_HDD.flatten(0, 1))  # X = H·D
+        return attend(x_BND, u_BNX.unflatten(2, (-1, self.dim)).transpose(1, 2))
+
+    def _maps(self, x_BND: Tensor, rows_BHND: Tensor | None) -> Tensor:
+        """Score the tokens, or what they attend to, (B, H, 1, N)."""
+        first, offset = self.score0_weight, self.score0_bias[:, None] + self._position_scores(x_BND.shape[1])
+        if rows_BHND is None:
+            z_HYD = x_BND.flatten(0, 1).expand(len(first), -1, -1)  # Y = B·N
+        else:
+            z_HYD = rows_BHND.transpose(0, 1).flatten(1, 2)
+            offset = offset + torch.bmm(self.proj_bias[:, None], first.transpose(1, 2))
+            first = torch.bmm(torch.bmm(first, self.proj_weight), self.qkv_weight[:, 2 * self.dim :])
+        scores_HBNK = apply_linear(z_HYD, first).unflatten(1, (len(x_BND), -1)) + offset[:, None]
+        scores_HYK = scores_HBNK.flatten(1, 2)
+        for layer in range(1, self.depth):
+            hidden_HYK = ACTIVATIONS[self.activation](scores_HYK)
+            last = layer == self.depth - 1  # its bias is the same for all tokens, and drops out of the softmax
+            scores_HYK = self.linear(f"score{layer}", hidden_HYK, bias=not last)
+        return softmax(scores_HYK.view(len(first), len(x_BND), 1, -1).transpose(0, 1))
+
+    def _position_scores(self, n_tokens: int) -> Tensor:
+        """Return what the positions add to the first layer, (H, N, K), or zero; prefix tokens come first."""
+        if not self.with_position:
+            return self.score0_bias.new_zeros(())
+        position_1ND = F.pad(self.position.to(self.score0_bias.dtype), (0, 0, n_tokens - self.n_patches, 0))
+        return torch.bmm(position_1ND.expand(len(self.score0_weight), -1, -1), self.score0_weight.transpose(1, 2))
+
+
+def sincos_position(grid: tuple[int, int], dim: int) -> Tensor:
+    """Return the 2-D sine-cosine positions of MAE (arXiv 2111.06377), (height·width, dim), float64, row by row.
+
+    Half the channels encode the column, half the row; of each half one half are sines and one cosines, of
+    wavelengths from 2π towards 2π·10000.
+
+    Raises:
+        InputError: 4 does not divide `dim`.
+    """
+    if dim % 4:
+        raise InputError(f"cond='pe' on tokens {dim} wide: 4 must divide the width")
+    rows, columns = (torch.arange(length, dtype=torch.float64) for length in grid)
+    frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    angles = [places.flatten()[:, None] * frequencies for places in torch.meshgrid(columns, rows, indexing="xy")]
+    return torch.cat([wave for of_axis in angles for wave in (of_axis.sin(), of_axis.cos())], dim=1)

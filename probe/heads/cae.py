@@ -1,0 +1,85 @@
+r"""CAE's attentive probing (arXiv 2202.03026, section 4; a cross-attention block without an MLP).
+
+    q = W_q LN_q(z),   k = W_k LN_k(x),   v = W_v LN_v(x),   a_h = softmax_n(q_h . k_hn / sqrt(D/heads))
+    y = W_p [sum_n a_hn v_hn]_h + b_p
+
+with one learned query z, ε = 1e-5. z starts at 0, so attention starts uniform. The reference's module holds one
+more LayerNorm that nothing reads; it is kept, without gradients, so that weights and counts agree.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from .attentive import AttentivePooling, module_names
+from .folded import attend, fold_keys, logits, project_blocks, softmax, token_rstd
+from .initial import linear_initial, norm_initial
+
+EPS = 1e-5
+
+
+class CAEPooling(AttentivePooling):
+    """Multi-head cross-attention with one query over tokens normalised apart for keys and for values.
+
+    Parameters, for H cells: `query` (H, 1, D); `q_weight`, `k_weight`, `v_weight` (H, D, D); weight and bias of
+    `proj`, and of the LayerNorms `norm_q`, `norm_k`, `norm_v` and `norm_unused`.
+    """
+
+    name = "cae"
+    defaults: ClassVar[dict[str, Any]] = {"heads": 8, "tokens": "patch"}
+    reference_names: Mapping[str, str] = {
+        "query_token": "query",
+        **module_names({f"cross_attn.{name}": name for name in "qkv"}, ["weight"]),
+        **module_names({"cross_attn.proj": "proj", "norm2_cross": "norm_unused"}),
+        **module_names({f"norm1_{name}": f"norm_{name}" for name in "qkv"}),
+    }
+    query: Tensor
+    k_weight: Tensor
+    v_weight: Tensor
+    norm_k_weight: Tensor
+    norm_v_weight: Tensor
+    norm_v_bias: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        grid: tuple[int, int],
+        *,
+        heads: int = 8,
+        tokens: str = "patch",
+        cells: int | None = None,
+        generators: Sequence[Generator | None] | None = None,
+    ) -> None:
+        """Draw the parameters; the arguments are `EfficientProbing`'s, and `heads` attention maps.
+
+        Raises:
+            InputError: heads does not divide the width; unknown `tokens`.
+        """
+        super().__init__(dim, cells, tokens)
+        self.check_heads(heads)
+        self.heads = heads
+        self.draw_cells(generators)
+
+    def initial(self, generator: Generator | None) -> dict[str, Tensor]:
+        """See `Pooling.initial`."""
+        dim = self.dim
+        drawn = {"query": torch.zeros(1, dim)}
+        for name in "qkv":
+            drawn |= linear_initial(name, dim, dim, generator, bias=False) | norm_initial(f"norm_{name}", dim)
+        return drawn | linear_initial("proj", dim, dim, generator) | norm_initial("norm_unused", dim)
+
+    def pool(self, x_BND: Tensor) -> Tensor:
+        """See `Pooling.pool`."""
+        z_BHMD = attend(x_BND, self._bank(), token_rstd(x_BND, EPS))
+        z_BHMD = z_BHMD * self.norm_v_weight[:, None] + self.norm_v_bias[:, None]
+        return self.linear("proj", project_blocks(z_BHMD, self.v_weight)).transpose(0, 1)
+
+    def maps(self, x_BND: Tensor) -> Tensor:
+        """See `AttentivePooling.maps`."""
+        return softmax(logits(x_BND, self._bank(), token_rstd(x_BND, EPS)))
+
+    def _bank(self) -> Tensor:
+        q_H1D = self.linear("q", self.norm("norm_q", self.query, EPS))
+        return fold_keys(q_H1D, self.k_weight, self.heads) * self.norm_k_weight[:, None]

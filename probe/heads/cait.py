@@ -1,0 +1,108 @@
+r"""CaiT's class attention (arXiv 2103.17239, section 3): one class-attention block and a final LayerNorm.
+
+    t = LN([c; x]),   q = W_q t_0 + b_q,   k = W_k t + b_k,   v = W_v t + b_v,   a_h = softmax(q_h . k_h / sqrt(D/heads))
+    c' = c + g_1 ⊙ (W_p [sum a_h v_h]_h + b_p),   c'' = c' + g_2 ⊙ MLP(LN(c')),   y = LN_out(c'')
+
+with a learned class token c, ε = 1e-6 (1e-5 in LN_out). The class token is a row of the keys and values beside
+the tokens: its logit joins theirs in the softmax, its share the aggregate. g_1 and g_2 start at 1e-5, so y starts
+out the same for all images to that precision; the head's BatchNorm (ε = 1e-6) then gives nearly nothing, and
+learning starts through g_1 and g_2.
+"""  # noqa: E501
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from .attentive import AttentivePooling, layer_norm, module_names
+from .folded import aggregate, fold_keys, logits, project_blocks, softmax, token_rstd
+from .initial import linear_initial, mlp_initial, norm_initial, normal_initial
+
+EPS, OUT_EPS, SCALE = 1e-6, 1e-5, 1e-5
+BLOCK = "blocks_token_only.0"
+
+
+class CaiTPooling(AttentivePooling):
+    """A class-attention block with LayerScale, an MLP and a final LayerNorm.
+
+    Parameters, for H cells: `query` (H, 1, D), the class token; weights and biases of `q`, `k`, `v`, `proj` (D to
+    D), `fc1` (D to mlp_ratio·D), `fc2`, and of the LayerNorms `norm1`, `norm2` and `norm`; `scale1`, `scale2` (H, D).
+
+    A map gives the rest of its weight to the class token, so over tokens it sums to less than 1.
+    """
+
+    name = "cait"
+    defaults: ClassVar[dict[str, Any]] = {"heads": 4, "mlp_ratio": 4, "tokens": "patch"}
+    reference_names: Mapping[str, str] = {
+        "cls_token": "query",
+        f"{BLOCK}.gamma_1": "scale1",
+        f"{BLOCK}.gamma_2": "scale2",
+        **module_names({f"{BLOCK}.attn.{name}": name for name in ("q", "k", "v", "proj")}),
+        **module_names({f"{BLOCK}.norm1": "norm1", f"{BLOCK}.norm2": "norm2", "norm": "norm"}),
+        **module_names({f"{BLOCK}.mlp.fc1": "fc1", f"{BLOCK}.mlp.fc2": "fc2"}),
+    }
+    query: Tensor
+    scale1: Tensor
+    scale2: Tensor
+    k_weight: Tensor
+    v_weight: Tensor
+    v_bias: Tensor
+    norm1_weight: Tensor
+    norm1_bias: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        grid: tuple[int, int],
+        *,
+        heads: int = 4,
+        mlp_ratio: int = 4,
+        tokens: str = "patch",
+        cells: int | None = None,
+        generators: Sequence[Generator | None] | None = None,
+    ) -> None:
+        """Draw the parameters; the arguments are `EfficientProbing`'s, `heads` attention maps, and `mlp_ratio`.
+
+        Raises:
+            InputError: heads does not divide the width; mlp_ratio is below 1; unknown `tokens`.
+        """
+        super().__init__(dim, cells, tokens)
+        self.check_heads(heads)
+        self.check_mlp(mlp_ratio)
+        self.heads, self.mlp_ratio = heads, mlp_ratio
+        self.draw_cells(generators)
+
+    def initial(self, generator: Generator | None) -> dict[str, Tensor]:
+        """See `Pooling.initial`."""
+        dim = self.dim
+        drawn = {name: torch.full((dim,), SCALE) for name in ("scale1", "scale2")}
+        for name in ("q", "k", "v", "proj"):
+            drawn |= linear_initial(name, dim, dim, generator)
+        drawn |= mlp_initial(dim, self.mlp_ratio, generator)
+        for name in ("norm1", "norm2", "norm"):
+            drawn |= norm_initial(name, dim)
+        return drawn | {"query": normal_initial(1, dim, std=0.02, generator=generator)}
+
+    def pool(self, x_BND: Tensor) -> Tensor:
+        """See `Pooling.pool`."""
+        rstd_BN, own_BHM1, maps_BHMN = self._attend(x_BND)
+        z_BHMD = aggregate(x_BND, maps_BHMN, rstd_BN) + own_BHM1 * layer_norm(self.query, EPS)
+        z_BHMD = z_BHMD * self.norm1_weight[:, None] + self.norm1_bias[:, None]
+        o_HBD = self.linear("proj", project_blocks(z_BHMD, self.v_weight) + self.v_bias[:, None])
+        c_HBD = self.query + self.scale1[:, None] * o_HBD
+        c_HBD = c_HBD + self.scale2[:, None] * self.mlp(self.norm("norm2", c_HBD, EPS))
+        return self.norm("norm", c_HBD, OUT_EPS).transpose(0, 1)
+
+    def maps(self, x_BND: Tensor) -> Tensor:
+        """See `AttentivePooling.maps`."""
+        return self._attend(x_BND)[2]
+
+    def _attend(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tokens' rstd (B, N), and the weights of the class token (B, H, M, 1) and tokens (B, H, M, N)."""
+        rstd_BN = token_rstd(x_BND, EPS)
+        q_H1D = self.linear("q", self.norm("norm1", self.query, EPS))
+        u_1HMD = fold_keys(q_H1D, self.k_weight, self.heads) * self.norm1_weight[:, None]
+        own_1HM1 = (u_1HMD * layer_norm(self.query, EPS)).sum(-1, keepdim=True)
+        maps = softmax(torch.cat([own_1HM1.expand(len(x_BND), -1, -1, -1), logits(x_BND, u_1HMD, rstd_BN)], -1))
+        return rstd_BN, maps[..., :1], maps[..., 1:]

@@ -1,0 +1,43 @@
+"""What a head costs to compute: floating-point operations of matrix products and convolutions, two a multiply-add."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class Flops(NamedTuple):
+    """Operations for one image.
+
+    Attributes:
+        forward: from tokens to the output.
+        train: forward and backward, without a gradient of the tokens.
+    """
+
+    forward: int
+    train: int
+
+
+def count_flops(module: nn.Module, n_tokens: int, dim: int) -> Flops:
+    """Count what one more image in a batch costs.
+
+    Products of weights alone, once a batch however many images it has, are not in it.
+
+    Args:
+        module: tokens (B, N, dim) to anything; on the "meta" device, where nothing is computed.
+        n_tokens: N.
+        dim: width of the tokens.
+    """
+    two, three = (_count(module, n_images, n_tokens, dim) for n_images in (2, 3))
+    return Flops(three.forward - two.forward, three.train - two.train)
+
+
+def _count(module: nn.Module, n_images: int, n_tokens: int, dim: int) -> Flops:
+    x_BND = torch.empty(n_images, n_tokens, dim, device="meta")
+    with FlopCounterMode(display=False) as forward:
+        output = module(x_BND)
+    with FlopCounterMode(display=False) as backward:
+        if output.requires_grad:
+            output.sum().backward()
+    return Flops(forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops())

@@ -1,0 +1,136 @@
+"""The folded mechanism's parts, and that keeping few maps changes nothing."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenprobe.probe.heads import build_pooling, folded
+from tokenprobe.probe.heads.folded import attend, centred, fold_keys, project_blocks, token_rstd
+
+CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("n_queries", [1, 3])
+def test_folded_queries_give_the_logits_of_projected_keys(n_queries: int) -> None:
+    q_HBO, key_HOD, x_BND = random(2, n_queries, 8), random(2, 8, 5, seed=1), random(3, 7, 5, seed=2)
+    u = fold_keys(q_HBO, key_HOD, 4)
+    assert u.shape == (n_queries, 2, 4, 5)
+    keys = torch.einsum("hod,bno->bhnd", key_HOD.transpose(1, 2), x_BND).unflatten(3, (4, 2))
+    queries = q_HBO.unflatten(2, (4, 2)).transpose(0, 1).expand(3, -1, -1, -1)
+    expected = torch.einsum("bhmk,bhnmk->bhmn", queries, keys) / 2**0.5
+    torch.testing.assert_close(folded.logits(x_BND, u), expected, **CLOSE)
+
+
+def test_blocks_of_the_value_map_act_on_their_own_aggregate() -> None:
+    z_BHMD, value_HOD = random(3, 2, 4, 5), random(2, 8, 5, seed=1)
+    found = project_blocks(z_BHMD, value_HOD)
+    assert found.shape == (2, 3, 8)
+    for h in range(2):
+        for m in range(4):
+            expected = z_BHMD[:, h, m] @ value_HOD[h, 2 * m : 2 * m + 2].T
+            torch.testing.assert_close(found[h, :, 2 * m : 2 * m + 2], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("n_queries", [1, 3])
+def test_attending_over_normed_tokens_needs_only_their_deviations(n_queries: int) -> None:
+    x, u = 3 * random(3, 7, 5) + 1, random(n_queries, 2, 4, 5, seed=1)
+    normed = torch.nn.functional.layer_norm(x, (5,), eps=1e-3)
+    rstd = token_rstd(x, 1e-3)
+    torch.testing.assert_close(folded.logits(x, u, rstd), folded.logits(normed, u), **CLOSE)
+    torch.testing.assert_close(attend(x, u, rstd), attend(normed, u), **CLOSE)
+
+
+def test_token_rstd_is_precise_in_float32_for_tokens_with_outlier_channels() -> None:
+    x = random(4, 50, 768)
+    x[..., 3] += 60
+    x[..., 100] -= 25
+    exact = (x.var(-1, correction=0) + 1e-6).rsqrt()
+    torch.testing.assert_close(token_rstd(x.float(), 1e-6).double(), exact, rtol=1e-6, atol=0)
+    rounded = x.bfloat16()
+    found = token_rstd(rounded, 1e-6)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), token_rstd(rounded.double(), 1e-6), rtol=1e-5, atol=0)
+
+
+def test_a_token_of_equal_channels_has_no_variance() -> None:
+    """In float32, norm and mean alone would give a variance of −0.004, or 0.004, for some of these."""
+    x = torch.linspace(1, 300, 500)[:, None].expand(500, 768)[None]
+    rstd = token_rstd(x, 1e-6)
+    assert rstd.isfinite().all() and (rstd <= 1e3 * (1 + 1e-6)).all()
+
+
+def test_centring_subtracts_the_mean_in_float32() -> None:
+    found = centred(torch.tensor([[1.0, 2.0, 6.0]], dtype=torch.bfloat16))
+    assert found.dtype == torch.float32 and found.tolist() == [[-2, -1, 3]]
+
+
+@pytest.mark.parametrize("per_part", [1, 5, 8])
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("n_queries", [1, 3])
+def test_maps_made_again_in_parts_give_the_same_outputs_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, n_queries: int, normed: bool, per_part: int
+) -> None:
+    x, cotangent = random(3, 7, 5), random(3, 2, 4, 5, seed=2)
+    u, again = (random(n_queries, 2, 4, 5, seed=1).requires_grad_() for _ in range(2))
+    rstd = token_rstd(x, 1e-5) if normed else None
+    whole = attend(x, u, rstd)
+    monkeypatch.setattr(folded, "MAPS_BYTES", 4 * 3 * 7 * per_part)
+    parts = attend(x, again, rstd)
+    torch.testing.assert_close(parts, whole, **CLOSE)
+    for z in (whole, parts):
+        (z * cotangent).sum().backward()
+    torch.testing.assert_close(again.grad, u.grad, **CLOSE)
+
+
+def kept_bytes(x: Tensor, u: Tensor) -> int:
+    """Return the bytes that a forward pass keeps for the backward, tokens left out."""
+    sizes = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        z = attend(x, u)
+    assert z.requires_grad
+    sizes.pop(x.untyped_storage().data_ptr())
+    return sum(sizes.values())
+
+
+def test_maps_made_again_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, u = random(4, 50, 6), random(1, 2, 8, 6, seed=1).requires_grad_()
+    maps_bytes = 8 * 4 * 16 * 50
+    assert kept_bytes(x, u) >= maps_bytes
+    monkeypatch.setattr(folded, "MAPS_BYTES", 1)
+    assert kept_bytes(x, u) < maps_bytes / 2
+
+
+def test_under_autocast_one_copy_of_the_maps_is_kept_in_half_precision() -> None:
+    x, u = random(4, 50, 6).bfloat16(), random(1, 2, 8, 6, seed=1).float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert 2 * 4 * 16 * 50 <= kept_bytes(x, u) < 3 * 4 * 16 * 50
+
+
+def test_the_parts_of_a_stacked_head_train_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = random(4, 6, 12).bfloat16()
+    gradients = []
+    for budget in (folded.MAPS_BYTES, 4 * 4 * 6 * 3):
+        monkeypatch.setattr(folded, "MAPS_BYTES", budget)
+        pool = build_pooling("ep", dim=12, grid=(2, 3), queries=4, cells=2, generators=[torch.Generator()] * 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            pool(x).sum().backward()
+        gradients.append(pool.queries.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-2, atol=1e-3)
+
+
+def test_no_gradient_reaches_for_the_tokens() -> None:
+    """Forward two products with the tokens, backward two: the one for their gradient is not made."""
+    x, u = random(3, 7, 5), random(1, 2, 4, 5, seed=1).requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        attend(x, u).sum().backward()
+    assert counter.get_total_flops() == 4 * (2 * 3 * 8 * 7 * 5)
