@@ -83,3 +83,8 @@ def _leave_signals_to_the_main_process() -> None:
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def n_workers(asked: int | None) -> int:
+    """Return how many processes decode images: as many as there are cores unless asked otherwise."""
+    return asked if asked is not None else len(os.sched_getaffinity(0))

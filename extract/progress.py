@@ -61,3 +61,8 @@ class ImageProgress:
         """Return the mean speed so far, such as "812 images/s  61.2 MB/s"."""
         seconds = max(self.seconds, 1e-9)
         return f"{self._images / seconds:.0f} images/s  {self._bytes / seconds / 1e6:.1f} MB/s"
+
+
+def say(line: str) -> None:
+    """Tell the user something, on stderr."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,13 +1,58 @@
 """Mean and deviation of each channel over the first images of a split: what int8 tokens are standardised by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..store.layout import PATCH, PREFIX
-from ..store.quantize import channel_statistics
+from ..store import BlockKey, StoreWriter
+from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
+from ..store.quantize import STATISTICS_ROWS, channel_statistics
 from .backbones.contract import Tokens
+from .forward import Batch, Job, run_batches
+from .progress import say
+from .rows import batches_of, even_batch_size
+
+Channels = dict[tuple[str, int], dict[str, Tensor]]
+
+
+def channels_of(job: Job, work: Sequence[Batch], writer: StoreWriter) -> Channels:
+    """Return the statistics that int8 tokens are standardised by; take those that the store lacks.
+
+    They come from the first images of a split, whatever is missing of it, so that a resumed run has the same.
+    """
+    wanted = {(batch.key.split, layer) for batch in work for layer in batch.layers}
+    arrays = {
+        (split, layer): {
+            kind: array_name(split, layer_name(layer), kind) + CHANNELS
+            for kind in job.plan.manifest.splits[split].layers[layer_name(layer)]
+            if kind in (PATCH, PREFIX)
+        }
+        for split, layer in sorted(wanted)
+    }
+    for split in sorted({split for split, _ in wanted}):
+        names = {key: names for key, names in arrays.items() if key[0] == split}
+        lacking = [layer for (_, layer), of_layer in names.items() if not all(map(writer.has_whole, of_layer.values()))]
+        if lacking:
+            say(f"int8: taking the channel statistics of the first images of {split!r}")
+            sums = ChannelSums()
+            for _, tokens in run_batches(job, _first_batches(job, split, lacking)):
+                sums.add(tokens)
+            for (layer, kind), values in sums.statistics().items():
+                if kind in names[split, layer]:
+                    writer.write_whole(names[split, layer][kind], values.numpy())
+    return {
+        key: {kind: torch.from_numpy(writer.read_whole(name)).to(job.device) for kind, name in names.items()}
+        for key, names in arrays.items()
+    }
+
+
+def _first_batches(job: Job, split: str, layers: Sequence[int]) -> list[Batch]:
+    """Return the forward passes over the first images of a split."""
+    info = job.plan.manifest.splits[split]
+    size = even_batch_size(info.block_rows, job.config.batch_size)
+    blocks = batches_of(min(info.n_images, STATISTICS_ROWS), info.block_rows, size)
+    return [Batch(BlockKey(split, 0, 0), rows, size, layers, False) for batches in blocks for rows in batches]
 
 
 class ChannelSums:

@@ -1,0 +1,71 @@
+"""What is asked for, checked before anything is loaded."""
+
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError, unknown_name
+from ..store.layout import PATCH, PREFIX
+from ..store.quantize import DTYPES
+from ..store.writer import check_path
+from .config import ExtractConfig
+
+CHOICES = {
+    "dtype": tuple(DTYPES),
+    "row_order": ("shuffled", "dataset"),
+    "amp": ("auto", "off", "bfloat16", "float16"),
+}
+LEAST = {"batch_size": 1, "block_mib": 1, "limit": 1, "workers": 0, "seed": 0, "views": 1}
+MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
+
+
+def check_config(config: ExtractConfig) -> None:
+    """Check what needs neither backbone nor data.
+
+    Raises:
+        InputError: a field is unknown or out of range.
+        StoreError: something that is no store is in the way.
+    """
+    for name, known in CHOICES.items():
+        if getattr(config, name) not in known:
+            raise unknown_name(name, str(getattr(config, name)), known)
+    for kind in config.tokens:
+        if kind not in (PATCH, PREFIX):
+            raise unknown_name("tokens", kind, (PATCH, PREFIX))
+    for name, least in LEAST.items():
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise InputError(f"{name} {value}: expected at least {least}")
+    for name, most in MOST_OF_RANGE.items():
+        limits = getattr(config, name)
+        if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= most:
+            raise InputError(f"{name} {limits}: expected two numbers, 0 < smallest <= largest <= {most}")
+    check_path(Path(config.out))
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device that is meant, and no other.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        resolved = torch.device("meta")
+    if resolved.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
+    if resolved.type == "cuda" and (
+        not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
+    ):
+        raise InputError(f"device {device!r} asked for, but torch finds {torch.cuda.device_count()} CUDA device(s)")
+    return resolved
+
+
+def resolve_precision(amp: str, device: torch.device) -> str:
+    """Return what the backbone computes in: "float32", or what matrix products are rounded to."""
+    if amp == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return "float32" if amp == "off" else amp

@@ -1,0 +1,123 @@
+"""Forward passes: images of a block in, tokens of some layers out."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..store import BlockKey
+from .backbones import Backbone
+from .backbones.contract import Tokens
+from .config import ExtractConfig
+from .datasets import ImageSource
+from .loading import BadImage, RowImages, make_loader, n_workers
+from .plan import Plan, augmentation_of, parse_layers
+from .views import normalise
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass.
+
+    Attributes:
+        key: the block.
+        rows: of the split, all in the block.
+        size: images to pad to.
+        layers: of the block that are missing.
+        last: whether the block is full then.
+    """
+
+    key: BlockKey
+    rows: range
+    size: int
+    layers: Sequence[int]
+    last: bool
+
+
+class Job(NamedTuple):
+    """What every forward pass of one extraction shares."""
+
+    config: ExtractConfig
+    plan: Plan
+    backbone: Backbone
+    source: ImageSource
+    device: torch.device
+
+
+def run_batches(job: Job, work: Sequence[Batch]) -> Iterator[tuple[Batch, dict[int, Tokens]]]:
+    """Start decoding, and return what yields the tokens of each batch.
+
+    Raises:
+        InputError: an image cannot be read, or a batch does not fit in memory.
+    """
+    images = RowImages(job.source, job.plan.rows, job.backbone.transform, augmentation_of(job.config))
+    keys = [[(batch.key.split, row, batch.key.view) for row in batch.rows] for batch in work]
+    workers, pinned = n_workers(job.config.workers) if work else 0, job.device.type == "cuda"
+    job.backbone.module.to(job.device)
+    return _forward_each(job, work, iter(make_loader(images, keys, workers=workers, pinned=pinned)))
+
+
+def _forward_each(
+    job: Job, work: Sequence[Batch], loaded: Iterator[Tensor | BadImage]
+) -> Iterator[tuple[Batch, dict[int, Tokens]]]:
+    config, plan, backbone, _, device = job
+    precision = plan.manifest.recipe.precision
+    for batch, pixels in zip(work, loaded, strict=True):
+        if isinstance(pixels, BadImage):
+            raise InputError(
+                f"cannot read image {pixels.id!r} of split {pixels.split!r} in {config.data!r} ({pixels.reason}); "
+                "give --skip-bad-images to leave it out and go on where this stopped"
+            )
+        yield batch, _forward(backbone, pixels, batch.layers, batch.size, device, precision)
+
+
+def images_per_second(backbone: Backbone, config: ExtractConfig, device: torch.device, precision: str) -> float:
+    """Time the backbone on one batch of grey images, after one to warm up."""
+    n_images = config.batch_size if device.type == "cuda" else min(config.batch_size, 8)
+    pixels = torch.full((n_images, 3, *backbone.transform.input_size), 128, dtype=torch.uint8)
+    backbone.module.to(device)
+    layers = parse_layers(config.layers, len(backbone.shapes))
+    for _ in range(2):
+        start = time.perf_counter()
+        tokens = _forward(backbone, pixels, layers, n_images, device, precision)
+        float(tokens[layers[-1]][0].sum())  # waits for the device
+    return n_images / (time.perf_counter() - start)
+
+
+def _forward(
+    backbone: Backbone,
+    pixels: Tensor,
+    layers: Sequence[int],
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+) -> dict[int, Tokens]:
+    """Run one batch. A split's last batch is padded: kernels may round differently at another batch size."""
+    n_images = len(pixels)
+    if n_images < batch_size:
+        pixels = torch.cat([pixels, pixels.new_zeros(batch_size - n_images, *pixels.shape[1:])])
+    inputs = normalise(pixels.to(device, non_blocking=True), backbone.transform)
+    amp = nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
+    with torch.inference_mode(), amp, _explained_memory(batch_size):
+        tokens = backbone.tokens(inputs, layers)
+    return {
+        layer: (patch[:n_images], None if prefix is None else prefix[:n_images])
+        for layer, (patch, prefix) in tokens.items()
+    }
+
+
+@contextmanager
+def _explained_memory(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+        if "memory" not in str(error):
+            raise
+        raise InputError(
+            f"a batch of {batch_size} images does not fit in memory; give a smaller --batch-size"
+        ) from error

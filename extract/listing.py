@@ -1,0 +1,76 @@
+"""Which images of the data become rows: splits, unreadable images, limits, order."""
+
+from collections.abc import Set
+from pathlib import Path
+
+from ..errors import InputError, unknown_name
+from ..store.formats import store_files
+from .config import ExtractConfig
+from .datasets import ImageList, ImageSource
+from .loading import RowImages, find_bad_images, n_workers
+from .plan import ChosenImages, augmentation_of, views_of
+from .progress import say
+from .rows import Rows, choose_rows
+from .views import Transform
+
+
+def list_images(config: ExtractConfig, source: ImageSource, transform: Transform) -> dict[str, ChosenImages]:
+    """List each split wanted, leave out what cannot be read if asked to, and fix the rows.
+
+    Raises:
+        InputError: a split is unknown or empty, or views are asked for and no split is for training.
+    """
+    chosen = {}
+    for split in _splits(config, source):
+        images = source.images(split)
+        skipped = _skipped(config, source, split, images, transform) if config.skip_bad_images else []
+        rows = _choose(config, images, set(skipped))
+        if not len(rows):
+            raise InputError(f"split {split!r} of {config.data!r} has no images")
+        n_listed = min(len(images.ids), config.limit or len(images.ids))
+        chosen[split] = ChosenImages(rows, n_listed, images.content, skipped)
+    return chosen
+
+
+def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
+    splits = config.split or list(source.splits)
+    for split in splits:
+        if split not in source.splits:
+            raise unknown_name(f"split of {config.data!r}", split, source.splits)
+    if config.views > 1 and all(views_of(split, config) == 1 for split in splits):
+        raise InputError(
+            f"{config.views} views asked for, and none of the splits ({', '.join(splits)}) is for training: its name "
+            "would begin with 'train'; other splits have view 0 alone, so extract them with --views 1"
+        )
+    return splits
+
+
+def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> Rows:
+    shuffled = config.row_order == "shuffled"
+    return choose_rows(images, skipped, config.limit, shuffled=shuffled, seed=config.seed)
+
+
+def _skipped(
+    config: ExtractConfig, source: ImageSource, split: str, images: ImageList, transform: Transform
+) -> list[str]:
+    """Return the ids of unreadable images: from a store that has found them already, else by decoding all."""
+    files = store_files(Path(config.out))
+    if files.exists() and not config.overwrite:
+        known = files.read_manifest()
+        info = known.splits.get(split)
+        if info is not None and info.source == images.content and (info.skipped or known.complete):
+            return info.skipped
+    say(f"looking for unreadable images in {split!r}: every image is decoded once more")
+    readable: set[str] = set()
+    skipped: set[str] = set()
+    while True:  # under a limit, others take the place of those left out
+        rows = _choose(config, images, skipped)
+        keys = [(split, row, 0) for row, key in enumerate(rows.ids) if key not in readable]
+        decoded = RowImages(source, {split: rows}, transform, augmentation_of(config))
+        bad = find_bad_images(decoded, keys, workers=n_workers(config.workers))
+        if not bad:
+            return sorted(skipped)
+        for image in bad:
+            say(f"left out {image.split}/{image.id}: {image.reason}")
+        skipped |= {image.id for image in bad}
+        readable |= set(rows.ids) - skipped
