@@ -171,5 +171,5 @@ def audit_table(audit: Audit) -> Table:
 def _error_cells(cost: Cost) -> list[str]:
     if cost.overflows:
         return ["overflow", "overflow", "", ""]
-    relative = [f"{100 * error:.2g}%" for error in (cost.relative.median, cost.relative.worst)]
+    relative = [f"{100 * error:.3f}%" for error in (cost.relative.median, cost.relative.worst)]
     return [*relative, f"{cost.distance.median:.1e}", f"{cost.distance.worst:.1e}"]

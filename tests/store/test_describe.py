@@ -132,13 +132,13 @@ def test_the_audit_is_a_table_that_fits_a_terminal() -> None:
     costs = [
         Cost(0, "float16", 0.5, infinite, infinite, 70000.0, overflows=True),
         Cost(0, "bfloat16", 0.5, Spread(0.00167, 0.0024), Spread(1.37e-6, 2.5e-6), 70000.0, overflows=False),
-        Cost(11, "float16", 0.5, Spread(0, 2.56e-9), Spread(0, 2.2e-16), 15.15, overflows=False),
+        Cost(11, "float16", 0.5, Spread(0, 0.125), Spread(0, 2.2e-16), 15.15, overflows=False),
     ]
     console = Console(width=80, record=True, file=StringIO())
     console.print(audit_table(Audit("train", 256, costs)))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.export_text().splitlines()]
     assert [row for row in rows if row] == [
         ["0", "7e+04", "float16", "0.50", "overflow", "overflow", "", ""],
-        ["", "", "bfloat16", "0.50", "0.17%", "0.24%", "1.4e-06", "2.5e-06"],
-        ["11", "15.2", "float16", "0.50", "0%", "2.6e-07%", "0.0e+00", "2.2e-16"],
+        ["", "", "bfloat16", "0.50", "0.167%", "0.240%", "1.4e-06", "2.5e-06"],
+        ["11", "15.2", "float16", "0.50", "0.000%", "12.500%", "0.0e+00", "2.2e-16"],
     ]
