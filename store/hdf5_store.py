@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .contract import ArraySpec, StoreFiles, damaged, encode_manifest, missing
+from ..errors import StoreError
+from .contract import LABELS, MANIFEST_KEYS, ArraySpec, StoreFiles, damaged, encode_manifest, missing
 from .durable import write_durably
 from .manifest import Manifest
 
@@ -80,9 +81,23 @@ class Hdf5Files(StoreFiles):
         try:
             with _open(self.root) as file:
                 attributes = json.loads(file.attrs.get(MANIFEST, "{}"))
+                links = [group.get(LABELS, getlink=True) for group in file.values() if hasattr(group, "get")]
         except (OSError, ValueError) as error:
             raise damaged(self.root, error) from error
-        return attributes if isinstance(attributes, dict) else {}
+        if not isinstance(attributes, dict) or MANIFEST_KEYS - attributes.keys():
+            return {}
+        self._check_folder({link.filename.split("/")[0] for link in links if hasattr(link, "filename")})
+        return attributes
+
+    def _check_folder(self, named: set[str]) -> None:
+        """Raise StoreError unless the folder is there, under the name by which the virtual datasets know it."""
+        for name in named - {self.folder.name}:
+            raise StoreError(
+                f"{str(self.path)!r} was made under another name and points into {name!r}, which h5py would read; "
+                "give the file and its folder their names back"
+            )
+        if named and not self.folder.is_dir():
+            raise StoreError(f"{str(self.path)!r} lacks its folder {self.folder.name!r}; move it here too")
 
     def root_bytes(self, manifest: Manifest) -> bytes:
         """See `StoreFiles.root_bytes`."""

@@ -156,7 +156,7 @@ class Split:
         """
         spec = self._spec(layer, kind, view)
         index = np.arange(len(self)) if rows is None else self._row_numbers(rows)
-        shape, wanted = (len(index), *spec.row), spec.type.returned if dtype is None else np.dtype(dtype)
+        shape, wanted = (len(index), *spec.row), _wanted_type(spec, dtype)
         if out is None:
             out = aligned_empty(shape, wanted)
         assert (out.shape, out.dtype, out.flags.c_contiguous) == (shape, wanted, True), (out.shape, out.dtype)
@@ -209,3 +209,16 @@ class Split:
         if layer_name(layer) not in self.info.layers:
             raise unknown_name(f"layer in split {self.name!r}", str(layer), map(str, self.layers))
         return self.info.layers[layer_name(layer)]
+
+
+def _wanted_type(spec: ArraySpec, dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+    try:
+        wanted = spec.type.returned if dtype is None else np.dtype(dtype)
+    except TypeError:
+        wanted = np.dtype(object)
+    if wanted.kind != "f" and wanted != spec.type.stored:
+        raise InputError(
+            f"dtype {dtype!r} asked of {spec.name!r}, stored as {spec.type.name}: expected float16, float32, "
+            f"float64 or the type in the files, {spec.type.stored.name}"
+        )
+    return wanted

@@ -1,6 +1,7 @@
 """HDF5 stores do what every store does, and are what h5py takes for its own."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -138,3 +139,16 @@ def test_labels_and_ids_that_are_not_there_are_named(tmp_path: Path, lost: str) 
     (tmp_path / f"s.h5.blocks/train/{lost}.h5").unlink()
     with pytest.raises(StoreError, match=rf"train/{lost}\.h5' is not whole; run the same probe extract again"):
         _ = getattr(split, lost)
+
+
+def test_a_store_under_another_name_or_without_its_folder_is_refused(tmp_path: Path) -> None:
+    """Its virtual datasets would show fill values, or another store's tokens."""
+    path = write(tmp_path / "a.h5", make_contents())
+    folder = path.with_name("a.h5.blocks")
+    shutil.copytree(folder, tmp_path / "b.h5.blocks")
+    shutil.copy(path, tmp_path / "b.h5")
+    with pytest.raises(StoreError, match=r"b\.h5' was made under another name and points into 'a\.h5\.blocks'"):
+        open_store(tmp_path / "b.h5")
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=r"a\.h5' lacks its folder 'a\.h5\.blocks'; move it here too"):
+        open_store(path)

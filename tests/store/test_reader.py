@@ -125,3 +125,11 @@ def test_a_block_lost_after_the_store_was_opened_is_named_as_one_that_never_was(
         StoreError, match=f"^block file '{lost}' is not there; run the same probe extract again, or probe"
     ):
         split.tokens(3, [9], kind="prefix", view=1)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "U4", "bfloat16"])
+def test_a_type_that_would_change_the_numbers_is_refused(split: Split, dtype: str) -> None:
+    with pytest.raises(
+        InputError, match=f"^dtype '{dtype}' asked of 'train/layer_03/patch', stored as float16: expected"
+    ):
+        split.tokens(3, dtype=dtype)
