@@ -34,6 +34,7 @@ EXTRACT_EXAMPLE = """examples:
 FIT_EXAMPLE = """examples:
   probe fit mae.zarr -o runs/mae --head ep:queries=32 --head linear:pool=cls
   probe fit mae.zarr -o runs/lr --head 'ep:queries=8|32' --layers last4 --lr 0.1,1,10 --seeds 3
+  probe fit mae.zarr dino.zarr -o runs/few --head ep --head 'knn:k=10|20' --shots full,16,4,1 --seeds 5 --dry-run
 """
 EXPORT_EXAMPLE = """examples:
   probe export mae.zarr -o mae-npy --to npy --layers -1 --split train --tokens patch
@@ -94,7 +95,10 @@ def _fit(arguments: argparse.Namespace) -> None:
     from .probe.report import print_run
 
     from_file = _read_config(arguments.config) if arguments.config else {}
-    print_run(fit(arguments.store, FitConfig(**from_file | _given(arguments, FitConfig))))
+    config = FitConfig(**from_file | _given(arguments, FitConfig))
+    run = fit(arguments.stores, config)
+    if not config.dry_run:
+        print_run(run)
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -143,8 +147,8 @@ def _make_parser() -> argparse.ArgumentParser:
     extract = _add_command(commands, "extract", _extract, "store every layer's tokens of a data set", EXTRACT_EXAMPLE)
     _add_fields(extract, ExtractConfig)
 
-    fit = _add_command(commands, "fit", _fit, "train heads from a store", FIT_EXAMPLE)
-    fit.add_argument("store", metavar="STORE", help="made by probe extract")
+    fit = _add_command(commands, "fit", _fit, "train heads from stores", FIT_EXAMPLE)
+    fit.add_argument("stores", metavar="STORE", nargs="+", help="made by probe extract; several are compared in one run")
     fit.add_argument("--config", metavar="FILE", help="YAML with the same keys as these flags; a flag wins over it")
     _add_fields(fit, FitConfig)
 

@@ -30,6 +30,11 @@ class StackedOptimizer(ABC):
                 self.update(index, parameter, parameter.grad, _per_cell(lr, parameter))
                 parameter.grad = None
 
+    @property
+    @abstractmethod
+    def moments(self) -> list[Tensor]:
+        """What is remembered between steps, each (H, …)."""
+
     @abstractmethod
     def update(self, index: int, parameter: Tensor, gradient: Tensor, lr: Tensor) -> None:
         """Update one parameter; `lr` is shaped to multiply it."""
@@ -45,6 +50,11 @@ class MomentumSGD(StackedOptimizer):
     def __init__(self, parameters: Iterable[Tensor], weight_decay: Tensor) -> None:
         super().__init__(parameters, weight_decay)
         self.buffers = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    @property
+    def moments(self) -> list[Tensor]:
+        """See `StackedOptimizer.moments`."""
+        return self.buffers
 
     def update(self, index: int, parameter: Tensor, gradient: Tensor, lr: Tensor) -> None:
         """See `StackedOptimizer.update`."""
@@ -84,6 +94,11 @@ class AdamW(StackedOptimizer):
         super().__init__(parameters, weight_decay)
         self.first = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.second = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    @property
+    def moments(self) -> list[Tensor]:
+        """See `StackedOptimizer.moments`."""
+        return [*self.first, *self.second]
 
     def update(self, index: int, parameter: Tensor, gradient: Tensor, lr: Tensor) -> None:
         """See `StackedOptimizer.update`."""

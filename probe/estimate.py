@@ -1,0 +1,2 @@
+"""standin"""
+def describe(todo): return []
