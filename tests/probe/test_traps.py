@@ -15,7 +15,6 @@ from tokenprobe.errors import InputError
 from tokenprobe.probe import FitConfig
 from tokenprobe.probe.order import epoch_windows
 from tokenprobe.probe.plan import make_plan
-from tokenprobe.probe.report.summary import best_lines, summarise
 from tokenprobe.store import Store
 
 from .kit import BLOCK_ROWS, GRID, LABELS, fit_made, tokens_of, write_made
@@ -27,10 +26,13 @@ def test_selected_is_not_the_maximum_over_heads_and_epochs_on_test(write_store: 
     """Published scores are maxima over up to 52 heads on the reported set; ours is not, and says what they would be."""
     store = write_made(write_store, tmp_path / "s.zarr")
     run = fit_made(store, tmp_path / "run", epochs=12, lr=[0.3, 1.0, 3.0, 10.0, 30.0], val=0.3)
-    assert run.results.loc[run.results["selected"], "test_top1"].max() < run.results["peak_test_top1"].max()
-    summary = summarise(run.results)
-    for line in best_lines(summary):
-        assert "optimism" in line
+    selected = run.results[run.results["selected"]]
+    peaks = run.results.groupby(["layer", "head", "head_config"])["peak_test_top1"].max()
+    own = selected.set_index(["layer", "head", "head_config"])["test_top1"]
+    assert (own <= peaks).all() and (own < peaks).any()
+    said = (run.path / "summary.md").read_text()
+    peak = 100 * run.results["peak_test_top1"].max()
+    assert f"{peak:.1f}" in said and said.count("optimism") > len(set(run.results["head_config"]))
 
 
 def test_few_shot_subsets_and_validation_use_training_images_alone(write_store: WriteStore, tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_few_shot_subsets_and_validation_use_training_images_alone(write_store: 
     store = write_made(write_store, tmp_path / "s.zarr")
     changed = LABELS | {"test": (LABELS["test"] + 1) % 4}
     other = write_made(write_store, tmp_path / "o.zarr", labels=changed)
-    plans = [make_plan(s, FitConfig(out="run", shots=["4", "1"], seeds=3, device="cpu")) for s in (store, other)]
+    plans = [make_plan(s, FitConfig(out="run", heads=["linear"], shots=["4", "1"], seeds=3, device="cpu")) for s in (store, other)]
     for one, two in zip(plans[0].courses, plans[1].courses, strict=True):
         assert np.array_equal(one.train_rows, two.train_rows) and np.array_equal(one.val_rows, two.val_rows)
         assert not set(one.train_rows) & set(one.val_rows)
@@ -53,7 +55,7 @@ def test_a_class_that_is_short_of_images_is_an_error(write_store: WriteStore, tm
 
 def test_subsets_do_not_depend_on_global_random_state(write_store: WriteStore, tmp_path: Path) -> None:
     store = write_made(write_store, tmp_path / "s.zarr")
-    config = FitConfig(out="run", shots=["3"], seeds=2, device="cpu")
+    config = FitConfig(out="run", heads=["linear"], shots=["3"], seeds=2, device="cpu")
     plans = []
     for seed in (0, 1):
         np.random.seed(seed)  # noqa: NPY002
