@@ -144,8 +144,8 @@ class Plan:
             "device": str(self.device),
             "amp": "off" if self.precision == "float32" else self.precision,
         }
-        if len(self.courses) == 1:
-            resolved |= {"batch_size": self.courses[0].batch_size, "warmup_epochs": self.courses[0].warmup_epochs}
+        if self.config.warmup_epochs is None:
+            resolved["warmup_epochs"] = default_warmup(self.config.epochs)
         settings = asdict(self.config) | resolved
         return {key: str(value) if key in ("out", "test_store") and value else value for key, value in settings.items()}
 
@@ -156,7 +156,7 @@ class Plan:
 
     def shared_settings(self) -> dict[str, Any]:
         """Return the settings that all cells of a run have in common."""
-        as_given = {name: getattr(self.config, name) for name in ("batch_size", "warmup_epochs")}
+        as_given = {"test_split": self.config.test_split}
         return {key: value for key, value in (self.settings | as_given).items() if key not in OWN}
 
     def about(self) -> list[str]:

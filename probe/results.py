@@ -84,7 +84,10 @@ class Run:
             plan.name: {"path": str(plan.data.store.path), "fingerprints": plan.data.fingerprints()} for plan in plans
         }
         settings = {FILE_KEYS.get(key, key): value for key, value in plans[0].settings.items()}
-        about = settings | {MADE_FROM: {"stores": stores, "shared": plans[0].shared_settings()}}
+        sizes = {course.shots: course.batch_size for plan in plans for course in plan.courses}
+        about = settings | {
+            MADE_FROM: {"stores": stores, "batch_sizes": sizes, "shared": plans[0].shared_settings()}
+        }
         write_durably(self.path / "config.yaml", yaml.safe_dump(about, sort_keys=False).encode())
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
