@@ -176,8 +176,10 @@ def _label_figures(all_axes: Sequence[Axes], panels: Sequence[pd.DataFrame]) -> 
     """Say what the vertical axes show; they are one axis if it is the same."""
     for axes, rows in zip(all_axes, panels, strict=True):
         axes.set_ylabel(f"test {FIGURES[rows['figure'].iloc[0]]} (%)")
-        if len({rows["figure"].iloc[0] for rows in panels}) == 1 and axes is not all_axes[0]:
+    if len({rows["figure"].iloc[0] for rows in panels}) == 1:
+        for axes in all_axes[1:]:
             axes.sharey(all_axes[0])
+        all_axes[0].autoscale(axis="y")  # to share takes over the first one's limits, whatever the others show
 
 
 def _legend_inside(n_panels: int, n_heads: int) -> bool:

@@ -74,6 +74,7 @@ def test_the_page_of_one_store_on_all_data(make_results: MakeResults, protocol: 
 )
 def test_the_page_says_what_a_spread_is(make_results: MakeResults, shots: list[str], differ: str) -> None:
     rows = [{"shots": name, "seed": seed, "test": 0.5 + 0.01 * seed} for name in shots for seed in range(3)]
+    rows.append({"layer": "1", "status": "diverged in epoch 1", "selected": False})
     assert f"± is the standard deviation over 3 seeds, which differ in {differ}\n" in summary_page(
         tidy(make_results(*rows))
     )
