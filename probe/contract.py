@@ -55,6 +55,13 @@ class Solver(ABC):
                 f"{', '.join(POOLS)}; other poolings are for the head 'linear'"
             )
 
+    def check(self, n_images: int) -> None:  # noqa: B027
+        """Refuse, before anything is read, what cannot be fitted on n training images.
+
+        Raises:
+            InputError: there are too few.
+        """
+
     @abstractmethod
     def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
         """Fit every cell.
@@ -65,7 +72,7 @@ class Solver(ABC):
             n_classes: C, of the data; some may be absent from `labels`.
 
         Raises:
-            InputError: there are too few images for what was asked.
+            InputError: see `check`.
         """
 
     @abstractmethod

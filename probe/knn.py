@@ -41,14 +41,19 @@ class KNN(Solver):
                 if not settings[key] > 0:
                     raise InputError(f"head 'knn': expected {key} > 0, got {key}={settings[key]!r}")
 
+        self.most = max(settings["k"] for settings in self.settings)
+
+    def check(self, n_images: int) -> None:
+        """See `Solver.check`."""
+        if self.most > n_images:
+            raise InputError(
+                f"head 'knn': k={self.most} neighbours of {n_images} training images; give k of at most {n_images}"
+            )
+
     def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
         """See `Solver.fit`."""
-        most = max(settings["k"] for settings in self.settings)
-        if most > len(features):
-            raise InputError(
-                f"head 'knn': k={most} neighbours of {len(features)} training images; give k of at most {len(features)}"
-            )
-        self.bank_NF, self.labels, self.n_classes, self.most = F.normalize(features), labels, n_classes, most
+        self.check(len(features))
+        self.bank_NF, self.labels, self.n_classes = F.normalize(features), labels, n_classes
 
     def scores(self, features: Tensor) -> Iterator[Tensor]:
         """See `Solver.scores`."""

@@ -29,6 +29,7 @@ from .grid import (
     parse_layer_sets,
 )
 from .heads import build_pooling
+from .heads.linear import ARRAYS
 from .memory import available_memory
 from .norm import NORMS, FinalNorm
 from .optim import OPTIMIZERS
@@ -289,14 +290,23 @@ def _check(config: FitConfig) -> None:
 
 
 def _check_heads(plan: Plan) -> None:
-    """Refuse heads that do not fit the tokens, and layers that cannot be joined."""
+    """Refuse heads that do not fit the tokens or the training set, and layers that cannot be joined."""
+    for course in plan.courses:
+        for group in plan.solver_groups(plan.layers[0], course):
+            SOLVERS[group.cells[0].head.name](group.cells).check(len(course.train_rows))
     for layers in plan.layers:
         shapes = {layer: plan.data.train.shape(layer) for layer in layers}
         if len({(shape.grid, shape.n_prefix) for shape in shapes.values()}) > 1:
             listed = ", ".join(f"{layer}: {shape.grid} + {shape.n_prefix}" for layer, shape in shapes.items())
             raise InputError(f"layers {layers_text(layers)!r} have different tokens ({listed}) and cannot be joined")
-        wanted = [(head.label, [*head_inputs(head, plan.shape(layers)), *_needed_for_norm(plan, head)]) for head in plan.heads]
+        wanted = [(head.label, _arrays_for(plan, head, layers)) for head in plan.heads]
         check_arrays(plan.data, layers, wanted)
+
+
+def _arrays_for(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:
+    """Return the stored arrays that a head is made from: a mean over normed tokens, from the tokens."""
+    kinds = head_inputs(head, plan.shape(layers))
+    return [*kinds, PATCH] if plan.norm is not None and MEAN in kinds else [*kinds]
 
 
 def head_inputs(head: HeadSpec, shape: LayerShape) -> tuple[str, ...]:
@@ -307,14 +317,9 @@ def head_inputs(head: HeadSpec, shape: LayerShape) -> tuple[str, ...]:
     """
     settings = dict(head.settings)
     if head.name in SOLVERS:
-        return SOLVERS[head.name].inputs(settings)
+        return ARRAYS[settings["pool"]]
     with torch.device("meta"):  # to see whether it fits, without drawing weights
         return build_pooling(head.name, dim=shape.dim, grid=shape.grid, **settings).inputs
-
-
-def _needed_for_norm(plan: Plan, head: HeadSpec) -> list[str]:
-    """Return what a mean over normed tokens is made from."""
-    return [PATCH] if plan.norm is not None and MEAN in head_inputs(head, plan.shape(plan.layers[0])) else []
 
 
 def _resolve_device(device: str) -> torch.device:

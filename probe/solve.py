@@ -9,12 +9,13 @@ from torch import Tensor
 
 from .grid import Cell, CellGroup
 from .heads import build_pooling
+from .heads.linear import ARRAYS
 from .metrics import make_counter
 from .plan import Plan
 from .results import Run
 from .rows import cell_columns, cost_columns, save_head
 from .select import Scores, score_columns
-from .solver import SOLVERS, Solver
+from .solver import SOLVERS, LinearSolver, Solver
 from .split import Rows
 from .stream import TokenStream
 from .streams import LayerStreams
@@ -32,7 +33,7 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list
     if len(course.val_rows):
         vals = _scores(plan, solver, streams.val(course), course.val_rows)
     return [
-        cell_columns(plan, cell, solver.kinds)
+        cell_columns(plan, cell, ARRAYS[solver.pool])
         | score_columns(vals[index], tests[index])
         | {"status": solver.status(index), "train_seconds": seconds}
         | _save(plan, run, solver, cell, index)
@@ -42,20 +43,18 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list
 
 def _save(plan: Plan, run: Run, solver: Solver, cell: Cell, index: int) -> dict[str, int]:
     """Save the head of a cell, if it has weights, and return what it costs."""
-    state = solver.state(index)
-    if state is None:
+    if not isinstance(solver, LinearSolver):
         return {"n_params": 0}
-    save_head(run, plan, cell, state, "linear", solver.pooling, solver.kinds)
-    return cost_columns(plan, cell.layers, "linear", solver.pooling, solver.kinds)
+    kinds = ARRAYS[solver.pool]
+    save_head(run, plan, cell, solver.state(index), "linear", solver.pooling, kinds)
+    return cost_columns(plan, cell.layers, "linear", solver.pooling, kinds)
 
 
 def _features(plan: Plan, solver: Solver, stream: TokenStream, rows: Rows) -> tuple[Tensor, Tensor]:
     """Return the pooled features (n, F) float32 of some rows, and their labels, on the training device."""
-    shape = plan.shape(stream.layers)
-    pooling = build_pooling("linear", dim=shape.dim, grid=shape.grid, **solver.pooling)
-    parts = [
-        (pooling(batch.joined(solver.kinds, torch.float32)), batch.labels) for batch in stream.in_order(rows, solver.kinds)
-    ]
+    shape, kinds = plan.shape(stream.layers), ARRAYS[solver.pool]
+    pooling = build_pooling("linear", dim=shape.dim, grid=shape.grid, pool=solver.pool)
+    parts = [(pooling(batch.joined(kinds, torch.float32)), batch.labels) for batch in stream.in_order(rows, kinds)]
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
