@@ -29,11 +29,13 @@ class ImageSource(Protocol):
 
     Attributes:
         name: short name without folders, such as "folder:imagenet".
+        spec: what opens the same in any working folder, such as "folder:/data/imagenet".
         splits: names of the splits it has.
         classes: class names by label, the same for all splits.
     """
 
     name: str
+    spec: str
     splits: Sequence[str]
     classes: Sequence[str]
 

@@ -11,9 +11,10 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
+from .classes import MAX_CLASSES
 from .contract import ImageList
+from .options import absolute
 
-MAX_CLASSES = 10**6
 DEMO_FILE = "fashion_mnist_7k.npz"
 
 
@@ -30,6 +31,7 @@ class NpzImages:
         if not Path(path).is_file():
             raise MissingError(f"no file at {path!r}; asked for images in an .npz there")
         self.name = f"npz:{Path(path).name}"
+        self.spec = f"npz:{absolute(path)}"
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 loaded = {name: np.asarray(arrays[name]) for name in arrays.files}
@@ -69,7 +71,7 @@ def open_demo(argument: str) -> NpzImages:
     if argument:
         raise InputError(f"the data set 'demo' takes no argument, got {argument!r}")
     source = NpzImages(str(files("tokenprobe") / "assets" / DEMO_FILE))
-    source.name = "demo"
+    source.name = source.spec = "demo"
     return source
 
 

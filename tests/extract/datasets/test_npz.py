@@ -31,7 +31,7 @@ def test_images_come_back_pixel_for_pixel(tmp_path: Path, shape: tuple[int, ...]
 def test_splits_labels_ids_and_classes(tmp_path: Path) -> None:
     path = write(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=np.array([2], dtype=np.uint8))
     source = NpzImages(path)
-    assert source.name == "npz:a.npz"
+    assert (source.name, source.spec) == ("npz:a.npz", f"npz:{path}")
     assert source.splits == ["test", "train"]
     assert source.classes == ["0", "1", "2"]
     images = source.images("train")
@@ -152,7 +152,7 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
 
 def test_the_demo_is_a_part_of_fashion_mnist() -> None:
     source = open_dataset("demo")
-    assert source.name == "demo"
+    assert source.name == source.spec == "demo"
     assert len(source.classes) == 10
     assert sum(len(source.images(split).ids) for split in source.splits) == 7000
     assert source.load("train", 0).size == (28, 28)
