@@ -16,6 +16,7 @@ from .backbones import BACKBONES, Backbone, BackboneRequest, absolute_model, spl
 from .check import check_config, resolve_device, resolve_precision
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
+from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
 from .listing import list_images
 from .loading import n_workers
@@ -32,7 +33,7 @@ def extract(config: ExtractConfig) -> Path:
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
-    source = open_dataset(config.data)
+    source = _open_source(config)
     backbone = _load_backbone(config)
     images = list_images(config, source, backbone.transform)
     plan = make_plan(config, backbone, source, images, precision)
@@ -50,6 +51,11 @@ def extract(config: ExtractConfig) -> Path:
         writer.journal.add_event("finish", seconds=round(seconds, 3), n_images=sum(len(batch.rows) for batch in work))
     _say_done(out, work, seconds, complete)
     return out
+
+
+def _open_source(config: ExtractConfig) -> ImageSource:
+    source = open_dataset(config.data)
+    return source if config.split_fraction is None else DividedSource(source, config.split_fraction, config.seed)
 
 
 def _load_backbone(config: ExtractConfig) -> Backbone:

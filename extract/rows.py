@@ -40,7 +40,7 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
         seed: of the limit and of the permutation.
     """
     index = np.array([i for i, key in enumerate(images.ids) if key not in skipped], dtype=np.int64)
-    keys = _random_keys([images.ids[i] for i in index], seed)
+    keys = random_keys([images.ids[i] for i in index], seed)
     if limit is not None and limit < len(index):
         chosen = _balanced(images.labels[index], keys, limit)
         index, keys = index[chosen], keys[chosen]
@@ -49,7 +49,7 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
     return Rows(index, images.labels[index], [images.ids[i] for i in index])
 
 
-def _random_keys(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+def random_keys(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
     """Return a number for each id to sort by: leaving one image out leaves the order of the others as it was."""
     return np.array([xxh3_64_intdigest(key.encode(), seed=seed) for key in ids], dtype=np.uint64)
 

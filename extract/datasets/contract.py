@@ -31,13 +31,15 @@ class ImageSource(Protocol):
         name: short name without folders, such as "folder:imagenet".
         spec: what opens the same in any working folder, such as "folder:/data/imagenet".
         splits: names of the splits it has.
-        classes: class names by label, the same for all splits.
     """
 
     name: str
     spec: str
     splits: Sequence[str]
-    classes: Sequence[str]
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names by label, the same for all splits; known once a split is listed."""
 
     def images(self, split: str) -> ImageList:
         """List one split."""
