@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ...errors import unknown_name
 from .contract import ImageList, ImageSource
+from .from_hf import HfImages
 from .from_torchvision import TorchvisionImages
 from .image_folder import ImageFolder
 from .manifest import open_csv, open_parquet
@@ -14,6 +15,7 @@ __all__ = ["DATASETS", "ImageList", "ImageSource", "open_dataset"]
 DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "folder": ImageFolder,
     "torchvision": TorchvisionImages,
+    "hf": HfImages,
     "csv": open_csv,
     "parquet": open_parquet,
     "npz": NpzImages,
