@@ -9,6 +9,7 @@ from .from_torchvision import TorchvisionImages
 from .image_folder import ImageFolder
 from .manifest import open_csv, open_parquet
 from .npz import NpzImages, open_demo
+from .webdataset_tars import TarImages
 
 __all__ = ["DATASETS", "ImageList", "ImageSource", "open_dataset"]
 
@@ -16,6 +17,7 @@ DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "folder": ImageFolder,
     "torchvision": TorchvisionImages,
     "hf": HfImages,
+    "wds": TarImages,
     "csv": open_csv,
     "parquet": open_parquet,
     "npz": NpzImages,
