@@ -10,7 +10,7 @@ from xxhash import xxh3_128
 
 from ..errors import InputError
 from .datasets import ImageList, ImageSource
-from .rows import random_keys
+from .rows import class_of_each, random_keys
 
 TRAIN, TEST = "train", "test"
 
@@ -19,7 +19,7 @@ class DividedSource:
     """A source whose only split became two: seeded, and stratified by class.
 
     Of a class with c images round(c · fraction) are in test, at least one and at most c - 1. Where an image goes
-    depends on the seed, its id and the others of its class.
+    depends on the seed, its id and the others of its class. Images that may be of several classes count as of one.
     """
 
     def __init__(self, source: ImageSource, fraction: float, seed: int) -> None:
@@ -66,8 +66,9 @@ class DividedSource:
         """Positions of the images of each part in the whole list, sorted."""
         held = np.zeros(len(self._whole.ids), dtype=bool)
         keys = random_keys(self._whole.ids, self._seed)
-        for label in np.unique(self._whole.labels):
-            of_class = np.flatnonzero(self._whole.labels == label)
+        labels = class_of_each(self._whole.labels)
+        for label in np.unique(labels):
+            of_class = np.flatnonzero(labels == label)
             n_test = min(max(1, round(len(of_class) * self._fraction)), len(of_class) - 1)
             held[of_class[np.argsort(keys[of_class], kind="stable")[:n_test]]] = True
         return {TRAIN: np.flatnonzero(~held), TEST: np.flatnonzero(held)}

@@ -1,6 +1,6 @@
 """Class names from what a table, a tar or a column gives as labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -28,22 +28,53 @@ def index_classes(
     Raises:
         InputError: an integer is no class index.
     """
-    found: set[int | str] = {value for of_split in values.values() for value in of_split}
-    if all(_is_integer(value) for value in found):
-        index: dict[int | str, int] = {value: int(value) for value in found}
-        for value in index.values():
-            if not 0 <= value < MAX_CLASSES:
-                raise InputError(f"label {value} in {where}: integers are class indices, from 0 to {MAX_CLASSES - 1}")
-        classes = [str(label) for label in range(1 + max(index.values(), default=-1))]
-    else:
-        classes = sorted({str(value) for value in found})
-        label_of = {name: label for label, name in enumerate(classes)}
-        index = {value: label_of[str(value)] for value in found}
+    index, classes = _index({value for of_split in values.values() for value in of_split}, where)
     labels = {
         split: np.fromiter((index[value] for value in of_split), dtype=np.int64, count=len(of_split))
         for split, of_split in values.items()
     }
     return labels, classes
+
+
+def index_class_sets(
+    values: Mapping[str, Sequence[Sequence[int | str]]], where: str
+) -> tuple[dict[str, npt.NDArray[np.int64]], list[str]]:
+    """Do what `index_classes` does for any number of labels an image.
+
+    Returns:
+        (n, classes) int64 for each split, 1 for the classes of an image and 0 for others, and the class names.
+
+    Raises:
+        InputError: an integer is no class index.
+    """
+    index, classes = _index(
+        {value for of_split in values.values() for of_image in of_split for value in of_image}, where
+    )
+    return {
+        split: one_hot([[index[value] for value in of_image] for of_image in of_split], len(classes))
+        for split, of_split in values.items()
+    }, classes
+
+
+def one_hot(indices: Sequence[Sequence[int]], n_classes: int) -> npt.NDArray[np.int64]:
+    """Return (n, classes) int64: 1 at the class indices of each image, else 0."""
+    labels = np.zeros((len(indices), n_classes), dtype=np.int64)
+    for row, of_image in enumerate(indices):
+        labels[row, list(of_image)] = 1
+    return labels
+
+
+def _index(found: Set[int | str], where: str) -> tuple[dict[int | str, int], list[str]]:
+    """Return the index of each label, and the class names by index."""
+    if not all(_is_integer(value) for value in found):
+        classes = sorted({str(value) for value in found})
+        label_of = {name: label for label, name in enumerate(classes)}
+        return {value: label_of[str(value)] for value in found}, classes
+    index = {value: int(value) for value in found}
+    for label in index.values():
+        if not 0 <= label < MAX_CLASSES:
+            raise InputError(f"label {label} in {where}: integers are class indices, from 0 to {MAX_CLASSES - 1}")
+    return index, [str(label) for label in range(1 + max(index.values(), default=-1))]
 
 
 def _is_integer(value: int | str) -> bool:

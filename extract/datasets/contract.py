@@ -15,7 +15,7 @@ class ImageList:
 
     Attributes:
         ids: stable keys, such as paths relative to the split's folder.
-        labels: (n,) int64 class indices.
+        labels: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several classes.
         content: hash that changes when an image or a label does: of sizes for files, of bytes for arrays.
     """
 

@@ -14,7 +14,7 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError, unknown_name
-from .classes import index_classes
+from .classes import index_class_sets, index_classes, one_hot
 from .contract import ImageList
 from .options import absolute, join_options, split_options
 
@@ -76,7 +76,7 @@ class HfImages:
             if options[what] not in features:
                 raise unknown_name(f"column of {self.name}", options[what], features)
             return options[what]
-        found = [name for name, feature in features.items() if isinstance(feature, kind)]
+        found = [name for name, feature in features.items() if isinstance(_element(feature), kind)]
         if len(found) != 1:
             raise InputError(
                 f"{self.spec!r} has {len(found)} columns of the type {kind.__name__} ({', '.join(found) or 'none'}); "
@@ -86,13 +86,26 @@ class HfImages:
 
     def _index(self, feature: Any, values: Mapping[str, Sequence[Any]]) -> tuple[dict[str, Any], Sequence[str]]:
         """Turn labels into class indices, -1 for none."""
-        if hasattr(feature, "names"):
+        names, where = getattr(_element(feature), "names", None), f"column {self._label!r} of {self.spec!r}"
+        several = _element(feature) is not feature
+        if names and several:
+            return {split: one_hot(of_split, len(names)) for split, of_split in values.items()}, list(names)
+        if names:
             known = {split: [-1 if value is None else value for value in of] for split, of in values.items()}
-            return {split: np.array(of, dtype=np.int64) for split, of in known.items()}, list(feature.names)
+            return {split: np.array(of, dtype=np.int64) for split, of in known.items()}, list(names)
         for value in (value for of_split in values.values() for value in of_split):
-            if isinstance(value, bool) or not isinstance(value, int | str):
-                raise InputError(f"column {self._label!r} of {self.spec!r} holds {value!r}; expected text or integers")
-        return index_classes(values, f"column {self._label!r} of {self.spec!r}")
+            if not (isinstance(value, list) and all(map(_is_label, value)) if several else _is_label(value)):
+                raise InputError(f"{where} holds {value!r}; expected text or integers")
+        return index_class_sets(values, where) if several else index_classes(values, where)
+
+
+def _element(feature: Any) -> Any:
+    """Return what a list is of: images with a list of labels may be of several classes."""
+    return getattr(feature, "feature", feature)
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _package() -> Any:

@@ -1,7 +1,8 @@
 """`csv:FILE[?root=FOLDER]`, `parquet:FILE[?root=FOLDER]`: a table with a row for each image.
 
 Columns `path` and `label`, and `split` if there is more than one; others are ignored. Paths are relative to the table's
-folder, or to `root`. Labels are class indices or class names.
+folder, or to `root`. Labels are class indices or class names. Where an image may be of several classes, or of none, the
+column is `labels`: in CSV "cat|dog" or nothing, in Parquet a list.
 """
 
 import csv
@@ -13,16 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
-from .classes import index_classes
+from .classes import index_class_sets, index_classes
 from .contract import ImageList
 from .options import absolute, join_options, split_options
 
 Columns = Mapping[str, Sequence[Any]]
-PATH, LABEL, SPLIT = "path", "label", "split"
+PATH, LABEL, LABELS, SPLIT = "path", "label", "labels", "split"
+SEPARATOR = "|"
 ABSENT_SIZE = -1
 
 
@@ -57,8 +60,9 @@ class ManifestImages:
         }
         for split, ids in self._ids.items():
             _check_unique(ids, split, file)
-        labels = {split: [columns[LABEL][row] for row in of_split] for split, of_split in rows.items()}
-        self._labels, classes = index_classes(labels, repr(file))
+        name, index = (LABELS, index_class_sets) if LABELS in columns else (LABEL, index_classes)
+        labels = {split: [columns[name][row] for row in of_split] for split, of_split in rows.items()}
+        self._labels, classes = index(labels, repr(file))
         self.classes: Sequence[str] = classes
 
     def images(self, split: str) -> ImageList:
@@ -76,7 +80,8 @@ class ManifestImages:
             )
         content = xxh3_128()
         for key, size, label in zip(ids, sizes, labels, strict=True):
-            content.update(f"{key} {size} {self.classes[label]}\n".encode())
+            names = [self.classes[int(one)] for one in (np.flatnonzero(label) if label.ndim else [label])]
+            content.update(f"{key} {size} {SEPARATOR.join(names)}\n".encode())
         return ImageList(ids, labels, content.hexdigest())
 
     def load(self, split: str, index: int) -> Image.Image:
@@ -111,7 +116,10 @@ def read_csv(file: str) -> Columns:
                 rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file!r} is not a readable CSV file in UTF-8: {error}") from error
-    return {name: [row[column] for row in rows] for column, name in enumerate(header)}
+    columns: dict[str, list[Any]] = {name: [row[column] for row in rows] for column, name in enumerate(header)}
+    if LABELS in columns:
+        columns[LABELS] = [text.split(SEPARATOR) if text else [] for text in columns[LABELS]]
+    return columns
 
 
 def read_parquet(file: str) -> Columns:
@@ -125,7 +133,7 @@ def read_parquet(file: str) -> Columns:
 
     try:
         names = parquet.read_schema(file).names
-        used = [name for name in names if name in (PATH, LABEL, SPLIT)]
+        used = [name for name in names if name in (PATH, LABEL, LABELS, SPLIT)]
         columns: Columns = parquet.read_table(file, columns=used, partitioning=None).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{file!r} is not a readable Parquet file: {error}") from error
@@ -137,15 +145,16 @@ open_parquet = partial(ManifestImages, "parquet", read_parquet)
 
 
 def _check_columns(columns: Columns, file: str) -> None:
-    if not {PATH, LABEL} <= columns.keys():
+    if PATH not in columns or (LABEL in columns) == (LABELS in columns):
         raise InputError(
-            f"{file!r} has columns {', '.join(columns) or 'none'}; expected {PATH} and {LABEL}, and {SPLIT} if there "
-            "are several"
+            f"{file!r} has columns {', '.join(columns) or 'none'}; expected {PATH}, {LABEL} (or {LABELS} for several "
+            f"an image), and {SPLIT} if there is more than one"
         )
     if not columns[PATH]:
         raise InputError(f"{file!r} lists no images")
-    kinds = {PATH: "a path", LABEL: "text or an integer", SPLIT: "a name of letters, digits and . _ -"}
-    fits = {PATH: _is_text, LABEL: _is_label, SPLIT: _is_split}
+    kinds = {PATH: "a path", LABEL: "text or an integer", LABELS: "texts or integers"}
+    kinds |= {SPLIT: "a name of letters, digits and . _ -"}
+    fits = {PATH: _is_text, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_split}
     for name in kinds.keys() & columns.keys():
         for row, value in enumerate(columns[name]):
             if not fits[name](value):
@@ -158,6 +167,10 @@ def _is_text(value: Any) -> bool:
 
 def _is_label(value: Any) -> bool:
     return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_label, value))
 
 
 def _is_split(value: Any) -> bool:

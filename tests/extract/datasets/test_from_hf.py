@@ -1,5 +1,6 @@
 """Data sets of the `datasets` package, from files made here, against that package's own rows."""
 
+import re
 import sys
 from collections.abc import Callable
 from io import BytesIO
@@ -135,6 +136,19 @@ def test_one_of_several_label_columns_is_named(tmp_path: Path) -> None:
     assert open_dataset(f"hf:{tmp_path}/p?label=fine").classes == ["a", "b"]
 
 
+def test_images_of_several_classes(tmp_path: Path) -> None:
+    named = datasets.Features(
+        {"image": datasets.Image(), "tags": datasets.Sequence(datasets.ClassLabel(names=["a", "b", "c"]))}
+    )
+    write_parquet(tmp_path / "named", "train", named, image=images(0, 1, 2), tags=[[2, 0], [], [1]])
+    write_parquet(tmp_path / "plain", "train", image=[encoded(i) for i in range(3)], tags=[["c", "a"], [], ["b"]])
+    for spec in (f"hf:{tmp_path}/named", f"hf:{tmp_path}/plain?image=image&label=tags"):
+        source = open_dataset(spec)
+        assert source.classes == ["a", "b", "c"]
+        labels = source.images("train").labels
+        np.testing.assert_array_equal(labels, np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]]), strict=True)
+
+
 def test_content_changes_with_a_size_a_label_and_a_class(tmp_path: Path) -> None:
     renamed = datasets.Features(NAMED | {"label": datasets.ClassLabel(names=["ant", "bee", "dog"])})
     made = [(NAMED, images(0, 1), [0, 1]), (NAMED, images(1, 2), [0, 1]), (NAMED, images(0, 1), [0, 2])]
@@ -200,10 +214,12 @@ def test_wrong_options_list_what_is_known(hub_folder: Path, options: str, messag
         open_dataset(f"hf:{hub_folder}{options}")
 
 
-@pytest.mark.parametrize("label", [0.5, True, None])
+@pytest.mark.parametrize("label", [0.5, True, None, [0.5]])
 def test_labels_of_another_kind_are_refused(tmp_path: Path, label: Any) -> None:
     write_parquet(tmp_path / "p", "train", image=[encoded(0)] * 2, label=pa.array([label, label]))
-    with pytest.raises(InputError, match=rf"^column 'label' of 'hf:.*' holds {label}; expected text or integers$"):
+    with pytest.raises(
+        InputError, match=rf"^column 'label' of 'hf:.*' holds {re.escape(str(label))}; expected text or integers$"
+    ):
         open_dataset(f"hf:{tmp_path}/p?image=image&label=label")
 
 

@@ -72,6 +72,21 @@ def test_parquet_is_read_as_csv_is(images: list[str], tmp_path: Path, labels: li
         assert one.images(split).content == other.images(split).content
 
 
+def test_images_of_several_classes(images: list[str], tmp_path: Path, write_csv: WriteCsv) -> None:
+    sets = [["dog", "ant"], [], ["bee"]]
+    lines = [f"{path},{'|'.join(of)}" for path, of in zip(images[:3], sets, strict=True)]
+    parquet.write_table(pa.table({"path": images[:3], "labels": sets}), tmp_path / "t.parquet")
+    listed = []
+    for spec in ("csv:" + write_csv("path,labels", *lines), f"parquet:{tmp_path}/t.parquet"):
+        source = open_dataset(spec)
+        assert source.classes == ["ant", "bee", "dog"]
+        listed.append(source.images("train"))
+        np.testing.assert_array_equal(listed[-1].labels, np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]]), strict=True)
+    assert listed[0].content == listed[1].content
+    other = open_dataset("csv:" + write_csv("path,labels", *lines[:2], f"{images[2]},ant|bee|dog")).images("train")
+    assert other.content != listed[0].content
+
+
 def test_ids_do_not_depend_on_where_everything_is(images: list[str], write_csv: WriteCsv, tmp_path: Path) -> None:
     below = open_dataset("csv:" + write_csv("path,label", f"{tmp_path}/a/0.png,0", "b/2.png,1")).images("train")
     elsewhere = tmp_path / "tables"
@@ -125,6 +140,19 @@ def test_an_image_that_is_not_there_is_left_out_if_asked(
     assert store["train"].labels.tolist() == [images.index(key) % 2 for key in store["train"].ids]
 
 
+def test_images_of_several_classes_through_a_store(
+    images: list[str], write_csv: WriteCsv, tiny_config: Callable[..., ExtractConfig]
+) -> None:
+    sets = {name: [f"c{label}" for label in range(3) if index & 1 << label] for index, name in enumerate(images)}
+    table = write_csv("path,labels", *(f"{name},{'|'.join(of)}" for name, of in sets.items()))
+    store = open_store(extract(tiny_config(data=f"csv:{table}", layers="0", split_fraction=0.34)))
+    assert (len(store["train"]), len(store["test"])) == (4, 2)
+    for split in ("train", "test"):
+        expected = [[int(f"c{label}" in sets[key]) for label in range(3)] for key in store[split].ids]
+        np.testing.assert_array_equal(store[split].labels, np.array(expected, dtype=np.int64), strict=True)
+    assert store["train"].classes == ["c0", "c1", "c2"]
+
+
 def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(write_csv: WriteCsv) -> None:
     source = open_dataset("csv:" + write_csv("path,label", "x/0.png,0", "x/1.png,0"))
     message = (
@@ -137,8 +165,10 @@ def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(writ
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "has columns none; expected path and label, and split if there are several$"),
-        (["file,label", "a.png,0"], "has columns file, label; expected path and label"),
+        ([], "has columns none; expected path, label \\(or labels for several an image\\), and split"),
+        (["file,label", "a.png,0"], "has columns file, label; expected path, label "),
+        (["path,label,labels", "a,0,0"], "has columns path, label, labels; expected path, label "),
+        (["path,labels", "a,0|"], r"^image 0 of '.*' has labels \['0', ''\]; expected texts or integers$"),
         (["path,label"], "lists no images$"),
         (["path,label", "a,0", "b"], "^line 3 of '.*t.csv' has 1 fields, and the header has 2$"),
         (["path,label", "a,0,1"], "^line 2 of '.*t.csv' has 3 fields, and the header has 2$"),
@@ -166,8 +196,10 @@ def test_tables_of_another_form_are_refused(write_csv: WriteCsv, lines: list[str
         ({"path": ["a", "b"], "label": [0.0, 1.0]}, "^image 0 of '.*' has label 0.0; expected text or an integer$"),
         ({"path": ["a"], "label": [True]}, "has label True; expected text or an integer$"),
         ({"path": ["a"], "label": [0], "split": [3]}, "has split 3; expected a name"),
-        ({"path": ["a"]}, "has columns path; expected path and label"),
-        ({"x": [1]}, "has columns x; expected path and label"),
+        ({"path": ["a"], "labels": [[0.5]]}, r"has labels \[0.5\]; expected texts or integers$"),
+        ({"path": ["a"], "labels": ["0"]}, "has labels '0'; expected texts or integers$"),
+        ({"path": ["a"]}, "has columns path; expected path, label "),
+        ({"x": [1]}, "has columns x; expected path, label "),
     ],
 )
 def test_parquet_tables_of_another_form_are_refused(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
