@@ -15,7 +15,8 @@ from ..store.layout import layer_name
 from .backbones import BACKBONES, Backbone, BackboneRequest, absolute_model, split_source
 from .check import check_config, resolve_device, resolve_precision
 from .config import ExtractConfig
-from .datasets import absolute_data, open_dataset
+from .datasets import ImageSource, open_dataset
+from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
 from .listing import list_images
 from .loading import n_workers
@@ -32,7 +33,7 @@ def extract(config: ExtractConfig) -> Path:
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
-    source = open_dataset(config.data)
+    source = _open_source(config)
     backbone = _load_backbone(config)
     images = list_images(config, source, backbone.transform)
     plan = make_plan(config, backbone, source, images, precision)
@@ -42,7 +43,7 @@ def extract(config: ExtractConfig) -> Path:
         return out
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
-        writer.journal.add_event("start", **_circumstances(config, device))
+        writer.journal.add_event("start", **_circumstances(config, source, device))
         writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
         work = _missing_batches(plan, writer, config.batch_size)
         seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer)
@@ -50,6 +51,11 @@ def extract(config: ExtractConfig) -> Path:
         writer.journal.add_event("finish", seconds=round(seconds, 3), n_images=sum(len(batch.rows) for batch in work))
     _say_done(out, work, seconds, complete)
     return out
+
+
+def _open_source(config: ExtractConfig) -> ImageSource:
+    source = open_dataset(config.data)
+    return source if config.split_fraction is None else DividedSource(source, config.split_fraction, config.seed)
 
 
 def _load_backbone(config: ExtractConfig) -> Backbone:
@@ -100,7 +106,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter) -> fl
         return progress.seconds
 
 
-def _circumstances(config: ExtractConfig, device: torch.device) -> dict[str, Any]:
+def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.device) -> dict[str, Any]:
     """Return what the journal keeps of a run and the store does not."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -109,7 +115,7 @@ def _circumstances(config: ExtractConfig, device: torch.device) -> dict[str, Any
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "workers": n_workers(config.workers),
         "torch": torch.__version__,
-        "config": config.to_json() | {"data": absolute_data(config.data), "model": absolute_model(config.model)},
+        "config": config.to_json() | {"data": source.spec, "model": absolute_model(config.model)},
     }
 
 

@@ -88,6 +88,7 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
         "probe/contract.py": "tests/probe/test_solver.py",
+        "extract/datasets/published.py": "tests/extract/datasets/test_from_torchvision.py",
         "probe/report/progress.py": "tests/probe/test_pipeline.py",
         "workflows/progress.py": "tests/workflows/test_repair.py",
         **{f"probe/heads/{name}.py": "tests/probe/heads/test_formulas.py" for name in ONLY_A_FORMULA},

@@ -1,17 +1,25 @@
 """Data sources by name. A new one is a file here and a line in `DATASETS`."""
 
-import os
 from collections.abc import Callable
 
 from ...errors import unknown_name
 from .contract import ImageList, ImageSource
+from .from_hf import HfImages
+from .from_torchvision import TorchvisionImages
 from .image_folder import ImageFolder
+from .manifest import open_csv, open_parquet
 from .npz import NpzImages, open_demo
+from .webdataset_tars import TarImages
 
-__all__ = ["DATASETS", "ImageList", "ImageSource", "absolute_data", "open_dataset"]
+__all__ = ["DATASETS", "ImageList", "ImageSource", "open_dataset"]
 
 DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "folder": ImageFolder,
+    "torchvision": TorchvisionImages,
+    "hf": HfImages,
+    "wds": TarImages,
+    "csv": open_csv,
+    "parquet": open_parquet,
     "npz": NpzImages,
     "demo": open_demo,
 }
@@ -28,12 +36,6 @@ def open_dataset(spec: str) -> ImageSource:
     if source not in DATASETS:
         raise unknown_name("data source", source, DATASETS)
     return DATASETS[source](argument)
-
-
-def absolute_data(spec: str) -> str:
-    """Return the spec that means the same in any working folder: its argument, where that is a path, made absolute."""
-    source, argument = _parts(spec)
-    return f"{source}:{os.path.abspath(argument)}" if os.path.exists(argument) else spec
 
 
 def _parts(spec: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
 from .contract import ImageList
+from .options import absolute
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
@@ -28,6 +29,7 @@ class ImageFolder:
         if not path or not root.is_dir():
             raise MissingError(f"no folder at {path!r}; asked for class folders of images there")
         self.name = f"folder:{root.resolve().name}"
+        self.spec = f"folder:{absolute(path)}"
         below = _subfolders(root)
         nested = [name for name in below if _subfolders(root / name)]
         self._flat = [name for name in below if nested and name not in nested and _has_images(root / name)]
