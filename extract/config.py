@@ -32,6 +32,7 @@ class ExtractConfig:
         checkpoint: file with the weights; nothing is downloaded then.
         no_pretrained: draw weights from `seed` instead of loading any.
         model_arg: arguments for the backbone's constructor.
+        image_size: pixels of the images that the backbone sees: a side, or height and width; its own by default.
         skip_bad_images: leave unreadable images out, and record which.
         dry_run: print what would be done, and do nothing.
         overwrite: empty the store first.
@@ -58,6 +59,7 @@ class ExtractConfig:
     checkpoint: str | Path | None = None
     no_pretrained: bool = False
     model_arg: dict[str, Any] = field(default_factory=dict)
+    image_size: list[int] = field(default_factory=list)
     skip_bad_images: bool = False
     dry_run: bool = False
     overwrite: bool = False

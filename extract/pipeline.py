@@ -55,8 +55,16 @@ def extract(config: ExtractConfig) -> Path:
 def _load_backbone(config: ExtractConfig) -> Backbone:
     kind, name = split_source(config.model)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    size = (config.image_size[0], config.image_size[-1]) if config.image_size else None
     backbone = BACKBONES[kind](
-        BackboneRequest(name, config.model_arg, checkpoint, not config.no_pretrained, config.seed)
+        BackboneRequest(
+            name=name,
+            arguments=config.model_arg,
+            checkpoint=checkpoint,
+            pretrained=not config.no_pretrained,
+            seed=config.seed,
+            image_size=size,
+        )
     )
     if backbone.ignored:
         shown = ", ".join(backbone.ignored[:5]) + (", …" if len(backbone.ignored) > 5 else "")

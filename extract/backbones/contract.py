@@ -26,6 +26,7 @@ class BackboneRequest:
         checkpoint: file with the weights, or None.
         pretrained: load the published weights, if no checkpoint is given.
         seed: of the weights, if there are none to load.
+        image_size: (height, width) in pixels that it sees, or None for its own.
     """
 
     name: str
@@ -33,6 +34,7 @@ class BackboneRequest:
     checkpoint: Path | None
     pretrained: bool
     seed: int
+    image_size: tuple[int, int] | None = None
 
 
 class Backbone(ABC):

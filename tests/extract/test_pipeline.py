@@ -705,6 +705,8 @@ def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path:
         ({"workers": -1}, "workers -1"),
         ({"seed": -1}, "seed -1"),
         ({"views": 0}, "^views 0: expected at least 1$"),
+        ({"image_size": [0]}, r"^image_size \[0\]: expected a side in pixels, or height and width$"),
+        ({"image_size": [16, 16, 3]}, r"^image_size \[16, 16, 3\]: expected a side"),
         ({"view_scale": [0.5]}, r"^view_scale \[0\.5\]: expected two numbers, 0 < smallest <= largest <= 1$"),
         ({"view_scale": [0.0, 1.0]}, "^view_scale .*: expected two numbers, 0 < "),
         ({"view_scale": [0.5, 1.5]}, "^view_scale .*: expected two numbers, 0 < "),
