@@ -1,4 +1,4 @@
-"""Every family of timm's: tokens of every layer against hooks on the blocks, the final norm against timm's own output."""
+"""Every family of timm's: layers against hooks on its blocks, and the final norm against its own output."""
 
 from typing import Any, NamedTuple
 
