@@ -64,13 +64,11 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
             pretrained=not config.no_pretrained,
             seed=config.seed,
             image_size=size,
+            allow_missing=config.allow_missing,
         )
     )
-    if backbone.ignored:
-        shown = ", ".join(backbone.ignored[:5]) + (", …" if len(backbone.ignored) > 5 else "")
-        say(f"{len(backbone.ignored)} keys of the checkpoint have no place in the backbone and are ignored: {shown}")
-    if backbone.resized:
-        say(f"the checkpoint's position table was resampled to the backbone's grid {backbone.shapes[0].grid}")
+    for line in backbone.loaded.lines() if backbone.loaded else []:
+        say(line)
     return backbone
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ...errors import InputError, unknown_name
 from ..views import Transform
-from .checkpoint import load_checkpoint, load_weights
+from . import torchvision_vit
+from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import Backbone, BackboneRequest, Tokens
-from .intermediates import Intermediates, final_norm_of
-
-HUB_FORMS = ("hf-hub:", "hf_hub:", "local-dir:")
+from .intermediates import Intermediates, final_norm_of, prefix_names
+from .names import HUB_FORMS, portable, reason
 
 
 class TimmBackbone(Backbone):
@@ -48,25 +48,21 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
             a model that does not give its blocks' outputs.
     """
     _check_name(request)
-    weights, metadata = load_checkpoint(request.checkpoint) if request.checkpoint else ({}, {})
+    checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
     module = _create(request)
-    ignored, resized = list[str](), False
-    if request.checkpoint:
-        converted = _converted(weights, module, request.checkpoint)
-        ignored = load_weights(module, converted, request.checkpoint)
-        resized = "pos_embed" in weights and converted["pos_embed"].shape != weights["pos_embed"].shape
+    loaded = load_timm_weights(module, checkpoint, request.allow_missing) if checkpoint else None
     module.eval().requires_grad_(False)
     if not hasattr(module, "forward_intermediates"):
         raise InputError(f"timm model {request.name!r} does not give its blocks' outputs (no forward_intermediates)")
-    transform = _transform(module, request, metadata)
+    transform = _transform(module, request, checkpoint.metadata if checkpoint else {})
     try:
-        backbone = TimmBackbone(f"timm:{_portable(request.name)}", module, request.arguments, transform)
+        backbone = TimmBackbone(f"timm:{portable(request.name)}", module, request.arguments, transform)
     except Exception as error:  # any of timm's models, with any arguments
         raise InputError(
             f"timm model {request.name!r} with {dict(request.arguments)} cannot give its blocks' tokens for images of "
-            f"3 channels and {transform.input_size} pixels: {_reason(error)}"
+            f"3 channels and {transform.input_size} pixels: {reason(error)}"
         ) from error
-    backbone.ignored, backbone.resized = ignored, resized
+    backbone.loaded = loaded
     return backbone
 
 
@@ -114,17 +110,36 @@ def _build(request: BackboneRequest, changes: Mapping[str, Any], *, download: bo
             return timm.create_model(request.name, pretrained=download, **arguments)
     except (OSError, HfHubHTTPError) as error:
         raise InputError(
-            f"the weights of timm model {request.name!r} could not be fetched ({_reason(error)}); "
+            f"the weights of timm model {request.name!r} could not be fetched ({reason(error)}); "
             "give a local file with --checkpoint, or --no-pretrained"
         ) from error
     except TypeError as error:
-        raise InputError(f"timm model {request.name!r} does not take {request.arguments}: {_reason(error)}") from error
+        raise InputError(f"timm model {request.name!r} does not take {request.arguments}: {reason(error)}") from error
     except Exception as error:  # any of timm's models, with any arguments
-        raise InputError(f"timm model {request.name!r} cannot be built: {_reason(error)}") from error
+        raise InputError(f"timm model {request.name!r} cannot be built: {reason(error)}") from error
 
 
-def _converted(weights: Mapping[str, Tensor], module: nn.Module, path: Path) -> Mapping[str, Tensor]:
-    """Apply the conversion that timm keeps beside an architecture: names, position tables of another grid."""
+def load_timm_weights(module: nn.Module, checkpoint: Checkpoint, allow_missing: Sequence[str]) -> LoadReport:
+    """Load a checkpoint into a timm model, by way of the conversion that timm keeps beside its architecture.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    return load_weights(
+        module,
+        checkpoint,
+        allow_missing=allow_missing,
+        convert=lambda weights: convert_to_timm(weights, module, checkpoint.path),
+    )
+
+
+def convert_to_timm(weights: Weights, module: nn.Module, path: Path) -> Weights:
+    """Apply the conversion that timm keeps beside an architecture: names, position tables of another grid.
+
+    Raises:
+        InputError: the weights are not those of the architecture.
+    """
+    weights = torchvision_vit.renamed(weights)
     name = "patch_embed.proj.weight"
     own, given = module.state_dict().get(name), weights.get(name)
     if own is not None and given is not None and own.ndim == given.ndim and own.shape != given.shape:
@@ -134,10 +149,10 @@ def _converted(weights: Mapping[str, Tensor], module: nn.Module, path: Path) -> 
         )
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     try:
-        converted: Mapping[str, Tensor] = convert(dict(weights), module) if convert else weights
+        converted: Weights = convert(dict(weights), module) if convert else weights
     except Exception as error:  # it takes the weights for those of its architecture
         raise InputError(
-            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {_reason(error)}; "
+            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
             "check --model and --model-arg"
         ) from error
     return converted
@@ -177,20 +192,3 @@ def _channel_values(metadata: Mapping[str, str], key: str, request: BackboneRequ
             "expected three numbers such as [0.485, 0.456, 0.406], above 0 for std"
         )
     return values
-
-
-def prefix_names(module: nn.Module, n_prefix: int) -> list[str]:
-    """Name the prefix tokens: class, then distillation, then registers."""
-    own = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
-    named = [name for name in ("cls", "dist") if f"{name}_token" in own][:n_prefix]
-    return named + [f"reg{index}" for index in range(n_prefix - len(named))]
-
-
-def _portable(name: str) -> str:
-    """Drop the folders of a local model's path: a manifest holds no absolute path."""
-    return "local-dir:" + name.rstrip("/").rsplit("/", 1)[-1] if name.startswith("local-dir:") else name
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

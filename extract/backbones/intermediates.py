@@ -85,3 +85,10 @@ def final_norm_of(module: nn.Module) -> dict[str, Any] | None:
     """Return the values of a timm model's last norm, or None if it has none that is over channels."""
     named = dict(module.named_modules())
     return norm_values([named.get(name) for name in FINAL_NORMS])
+
+
+def prefix_names(module: nn.Module, n_prefix: int) -> list[str]:
+    """Name the prefix tokens: class, then distillation, then registers."""
+    own = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
+    named = [name for name in ("cls", "dist") if f"{name}_token" in own][:n_prefix]
+    return named + [f"reg{index}" for index in range(n_prefix - len(named))]

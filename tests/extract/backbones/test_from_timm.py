@@ -172,7 +172,8 @@ def test_a_checkpoint_decides_the_weights_whatever_the_seed(tmp_path: Path) -> N
 def test_keys_without_a_place_are_listed(tmp_path: Path) -> None:
     extra = {"head.weight": torch.zeros(5, 12), "decoder.norm": torch.zeros(3)}
     backbone = load(checkpoint=save(made_vit(), tmp_path / "a.safetensors", extra))
-    assert sorted(backbone.ignored) == ["decoder.norm", "head.weight"]
+    assert backbone.loaded is not None
+    assert sorted(backbone.loaded.ignored) == ["decoder.norm", "head.weight"]
 
 
 def test_a_position_table_of_another_grid_is_resampled(tmp_path: Path) -> None:
@@ -242,7 +243,8 @@ def test_an_image_size_resamples_the_position_table(tmp_path: Path, size: tuple[
     torch.testing.assert_close(backbone.module.pos_embed.data, expected, rtol=1e-5, atol=1e-5)
     assert backbone.transform.input_size == size
     assert {shape.grid for shape in backbone.shapes} == {grid}
-    assert backbone.resized
+    assert backbone.loaded is not None
+    assert backbone.loaded.resampled == ["pos_embed"]
 
 
 def test_an_image_size_needs_no_argument_of_a_model_that_sees_any_size() -> None:
