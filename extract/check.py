@@ -42,7 +42,15 @@ def check_config(config: ExtractConfig) -> None:
         limits = getattr(config, name)
         if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= most:
             raise InputError(f"{name} {limits}: expected two numbers, 0 < smallest <= largest <= {most}")
+    _check_backbone(config)
     check_path(Path(config.out))
+
+
+def _check_backbone(config: ExtractConfig) -> None:
+    if len(config.image_size) > 2 or min(config.image_size, default=1) < 1:
+        raise InputError(f"image_size {config.image_size}: expected a side in pixels, or height and width")
+    if config.allow_missing and config.checkpoint is None:
+        raise InputError(f"allow_missing {config.allow_missing} without a checkpoint; give --checkpoint FILE with it")
 
 
 def resolve_device(device: str) -> torch.device:

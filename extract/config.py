@@ -32,8 +32,10 @@ class ExtractConfig:
         amp: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
         block_mib: size aimed at for one block file of one layer, in MiB.
         checkpoint: file with the weights; nothing is downloaded then.
+        allow_missing: weights, or submodules such as "norm", that the checkpoint may lack.
         no_pretrained: draw weights from `seed` instead of loading any.
         model_arg: arguments for the backbone's constructor.
+        image_size: pixels of the images that the backbone sees: a side, or height and width; its own by default.
         skip_bad_images: leave unreadable images out, and record which.
         dry_run: print what would be done, and do nothing.
         overwrite: empty the store first.
@@ -59,8 +61,10 @@ class ExtractConfig:
     amp: str = "auto"
     block_mib: int = 128
     checkpoint: str | Path | None = None
+    allow_missing: list[str] = field(default_factory=list)
     no_pretrained: bool = False
     model_arg: dict[str, Any] = field(default_factory=dict)
+    image_size: list[int] = field(default_factory=list)
     skip_bad_images: bool = False
     dry_run: bool = False
     overwrite: bool = False

@@ -61,14 +61,20 @@ def _open_source(config: ExtractConfig) -> ImageSource:
 def _load_backbone(config: ExtractConfig) -> Backbone:
     kind, name = split_source(config.model)
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    size = (config.image_size[0], config.image_size[-1]) if config.image_size else None
     backbone = BACKBONES[kind](
-        BackboneRequest(name, config.model_arg, checkpoint, not config.no_pretrained, config.seed)
+        BackboneRequest(
+            name=name,
+            arguments=config.model_arg,
+            checkpoint=checkpoint,
+            pretrained=not config.no_pretrained,
+            seed=config.seed,
+            image_size=size,
+            allow_missing=config.allow_missing,
+        )
     )
-    if backbone.ignored:
-        shown = ", ".join(backbone.ignored[:5]) + (", …" if len(backbone.ignored) > 5 else "")
-        say(f"{len(backbone.ignored)} keys of the checkpoint have no place in the backbone and are ignored: {shown}")
-    if backbone.resized:
-        say(f"the checkpoint's position table was resampled to the backbone's grid {backbone.shapes[0].grid}")
+    for line in backbone.loaded.lines() if backbone.loaded else []:
+        say(line)
     return backbone
 
 

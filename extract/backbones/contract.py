@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...store.layout import LayerShape
 from ..views import Transform
+from .checkpoint import LoadReport
 
 Tokens = tuple[Tensor, Tensor | None]
 
@@ -26,6 +27,8 @@ class BackboneRequest:
         checkpoint: file with the weights, or None.
         pretrained: load the published weights, if no checkpoint is given.
         seed: of the weights, if there are none to load.
+        image_size: (height, width) in pixels that it sees, or None for its own.
+        allow_missing: weights, or submodules, that the checkpoint may lack.
     """
 
     name: str
@@ -33,6 +36,8 @@ class BackboneRequest:
     checkpoint: Path | None
     pretrained: bool
     seed: int
+    image_size: tuple[int, int] | None = None
+    allow_missing: Sequence[str] = ()
 
 
 class Backbone(ABC):
@@ -45,8 +50,7 @@ class Backbone(ABC):
         shapes: of every layer's tokens, by layer index.
         prefix_names: of the prefix tokens, in order, such as ("cls", "reg0").
         transform: of view 0.
-        ignored: keys of the checkpoint that the backbone has no place for.
-        resized: whether the checkpoint's position table was resampled to the backbone's grid.
+        loaded: what came of loading a checkpoint, or None if there was none.
     """
 
     name: str
@@ -55,8 +59,7 @@ class Backbone(ABC):
     shapes: Sequence[LayerShape]
     prefix_names: Sequence[str]
     transform: Transform
-    ignored: Sequence[str] = ()
-    resized: bool = False
+    loaded: LoadReport | None = None
 
     @abstractmethod
     def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:

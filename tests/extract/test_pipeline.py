@@ -705,6 +705,12 @@ def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path:
         ({"workers": -1}, "workers -1"),
         ({"seed": -1}, "seed -1"),
         ({"views": 0}, "^views 0: expected at least 1$"),
+        ({"image_size": [0]}, r"^image_size \[0\]: expected a side in pixels, or height and width$"),
+        ({"image_size": [16, 16, 3]}, r"^image_size \[16, 16, 3\]: expected a side"),
+        (
+            {"allow_missing": ["norm"]},
+            r"^allow_missing \['norm'\] without a checkpoint; give --checkpoint FILE with it$",
+        ),
         ({"view_scale": [0.5]}, r"^view_scale \[0\.5\]: expected two numbers, 0 < smallest <= largest <= 1$"),
         ({"view_scale": [0.0, 1.0]}, "^view_scale .*: expected two numbers, 0 < "),
         ({"view_scale": [0.5, 1.5]}, "^view_scale .*: expected two numbers, 0 < "),
@@ -804,8 +810,9 @@ def test_keys_of_a_checkpoint_without_a_place_are_listed_and_ignored(
     torch.save({"model": model.state_dict() | extra}, tmp_path / "b.pth")
     out = extract(tiny_config(checkpoint=tmp_path / "b.pth", layers="0"))
     shown = ", ".join(list(extra)[:5])
-    line = f"7 keys of the checkpoint have no place in the backbone and are ignored: {shown}, …"
-    assert line in capsys.readouterr().err.splitlines()
+    said = capsys.readouterr().err.splitlines()
+    assert "checkpoint: 42 of the backbone's 42 weights loaded from 'model'" in said
+    assert f"checkpoint: 7 no place in the backbone, ignored: {shown}, …" in said
     assert digests(out) == digests(plain)
 
 

@@ -2,17 +2,22 @@
 
 import argparse
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
+from timm.models import Beit, VisionTransformer
 from torch import Tensor, nn
 
 from tokenprobe.errors import InputError, MissingError
-from tokenprobe.extract.backbones.checkpoint import load_checkpoint, load_weights
+from tokenprobe.extract.backbones import BackboneRequest
+from tokenprobe.extract.backbones.checkpoint import Checkpoint, LoadReport, load_checkpoint, load_weights
+from tokenprobe.extract.backbones.from_timm import load_timm
 
 WEIGHTS = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.tensor([7.0, 8.0])}
 
@@ -27,51 +32,59 @@ class Code:
         return os.mkdir, (self.folder,)
 
 
-def named(prefix: str) -> dict[str, Tensor]:
-    return {prefix + name: tensor for name, tensor in WEIGHTS.items()}
+def named(prefix: str, weights: Mapping[str, Tensor] = WEIGHTS) -> dict[str, Tensor]:
+    return {prefix + name: tensor.clone() for name, tensor in weights.items()}
 
 
-def assert_weights(found: dict[str, Tensor]) -> None:
-    assert found.keys() == WEIGHTS.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in WEIGHTS.items())
+def of_file(weights: Mapping[str, Tensor], wrapper: str = "") -> Checkpoint:
+    return Checkpoint(Path("a.pt"), dict(weights), wrapper, {})
+
+
+def assert_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor] = WEIGHTS) -> None:
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_safetensors_come_with_their_metadata(tmp_path: Path) -> None:
     save_file(WEIGHTS, tmp_path / "a.safetensors", metadata={"mean": "[0.1, 0.2, 0.3]"})
-    weights, metadata = load_checkpoint(tmp_path / "a.safetensors")
-    assert_weights(weights)
-    assert metadata == {"mean": "[0.1, 0.2, 0.3]"}
+    checkpoint = load_checkpoint(tmp_path / "a.safetensors")
+    assert_weights(checkpoint.weights)
+    assert checkpoint.metadata == {"mean": "[0.1, 0.2, 0.3]"}
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "wrapper"),
     [
-        WEIGHTS,
-        {"model": WEIGHTS},
-        {"state_dict": WEIGHTS, "epoch": 3, "optimizer": {"lr": 0.1}},
-        {"teacher": WEIGHTS, "student": {"weight": torch.zeros(2, 3)}},
-        {"encoder": WEIGHTS},
-        {"model": {"state_dict": WEIGHTS}},
-        {"model": WEIGHTS, "args": argparse.Namespace(model="vit", lr=0.1)},
-        named("module."),
-        named("backbone."),
-        named("module.backbone."),
-        {"state_dict": named("module.encoder.")},
+        (WEIGHTS, ""),
+        ({"model": WEIGHTS}, "model"),
+        ({"state_dict": WEIGHTS, "epoch": 3, "optimizer": {"lr": 0.1}}, "state_dict"),
+        ({"teacher": WEIGHTS, "student": {"weight": torch.zeros(2, 3)}}, "teacher"),
+        ({"encoder": {"weight": torch.zeros(2, 3)}, "target_encoder": WEIGHTS}, "target_encoder"),
+        ({"encoder": WEIGHTS}, "encoder"),
+        ({"model": {"state_dict": WEIGHTS}}, "model.state_dict"),
+        ({"model": WEIGHTS, "args": argparse.Namespace(model="vit", lr=0.1)}, "model"),
     ],
-    ids=lambda content: ",".join(content),
+    ids=["plain", "model", "state_dict", "teacher", "target_encoder", "encoder", "model.state_dict", "args"],
 )
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_torch_files_give_the_weights_within(tmp_path: Path, content: dict[str, Any], zipped: bool) -> None:
+def test_torch_files_give_the_weights_within(
+    tmp_path: Path, content: dict[str, Any], wrapper: str, zipped: bool
+) -> None:
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    weights, metadata = load_checkpoint(tmp_path / "a.pth")
-    assert_weights(weights)
-    assert metadata == {}
+    checkpoint = load_checkpoint(tmp_path / "a.pth")
+    assert_weights(checkpoint.weights)
+    assert (checkpoint.wrapper, checkpoint.metadata) == (wrapper, {})
 
 
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.backbone."])
-def test_wrappers_names_are_stripped_in_safetensors_too(tmp_path: Path, prefix: str) -> None:
-    save_file(named(prefix), tmp_path / "a.safetensors")
-    assert_weights(load_checkpoint(tmp_path / "a.safetensors")[0])
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone.", "module.encoder.", "visual."])
+def test_the_backbones_part_is_found_under_what_stands_before_its_names(prefix: str) -> None:
+    module = nn.Linear(3, 2)
+    others = {"head.weight": torch.ones(1), "module.predictor.bias": torch.ones(1)}
+    report = load_weights(module, of_file(others | named(prefix), "teacher"))
+    assert_weights(module.state_dict())
+    assert report.ignored == list(others)
+    assert report.part == ("teacher: " + prefix if prefix else "teacher")
+    assert (report.n_loaded, report.n_weights, report.missing, report.resampled) == (2, 2, [], [])
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -135,31 +148,55 @@ def test_a_file_without_weights_says_where_they_were_looked_for(tmp_path: Path, 
         load_checkpoint(tmp_path / "a.pt")
 
 
-def test_weights_go_into_the_module_and_extra_keys_come_back() -> None:
+def test_weights_go_into_the_module_and_extra_names_come_back() -> None:
     module = nn.Linear(3, 2)
-    extra = load_weights(module, WEIGHTS | {"head.weight": torch.ones(1), "mask": torch.ones(1)}, Path("a.pt"))
+    report = load_weights(module, of_file(WEIGHTS | {"head.weight": torch.ones(1), "mask": torch.ones(1)}))
     assert torch.equal(module(torch.tensor([1.0, 10.0, 100.0])), torch.tensor([217.0, 551.0]))
-    assert extra == ["head.weight", "mask"]
+    assert report.ignored == ["head.weight", "mask"]
 
 
 def test_half_precision_weights_become_the_modules_precision() -> None:
     module = nn.Linear(3, 2)
     half = {name: (tensor / 3).half() for name, tensor in WEIGHTS.items()}
-    assert load_weights(module, half, Path("a.pt")) == []
+    load_weights(module, of_file(half))
     assert module.weight.dtype == torch.float32
     assert torch.equal(module.weight, half["weight"].float())
 
 
-def test_a_missing_weight_is_named_and_nothing_is_loaded() -> None:
+@pytest.mark.parametrize(
+    ("weights", "what"),
+    [
+        ({"weight": WEIGHTS["weight"]}, "lacks"),
+        (WEIGHTS | {"bias": torch.tensor([7.0, float("nan")])}, "has as not finite"),
+    ],
+    ids=["missing", "not finite"],
+)
+def test_a_missing_weight_is_named_and_nothing_is_loaded(weights: dict[str, Tensor], what: str) -> None:
     module = nn.Linear(3, 2)
     before = module.weight.detach().clone()
     message = (
-        r"^checkpoint 'a\.pt' does not fit: it lacks 1 of the backbone's 2 weights, such as 'bias' "
-        r"\(it has 'weight', …\); check --model and --model-arg$"
+        rf"^checkpoint 'a\.pt' does not fit: it {what} 1 of the backbone's 2 weights, such as 'bias' "
+        r"\(it has 'weight'.*, …\); check --model and --model-arg, or name what may be missing with --allow-missing$"
     )
     with pytest.raises(InputError, match=message):
-        load_weights(module, {"weight": WEIGHTS["weight"]}, Path("a.pt"))
+        load_weights(module, of_file(weights))
     assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("allowed", ["1", "1.bias"])
+def test_what_may_be_missing_stays_as_it_is(allowed: str) -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2, bias=allowed == "1.bias"))
+    own = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    given = named("0.") | ({"1.weight": torch.tensor([3.0, 4.0])} if allowed == "1.bias" else {})
+    report = load_weights(module, of_file(given), allow_missing=[allowed])
+    assert_weights(module.state_dict(), own | given)
+    assert report.missing == [name for name in own if name not in given]
+    assert f"checkpoint: 1 missing, left as initialised: {report.missing[0]}" in report.lines()
+
+
+def test_a_name_to_allow_missing_must_be_one_of_the_backbones() -> None:
+    with pytest.raises(InputError, match=r"^unknown weight to allow missing 'biass'; known: bias, weight$"):
+        load_weights(nn.Linear(3, 2), of_file(WEIGHTS), allow_missing=["biass"])
 
 
 def test_a_weight_of_another_shape_is_named_and_nothing_is_loaded() -> None:
@@ -170,12 +207,158 @@ def test_a_weight_of_another_shape_is_named_and_nothing_is_loaded() -> None:
         r"check --model and --model-arg$"
     )
     with pytest.raises(InputError, match=message):
-        load_weights(module, WEIGHTS | {"bias": torch.zeros(3)}, Path("a.pt"))
+        load_weights(module, of_file(WEIGHTS | {"bias": torch.zeros(3)}))
     assert torch.equal(module.weight, before)
 
 
-def test_weights_with_and_without_a_prefix_do_not_hide_one_another(tmp_path: Path) -> None:
-    copies = {name: tensor.clone() for name, tensor in named("backbone.").items()}
-    save_file(WEIGHTS | copies, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=r"weights both with and without 'backbone\.' before their names"):
-        load_checkpoint(tmp_path / "a.safetensors")
+def test_the_same_weights_under_two_names_are_refused() -> None:
+    message = (
+        r"^checkpoint 'a\.pt' has the backbone's weights more than once, under '' and 'backbone\.'; save those that "
+        "are meant alone$"
+    )
+    with pytest.raises(InputError, match=message):
+        load_weights(nn.Linear(3, 2), of_file(WEIGHTS | named("backbone.")))
+
+
+def test_a_conversion_sees_names_without_what_all_begin_with() -> None:
+    module = nn.Linear(3, 2)
+    theirs = {"module.backbone.w": WEIGHTS["weight"].flatten(), "module.backbone.b": WEIGHTS["bias"]}
+    report = load_weights(module, of_file(theirs), convert=lambda w: {"weight": w["w"].view(2, 3), "bias": w["b"]})
+    assert_weights(module.state_dict())
+    assert report.ignored == []
+
+
+def test_the_report_says_what_happened_and_nothing_else() -> None:
+    none: list[str] = []
+    report = LoadReport(3, 4, "model: encoder.", ["pos_embed"], ["norm"], [f"head.{i}" for i in range(6)])
+    assert report.lines() == [
+        "checkpoint: 3 of the backbone's 4 weights loaded from 'model: encoder.'",
+        "checkpoint: 1 resampled to the backbone's grid: pos_embed",
+        "checkpoint: 1 missing, left as initialised: norm",
+        "checkpoint: 6 no place in the backbone, ignored: head.0, head.1, head.2, head.3, head.4, …",
+    ]
+    assert LoadReport(4, 4, "", none, none, none).lines() == ["checkpoint: 4 of the backbone's 4 weights loaded"]
+
+
+# --- files as they were published: made from a small backbone, under the names of each training code ------------
+
+VIT: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
+BEIT = VIT | {"use_abs_pos_emb": False, "use_shared_rel_pos_bias": True, "use_rel_pos_bias": False, "init_values": 0.1}
+BEIT |= {"global_pool": "token"}
+
+
+def other(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of another network of the same names: a student, an online encoder."""
+    return {name: torch.full_like(tensor, 9.0) for name, tensor in weights.items()}
+
+
+def named_decoder(*names: str) -> dict[str, Tensor]:
+    return {name: torch.ones(2, 2) for name in names}
+
+
+def mae(weights: dict[str, Tensor]) -> dict[str, Any]:
+    decoder = named_decoder("mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.weight", "decoder_pred.bias")
+    return {"model": weights | decoder, "optimizer": {"state": {}}, "epoch": 1599, "args": argparse.Namespace(lr=1.0)}
+
+
+def simmim(weights: dict[str, Tensor]) -> dict[str, Any]:
+    return {"model": named("encoder.", weights | named_decoder("mask_token")) | named_decoder("decoder.0.weight")}
+
+
+def beit_v2(weights: dict[str, Tensor]) -> dict[str, Any]:
+    return {"model": weights | named_decoder("mask_token", "lm_head.weight", "cls_pt_layers.0.norm1.weight")}
+
+
+def maskfeat(weights: dict[str, Tensor]) -> dict[str, Any]:
+    norm = {name: torch.full_like(weights[name], float("nan")) for name in ("norm.weight", "norm.bias")}
+    return {"model_state": weights | norm | named_decoder("mask_token", "pred_head.projections.0.weight")}
+
+
+def moco_v3(weights: dict[str, Tensor]) -> dict[str, Any]:
+    momentum = named("module.momentum_encoder.", other(weights))
+    heads = named_decoder("module.base_encoder.head.0.weight", "module.predictor.0.weight")
+    return {"state_dict": momentum | named("module.base_encoder.", weights) | heads, "arch": "vit_base"}
+
+
+def dino(weights: dict[str, Tensor]) -> dict[str, Any]:
+    student = named("module.backbone.", other(weights)) | named_decoder("module.head.mlp.0.weight")
+    teacher = named("backbone.", weights) | named_decoder("head.mlp.0.weight")
+    return {"student": student, "teacher": teacher, "args": argparse.Namespace(arch="vit_base")}
+
+
+def ibot(weights: dict[str, Tensor]) -> dict[str, Any]:
+    return dino(weights) | {"teacher": named("backbone.", weights) | named_decoder("backbone.masked_embed")}
+
+
+def ijepa(weights: dict[str, Tensor]) -> dict[str, Any]:
+    predictor = {"module.predictor_embed.weight": torch.ones(2, 2)}
+    encoders = {"encoder": named("module.", other(weights)), "target_encoder": named("module.", weights)}
+    return encoders | {"predictor": predictor, "opt": {"lr": 1.0}, "epoch": 300}
+
+
+def timm_style(weights: dict[str, Tensor]) -> dict[str, Any]:
+    return {"state_dict": weights | named_decoder("head.weight"), "arch": "vit_base_patch16_224"}
+
+
+PUBLISHED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], type[nn.Module], dict[str, Any]]] = {
+    "MAE": (mae, VisionTransformer, VIT),
+    "SimMIM": (simmim, Beit, BEIT),
+    "BEiTv2": (beit_v2, Beit, BEIT),
+    "MaskFeat": (maskfeat, VisionTransformer, VIT),
+    "MoCo v3": (moco_v3, VisionTransformer, VIT),
+    "iBOT": (ibot, VisionTransformer, VIT),
+    "DINO": (dino, VisionTransformer, VIT),
+    "I-JEPA": (ijepa, VisionTransformer, VIT | {"class_token": False, "global_pool": "avg", "fc_norm": False}),
+    "timm": (timm_style, VisionTransformer, VIT),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_files_give_the_backbone_and_name_the_rest(name: str, tmp_path: Path) -> None:
+    publish, architecture, arguments = PUBLISHED[name]
+    model = architecture(num_classes=0, **arguments)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    torch.save(publish(weights), tmp_path / "a.pth")
+    allowed = ["norm"] if name == "MaskFeat" else []
+    request = BackboneRequest(
+        name=architecture.__name__,
+        arguments=arguments,
+        checkpoint=tmp_path / "a.pth",
+        pretrained=False,
+        seed=0,
+        allow_missing=allowed,
+    )
+    backbone = load_timm(request)
+    if allowed:
+        weights |= {"norm.weight": torch.ones(12), "norm.bias": torch.zeros(12)}
+    assert_weights(backbone.module.state_dict(), weights)
+    report = backbone.loaded
+    assert report is not None
+    assert report.missing == (["norm.weight", "norm.bias"] if allowed else [])
+    assert report.n_loaded == len(weights) - len(report.missing)
+    assert report.resampled == []
+    assert all(re.search("mask|decoder|head|momentum|predictor|cls_pt", left_out) for left_out in report.ignored)
+    assert bool(report.ignored) == (name != "I-JEPA"), "all else is outside of its target_encoder"
+
+
+@pytest.mark.parametrize("name", ["mask_token", "decoder.0.weight", "lm_head.weight", "head.weight"])
+def test_heads_and_decoders_are_listed_by_their_names_in_the_file(name: str) -> None:
+    report = load_weights(nn.Linear(3, 2), of_file(named("encoder.") | named_decoder(name)))
+    assert report.ignored == [name]
+
+
+def test_a_torchvision_state_dict_gives_what_torchvision_computes(tmp_path: Path) -> None:
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    backbone = load_timm(BackboneRequest("resnet18", {}, tmp_path / "a.pth", False, 0, (64, 64)))
+    outputs: list[Tensor] = []
+    theirs.layer4.register_forward_hook(lambda *seen: outputs.append(seen[2]))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        theirs(images)
+    patch, _ = backbone.tokens(images, [4])[4]
+    torch.testing.assert_close(patch, outputs[0].flatten(2).transpose(1, 2))
+    assert backbone.loaded is not None
+    assert backbone.loaded.ignored == ["fc.weight", "fc.bias"]

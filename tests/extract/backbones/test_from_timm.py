@@ -172,7 +172,8 @@ def test_a_checkpoint_decides_the_weights_whatever_the_seed(tmp_path: Path) -> N
 def test_keys_without_a_place_are_listed(tmp_path: Path) -> None:
     extra = {"head.weight": torch.zeros(5, 12), "decoder.norm": torch.zeros(3)}
     backbone = load(checkpoint=save(made_vit(), tmp_path / "a.safetensors", extra))
-    assert sorted(backbone.ignored) == ["decoder.norm", "head.weight"]
+    assert backbone.loaded is not None
+    assert sorted(backbone.loaded.ignored) == ["decoder.norm", "head.weight"]
 
 
 def test_a_position_table_of_another_grid_is_resampled(tmp_path: Path) -> None:
@@ -226,6 +227,40 @@ def test_the_transform_is_timms_with_the_size_the_model_was_built_with(size: int
     assert transform.input_size == (size, size)
     for name in ("interpolation", "crop_pct", "crop_mode", "mean", "std"):
         assert getattr(transform, name) == config[name], name
+
+
+@pytest.mark.parametrize("size", [(24, 24), (16, 32)])
+def test_an_image_size_resamples_the_position_table(tmp_path: Path, size: tuple[int, int]) -> None:
+    model = made_vit()
+    arguments = {key: value for key, value in TINY.items() if key != "img_size"}
+    file = save(model, tmp_path / "a.safetensors")
+    backbone = load("vit_tiny_patch16_224", arguments, checkpoint=file, image_size=size)
+    table = model.pos_embed.detach()
+    grid = (size[0] // 4, size[1] // 4)
+    maps = table[:, 1:].view(1, 4, 4, 12).permute(0, 3, 1, 2)
+    resized = F.interpolate(maps, size=grid, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+    expected = torch.cat([table[:, :1], resized], 1)
+    torch.testing.assert_close(backbone.module.pos_embed.data, expected, rtol=1e-5, atol=1e-5)
+    assert backbone.transform.input_size == size
+    assert {shape.grid for shape in backbone.shapes} == {grid}
+    assert backbone.loaded is not None
+    assert backbone.loaded.resampled == ["pos_embed"]
+
+
+def test_an_image_size_needs_no_argument_of_a_model_that_sees_any_size() -> None:
+    arguments = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16)}
+    backbone = load("convnext_atto", arguments, image_size=(64, 96))
+    assert backbone.transform.input_size == (64, 96)
+    assert backbone.shapes[0].grid == (16, 24)
+    assert backbone.weights_hash() == load("convnext_atto", arguments).weights_hash()
+
+
+def test_an_image_size_said_twice_is_refused() -> None:
+    message = (
+        r"^image size \(32, 32\) and model argument img_size=16 asked for; give one of --image-size and --model-arg"
+    )
+    with pytest.raises(InputError, match=message):
+        load(image_size=(32, 32))
 
 
 def test_a_model_that_does_not_keep_its_image_size_still_sees_the_size_it_was_built_with() -> None:

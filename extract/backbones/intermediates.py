@@ -1,0 +1,94 @@
+"""The outputs of a model's blocks, read through its own `forward_intermediates`, and their shapes."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from timm.layers.norm import RmsNorm, RmsNorm2d
+from torch import Tensor, nn
+
+from ...store.layout import LayerShape
+from .contract import Tokens
+
+RMS_NORMS = (RmsNorm, RmsNorm2d, nn.RMSNorm)
+FINAL_NORMS = ("norm", "fc_norm", "head.norm")
+"""Where timm keeps the last norm: over all tokens, or over the pooled one where that comes first."""
+
+
+class Intermediates:
+    """A timm model's `forward_intermediates`, the same for all of its models.
+
+    Models made of tokens give them with their prefix, (B, N, D). All others give maps, (B, D, H, W), which are
+    flattened row by row.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._forward: Callable[..., Any] = getattr(module, "forward_intermediates")  # noqa: B009
+        self._is_of_tokens = "return_prefix_tokens" in inspect.signature(self._forward).parameters
+        self._has_prefix = self._is_of_tokens and getattr(module, "num_prefix_tokens", 1) > 0
+
+    def __call__(self, images: Tensor, layers: list[int]) -> list[Tokens]:
+        """Run the model on (B, 3, H, W) images; return patch and prefix tokens of each layer, before any norm."""
+        return [_split(output) for output in self._run(images, layers, "NLC" if self._is_of_tokens else "NCHW")]
+
+    def shapes(self, input_size: tuple[int, int]) -> list[LayerShape]:
+        """Run the model on one image of (height, width); return the shape of every layer."""
+        outputs = self._run(torch.zeros(1, 3, *input_size), None, "NCHW")
+        return [
+            map_shape(output[0], output[1].shape[1]) if isinstance(output, tuple) else map_shape(output, 0)
+            for output in outputs
+        ]
+
+    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+        options = {"return_prefix_tokens": True} if self._has_prefix else {}
+        with torch.no_grad():
+            return list(
+                self._forward(
+                    images,
+                    indices=layers,
+                    norm=False,
+                    stop_early=True,
+                    output_fmt=form,
+                    intermediates_only=True,
+                    **options,
+                )
+            )
+
+
+def _split(output: Any) -> Tokens:
+    return output if isinstance(output, tuple) else (flat_map(output), None)
+
+
+def flat_map(output: Tensor) -> Tensor:
+    """Turn (B, D, H, W) into (B, H·W, D), row by row; leave (B, N, D) as it is."""
+    return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
+
+
+def map_shape(output: Tensor, n_prefix: int) -> LayerShape:
+    """Return the shape of a layer from its map (B, D, H, W) and its number of prefix tokens."""
+    return LayerShape((output.shape[2], output.shape[3]), output.shape[1], n_prefix)
+
+
+def norm_values(norms: Sequence[nn.Module | None]) -> dict[str, Any] | None:
+    """Return kind, eps, weight and bias of the first that is a norm over channels, as JSON values, or None."""
+    for norm in norms:
+        kind = "LayerNorm" if isinstance(norm, nn.LayerNorm) else "RMSNorm" if isinstance(norm, RMS_NORMS) else None
+        if kind is not None:
+            given = {key: getattr(norm, key, None) for key in ("weight", "bias")}
+            values = {key: None if p is None else p.detach().float().tolist() for key, p in given.items()}
+            return {"kind": kind, "eps": getattr(norm, "eps"), **values}  # noqa: B009
+    return None
+
+
+def final_norm_of(module: nn.Module) -> dict[str, Any] | None:
+    """Return the values of a timm model's last norm, or None if it has none that is over channels."""
+    named = dict(module.named_modules())
+    return norm_values([named.get(name) for name in FINAL_NORMS])
+
+
+def prefix_names(module: nn.Module, n_prefix: int) -> list[str]:
+    """Name the prefix tokens: class, then distillation, then registers."""
+    own = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
+    named = [name for name in ("cls", "dist") if f"{name}_token" in own][:n_prefix]
+    return named + [f"reg{index}" for index in range(n_prefix - len(named))]
