@@ -158,7 +158,7 @@ def test_only_the_most_data_is_drawn_over_layers(
 def test_shots_are_on_a_logarithmic_axis_at_the_selected_layers(
     tmp_path: Path, drawn: list[Figure], make_results: MakeResults
 ) -> None:
-    levels = {"full": 0.8, "16": 0.5, "1": 0.1, "10": 0.4, "0.1": 0.6, "0.5": 0.7}
+    levels = {"full": 0.8, "16": 0.5, "1": 0.1, "10": 0.4, "0.1": 0.6, "0.25": 0.7}
     picked = [{"shots": shots, "seed": s, "test": test + 0.02 * s} for shots, test in levels.items() for s in (0, 1)]
     better_by_test = [{"shots": shots, "layer": "1", "val_top1": 0.0, "test": 0.9} for shots in levels]
     lost = [{"head": "x", "shots": "1", **LOST}, {"head": "x", "shots": "full", "test": 0.3}]
@@ -170,7 +170,7 @@ def test_shots_are_on_a_logarithmic_axis_at_the_selected_layers(
         "fraction of the training images",
     ]
     assert ticks(counts) == [(0, "1"), (pytest.approx(log2(10)), "10"), (4, "16"), (5, "full")]
-    assert ticks(fractions) == [(pytest.approx(-log2(10)), "0.1"), (-1, "0.5"), (0, "full")]
+    assert ticks(fractions) == [(pytest.approx(-log2(10)), "0.1"), (-2, "0.25"), (0, "full")]
     assert counts.lines[0].get_ydata() == pytest.approx([11, 41, 51, 81])
     assert fractions.lines[0].get_ydata() == pytest.approx([61, 71, 81])
     assert counts.lines[1].get_ydata() == pytest.approx([np.nan, 30], nan_ok=True)
