@@ -104,10 +104,12 @@ def _read(hint: Any, value: Any, key: str) -> Any:
     kinds = get_args(hint) or (hint,)
     if value is None and NoneType in kinds:
         return None
+    if kinds == (bool,) and isinstance(value, bool):
+        return value
     if isinstance(value, bool) and str in kinds:
         return "on" if value else "off"  # what a bare on or off means in YAML
-    kind = next(kind for kind in (int, float, str) if kind in kinds)
-    known = {int: (int,), float: (int, float, str), str: (int, float, str)}[kind]
+    kind = next(kind for kind in (bool, int, float, str) if kind in kinds)
+    known = {bool: (), int: (int,), float: (int, float, str), str: (int, float, str)}[kind]
     try:
         if isinstance(value, known) and not isinstance(value, bool):
             return kind(value)  # YAML reads 1e-1 as text

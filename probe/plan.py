@@ -46,7 +46,7 @@ CHOICES = {
 }
 OWN = (
     "out", "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "device", "cache",
-    "test_store", "dry_run",
+    "test_store",
 )  # fmt: skip
 """Settings that differ between the cells of a run or between machines; a run may be repeated with others."""
 
@@ -148,6 +148,7 @@ class Plan:
         if self.config.warmup_epochs is None:
             resolved["warmup_epochs"] = default_warmup(self.config.epochs)
         settings = asdict(self.config) | resolved
+        del settings["dry_run"]
         return {key: str(value) if key in ("out", "test_store") and value else value for key, value in settings.items()}
 
     @property
