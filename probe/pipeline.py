@@ -11,7 +11,7 @@ from ..store import open_store
 from .config import FitConfig
 from .grid import Cell
 from .group import Group
-from .metrics import AccuracyCounter
+from .metrics import Counter, make_counter
 from .order import Rows, epoch_windows, sequential_windows
 from .plan import Plan, make_plan
 from .report import write_report
@@ -20,6 +20,7 @@ from .results import Run, open_run, result_rows, save_heads
 from .schedule import lr_factor
 from .select import EpochTracker
 from .stream import TokenStream, make_ring
+from .tokens import TokenBatch
 
 EVAL_BATCH = 256
 
@@ -113,29 +114,31 @@ def _train_epoch(plan: Plan, groups: Sequence[Group], stream: TokenStream, epoch
     windows = epoch_windows(plan.train_rows, plan.train_split.info.block_rows, plan.config.seed, epoch)
     n_batches = max(1, len(plan.train_rows) // plan.batch_size)
     for number, (arrays, labels) in enumerate(stream.batches(windows, plan.batch_size, drop_last=True)):
+        batch = TokenBatch(arrays, labels)
         factor = lr_factor(epoch + number / n_batches, plan.config.epochs, plan.warmup_epochs)
         for group in groups:
-            group.train_batch(arrays, labels, factor)
+            group.train_batch(batch, factor)
 
 
-def _score(groups: Sequence[Group], stream: TokenStream, rows: Rows) -> list[AccuracyCounter]:
+def _score(groups: Sequence[Group], stream: TokenStream, rows: Rows) -> list[Counter]:
     """Score all cells on some rows in one pass."""
-    counters = [AccuracyCounter() for _ in groups]
+    counters = [make_counter(len(stream.split.classes), multi_label=False) for _ in groups]
     windows = sequential_windows(rows, stream.split.info.block_rows)
     for arrays, labels in stream.batches(windows, EVAL_BATCH, drop_last=False):
+        batch = TokenBatch(arrays, labels)
         for group, counter in zip(groups, counters, strict=True):
-            group.count_batch(counter, arrays, labels)
+            group.count_batch(counter, batch)
     return counters
 
 
 def _keep_epoch(
-    group: Group, trackers: Sequence[EpochTracker], val: AccuracyCounter | None, test: AccuracyCounter, epoch: int
+    group: Group, trackers: Sequence[EpochTracker], val: Counter | None, test: Counter, epoch: int
 ) -> list[dict[str, Any]]:
     """Note one epoch of a group, keep the weights of cells that improved, and return its rows of the history."""
-    vals: list[float | None] = list(val.top1()) if val else [None] * len(trackers)
-    losses, top1, top5 = group.take_losses(), test.top1(), test.top5()
-    group.keep_best([tracker.add(vals[i], top1[i], top5[i]) for i, tracker in enumerate(trackers)])
+    vals: list[float | None] = [of["top1"] for of in val.scores()] if val else [None] * len(trackers)
+    losses, tests = group.take_losses(), test.scores()
+    group.keep_best([of.add(vals[i], tests[i]["top1"], tests[i]["top5"]) for i, of in enumerate(trackers)])
     return [
-        {"cell": cell.name, "epoch": epoch, "train_loss": losses[i], "val_top1": vals[i], "test_top1": top1[i]}
+        {"cell": cell.name, "epoch": epoch, "train_loss": losses[i], "val_top1": vals[i], "test_top1": tests[i]["top1"]}
         for i, cell in enumerate(group.cells)
     ]

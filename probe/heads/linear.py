@@ -23,6 +23,7 @@ class LinearPooling(Pooling):
 
     name = "linear"
     defaults: ClassVar[dict[str, Any]] = {"pool": "mean"}
+    shared = True
 
     def __init__(
         self,
@@ -63,4 +64,4 @@ class LinearPooling(Pooling):
             "cls+mean": lambda: torch.cat([x_BND[:, 0], x_BND[:, -1]], dim=1),
             "max": lambda: x_BND.amax(1),
         }[self.kind]()
-        return pooled_BO[:, None].expand(-1, self.cells or 1, -1)
+        return pooled_BO[:, None]
