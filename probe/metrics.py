@@ -1,6 +1,6 @@
 """Scores of stacked cells, counted batch by batch.
 
-    B images, H cells, C classes
+B images, H cells, C classes
 """
 
 from abc import ABC, abstractmethod
@@ -12,88 +12,94 @@ TOP = 5
 
 
 class Counter(ABC):
-    """Counts over batches; scores at the end."""
+    """Takes the logits of H cells batch by batch; a cell's scores depend on its own logits alone."""
 
     @abstractmethod
     def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
-        """Count one batch."""
+        """Count one batch.
+
+        Args:
+            logits_BHC: (B, H, C) floating point; they may hold NaN or infinity, where a cell has diverged.
+            labels: (B,) int64, or (B, C) for multi-label data, on the device of the logits.
+        """
 
     @abstractmethod
     def scores(self) -> list[dict[str, float]]:
-        """Return the scores of each cell, fractions, the one that is selected on first."""
+        """Return the scores of each cell over all batches, fractions by name."""
 
 
 class AccuracyCounter(Counter):
-    """Top-1 and top-5 accuracy, and top-1 meaned over the classes there are images of: "top1", "top5", "mean_class".
+    """Counts the hits of each class.
 
-    With five classes or fewer top-5 is 1.
+    Scores: `top1`; `top5`, which is 1 with five classes or fewer; `mean_class`, the mean of the classes' top-1
+    accuracies over the classes that there are images of. The guess of a cell whose logits are all NaN is some class.
     """
 
     def __init__(self, n_classes: int) -> None:
+        """Count for labels 0 to `n_classes` - 1."""
         self._n_classes = n_classes
-        self._images_C: Tensor | None = None
+        self._n_C = self._top1_CH = self._top5_H = torch.tensor(0)
 
     def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
-        """See `Counter.add`; labels are (B,) int64."""
+        """See `Counter.add`."""
         hits_BHK = logits_BHC.topk(min(TOP, self._n_classes), dim=2).indices == labels[:, None, None]
-        if self._images_C is None:
-            self._images_C = labels.new_zeros(self._n_classes)
-            self._top1_CH = labels.new_zeros(self._n_classes, logits_BHC.shape[1])
-            self._top5_H = labels.new_zeros(logits_BHC.shape[1])
-        self._images_C += labels.bincount(minlength=self._n_classes)
-        self._top1_CH.index_add_(0, labels, hits_BHK[..., 0].to(labels.dtype))
-        self._top5_H += hits_BHK.any(2).sum(0)
+        no_hits_CH = labels.new_zeros(self._n_classes, logits_BHC.shape[1])
+        self._top1_CH = self._top1_CH + no_hits_CH.index_add_(0, labels, hits_BHK[..., 0].long())
+        self._top5_H = self._top5_H + hits_BHK.any(2).sum(0)
+        self._n_C = self._n_C + labels.bincount(minlength=self._n_classes)
 
     def scores(self) -> list[dict[str, float]]:
         """See `Counter.scores`."""
-        assert self._images_C is not None, "nothing was counted"
-        images_C, top1_CH = self._images_C.cpu().double(), self._top1_CH.cpu().double()
-        n_images, there = images_C.sum(), images_C > 0
-        scores = {
-            "top1": top1_CH.sum(0) / n_images,
-            "top5": self._top5_H.cpu().double() / n_images,
-            "mean_class": (top1_CH[there] / images_C[there, None]).mean(0),
-        }
-        return [dict(zip(scores, values, strict=True)) for values in torch.stack([*scores.values()], 1).tolist()]
+        n_images, present_C = int(self._n_C.sum()), self._n_C > 0
+        of_class_CH = self._top1_CH[present_C].double() / self._n_C[present_C, None]
+        found = zip(self._top1_CH.sum(0).tolist(), self._top5_H.tolist(), of_class_CH.mean(0).tolist(), strict=True)
+        return [{"top1": a / n_images, "top5": b / n_images, "mean_class": mean} for a, b, mean in found]
 
 
 class PrecisionCounter(Counter):
-    """Mean average precision, over the classes that some image has: "map".
+    """Keeps the logits of multi-label data, on the CPU in float32, to rank the images for each class.
 
-    Of one class it is the mean, over the images that have it, of the precision among all that score at least as high.
+    Score: `map`, the mean over classes of the average precision, the sum over thresholds n of (R_n - R_{n-1}) P_n with
+    recall R_n and precision P_n among the images that score no less; images of equal score share a threshold. It is
+    over the classes that some image shows, and NaN for a cell with a logit that is not finite.
     """
 
     def __init__(self) -> None:
-        self._scores: list[Tensor] = []
+        """Start without images."""
+        self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
 
     def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
-        """See `Counter.add`; labels are (B, C) ones and zeros."""
-        self._scores.append(logits_BHC.float().cpu())
-        self._labels.append(labels.cpu())
+        """See `Counter.add`."""
+        self._logits.append(logits_BHC.to("cpu", torch.float32))
+        self._labels.append(labels.to("cpu", torch.bool))
 
     def scores(self) -> list[dict[str, float]]:
         """See `Counter.scores`."""
-        scores_BHC, labels_BC = torch.cat(self._scores), torch.cat(self._labels)
-        there = labels_BC.any(0)
-        return [
-            {"map": average_precision(scores_BC[:, there], labels_BC[:, there]).mean().item()}
-            for scores_BC in scores_BHC.unbind(1)
-        ]
+        labels_nC = torch.cat(self._labels)
+        shown_C = labels_nC.any(0)
+        n_cells = self._logits[0].shape[1]
+        of_cells = (torch.cat([logits_BHC[:, cell] for logits_BHC in self._logits]) for cell in range(n_cells))
+        return [{"map": float(average_precisions(logits_nC, labels_nC)[shown_C].mean())} for logits_nC in of_cells]
+
+
+def average_precisions(logits_nC: Tensor, labels_nC: Tensor) -> Tensor:
+    """Return the average precision of each class, (C,) float64: NaN for all if a logit is not finite.
+
+    A sorted image's precision is that of the last image of its score, since all of them pass the threshold together:
+    the mean of those precisions over the positive images is the sum over thresholds.
+    """
+    if not logits_nC.isfinite().all():
+        return torch.full_like(logits_nC[0], torch.nan, dtype=torch.float64)
+    sorted_nC, order_nC = logits_nC.sort(dim=0, descending=True)
+    hits_nC = labels_nC.gather(0, order_nC).double()
+    place_n1 = torch.arange(len(logits_nC))[:, None]
+    precision_nC = hits_nC.cumsum(0) / (place_n1 + 1)
+    ends_nC = sorted_nC.diff(dim=0, append=torch.full_like(sorted_nC[:1], -torch.inf)) != 0
+    last_nC = torch.where(ends_nC, place_n1, len(logits_nC)).flip(0).cummin(0).values.flip(0)
+    return (hits_nC * precision_nC.gather(0, last_nC)).sum(0) / hits_nC.sum(0)
 
 
 def make_counter(n_classes: int, multi_label: bool) -> Counter:
-    """Return what counts labels of a kind."""
+    """Return the counter for labels of `n_classes` classes, one or any number of them an image."""
     return PrecisionCounter() if multi_label else AccuracyCounter(n_classes)
-
-
-def average_precision(scores_BC: Tensor, labels_BC: Tensor) -> Tensor:
-    """Return the average precision of each class, (C,) float64; images of equal score count as found together."""
-    found_BC, order_BC = scores_BC.sort(dim=0, descending=True)
-    hits_BC = labels_BC.gather(0, order_BC).double()
-    place_B1 = torch.arange(len(scores_BC), dtype=torch.long)[:, None]
-    ends_BC = torch.ones_like(found_BC, dtype=torch.bool)
-    ends_BC[:-1] = found_BC[1:] != found_BC[:-1]
-    end_BC = torch.where(ends_BC, place_B1, len(scores_BC)).flip(0).cummin(0).values.flip(0)  # of its equals
-    precision_BC = hits_BC.cumsum(0).gather(0, end_BC) / (end_BC + 1)
-    return (hits_BC * precision_BC).sum(0) / hits_BC.sum(0)

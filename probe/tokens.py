@@ -1,32 +1,37 @@
-"""One batch of tokens, which all groups of a pass share."""
+"""One batch of a layer's tokens, as all groups of a pass share it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 
 class TokenBatch:
-    """The arrays of one batch on the training device. What several heads need of them is made once.
+    """Tokens and labels of B images on the training device.
 
     Attributes:
-        arrays: by kind, in the stored dtype: "patch" (B, N, D), "prefix" (B, P, D), "mean" (B, D).
-        labels: (B,) int64, or (B, C) ones and zeros where images have several.
+        arrays: kind to tokens in the stored dtype: "patch" (B, N, D), "prefix" (B, P, D), "mean" (B, D).
+        labels: (B,) int64, or (B, C) for multi-label data, 1 where an image shows a class.
     """
 
     def __init__(self, arrays: Mapping[str, Tensor], labels: Tensor) -> None:
-        """Take the arrays; they are not copied."""
-        self.arrays, self.labels = dict(arrays), labels
+        """Take arrays and labels as they are."""
+        self.arrays, self.labels = arrays, labels
         self._joined: dict[tuple[tuple[str, ...], torch.dtype], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def joined(self, kinds: Sequence[str], dtype: torch.dtype) -> Tensor:
-        """Return arrays joined along the token axis, (B, N, D), converted; a mean is one token."""
-        key = (tuple(kinds), dtype)
+    def joined(self, kinds: tuple[str, ...], dtype: torch.dtype) -> Tensor:
+        """Join arrays along the token axis, (B, N', D), in `dtype`.
+
+        What was made once is kept: groups that read the same arrays, or some of them, share one conversion.
+        """
+        key = kinds, dtype
         if key not in self._joined:
-            parts = [self.arrays[kind] if self.arrays[kind].ndim == 3 else self.arrays[kind][:, None] for kind in kinds]
-            converted = [part.to(dtype) for part in parts]
-            self._joined[key] = torch.cat(converted, dim=1) if len(converted) > 1 else converted[0]
+            if len(kinds) > 1:
+                self._joined[key] = torch.cat([self.joined((kind,), dtype) for kind in kinds], dim=1)
+            else:
+                array = self.arrays[kinds[0]]
+                self._joined[key] = (array if array.ndim == 3 else array[:, None]).to(dtype)
         return self._joined[key]

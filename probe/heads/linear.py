@@ -24,6 +24,7 @@ class LinearPooling(Pooling):
 
     name = "linear"
     defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "unit": False}
+    shared = True
 
     def __init__(
         self,
@@ -68,4 +69,4 @@ class LinearPooling(Pooling):
         }[self.kind]()
         if self.unit:
             pooled_BO = F.normalize(pooled_BO.to(torch.promote_types(pooled_BO.dtype, torch.float32)))
-        return pooled_BO[:, None].expand(-1, self.cells or 1, -1)
+        return pooled_BO[:, None]
