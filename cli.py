@@ -148,7 +148,9 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_fields(extract, ExtractConfig)
 
     fit = _add_command(commands, "fit", _fit, "train heads from stores", FIT_EXAMPLE)
-    fit.add_argument("stores", metavar="STORE", nargs="+", help="made by probe extract; several are compared in one run")
+    fit.add_argument(
+        "stores", metavar="STORE", nargs="+", help="made by probe extract; several are compared in one run"
+    )
     fit.add_argument("--config", metavar="FILE", help="YAML with the same keys as these flags; a flag wins over it")
     _add_fields(fit, FitConfig)
 

@@ -62,6 +62,11 @@ class Solver(ABC):
             InputError: there are too few.
         """
 
+    @property
+    def decays(self) -> list[float]:
+        """The penalty of each cell."""
+        return [cell.weight_decay or 0.0 for cell in self.cells]
+
     @abstractmethod
     def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
         """Fit every cell.

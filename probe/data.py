@@ -66,7 +66,7 @@ def open_data(store: Store, config: FitConfig) -> Data:
     """
     if config.val_split is not None and config.protocol != "select":
         raise InputError(
-            f"val_split {config.val_split!r} asked for under protocol {config.protocol!r}, which selects on the test split"
+            f"val_split {config.val_split!r} asked for under protocol {config.protocol!r}, which selects on test"
         )
     train = store[config.train_split]
     test_store = store if config.test_store is None else open_store(config.test_store)

@@ -58,12 +58,11 @@ class LogisticRegression(LinearSolver):
 
     def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
         """See `Solver.fit`."""
-        penalties = [cell.weight_decay for cell in self.cells]
         self._fits = fit_logreg(
             self.prepare(features),
             labels,
             n_classes,
-            penalties,
+            self.decays,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
         )

@@ -31,10 +31,12 @@ class FinalNorm:
         kept: dict[str, Any] | None = store.manifest.final_norm
         if kept is None:
             raise InputError(
-                f"norm 'final' asked for, and {str(store.path)!r} keeps no final norm of {store.manifest.recipe.model!r}; "
-                "give --norm none"
+                f"norm 'final' asked for, and {str(store.path)!r} keeps no final norm of "
+                f"{store.manifest.recipe.model!r}; give --norm none"
             )
-        values = (None if kept[name] is None else torch.tensor(kept[name], device=device) for name in ("weight", "bias"))
+        values = (
+            None if kept[name] is None else torch.tensor(kept[name], device=device) for name in ("weight", "bias")
+        )
         return cls(kept["kind"], kept["eps"], *values)
 
     def __call__(self, tokens: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, unknown_name
-from ..store import Store
+from ..store import Split, Store
 from ..store.layout import MEAN, PATCH, LayerShape
 from .caching import SUBSETS, TEST, TRAIN, VAL, choose_places
 from .config import LR_GRID, PAPER_LR, FitConfig
@@ -116,15 +116,23 @@ class Plan:
             rows[VAL] = np.unique(np.concatenate([course.val_rows for course in courses]))
         return rows | {TEST: np.arange(len(self.data.test))}
 
-    def views(self, name: str) -> int:
-        """Return how many views are read of one body of rows."""
-        return self.data.views if name in (TRAIN, SUBSETS) else 1
+    def split(self, name: str) -> Split:
+        """Return the split that a body of rows is of."""
+        return {VAL: self.data.val, TEST: self.data.test}.get(name, self.data.train)
 
     def sizes(self, layers: tuple[int, ...], courses: Sequence[Course]) -> dict[str, int]:
         """Return the bytes of the patch tokens of each body of rows."""
         shape, itemsize = self.shape(layers), self.data.train.dtype(PATCH).itemsize
         row_bytes = shape.n_patches * shape.dim * itemsize
-        return {name: len(rows) * row_bytes * self.views(name) for name, rows in self.rows(courses).items()}
+        return {name: len(rows) * row_bytes * self.split(name).info.views for name, rows in self.rows(courses).items()}
+
+    @property
+    def token_dtype(self) -> torch.dtype:
+        """Type of the tokens in a batch."""
+        if self.norm is not None:
+            return torch.float32
+        split = self.data.train
+        return torch.bfloat16 if split.is_bfloat16() else getattr(torch, split.dtype().name)
 
     def places(self, layers: tuple[int, ...], courses: Sequence[Course]) -> dict[str, str]:
         """Return where the patch tokens of each body of rows are kept."""
@@ -166,14 +174,14 @@ class Plan:
         test, lines = len(self.data.test), []
         for shots in self.shots:
             of_shots = [course for course in self.courses if course.shots == shots]
-            course, seeds = of_shots[0], f", {len(of_shots)} seeds" if shots != FULL else ""
-            line = (
-                f"{len(course.train_rows):,} training, {len(course.val_rows):,} held-out and {test:,} test images"
-                if shots == FULL
-                else f"shots {shots}{seeds}: {len(course.train_rows):,} training, {len(course.val_rows):,} held-out images"
-            )
+            course = of_shots[0]
+            line = f"{len(course.train_rows):,} training, {len(course.val_rows):,} held-out and {test:,} test images"
+            if shots != FULL:
+                line = f"shots {shots}, {len(of_shots)} seeds: {line}"
             if self.config.batch_size != course.batch_size:
-                line += f"; batch size {course.batch_size}, warm-up {course.warmup_epochs:.3g} of {course.epochs} epochs"
+                line += (
+                    f"; batch size {course.batch_size}, warm-up {course.warmup_epochs:.3g} of {course.epochs} epochs"
+                )
             if len(course.scored) < self.config.epochs:
                 line += f", scored {len(course.scored)} times"
             lines.append(line)

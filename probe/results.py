@@ -73,8 +73,8 @@ class Run:
             twin = next((other for other in named[:index] if other.name == plan.name), None)
             if twin is not None:
                 raise InputError(
-                    f"{str(twin.data.store.path)!r} and {str(plan.data.store.path)!r} hold the same features of the same "
-                    "images; give one of them"
+                    f"{str(twin.data.store.path)!r} and {str(plan.data.store.path)!r} hold the same features of "
+                    "the same images; give one of them"
                 )
         return named
 
@@ -85,9 +85,7 @@ class Run:
         }
         settings = {FILE_KEYS.get(key, key): value for key, value in plans[0].settings.items()}
         sizes = {course.shots: course.batch_size for plan in plans for course in plan.courses}
-        about = settings | {
-            MADE_FROM: {"stores": stores, "batch_sizes": sizes, "shared": plans[0].shared_settings()}
-        }
+        about = settings | {MADE_FROM: {"stores": stores, "batch_sizes": sizes, "shared": plans[0].shared_settings()}}
         write_durably(self.path / "config.yaml", yaml.safe_dump(about, sort_keys=False).encode())
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
@@ -193,7 +191,9 @@ def load_head(run: str | Path, cell: str) -> Head:
 def _typed(results: pd.DataFrame) -> pd.DataFrame:
     """Give every column its type, whatever is missing in it."""
     others = [name for name in COLUMNS if name not in (*TEXTS, *COUNTS, "selected")]
-    types: dict[str, Any] = dict.fromkeys(TEXTS, "str") | dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(others, "float64")
+    types: dict[str, Any] = (
+        dict.fromkeys(TEXTS, "str") | dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(others, "float64")
+    )
     return results.astype(types)
 
 

@@ -39,7 +39,7 @@ class Ridge(LinearSolver):
     def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
         """See `Solver.fit`."""
         moments = take_moments(features, labels, n_classes)
-        weight_HCF = fit_ridge(moments, [cell.weight_decay for cell in self.cells])
+        weight_HCF = fit_ridge(moments, self.decays)
         self.mean, self.var = moments.mean.float(), moments.covariance.diagonal().float()
         self.weight, self.bias = weight_HCF.float(), moments.target.float().expand(len(self.cells), -1)
 

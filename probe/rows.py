@@ -57,7 +57,9 @@ def save_heads(run: Run, plan: Plan, rider: Rider) -> None:
             save_head(run, plan, cell, state, head.name, dict(head.settings), rider.group.kinds)
 
 
-def cost_columns(plan: Plan, layers: tuple[int, ...], name: str, settings: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, int]:
+def cost_columns(
+    plan: Plan, layers: tuple[int, ...], name: str, settings: Mapping[str, Any], kinds: Sequence[str]
+) -> dict[str, int]:
     """Return what a head costs: its parameters, and operations for one image."""
     shape = plan.shape(layers)
     with torch.device("meta"):
@@ -69,7 +71,13 @@ def cost_columns(plan: Plan, layers: tuple[int, ...], name: str, settings: Mappi
 
 
 def save_head(
-    run: Run, plan: Plan, cell: Cell, state: Mapping[str, Tensor], name: str, settings: Mapping[str, Any], kinds: Sequence[str]
+    run: Run,
+    plan: Plan,
+    cell: Cell,
+    state: Mapping[str, Tensor],
+    name: str,
+    settings: Mapping[str, Any],
+    kinds: Sequence[str],
 ) -> None:
     """Write the head of a cell: a pooling by name, its settings, and its state."""
     manifest, shape = plan.data.store.manifest, plan.shape(cell.layers)

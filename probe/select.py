@@ -84,8 +84,10 @@ def score_columns(val: Scores | None, test: Scores) -> dict[str, float]:
     """Return the columns of the results that hold one evaluation."""
     name = figure_name(test)
     columns = {f"test_{key}": value for key, value in test.items()}
-    return columns | {f"last_test_{name}": test[name], f"peak_test_{name}": test[name]} | (
-        {f"val_{name}": val[name]} if val is not None else {}
+    return (
+        columns
+        | {f"last_test_{name}": test[name], f"peak_test_{name}": test[name]}
+        | ({f"val_{name}": val[name]} if val is not None else {})
     )
 
 

@@ -58,7 +58,7 @@ def _features(plan: Plan, solver: Solver, stream: TokenStream, rows: Rows) -> tu
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
-def _scores(plan: Plan, solver: Solver, stream: TokenStream, rows: Rows) -> list[Scores]:
+def _scores(plan: Plan, solver: Solver, stream: TokenStream, rows: Rows) -> Sequence[Scores]:
     """Score every cell on some rows."""
     features, labels = _features(plan, solver, stream, rows)
     counter, done = make_counter(plan.data.n_classes, plan.data.multi_label), 0

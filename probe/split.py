@@ -1,6 +1,7 @@
 """Which rows of the training split are trained on, and which are held out to select on."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,5 +127,5 @@ def _turns(labels: Labels, rows: Rows, order: Rows) -> tuple[Labels, Rows]:
     return of_all[rows], turn[rows]
 
 
-def _rounded(values: npt.NDArray[np.float64]) -> Rows:
+def _rounded(values: npt.NDArray[np.floating[Any]]) -> Rows:
     return np.rint(values).astype(np.int64)

@@ -56,9 +56,8 @@ class TokenStream:
         device: torch.device,
         rings: Rings | None = None,
         norm: FinalNorm | None = None,
-        views: int = 1,
     ) -> None:
-        """Read what is kept in memory.
+        """Read what is kept in memory, all views of it.
 
         Args:
             split: of an open store.
@@ -69,9 +68,8 @@ class TokenStream:
             device: where batches are wanted.
             rings: buffers for reading from disk; streams that take turns may share them.
             norm: applied to every token, before the channels of layers are joined.
-            views: how many there are of each image.
         """
-        self.split, self.layers, self.device, self.views = split, tuple(layers), device, views
+        self.split, self.layers, self.device = split, tuple(layers), device
         self._kinds, self._norm = list(kinds), norm
         self._rings = Rings(device) if rings is None else rings
         self._place = np.full(len(split), -1, dtype=np.int64)
@@ -119,7 +117,7 @@ class TokenStream:
         return self.batches(windows, EVAL_BATCH, drop_last=False, kinds=kinds)
 
     def _sources(self, kinds: Sequence[str], view: int | None = None) -> list[Source]:
-        views = range(self.views) if view is None else [view]
+        views = range(self.split.info.views) if view is None else [view]
         return [Source(layer, kind, view) for kind in kinds for layer in self.layers for view in views]
 
     def _joined(self, found: dict[Source, Tensor]) -> dict[str, Tensor]:

@@ -47,9 +47,8 @@ class LayerStreams:
 
     def _stream(self, name: str) -> TokenStream:
         plan = self._plan
-        split = {VAL: plan.data.val, TEST: plan.data.test}.get(name, plan.data.train)
         return TokenStream(
-            split,
+            plan.split(name),
             self._layers,
             self._rows[name],
             self._kinds,
@@ -57,5 +56,4 @@ class LayerStreams:
             device=plan.device,
             rings=self._rings,
             norm=plan.norm,
-            views=plan.views(name),
         )

@@ -96,17 +96,12 @@ def room_for_training(plan: Plan, layers: tuple[int, ...]) -> int:
 def memory_of(plan: Plan, group: CellGroup) -> StepMemory:
     """Return the bytes that a group keeps, and those that a step of it takes beside."""
     return step_memory(
-        group.cells[0].head,
+        group.cells,
         plan.shape(group.cells[0].layers),
         plan.data.n_classes,
-        len(group.cells),
         batch_size=group.course.batch_size,
-        optimizer=plan.config.optimizer,
+        device=plan.device,
         precision=plan.precision,
         multi_label=plan.data.multi_label,
+        stored=plan.token_dtype,
     )
-
-
-def _left(groups: Sequence[CellGroup], run: Run) -> list[CellGroup]:
-    left = [CellGroup(group.course, tuple(cell for cell in group.cells if not run.has(cell.name))) for group in groups]
-    return [group for group in left if group.cells]

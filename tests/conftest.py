@@ -134,7 +134,9 @@ def write_tokens(
                 key = BlockKey(split, view, block)
                 rows = slice(block * block_rows, (block + 1) * block_rows)
                 for layer, kinds in of_split.items():
-                    writer.append(key, layer, {kind: as_stored(values[rows], kind, dtype) for kind, values in kinds.items()})
+                    writer.append(
+                        key, layer, {kind: as_stored(values[rows], kind, dtype) for kind, values in kinds.items()}
+                    )
                     writer.finish(key, layer)
         assert writer.complete()
     return open_store(path)

@@ -17,9 +17,7 @@ def make_solver() -> Callable[..., Solver]:
         kind = SOLVERS[name]
         heads = [HeadSpec(name, tuple({**kind.defaults, **change}.items())) for change in changes]
         decays = penalties or kind.penalties or [0.0]
-        cells = [
-            Cell("made", (0,), head, kind.optimizer, None, decay, "full", 0) for head in heads for decay in decays
-        ]
+        cells = [Cell("made", (0,), head, kind.optimizer, None, decay, "full", 0) for head in heads for decay in decays]
         return kind(cells)
 
     return make

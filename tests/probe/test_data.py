@@ -62,7 +62,9 @@ def test_a_store_may_join_a_run_later(
 
 def test_the_same_data_twice_is_refused(write_store: WriteStore, tmp_path: Path) -> None:
     stores = [write_made(write_store, tmp_path / name).path for name in ("s.zarr", "s.h5")]
-    with pytest.raises(InputError, match=r"'.*s.zarr' and '.*s.h5' hold the same features of the same images; give one"):
+    with pytest.raises(
+        InputError, match=r"'.*s.zarr' and '.*s.h5' hold the same features of the same images; give one"
+    ):
         fit(stores, FitConfig(out=tmp_path / "run", heads=HEADS, device="cpu"))
 
 

@@ -25,7 +25,7 @@ from tokenprobe.probe.solver import SOLVERS
 
 
 class Switched(LinearPooling):
-    """A pooling with a switch; none of the registry has one yet."""
+    """A pooling with a switch."""
 
     defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "normed": False}
 

@@ -20,7 +20,10 @@ RATES = {"lars": [0.1, 3.0, 30.0, 1.0], "sgd": [0.01, 0.1, 0.03, 1.0], "adamw": 
 def make_cells(head: str, optimizer: str) -> list[Cell]:
     spec = parse_heads([head])[0]
     decays, seeds = (0.0, 0.01, 0.0, 0.1), (0, 0, 1, 2)
-    return [Cell(0, spec, optimizer, *rest) for rest in zip(RATES[optimizer], decays, seeds, strict=True)]
+    return [
+        Cell("made", (0,), spec, optimizer, lr, decay, "full", seed)
+        for lr, decay, seed in zip(RATES[optimizer], decays, seeds, strict=True)
+    ]
 
 
 def make_group(cells: Sequence[Cell], **changes: Any) -> Group:
@@ -45,7 +48,7 @@ def train(group: Group, n_steps: int = 30) -> list[list[float]]:
 
 
 def test_the_rate_is_scaled_by_the_batch() -> None:
-    cell = Cell(0, parse_heads(["linear"])[0], "sgd", 0.8, 0.0, 0)
+    cell = Cell("made", (0,), parse_heads(["linear"])[0], "sgd", 0.8, 0.0, "full", 0)
     batch = make_batch(0)
     moved = []
     for batch_size in (16, 64):

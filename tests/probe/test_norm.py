@@ -29,9 +29,11 @@ def test_a_kept_norm_is_the_module_it_came_from(
     tokens = torch.from_numpy(np.random.default_rng(0).normal(2, 3, size=(2, 5, 8))).to(dtype)
     found = norm(tokens)
     assert found.dtype == torch.promote_types(dtype, torch.float32)
-    assert torch.allclose(found.double(), module.double()(tokens.double()), atol=1e-12 if dtype == torch.float64 else 1e-5)
+    assert torch.allclose(
+        found.double(), module.double()(tokens.double()), atol=1e-12 if dtype == torch.float64 else 1e-5
+    )
 
 
 def test_a_store_without_a_norm_is_refused(write_store: Callable[..., Store], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="norm 'final' asked for, and '.*' keeps no final norm of 'timm:none'"):
+    with pytest.raises(InputError, match=r"norm 'final' asked for, and '.*' keeps no final norm of 'timm:none'"):
         FinalNorm.of(write_made(write_store, tmp_path / "s.zarr"), torch.device("cpu"))

@@ -123,7 +123,9 @@ def test_the_test_split_may_lie_in_another_store(
     made = plan_for(train, test_store=other.path)
     assert made.data.test.store.path == other.path and made.data.test.name == "test"
     rewrite(other, recipe=replace(other.manifest.recipe, weights="1" * 64))
-    with pytest.raises(InputError, match=r"test_store '.*other.zarr' does not hold the features of '.*s.zarr' \(weights: "):
+    with pytest.raises(
+        InputError, match=r"test_store '.*other.zarr' does not hold the features of '.*s.zarr' \(weights: "
+    ):
         plan_for(train, test_store=other.path)
 
 
@@ -147,7 +149,7 @@ def test_a_mean_over_normed_tokens_needs_the_tokens(make_store: MakeStore) -> No
     store = make_store(kinds=["mean"])
     norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": [1.0] * 8, "bias": [0.0] * 8}
     rewrite(store, final_norm=norm)
-    with pytest.raises(InputError, match="head 'linear:pool=mean' reads 'patch' tokens, and .* has none"):
+    with pytest.raises(InputError, match=r"head 'linear:pool=mean' reads 'patch' tokens, and .* has none"):
         plan_for(open_store(store.path), norm="final")
     assert plan_for(open_store(store.path)).norm is None
 
@@ -228,7 +230,10 @@ def test_small_subsets_are_kept_where_all_of_training_is_not(store: Store, monke
         ({"val_split": "dev"}, "unknown split 'dev'; known: "),
         ({"val_split": "train"}, "split 'train' is both trained on and selected on; give another --val-split"),
         ({"val_split": "test", "test_split": "test"}, "split 'test' is both reported on and selected on"),
-        ({"val_split": "test", "protocol": "paper"}, "val_split 'test' asked for under protocol 'paper', which selects"),
+        (
+            {"val_split": "test", "protocol": "paper"},
+            "val_split 'test' asked for under protocol 'paper', which selects",
+        ),
         ({"test_split": "train"}, "split 'train' is both trained on and reported on; give another --test-split"),
         ({"epochs": 0}, "epochs 0: expected at least 1"),
         ({"seeds": 0}, "seeds 0: expected at least 1"),

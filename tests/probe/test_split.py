@@ -113,7 +113,9 @@ def test_images_with_several_labels_are_divided_without_regard_to_them() -> None
     assert (len(train), len(val)) == (45, 15) and sorted([*train, *val]) == list(range(60))
     assert len(subset(MANY, train, "0.2", 0, list("abcd"))) == 9
     assert len(at_most_as_many(MANY, val, MANY[:4], 0)) == 4
-    with pytest.raises(InputError, match="images have several labels, so there are no 4 images a class; give --fraction"):
+    with pytest.raises(
+        InputError, match="images have several labels, so there are no 4 images a class; give --fraction"
+    ):
         subset(MANY, train, "4", 0, list("abcd"))
 
 

@@ -139,7 +139,9 @@ def test_streams_that_take_turns_share_buffers_that_do_not_grow(
 
     rings = rings_of(BufferRing(n_buffers, allocate))
     split = split_of("float16")
-    streams = [TokenStream(split, [LAYER], rows, ["patch"], cache="disk", device=CPU, rings=rings) for rows in (SOME, SOME)]
+    streams = [
+        TokenStream(split, [LAYER], rows, ["patch"], cache="disk", device=CPU, rings=rings) for rows in (SOME, SOME)
+    ]
     for epoch in range(3):
         for stream in streams:
             take(stream, epoch_windows(SOME, BLOCK, 0, epoch) * n_buffers, 10, drop_last=False)
@@ -162,7 +164,9 @@ def test_a_batch_from_disk_stays_as_it_is_until_the_next_is_asked_for(
 def test_only_the_disk_cache_reads_while_training(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"s{suffix}", MADE["float16"])
     split = open_store(path)["train"]
-    streams = {cache: TokenStream(split, [LAYER], SOME, ["patch"], cache=cache, device=CPU) for cache in ("ram", "disk")}
+    streams = {
+        cache: TokenStream(split, [LAYER], SOME, ["patch"], cache=cache, device=CPU) for cache in ("ram", "disk")
+    }
     lost = block_path(path, f"train/layer_{LAYER:02d}/patch", 0, 3)
     lost.unlink()
     assert len(take(streams["ram"], [SOME], 16)) == len(SOME) // 16

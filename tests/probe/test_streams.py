@@ -21,9 +21,7 @@ COMPARED = ["val_top1", "test_top1", "test_top5", "last_test_top1", "peak_test_t
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_joined_layers_are_one_layer_of_all_their_channels(
-    write_store: WriteStore, tmp_path: Path, cache: str
-) -> None:
+def test_joined_layers_are_one_layer_of_all_their_channels(write_store: WriteStore, tmp_path: Path, cache: str) -> None:
     apart = write_made(write_store, tmp_path / "apart.zarr")
     layers = {split: tokens_of(split) for split in LABELS}
     joined = {
@@ -39,7 +37,12 @@ def test_joined_layers_are_one_layer_of_all_their_channels(
 
 
 NORMS: dict[str, dict[str, Any]] = {
-    "LayerNorm": {"kind": "LayerNorm", "eps": 1e-3, "weight": [*np.linspace(0.5, 2, 8)], "bias": [*np.linspace(-1, 1, 8)]},
+    "LayerNorm": {
+        "kind": "LayerNorm",
+        "eps": 1e-3,
+        "weight": [*np.linspace(0.5, 2, 8)],
+        "bias": [*np.linspace(-1, 1, 8)],
+    },
     "RMSNorm": {"kind": "RMSNorm", "eps": 1e-3, "weight": [*np.linspace(0.5, 2, 8)], "bias": None},
 }
 
@@ -66,7 +69,10 @@ def test_the_final_norm_is_applied_to_every_token_before_anything_else(
     (course,) = plan.courses
     for layers in plan.layers:
         streams = LayerStreams(plan, layers, ["mean", "patch", "prefix"], plan.courses)
-        for stream, rows, split in ((streams.train(course), course.train_rows, "train"), (streams.test, streams.test_rows, "test")):
+        for stream, rows, split in (
+            (streams.train(course), course.train_rows, "train"),
+            (streams.test, streams.test_rows, "test"),
+        ):
             found = [batch.arrays for batch in stream.in_order(rows)]
             for name in ("patch", "prefix"):
                 expected = np.concatenate([normed(norm, tokens_of(split)[layer][name][rows]) for layer in layers], -1)
@@ -130,7 +136,9 @@ def test_held_out_images_are_scored_on_the_first_view(write_store: WriteStore, t
 
 
 def plan_on(store: Store, **changes: Any) -> Plan:
-    return make_plan(store, FitConfig(**{"out": "run", "heads": ["linear"], "device": "cpu", "shots": ["full", "2"]} | changes))
+    return make_plan(
+        store, FitConfig(**{"out": "run", "heads": ["linear"], "device": "cpu", "shots": ["full", "2"]} | changes)
+    )
 
 
 def test_subsets_have_a_stream_of_their_own_where_the_rest_stays_on_disk(

@@ -40,7 +40,10 @@ def test_few_shot_subsets_and_validation_use_training_images_alone(write_store: 
     store = write_made(write_store, tmp_path / "s.zarr")
     changed = LABELS | {"test": (LABELS["test"] + 1) % 4}
     other = write_made(write_store, tmp_path / "o.zarr", labels=changed)
-    plans = [make_plan(s, FitConfig(out="run", heads=["linear"], shots=["4", "1"], seeds=3, device="cpu")) for s in (store, other)]
+    plans = [
+        make_plan(s, FitConfig(out="run", heads=["linear"], shots=["4", "1"], seeds=3, device="cpu"))
+        for s in (store, other)
+    ]
     for one, two in zip(plans[0].courses, plans[1].courses, strict=True):
         assert np.array_equal(one.train_rows, two.train_rows) and np.array_equal(one.val_rows, two.val_rows)
         assert not set(one.train_rows) & set(one.val_rows)
@@ -81,7 +84,9 @@ def test_both_flags_of_precision_mean_what_they_say(write_store: WriteStore, tmp
     """A flag for bfloat16 that gave float16 went unnoticed elsewhere."""
     store = write_made(write_store, tmp_path / "s.zarr")
     losses = {
-        amp: fit_made(store, tmp_path / amp, amp=amp, layers="1", heads=["ep:queries=4"]).history["train_loss"].to_numpy()
+        amp: fit_made(store, tmp_path / amp, amp=amp, layers="1", heads=["ep:queries=4"])
+        .history["train_loss"]
+        .to_numpy()
         for amp in ("off", "bfloat16", "float16")
     }
     errors = {amp: np.abs(losses[amp] - losses["off"]).max() for amp in ("bfloat16", "float16")}
@@ -92,7 +97,13 @@ def test_every_choice_of_tokens_reads_the_tokens_it_names(write_store: WriteStor
     """A condition that was always true gave another backbone's tokens to every head."""
     whole = write_made(write_store, tmp_path / "s.zarr")
     reads: dict[str, set[str]] = {}
-    heads = ["ep:queries=4", "ep:queries=4,tokens=patch+prefix", "linear:pool=cls", "linear:pool=mean", "linear:pool=max"]
+    heads = [
+        "ep:queries=4",
+        "ep:queries=4,tokens=patch+prefix",
+        "linear:pool=cls",
+        "linear:pool=mean",
+        "linear:pool=max",
+    ]
     for kind in ("patch", "prefix", "mean"):
         tokens = {split: tokens_of(split) for split in LABELS}
         for of_split in tokens.values():
