@@ -182,11 +182,13 @@ def minimise(
     Returns:
         The weights (C, G), the number of iterations, and the largest entry of the gradient by U.
     """
+    if not len(start_CG):
+        return start_CG, 0, 0.0
     several = problem.labels.ndim == 2
     share_G = torch.full_like(eigenvalues_G, penalty * (1 if several or len(start_CG) != 2 else 2))
     share_G[-1] = 0  # the intercept is free
     share_G /= len(problem.labels)
-    scale_G = ((0.25 if several else 1 / max(len(start_CG), 1)) * eigenvalues_G + share_G).rsqrt()
+    scale_G = ((0.25 if several else 1 / len(start_CG)) * eigenvalues_G + share_G).rsqrt()
     u_CG = start_CG / scale_G
 
     def evaluate() -> Tensor:

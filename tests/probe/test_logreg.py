@@ -102,6 +102,12 @@ def test_labels_that_all_or_no_images_have_are_certain() -> None:
         torch.testing.assert_close(fit(features, several, 3)[0].weight[0], alone.weight[0], rtol=1e-12, atol=1e-14)
 
 
+def test_a_single_image_with_several_labels_leaves_nothing_to_fit() -> None:
+    for found in fit(torch.ones(1, 6), torch.tensor([[1, 0]]), 2):
+        assert (found.weight == 0).all() and found.gradient == 0
+        assert found.bias.sigmoid().tolist() == [1, 0]
+
+
 def test_penalties_may_come_in_any_order_and_twice(make_solver: Make) -> None:
     features, labels = draw(100, 5, 3)
     penalties = [0.1, 100.0, 1.0, 0.1]
