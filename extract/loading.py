@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,62 @@ class BadImage:
     reason: str
 
 
+class Loaded(NamedTuple):
+    """A batch that was decoded.
+
+    Attributes:
+        pixels: (B, 3, H, W) uint8.
+        seconds: that a core worked on it.
+    """
+
+    pixels: Tensor
+    seconds: float
+
+
+@dataclass
+class Decoding:
+    """How fast images are read and decoded, and how long the backbone waits for them.
+
+    Attributes:
+        n_images: that were loaded.
+        core_seconds: that cores worked on them.
+        waited: seconds that the main process waited for batches, the first one apart: it waits for workers to start.
+        elapsed: seconds since the first batch came.
+    """
+
+    n_images: int = 0
+    core_seconds: float = 0.0
+    waited: float = 0.0
+    elapsed: float = 0.0
+
+    @property
+    def images_per_core_second(self) -> float:
+        """Images that one core decodes in a second."""
+        return self.n_images / max(self.core_seconds, 1e-9)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the backbone waits for images more than half of the time."""
+        return self.waited > self.elapsed / 2
+
+    def watch(self, loaded: Iterable[Loaded | BadImage]) -> Iterator[Tensor | BadImage]:
+        """Yield the pixels of each batch as it comes, and keep count."""
+        batches, first = iter(loaded), None
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            came = time.monotonic()
+            if batch is None:
+                return
+            if first is None:
+                first = came
+            else:
+                self.waited, self.elapsed = self.waited + came - asked, came - first
+            if isinstance(batch, Loaded):
+                self.n_images, self.core_seconds = self.n_images + len(batch.pixels), self.core_seconds + batch.seconds
+            yield batch.pixels if isinstance(batch, Loaded) else batch
+
+
 class RowImages(Dataset[Tensor | BadImage]):
     """The pixels of (split, row, view)."""
 
@@ -50,11 +107,19 @@ class RowImages(Dataset[Tensor | BadImage]):
         except Exception as error:
             return BadImage(split, name, f"{type(error).__name__}: {error}")
 
+    def __getitems__(self, keys: Sequence[RowKey]) -> list[tuple[Tensor | BadImage, float]]:
+        """Return the items of a batch, each with the seconds that this thread worked on it."""
+        return [self._timed(key) for key in keys]
+
+    def _timed(self, key: RowKey) -> tuple[Tensor | BadImage, float]:
+        start = time.thread_time()
+        return self[key], time.thread_time() - start
+
 
 def make_loader(
     images: RowImages, batches: list[list[RowKey]], *, workers: int, pinned: bool
-) -> Iterable[Tensor | BadImage]:
-    """Load batches in order: each (B, 3, H, W) uint8, or the first of its images that is bad."""
+) -> Iterable[Loaded | BadImage]:
+    """Load batches in order, or instead of one the first of its images that is bad."""
     options = WORKER_OPTIONS if workers else {}
     return DataLoader(
         images, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pinned, **options
@@ -69,13 +134,14 @@ def find_bad_images(images: RowImages, keys: list[RowKey], *, workers: int) -> l
     return [bad for batch in loader for bad in batch]
 
 
-def _collate(items: list[Tensor | BadImage]) -> Tensor | BadImage:
-    bad = next((item for item in items if isinstance(item, BadImage)), None)
-    return bad or torch.stack([item for item in items if isinstance(item, Tensor)])
+def _collate(timed: list[tuple[Tensor | BadImage, float]]) -> Loaded | BadImage:
+    bad = next((item for item, _ in timed if isinstance(item, BadImage)), None)
+    pixels = [item for item, _ in timed if isinstance(item, Tensor)]
+    return bad or Loaded(torch.stack(pixels), sum(seconds for _, seconds in timed))
 
 
-def _only_bad(items: list[Tensor | BadImage]) -> list[BadImage]:
-    return [item for item in items if isinstance(item, BadImage)]
+def _only_bad(timed: list[tuple[Tensor | BadImage, float]]) -> list[BadImage]:
+    return [item for item, _ in timed if isinstance(item, BadImage)]
 
 
 def _leave_signals_to_the_main_process() -> None:
