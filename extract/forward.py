@@ -15,7 +15,8 @@ from .backbones import Backbone
 from .backbones.contract import Tokens
 from .config import ExtractConfig
 from .datasets import ImageSource
-from .loading import BadImage, Decoding, RowImages, make_loader, n_workers
+from .decoding import BadImage, Decoding
+from .loading import RowImages, make_loader, n_workers
 from .plan import Plan, augmentation_of, parse_layers
 from .views import normalise
 

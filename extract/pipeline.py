@@ -16,10 +16,11 @@ from .backbones import BACKBONES, Backbone, BackboneRequest, absolute_model, spl
 from .check import check_config, resolve_device, resolve_precision
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
+from .decoding import Decoding
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
 from .listing import list_images
-from .loading import Decoding, n_workers
+from .loading import n_workers
 from .plan import Plan, check_space, describe, make_plan
 from .progress import ImageProgress, say
 from .rows import batches_of, even_batch_size

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .loading import Decoding
+from .decoding import Decoding
 
 PLAIN_SECONDS = 10.0
 

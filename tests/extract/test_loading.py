@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 from PIL import Image
 
 from tokenprobe.extract.datasets import ImageFolder
-from tokenprobe.extract.loading import BadImage, Decoding, Loaded, RowImages, find_bad_images, make_loader
+from tokenprobe.extract.decoding import BadImage, Loaded
+from tokenprobe.extract.loading import RowImages, find_bad_images, make_loader
 from tokenprobe.extract.rows import Rows, choose_rows
 from tokenprobe.extract.views import Augmentation, Pixels, RandomCrops, Transform
 
@@ -136,32 +136,6 @@ def test_the_seconds_of_a_batch_are_those_a_core_worked_on_it(tmp_path: Path, wo
     (batch,) = make_loader(images, [[("train", row, 0) for row in range(4)]], workers=workers, pinned=False)
     assert isinstance(batch, Loaded)
     assert alone / 5 < batch.seconds < alone * 5  # a busy machine's clock rate and caches change
-
-
-def slowly(n_batches: int, seconds: float) -> Iterator[Loaded | BadImage]:
-    for _ in range(n_batches):
-        time.sleep(seconds)
-        yield Loaded(torch.zeros(3, 3, 2, 2, dtype=torch.uint8), 0.25)
-    yield BadImage("train", "a", "why")
-
-
-def test_what_waits_for_images_is_bound_by_decoding() -> None:
-    decoding = Decoding()
-    seen = list(decoding.watch(slowly(4, 0.02)))
-    assert [isinstance(batch, BadImage) for batch in seen] == [False] * 4 + [True]
-    assert decoding.n_images == 12
-    assert decoding.images_per_core_second == 12.0
-    assert decoding.waited >= 0.06, "the first batch apart"
-    assert decoding.is_bound
-
-
-def test_what_works_longer_than_it_waits_is_not_bound_by_decoding() -> None:
-    decoding = Decoding()
-    for _ in decoding.watch(slowly(4, 0.0)):
-        assert not decoding.is_bound
-        time.sleep(0.05)
-    assert decoding.elapsed >= 0.2
-    assert not decoding.is_bound
 
 
 def test_each_view_is_the_draw_of_its_image(tmp_path: Path) -> None:

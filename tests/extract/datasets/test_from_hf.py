@@ -149,6 +149,16 @@ def test_images_of_several_classes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]]), strict=True)
 
 
+@pytest.mark.parametrize("tags", [[-1], None])
+def test_lists_that_do_not_say_which_classes_are_refused(tmp_path: Path, tags: list[int] | None) -> None:
+    named = datasets.Features(
+        {"image": datasets.Image(), "tags": datasets.Sequence(datasets.ClassLabel(names=["a", "b"]))}
+    )
+    write_parquet(tmp_path / "p", "train", named, image=images(0, 1), tags=[[0], tags])
+    with pytest.raises(InputError, match=rf"^column 'tags' of 'hf:.*' holds {re.escape(str(tags))}; expected"):
+        open_dataset(f"hf:{tmp_path}/p")
+
+
 def test_content_changes_with_a_size_a_label_and_a_class(tmp_path: Path) -> None:
     renamed = datasets.Features(NAMED | {"label": datasets.ClassLabel(names=["ant", "bee", "dog"])})
     made = [(NAMED, images(0, 1), [0, 1]), (NAMED, images(1, 2), [0, 1]), (NAMED, images(0, 1), [0, 2])]
