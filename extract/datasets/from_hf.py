@@ -36,7 +36,8 @@ class HfImages:
         """
         name, options = split_options("hf", argument, ["config", "image", "label"])
         is_local = os.path.exists(name)
-        self.name = f"hf:{Path(name).name if is_local else name}"
+        config = {key: options[key] for key in ("config",) if key in options}
+        self.name = "hf:" + join_options(Path(name).name if is_local else name, config)
         self.spec = "hf:" + join_options(absolute(name) if is_local else name, options)
         package = _package()
         loaded = _load(package, name, options.get("config"))

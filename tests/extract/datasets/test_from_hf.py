@@ -119,6 +119,18 @@ def test_columns_without_types_are_taken_as_named(
     np.testing.assert_array_equal(np.asarray(source.load("train", 2)), PIXELS[2])
 
 
+def test_a_configuration_is_part_of_the_name(hub_folder: Path) -> None:
+    (hub_folder / "small").mkdir()
+    for file in hub_folder.glob("*.parquet"):
+        file.rename(hub_folder / "small" / file.name)
+    (hub_folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: few\n  data_files:\n  - split: test\n    path: small/test*\n---\n"
+    )
+    source = open_dataset(f"hf:{hub_folder}?config=few")
+    assert (source.name, source.splits) == ("hf:name?config=few", ["test"])
+    assert source.images("test").labels.tolist() == [0, 1]
+
+
 def test_one_of_several_label_columns_is_named(tmp_path: Path) -> None:
     features = datasets.Features(
         {
