@@ -31,6 +31,9 @@ EXTRACT_EXAMPLE = """examples:
   probe extract -m timm:VisionTransformer --checkpoint mine.safetensors -d npz:cifar.npz -o mine.zarr \\
       --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
 """
+DATASETS_EXAMPLE = """example:
+  probe datasets
+"""
 FIT_EXAMPLE = """examples:
   probe fit mae.zarr -o runs/mae --head ep:queries=32 --head linear:pool=cls
   probe fit mae.zarr -o runs/lr --head 'ep:queries=8|32' --layers last4 --lr 0.1,1,10 --seeds 3
@@ -101,6 +104,12 @@ def _fit(arguments: argparse.Namespace) -> None:
         print_run(run)
 
 
+def _datasets(arguments: argparse.Namespace) -> None:
+    from .extract.datasets import describe_datasets
+
+    print("\n".join(describe_datasets()))
+
+
 def _info(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -146,6 +155,8 @@ def _make_parser() -> argparse.ArgumentParser:
 
     extract = _add_command(commands, "extract", _extract, "store every layer's tokens of a data set", EXTRACT_EXAMPLE)
     _add_fields(extract, ExtractConfig)
+
+    _add_command(commands, "datasets", _datasets, "what data can be loaded, and how to write it", DATASETS_EXAMPLE)
 
     fit = _add_command(commands, "fit", _fit, "train heads from stores", FIT_EXAMPLE)
     fit.add_argument(

@@ -12,7 +12,7 @@ class ExtractConfig:
 
     Attributes:
         model: backbone, such as "timm:vit_base_patch16_224.mae".
-        data: images, such as "folder:imagenet", "npz:images.npz" or "demo".
+        data: images, such as "folder:imagenet", "npz:images.npz" or "demo"; probe datasets lists all.
         out: folder of the store.
         split: splits to extract; all that the data has if empty.
         split_fraction: part of the images that become a test split, by class and seed, if the data have one split only.

@@ -16,6 +16,7 @@ from .backbones import BACKBONES, Backbone, BackboneRequest, absolute_model, spl
 from .check import check_config, resolve_device, resolve_precision
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
+from .decoding import Decoding
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
 from .listing import list_images
@@ -46,9 +47,10 @@ def extract(config: ExtractConfig) -> Path:
         writer.journal.add_event("start", **_circumstances(config, source, device))
         writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
         work = _missing_batches(plan, writer, config.batch_size)
-        seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer)
+        decoding = Decoding()
+        seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer, decoding)
         complete = writer.complete()
-        writer.journal.add_event("finish", seconds=round(seconds, 3), n_images=sum(len(batch.rows) for batch in work))
+        writer.journal.add_event("finish", **_what_was_done(work, seconds, decoding))
     _say_done(out, work, seconds, complete)
     return out
 
@@ -91,12 +93,12 @@ def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[B
     return work
 
 
-def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter) -> float:
+def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decoding: Decoding) -> float:
     """Run the backbone over what is missing; return the seconds it took."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
-    batches = run_batches(job, work)  # forks the workers, before the progress bar has a thread that prints
-    with ImageProgress(sum(len(batch.rows) for batch in work)) as progress:
+    batches = run_batches(job, work, decoding)  # forks the workers, before the progress bar has a thread that prints
+    with ImageProgress(sum(len(batch.rows) for batch in work), decoding) as progress:
         for batch, tokens in batches:
             n_bytes = 0
             split = batch.key.split
@@ -122,6 +124,16 @@ def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.dev
         "workers": n_workers(config.workers),
         "torch": torch.__version__,
         "config": config.to_json() | {"data": source.spec, "model": absolute_model(config.model)},
+    }
+
+
+def _what_was_done(work: Sequence[Batch], seconds: float, decoding: Decoding) -> dict[str, Any]:
+    """Return what the journal keeps of a run that came to its end."""
+    return {
+        "seconds": round(seconds, 3),
+        "n_images": sum(len(batch.rows) for batch in work),
+        "decoded_per_core_second": round(decoding.images_per_core_second, 1),
+        "seconds_waited_for_images": round(decoding.waited, 3),
     }
 
 

@@ -105,3 +105,8 @@ def memory_of(plan: Plan, group: CellGroup) -> StepMemory:
         multi_label=plan.data.multi_label,
         stored=plan.token_dtype,
     )
+
+
+def _left(groups: Sequence[CellGroup], run: Run) -> list[CellGroup]:
+    left = [CellGroup(group.course, tuple(cell for cell in group.cells if not run.has(cell.name))) for group in groups]
+    return [group for group in left if group.cells]

@@ -176,6 +176,13 @@ def test_a_signal_to_the_whole_group_ends_without_a_trace(tmp_path: Path) -> Non
     assert "Traceback" not in error
 
 
+def test_datasets_lists_how_each_spec_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets"]) == 0
+    shown = capsys.readouterr().out
+    assert "\nhf:ORG/NAME[?config=NAME&image=COLUMN&label=COLUMN]\n" in shown
+    assert "CUB200" in shown
+
+
 def test_layers_may_begin_with_a_negative_index(extract_flags: list[str], tmp_path: Path) -> None:
     assert main([*extract_flags, "--layers", "-1,0"]) == 0
     assert open_store(tmp_path / "a.zarr").layers == [0, 2]

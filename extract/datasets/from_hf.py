@@ -6,6 +6,7 @@ decoded as that package does it: unlike other sources, they are turned upright b
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError, unknown_name
 from .classes import index_class_sets, index_classes, one_hot
 from .contract import ImageList
+from .files import file_size
 from .options import absolute, join_options, split_options
 
 ROWS = 1000
@@ -34,7 +36,8 @@ class HfImages:
         """
         name, options = split_options("hf", argument, ["config", "image", "label"])
         is_local = os.path.exists(name)
-        self.name = f"hf:{Path(name).name if is_local else name}"
+        config = {key: options[key] for key in ("config",) if key in options}
+        self.name = "hf:" + join_options(Path(name).name if is_local else name, config)
         self.spec = "hf:" + join_options(absolute(name) if is_local else name, options)
         package = _package()
         loaded = _load(package, name, options.get("config"))
@@ -43,7 +46,7 @@ class HfImages:
         image = self._column(features, package.Image, "image", options)
         self._label = self._column(features, package.ClassLabel, "label", options)
         self._images = {split: _as_images(package, rows, image, self.spec) for split, rows in loaded.items()}
-        values = {split: rows.with_format("arrow")[self._label].to_pylist() for split, rows in loaded.items()}
+        values = {split: _values(rows, self._label) for split, rows in loaded.items()}
         self._labels, self.classes = self._index(features[self._label], values)
 
     def images(self, split: str) -> ImageList:
@@ -88,14 +91,15 @@ class HfImages:
         """Turn labels into class indices, -1 for none."""
         names, where = getattr(_element(feature), "names", None), f"column {self._label!r} of {self.spec!r}"
         several = _element(feature) is not feature
-        if names and several:
-            return {split: one_hot(of_split, len(names)) for split, of_split in values.items()}, list(names)
-        if names:
+        if names and not several:
             known = {split: [-1 if value is None else value for value in of] for split, of in values.items()}
             return {split: np.array(of, dtype=np.int64) for split, of in known.items()}, list(names)
+        fits = partial(_is_label, n_classes=len(names) if names else None)
         for value in (value for of_split in values.values() for value in of_split):
-            if not (isinstance(value, list) and all(map(_is_label, value)) if several else _is_label(value)):
+            if not (isinstance(value, list) and all(map(fits, value)) if several else fits(value)):
                 raise InputError(f"{where} holds {value!r}; expected text or integers")
+        if names:
+            return {split: one_hot(of_split, len(names)) for split, of_split in values.items()}, list(names)
         return index_class_sets(values, where) if several else index_classes(values, where)
 
 
@@ -104,8 +108,16 @@ def _element(feature: Any) -> Any:
     return getattr(feature, "feature", feature)
 
 
-def _is_label(value: Any) -> bool:
+def _is_label(value: Any, n_classes: int | None) -> bool:
+    """Whether a value can be a label; of a column of class indices, one of those."""
+    if n_classes is not None:
+        return isinstance(value, int) and 0 <= value < n_classes
     return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _values(rows: Any, column: str) -> list[Any]:
+    values: list[Any] = rows.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
+    return values
 
 
 def _package() -> Any:
@@ -152,12 +164,5 @@ def _sizes(images: Any) -> list[int]:
     for table in images.with_format("arrow").iter(batch_size=ROWS):
         lengths = pyarrow.compute.binary_length(pyarrow.compute.struct_field(table.column(0), "bytes")).to_pylist()
         paths = pyarrow.compute.struct_field(table.column(0), "path").to_pylist()
-        sizes += [_file_size(path) if n is None else n for n, path in zip(lengths, paths, strict=True)]
+        sizes += [file_size(path or "") if n is None else n for n, path in zip(lengths, paths, strict=True)]
     return sizes
-
-
-def _file_size(path: str | None) -> int:
-    try:
-        return os.stat(path or "").st_size
-    except OSError:
-        return -1

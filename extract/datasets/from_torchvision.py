@@ -17,6 +17,7 @@ from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError, unknown_name
 from .contract import ImageList
+from .files import file_size, read_image
 from .options import absolute, join_options, split_options
 from .published import CUB200, Sun397Partition
 
@@ -112,7 +113,7 @@ class TorchvisionImages:
         self._ids[split] = [os.path.relpath(path, self._root) for path in paths]
         content = xxh3_128()
         for key, label in zip(self._ids[split], labels, strict=True):
-            content.update(f"{key} {_size(os.path.join(self._root, key))} {label}\n".encode())
+            content.update(f"{key} {file_size(os.path.join(self._root, key))} {label}\n".encode())
         return ImageList(self._ids[split], labels, content.hexdigest())
 
     def load(self, split: str, index: int) -> Image.Image:
@@ -121,9 +122,7 @@ class TorchvisionImages:
         if isinstance(opened, ARRAYS):
             image: Image.Image = opened[index][0]
             return image
-        with Image.open(os.path.join(self._root, self._ids[split][index])) as file:
-            file.load()
-            return file
+        return read_image(os.path.join(self._root, self._ids[split][index]))
 
     def _open(self, split: str) -> Any:
         if split not in self._opened:
@@ -182,11 +181,3 @@ def _files(opened: Any) -> tuple[list[str], npt.NDArray[np.int64]]:
     else:
         paths, labels = zip(*(opened[index] for index in range(len(opened))), strict=True)
     return [str(path) for path in paths], np.asarray(labels, dtype=np.int64)
-
-
-def _size(path: str) -> int:
-    """Return a file's bytes, -1 if it is not there: an unreadable image."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1

@@ -10,6 +10,7 @@ from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
 from .contract import ImageList
+from .files import read_image
 from .options import absolute
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
@@ -73,9 +74,7 @@ class ImageFolder:
 
     def load(self, split: str, index: int) -> Image.Image:
         """Decode one image."""
-        with Image.open(self._roots[split] / self._files[split][index]) as image:
-            image.load()
-            return image
+        return read_image(str(self._roots[split] / self._files[split][index]))
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -21,12 +21,12 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError
 from .classes import index_class_sets, index_classes
 from .contract import ImageList
+from .files import ABSENT_SIZE, file_size, read_image
 from .options import absolute, join_options, split_options
 
 Columns = Mapping[str, Sequence[Any]]
 PATH, LABEL, LABELS, SPLIT = "path", "label", "labels", "split"
 SEPARATOR = "|"
-ABSENT_SIZE = -1
 
 
 class ManifestImages:
@@ -72,7 +72,7 @@ class ManifestImages:
             MissingError: none of the images is there.
         """
         ids, labels = self._ids[split], self._labels[split]
-        sizes = [self._size(key) for key in ids]
+        sizes = [file_size(os.path.join(self._root, key)) for key in ids]
         if all(size == ABSENT_SIZE for size in sizes):
             raise MissingError(
                 f"none of the {len(ids)} images of split {split!r} is there, such as {ids[0]!r} in {self._root!r}; "
@@ -86,15 +86,7 @@ class ManifestImages:
 
     def load(self, split: str, index: int) -> Image.Image:
         """Decode one image."""
-        with Image.open(os.path.join(self._root, self._ids[split][index])) as image:
-            image.load()
-            return image
-
-    def _size(self, key: str) -> int:
-        try:
-            return os.stat(os.path.join(self._root, key)).st_size
-        except OSError:
-            return ABSENT_SIZE
+        return read_image(os.path.join(self._root, self._ids[split][index]))
 
 
 def read_csv(file: str) -> Columns:

@@ -119,6 +119,18 @@ def test_columns_without_types_are_taken_as_named(
     np.testing.assert_array_equal(np.asarray(source.load("train", 2)), PIXELS[2])
 
 
+def test_a_configuration_is_part_of_the_name(hub_folder: Path) -> None:
+    (hub_folder / "small").mkdir()
+    for file in hub_folder.glob("*.parquet"):
+        file.rename(hub_folder / "small" / file.name)
+    (hub_folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: few\n  data_files:\n  - split: test\n    path: small/test*\n---\n"
+    )
+    source = open_dataset(f"hf:{hub_folder}?config=few")
+    assert (source.name, source.splits) == ("hf:name?config=few", ["test"])
+    assert source.images("test").labels.tolist() == [0, 1]
+
+
 def test_one_of_several_label_columns_is_named(tmp_path: Path) -> None:
     features = datasets.Features(
         {
@@ -147,6 +159,16 @@ def test_images_of_several_classes(tmp_path: Path) -> None:
         assert source.classes == ["a", "b", "c"]
         labels = source.images("train").labels
         np.testing.assert_array_equal(labels, np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]]), strict=True)
+
+
+@pytest.mark.parametrize("tags", [[-1], None])
+def test_lists_that_do_not_say_which_classes_are_refused(tmp_path: Path, tags: list[int] | None) -> None:
+    named = datasets.Features(
+        {"image": datasets.Image(), "tags": datasets.Sequence(datasets.ClassLabel(names=["a", "b"]))}
+    )
+    write_parquet(tmp_path / "p", "train", named, image=images(0, 1), tags=[[0], tags])
+    with pytest.raises(InputError, match=rf"^column 'tags' of 'hf:.*' holds {re.escape(str(tags))}; expected"):
+        open_dataset(f"hf:{tmp_path}/p")
 
 
 def test_content_changes_with_a_size_a_label_and_a_class(tmp_path: Path) -> None:
