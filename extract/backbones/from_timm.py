@@ -66,12 +66,16 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     return backbone
 
 
+def is_timm(name: str) -> bool:
+    """Return whether timm knows a model, or a class, of that name, or would read its configuration."""
+    known = name.startswith(HUB_FORMS) or timm.is_model(name.split(".")[0])
+    return bool(known) or _architecture(name) is not None
+
+
 def _check_name(request: BackboneRequest) -> None:
-    if request.name.startswith(HUB_FORMS) or timm.is_model(request.name.split(".")[0]):
-        return
-    if _architecture(request.name) is None:
+    if not is_timm(request.name):
         raise unknown_name("timm model", request.name, timm.list_models())
-    if request.pretrained and request.checkpoint is None:
+    if _architecture(request.name) and request.pretrained and request.checkpoint is None:
         raise InputError(
             f"timm architecture {request.name!r} has no published weights; give --checkpoint or --no-pretrained"
         )
