@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from ...errors import unknown_name
 from .contract import Backbone, BackboneRequest
+from .from_hub import absolute_entry, load_hub
 from .from_open_clip import is_open_clip, load_open_clip
 from .from_timm import is_timm, load_timm
 from .names import HUB_FORMS
@@ -14,6 +15,7 @@ __all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "split_
 BACKBONES: dict[str, Callable[[BackboneRequest], Backbone]] = {
     "timm": load_timm,
     "open_clip": load_open_clip,
+    "hub": load_hub,
 }
 
 
@@ -35,5 +37,8 @@ def split_source(model: str) -> tuple[str, str]:
 
 def absolute_model(model: str) -> str:
     """Return the name that means the same in any working folder: that of a local folder made absolute."""
+    source, _, name = model.partition(":")
+    if source == "hub":
+        return f"hub:{absolute_entry(name)}"
     before, local, folder = model.partition("local-dir:")
     return f"{before}{local}{os.path.abspath(folder)}" if local else model
