@@ -153,7 +153,7 @@ def make_plan(
             )
             for name, chosen in images.items()
         },
-        versions={name: version(name) for name in ("tokenprobe", "torch", "timm", "numpy")},
+        versions={name: version(name) for name in ("tokenprobe", "torch", "timm", "numpy", *backbone.packages)},
     )
     return Plan(manifest, {name: chosen.rows for name, chosen in images.items()})
 

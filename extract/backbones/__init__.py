@@ -5,30 +5,40 @@ from collections.abc import Callable
 
 from ...errors import unknown_name
 from .contract import Backbone, BackboneRequest
-from .from_timm import load_timm
+from .from_hub import absolute_entry, load_hub
+from .from_open_clip import is_open_clip, load_open_clip
+from .from_timm import is_timm, load_timm
+from .names import HUB_FORMS
 
 __all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "split_source"]
 
 BACKBONES: dict[str, Callable[[BackboneRequest], Backbone]] = {
     "timm": load_timm,
+    "open_clip": load_open_clip,
+    "hub": load_hub,
 }
 
 
 def split_source(model: str) -> tuple[str, str]:
-    """Split "timm:NAME" into source and name; a bare name, or timm's hf-hub: and local-dir: forms, are timm's.
+    """Split "timm:NAME" into source and name. A bare name is looked up in timm, then in open_clip ("ARCH:TAG").
 
     Raises:
         InputError: no such source.
     """
     source, colon, name = model.partition(":")
-    if not colon or source in ("hf-hub", "hf_hub", "local-dir"):
-        return "timm", model
-    if source not in BACKBONES:
+    if colon and source in BACKBONES:
+        return source, name
+    if not is_timm(model) and is_open_clip(model):
+        return "open_clip", model
+    if colon and not model.startswith(HUB_FORMS):
         raise unknown_name("backbone source", source, BACKBONES)
-    return source, name
+    return "timm", model
 
 
 def absolute_model(model: str) -> str:
     """Return the name that means the same in any working folder: that of a local folder made absolute."""
+    source, _, name = model.partition(":")
+    if source == "hub":
+        return f"hub:{absolute_entry(name)}"
     before, local, folder = model.partition("local-dir:")
     return f"{before}{local}{os.path.abspath(folder)}" if local else model

@@ -50,6 +50,7 @@ class Backbone(ABC):
         shapes: of every layer's tokens, by layer index.
         prefix_names: of the prefix tokens, in order, such as ("cls", "reg0").
         transform: of view 0.
+        packages: distributions that made it, beside torch and timm.
         loaded: what came of loading a checkpoint, or None if there was none.
     """
 
@@ -59,6 +60,7 @@ class Backbone(ABC):
     shapes: Sequence[LayerShape]
     prefix_names: Sequence[str]
     transform: Transform
+    packages: Sequence[str] = ()
     loaded: LoadReport | None = None
 
     @abstractmethod

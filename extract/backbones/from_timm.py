@@ -18,17 +18,24 @@ from ..views import Transform
 from . import torchvision_vit
 from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import Backbone, BackboneRequest, Tokens
-from .intermediates import Intermediates, final_norm_of, prefix_names
+from .intermediates import Intermediates, final_norm_of, intermediates_of, prefix_names
 from .names import HUB_FORMS, portable, reason
 
 
 class TimmBackbone(Backbone):
     """A timm model; see `load_timm`."""
 
-    def __init__(self, name: str, module: nn.Module, arguments: Mapping[str, Any], transform: Transform) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        arguments: Mapping[str, Any],
+        transform: Transform,
+        intermediates: Intermediates,
+    ) -> None:
         self.name, self.module, self.arguments, self.transform = name, module, arguments, transform
-        self._intermediates = Intermediates(module)
-        self.shapes = self._intermediates.shapes(transform.input_size)
+        self._intermediates = intermediates
+        self.shapes = intermediates.shapes(transform.input_size)
         self.prefix_names = prefix_names(module, self.shapes[-1].n_prefix)
 
     def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:
@@ -52,11 +59,15 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     module = _create(request)
     loaded = load_timm_weights(module, checkpoint, request.allow_missing) if checkpoint else None
     module.eval().requires_grad_(False)
-    if not hasattr(module, "forward_intermediates"):
-        raise InputError(f"timm model {request.name!r} does not give its blocks' outputs (no forward_intermediates)")
+    intermediates = intermediates_of(module)
+    if intermediates is None:
+        raise InputError(
+            f"timm model {request.name!r} does not give its blocks' outputs: it has no forward_intermediates, and its "
+            "feature_info names no modules"
+        )
     transform = _transform(module, request, checkpoint.metadata if checkpoint else {})
     try:
-        backbone = TimmBackbone(f"timm:{portable(request.name)}", module, request.arguments, transform)
+        backbone = TimmBackbone(f"timm:{portable(request.name)}", module, request.arguments, transform, intermediates)
     except Exception as error:  # any of timm's models, with any arguments
         raise InputError(
             f"timm model {request.name!r} with {dict(request.arguments)} cannot give its blocks' tokens for images of "
@@ -66,12 +77,16 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     return backbone
 
 
+def is_timm(name: str) -> bool:
+    """Return whether timm knows a model, or a class, of that name, or would read its configuration."""
+    known = name.startswith(HUB_FORMS) or timm.is_model(name.split(".")[0])
+    return bool(known) or _architecture(name) is not None
+
+
 def _check_name(request: BackboneRequest) -> None:
-    if request.name.startswith(HUB_FORMS) or timm.is_model(request.name.split(".")[0]):
-        return
-    if _architecture(request.name) is None:
+    if not is_timm(request.name):
         raise unknown_name("timm model", request.name, timm.list_models())
-    if request.pretrained and request.checkpoint is None:
+    if _architecture(request.name) and request.pretrained and request.checkpoint is None:
         raise InputError(
             f"timm architecture {request.name!r} has no published weights; give --checkpoint or --no-pretrained"
         )

@@ -1,4 +1,4 @@
-"""The outputs of a model's blocks, read through its own `forward_intermediates`, and their shapes."""
+"""The outputs of a model's blocks, read through its own `forward_intermediates` or by hooks, and their shapes."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...store.layout import LayerShape
 from .contract import Tokens
+from .hooks import BlockHooks
 
 RMS_NORMS = (RmsNorm, RmsNorm2d, nn.RMSNorm)
 FINAL_NORMS = ("norm", "fc_norm", "head.norm")
@@ -56,8 +57,43 @@ class Intermediates:
             )
 
 
+class HookedStages(Intermediates):
+    """Hooks on the modules that a timm model's `feature_info` names, for models without `forward_intermediates`.
+
+    A module's output is a map, channels first or last, or (B, prefix + patches, dim) with the prefix first.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._stages: list[dict[str, Any]] = list(getattr(module, "feature_info"))  # noqa: B009
+        self._hooks = BlockHooks(module, [module.get_submodule(stage["module"]) for stage in self._stages])
+        self._n_prefix = int(getattr(module, "num_prefix_tokens", 0))
+        self._is_of_tokens = False
+
+    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+        layers = list(range(len(self._stages))) if layers is None else layers
+        outputs = self._hooks(images, layers)
+        return [self._as_map(x, self._stages[i], images) for x, i in zip(outputs, layers, strict=True)]
+
+    def _as_map(self, output: Tensor, stage: dict[str, Any], images: Tensor) -> Any:
+        if output.ndim == 4:
+            return output if output.shape[1] == stage["num_chs"] else output.permute(0, 3, 1, 2)
+        height, width = (side // stage["reduction"] for side in images.shape[2:])
+        patch = output[:, self._n_prefix :].transpose(1, 2).unflatten(2, (height, width))
+        return (patch, output[:, : self._n_prefix]) if self._n_prefix else patch
+
+
+def intermediates_of(module: nn.Module) -> Intermediates | None:
+    """Return how to read a timm model's blocks, or None if it says nothing of them."""
+    if hasattr(module, "forward_intermediates"):
+        return Intermediates(module)
+    stages = getattr(module, "feature_info", None)
+    names_modules = isinstance(stages, list) and bool(stages) and all(stage.get("module") for stage in stages)
+    return HookedStages(module) if names_modules else None
+
+
 def _split(output: Any) -> Tokens:
-    return output if isinstance(output, tuple) else (flat_map(output), None)
+    patch, prefix = output if isinstance(output, tuple) else (output, None)
+    return flat_map(patch), prefix
 
 
 def flat_map(output: Tensor) -> Tensor:

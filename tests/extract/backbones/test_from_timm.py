@@ -335,7 +335,9 @@ def test_an_image_size_the_model_cannot_run_at_is_an_input_error() -> None:
 
 
 def test_a_model_without_intermediate_outputs_is_refused() -> None:
-    message = r"^timm model 'resnet10t' does not give its blocks' outputs \(no forward_intermediates\)$"
+    message = (
+        r"^timm model 'resnet10t' does not give its blocks' outputs: it has no forward_intermediates, and its feature"
+    )
     with pytest.raises(InputError, match=message):
         load("resnet10t", {"features_only": True})
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tokenprobe.extract.backbones import BackboneRequest
 from tokenprobe.extract.backbones.from_timm import TimmBackbone, load_timm
-from tokenprobe.extract.backbones.intermediates import norm_values
+from tokenprobe.extract.backbones.intermediates import HookedStages, norm_values
 
 VIT = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 SWIN = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
@@ -194,6 +194,21 @@ def check_final_norm(family: Family, backbone: TimmBackbone, last: Tensor, featu
                 theirs = backbone.module.forward_head(features, pre_logits=True)
             pooled = last[:, n_prefix:].mean(1)
             torch.testing.assert_close(normed(pooled, norm).float(), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_hooks_read_what_a_model_without_intermediates_would_give(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = next(family for family in FAMILIES if family.name == name)
+    given = load(family)
+    monkeypatch.delattr(type(given.module), "forward_intermediates")
+    hooked = load(family)
+    assert isinstance(hooked._intermediates, HookedStages)
+    assert (hooked.shapes, hooked.prefix_names) == (given.shapes, given.prefix_names)
+    monkeypatch.undo()
+    layers = range(len(given.shapes))
+    expected, found = given.tokens(images(), layers), hooked.tokens(images(), layers)
+    for layer in layers:
+        torch.testing.assert_close(found[layer], expected[layer], rtol=0, atol=0)
 
 
 def test_the_families_are_many() -> None:

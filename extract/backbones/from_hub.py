@@ -1,0 +1,210 @@
+"""torch.hub models, read by hooks on their blocks. What differs between them is a table.
+
+A hub entry is code of its repository's, and is run; name only repositories you trust.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...store.layout import LayerShape
+from ..views import Transform
+from .checkpoint import load_checkpoint, load_weights
+from .contract import Backbone, BackboneRequest, Tokens
+from .hooks import BlockHooks, flat_blocks
+from .intermediates import norm_values
+from .names import reason
+
+DEFAULT_SIZE = (224, 224)
+CROP_PCT = 224 / 256
+"""All of these were evaluated on the centre of an image resized to 8/7 of the size."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the models of one training code are built. Attributes are dotted paths from the model.
+
+    Attributes:
+        name: of the code.
+        marks: attributes by which its models are known.
+        blocks: list of blocks; each gives (B, prefix + patches, dim), prefix first, or a list of one such tensor.
+        norm: after the last block.
+        patch_size: in pixels: a side, or two.
+        n_cls: number of class tokens at the beginning, or where it is kept; the rest of the prefix is registers.
+        mean: of the pixels that the model takes, in [0, 1].
+        std: of them.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    blocks: str = "blocks"
+    norm: str = "norm"
+    patch_size: str = "patch_size"
+    n_cls: int | str = 1
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+
+
+FAMILIES = (
+    Family(
+        "RADIO",
+        ("input_conditioner", "model.blocks", "model.patch_generator"),
+        blocks="model.blocks",
+        norm="model.norm",
+        n_cls="model.patch_generator.num_cls_tokens",
+        mean=(0.0, 0.0, 0.0),  # it normalises for itself
+        std=(1.0, 1.0, 1.0),
+    ),
+    Family("CAPI", ("encoder.blocks", "registers", "enc_norm"), blocks="encoder.blocks", norm="enc_norm", n_cls=0),
+    Family("DINOv2, DINOv3, Franca", ("blocks", "cls_token", "patch_size")),
+    Family("DINO", ("blocks", "cls_token", "patch_embed.patch_size"), patch_size="patch_embed.patch_size"),
+)
+"""The first whose marks a model has is its own."""
+
+
+class HubBackbone(Backbone):
+    """A torch.hub model; see `load_hub`."""
+
+    def __init__(
+        self, name: str, module: nn.Module, arguments: Mapping[str, Any], transform: Transform, family: Family
+    ) -> None:
+        self.name, self.module, self.arguments, self.transform = name, module, arguments, transform
+        self._norm = _get(module, family.norm)
+        self._blocks = BlockHooks(module, flat_blocks(_get(module, family.blocks)))
+        images = torch.zeros(1, 3, *transform.input_size)
+        n_tokens, dim = _tensor(self._blocks(images, [0])[0]).shape[1:]
+        patch = _get(module, family.patch_size)
+        patch_height, patch_width = (patch, patch) if isinstance(patch, int) else patch
+        grid = (transform.input_size[0] // patch_height, transform.input_size[1] // patch_width)
+        self._n_prefix = n_tokens - grid[0] * grid[1]
+        n_cls = family.n_cls if isinstance(family.n_cls, int) else int(_get(module, family.n_cls))
+        if self._n_prefix < n_cls:
+            raise ValueError(f"{n_tokens} tokens are fewer than a grid of {grid} and {n_cls} class tokens")
+        self.shapes = [LayerShape(grid, dim, self._n_prefix)] * len(self._blocks)
+        self.prefix_names = _prefix_names(n_cls, self._n_prefix)
+
+    def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:
+        """See `Backbone.tokens`."""
+        outputs = map(_tensor, self._blocks(images, layers))
+        n = self._n_prefix
+        return {layer: (x[:, n:], x[:, :n] if n else None) for layer, x in zip(layers, outputs, strict=True)}
+
+    def final_norm(self) -> dict[str, Any] | None:
+        """See `Backbone.final_norm`."""
+        return norm_values([self._norm])
+
+
+def load_hub(request: BackboneRequest) -> HubBackbone:
+    """Load a model by its hub entry, freeze it, and find its blocks.
+
+    Raises:
+        InputError: the repository or its weights cannot be fetched, its code cannot be run, weights do not fit, or
+            the model is of no family in the table.
+    """
+    repository, entry = split_entry(request.name)
+    checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
+    module = _run_entry(repository, entry, request)
+    family = next((each for each in FAMILIES if all(_has(module, mark) for mark in each.marks)), None)
+    if family is None:
+        raise InputError(
+            f"hub model {request.name!r} is built like none that is known ({'; '.join(row.name for row in FAMILIES)}): "
+            f"{type(module).__name__} has no such list of blocks"
+        )
+    loaded = load_weights(module, checkpoint, allow_missing=request.allow_missing) if checkpoint else None
+    module.eval().requires_grad_(False)
+    size = request.image_size or DEFAULT_SIZE
+    transform = Transform(size, "bicubic", CROP_PCT, "center", family.mean, family.std)
+    name = f"hub:{os.path.basename(os.path.abspath(repository))}/{entry}" if _is_local(repository) else None
+    arguments = {key: _portable_value(value) for key, value in request.arguments.items()}
+    try:
+        backbone = HubBackbone(name or f"hub:{request.name}", module, arguments, transform, family)
+    except Exception as error:  # code of any repository
+        raise InputError(
+            f"hub model {request.name!r} cannot give its blocks' tokens for images of {size} pixels: {reason(error)}"
+        ) from error
+    backbone.loaded = loaded
+    return backbone
+
+
+def split_entry(name: str) -> tuple[str, str]:
+    """Split "REPO/ENTRY"; REPO is a folder with a hubconf.py, or "OWNER/NAME[:BRANCH]" on GitHub.
+
+    Raises:
+        InputError: not of that form.
+    """
+    repository, _, entry = name.rpartition("/")
+    if not repository or not entry:
+        raise InputError(
+            f"hub model {name!r}: expected REPO/ENTRY, such as hub:facebookresearch/dinov2/dinov2_vitb14 or "
+            "hub:/path/to/dinov3/dinov3_vitb16"
+        )
+    return os.path.expanduser(repository), entry
+
+
+def absolute_entry(name: str) -> str:
+    """Return the name that means the same in any working folder."""
+    repository, entry = split_entry(name)
+    return f"{os.path.abspath(repository)}/{entry}" if _is_local(repository) else name
+
+
+def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
+    download = request.pretrained and request.checkpoint is None
+    arguments = {**request.arguments, **({} if download else {"pretrained": False})}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(request.seed)
+            return torch.hub.load(
+                repository,
+                entry,
+                source="local" if _is_local(repository) else "github",
+                trust_repo=True,  # whoever names it means it; torch would ask on the terminal
+                skip_validation=True,  # of a fork's branch, through GitHub's interface
+                verbose=False,
+                **arguments,
+            )
+    except TypeError as error:
+        raise InputError(f"hub model {request.name!r} does not take {arguments}: {reason(error)}") from error
+    except Exception as error:  # code of any repository, from the network
+        raise InputError(
+            f"hub model {request.name!r} could not be loaded ({reason(error)}); without a network, name a local clone "
+            "and give the weights with --checkpoint"
+        ) from error
+
+
+def _is_local(repository: str) -> bool:
+    return os.path.isdir(repository)
+
+
+def _portable_value(value: Any) -> Any:
+    """Drop the folders of a file's path: a manifest holds no absolute path."""
+    return os.path.basename(value) if isinstance(value, str) and os.path.isfile(value) else value
+
+
+def _get(module: Any, path: str) -> Any:
+    return reduce(getattr, path.split("."), module)
+
+
+def _has(module: Any, path: str) -> bool:
+    try:
+        return _get(module, path) is not None
+    except AttributeError:
+        return False
+
+
+def _tensor(output: Any) -> Tensor:
+    """Return a block's tokens; DINOv3's blocks take and give lists of batches."""
+    tokens: Tensor = output[0] if isinstance(output, list) else output
+    return tokens
+
+
+def _prefix_names(n_cls: int, n_prefix: int) -> list[str]:
+    """Name class tokens, of which RADIO has one for each teacher, then registers."""
+    classes = ["cls", *(f"cls{index}" for index in range(1, n_cls))][:n_cls]
+    return classes + [f"reg{index}" for index in range(n_prefix - n_cls)]

@@ -1,0 +1,268 @@
+"""Image towers of open_clip: its own transformers and ResNets, timm trunks, CoCa. The text tower is left out."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError, unknown_name
+from ..views import Transform
+from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
+from .contract import Backbone, BackboneRequest, Tokens
+from .from_timm import convert_to_timm
+from .intermediates import Intermediates, final_norm_of, norm_values, prefix_names
+from .names import HUB_FORMS, portable, reason
+
+CROP_MODES = {"shortest": "center", "squash": "squash"}
+"""What timm calls open_clip's ways to resize to a square."""
+TOP_LEVEL = ("embed_dim", "quick_gelu")
+"""Settings of a model that are not of its vision tower alone."""
+
+
+class OpenClipBackbone(Backbone):
+    """An open_clip image tower; see `load_open_clip`."""
+
+    packages = ("open_clip_torch",)
+
+    def __init__(self, name: str, tower: nn.Module, arguments: Mapping[str, Any], transform: Transform) -> None:
+        self.name, self.module, self.arguments, self.transform = name, tower, arguments, transform
+        trunk = getattr(tower, "trunk", None)
+        self._intermediates = TowerIntermediates(tower) if trunk is None else Intermediates(trunk)
+        self.shapes = self._intermediates.shapes(transform.input_size)
+        n_prefix = self.shapes[-1].n_prefix
+        self.prefix_names = ["cls"][:n_prefix] if trunk is None else prefix_names(trunk, n_prefix)
+
+    def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:
+        """See `Backbone.tokens`."""
+        return dict(zip(sorted(layers), self._intermediates(images, sorted(layers)), strict=True))
+
+    def final_norm(self) -> dict[str, Any] | None:
+        """See `Backbone.final_norm`. Where a pooling comes first, the norm is not over tokens of the last layer."""
+        trunk = getattr(self.module, "trunk", None)
+        if trunk is not None:
+            return final_norm_of(trunk)
+        pools_first = getattr(self.module, "attn_pool", None) is not None
+        return None if pools_first else norm_values([getattr(self.module, "ln_post", None)])
+
+
+class TowerIntermediates(Intermediates):
+    """The `forward_intermediates` of open_clip's own towers, which gives a dictionary."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        self._tower: Any = tower
+        self._is_of_tokens = self._has_prefix = hasattr(tower, "class_embedding")
+
+    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+        with torch.no_grad():
+            found = self._tower.forward_intermediates(
+                images,
+                indices=layers,
+                stop_early=True,
+                intermediates_only=True,
+                output_fmt=form,
+                output_extra_tokens=self._has_prefix,
+            )
+        maps: list[Any] = found["image_intermediates"]
+        return list(zip(maps, found["image_intermediates_prefix"], strict=True)) if self._has_prefix else maps
+
+
+def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
+    """Build an open_clip image tower, load its weights and freeze it.
+
+    Raises:
+        InputError: open_clip is not installed, no such architecture or weights, arguments it does not take, weights
+            that do not fit or cannot be fetched.
+    """
+    _check_installed()
+    checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
+    if request.pretrained and checkpoint is None:
+        tower, preprocessing = _pretrained_tower(request)
+    else:
+        tower, preprocessing = _drawn_tower(request)
+    loaded = _load_tower(tower, checkpoint, request.allow_missing) if checkpoint else None
+    if request.image_size and hasattr(tower, "set_input_size"):  # a timm trunk, built for the size in its name
+        tower.set_input_size(request.image_size)
+    tower.eval().requires_grad_(False)
+    transform = _transform(preprocessing, tower, request)
+    try:
+        backbone = OpenClipBackbone(f"open_clip:{portable(request.name)}", tower, request.arguments, transform)
+    except Exception as error:  # any tower, with any arguments
+        raise InputError(
+            f"open_clip model {request.name!r} with {dict(request.arguments)} cannot give its blocks' tokens for "
+            f"images of {transform.input_size} pixels: {reason(error)}"
+        ) from error
+    backbone.loaded = loaded
+    return backbone
+
+
+def is_open_clip(name: str) -> bool:
+    """Return whether a name, such as "ViT-B-32:openai", is one of open_clip's; if that is installed."""
+    try:
+        import open_clip
+    except ImportError:
+        return False
+    return split_tag(name)[0] in open_clip.list_models()
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """Split "ARCH/TAG" or "ARCH:TAG" into architecture and tag; the tag is "" if there is none."""
+    architecture, _, tag = name.replace(":", "/").partition("/")
+    return architecture, tag
+
+
+def _check_installed() -> None:
+    try:
+        import open_clip  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"open_clip models need the package open_clip_torch ({error}); pip install 'tokenprobe[open_clip]'"
+        ) from error
+
+
+def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
+    """Build a model with its published weights; return its image tower, and their preprocessing."""
+    import open_clip
+
+    architecture, tag = request.name, None
+    options: dict[str, Any] = {}
+    if not request.name.startswith(HUB_FORMS):
+        architecture, tag = _known_name(request)
+        if not tag:
+            known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+            raise InputError(
+                f"open_clip model {architecture!r} without the name of its weights; write "
+                f"open_clip:{architecture}/WEIGHTS (known: {known}), or give --checkpoint or --no-pretrained"
+            )
+        # Weights trained with QuickGELU are not the same network under GELU; open_clip would only warn.
+        options["force_quick_gelu"] = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
+    with _built(request):
+        if request.arguments:
+            options |= _settings(open_clip.get_model_config(architecture), request)
+        model = open_clip.create_model(
+            architecture,
+            pretrained=tag,
+            require_pretrained=True,
+            force_image_size=_side_or_sides(request.image_size),
+            **options,
+        )
+    return model.visual, model.visual.preprocess_cfg
+
+
+def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
+    """Build an image tower alone, of weights drawn from the seed, and preprocessing as for the weights of its tag."""
+    import open_clip
+    from open_clip.model import _build_vision_tower
+    from open_clip.transform import PreprocessCfg
+
+    if request.name.startswith(HUB_FORMS):
+        raise InputError(
+            f"open_clip model {request.name!r} brings its own weights; with --checkpoint or --no-pretrained name its "
+            "architecture, such as open_clip:ViT-B-16"
+        )
+    architecture, tag = _known_name(request)
+    config = open_clip.get_model_config(architecture)
+    settings = config | _settings(config, request)
+    with _built(request):
+        tower = _build_vision_tower(settings["embed_dim"], settings["vision_cfg"], settings.get("quick_gelu", False))
+    return tower, asdict(PreprocessCfg()) | open_clip.get_pretrained_cfg(architecture, tag)
+
+
+def _known_name(request: BackboneRequest) -> tuple[str, str]:
+    import open_clip
+
+    architecture, tag = split_tag(request.name)
+    if architecture not in open_clip.list_models():
+        raise unknown_name("open_clip model", architecture, open_clip.list_models())
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag and not open_clip.get_pretrained_cfg(architecture, tag):
+        raise unknown_name(f"weights of open_clip model {architecture!r}", tag, tags)
+    return architecture, tag
+
+
+def _settings(config: Mapping[str, Any], request: BackboneRequest) -> dict[str, Any]:
+    """Return what --model-arg and the image size change in a model's settings; names are those of the vision tower."""
+    changes = {"timm_model_pretrained": False, **request.arguments}
+    top = {name: changes.pop(name) for name in TOP_LEVEL if name in changes}
+    if request.image_size and "timm_model_name" not in config["vision_cfg"]:
+        changes["image_size"] = _side_or_sides(request.image_size)
+    return top | {"vision_cfg": config["vision_cfg"] | changes}
+
+
+def _side_or_sides(size: tuple[int, int] | None) -> int | tuple[int, int] | None:
+    """Return one number for a square: open_clip's ResNets take no other."""
+    return size[0] if size and size[0] == size[1] else size
+
+
+def _load_tower(tower: Any, checkpoint: Checkpoint, allow_missing: Sequence[str]) -> LoadReport:
+    """Load a CLIP checkpoint's image tower, its position table resampled by open_clip's means or by timm's."""
+
+    def convert(weights: Weights) -> Weights:
+        trunk = getattr(tower, "trunk", None)
+        if trunk is None:
+            return _resampled(weights, tower, checkpoint.path)
+        of_trunk = {n.removeprefix("trunk."): tensor for n, tensor in weights.items() if n.startswith("trunk.")}
+        others = {name: tensor for name, tensor in weights.items() if not name.startswith("trunk.")}
+        return others | {f"trunk.{n}": v for n, v in convert_to_timm(of_trunk, trunk, checkpoint.path).items()}
+
+    return load_weights(tower, checkpoint, allow_missing=allow_missing, convert=convert)
+
+
+def _resampled(weights: Weights, tower: Any, path: Path) -> Weights:
+    from open_clip.model import resize_pos_embed
+
+    named = {f"visual.{name}": tensor for name, tensor in weights.items()}
+    try:
+        resize_pos_embed(named, SimpleNamespace(visual=tower))
+    except Exception as error:  # it takes the table for one of a square grid
+        raise InputError(
+            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
+            "check --model and --model-arg"
+        ) from error
+    return {name.removeprefix("visual."): tensor for name, tensor in named.items()}
+
+
+def _transform(preprocessing: Mapping[str, Any], tower: Any, request: BackboneRequest) -> Transform:
+    """Say open_clip's preprocessing in the words of `Transform`."""
+    how = preprocessing["resize_mode"]
+    if how not in CROP_MODES:
+        raise InputError(
+            f"open_clip model {request.name!r} wants its images resized by {how!r}; known: {', '.join(CROP_MODES)}"
+        )
+    size = request.image_size or tower.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return Transform(
+        input_size=(height, width),
+        interpolation=preprocessing["interpolation"],
+        crop_pct=1.0,
+        crop_mode=CROP_MODES[how],
+        mean=tuple(preprocessing["mean"]),
+        std=tuple(preprocessing["std"]),
+    )
+
+
+@contextmanager
+def _built(request: BackboneRequest) -> Iterator[None]:
+    """Build under the request's seed, in silence; an error of open_clip's becomes one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(request.seed)
+            yield
+    except TypeError as error:
+        raise InputError(
+            f"open_clip model {request.name!r} does not take {dict(request.arguments)}: {reason(error)}"
+        ) from error
+    except Exception as error:  # any of open_clip's models, with any arguments, from any hub
+        raise InputError(
+            f"open_clip model {request.name!r} cannot be built, or its weights not fetched ({reason(error)}); "
+            "check --model-arg, or give a local file with --checkpoint"
+        ) from error
+    finally:
+        logging.disable(before)

@@ -1,0 +1,42 @@
+"""Outputs of blocks, caught by hooks while a module runs as it always does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BlockHooks:
+    """Runs a module and returns what some of its submodules gave."""
+
+    def __init__(self, module: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        self._module, self._blocks = module, blocks
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __call__(self, images: Tensor, layers: Sequence[int]) -> list[Any]:
+        """Run the module on (B, 3, H, W) images; return the output of each block in `layers`, as it gave it."""
+        outputs: dict[int, Any] = {}
+
+        def keep(layer: int) -> Any:
+            return lambda module, inputs, output: outputs.__setitem__(layer, output)
+
+        handles = [self._blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
+        try:
+            with torch.no_grad():
+                self._module(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [outputs[layer] for layer in layers]
+
+
+def flat_blocks(blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """List blocks that may be chunked for sharding: lists of blocks, padded with identities."""
+    flat: list[nn.Module] = []
+    for block in blocks:
+        inner = list(block) if isinstance(block, nn.ModuleList) else [block]
+        flat += [each for each in inner if not isinstance(each, nn.Identity)]
+    return flat

@@ -1,0 +1,159 @@
+"""torch.hub models of a local repository: tokens against what their blocks give one by one."""
+
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokenprobe.errors import InputError
+from tokenprobe.extract.backbones import BackboneRequest, absolute_model, split_source
+from tokenprobe.extract.backbones.from_hub import FAMILIES, HubBackbone, load_hub
+
+REPOSITORY = Path(__file__).parents[2] / "data" / "hub"
+REGISTERS = ["reg0", "reg1", "reg2", "reg3"]
+
+
+def load(entry: str, **changes: Any) -> HubBackbone:
+    fields: dict[str, Any] = {"arguments": {}, "checkpoint": None, "pretrained": True, "seed": 0}
+    return load_hub(BackboneRequest(f"{REPOSITORY}/{entry}", **fields | {"image_size": (16, 24)} | changes))
+
+
+def images(height: int = 16, width: int = 24) -> Tensor:
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("entry", "depth", "prefix"),
+    [
+        ("dinov2_tiny", 3, ["cls"]),
+        ("dinov2_tiny_reg", 3, ["cls", *REGISTERS]),
+        ("franca_tiny_chunked", 4, ["cls"]),
+        ("dinov3_tiny", 3, ["cls", "reg0", "reg1"]),
+        ("dino_tiny", 3, ["cls"]),
+        ("capi_tiny", 3, REGISTERS),
+        ("radio_tiny", 3, ["cls", "cls1", "cls2", "reg0", "reg1"]),
+    ],
+)
+def test_tokens_are_the_outputs_of_the_blocks(entry: str, depth: int, prefix: list[str]) -> None:
+    size = (16, 16) if entry == "capi_tiny" else (16, 24)
+    backbone = load(entry, image_size=size)
+    assert backbone.prefix_names == prefix
+    assert [(shape.grid, shape.dim) for shape in backbone.shapes] == [((4, size[1] // 4), 12)] * depth
+    with torch.no_grad():
+        expected = backbone.module.reference(images(*size))
+    tokens = backbone.tokens(images(*size), range(depth))
+    for layer, rows in enumerate(expected):
+        patch, found_prefix = tokens[layer]
+        assert found_prefix is not None
+        assert backbone.shapes[layer].n_prefix == found_prefix.shape[1] == len(prefix)
+        torch.testing.assert_close(torch.cat([found_prefix, patch], 1), rows)
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"), [("dinov2_tiny", "LayerNorm"), ("dinov3_tiny", "LayerNorm"), ("capi_tiny", "RMSNorm")]
+)
+def test_the_final_norm_turns_the_last_layer_into_the_models_output(entry: str, kind: str) -> None:
+    backbone = load(entry, image_size=(16, 16))
+    norm = backbone.final_norm()
+    assert norm is not None
+    assert norm["kind"] == kind
+    patch, prefix = backbone.tokens(images(16, 16), [2])[2]
+    with torch.no_grad():
+        output = backbone.module(images(16, 16))
+    if kind == "RMSNorm":
+        normed = F.rms_norm(patch, (12,), eps=norm["eps"])
+        torch.testing.assert_close(normed, output[2].flatten(1, 2))
+    else:
+        assert prefix is not None
+        normed = F.layer_norm(
+            prefix[:, 0], (12,), torch.tensor(norm["weight"]), torch.tensor(norm["bias"]), norm["eps"]
+        )
+        torch.testing.assert_close(normed, output, rtol=1e-4, atol=1e-5)
+
+
+def test_every_family_has_an_entry_here() -> None:
+    names = ", ".join(family.name for family in FAMILIES).lower()
+    for entry in ("dinov2", "franca", "dinov3", "dino", "capi", "radio"):
+        assert entry in names
+
+
+def test_the_transform_is_imagenets_but_for_a_model_that_normalises_for_itself() -> None:
+    transform = load("dinov2_tiny", image_size=None, arguments={"patch_size": 14}).transform
+    assert (transform.input_size, transform.crop_mode, transform.interpolation) == ((224, 224), "center", "bicubic")
+    assert transform.crop_pct == 224 / 256
+    assert (transform.mean, transform.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    radio = load("radio_tiny").transform
+    assert (radio.mean, radio.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_published_weights_are_the_entrys_and_drawn_ones_the_seeds() -> None:
+    published = load("dinov2_tiny", seed=0).weights_hash()
+    assert load("dinov2_tiny", seed=1).weights_hash() == published
+    drawn = [load("dinov2_tiny", pretrained=False, seed=seed).weights_hash() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1]
+    assert len({published, *drawn}) == 3
+
+
+def test_a_checkpoint_gives_the_weights(tmp_path: Path) -> None:
+    model = load("dinov3_tiny", pretrained=False, seed=7).module
+    teacher = {f"backbone.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"teacher": teacher | {"dino_head.mlp.0.weight": torch.zeros(2, 2)}}, tmp_path / "a.pth")
+    backbone = load("dinov3_tiny", checkpoint=tmp_path / "a.pth")
+    found = backbone.module.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
+    assert backbone.loaded is not None
+    assert backbone.loaded.ignored == ["dino_head.mlp.0.weight"]
+
+
+def test_a_manifest_keeps_no_folders(tmp_path: Path) -> None:
+    weights = tmp_path / "a.pth"
+    weights.touch()
+    backbone = load("dinov2_tiny", arguments={"weights": str(weights), "patch_size": 4})
+    assert backbone.name == "hub:hub/dinov2_tiny"
+    assert backbone.arguments == {"weights": "a.pth", "patch_size": 4}
+
+
+def test_the_name_of_a_local_repository_is_made_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY.parent)
+    assert absolute_model("hub:hub/dinov2_tiny") == f"hub:{REPOSITORY}/dinov2_tiny"
+    assert absolute_model("hub:facebookresearch/dinov2/dinov2_vitb14") == "hub:facebookresearch/dinov2/dinov2_vitb14"
+    assert split_source("hub:facebookresearch/dinov2/dinov2_vitb14")[0] == "hub"
+
+
+@pytest.mark.parametrize("name", ["dinov2_vitb14", "/dinov2_vitb14", "facebookresearch/dinov2/"])
+def test_a_name_of_another_form_is_told_the_form(name: str) -> None:
+    with pytest.raises(InputError, match=rf"^hub model '{name}': expected REPO/ENTRY, such as hub:facebookresearch/"):
+        load_hub(BackboneRequest(name, {}, None, True, 0))
+
+
+@pytest.mark.parametrize(
+    ("entry", "options", "message"),
+    [
+        ("classifier", {}, r"is built like none that is known \(RADIO; CAPI; .*\): Linear has no such list of blocks$"),
+        ("broken", {}, r"could not be loaded \(no route to the weights\); without a network, name a local clone and "),
+        ("none", {}, r"could not be loaded \(.*none.*\); without a network"),
+        ("dinov2_tiny", {"arguments": {"patch": 4}}, r"does not take \{'patch': 4\}: .*unexpected keyword argument"),
+        ("capi_tiny", {"pretrained": False}, r"does not take \{'pretrained': False\}: .*unexpected keyword argument"),
+        ("wrong_patch_size", {}, r"cannot give .*: 25 tokens are fewer than a grid of \(8, 12\) and 1 class tokens"),
+        ("dinov2_tiny", {"image_size": (2, 2)}, r"cannot give its blocks' tokens for images of \(2, 2\) pixels: "),
+    ],
+)
+def test_what_cannot_be_had_is_told_in_one_line(entry: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=rf"^hub model '.*/hub/{entry}' {message}") as caught:
+        load(entry, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreachable_github_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*arguments: Any, **options: Any) -> None:
+        raise urllib.error.URLError("no network in tests")
+
+    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
+    monkeypatch.setattr(torch.hub, "urlretrieve", unreachable, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"^hub model 'org/none/vit' could not be loaded \(.+\); without a network"):
+        load_hub(BackboneRequest("org/none/vit", {}, None, True, 0))
