@@ -4,7 +4,6 @@ All groups of a pass are in memory together, and take turns to make a step. Cell
 another, so a group can be divided as one likes; every pass more is another reading of all tokens.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from typing import NamedTuple
@@ -77,14 +76,13 @@ def _step(memories: Sequence[StepMemory]) -> int:
 
 def _split(group: CellGroup, cap: int, limit: int, memory_of: MemoryOf) -> list[CellGroup]:
     """Divide a group into the fewest equal parts that fit, and whose steps take at most `cap`, or else into cells."""
-    for n_parts in range(1, len(group.cells)):
+    for n_parts in range(1, len(group.cells) + 1):
         parts = _parts(group, n_parts)
-        if all(_fits(part, cap, limit, memory_of) for part in (parts[0], parts[-1])):  # the others are like these
+        if all(_fits(part, cap, limit, memory_of) for part in (parts[0], parts[-1])):  # the largest and the smallest
             return parts
-        if n_parts == 1:
-            _check_single(group, limit, memory_of)
-    _check_single(group, limit, memory_of)
-    return _parts(group, len(group.cells))
+    if needed(parts[:1], memory_of) > limit:
+        raise _too_large(parts[0], needed(parts[:1], memory_of), limit)
+    return parts
 
 
 def _fits(group: CellGroup, cap: int, limit: int, memory_of: MemoryOf) -> bool:
@@ -92,7 +90,7 @@ def _fits(group: CellGroup, cap: int, limit: int, memory_of: MemoryOf) -> bool:
 
 
 def _parts(group: CellGroup, n_parts: int) -> list[CellGroup]:
-    """Divide a group's cells in order, the first parts larger by one where it does not come out even."""
+    """Divide a group's cells in order, into parts that differ by one cell at most."""
     n_cells = len(group.cells)
     ends = [ceil(n_cells * (index + 1) / n_parts) for index in range(n_parts)]
     return [CellGroup(group.course, group.cells[start:stop]) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
@@ -110,26 +108,21 @@ def _pack(groups: Iterable[CellGroup], limit: int, memory_of: MemoryOf) -> list[
 
 
 def _notes(groups: Sequence[CellGroup], passes: Sequence[Sequence[CellGroup]]) -> list[str]:
-    parts = [part for of_pass in passes for part in of_pass]
-    group_of = {cell: index for index, group in enumerate(groups) for cell in group.cells}
-    counts = Counter(group_of[part.cells[0]] for part in parts)
-    lines = [
-        f"{group.cells[0].head.label} on layer {group.cells[0].layer} ({len(group.cells)} cells) trains in {counts[index]} parts"
-        for index, group in enumerate(groups)
-        if counts[index] > 1
-    ]
+    notes = []
+    for group in groups:
+        cell, n_parts = group.cells[0], sum(part.cells[0] in group.cells for of_pass in passes for part in of_pass)
+        if n_parts > 1:
+            of_group = f"{cell.head.label} on layer {cell.layer} ({len(group.cells)} cells)"
+            notes.append(f"{of_group} trains in {n_parts} parts")
     if len(passes) > 1:
-        lines.append(f"{len(passes)} passes over the tokens")
-    return [f"memory: {'; '.join(lines)}"] if lines else []
+        notes.append(f"{len(passes)} passes over the tokens")
+    return [f"memory: {'; '.join(notes)}"] if notes else []
 
 
-def _check_single(group: CellGroup, limit: int, memory_of: MemoryOf) -> None:
-    """Refuse a group of which not even one cell fits."""
-    n_bytes = needed([CellGroup(group.course, group.cells[:1])], memory_of)
-    if n_bytes > limit:
-        raise InputError(
-            f"one cell of {group.cells[0].head.label!r} on layer {group.cells[0].layer} with "
-            f"{group.course.batch_size} images in a batch takes {n_bytes / 1e9:.3g} GB of memory, and "
-            f"{max(limit, 0) / 1e9:.3g} GB are there: give a smaller --batch-size, a head or a layer with fewer tokens, "
-            "or another --device"
-        )
+def _too_large(group: CellGroup, n_bytes: int, limit: int) -> InputError:
+    cell, batch_size = group.cells[0], group.course.batch_size
+    return InputError(
+        f"one cell of {cell.head.label!r} on layer {cell.layer} with {batch_size} images in a batch takes "
+        f"{n_bytes / 1e9:.3g} GB of memory, and {max(limit, 0) / 1e9:.3g} GB are there: give a smaller --batch-size, "
+        "a head or a layer with fewer tokens, or another --device"
+    )

@@ -6,7 +6,6 @@ not do: torch has no autocast for them. What a kernel takes for itself while it 
 """
 
 import weakref
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,8 +31,8 @@ class Shadow(Tensor):
         return shadow
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Any, types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Refuse what is done outside of `Shadows`."""
         raise RuntimeError(f"{func} on a tensor without values, outside of the Shadows it was made under")
@@ -52,7 +51,7 @@ class Shadows(TorchDispatchMode):
 
     def __init__(self, device: torch.device) -> None:
         """Count what would be on one device."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._device, self._alive = device, set[int]()
 
@@ -60,9 +59,7 @@ class Shadows(TorchDispatchMode):
         """Look for a new peak from here on."""
         self.peak = self.now
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do one operation on the meta device; what is changed in place stays the tensor it was."""
         if func is ATEN._local_scalar_dense.default:
             return 0
@@ -75,7 +72,7 @@ class Shadows(TorchDispatchMode):
             taken[id(under)] = tensor
             return under
 
-        args, kwargs = tree_map_only(Tensor, meta, (args, dict(kwargs or {})))
+        args, kwargs = tree_map_only(Tensor, meta, (args, kwargs or {}))
         if "device" in kwargs:
             kwargs["device"] = META
         with torch.inference_mode(False):  # a view of an ordinary tensor is no inference tensor

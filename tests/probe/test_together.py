@@ -41,7 +41,10 @@ OTHER_HEADS = [
 def make_cells(head: str, optimizer: str) -> list[Cell]:
     """Twelve cells: three learning rates, two weight decays, two seeds; one diverges."""
     spec = parse_heads([head])[0]
-    cells = [Cell(0, spec, optimizer, *rest) for rest in product(LRS[optimizer], (0.0, 0.05), (0, 1))]
+    cells = [
+        Cell("made", (0,), spec, optimizer, lr, decay, "full", seed)
+        for lr, decay, seed in product(LRS[optimizer], (0.0, 0.05), (0, 1))
+    ]
     cells[DIVERGING] = replace(cells[DIVERGING], lr=1e30)
     return cells
 

@@ -10,8 +10,11 @@ import torch
 
 from tokenprobe.probe import work
 from tokenprobe.probe.checkpoint import Checkpoint
+from tokenprobe.probe.grid import CellGroup
+from tokenprobe.probe.plan import Plan
 from tokenprobe.probe.report.progress import EpochProgress
 from tokenprobe.probe.results import Run
+from tokenprobe.probe.split import subset
 from tokenprobe.store import Store
 
 from .kit import assert_same, fit_made, plain_training, write_made
@@ -125,11 +128,7 @@ def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     settings: dict[str, Any] = {"heads": ["ep:queries=4", "linear"], "lr": [0.3, 1.0, 3.0, 10.0], "layers": "1"}
     whole = fit_made(store, tmp_path / "whole", **settings)
     assert "memory" not in capsys.readouterr().err
-    group = work.step_memory(
-        whole_spec("ep:queries=4"), store.manifest.shape(1), 4, 4, batch_size=16, optimizer="lars",
-        precision="float32", multi_label=False,
-    )  # fmt: skip
-    monkeypatch.setattr(work, "room_for_training", lambda plan, layers: (group.kept + group.working) * 3 // 4)
+    monkeypatch.setattr(work, "room_for_training", room_for_half)
     parts = fit_made(store, tmp_path / "parts", **settings)
     assert "ep:queries=4" in capsys.readouterr().err
     key = ["cell", "epoch"]
@@ -140,17 +139,16 @@ def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     assert images.max() <= 1 + 1e-9
 
 
-def whole_spec(spec: str) -> Any:
-    from tokenprobe.probe.grid import parse_heads
-
-    return parse_heads([spec])[0]
+def room_for_half(plan: Plan, layers: tuple[int, ...]) -> int:
+    """Return the bytes halfway between those of one cell of the first head and those of all."""
+    course, cells = plan.groups(layers, plan.courses[0])[0]
+    memories = [work.memory_of(plan, CellGroup(course, some)) for some in (cells[:1], cells)]
+    return sum(memory.kept + memory.working for memory in memories) // 2
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_a_subset_is_trained_as_a_plain_loop_would(store: Store, tmp_path: Path, cache: str) -> None:
     """Full data, two subsets and two seeds ride together; the subset's rows alone decide its numbers."""
-    from tokenprobe.probe.split import subset
-
     torch.set_default_dtype(torch.float64)
     try:
         run = fit_made(
