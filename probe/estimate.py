@@ -93,7 +93,7 @@ def _rows_read(work: Work) -> dict[str, int]:
         courses = dict.fromkeys(group.course for group in groups)
         for course in courses:
             train = TRAIN if course.shots == FULL else SUBSETS
-            n_read[train] += course.epochs * len(course.train_rows)
+            n_read[train] += course.epochs * course.n_steps * course.batch_size
             n_read[train if held_out else VAL] += len(course.scored) * len(course.val_rows)
         n_read[TEST] += len(groups[0].course.scored) * len(work.plan.data.test)
     return n_read

@@ -128,4 +128,5 @@ def _turns(labels: Labels, rows: Rows, order: Rows) -> tuple[Labels, Rows]:
 
 
 def _rounded(values: npt.NDArray[np.floating[Any]]) -> Rows:
-    return np.rint(values).astype(np.int64)
+    rounded: Rows = np.rint(values).astype(np.int64)
+    return rounded
