@@ -76,7 +76,7 @@ class MomentumSGD(StackedOptimizer):
         if self.decays:
             gradient.addcmul_(self.decay(parameter), parameter)
         (momentum,) = moments
-        momentum.mul_(MOMENTUM).add_(gradient)
+        torch.add(gradient, momentum, alpha=MOMENTUM, out=momentum)
         parameter.addcmul_(-lr, momentum)
 
 
@@ -105,7 +105,12 @@ class LARS(StackedOptimizer):
 
 
 class AdamW(StackedOptimizer):
-    """AdamW (arXiv 1711.05101), as torch.optim.AdamW with betas 0.9, 0.999 and eps 1e-8."""
+    """AdamW (arXiv 1711.05101), as torch.optim.AdamW with betas 0.9, 0.999 and eps 1e-8.
+
+    After t steps with moments m and v, a = 1 - 0.9^t and b = 1 - 0.999^t, the step is
+
+        lr (m / a) / (sqrt(v / b) + eps) = lr sqrt(b) / a · m / (sqrt(v) + eps sqrt(b))
+    """
 
     MOMENTS, BETAS, EPS = ("first", "second"), (0.9, 0.999), 1e-8
 
@@ -117,8 +122,9 @@ class AdamW(StackedOptimizer):
         unbias_first, unbias_second = (1 - beta**self.n_steps for beta in self.BETAS)
         if self.decays:
             parameter.mul_(1 - lr * self.decay(parameter))
-        deviation = torch.sqrt(second, out=gradient).div_(unbias_second**0.5).add_(self.EPS)
-        parameter.addcmul_(-lr / unbias_first, torch.div(first, deviation, out=deviation))
+        scratch = torch.sqrt(second, out=gradient).add_(self.EPS * unbias_second**0.5)
+        torch.div(first, scratch, out=scratch)
+        parameter.addcmul_(-lr * unbias_second**0.5 / unbias_first, scratch)
 
 
 OPTIMIZERS: Mapping[str, type[StackedOptimizer]] = {"lars": LARS, "sgd": MomentumSGD, "adamw": AdamW}

@@ -46,9 +46,10 @@ CHOICES = {
 }
 OWN = (
     "out", "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "device", "cache",
-    "test_store",
+    "train_split", "val_split", "test_split", "test_store",
 )  # fmt: skip
-"""Settings that differ between the cells of a run or between machines; a run may be repeated with others."""
+"""Settings that differ between the cells of a run or between machines; a run may be repeated with others. What the splits
+hold has fingerprints of its own."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,7 @@ class Plan:
 
     def shared_settings(self) -> dict[str, Any]:
         """Return the settings that all cells of a run have in common."""
-        as_given = {"test_split": self.config.test_split}
-        return {key: value for key, value in (self.settings | as_given).items() if key not in OWN}
+        return {key: value for key, value in self.settings.items() if key not in OWN}
 
     def about(self) -> list[str]:
         """Return what was decided, for people: a line for every size of training set."""
