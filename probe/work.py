@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
+from ..store.layout import PATCH
 from .budget import make_passes
 from .course import Course, in_step
 from .grid import CellGroup, layers_text
@@ -95,15 +98,16 @@ def room_for_training(plan: Plan, layers: tuple[int, ...]) -> int:
 
 def memory_of(plan: Plan, group: CellGroup) -> StepMemory:
     """Return the bytes that a group keeps, and those that a step of it takes beside."""
+    wide = plan.norm is not None or plan.data.train.stored_dtype(PATCH).itemsize == 4
     return step_memory(
-        group.cells[0].head,
+        group.cells,
         plan.shape(group.cells[0].layers),
         plan.data.n_classes,
-        len(group.cells),
         batch_size=group.course.batch_size,
-        optimizer=plan.config.optimizer,
+        device=plan.device,
         precision=plan.precision,
         multi_label=plan.data.multi_label,
+        stored=torch.float32 if wide else torch.float16,
     )
 
 

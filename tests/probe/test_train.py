@@ -10,6 +10,8 @@ import torch
 
 from tokenprobe.probe import work
 from tokenprobe.probe.checkpoint import Checkpoint
+from tokenprobe.probe.grid import CellGroup
+from tokenprobe.probe.plan import Plan
 from tokenprobe.probe.report.progress import EpochProgress
 from tokenprobe.probe.results import Run
 from tokenprobe.store import Store
@@ -125,11 +127,7 @@ def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     settings: dict[str, Any] = {"heads": ["ep:queries=4", "linear"], "lr": [0.3, 1.0, 3.0, 10.0], "layers": "1"}
     whole = fit_made(store, tmp_path / "whole", **settings)
     assert "memory" not in capsys.readouterr().err
-    group = work.step_memory(
-        whole_spec("ep:queries=4"), store.manifest.shape(1), 4, 4, batch_size=16, optimizer="lars",
-        precision="float32", multi_label=False,
-    )  # fmt: skip
-    monkeypatch.setattr(work, "room_for_training", lambda plan, layers: (group.kept + group.working) * 3 // 4)
+    monkeypatch.setattr(work, "room_for_training", room_for_half)
     parts = fit_made(store, tmp_path / "parts", **settings)
     assert "ep:queries=4" in capsys.readouterr().err
     key = ["cell", "epoch"]
@@ -140,10 +138,11 @@ def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     assert images.max() <= 1 + 1e-9
 
 
-def whole_spec(spec: str) -> Any:
-    from tokenprobe.probe.grid import parse_heads
-
-    return parse_heads([spec])[0]
+def room_for_half(plan: Plan, layers: tuple[int, ...]) -> int:
+    """Return the bytes halfway between those of one cell of the first head and those of all."""
+    course, cells = plan.groups(layers, plan.courses[0])[0]
+    memories = [work.memory_of(plan, CellGroup(course, some)) for some in (cells[:1], cells)]
+    return sum(memory.kept + memory.working for memory in memories) // 2
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
