@@ -145,8 +145,8 @@ def read_shuffled(stream: TokenStream) -> None:
     """Take one shuffled epoch as CPU tensors."""
     split = stream.split
     windows = epoch_windows(np.arange(len(split)), split.info.block_rows, 0, 0)
-    for arrays, _ in stream.batches(windows, BATCH, drop_last=True):
-        assert len(arrays["patch"]) == BATCH
+    for batch in stream.batches(windows, BATCH, drop_last=True):
+        assert len(batch.arrays["patch"]) == BATCH
 
 
 def device_bytes() -> int:
