@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, unknown_name
+from ...store.layout import LayerShape
 from ..views import Transform
 from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import Backbone, BackboneRequest, Tokens
 from .from_timm import convert_to_timm
-from .intermediates import Intermediates, final_norm_of, norm_values, prefix_names
+from .intermediates import Intermediates, device_of, final_norm_of, norm_values, prefix_names
 from .names import HUB_FORMS, portable, reason
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
@@ -55,6 +57,7 @@ class TowerIntermediates(Intermediates):
     """The `forward_intermediates` of open_clip's own towers, which gives a dictionary."""
 
     def __init__(self, tower: nn.Module) -> None:
+        self._device = device_of(tower)
         self._tower: Any = tower
         self._is_of_tokens = self._has_prefix = hasattr(tower, "class_embedding")
 
@@ -99,6 +102,30 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
         ) from error
     backbone.loaded = loaded
     return backbone
+
+
+def open_clip_names() -> list[str]:
+    """Return every architecture and weights that open_clip can load; none if it is not installed."""
+    try:
+        import open_clip
+    except ImportError:
+        return []
+    return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
+
+
+def open_clip_shapes(name: str) -> list[LayerShape]:
+    """Return the shapes of a model's layers, without its weights."""
+    return _shapes_of(split_tag(name)[0])
+
+
+@cache
+def _shapes_of(architecture: str) -> list[LayerShape]:
+    request = BackboneRequest(architecture, {}, None, pretrained=False, seed=0)
+    with torch.device("meta"):
+        tower, preprocessing = _drawn_tower(request)
+    size = _transform(preprocessing, tower, request).input_size
+    trunk = getattr(tower, "trunk", None)
+    return (TowerIntermediates(tower) if trunk is None else Intermediates(trunk)).shapes(size)
 
 
 def is_open_clip(name: str) -> bool:

@@ -25,6 +25,7 @@ class Intermediates:
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self._device = device_of(module)
         self._forward: Callable[..., Any] = getattr(module, "forward_intermediates")  # noqa: B009
         self._is_of_tokens = "return_prefix_tokens" in inspect.signature(self._forward).parameters
         self._has_prefix = self._is_of_tokens and getattr(module, "num_prefix_tokens", 1) > 0
@@ -34,8 +35,8 @@ class Intermediates:
         return [_split(output) for output in self._run(images, layers, "NLC" if self._is_of_tokens else "NCHW")]
 
     def shapes(self, input_size: tuple[int, int]) -> list[LayerShape]:
-        """Run the model on one image of (height, width); return the shape of every layer."""
-        outputs = self._run(torch.zeros(1, 3, *input_size), None, "NCHW")
+        """Run the model on one image of (height, width), on its own device; return the shape of every layer."""
+        outputs = self._run(torch.zeros(1, 3, *input_size, device=self._device), None, "NCHW")
         return [
             map_shape(output[0], output[1].shape[1]) if isinstance(output, tuple) else map_shape(output, 0)
             for output in outputs
@@ -64,6 +65,7 @@ class HookedStages(Intermediates):
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self._device = device_of(module)
         self._stages: list[dict[str, Any]] = list(getattr(module, "feature_info"))  # noqa: B009
         self._hooks = BlockHooks(module, [module.get_submodule(stage["module"]) for stage in self._stages])
         self._n_prefix = int(getattr(module, "num_prefix_tokens", 0))
@@ -89,6 +91,11 @@ def intermediates_of(module: nn.Module) -> Intermediates | None:
     stages = getattr(module, "feature_info", None)
     names_modules = isinstance(stages, list) and bool(stages) and all(stage.get("module") for stage in stages)
     return HookedStages(module) if names_modules else None
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's weights; "meta" if it was built for its shapes alone."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def _split(output: Any) -> Tokens:
