@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,10 +39,24 @@ class OpenClipBackbone(Backbone):
         self.shapes = self._intermediates.shapes(transform.input_size)
         n_prefix = self.shapes[-1].n_prefix
         self.prefix_names = ["cls"][:n_prefix] if trunk is None else prefix_names(trunk, n_prefix)
+        _, embedding = self.tokens_and_embedding(torch.zeros(1, 3, *transform.input_size), [len(self.shapes) - 1])
+        assert embedding is not None
+        self.shapes[-1] = replace(self.shapes[-1], embedding=embedding.shape[1])
 
     def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:
         """See `Backbone.tokens`."""
         return dict(zip(sorted(layers), self._intermediates(images, sorted(layers)), strict=True))
+
+    def tokens_and_embedding(self, images: Tensor, layers: Sequence[int]) -> tuple[dict[int, Tokens], Tensor | None]:
+        """See `Backbone.tokens_and_embedding`. The embedding is pooled and projected, not yet normalised."""
+        if len(self.shapes) - 1 not in layers:
+            return self.tokens(images, layers), None
+        outputs, final = self._intermediates.with_output(images, sorted(layers))
+        trunk = getattr(self.module, "trunk", None)
+        if trunk is not None:
+            with torch.no_grad():
+                final = self.module.head(trunk.forward_head(final))  # type: ignore[operator]
+        return dict(zip(sorted(layers), outputs, strict=True)), final
 
     def final_norm(self) -> dict[str, Any] | None:
         """See `Backbone.final_norm`. Where a pooling comes first, the norm is not over tokens of the last layer."""
@@ -61,18 +75,22 @@ class TowerIntermediates(Intermediates):
         self._tower: Any = tower
         self._is_of_tokens = self._has_prefix = hasattr(tower, "class_embedding")
 
-    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+    def _run(
+        self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
+    ) -> tuple[list[Any], Any]:
         with torch.no_grad():
             found = self._tower.forward_intermediates(
                 images,
                 indices=layers,
                 stop_early=True,
-                intermediates_only=True,
+                intermediates_only=not whole,
                 output_fmt=form,
                 output_extra_tokens=self._has_prefix,
             )
-        maps: list[Any] = found["image_intermediates"]
-        return list(zip(maps, found["image_intermediates_prefix"], strict=True)) if self._has_prefix else maps
+        outputs: list[Any] = found["image_intermediates"]
+        if self._has_prefix:
+            outputs = list(zip(outputs, found["image_intermediates_prefix"], strict=True))
+        return outputs, found.get("image_features")
 
 
 def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:

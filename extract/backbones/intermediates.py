@@ -32,30 +32,41 @@ class Intermediates:
 
     def __call__(self, images: Tensor, layers: list[int]) -> list[Tokens]:
         """Run the model on (B, 3, H, W) images; return patch and prefix tokens of each layer, before any norm."""
-        return [_split(output) for output in self._run(images, layers, "NLC" if self._is_of_tokens else "NCHW")]
+        return self.with_output(images, layers, whole=False)[0]
+
+    def with_output(self, images: Tensor, layers: list[int], *, whole: bool = True) -> tuple[list[Tokens], Any]:
+        """Run all of the model; return also what it gives in the end.
+
+        That is `forward_features` of a timm model, (B, N, D) or (B, D, H, W), or the embedding (B, D) of an open_clip
+        tower. The last layer must be wanted.
+        """
+        outputs, final = self._run(images, layers, "NLC" if self._is_of_tokens else "NCHW", whole=whole)
+        return [_split(output) for output in outputs], final
 
     def shapes(self, input_size: tuple[int, int]) -> list[LayerShape]:
         """Run the model on one image of (height, width), on its own device; return the shape of every layer."""
-        outputs = self._run(torch.zeros(1, 3, *input_size, device=self._device), None, "NCHW")
+        outputs, _ = self._run(torch.zeros(1, 3, *input_size, device=self._device), None, "NCHW")
         return [
             map_shape(output[0], output[1].shape[1]) if isinstance(output, tuple) else map_shape(output, 0)
             for output in outputs
         ]
 
-    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+    def _run(
+        self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
+    ) -> tuple[list[Any], Any]:
         options = {"return_prefix_tokens": True} if self._has_prefix else {}
         with torch.no_grad():
-            return list(
-                self._forward(
-                    images,
-                    indices=layers,
-                    norm=False,
-                    stop_early=True,
-                    output_fmt=form,
-                    intermediates_only=True,
-                    **options,
-                )
+            given = self._forward(
+                images,
+                indices=layers,
+                norm=False,
+                stop_early=True,
+                output_fmt=form,
+                intermediates_only=not whole,
+                **options,
             )
+        final, outputs = given if whole else (None, given)
+        return list(outputs), final
 
 
 class HookedStages(Intermediates):
@@ -71,10 +82,12 @@ class HookedStages(Intermediates):
         self._n_prefix = int(getattr(module, "num_prefix_tokens", 0))
         self._is_of_tokens = False
 
-    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+    def _run(
+        self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
+    ) -> tuple[list[Any], Any]:
         layers = list(range(len(self._stages))) if layers is None else layers
         outputs = self._hooks(images, layers)
-        return [self._as_map(x, self._stages[i], images) for x, i in zip(outputs, layers, strict=True)]
+        return [self._as_map(x, self._stages[i], images) for x, i in zip(outputs, layers, strict=True)], None
 
     def _as_map(self, output: Tensor, stage: dict[str, Any], images: Tensor) -> Any:
         if output.ndim == 4:
