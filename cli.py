@@ -43,6 +43,11 @@ EXPORT_EXAMPLE = """examples:
   probe export mae.zarr -o mae-npy --to npy --layers -1 --split train --tokens patch
   probe export mae.zarr -o mae-archive.zarr
 """
+MODELS_EXAMPLE = """examples:
+  probe models 'vit_base*'
+  probe models 'open_clip:ViT-B-16*' --page 2
+Models of torch.hub and of the Hugging Face hub cannot be listed: hub:REPO/ENTRY, hf-hub:ORG/NAME.
+"""
 DEMO_EXAMPLE = """example:
   probe demo -o my-first-probe
 """
@@ -142,6 +147,17 @@ def _export(arguments: argparse.Namespace) -> None:
     export(arguments.store, ExportConfig(**_given(arguments, ExportConfig)))
 
 
+def _models(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from .extract.backbones.catalogue import page_of, table_of
+
+    page = page_of(arguments.pattern, arguments.page)
+    with Console(stderr=True).status("looking at the shapes of each"):
+        table = table_of(page)
+    Console().print(table)
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     from .workflows.demo import run_demo
 
@@ -179,6 +195,10 @@ def _make_parser() -> argparse.ArgumentParser:
     export = _add_command(commands, "export", _export, "write tokens as plain files, or compress them", EXPORT_EXAMPLE)
     export.add_argument("store", metavar="STORE", help="made by probe extract")
     _add_fields(export, ExportConfig)
+
+    models = _add_command(commands, "models", _models, "what backbones can be loaded, and their layers", MODELS_EXAMPLE)
+    models.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="with * and ?; default: all")
+    models.add_argument("--page", metavar="PAGE", type=int, default=1, help="which page (default: %(default)s)")
 
     demo = _add_command(commands, "demo", _demo, "the whole pipeline on bundled images and weights", DEMO_EXAMPLE)
     demo.add_argument("-o", "--out", metavar="FOLDER", default="tokenprobe-demo", help="default: %(default)s")

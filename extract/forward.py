@@ -12,7 +12,6 @@ from torch import Tensor
 from ..errors import InputError
 from ..store import BlockKey
 from .backbones import Backbone
-from .backbones.contract import Tokens
 from .config import ExtractConfig
 from .datasets import ImageSource
 from .decoding import BadImage, Decoding
@@ -40,6 +39,14 @@ class Batch:
     last: bool
 
 
+class Outputs(NamedTuple):
+    """What one batch gives of a layer: (B, patches, dim), (B, prefix, dim), and of the last layer (B, embedding)."""
+
+    patch: Tensor
+    prefix: Tensor | None
+    embedding: Tensor | None
+
+
 class Job(NamedTuple):
     """What every forward pass of one extraction shares."""
 
@@ -52,7 +59,7 @@ class Job(NamedTuple):
 
 def run_batches(
     job: Job, work: Sequence[Batch], decoding: Decoding | None = None
-) -> Iterator[tuple[Batch, dict[int, Tokens]]]:
+) -> Iterator[tuple[Batch, dict[int, Outputs]]]:
     """Start decoding, and return what yields the tokens of each batch.
 
     Args:
@@ -73,7 +80,7 @@ def run_batches(
 
 def _forward_each(
     job: Job, work: Sequence[Batch], loaded: Iterator[Tensor | BadImage]
-) -> Iterator[tuple[Batch, dict[int, Tokens]]]:
+) -> Iterator[tuple[Batch, dict[int, Outputs]]]:
     config, plan, backbone, _, device = job
     precision = plan.manifest.recipe.precision
     for batch, pixels in zip(work, loaded, strict=True):
@@ -105,7 +112,7 @@ def _forward(
     batch_size: int,
     device: torch.device,
     precision: str,
-) -> dict[int, Tokens]:
+) -> dict[int, Outputs]:
     """Run one batch. A split's last batch is padded: kernels may round differently at another batch size."""
     n_images = len(pixels)
     if n_images < batch_size:
@@ -113,9 +120,14 @@ def _forward(
     inputs = normalise(pixels.to(device, non_blocking=True), backbone.transform)
     amp = nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
     with torch.inference_mode(), amp, _explained_memory(batch_size):
-        tokens = backbone.tokens(inputs, layers)
+        tokens, embedding = backbone.tokens_and_embedding(inputs, layers)
+    last = len(backbone.shapes) - 1
+
+    def unpadded(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[:n_images]
+
     return {
-        layer: (patch[:n_images], None if prefix is None else prefix[:n_images])
+        layer: Outputs(patch[:n_images], unpadded(prefix), unpadded(embedding) if layer == last else None)
         for layer, (patch, prefix) in tokens.items()
     }
 

@@ -103,9 +103,9 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decod
             n_bytes = 0
             split = batch.key.split
             ids = job.plan.rows[split].ids[batch.rows.start : batch.rows.stop]
-            for layer, (patch, prefix) in tokens.items():
+            for layer, outputs in tokens.items():
                 kinds = job.plan.manifest.splits[split].layers[layer_name(layer)]
-                arrays = stored_arrays(patch, prefix, kinds, dtype, channels.get((split, layer), {}), layer, ids)
+                arrays = stored_arrays(outputs, kinds, dtype, channels.get((split, layer), {}), layer, ids)
                 n_bytes += sum(values.nbytes for values in arrays.values())
                 writer.append(batch.key, layer, arrays)
                 if batch.last:

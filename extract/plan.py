@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..errors import InputError, NoSpaceError
 from ..store.contract import array_spec
 from ..store.formats import store_files
 from ..store.journal import finished_files
-from ..store.layout import MEAN, PATCH, PREFIX, block_rows, layer_index, layer_name
+from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_index, layer_name
 from ..store.manifest import Manifest, Recipe, SplitInfo
 from ..store.quantize import array_type, stored_kinds
 from .backbones import Backbone
@@ -113,12 +113,9 @@ def make_plan(
         precision: what the backbone computes in.
     """
     layers = {layer_name(layer): backbone.shapes[layer] for layer in parse_layers(config.layers, len(backbone.shapes))}
-    kinds = {
-        name: [MEAN, *(kind for kind in (PATCH, PREFIX) if kind in config.tokens and (kind == PATCH or shape.n_prefix))]
-        for name, shape in layers.items()
-    }
+    kinds = {name: _kinds_of(shape, config.tokens) for name, shape in layers.items()}
     stored = {name: stored_kinds(of_layer, config.dtype) for name, of_layer in kinds.items()}
-    if config.tokens and all(of_layer == [MEAN] for of_layer in kinds.values()):
+    if config.tokens and not any(set(of_layer) - set(POOLED) for of_layer in kinds.values()):
         raise InputError(f"tokens {','.join(config.tokens)} asked for, and {backbone.name!r} has none; ask for patch")
     itemsize = array_type(PATCH, config.dtype).stored.itemsize
     image_bytes = max(shape.n_patches * shape.dim for shape in backbone.shapes) * itemsize
@@ -156,6 +153,12 @@ def make_plan(
         versions={name: version(name) for name in ("tokenprobe", "torch", "timm", "numpy", *backbone.packages)},
     )
     return Plan(manifest, {name: chosen.rows for name, chosen in images.items()})
+
+
+def _kinds_of(shape: LayerShape, tokens: Sequence[str]) -> list[str]:
+    """List the arrays kept of a layer: what is pooled always, tokens if they are wanted and there are any."""
+    there = {MEAN: True, EMBEDDING: shape.embedding > 0, PATCH: PATCH in tokens, PREFIX: PREFIX in tokens}
+    return [kind for kind, kept in there.items() if kept and (kind != PREFIX or shape.n_prefix)]
 
 
 def views_of(split: str, config: ExtractConfig) -> int:

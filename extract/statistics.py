@@ -8,8 +8,7 @@ from torch import Tensor
 from ..store import BlockKey, StoreWriter
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
 from ..store.quantize import STATISTICS_ROWS, channel_statistics
-from .backbones.contract import Tokens
-from .forward import Batch, Job, run_batches
+from .forward import Batch, Job, Outputs, run_batches
 from .progress import say
 from .rows import batches_of, even_batch_size
 
@@ -61,10 +60,10 @@ class ChannelSums:
     def __init__(self) -> None:
         self._sums: dict[tuple[int, str], tuple[int, Tensor, Tensor]] = {}
 
-    def add(self, tokens: Mapping[int, Tokens]) -> None:
+    def add(self, tokens: Mapping[int, Outputs]) -> None:
         """Add one batch: for each layer, (patch, prefix) tokens, (B, N, dim) each."""
         for layer, of_layer in tokens.items():
-            for kind, values in zip((PATCH, PREFIX), of_layer, strict=True):
+            for kind, values in ((PATCH, of_layer.patch), (PREFIX, of_layer.prefix)):
                 if values is not None:
                     x = values.flatten(0, 1).double()
                     n, total, squares = self._sums.get((layer, kind), (0, 0, 0))

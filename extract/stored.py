@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..store.layout import MEAN, PATCH, PREFIX, SCALE
+from ..store.layout import EMBEDDING, MEAN, PATCH, PREFIX, SCALE
 from ..store.quantize import LEVELS, array_type
+from .forward import Outputs
 
 FINITE = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 """What a value must fit; int8 comes back as float16."""
@@ -18,8 +19,7 @@ SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 
 
 def stored_arrays(
-    patch: Tensor,
-    prefix: Tensor | None,
+    outputs: Outputs,
     kinds: Sequence[str],
     dtype: str,
     channels: Mapping[str, Tensor],
@@ -29,10 +29,9 @@ def stored_arrays(
     """Convert one batch of one layer.
 
     Args:
-        patch: (B, patches, dim).
-        prefix: (B, prefix, dim) or None.
-        kinds: arrays wanted: "patch" and "prefix" in `dtype`, with their "_scale" if it is int8, and "mean" (B, dim)
-            in float32 before any rounding.
+        outputs: of the layer.
+        kinds: arrays wanted: "patch" and "prefix" in `dtype`, with their "_scale" if it is int8; "mean" (B, dim) and
+            "embedding" in float32, before any rounding.
         dtype: "float16", "bfloat16", "float32" or "int8".
         channels: (2, dim) mean and deviation of the channels of "patch" and "prefix", for int8.
         layer: index, for the error.
@@ -42,10 +41,11 @@ def stored_arrays(
         InputError: a token does not fit `dtype`, or is not finite to begin with; names layer and image.
     """
     arrays: dict[str, Tensor] = {}
+    by_kind = {PATCH: outputs.patch, PREFIX: outputs.prefix, EMBEDDING: outputs.embedding}
     for kind in kinds:
         if kind.endswith(SCALE):
             continue  # comes with its tokens
-        values = patch.float().mean(1) if kind == MEAN else {PATCH: patch, PREFIX: prefix}[kind]
+        values = outputs.patch.float().mean(1) if kind == MEAN else by_kind[kind]
         assert values is not None, kind
         stored = array_type(kind, dtype).name
         rounded = values.to(FINITE.get(stored, torch.float16)).contiguous()

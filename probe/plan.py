@@ -48,8 +48,8 @@ OWN = (
     "out", "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "device", "cache",
     "train_split", "val_split", "test_split", "test_store",
 )  # fmt: skip
-"""Settings that differ between the cells of a run or between machines; a run may be repeated with others. What the splits
-hold has fingerprints of its own."""
+"""Settings that differ between the cells of a run or between machines; a run may be repeated with others. The data have
+fingerprints of their own."""
 
 
 @dataclass(frozen=True)

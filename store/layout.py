@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from ..errors import InputError, unknown_name
 
 FORMAT_VERSION = 1
-PATCH, PREFIX, MEAN = "patch", "prefix", "mean"
+PATCH, PREFIX, MEAN, EMBEDDING = "patch", "prefix", "mean", "embedding"
+POOLED = (MEAN, EMBEDDING)
+"""Arrays of one vector an image, never rounded: kept of every layer, and of the last if the backbone has one."""
 SCALE, CHANNELS = "_scale", "_channels"
 """Endings of the arrays that belong to int8 tokens: one scale a token; mean and deviation of each channel."""
 
@@ -25,11 +27,13 @@ class LayerShape:
         grid: (height, width) of the patch tokens.
         dim: channels of a token.
         n_prefix: class and register tokens.
+        embedding: channels of the backbone's own embedding of the image, kept with its last layer; 0 if there is none.
     """
 
     grid: tuple[int, int]
     dim: int
     n_prefix: int
+    embedding: int = 0
 
     @property
     def n_patches(self) -> int:
@@ -38,8 +42,8 @@ class LayerShape:
 
     def row_shape(self, kind: str) -> tuple[int, ...]:
         """Shape of one image's row in the array `kind`."""
-        if kind == MEAN:
-            return (self.dim,)
+        if kind in POOLED:
+            return (self.dim if kind == MEAN else self.embedding,)
         n_tokens = {PATCH: self.n_patches, PREFIX: self.n_prefix}[kind.removesuffix(SCALE)]
         return (n_tokens,) if kind.endswith(SCALE) else (n_tokens, self.dim)
 

@@ -151,7 +151,9 @@ class Manifest:
         try:
             recipe = Recipe(**{name: attributes[name] for name in Recipe.__dataclass_fields__})
             layers = {
-                name: LayerShape((shape["grid"][0], shape["grid"][1]), shape["dim"], shape["n_prefix"])
+                name: LayerShape(
+                    (shape["grid"][0], shape["grid"][1]), shape["dim"], shape["n_prefix"], shape.get("embedding", 0)
+                )
                 for name, shape in attributes["layers"].items()
             }
             splits = {name: SplitInfo(**info) for name, info in attributes["splits"].items()}

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import unknown_name
-from .layout import MEAN, PATCH, PREFIX, SCALE
+from .layout import PATCH, POOLED, PREFIX, SCALE
 
 STATISTICS_ROWS = 1024
 """Images whose tokens decide the mean and deviation of int8's channels."""
@@ -63,8 +63,8 @@ def token_type(name: str) -> TokenType:
 
 
 def array_type(kind: str, dtype: str) -> TokenType:
-    """Return how the array `kind` is stored in a store of a dtype: means and scales are never quantised."""
-    if kind == MEAN:
+    """Return how the array `kind` is stored in a store of a dtype: pooled vectors and scales are never quantised."""
+    if kind in POOLED:
         return DTYPES["float32"]
     return DTYPES["float16"] if kind.endswith(SCALE) else token_type(dtype)
 

@@ -141,14 +141,15 @@ class Split:
             layer: index of the layer.
             rows: row indices in any order, or None for all.
             view: index of the view.
-            kind: "patch" (rows, patches, dim), "prefix" (rows, prefix, dim) or "mean" (rows, dim).
+            kind: "patch" (rows, patches, dim), "prefix" (rows, prefix, dim), "mean" (rows, dim), or "embedding" (rows,
+                its own width), which only the last layer of some backbones has.
             dtype: of the result; by default the stored one, but float32 for bfloat16 and float16 for int8. Asked for
                 in the stored type, values are as in the files: bfloat16 as its bits, int8 without its scales.
             out: C-contiguous array to read into; made if not given. The kernel copies fastest to whole pages: see
                 `memory.py`.
 
         Returns:
-            The rows in the order asked ("mean" is stored as float32).
+            The rows in the order asked ("mean" and "embedding" are stored as float32).
 
         Raises:
             InputError: no such layer, array, view or row.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .contract import LABELS, ArraySpec, StoreFiles, damaged, missing
 from .durable import write_durably
-from .layout import CHANNELS, MEAN
+from .layout import CHANNELS, POOLED
 from .manifest import Manifest
 
 ROOT = "zarr.json"
@@ -145,6 +145,6 @@ def _whole_axes(array: str) -> list[str]:
 
 
 def _dimensions(spec: ArraySpec) -> list[str]:
-    """Name the axes: a mean has no tokens, a scale no channels."""
+    """Name the axes: a pooled vector has no tokens, a scale no channels."""
     names = list(DIMENSIONS[: 2 + len(spec.row)])
-    return [*names[:2], "channel"] if spec.name.endswith(f"/{MEAN}") else names
+    return [*names[:2], "channel"] if spec.name.rpartition("/")[2] in POOLED else names

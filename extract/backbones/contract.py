@@ -76,6 +76,15 @@ class Backbone(ABC):
             over the grid, and prefix tokens (B, prefix, dim) or None.
         """
 
+    def tokens_and_embedding(self, images: Tensor, layers: Sequence[int]) -> tuple[dict[int, Tokens], Tensor | None]:
+        """Run the backbone once, as `tokens` does, for its own embedding of the images too.
+
+        Returns:
+            The tokens; and (B, embedding), the last layer's `LayerShape.embedding` wide, or None if the backbone has
+            none or the last layer is not wanted.
+        """
+        return self.tokens(images, layers), None
+
     @abstractmethod
     def final_norm(self) -> dict[str, Any] | None:
         """Return kind, eps, weight and bias of the norm after the last layer, as JSON values, or None."""

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, unknown_name
+from ...store.layout import LayerShape
 from ..views import Transform
 from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import Backbone, BackboneRequest, Tokens
 from .from_timm import convert_to_timm
-from .intermediates import Intermediates, final_norm_of, norm_values, prefix_names
+from .intermediates import Intermediates, device_of, final_norm_of, norm_values, prefix_names
 from .names import HUB_FORMS, portable, reason
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
@@ -37,10 +39,24 @@ class OpenClipBackbone(Backbone):
         self.shapes = self._intermediates.shapes(transform.input_size)
         n_prefix = self.shapes[-1].n_prefix
         self.prefix_names = ["cls"][:n_prefix] if trunk is None else prefix_names(trunk, n_prefix)
+        _, embedding = self.tokens_and_embedding(torch.zeros(1, 3, *transform.input_size), [len(self.shapes) - 1])
+        assert embedding is not None
+        self.shapes[-1] = replace(self.shapes[-1], embedding=embedding.shape[1])
 
     def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:
         """See `Backbone.tokens`."""
         return dict(zip(sorted(layers), self._intermediates(images, sorted(layers)), strict=True))
+
+    def tokens_and_embedding(self, images: Tensor, layers: Sequence[int]) -> tuple[dict[int, Tokens], Tensor | None]:
+        """See `Backbone.tokens_and_embedding`. The embedding is pooled and projected, not yet normalised."""
+        if len(self.shapes) - 1 not in layers:
+            return self.tokens(images, layers), None
+        outputs, final = self._intermediates.with_output(images, sorted(layers))
+        trunk = getattr(self.module, "trunk", None)
+        if trunk is not None:
+            with torch.no_grad():
+                final = self.module.head(trunk.forward_head(final))  # type: ignore[operator]
+        return dict(zip(sorted(layers), outputs, strict=True)), final
 
     def final_norm(self) -> dict[str, Any] | None:
         """See `Backbone.final_norm`. Where a pooling comes first, the norm is not over tokens of the last layer."""
@@ -55,21 +71,26 @@ class TowerIntermediates(Intermediates):
     """The `forward_intermediates` of open_clip's own towers, which gives a dictionary."""
 
     def __init__(self, tower: nn.Module) -> None:
+        self._device = device_of(tower)
         self._tower: Any = tower
         self._is_of_tokens = self._has_prefix = hasattr(tower, "class_embedding")
 
-    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+    def _run(
+        self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
+    ) -> tuple[list[Any], Any]:
         with torch.no_grad():
             found = self._tower.forward_intermediates(
                 images,
                 indices=layers,
                 stop_early=True,
-                intermediates_only=True,
+                intermediates_only=not whole,
                 output_fmt=form,
                 output_extra_tokens=self._has_prefix,
             )
-        maps: list[Any] = found["image_intermediates"]
-        return list(zip(maps, found["image_intermediates_prefix"], strict=True)) if self._has_prefix else maps
+        outputs: list[Any] = found["image_intermediates"]
+        if self._has_prefix:
+            outputs = list(zip(outputs, found["image_intermediates_prefix"], strict=True))
+        return outputs, found.get("image_features")
 
 
 def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
@@ -99,6 +120,30 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
         ) from error
     backbone.loaded = loaded
     return backbone
+
+
+def open_clip_names() -> list[str]:
+    """Return every architecture and weights that open_clip can load; none if it is not installed."""
+    try:
+        import open_clip
+    except ImportError:
+        return []
+    return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
+
+
+def open_clip_shapes(name: str) -> list[LayerShape]:
+    """Return the shapes of a model's layers, without its weights."""
+    return _shapes_of(split_tag(name)[0])
+
+
+@cache
+def _shapes_of(architecture: str) -> list[LayerShape]:
+    request = BackboneRequest(architecture, {}, None, pretrained=False, seed=0)
+    with torch.device("meta"):
+        tower, preprocessing = _drawn_tower(request)
+    size = _transform(preprocessing, tower, request).input_size
+    trunk = getattr(tower, "trunk", None)
+    return (TowerIntermediates(tower) if trunk is None else Intermediates(trunk)).shapes(size)
 
 
 def is_open_clip(name: str) -> bool:

@@ -4,6 +4,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 
 from ...errors import InputError, unknown_name
+from ...store.layout import LayerShape
 from ..views import Transform
 from . import torchvision_vit
 from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
@@ -75,6 +77,26 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
         ) from error
     backbone.loaded = loaded
     return backbone
+
+
+def timm_names() -> list[str]:
+    """Return every model with weights that timm can load, and architectures without."""
+    tagged = timm.list_pretrained()
+    return sorted({*tagged, *timm.list_models()} - {name.split(".")[0] for name in tagged})
+
+
+def timm_shapes(name: str) -> list[LayerShape]:
+    """Return the shapes of a model's layers, without its weights; none if it has no layers to read."""
+    config = timm.get_pretrained_cfg(name)
+    return _shapes_at(name.split(".")[0], tuple(config.input_size[-2:])) if config else []
+
+
+@cache
+def _shapes_at(architecture: str, size: tuple[int, int]) -> list[LayerShape]:
+    request = BackboneRequest(architecture, {}, None, pretrained=False, seed=0, image_size=size)
+    with torch.device("meta"):
+        intermediates = intermediates_of(_create(request).eval())
+    return intermediates.shapes(size) if intermediates else []
 
 
 def is_timm(name: str) -> bool:

@@ -25,36 +25,48 @@ class Intermediates:
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self._device = device_of(module)
         self._forward: Callable[..., Any] = getattr(module, "forward_intermediates")  # noqa: B009
         self._is_of_tokens = "return_prefix_tokens" in inspect.signature(self._forward).parameters
         self._has_prefix = self._is_of_tokens and getattr(module, "num_prefix_tokens", 1) > 0
 
     def __call__(self, images: Tensor, layers: list[int]) -> list[Tokens]:
         """Run the model on (B, 3, H, W) images; return patch and prefix tokens of each layer, before any norm."""
-        return [_split(output) for output in self._run(images, layers, "NLC" if self._is_of_tokens else "NCHW")]
+        return self.with_output(images, layers, whole=False)[0]
+
+    def with_output(self, images: Tensor, layers: list[int], *, whole: bool = True) -> tuple[list[Tokens], Any]:
+        """Run all of the model; return also what it gives in the end.
+
+        That is `forward_features` of a timm model, (B, N, D) or (B, D, H, W), or the embedding (B, D) of an open_clip
+        tower. The last layer must be wanted.
+        """
+        outputs, final = self._run(images, layers, "NLC" if self._is_of_tokens else "NCHW", whole=whole)
+        return [_split(output) for output in outputs], final
 
     def shapes(self, input_size: tuple[int, int]) -> list[LayerShape]:
-        """Run the model on one image of (height, width); return the shape of every layer."""
-        outputs = self._run(torch.zeros(1, 3, *input_size), None, "NCHW")
+        """Run the model on one image of (height, width), on its own device; return the shape of every layer."""
+        outputs, _ = self._run(torch.zeros(1, 3, *input_size, device=self._device), None, "NCHW")
         return [
             map_shape(output[0], output[1].shape[1]) if isinstance(output, tuple) else map_shape(output, 0)
             for output in outputs
         ]
 
-    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+    def _run(
+        self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
+    ) -> tuple[list[Any], Any]:
         options = {"return_prefix_tokens": True} if self._has_prefix else {}
         with torch.no_grad():
-            return list(
-                self._forward(
-                    images,
-                    indices=layers,
-                    norm=False,
-                    stop_early=True,
-                    output_fmt=form,
-                    intermediates_only=True,
-                    **options,
-                )
+            given = self._forward(
+                images,
+                indices=layers,
+                norm=False,
+                stop_early=True,
+                output_fmt=form,
+                intermediates_only=not whole,
+                **options,
             )
+        final, outputs = given if whole else (None, given)
+        return list(outputs), final
 
 
 class HookedStages(Intermediates):
@@ -64,15 +76,18 @@ class HookedStages(Intermediates):
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self._device = device_of(module)
         self._stages: list[dict[str, Any]] = list(getattr(module, "feature_info"))  # noqa: B009
         self._hooks = BlockHooks(module, [module.get_submodule(stage["module"]) for stage in self._stages])
         self._n_prefix = int(getattr(module, "num_prefix_tokens", 0))
         self._is_of_tokens = False
 
-    def _run(self, images: Tensor, layers: list[int] | None, form: str) -> list[Any]:
+    def _run(
+        self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
+    ) -> tuple[list[Any], Any]:
         layers = list(range(len(self._stages))) if layers is None else layers
         outputs = self._hooks(images, layers)
-        return [self._as_map(x, self._stages[i], images) for x, i in zip(outputs, layers, strict=True)]
+        return [self._as_map(x, self._stages[i], images) for x, i in zip(outputs, layers, strict=True)], None
 
     def _as_map(self, output: Tensor, stage: dict[str, Any], images: Tensor) -> Any:
         if output.ndim == 4:
@@ -89,6 +104,11 @@ def intermediates_of(module: nn.Module) -> Intermediates | None:
     stages = getattr(module, "feature_info", None)
     names_modules = isinstance(stages, list) and bool(stages) and all(stage.get("module") for stage in stages)
     return HookedStages(module) if names_modules else None
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's weights; "meta" if it was built for its shapes alone."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def _split(output: Any) -> Tokens:

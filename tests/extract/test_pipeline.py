@@ -720,7 +720,7 @@ def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path:
         ({"layers": "7"}, r"^layers '7': the backbone has layers 0 to 2; got \[7\]$"),
         ({"split": ["tset"]}, "^unknown split of 'folder:.*' 'tset'; known: test, train$"),
         ({"model": "timm:vit_tiny_patch16_2244"}, "^unknown timm model 'vit_tiny_patch16_2244'; known: vit_tiny_"),
-        ({"model": "hubb:x"}, "^unknown backbone source 'hubb'; known: timm"),
+        ({"model": "hubb:x"}, "^unknown backbone source 'hubb'; known: hub, timm, open_clip$"),
         ({"model_arg": TINY | {"nonsense": 1}}, "does not take .*'nonsense'"),
         ({"no_pretrained": False}, "has no published weights; give --checkpoint or --no-pretrained"),
         ({"data": "fodler:x"}, "^unknown data source 'fodler'; known: folder"),

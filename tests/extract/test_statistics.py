@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from tokenprobe.extract.forward import Outputs
 from tokenprobe.extract.statistics import ChannelSums
 
 
@@ -13,7 +14,7 @@ def test_mean_and_deviation_of_each_channel_over_all_batches() -> None:
     prefix = torch.randn(10, 1, 4, generator=generator)
     sums = ChannelSums()
     for part in (slice(0, 4), slice(4, 10)):
-        sums.add({7: (patch[part], prefix[part]), 8: (patch[part] * 2, None)})
+        sums.add({7: Outputs(patch[part], prefix[part], None), 8: Outputs(patch[part] * 2, None, None)})
     statistics = sums.statistics()
     assert set(statistics) == {(7, "patch"), (7, "prefix"), (8, "patch")}
     for (layer, kind), values in statistics.items():

@@ -29,8 +29,9 @@ def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
 
 def works(store: Store, out: Path, **changes: Any) -> list[Work]:
     given = SETTINGS | {"batch_size": 16, "device": "cpu", "out": out} | changes
-    plan = make_plan(store, FitConfig(**given))
-    return [make_work(plan, layers, Run(out)) for layers in plan.layers]
+    run = Run(out)
+    (plan,) = run.named([make_plan(store, FitConfig(**given))])
+    return [make_work(plan, layers, run) for layers in plan.layers]
 
 
 @pytest.mark.parametrize("shots", [["full"], ["4", "2"], ["full", "4", "2"]])

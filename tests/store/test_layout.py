@@ -60,12 +60,14 @@ def test_an_array_is_named_by_split_layer_and_kind() -> None:
 
 
 def test_row_shapes_of_each_kind() -> None:
-    shape = LayerShape(grid=(14, 7), dim=768, n_prefix=5)
+    shape = LayerShape(grid=(14, 7), dim=768, n_prefix=5, embedding=512)
     assert shape.n_patches == 98
-    assert {kind: shape.row_shape(kind) for kind in ("patch", "prefix", "mean", "patch_scale", "prefix_scale")} == {
+    kinds = ("patch", "prefix", "mean", "embedding", "patch_scale", "prefix_scale")
+    assert {kind: shape.row_shape(kind) for kind in kinds} == {
         "patch": (98, 768),
         "prefix": (5, 768),
         "mean": (768,),
+        "embedding": (512,),
         "patch_scale": (98,),
         "prefix_scale": (5,),
     }

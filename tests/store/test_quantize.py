@@ -159,7 +159,7 @@ def test_a_channel_that_never_changes_has_a_deviation_of_one() -> None:
 
 def test_means_and_scales_are_never_quantised() -> None:
     for dtype in DTYPES:
-        assert array_type("mean", dtype) is DTYPES["float32"]
+        assert array_type("mean", dtype) is array_type("embedding", dtype) is DTYPES["float32"]
         assert array_type("patch", dtype) is array_type("prefix", dtype) is token_type(dtype) is DTYPES[dtype]
     assert array_type("patch_scale", "int8") is array_type("prefix_scale", "int8") is DTYPES["float16"]
     assert [each.name for each in DTYPES.values()] == list(DTYPES)

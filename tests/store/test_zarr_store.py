@@ -88,7 +88,7 @@ def test_the_root_is_json_that_any_reader_understands(tmp_path: Path) -> None:
     path = write(tmp_path / "s", make_contents())
     root = json.loads((path / "zarr.json").read_text())
     assert (root["zarr_format"], root["node_type"]) == (3, "group")
-    assert root["attributes"]["layers"]["layer_03"] == {"grid": [2, 3], "dim": 5, "n_prefix": 2}
+    assert root["attributes"]["layers"]["layer_03"] == {"grid": [2, 3], "dim": 5, "n_prefix": 2, "embedding": 0}
     assert root["attributes"]["splits"]["train"]["n_images"] == 11
 
 

@@ -18,9 +18,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tokenprobe.errors import InputError
+from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import BackboneRequest, split_source
 from tokenprobe.extract.backbones.from_open_clip import OpenClipBackbone, load_open_clip, split_tag
 from tokenprobe.extract.views import Pixels, normalise
+from tokenprobe.store import open_store
+from tokenprobe.store.verify import verify
 
 SMALL: dict[str, Any] = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "embed_dim": 24}
 POOLER = {"attn_pooler_heads": 2, "attn_pooler_queries": 4}
@@ -163,6 +166,11 @@ def test_tokens_are_the_outputs_of_the_blocks_and_lead_to_the_embedding(tower: T
     last = patch if prefix is None else torch.cat([prefix, patch], 1)
     with torch.no_grad():
         torch.testing.assert_close(tower.embed(backbone, last), embedding, rtol=1e-4, atol=1e-4)
+    with_embedding, found = backbone.tokens_and_embedding(images(), [0, len(expected) - 1])
+    torch.testing.assert_close(found, embedding)
+    torch.testing.assert_close(with_embedding[len(expected) - 1][0], patch)
+    assert [shape.embedding for shape in backbone.shapes] == [0] * (len(expected) - 1) + [embedding.shape[1]]
+    assert backbone.tokens_and_embedding(images(), [0])[1] is None
 
 
 def test_any_choice_of_layers_gives_the_same_tokens() -> None:
@@ -207,6 +215,36 @@ def test_view_0_is_open_clips_own_preprocessing(
     ours = normalise(Pixels(transform)(image)[None], transform)[0]
     theirs = image_transform_v2(replace(expected, size=size), is_train=False)(image)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+# --- the embedding in the store ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["a.zarr", "a.h5"])
+def test_the_last_layer_of_a_store_has_the_embedding_too(
+    store: str, tiny_config: Callable[..., ExtractConfig], image_folder: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(model="ViT-B-32", model_arg=SMALL, image_size=[32], out=tmp_path / store, dtype="float16")
+    assert verify(extract(config)) == []
+    split = open_store(tmp_path / store)["test"]
+    assert (split.shape(0).embedding, split.shape(1).embedding) == (0, 24)
+    assert not split.has(0, "embedding")
+    found = split.tokens(1, kind="embedding")
+    assert (found.shape, found.dtype) == ((24, 24), np.float32)
+    backbone = load("ViT-B-32", image_size=(32, 32))
+    pixels = Pixels(backbone.transform)
+    rows = torch.stack([pixels(Image.open(image_folder / "test" / key)) for key in split.ids])
+    with torch.no_grad():
+        expected = backbone.module(normalise(rows, backbone.transform))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_before_the_last_alone_has_none(tiny_config: Callable[..., ExtractConfig], tmp_path: Path) -> None:
+    config = tiny_config(model="ViT-B-32", model_arg=SMALL, image_size=[32], out=tmp_path / "a.zarr")
+    extract(replace(config, layers="0"))
+    extract(replace(config, layers="-1"))
+    split = open_store(tmp_path / "a.zarr")["train"]
+    assert [split.has(layer, "embedding") for layer in (0, 1)] == [False, True]
 
 
 # --- weights ------------------------------------------------------------------------------------------------

@@ -1,0 +1,112 @@
+"""What backbones can be loaded, a page at a time: each model of a page is built without weights, for its shapes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import ceil, prod
+
+from rich.table import Table
+
+from ...errors import InputError, unknown_name
+from ...store.layout import MEAN, PATCH, PREFIX, LayerShape
+from ...store.quantize import array_type
+from .from_open_clip import open_clip_names, open_clip_shapes
+from .from_timm import timm_names, timm_shapes
+
+PAGE_SIZE = 20
+DTYPE = "float16"
+CATALOGUES: dict[str, tuple[Callable[[], list[str]], Callable[[str], list[LayerShape]]]] = {
+    "timm": (timm_names, timm_shapes),
+    "open_clip": (open_clip_names, open_clip_shapes),
+}
+"""For each source that can list its models: their names, and the shapes of one."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the models that match a pattern.
+
+    Attributes:
+        names: with their source.
+        number: from 1 on.
+        n_pages: there are.
+        n_models: on all pages.
+    """
+
+    names: Sequence[str]
+    number: int
+    n_pages: int
+    n_models: int
+
+
+def page_of(pattern: str, number: int = 1) -> Page:
+    """Return one page of the models that match a pattern such as "vit_base*" or "open_clip:ViT*".
+
+    A pattern is that of a whole name, with its source or without, or of the part before its weights.
+
+    Raises:
+        InputError: no model matches, or there is no such page.
+    """
+    known = [f"{source}:{name}" for source, (names, _) in CATALOGUES.items() for name in names()]
+    found = [name for name in known if _matches(name, pattern)]
+    if not found:
+        raise unknown_name("model", pattern, [name.partition(":")[2] for name in known])
+    n_pages = ceil(len(found) / PAGE_SIZE)
+    if not 1 <= number <= n_pages:
+        raise InputError(f"page {number} of the models like {pattern!r}: {len(found)} match, on pages 1 to {n_pages}")
+    return Page(found[(number - 1) * PAGE_SIZE : number * PAGE_SIZE], number, n_pages, len(found))
+
+
+def table_of(page: Page) -> Table:
+    """Return what a page's models are made of, a row each."""
+    caption = f"{page.n_models} models; kB: tokens of all layers of an image, in {DTYPE}"
+    if page.n_pages > 1:
+        caption = f"page {page.number} of {page.n_pages} (--page {page.number % page.n_pages + 1}), {caption}"
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column("model", overflow="fold")
+    for name in ("layers", "width", "patches", "prefix", "kB"):
+        table.add_column(name, justify="right")
+    for name in page.names:
+        table.add_row(name.removeprefix("timm:"), *_cells(shapes_of(name)))
+    return table
+
+
+def shapes_of(name: str) -> list[LayerShape]:
+    """Return the shapes of a model's layers; none if they cannot be told without its weights."""
+    source, _, bare = name.partition(":")
+    try:
+        return CATALOGUES[source][1](bare)
+    except Exception:  # any of their models, built for its shapes alone
+        return []
+
+
+def image_bytes(shapes: Sequence[LayerShape]) -> int:
+    """Return the bytes that a store keeps of one image in all layers."""
+    return sum(
+        prod(shape.row_shape(kind)) * array_type(kind, DTYPE).stored.itemsize
+        for shape in shapes
+        for kind in (PATCH, PREFIX, MEAN)
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    bare = name.partition(":")[2]
+    architecture = bare.partition("/")[0].partition(".")[0]
+    return any(fnmatchcase(each, pattern) for each in (name, bare, architecture))
+
+
+def _cells(shapes: Sequence[LayerShape]) -> list[str]:
+    if not shapes:
+        return ["?"] * 5
+    first, last = shapes[0], shapes[-1]
+    return [
+        str(len(shapes)),
+        _span(first.dim, last.dim),
+        _span(first.n_patches, last.n_patches),
+        str(last.n_prefix),
+        f"{image_bytes(shapes) / 1000:,.0f}",
+    ]
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first:,}" if first == last else f"{first:,}–{last:,}"

@@ -1,0 +1,60 @@
+"""docs/backbones.md: every model that it names can be named, and its flags are read."""
+
+import re
+from pathlib import Path
+
+import open_clip
+import pytest
+import timm
+
+from tokenprobe.cli import read_pairs
+from tokenprobe.extract.backbones import split_source
+from tokenprobe.extract.backbones.checkpoint import PREFIXES, WRAPPERS
+from tokenprobe.extract.backbones.from_hub import FAMILIES, split_entry
+from tokenprobe.extract.backbones.from_open_clip import split_tag
+from tokenprobe.extract.config import ExtractConfig
+
+PAGE = (Path(__file__).parents[3] / "docs" / "backbones.md").read_text()
+MODELS = sorted(set(re.findall(r"-m (\S+?)[`\s]", PAGE)) - {"SOURCE:NAME"})
+
+
+def test_the_page_names_models_of_every_source() -> None:
+    assert {split_source(model)[0] for model in MODELS} == {"timm", "open_clip", "hub"}
+    assert len(MODELS) > 20
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_of_the_page_is_known(model: str) -> None:
+    source, name = split_source(model)
+    if source == "timm":
+        assert timm.is_model(name.partition(".")[0])
+        assert "." not in name or name in timm.list_pretrained()
+    elif source == "open_clip":
+        architecture, tag = split_tag(name)
+        assert architecture in open_clip.list_models()
+        assert not tag or tag in open_clip.list_pretrained_tags_by_model(architecture)
+    else:
+        repository, entry = split_entry(name)
+        assert repository in ("CLONE", "./mine") or repository.count("/") == 1
+        assert entry.isidentifier()
+
+
+def test_flags_of_the_page_are_flags() -> None:
+    flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][a-z-]+)", PAGE)}
+    assert flags - {"head", "protocol"} <= set(ExtractConfig.__dataclass_fields__)
+    for pairs in re.findall(r"--model-arg ([a-z_]+=\S+?)`", PAGE):
+        assert read_pairs(pairs)
+
+
+def test_arguments_of_the_page_build_the_shared_table_of_simmim() -> None:
+    (pairs,) = re.findall(r"--model-arg (use_shared\S+?)`", PAGE)
+    model = timm.create_model("beitv2_base_patch16_224", depth=1, num_classes=0, **read_pairs(pairs))
+    assert {"rel_pos_bias.relative_position_bias_table", "norm.weight"} <= model.state_dict().keys()
+    assert "blocks.0.attn.relative_position_bias_table" not in model.state_dict()
+
+
+def test_the_page_lists_wrappers_prefixes_and_families() -> None:
+    for name in (*WRAPPERS, *PREFIXES):
+        assert f"`{name}`" in PAGE, name
+    for family in FAMILIES:
+        assert all(part in PAGE for part in family.name.split(", "))
