@@ -92,7 +92,8 @@ def test_images_with_several_labels_are_scored_by_mean_average_precision(
     store = write_made(write_store, tmp_path / "s.zarr", labels=labels)
     assert np.array_equal(store["train"].labels, labels["train"])
     run = fit_made(
-        store, tmp_path / "run", heads=["ep:queries=4", "linear", "ridge", "logreg", "knn:k=5"], layers="1", epochs=20, lr=[30.0, 300.0],
+        store, tmp_path / "run", heads=["ep:queries=4", "linear", "ridge", "logreg", "knn:k=5"], layers="1", epochs=20,
+        lr=[30.0, 300.0],
         fraction=[0.5], shots=["full"], val=0.25,
     )  # fmt: skip
     assert run.results[["val_top1", "test_top1", "test_top5", "test_mean_class"]].isna().all(axis=None)
