@@ -8,6 +8,7 @@ from ..store import open_store
 from .checkpoint import Checkpoint
 from .config import FitConfig
 from .estimate import describe
+from .grid import CellGroup
 from .plan import Plan, make_plan
 from .report import write_report
 from .report.progress import EpochProgress
@@ -62,13 +63,21 @@ def _fit_layer(work: Work, run: Run, progress: EpochProgress) -> None:
     if solved:
         run.add(solved, [])
     for groups in work.passes:
-        riders = [make_rider(plan, group) for group in groups]
-        checkpoint = Checkpoint(run.path, [plan.identity(), *(cell.name for group in groups for cell in group.cells)])
-        train_pass(plan, riders, streams, checkpoint, progress)
-        for rider in riders:
-            save_heads(run, plan, rider)
-        run.add(
-            [row for rider in riders for row in rider_rows(plan, rider)],
-            [row for rider in riders for row in rider.history],
-        )
-        checkpoint.remove()
+        _train_pass(plan, run, groups, streams, progress)
+
+
+def _train_pass(
+    plan: Plan, run: Run, groups: Sequence[CellGroup], streams: LayerStreams, progress: EpochProgress
+) -> None:
+    """Train what rides together on one pass over the tokens, and write its results; nothing of it stays in memory."""
+    riders = [make_rider(plan, group) for group in groups]
+    cells = [cell.name for group in groups for cell in group.cells]
+    checkpoint = Checkpoint(run.path, [plan.identity(), *cells])
+    train_pass(plan, riders, streams, checkpoint, progress)
+    for rider in riders:
+        save_heads(run, plan, rider)
+    run.add(
+        [row for rider in riders for row in rider_rows(plan, rider)],
+        [row for rider in riders for row in rider.history],
+    )
+    checkpoint.remove()
