@@ -86,6 +86,7 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/listing.py": "tests/extract/test_pipeline.py",
         "extract/progress.py": "tests/extract/test_pipeline.py",
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
+        "extract/backbones/open_clip_tower.py": "tests/extract/backbones/test_from_open_clip.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
         "probe/report/progress.py": "tests/probe/test_pipeline.py",
         "workflows/progress.py": "tests/workflows/test_repair.py",
