@@ -32,9 +32,13 @@ EXTRACT_EXAMPLE = """examples:
   probe extract -m timm:VisionTransformer --checkpoint mine.safetensors -d npz:cifar.npz -o mine.zarr \\
       --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
 """
+DATASETS_EXAMPLE = """example:
+  probe datasets
+"""
 FIT_EXAMPLE = """examples:
   probe fit mae.zarr -o runs/mae --head ep:queries=32 --head linear:pool=cls
   probe fit mae.zarr -o runs/lr --head 'ep:queries=8|32' --layers last4 --lr 0.1,1,10 --seeds 3
+  probe fit mae.zarr dino.zarr -o runs/few --head ep --head 'knn:k=10|20' --shots full,16,4,1 --seeds 5 --dry-run
 """
 EXPORT_EXAMPLE = """examples:
   probe export mae.zarr -o mae-npy --to npy --layers -1 --split train --tokens patch
@@ -100,7 +104,16 @@ def _fit(arguments: argparse.Namespace) -> None:
     from .probe.report import print_run
 
     from_file = _read_config(arguments.config) if arguments.config else {}
-    print_run(fit(arguments.store, FitConfig(**from_file | _given(arguments, FitConfig))))
+    config = FitConfig(**from_file | _given(arguments, FitConfig))
+    run = fit(arguments.stores, config)
+    if not config.dry_run:
+        print_run(run)
+
+
+def _datasets(arguments: argparse.Namespace) -> None:
+    from .extract.datasets import describe_datasets
+
+    print("\n".join(describe_datasets()))
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -160,8 +173,12 @@ def _make_parser() -> argparse.ArgumentParser:
     extract = _add_command(commands, "extract", _extract, "store every layer's tokens of a data set", EXTRACT_EXAMPLE)
     _add_fields(extract, ExtractConfig)
 
-    fit = _add_command(commands, "fit", _fit, "train heads from a store", FIT_EXAMPLE)
-    fit.add_argument("store", metavar="STORE", help="made by probe extract")
+    _add_command(commands, "datasets", _datasets, "what data can be loaded, and how to write it", DATASETS_EXAMPLE)
+
+    fit = _add_command(commands, "fit", _fit, "train heads from stores", FIT_EXAMPLE)
+    fit.add_argument(
+        "stores", metavar="STORE", nargs="+", help="made by probe extract; several are compared in one run"
+    )
     fit.add_argument("--config", metavar="FILE", help="YAML with the same keys as these flags; a flag wins over it")
     _add_fields(fit, FitConfig)
 

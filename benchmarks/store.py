@@ -145,8 +145,8 @@ def read_shuffled(stream: TokenStream) -> None:
     """Take one shuffled epoch as CPU tensors."""
     split = stream.split
     windows = epoch_windows(np.arange(len(split)), split.info.block_rows, 0, 0)
-    for arrays, _ in stream.batches(windows, BATCH, drop_last=True):
-        assert len(arrays["patch"]) == BATCH
+    for batch in stream.batches(windows, BATCH, drop_last=True):
+        assert len(batch.arrays["patch"]) == BATCH
 
 
 def device_bytes() -> int:
@@ -175,7 +175,7 @@ def measure_format(folder: Path, name: str, n_images: int, flat: FlatFile, repea
         seconds = write_store(folder / f"{turn}-{name}", n_images)
         writes.append(write_flat(folder / "written", flat.n_bytes) / seconds)
     split = open_store(folder / f"0-{name}")["train"]
-    stream = TokenStream(split, 0, np.arange(len(split)), ["patch"], cache="disk", device=CPU)
+    stream = TokenStream(split, [0], np.arange(len(split)), ["patch"], cache="disk", device=CPU)
     ring = BufferRing()
     in_order, shuffled = (lambda: read_in_order(split, ring)), (lambda: read_shuffled(stream))
     warm, cold = (lambda: None), (lambda: drop_caches(folder))
@@ -216,7 +216,7 @@ def stream_and_measure(path: Path) -> None:
     """Print this process's memory before and after a shuffled epoch."""
     before = resident_mib("VmRSS")
     split = open_store(path)["train"]
-    read_shuffled(TokenStream(split, 0, np.arange(len(split)), ["patch"], cache="disk", device=CPU))
+    read_shuffled(TokenStream(split, [0], np.arange(len(split)), ["patch"], cache="disk", device=CPU))
     print(json.dumps({"imports_mib": before, "beyond_mib": resident_mib("VmHWM") - before}))
 
 

@@ -36,6 +36,8 @@ def check_config(config: ExtractConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise InputError(f"{name} {value}: expected at least {least}")
+    if config.split_fraction is not None and not 0 < config.split_fraction < 1:
+        raise InputError(f"split_fraction {config.split_fraction}: expected a number between 0 and 1")
     for name, most in MOST_OF_RANGE.items():
         limits = getattr(config, name)
         if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= most:

@@ -13,9 +13,10 @@ class ExtractConfig:
     Attributes:
         model: backbone, such as "timm:vit_base_patch16_224.mae", "open_clip:ViT-L-14/openai" or
             "hub:facebookresearch/dinov2/dinov2_vitb14"; probe models lists them.
-        data: images, such as "folder:imagenet", "npz:images.npz" or "demo".
+        data: images, such as "folder:imagenet", "npz:images.npz" or "demo"; probe datasets lists all.
         out: folder of the store.
         split: splits to extract; all that the data has if empty.
+        split_fraction: part of the images that become a test split, by class and seed, if the data have one split only.
         layers: "all", "last4", or indices such as "0,5,-1".
         tokens: arrays to keep, of "patch" and "prefix"; the mean over patches is always kept.
         dtype: what tokens are stored as.
@@ -24,7 +25,8 @@ class ExtractConfig:
         view_ratio: smallest and largest width over height of a random crop.
         row_order: "shuffled" (seeded) or "dataset".
         limit: use at most this many images a split, class-balanced and seeded.
-        seed: of the row order, of the limit, of the random crops, and of the weights under `no_pretrained`.
+        seed: of the row order, the limit, the split fraction and the random crops, and of the weights under
+            `no_pretrained`.
         batch_size: images in one forward pass.
         workers: processes that decode images; by default as many as there are cores.
         device: "auto", "cpu", "cuda", "cuda:1"….
@@ -44,6 +46,7 @@ class ExtractConfig:
     data: str
     out: str | Path
     split: list[str] = field(default_factory=list)
+    split_fraction: float | None = None
     layers: str = "all"
     tokens: list[str] = field(default_factory=lambda: ["patch", "prefix"])
     dtype: str = "float16"

@@ -14,7 +14,8 @@ from ..store import BlockKey
 from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
-from .loading import BadImage, RowImages, make_loader, n_workers
+from .decoding import BadImage, Decoding
+from .loading import RowImages, make_loader, n_workers
 from .plan import Plan, augmentation_of, parse_layers
 from .views import normalise
 
@@ -56,8 +57,15 @@ class Job(NamedTuple):
     device: torch.device
 
 
-def run_batches(job: Job, work: Sequence[Batch]) -> Iterator[tuple[Batch, dict[int, Outputs]]]:
+def run_batches(
+    job: Job, work: Sequence[Batch], decoding: Decoding | None = None
+) -> Iterator[tuple[Batch, dict[int, Outputs]]]:
     """Start decoding, and return what yields the tokens of each batch.
+
+    Args:
+        job: what the passes share.
+        work: the passes.
+        decoding: counts along, if given.
 
     Raises:
         InputError: an image cannot be read, or a batch does not fit in memory.
@@ -66,7 +74,8 @@ def run_batches(job: Job, work: Sequence[Batch]) -> Iterator[tuple[Batch, dict[i
     keys = [[(batch.key.split, row, batch.key.view) for row in batch.rows] for batch in work]
     workers, pinned = n_workers(job.config.workers) if work else 0, job.device.type == "cuda"
     job.backbone.module.to(job.device)
-    return _forward_each(job, work, iter(make_loader(images, keys, workers=workers, pinned=pinned)))
+    loader = iter(make_loader(images, keys, workers=workers, pinned=pinned))  # starts the workers
+    return _forward_each(job, work, (decoding or Decoding()).watch(loader))
 
 
 def _forward_each(

@@ -2,8 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .datasets import ImageSource
+from .decoding import BadImage, Loaded
 from .rows import Rows
 from .views import Augmentation, Pixels, RandomCrops, Transform
 
@@ -20,15 +21,6 @@ WORKER_OPTIONS: dict[str, Any] = {
     "worker_init_fn": lambda _: _leave_signals_to_the_main_process(),
     "multiprocessing_context": "fork",  # shares the image list; a fork drops the store's lock
 }
-
-
-@dataclass(frozen=True)
-class BadImage:
-    """An image that could not be read, and why."""
-
-    split: str
-    id: str
-    reason: str
 
 
 class RowImages(Dataset[Tensor | BadImage]):
@@ -50,11 +42,19 @@ class RowImages(Dataset[Tensor | BadImage]):
         except Exception as error:
             return BadImage(split, name, f"{type(error).__name__}: {error}")
 
+    def __getitems__(self, keys: Sequence[RowKey]) -> list[tuple[Tensor | BadImage, float]]:
+        """Return the items of a batch, each with the seconds that this thread worked on it."""
+        return [self._timed(key) for key in keys]
+
+    def _timed(self, key: RowKey) -> tuple[Tensor | BadImage, float]:
+        start = time.thread_time()
+        return self[key], time.thread_time() - start
+
 
 def make_loader(
     images: RowImages, batches: list[list[RowKey]], *, workers: int, pinned: bool
-) -> Iterable[Tensor | BadImage]:
-    """Load batches in order: each (B, 3, H, W) uint8, or the first of its images that is bad."""
+) -> Iterable[Loaded | BadImage]:
+    """Load batches in order, or instead of one the first of its images that is bad."""
     options = WORKER_OPTIONS if workers else {}
     return DataLoader(
         images, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pinned, **options
@@ -69,13 +69,14 @@ def find_bad_images(images: RowImages, keys: list[RowKey], *, workers: int) -> l
     return [bad for batch in loader for bad in batch]
 
 
-def _collate(items: list[Tensor | BadImage]) -> Tensor | BadImage:
-    bad = next((item for item in items if isinstance(item, BadImage)), None)
-    return bad or torch.stack([item for item in items if isinstance(item, Tensor)])
+def _collate(timed: list[tuple[Tensor | BadImage, float]]) -> Loaded | BadImage:
+    bad = next((item for item, _ in timed if isinstance(item, BadImage)), None)
+    pixels = [item for item, _ in timed if isinstance(item, Tensor)]
+    return bad or Loaded(torch.stack(pixels), sum(seconds for _, seconds in timed))
 
 
-def _only_bad(items: list[Tensor | BadImage]) -> list[BadImage]:
-    return [item for item in items if isinstance(item, BadImage)]
+def _only_bad(timed: list[tuple[Tensor | BadImage, float]]) -> list[BadImage]:
+    return [item for item, _ in timed if isinstance(item, BadImage)]
 
 
 def _leave_signals_to_the_main_process() -> None:

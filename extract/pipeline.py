@@ -15,7 +15,9 @@ from ..store.layout import layer_name
 from .backbones import BACKBONES, Backbone, BackboneRequest, absolute_model, split_source
 from .check import check_config, resolve_device, resolve_precision
 from .config import ExtractConfig
-from .datasets import absolute_data, open_dataset
+from .datasets import ImageSource, open_dataset
+from .decoding import Decoding
+from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
 from .listing import list_images
 from .loading import n_workers
@@ -32,7 +34,7 @@ def extract(config: ExtractConfig) -> Path:
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
-    source = open_dataset(config.data)
+    source = _open_source(config)
     backbone = _load_backbone(config)
     images = list_images(config, source, backbone.transform)
     plan = make_plan(config, backbone, source, images, precision)
@@ -42,14 +44,20 @@ def extract(config: ExtractConfig) -> Path:
         return out
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
-        writer.journal.add_event("start", **_circumstances(config, device))
+        writer.journal.add_event("start", **_circumstances(config, source, device))
         writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
         work = _missing_batches(plan, writer, config.batch_size)
-        seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer)
+        decoding = Decoding()
+        seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer, decoding)
         complete = writer.complete()
-        writer.journal.add_event("finish", seconds=round(seconds, 3), n_images=sum(len(batch.rows) for batch in work))
+        writer.journal.add_event("finish", **_what_was_done(work, seconds, decoding))
     _say_done(out, work, seconds, complete)
     return out
+
+
+def _open_source(config: ExtractConfig) -> ImageSource:
+    source = open_dataset(config.data)
+    return source if config.split_fraction is None else DividedSource(source, config.split_fraction, config.seed)
 
 
 def _load_backbone(config: ExtractConfig) -> Backbone:
@@ -85,12 +93,12 @@ def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[B
     return work
 
 
-def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter) -> float:
+def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decoding: Decoding) -> float:
     """Run the backbone over what is missing; return the seconds it took."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
-    batches = run_batches(job, work)  # forks the workers, before the progress bar has a thread that prints
-    with ImageProgress(sum(len(batch.rows) for batch in work)) as progress:
+    batches = run_batches(job, work, decoding)  # forks the workers, before the progress bar has a thread that prints
+    with ImageProgress(sum(len(batch.rows) for batch in work), decoding) as progress:
         for batch, tokens in batches:
             n_bytes = 0
             split = batch.key.split
@@ -106,7 +114,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter) -> fl
         return progress.seconds
 
 
-def _circumstances(config: ExtractConfig, device: torch.device) -> dict[str, Any]:
+def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.device) -> dict[str, Any]:
     """Return what the journal keeps of a run and the store does not."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -115,7 +123,17 @@ def _circumstances(config: ExtractConfig, device: torch.device) -> dict[str, Any
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "workers": n_workers(config.workers),
         "torch": torch.__version__,
-        "config": config.to_json() | {"data": absolute_data(config.data), "model": absolute_model(config.model)},
+        "config": config.to_json() | {"data": source.spec, "model": absolute_model(config.model)},
+    }
+
+
+def _what_was_done(work: Sequence[Batch], seconds: float, decoding: Decoding) -> dict[str, Any]:
+    """Return what the journal keeps of a run that came to its end."""
+    return {
+        "seconds": round(seconds, 3),
+        "n_images": sum(len(batch.rows) for batch in work),
+        "decoded_per_core_second": round(decoding.images_per_core_second, 1),
+        "seconds_waited_for_images": round(decoding.waited, 3),
     }
 
 

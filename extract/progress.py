@@ -7,13 +7,16 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .decoding import Decoding
+
 PLAIN_SECONDS = 10.0
 
 
 class ImageProgress:
     """Counts images and bytes. On stderr."""
 
-    def __init__(self, n_images: int) -> None:
+    def __init__(self, n_images: int, decoding: Decoding) -> None:
+        self._decoding = decoding
         self._total, self._images, self._bytes = n_images, 0, 0
         self._start = self._last_line = time.monotonic()
         console = Console(stderr=True)
@@ -58,9 +61,12 @@ class ImageProgress:
             )
 
     def rate(self) -> str:
-        """Return the mean speed so far, such as "812 images/s  61.2 MB/s"."""
+        """Return the mean speed so far, such as "812 images/s  61.2 MB/s", and decoding's if that is what bounds it."""
         seconds = max(self.seconds, 1e-9)
-        return f"{self._images / seconds:.0f} images/s  {self._bytes / seconds / 1e6:.1f} MB/s"
+        speed = f"{self._images / seconds:.0f} images/s  {self._bytes / seconds / 1e6:.1f} MB/s"
+        if not self._decoding.is_bound:
+            return speed
+        return f"{speed}  waiting for decoding: {self._decoding.images_per_core_second:.0f} images/s per core"
 
 
 def say(line: str) -> None:

@@ -17,7 +17,7 @@ class Rows:
 
     Attributes:
         index: (n,) position of each row's image in the source's list.
-        labels: (n,) int64.
+        labels: (n,) int64, or (n, classes) int64 of 0 and 1.
         ids: n keys.
     """
 
@@ -32,6 +32,8 @@ class Rows:
 def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> Rows:
     """Leave out what is skipped, take a class-balanced part if asked, and fix the order.
 
+    Images that may be of several classes cannot be balanced: of those the part is seeded alone.
+
     Args:
         images: one split, as its source lists it.
         skipped: ids to leave out.
@@ -40,16 +42,21 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
         seed: of the limit and of the permutation.
     """
     index = np.array([i for i, key in enumerate(images.ids) if key not in skipped], dtype=np.int64)
-    keys = _random_keys([images.ids[i] for i in index], seed)
+    keys = random_keys([images.ids[i] for i in index], seed)
     if limit is not None and limit < len(index):
-        chosen = _balanced(images.labels[index], keys, limit)
+        chosen = _balanced(class_of_each(images.labels[index]), keys, limit)
         index, keys = index[chosen], keys[chosen]
     if shuffled:
         index = index[np.argsort(keys, kind="stable")]
     return Rows(index, images.labels[index], [images.ids[i] for i in index])
 
 
-def _random_keys(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+def class_of_each(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (n,) the class to balance or stratify by: one for all images if they may be of several."""
+    return labels if labels.ndim == 1 else np.zeros(len(labels), dtype=np.int64)
+
+
+def random_keys(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
     """Return a number for each id to sort by: leaving one image out leaves the order of the others as it was."""
     return np.array([xxh3_64_intdigest(key.encode(), seed=seed) for key in ids], dtype=np.uint64)
 

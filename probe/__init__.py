@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,24 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["FitConfig", "fit", "load_head"]
 
 
-def fit(store: str | Path, config: FitConfig) -> Run:
-    """Train every cell of a sweep from a token store.
+def fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> Run:
+    """Train every cell of a sweep from token stores.
 
     A folder that is there already is continued: finished cells are not trained again.
 
     Args:
-        store: path of the store.
+        stores: path of a store, or paths of several to compare.
         config: which heads, how, and where results go.
 
     Returns:
-        The run: `results` has one row a cell, `history` one row a cell and epoch.
+        The run: `results` has one row a cell, `history` one row a cell and scored epoch.
 
     Raises:
         TokenprobeError: something asked for cannot be had; the message says what to do.
     """
     from . import pipeline  # torch loads here, so that `probe --help` does without
 
-    return pipeline.fit(store, config)
+    return pipeline.fit([stores] if isinstance(stores, str | Path) else list(stores), config)
 
 
 def load_head(run: str | Path, cell: str) -> Head:

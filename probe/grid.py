@@ -1,13 +1,18 @@
 """The sweep grid: head specs, layers and hyper-parameters expand to cells; cells that stack form groups."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, product
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from ..errors import InputError, unknown_name
-from ..store.layout import layer_name
-from .heads import POOLINGS
+from ..store.layout import layer_name, parse_layers
+from .course import Course
+from .heads import POOLINGS, Pooling
+from .solver import SOLVERS, Solver
+
+HEADS: Mapping[str, type[Pooling] | type[Solver]] = {**POOLINGS, **SOLVERS}
+"""Every head by name: those trained by steps, and those that are not."""
 
 PUBLISHED_BATCH, PUBLISHED_WARMUP, PUBLISHED_LR_BATCH = 4096, 10.0, 256
 
@@ -22,7 +27,7 @@ class HeadSpec:
     @property
     def config(self) -> str:
         """The settings as text: the first always, others, and which tokens, where they differ from the default."""
-        defaults = POOLINGS[self.name].defaults
+        defaults = HEADS[self.name].defaults
         first = next((key for key in defaults if key != "tokens"), None)
         shown = [(key, value) for key, value in self.settings if key == first or value != defaults[key]]
         return ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in shown)
@@ -38,29 +43,68 @@ class Cell:
     """One point of the grid.
 
     Attributes:
-        layer: index.
+        store: the store's name in the run.
+        layers: indices; the channels of several are joined.
         head: the head.
-        optimizer: name.
-        lr: base learning rate.
-        weight_decay: weight decay.
-        seed: of the initialisation.
+        optimizer: name; of a head that is not trained by steps, how it is fitted.
+        lr: base learning rate, or None without one.
+        weight_decay: weight decay, or the penalty of a head in closed form, or None without one.
+        shots: "full", "16" for images a class, or "0.1" for a fraction of each class.
+        seed: of the initialisation, and of the subset.
     """
 
-    layer: int
+    store: str
+    layers: tuple[int, ...]
     head: HeadSpec
     optimizer: str
-    lr: float
-    weight_decay: float
+    lr: float | None
+    weight_decay: float | None
+    shots: str
     seed: int
-    shots: str = "full"
+
+    @property
+    def layer(self) -> str:
+        """The layers as text, such as "11" or "8+9+10+11"."""
+        return layers_text(self.layers)
 
     @property
     def name(self) -> str:
         """A name that is unique in a run and fit for a file."""
-        head = self.head.label.replace(":", "-")
-        rates = f"lr={_number_text(self.lr)}-wd={_number_text(self.weight_decay)}"
-        rest = f"{self.optimizer}-{rates}-shots={self.shots}-seed={self.seed}"
-        return f"{layer_name(self.layer)}-{head}-{rest}"
+        layers = "+".join([layer_name(self.layers[0]), *(f"{layer:02d}" for layer in self.layers[1:])])
+        rates = {"lr": self.lr, "wd": self.weight_decay}
+        parts = [self.store, layers, self.head.label.replace(":", "-"), self.optimizer]
+        parts += [f"{name}={_number_text(value)}" for name, value in rates.items() if value is not None]
+        return "-".join([*parts, f"shots={self.shots}", f"seed={self.seed}"])
+
+
+class CellGroup(NamedTuple):
+    """Cells that are fitted together, and what they are trained on.
+
+    Attributes:
+        course: of all of them.
+        cells: of one head on the same layers; of a solver, of the heads that it fits at once.
+    """
+
+    course: Course
+    cells: tuple[Cell, ...]
+
+
+def layers_text(layers: Sequence[int]) -> str:
+    """Return layers as the results and flags write them: "8+9+10+11"."""
+    return "+".join(map(str, layers))
+
+
+def parse_layer_sets(spec: str, stored: Sequence[int], depth: int) -> list[tuple[int, ...]]:
+    """Read "all", "last4" or "0,5,8+9+10+11" into sets of stored layers: single ones first, then joined ones.
+
+    Raises:
+        InputError: not of that form, or a layer that is not stored.
+    """
+    parts = spec.split(",")
+    single = ",".join(part for part in parts if "+" not in part)
+    joined = [parse_layers(part.replace("+", ","), stored, depth) for part in parts if "+" in part]
+    sets = [(layer,) for layer in parse_layers(single, stored, depth)] if single or not joined else []
+    return list(dict.fromkeys([*sets, *map(tuple, joined)]))
 
 
 def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
@@ -72,9 +116,9 @@ def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
     heads: list[HeadSpec] = []
     for spec in specs:
         name, _, rest = spec.partition(":")
-        if name not in POOLINGS:
-            raise unknown_name("head", name, POOLINGS)
-        choices: dict[str, list[Any]] = {key: [value] for key, value in POOLINGS[name].defaults.items()}
+        if name not in HEADS:
+            raise unknown_name("head", name, HEADS)
+        choices: dict[str, list[Any]] = {key: [value] for key, value in HEADS[name].defaults.items()}
         given: set[str] = set()
         for pair in filter(None, rest.split(",")):
             key, equals, values = pair.partition("=")
@@ -88,22 +132,46 @@ def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
     return list(dict.fromkeys(heads))
 
 
-def make_groups(
-    layer: int,
+def make_cells(
+    store: str,
+    layers: tuple[int, ...],
     heads: Sequence[HeadSpec],
+    course: Course,
     *,
     optimizer: str,
     lrs: Sequence[float],
     weight_decays: Sequence[float],
-    n_seeds: int,
-) -> list[list[Cell]]:
-    """Return the cells of one layer in groups that can be stacked: those of one head."""
-    cells = [
-        Cell(layer, head, optimizer, lr, weight_decay, seed)
+) -> list[CellGroup]:
+    """Return the cells of one course that are trained by steps, in groups that can be stacked: those of one head."""
+    swept = list(product(dict.fromkeys(lrs), dict.fromkeys(weight_decays), course.seeds))
+    return [
+        CellGroup(
+            course,
+            tuple(Cell(store, layers, head, optimizer, lr, decay, course.shots, seed) for lr, decay, seed in swept),
+        )
         for head in heads
-        for lr, weight_decay, seed in product(dict.fromkeys(lrs), dict.fromkeys(weight_decays), range(n_seeds))
+        if head.name in POOLINGS
     ]
-    return [list(group) for _, group in groupby(cells, key=lambda cell: cell.head)]
+
+
+def make_solver_cells(
+    store: str, layers: tuple[int, ...], heads: Sequence[HeadSpec], course: Course
+) -> list[CellGroup]:
+    """Return the cells of one course that are not trained by steps, in groups that one solver fits.
+
+    Nothing is drawn for them, so that on full data there is one seed.
+    """
+    together: dict[tuple[str, str], list[Cell]] = {}
+    for head in heads:
+        if head.name in SOLVERS:
+            solver = SOLVERS[head.name]
+            cells = [
+                Cell(store, layers, head, solver.optimizer, None, penalty, course.shots, course.seeds[0])
+                for penalty in solver.penalties or (None,)
+            ]
+            key = head.label if solver.penalties else str(dict(head.settings)["pool"])  # one search serves every k
+            together.setdefault((head.name, key), []).extend(cells)
+    return [CellGroup(course, tuple(cells)) for cells in together.values()]
 
 
 def default_batch_size(n_images: int) -> int:

@@ -1,18 +1,19 @@
-"""A group: the cells of one head on one layer, trained together as one stacked module."""
+"""A group: the cells of one head on one course, trained together as one stacked module."""
 
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..store.layout import LayerShape
 from .grid import PUBLISHED_LR_BATCH, Cell
 from .heads import Head, build_pooling
-from .metrics import AccuracyCounter
+from .losses import cell_losses
+from .metrics import Counter
 from .optim import OPTIMIZERS
+from .tokens import TokenBatch
 
 
 class Group:
@@ -33,6 +34,7 @@ class Group:
         batch_size: int,
         device: torch.device,
         precision: str,
+        multi_label: bool = False,
     ) -> None:
         """Draw the initial weights of every cell from its own seed.
 
@@ -42,9 +44,12 @@ class Group:
             n_classes: of the data.
             batch_size: images in a step; the learning rate is base lr × batch_size / 256.
             device: where to train.
-            precision: "float32", or what matrix products are rounded to under autocast.
+            precision: "float32"; "bfloat16" or "float16", what matrix products are rounded to under autocast; or
+                "float64", everything in double, from the weights that float32 starts with.
+            multi_label: whether labels are (B, C).
         """
-        self.cells, self.device, self.precision = list(cells), device, precision
+        self.cells, self.device = list(cells), device
+        self._autocast_dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
         generators = [torch.Generator().manual_seed(cell.seed) for cell in cells]
         spec = cells[0].head
         pooling = build_pooling(
@@ -55,11 +60,15 @@ class Group:
             generators=generators,
             **dict(spec.settings),
         )
-        self.head = Head(pooling, n_classes, generators).to(device)
-        self._peak_lr = torch.tensor([cell.lr * batch_size / PUBLISHED_LR_BATCH for cell in cells], device=device)
-        decays = torch.tensor([cell.weight_decay for cell in cells], device=device)
+        self.head = Head(pooling, n_classes, generators).to(device, torch.float64 if precision == "float64" else None)
+        self._loss_scale = _loss_scale(batch_size * (n_classes if multi_label else 1), precision)
+        peak_lrs = [(cell.lr or 0.0) * batch_size / PUBLISHED_LR_BATCH for cell in cells]
+        self._peak_lr = self.head.weight.new_tensor(peak_lrs)
+        decays = self.head.weight.new_tensor([cell.weight_decay or 0.0 for cell in cells])
         self._optimizer = OPTIMIZERS[cells[0].optimizer](self.head.parameters(), decays)
-        self._loss_sum, self._n_batches = torch.zeros(len(self.cells), device=device), 0
+        self._alive = torch.ones(len(self.cells), dtype=torch.bool, device=device)
+        self._find_retired()
+        self._loss_sum, self._n_batches = torch.zeros_like(self._peak_lr), 0
         self._best: dict[str, Tensor] = {}
         self.seconds = 0.0
 
@@ -68,31 +77,52 @@ class Group:
         """Arrays of the store that the head reads."""
         return self.head.pooling.inputs
 
-    def train_batch(self, arrays: Mapping[str, Tensor], labels_B: Tensor, lr_factor: float) -> None:
-        """Make one step of every cell; `lr_factor` is the schedule's factor on the peak rates."""
+    def train_batch(self, batch: TokenBatch, lr_factor: float) -> None:
+        """Make one step of every living cell; `lr_factor` is the schedule's factor on the peak rates."""
         start = time.perf_counter()
-        self.head.train()
-        with self._autocast():
-            logits_BHC = self.head(self._inputs(arrays))
-        losses_H = cell_losses(logits_BHC, labels_B)
-        losses_H.sum().backward()
+        losses_H = self._losses(batch)
+        (losses_H.sum() * self._loss_scale).backward()
+        self._finish_gradients()
         self._optimizer.step(self._peak_lr * lr_factor)
         self._loss_sum += losses_H.detach()
         self._n_batches += 1
         self.seconds += time.perf_counter() - start
 
-    def count_batch(self, counter: AccuracyCounter, arrays: Mapping[str, Tensor], labels_B: Tensor) -> None:
-        """Count the hits of every cell on one batch."""
+    def count_batch(self, counter: Counter, batch: TokenBatch) -> None:
+        """Count every cell's logits on one batch."""
+        tokens = self._tokens(batch)  # outside inference mode: other groups may train on them
         self.head.eval()
         with torch.inference_mode(), self._autocast():
-            counter.add(self.head(self._inputs(arrays)), labels_B)
+            counter.add(self.head(tokens), batch.labels)
 
     def take_losses(self) -> list[float]:
-        """Return the mean training loss of each cell since the last call."""
-        losses = (self._loss_sum / max(self._n_batches, 1)).tolist()
+        """Return the mean training loss of each cell since the last call, NaN for a retired one."""
+        means = self._loss_sum / max(self._n_batches, 1)
+        losses: list[float] = torch.where(self._alive, means, torch.nan).tolist()
         self._loss_sum.zero_()
         self._n_batches = 0
         return losses
+
+    def retire(self) -> list[bool]:
+        """Stop the cells that have diverged, at an epoch's end and before its losses are taken.
+
+        A cell has diverged if its loss, or a parameter or buffer, is not finite. Its parameters, moments and
+        statistics are zeroed; parameters and moments stay so. Numbers that are not finite are slow on some processors.
+
+        Returns:
+            Which cells are alive.
+        """
+        for value in (self._loss_sum[:, None], *self.head.state_dict().values()):
+            self._alive &= value.flatten(1).isfinite().all(1)
+        self._find_retired()
+        own = [*self.head.parameters(), *self._optimizer.moments(), self._loss_sum]
+        if not self.head.pooling.shared:  # those of shared features are everybody's
+            own += self.head.buffers()
+        with torch.no_grad():
+            for value in own:
+                value[self._retired] = 0
+        alive: list[bool] = self._alive.tolist()
+        return alive
 
     def keep_best(self, improved: Sequence[bool]) -> None:
         """Remember the present weights of the cells that improved."""
@@ -106,22 +136,65 @@ class Group:
         """Return the remembered weights of one cell, without the stacked axis, on the CPU."""
         return {name: value[index].cpu().contiguous() for name, value in self._best.items()}
 
-    def _inputs(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """Join the arrays that the head reads along the token axis, (B, N, D), rounded for autocast."""
-        parts = [arrays[kind] if arrays[kind].ndim == 3 else arrays[kind][:, None] for kind in self.kinds]
-        joined = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return joined if self.precision == "float32" else joined.to(getattr(torch, self.precision))
+    def state(self) -> dict[str, Tensor]:
+        """Return what it takes to continue exactly: live tensors, to be written or cloned before the next step."""
+        return {
+            **{f"head.{name}": value for name, value in self.head.state_dict().items()},
+            **{f"optimizer.{name}": value for name, value in self._optimizer.state().items()},
+            **{f"best.{name}": value for name, value in self._best.items()},
+            "alive": self._alive,
+            "loss_sum": self._loss_sum,
+            "n_batches": torch.tensor(self._n_batches),
+            "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` returned, for a group of the same cells."""
+        self.head.load_state_dict(_under("head.", state))
+        self._optimizer.load_state(_under("optimizer.", state))
+        self._best = {name: value.clone().to(self.device) for name, value in _under("best.", state).items()}
+        self._alive.copy_(state["alive"])
+        self._find_retired()
+        self._loss_sum.copy_(state["loss_sum"])
+        self._n_batches, self.seconds = int(state["n_batches"]), float(state["seconds"])
+
+    def _losses(self, batch: TokenBatch) -> Tensor:
+        """Return the training loss of each cell, (H,)."""
+        self.head.train()
+        with self._autocast():
+            logits_BHC = self.head(self._tokens(batch))
+        return cell_losses(logits_BHC, batch.labels)
+
+    def _finish_gradients(self) -> None:
+        """Take the loss scale out of the gradients, which is exact, and keep retired cells where they are."""
+        for parameter in self.head.parameters():
+            if parameter.grad is not None and self._loss_scale != 1:
+                parameter.grad /= self._loss_scale
+            if parameter.grad is not None and len(self._retired):
+                parameter.grad[self._retired] = 0
+
+    def _find_retired(self) -> None:
+        self._retired = (~self._alive).nonzero()[:, 0]
+
+    def _tokens(self, batch: TokenBatch) -> Tensor:
+        """Return the arrays that the head reads, (B, N, D), rounded for autocast."""
+        return batch.joined(self.kinds, self._autocast_dtype or self.head.weight.dtype)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self.precision == "float32":
+        if self._autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.precision))
+        return torch.autocast(self.device.type, self._autocast_dtype)
 
 
-def cell_losses(logits_BHC: Tensor, labels_B: Tensor) -> Tensor:
-    """Return the cross-entropy of each cell, (H,), meaned over the batch, in at least float32."""
-    n_images, n_cells, _ = logits_BHC.shape
-    logits_XC = logits_BHC.transpose(0, 1).flatten(0, 1)  # a view: the head makes them cell by cell
-    logits_XC = logits_XC.to(torch.promote_types(logits_XC.dtype, torch.float32))
-    losses_X = F.cross_entropy(logits_XC, labels_B.repeat(n_cells), reduction="none")
-    return losses_X.view(n_cells, n_images).mean(1)
+def _loss_scale(n_terms: int, precision: str) -> int:
+    """Return the factor on the losses for the sake of gradients in float16: a power of two, 1 for other types.
+
+    A loss is a mean over `n_terms`; a logit's gradient, softmax - onehot over as many, would fall below float16's
+    6e-5. A factor just as large leaves |softmax - onehot| ≤ 1. It never changes: one that adapts, as in torch's
+    `GradScaler`, would be one for all cells, and a cell that overflows would cost its neighbours their step.
+    """
+    return 1 << (n_terms - 1).bit_length() if precision == "float16" else 1
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

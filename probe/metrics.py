@@ -1,27 +1,105 @@
-"""Accuracy of stacked cells, counted batch by batch."""
+"""Scores of stacked cells, counted batch by batch.
 
+B images, H cells, C classes
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
 from torch import Tensor
 
+TOP = 5
 
-class AccuracyCounter:
-    """Counts top-1 and top-5 hits of H cells."""
+
+class Counter(ABC):
+    """Takes the logits of H cells batch by batch; a cell's scores depend on its own logits alone."""
+
+    @abstractmethod
+    def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
+        """Count one batch.
+
+        Args:
+            logits_BHC: (B, H, C) floating point; they may hold NaN or infinity, where a cell has diverged.
+            labels: (B,) int64, or (B, C) for multi-label data, on the device of the logits.
+        """
+
+    @abstractmethod
+    def scores(self) -> list[dict[str, float]]:
+        """Return the scores of each cell over all batches, fractions by name."""
+
+
+class AccuracyCounter(Counter):
+    """Counts the hits of each class.
+
+    Scores: `top1`; `top5`, which is 1 with five classes or fewer; `mean_class`, the mean of the classes' top-1
+    accuracies over the classes that there are images of. The guess of a cell whose logits are all NaN is some class.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        """Count for labels 0 to `n_classes` - 1."""
+        self._n_classes = n_classes
+        self._n_C = self._top1_CH = self._top5_H = torch.tensor(0)
+
+    def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
+        """See `Counter.add`."""
+        hits_BHK = logits_BHC.topk(min(TOP, self._n_classes), dim=2).indices == labels[:, None, None]
+        no_hits_CH = labels.new_zeros(self._n_classes, logits_BHC.shape[1])
+        self._top1_CH = self._top1_CH + no_hits_CH.index_add_(0, labels, hits_BHK[..., 0].long())
+        self._top5_H = self._top5_H + hits_BHK.any(2).sum(0)
+        self._n_C = self._n_C + labels.bincount(minlength=self._n_classes)
+
+    def scores(self) -> list[dict[str, float]]:
+        """See `Counter.scores`."""
+        n_images, present_C = int(self._n_C.sum()), self._n_C > 0
+        of_class_CH = self._top1_CH[present_C].double() / self._n_C[present_C, None]
+        found = zip(self._top1_CH.sum(0).tolist(), self._top5_H.tolist(), of_class_CH.mean(0).tolist(), strict=True)
+        return [{"top1": a / n_images, "top5": b / n_images, "mean_class": mean} for a, b, mean in found]
+
+
+class PrecisionCounter(Counter):
+    """Keeps the logits of multi-label data, on the CPU in float32, to rank the images for each class.
+
+    Score: `map`, the mean over classes of the average precision, the sum over thresholds n of (R_n - R_{n-1}) P_n with
+    recall R_n and precision P_n among the images that score no less; images of equal score share a threshold. It is
+    over the classes that some image shows, and NaN for a cell with a logit that is not finite.
+    """
 
     def __init__(self) -> None:
-        self._n_images = 0
-        self._top1: Tensor | int = 0
-        self._top5: Tensor | int = 0
+        """Start without images."""
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
 
-    def add(self, logits_BHC: Tensor, labels_B: Tensor) -> None:
-        """Count one batch."""
-        hits_BHK = logits_BHC.topk(min(5, logits_BHC.shape[2]), dim=2).indices == labels_B[:, None, None]
-        self._top1 = self._top1 + hits_BHK[..., 0].sum(0)
-        self._top5 = self._top5 + hits_BHK.any(2).sum(0)
-        self._n_images += len(labels_B)
+    def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
+        """See `Counter.add`."""
+        self._logits.append(logits_BHC.to("cpu", torch.float32))
+        self._labels.append(labels.to("cpu", torch.bool))
 
-    def top1(self) -> list[float]:
-        """Return the top-1 accuracy of each cell, a fraction."""
-        return [hits / self._n_images for hits in Tensor.tolist(self._top1)]  # type: ignore[arg-type]
+    def scores(self) -> list[dict[str, float]]:
+        """See `Counter.scores`."""
+        labels_nC = torch.cat(self._labels)
+        shown_C = labels_nC.any(0)
+        n_cells = self._logits[0].shape[1]
+        of_cells = (torch.cat([logits_BHC[:, cell] for logits_BHC in self._logits]) for cell in range(n_cells))
+        return [{"map": float(average_precisions(logits_nC, labels_nC)[shown_C].mean())} for logits_nC in of_cells]
 
-    def top5(self) -> list[float]:
-        """Return the top-5 accuracy of each cell, a fraction; 1 with five classes or fewer."""
-        return [hits / self._n_images for hits in Tensor.tolist(self._top5)]  # type: ignore[arg-type]
+
+def average_precisions(logits_nC: Tensor, labels_nC: Tensor) -> Tensor:
+    """Return the average precision of each class, (C,) float64: NaN for all if a logit is not finite.
+
+    A sorted image's precision is that of the last image of its score, since all of them pass the threshold together:
+    the mean of those precisions over the positive images is the sum over thresholds.
+    """
+    if not logits_nC.isfinite().all():
+        return torch.full_like(logits_nC[0], torch.nan, dtype=torch.float64)
+    sorted_nC, order_nC = logits_nC.sort(dim=0, descending=True)
+    hits_nC = labels_nC.gather(0, order_nC).double()
+    place_n1 = torch.arange(len(logits_nC))[:, None]
+    precision_nC = hits_nC.cumsum(0) / (place_n1 + 1)
+    ends_nC = sorted_nC.diff(dim=0, append=torch.full_like(sorted_nC[:1], -torch.inf)) != 0
+    last_nC = torch.where(ends_nC, place_n1, len(logits_nC)).flip(0).cummin(0).values.flip(0)
+    return (hits_nC * precision_nC.gather(0, last_nC)).sum(0) / hits_nC.sum(0)
+
+
+def make_counter(n_classes: int, multi_label: bool) -> Counter:
+    """Return the counter for labels of `n_classes` classes, one or any number of them an image."""
+    return PrecisionCounter() if multi_label else AccuracyCounter(n_classes)

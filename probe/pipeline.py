@@ -3,139 +3,72 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..store import open_store
+from .checkpoint import Checkpoint
 from .config import FitConfig
-from .grid import Cell
-from .group import Group
-from .metrics import AccuracyCounter
-from .order import Rows, epoch_windows, sequential_windows
+from .estimate import describe
 from .plan import Plan, make_plan
 from .report import write_report
 from .report.progress import EpochProgress
-from .results import Run, open_run, result_rows, save_heads
-from .schedule import lr_factor
-from .select import EpochTracker
-from .stream import TokenStream, make_ring
+from .results import Run, open_run
+from .rider import make_rider
+from .rows import rider_rows, save_heads
+from .solve import solve
+from .streams import LayerStreams
+from .train import train_pass
+from .work import Work, make_work
 
-EVAL_BATCH = 256
 
-
-def fit(path: str | Path, config: FitConfig) -> Run:
+def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     """See `tokenprobe.probe.fit`."""
-    plan = make_plan(open_store(path), config)
+    plans = [make_plan(open_store(path), config) for path in paths]
+    if config.dry_run:
+        run = Run(Path(config.out))
+        print("\n".join(describe(_todo(run.named(plans), run))))
+        return run
     with open_run(Path(config.out)) as run:
-        run.claim(plan)
-        _fit_all(plan, run)
+        plans = run.named(plans)
+        run.claim(plans)
+        todo = _todo(plans, run)
+        _announce(plans, todo)
+        with EpochProgress(sum(work.n_scorings for work in todo)) as progress:
+            for work in filter(None, todo):
+                _fit_layer(work, run, progress)
+        write_report(run)
     return run
 
 
-def _fit_all(plan: Plan, run: Run) -> None:
-    """Train what the run lacks, layer by layer, and report."""
-    todo = {layer: _unfinished(run, plan.groups(layer)) for layer in plan.layers}
-    n_cells = sum(len(cells) for groups in todo.values() for cells in groups)
-    _announce(plan, n_cells)
-    with EpochProgress(plan.config.epochs * sum(map(bool, todo.values()))) as progress:
-        for layer, groups in todo.items():
-            if groups:
-                _fit_layer(plan, run, layer, groups, progress)
-    write_report(run)
+def _todo(plans: Sequence[Plan], run: Run) -> list[Work]:
+    return [make_work(plan, layers, run) for plan in plans for layers in plan.layers]
 
 
-def _unfinished(run: Run, groups: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
-    left = [[cell for cell in cells if not run.has(cell.name)] for cells in groups]
-    return [cells for cells in left if cells]
-
-
-def _announce(plan: Plan, n_cells: int) -> None:
+def _announce(plans: Sequence[Plan], todo: Sequence[Work]) -> None:
+    n_cells = sum(work.n_cells for work in todo)
     if not n_cells:
         print("nothing to train: every cell of this command is in the run", file=sys.stderr, flush=True)
         return
-    lines = [
-        f"{n_cells} cells to train on {len(plan.layers)} layers: {len(plan.train_rows):,} training, "
-        f"{len(plan.val_rows):,} held-out and {len(plan.test_split):,} test images"
-    ]
-    if plan.config.batch_size != plan.batch_size:
-        lines.append(f"batch size {plan.batch_size}, warm-up {plan.warmup_epochs:.3g} of {plan.config.epochs} epochs")
-    if plan.config.protocol == "paper":
-        lines.append("protocol paper: the reported accuracy is the best epoch on the test split itself")
+    lines = [line for plan in plans for line in plan.about()]
+    lines[0] = f"{n_cells} cells to train on {sum(map(bool, todo))} layers: {lines[0]}"
+    lines += [note for work in todo for note in work.notes]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _fit_layer(plan: Plan, run: Run, layer: int, cells: Sequence[Sequence[Cell]], progress: EpochProgress) -> None:
-    """Train all groups of a layer on one stream of batches, and write their results."""
-    groups = [_make_group(plan, layer, of_group) for of_group in cells]
-    trackers = [[EpochTracker(plan.config.protocol) for _ in group.cells] for group in groups]
-    train, test = _open_streams(plan, layer, groups)
-    test_rows = np.arange(len(plan.test_split))
-    history: list[dict[str, Any]] = []
-    for epoch in range(plan.config.epochs):
-        _train_epoch(plan, groups, train, epoch)
-        vals = _score(groups, train, plan.val_rows) if len(plan.val_rows) else [None] * len(groups)
-        tests = _score(groups, test, test_rows)
-        for group, of_group, val, scored in zip(groups, trackers, vals, tests, strict=True):
-            history += _keep_epoch(group, of_group, val, scored, epoch + 1)
-        progress.advance(f"layer {layer}")
-    for group in groups:
-        save_heads(run, plan, group)
-    rows = [row for group, of_group in zip(groups, trackers, strict=True) for row in result_rows(plan, group, of_group)]
-    run.add(rows, history)
-
-
-def _make_group(plan: Plan, layer: int, cells: Sequence[Cell]) -> Group:
-    return Group(
-        cells,
-        plan.train_split.shape(layer),
-        len(plan.train_split.classes),
-        batch_size=plan.batch_size,
-        device=plan.device,
-        precision=plan.precision,
-    )
-
-
-def _open_streams(plan: Plan, layer: int, groups: Sequence[Group]) -> tuple[TokenStream, TokenStream]:
-    """Return the streams of the training split (held-out rows included) and of the test split."""
-    kinds = sorted({kind for group in groups for kind in group.kinds})
-    rows = (np.union1d(plan.train_rows, plan.val_rows), np.arange(len(plan.test_split)))
-    cache, ring = plan.cache(layer), make_ring(plan.device)
-    train, test = (
-        TokenStream(split, layer, of_split, kinds, cache=cache, device=plan.device, ring=ring)
-        for split, of_split in zip((plan.train_split, plan.test_split), rows, strict=True)
-    )
-    return train, test
-
-
-def _train_epoch(plan: Plan, groups: Sequence[Group], stream: TokenStream, epoch: int) -> None:
-    """Make one pass over the training rows; every group takes every batch."""
-    windows = epoch_windows(plan.train_rows, plan.train_split.info.block_rows, plan.config.seed, epoch)
-    n_batches = max(1, len(plan.train_rows) // plan.batch_size)
-    for number, (arrays, labels) in enumerate(stream.batches(windows, plan.batch_size, drop_last=True)):
-        factor = lr_factor(epoch + number / n_batches, plan.config.epochs, plan.warmup_epochs)
-        for group in groups:
-            group.train_batch(arrays, labels, factor)
-
-
-def _score(groups: Sequence[Group], stream: TokenStream, rows: Rows) -> list[AccuracyCounter]:
-    """Score all cells on some rows in one pass."""
-    counters = [AccuracyCounter() for _ in groups]
-    windows = sequential_windows(rows, stream.split.info.block_rows)
-    for arrays, labels in stream.batches(windows, EVAL_BATCH, drop_last=False):
-        for group, counter in zip(groups, counters, strict=True):
-            group.count_batch(counter, arrays, labels)
-    return counters
-
-
-def _keep_epoch(
-    group: Group, trackers: Sequence[EpochTracker], val: AccuracyCounter | None, test: AccuracyCounter, epoch: int
-) -> list[dict[str, Any]]:
-    """Note one epoch of a group, keep the weights of cells that improved, and return its rows of the history."""
-    vals: list[float | None] = list(val.top1()) if val else [None] * len(trackers)
-    losses, top1, top5 = group.take_losses(), test.top1(), test.top5()
-    group.keep_best([tracker.add(vals[i], top1[i], top5[i]) for i, tracker in enumerate(trackers)])
-    return [
-        {"cell": cell.name, "epoch": epoch, "train_loss": losses[i], "val_top1": vals[i], "test_top1": top1[i]}
-        for i, cell in enumerate(group.cells)
-    ]
+def _fit_layer(work: Work, run: Run, progress: EpochProgress) -> None:
+    """Fit what is left of one layer, all of it on the same streams, and write the results of every pass."""
+    plan = work.plan
+    streams = LayerStreams(plan, work.layers, work.kinds, work.courses)
+    solved = [row for group in work.solver_groups for row in solve(plan, run, group, streams)]
+    if solved:
+        run.add(solved, [])
+    for groups in work.passes:
+        riders = [make_rider(plan, group) for group in groups]
+        checkpoint = Checkpoint(run.path, [plan.identity(), *(cell.name for group in groups for cell in group.cells)])
+        train_pass(plan, riders, streams, checkpoint, progress)
+        for rider in riders:
+            save_heads(run, plan, rider)
+        run.add(
+            [row for rider in riders for row in rider_rows(plan, rider)],
+            [row for rider in riders for row in rider.history],
+        )
+        checkpoint.remove()

@@ -1,160 +1,279 @@
 """Everything decided before the first step: which rows, which cells, on which device, from where."""
 
-import os
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ..errors import InputError, unknown_name
 from ..store import Split, Store
-from ..store.layout import PATCH, layer_name, parse_layers
+from ..store.layout import MEAN, PATCH, LayerShape
+from .caching import SUBSETS, TEST, TRAIN, VAL, choose_places
 from .config import LR_GRID, PAPER_LR, FitConfig
-from .grid import Cell, HeadSpec, default_batch_size, default_warmup, make_groups, parse_heads
+from .course import Course, repeats, scored_epochs
+from .data import Data, check_arrays, open_data
+from .grid import (
+    CellGroup,
+    HeadSpec,
+    default_batch_size,
+    default_warmup,
+    layers_text,
+    make_cells,
+    make_solver_cells,
+    parse_heads,
+    parse_layer_sets,
+)
 from .heads import build_pooling
+from .heads.linear import ARRAYS
+from .memory import available_memory
+from .norm import NORMS, FinalNorm
 from .optim import OPTIMIZERS
 from .select import PROTOCOLS
-from .split import hold_out
+from .solver import SOLVERS
+from .split import FULL, Rows, at_most_as_many, hold_out, is_fraction, parse_shots, subset
 
-TEST_SPLITS = ("test", "val", "validation")
 CHOICES = {
     "optimizer": tuple(OPTIMIZERS),
     "protocol": PROTOCOLS,
     "amp": ("auto", "off", "bfloat16", "float16"),
     "cache": ("auto", "gpu", "ram", "disk"),
+    "norm": NORMS,
 }
-CGROUP = Path("/sys/fs/cgroup")
-OWN = ("out", "heads", "layers", "lr", "weight_decay", "seeds", "device", "cache")
-"""Settings that differ between the cells of a run or between machines; a run may be repeated with others."""
-
-Rows = npt.NDArray[np.int64]
+OWN = (
+    "out", "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "device", "cache",
+    "train_split", "val_split", "test_split", "test_store",
+)  # fmt: skip
+"""Settings that differ between the cells of a run or between machines; a run may be repeated with others. What the splits
+hold has fingerprints of its own."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A fit with nothing left open.
+    """A fit of one store with nothing left open.
 
     Attributes:
         config: as given.
-        store: the open store.
-        train_split: of the store.
-        test_split: of the store.
-        train_rows: sorted rows to train on.
-        val_rows: sorted rows of the training split held out to select on; none under protocol "paper".
-        layers: to fit.
+        data: the splits.
+        courses: what is trained on, and how long: full data or subsets.
+        layers: to fit; the channels of several are joined.
         heads: to fit on each.
         lrs: base learning rates.
-        batch_size: images in a step.
-        warmup_epochs: of linear rise.
         device: to train on.
         precision: "float32", or what matrix products are rounded to.
+        norm: of the tokens, or None.
+        name: of the store in the run.
     """
 
     config: FitConfig
-    store: Store
-    train_split: Split
-    test_split: Split
-    train_rows: Rows
-    val_rows: Rows
-    layers: Sequence[int]
+    data: Data
+    courses: Sequence[Course]
+    layers: Sequence[tuple[int, ...]]
     heads: Sequence[HeadSpec]
     lrs: Sequence[float]
-    batch_size: int
-    warmup_epochs: float
     device: torch.device
     precision: str
+    norm: FinalNorm | None
+    name: str
 
-    def groups(self, layer: int) -> list[list[Cell]]:
-        """Return the cells of one layer, those that stack together."""
-        return make_groups(
-            layer,
+    def groups(self, layers: tuple[int, ...], course: Course) -> list[CellGroup]:
+        """Return the cells that are trained on a course, those that stack together."""
+        return make_cells(
+            self.name,
+            layers,
             self.heads,
+            course,
             optimizer=self.config.optimizer,
             lrs=self.lrs,
             weight_decays=self.config.weight_decay,
-            n_seeds=self.config.seeds,
         )
 
-    def cache(self, layer: int) -> str:
-        """Return where the patch tokens of a layer are kept: the first of gpu, ram and disk that they fit."""
-        if self.config.cache != "auto":
-            return self.config.cache
-        n_rows = len(self.train_rows) + len(self.val_rows) + len(self.test_split)
-        shape, itemsize = self.train_split.shape(layer), self.train_split.dtype(PATCH).itemsize
-        needed = n_rows * shape.n_patches * shape.dim * itemsize
-        if self.device.type == "cuda" and needed < torch.cuda.mem_get_info(self.device)[0] // 2:
-            return "gpu"
-        return "ram" if needed < _available_ram() // 2 else "disk"
+    def solver_groups(self, layers: tuple[int, ...], course: Course) -> list[CellGroup]:
+        """Return the cells of a course that are not trained by steps, those that one solver fits."""
+        return make_solver_cells(self.name, layers, self.heads, course)
 
+    def shape(self, layers: tuple[int, ...]) -> LayerShape:
+        """Return the shape of the tokens of joined layers."""
+        shapes = [self.data.train.shape(layer) for layer in layers]
+        return LayerShape(shapes[0].grid, sum(shape.dim for shape in shapes), shapes[0].n_prefix)
+
+    def rows(self, courses: Sequence[Course]) -> dict[str, Rows]:
+        """Return the rows that courses read of each body of rows there is: TRAIN, SUBSETS, VAL and TEST."""
+        held_out = self.data.val is self.data.train
+        of_courses = {
+            name: [c.train_rows for c in of_kind] + [c.val_rows for c in of_kind if held_out]
+            for name, of_kind in (
+                (TRAIN, [c for c in courses if c.shots == FULL]),
+                (SUBSETS, [c for c in courses if c.shots != FULL]),
+            )
+            if of_kind
+        }
+        rows = {name: np.unique(np.concatenate(parts)) for name, parts in of_courses.items()}
+        if not held_out:
+            rows[VAL] = np.unique(np.concatenate([course.val_rows for course in courses]))
+        return rows | {TEST: np.arange(len(self.data.test))}
+
+    def split(self, name: str) -> Split:
+        """Return the split that a body of rows is of."""
+        return {VAL: self.data.val, TEST: self.data.test}.get(name, self.data.train)
+
+    def sizes(self, layers: tuple[int, ...], courses: Sequence[Course]) -> dict[str, int]:
+        """Return the bytes of the patch tokens of each body of rows."""
+        shape, itemsize = self.shape(layers), self.data.train.dtype(PATCH).itemsize
+        row_bytes = shape.n_patches * shape.dim * itemsize
+        return {name: len(rows) * row_bytes * self.split(name).info.views for name, rows in self.rows(courses).items()}
+
+    @property
+    def token_dtype(self) -> torch.dtype:
+        """Type of the tokens in a batch."""
+        if self.norm is not None:
+            return torch.float32
+        split = self.data.train
+        return torch.bfloat16 if split.is_bfloat16() else getattr(torch, split.dtype().name)
+
+    def places(self, layers: tuple[int, ...], courses: Sequence[Course]) -> dict[str, str]:
+        """Return where the patch tokens of each body of rows are kept."""
+        room = {"gpu": available_memory(self.device) // 2} if self.device.type == "cuda" else {}
+        room["ram"] = available_memory(torch.device("cpu")) // 2
+        return choose_places(self.config.cache, self.sizes(layers, courses), room)
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """Return the whole resolved config as plain values, for `config.yaml`."""
-        resolved = {
+        """The whole resolved config as plain values, for `config.yaml`."""
+        resolved: dict[str, Any] = {
             "heads": [head.label for head in self.heads],
-            "layers": ",".join(map(str, self.layers)),
+            "layers": ",".join(map(layers_text, self.layers)),
             "lr": list(self.lrs),
-            "batch_size": self.batch_size,
-            "warmup_epochs": self.warmup_epochs,
-            "train_split": self.train_split.name,
-            "test_split": self.test_split.name,
+            "shots": [shots for shots in self.shots if not is_fraction(shots)],
+            "train_split": self.data.train.name,
+            "test_split": self.data.test.name,
             "device": str(self.device),
             "amp": "off" if self.precision == "float32" else self.precision,
         }
-        return {key: str(value) if key == "out" else value for key, value in (asdict(self.config) | resolved).items()}
+        if self.config.warmup_epochs is None:
+            resolved["warmup_epochs"] = default_warmup(self.config.epochs)
+        settings = asdict(self.config) | resolved
+        del settings["dry_run"]
+        return {key: str(value) if key in ("out", "test_store") and value else value for key, value in settings.items()}
+
+    @property
+    def shots(self) -> list[str]:
+        """The subsets, "full" among them, as the results name them."""
+        return list(dict.fromkeys(course.shots for course in self.courses))
 
     def shared_settings(self) -> dict[str, Any]:
-        """Return what all cells of a run have in common: settings, and the store's identity."""
-        manifest = self.store.manifest
-        data = {split.name: manifest.fingerprint(split.name, 0) for split in (self.train_split, self.test_split)}
-        return {key: value for key, value in self.settings().items() if key not in OWN} | {"fingerprints": data}
+        """Return the settings that all cells of a run have in common."""
+        return {key: value for key, value in self.settings.items() if key not in OWN}
+
+    def about(self) -> list[str]:
+        """Return what was decided, for people: a line for every size of training set."""
+        test, lines = len(self.data.test), []
+        for shots in self.shots:
+            of_shots = [course for course in self.courses if course.shots == shots]
+            course = of_shots[0]
+            line = f"{len(course.train_rows):,} training, {len(course.val_rows):,} held-out and {test:,} test images"
+            if shots != FULL:
+                line = f"shots {shots}, {len(of_shots)} seeds: {line}"
+            if self.config.batch_size != course.batch_size:
+                line += (
+                    f"; batch size {course.batch_size}, warm-up {course.warmup_epochs:.3g} of {course.epochs} epochs"
+                )
+            if len(course.scored) < self.config.epochs:
+                line += f", scored {len(course.scored)} times"
+            lines.append(line)
+        if self.config.protocol == "paper":
+            lines.append("protocol paper: the reported accuracy is the best epoch on the test split itself")
+        return lines
+
+    def identity(self) -> str:
+        """Return what decides the numbers of a cell, beside what its name says."""
+        return json.dumps({"settings": self.shared_settings(), "data": self.data.fingerprints()}, default=str)
 
 
-def make_plan(store: Store, config: FitConfig) -> Plan:
+def make_plan(store: Store, config: FitConfig, name: str = "") -> Plan:
     """Check a config against a store and decide what it leaves open.
+
+    Args:
+        store: to train on.
+        config: of the fit.
+        name: of the store in the run.
 
     Raises:
         InputError: something asked for is unknown, out of range, or not in the store.
         StoreError: a layer asked for is not completely written.
     """
     _check(config)
-    train_split, test_split = store[config.train_split], store[_test_split_name(store, config)]
-    if train_split.classes != test_split.classes:
-        raise InputError(
-            f"splits {train_split.name!r} and {test_split.name!r} of {str(store.path)!r} have different classes "
-            f"({len(train_split.classes)} and {len(test_split.classes)}): their labels do not mean the same"
-        )
-    if train_split.name == test_split.name:
-        raise InputError(f"split {test_split.name!r} is both trained on and reported on; give another --test-split")
-    layers = parse_layers(config.layers, train_split.layers, store.manifest.depth)
+    shots = parse_shots(config.shots, config.fraction)
+    data = open_data(store, config)
+    layers = parse_layer_sets(config.layers, data.train.layers, store.manifest.depth)
     heads = parse_heads(config.heads)
-    _check_store(train_split, test_split, layers, heads)
-    if config.protocol == "select":
-        train_rows, val_rows = hold_out(train_split.labels, config.val, config.seed)
-    else:
-        train_rows, val_rows = np.arange(len(train_split)), np.arange(0)
-    if len(train_rows) < 2:
-        raise InputError(f"{len(train_rows)} training image(s) in {train_split.name!r}: BatchNorm needs two or more")
     device = _resolve_device(config.device)
     if config.cache == "gpu" and device.type != "cuda":
         raise InputError(f"cache 'gpu' asked for on device {str(device)!r}; give --cache ram or disk")
-    return Plan(
+    plan = Plan(
         config=config,
-        store=store,
-        train_split=train_split,
-        test_split=test_split,
-        train_rows=train_rows,
-        val_rows=val_rows,
+        data=data,
+        courses=_make_courses(data, config, shots),
         layers=layers,
         heads=heads,
         lrs=config.lr or (LR_GRID if config.protocol == "select" else PAPER_LR),
-        batch_size=min(config.batch_size or default_batch_size(len(train_rows)), len(train_rows)),
-        warmup_epochs=default_warmup(config.epochs) if config.warmup_epochs is None else config.warmup_epochs,
         device=device,
         precision=_resolve_precision(config.amp, device),
+        norm=FinalNorm.of(store, device) if config.norm == "final" else None,
+        name=name,
+    )
+    _check_heads(plan)
+    return plan
+
+
+def _make_courses(data: Data, config: FitConfig, shots: Sequence[str]) -> list[Course]:
+    """Return the courses: full data once for all seeds, every subset once a seed."""
+    train_rows, val_rows = _split_rows(data, config)
+    seeds = tuple(range(config.seeds))
+    courses = []
+    for shot in shots:
+        for of_course in [seeds] if shot == FULL else [(seed,) for seed in seeds]:
+            rows = subset(data.train.labels, train_rows, shot, of_course[0], data.train.classes)
+            held = val_rows
+            if shot != FULL and len(val_rows):
+                held = at_most_as_many(data.val.labels, val_rows, data.train.labels[rows], config.seed)
+            courses.append(_make_course(data, config, shot, of_course, rows, held))
+    return courses
+
+
+def _split_rows(data: Data, config: FitConfig) -> tuple[Rows, Rows]:
+    """Return the rows to train on, of the training split, and those to select on, of the split that holds them."""
+    every = np.arange(len(data.train))
+    if config.protocol == "paper":
+        return every, np.arange(0)
+    if data.val is not data.train:
+        return every, np.arange(len(data.val))
+    return hold_out(data.train.labels, config.val, config.seed)
+
+
+def _make_course(
+    data: Data, config: FitConfig, shots: str, seeds: tuple[int, ...], train_rows: Rows, val_rows: Rows
+) -> Course:
+    n_train = len(train_rows)
+    if n_train < 2:
+        raise InputError(f"{n_train} training image(s) in {data.train.name!r}: BatchNorm needs two or more")
+    batch_size = min(config.batch_size or default_batch_size(n_train), n_train)
+    n_repeats = repeats(config.epochs, max(1, n_train // batch_size), config.min_steps)
+    warmup = default_warmup(config.epochs) if config.warmup_epochs is None else config.warmup_epochs
+    n_passes = config.epochs * n_repeats
+    return Course(
+        shots=shots,
+        seeds=seeds,
+        train_rows=train_rows,
+        val_rows=val_rows,
+        batch_size=batch_size,
+        epochs=n_passes,
+        warmup_epochs=warmup * n_repeats,
+        scored=scored_epochs(config.epochs, n_passes, n_train, len(data.test), shots),
     )
 
 
@@ -162,10 +281,11 @@ def _check(config: FitConfig) -> None:
     for name, known in CHOICES.items():
         if getattr(config, name) not in known:
             raise unknown_name(name, getattr(config, name), known)
-    for name, least in (("epochs", 1), ("seeds", 1), ("seed", 0), ("batch_size", 2)):  # BatchNorm needs two images
+    least = {"epochs": 1, "seeds": 1, "seed": 0, "min_steps": 0, "batch_size": 2}  # BatchNorm needs two images
+    for name, smallest in least.items():
         value = getattr(config, name)
-        if value is not None and value < least:
-            raise InputError(f"{name} {value}: expected at least {least}")
+        if value is not None and value < smallest:
+            raise InputError(f"{name} {value}: expected at least {smallest}")
     if not config.heads or not config.weight_decay:
         raise InputError("no head or no weight decay given: there is nothing to fit")
     if not all(0 < lr < inf for lr in config.lr) or not all(0 <= decay < inf for decay in config.weight_decay):
@@ -178,33 +298,37 @@ def _check(config: FitConfig) -> None:
         )
 
 
-def _test_split_name(store: Store, config: FitConfig) -> str:
-    if config.test_split is not None:
-        return config.test_split
-    names = [name for name in TEST_SPLITS if name in store.splits and name != config.train_split]
-    if not names:
-        raise InputError(
-            f"{str(store.path)!r} has no split named {', '.join(TEST_SPLITS)} beside {config.train_split!r} "
-            f"(it has {', '.join(store.splits)}); name the one to report on with --test-split"
-        )
-    return names[0]
+def _check_heads(plan: Plan) -> None:
+    """Refuse heads that do not fit the tokens or the training set, and layers that cannot be joined."""
+    for course in plan.courses:
+        for group in plan.solver_groups(plan.layers[0], course):
+            SOLVERS[group.cells[0].head.name](group.cells).check(len(course.train_rows))
+    for layers in plan.layers:
+        shapes = {layer: plan.data.train.shape(layer) for layer in layers}
+        if len({(shape.grid, shape.n_prefix) for shape in shapes.values()}) > 1:
+            listed = ", ".join(f"{layer}: {shape.grid} + {shape.n_prefix}" for layer, shape in shapes.items())
+            raise InputError(f"layers {layers_text(layers)!r} have different tokens ({listed}) and cannot be joined")
+        wanted = [(head.label, _arrays_for(plan, head, layers)) for head in plan.heads]
+        check_arrays(plan.data, layers, wanted)
 
 
-def _check_store(train: Split, test: Split, layers: Sequence[int], heads: Sequence[HeadSpec]) -> None:
-    for layer in layers:
-        for head in heads:
-            shape = train.shape(layer)
-            with torch.device("meta"):  # to see whether it fits, without drawing weights
-                inputs = build_pooling(head.name, dim=shape.dim, grid=shape.grid, **dict(head.settings)).inputs
-            for split in (train, test):
-                missing = [kind for kind in inputs if not split.has(layer, kind)]
-                if missing:
-                    raise InputError(
-                        f"head {head.label!r} reads {missing[0]!r} tokens, and {split.name}/{layer_name(layer)} of "
-                        f"{str(split.store.path)!r} has none"
-                    )
-    for split in (train, test):
-        split.check_complete(layers)
+def _arrays_for(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:
+    """Return the stored arrays that a head is made from: a mean over normed tokens, from the tokens."""
+    kinds = head_inputs(head, plan.shape(layers))
+    return [*kinds, PATCH] if plan.norm is not None and MEAN in kinds else [*kinds]
+
+
+def head_inputs(head: HeadSpec, shape: LayerShape) -> tuple[str, ...]:
+    """Return the arrays that a head reads.
+
+    Raises:
+        InputError: its settings do not fit the tokens.
+    """
+    settings = dict(head.settings)
+    if head.name in SOLVERS:
+        return ARRAYS[settings["pool"]]
+    with torch.device("meta"):  # to see whether it fits, without drawing weights
+        return build_pooling(head.name, dim=shape.dim, grid=shape.grid, **settings).inputs
 
 
 def _resolve_device(device: str) -> torch.device:
@@ -225,15 +349,3 @@ def _resolve_precision(amp: str, device: torch.device) -> str:
     if amp == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
     return "float32" if amp == "off" else amp
-
-
-def _available_ram() -> int:
-    """Return the memory that can be taken without swapping, in bytes."""
-    meminfo, limit, used = Path("/proc/meminfo"), CGROUP / "memory.max", CGROUP / "memory.current"
-    if meminfo.exists():
-        entries = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        available = int(entries["MemAvailable"].split()[0]) * 1024
-        if limit.exists() and used.exists() and limit.read_text().strip() != "max":  # in a container
-            available = min(available, int(limit.read_text()) - int(used.read_text()))
-        return available
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # macOS

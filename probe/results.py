@@ -1,16 +1,15 @@
-"""A run folder: what was asked, one row a cell, one row a cell and epoch, and the heads.
+"""The run folder: resolved settings, one row of results a cell, its history, and the trained heads."""
 
-Written anew after every layer, each file in one step, so that an interrupted run keeps what it finished.
-"""
-
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import save
@@ -20,21 +19,24 @@ from ..errors import InputError, MissingError, unknown_name
 from ..store.durable import write_durably
 from ..store.lock import StoreLock
 from .config import FILE_KEYS, MADE_FROM
-from .group import Group
 from .heads import Head, build_pooling
-from .heads.flops import Flops, count_flops
 from .plan import Plan
-from .select import EpochTracker, mark_selected
+from .select import mark_selected
 
+TEXTS = [
+    "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots", "protocol",
+    "status",
+]  # fmt: skip
+COUNTS = ["n_params", "batch_size", "epochs", "seed", "best_epoch", "flops_forward", "flops_train"]
 COLUMNS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "n_params", "optimizer", "lr",
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
-    "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "flops_forward",
-    "flops_train",
+    "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "flops_forward", "flops_train",
+    "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map", "status",
 ]  # fmt: skip
+HEAD_COLUMNS = ["store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 ABOUT = "tokenprobe"
 """Key of a head file's metadata."""
-HEAD_COLUMNS = ["model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 
 
 class Run:
@@ -43,7 +45,7 @@ class Run:
     Attributes:
         path: the folder.
         results: one row a cell, the columns of `COLUMNS`; accuracies are fractions, operations are per image.
-        history: one row a cell and epoch.
+        history: one row a cell and scored epoch.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,33 +58,45 @@ class Run:
         """Whether a cell is finished."""
         return not self.results.empty and bool((self.results["cell"] == cell).any())
 
-    def claim(self, plan: Plan) -> None:
-        """Write `config.yaml`, or check that the folder was made with the same shared settings and data.
+    def named(self, plans: Sequence[Plan]) -> list[Plan]:
+        """Return the plans of stores, each with the name that its store has in this run.
 
         Raises:
-            InputError: it was made with others; names them.
+            InputError: the folder was made with other settings, or a store was another one then, or two hold the same.
         """
-        path = self.path / "config.yaml"
-        shared = yaml.safe_load(yaml.safe_dump(plan.shared_settings()))
-        if not self.results.empty:
-            made = yaml.safe_load(path.read_text()).get(MADE_FROM, {}).get("shared", {}) if path.exists() else {}
-            differing = [key for key in sorted(made.keys() | shared.keys()) if made.get(key) != shared.get(key)]
-            if differing:
-                listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {shared.get(key)!r}" for key in differing)
-                raise InputError(f"run {str(self.path)!r} was made with other settings ({listed}); give another --out")
-        settings = {FILE_KEYS.get(key, key): value for key, value in plan.settings().items()}
-        about = settings | {MADE_FROM: {"stores": [str(plan.store.path)], "shared": shared}}
-        write_durably(path, yaml.safe_dump(about, sort_keys=False).encode())
+        made = self._made_from()
+        if made:
+            self._check_settings(made["shared"], plans[0])
+        stores = dict(made.get("stores", {}))
+        named = [replace(plan, name=self._name_store(plan, stores)) for plan in plans]
+        for index, plan in enumerate(named):
+            twin = next((other for other in named[:index] if other.name == plan.name), None)
+            if twin is not None:
+                raise InputError(
+                    f"{str(twin.data.store.path)!r} and {str(plan.data.store.path)!r} hold the same features of "
+                    "the same images; give one of them"
+                )
+        return named
+
+    def claim(self, plans: Sequence[Plan]) -> None:
+        """Write `config.yaml` for named plans."""
+        stores = self._made_from().get("stores", {}) | {
+            plan.name: {"path": str(plan.data.store.path), "fingerprints": plan.data.fingerprints()} for plan in plans
+        }
+        settings = {FILE_KEYS.get(key, key): value for key, value in plans[0].settings.items()}
+        sizes = {course.shots: course.batch_size for plan in plans for course in plan.courses}
+        about = settings | {MADE_FROM: {"stores": stores, "batch_sizes": sizes, "shared": plans[0].shared_settings()}}
+        write_durably(self.path / "config.yaml", yaml.safe_dump(about, sort_keys=False).encode())
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
         """Add finished cells, mark the selected ones, and write the tables."""
-        added = pd.DataFrame(rows)
-        results = pd.concat([self.results, added], ignore_index=True)
+        added = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows])
+        results = pd.concat([self.results, _typed(added)], ignore_index=True)
         results["selected"] = mark_selected(results, HEAD_COLUMNS)
         self.results = results[COLUMNS]
         if not self.history.empty:  # killed between the two tables: the history may know these cells already
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
-        self.history = pd.concat([self.history, pd.DataFrame(history)], ignore_index=True)
+        self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
         write_durably(self.path / "history.parquet", self.history.to_parquet(index=False))
         write_durably(self.path / "results.csv", self.results.to_csv(index=False).encode())
         write_durably(self.path / "results.parquet", self.results.to_parquet(index=False))
@@ -93,6 +107,40 @@ class Run:
         folder.mkdir(exist_ok=True)
         about = {ABOUT: json.dumps(dict(metadata))}  # one key: safetensors writes several in no fixed order
         write_durably(folder / f"{cell}.safetensors", save(dict(state), metadata=about))
+
+    def _made_from(self) -> dict[str, Any]:
+        """Return what the finished cells were made with and from; nothing if there are none."""
+        path = self.path / "config.yaml"
+        found: dict[str, Any] = {}
+        if path.exists() and not self.results.empty:
+            found = yaml.safe_load(path.read_text()).get(MADE_FROM, {})
+        return found
+
+    def _check_settings(self, made: Mapping[str, Any], plan: Plan) -> None:
+        asked = yaml.safe_load(yaml.safe_dump(plan.shared_settings()))
+        differing = [key for key in sorted(made.keys() | asked.keys()) if made.get(key) != asked.get(key)]
+        if differing:
+            listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {asked.get(key)!r}" for key in differing)
+            raise InputError(f"run {str(self.path)!r} was made with other settings ({listed}); give another --out")
+
+    def _name_store(self, plan: Plan, stores: dict[str, dict[str, Any]]) -> str:
+        """Return the name of a store in this run, and note it: the model's, and a hash where two would be alike."""
+        path, fingerprints = str(plan.data.store.path), plan.data.fingerprints()
+        for name, known in stores.items():
+            if known["fingerprints"] == fingerprints:
+                return name
+            if known["path"] == path:
+                differing = [key for key, value in fingerprints.items() if known["fingerprints"].get(key) != value]
+                raise InputError(
+                    f"run {str(self.path)!r} was made from other data under {path!r} ({', '.join(differing)} images, "
+                    "backbone or transform differ); give another --out"
+                )
+        model = plan.data.store.manifest.recipe.model
+        name = re.sub(r"[^\w.@+=-]", "_", model.partition(":")[2] or model)
+        if name in stores:
+            name += "~" + hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()[:6]
+        stores[name] = {"path": path, "fingerprints": fingerprints}
+        return name
 
 
 @contextmanager
@@ -119,11 +167,11 @@ def load_head(run: str | Path, cell: str) -> Head:
 
     Returns:
         A module in evaluation mode: tokens (B, N, dim), the arrays of the results' column `tokens` joined along
-        the token axis, to logits (B, classes).
+        the token axis (and normed, if the run's `norm` is "final"), to logits (B, classes).
 
     Raises:
         MissingError: no such run.
-        InputError: no such cell.
+        InputError: no such cell, or one that has no weights.
     """
     folder = Path(run) / "heads"
     if not folder.is_dir():
@@ -140,64 +188,21 @@ def load_head(run: str | Path, cell: str) -> Head:
     return head.eval()
 
 
-def save_heads(run: Run, plan: Plan, group: Group) -> None:
-    """Write the heads of a group, each as it was after its best epoch."""
-    manifest, shape = plan.store.manifest, plan.store.manifest.shape(group.cells[0].layer)
-    for index, cell in enumerate(group.cells):
-        metadata = {
-            "head": cell.head.name,
-            "settings": dict(cell.head.settings),
-            "dim": shape.dim,
-            "grid": shape.grid,
-            "n_classes": group.head.weight.shape[1],
-            "tokens": list(group.kinds),
-            "layer": cell.layer,
-            "model": manifest.recipe.model,
-            "weights": manifest.recipe.weights,
-        }
-        run.save_head(cell.name, group.best_state(index), metadata)
+def _typed(results: pd.DataFrame) -> pd.DataFrame:
+    """Give every column its type, whatever is missing in it."""
+    others = [name for name in COLUMNS if name not in (*TEXTS, *COUNTS, "selected")]
+    types: dict[str, Any] = (
+        dict.fromkeys(TEXTS, "str") | dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(others, "float64")
+    )
+    return results.astype(types)
 
 
-def result_rows(plan: Plan, group: Group, trackers: Sequence[EpochTracker]) -> list[dict[str, Any]]:
-    """Return the results of a group, one row a cell; `selected` is decided over the whole run."""
-    manifest, flops = plan.store.manifest, _flops(plan, group)
-    return [
-        {
-            "cell": cell.name,
-            "store": str(plan.store.path),
-            "model": manifest.recipe.model,
-            "dataset": manifest.dataset,
-            "layer": str(cell.layer),
-            "head": cell.head.name,
-            "head_config": cell.head.config,
-            "tokens": "+".join(group.kinds),
-            "n_params": group.head.n_params(),
-            "optimizer": cell.optimizer,
-            "lr": cell.lr,
-            "weight_decay": cell.weight_decay,
-            "batch_size": plan.batch_size,
-            "epochs": plan.config.epochs,
-            "shots": cell.shots,
-            "seed": cell.seed,
-            "protocol": plan.config.protocol,
-            **tracker.row(),
-            "train_seconds": group.seconds / len(group.cells),
-            "flops_forward": flops.forward,
-            "flops_train": flops.train,
-        }
-        for cell, tracker in zip(group.cells, trackers, strict=True)
-    ]
-
-
-def _flops(plan: Plan, group: Group) -> Flops:
-    """Count what one cell of a group costs for one image, pooling and classifier."""
-    layer, spec = group.cells[0].layer, group.cells[0].head
-    shape = plan.train_split.shape(layer)
-    with torch.device("meta"):
-        pooling = build_pooling(spec.name, dim=shape.dim, grid=shape.grid, **dict(spec.settings))
-        head = Head(pooling, len(plan.train_split.classes))
-    n_tokens = {"patch": shape.n_patches, "prefix": shape.n_prefix, "mean": 1}
-    return count_flops(head, sum(n_tokens[kind] for kind in group.kinds), shape.dim)
+def _history_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    names = {"cell": "str", "epoch": "int64"} | dict.fromkeys(
+        ["train_loss", "val_top1", "test_top1", "val_map", "test_map"], "float64"
+    )
+    table = pd.DataFrame([{name: row.get(name) for name in names} for row in rows], columns=list(names))
+    return table.astype(names)
 
 
 def _read(path: Path) -> pd.DataFrame:

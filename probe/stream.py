@@ -1,13 +1,14 @@
-"""Batches of one layer's tokens, as tensors on the training device, wherever they are kept.
+"""Batches of tokens of one layer, or of several joined, as tensors on the training device, wherever they are kept.
 
 The order is the caller's: windows of rows, one after the other. Kept in memory or not, the batches are the
 same. From disk, a window of whole batches at a time is read straight into its places in a reused buffer: nothing is
 copied on the way. The next window is on its way while the last is used.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,54 +16,78 @@ import torch
 from torch import Tensor
 
 from ..store import Split
-from ..store.layout import PATCH
+from ..store.layout import MEAN, PATCH
 from ..store.ring import BufferRing, read_ahead
-from .order import WINDOW_BLOCKS, batch_sizes
+from .norm import FinalNorm
+from .order import WINDOW_BLOCKS, batch_sizes, sequential_windows
+from .tokens import TokenBatch
 from .upload import Upload
 
 Rows = npt.NDArray[np.int64]
-Batch = tuple[dict[str, Tensor], Tensor]
+EVAL_BATCH = 256
+
+
+class Source(NamedTuple):
+    """One view of one array of one layer."""
+
+    layer: int
+    kind: str
+    view: int
+
+
+class Rings(defaultdict[tuple[int, str], BufferRing]):
+    """Buffers for reading, by layer and kind; streams that take turns share them."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(lambda: make_ring(device))
 
 
 class TokenStream:
-    """The tokens of chosen rows of one layer."""
+    """The tokens of chosen rows of one layer, or of several whose channels are joined."""
 
     def __init__(
         self,
         split: Split,
-        layer: int,
+        layers: Sequence[int],
         rows: Rows,
         kinds: Sequence[str],
         *,
         cache: str,
         device: torch.device,
-        ring: BufferRing | None = None,
+        rings: Rings | None = None,
+        norm: FinalNorm | None = None,
     ) -> None:
-        """Read what is kept in memory.
+        """Read what is kept in memory, all views of it.
 
         Args:
             split: of an open store.
-            layer: index.
+            layers: indices.
             rows: sorted rows that will be asked for.
             kinds: arrays to deliver.
             cache: where patch tokens are kept, "gpu", "ram" or "disk". Other arrays are small and always kept.
             device: where batches are wanted.
-            ring: buffers for reading from disk, of `make_ring`; streams that take turns may share one.
+            rings: buffers for reading from disk; streams that take turns may share them.
+            norm: applied to every token, before the channels of layers are joined.
         """
-        self.split, self.layer, self.device = split, layer, device
-        self._kinds, self._ring = list(kinds), ring or make_ring(device)
+        self.split, self.layers, self.device = split, tuple(layers), device
+        self._kinds, self._norm = list(kinds), norm
+        self._rings = Rings(device) if rings is None else rings
         self._place = np.full(len(split), -1, dtype=np.int64)
         self._place[rows] = np.arange(len(rows))
         self._labels = torch.from_numpy(split.labels[rows])
         keep = torch.device("cpu") if cache != "gpu" else device
-        self._kept: dict[str, Tensor] = {
-            kind: self._as_tensor(kind, split.tokens(layer, rows, kind=kind, dtype=self._dtype(kind))).to(keep)
-            for kind in kinds
-            if kind != PATCH or cache != "disk"
+        self._kept: dict[Source, Tensor] = {
+            source: self._read(source, rows).to(keep)
+            for source in self._sources(kinds)
+            if (source.kind != PATCH or cache != "disk") and not self._is_derived(source.kind)
         }
+        for source in self._sources([kind for kind in kinds if self._is_derived(kind)]):
+            self._kept[source] = self._normed_mean(source, rows).to(keep)
 
-    def batches(self, windows: Sequence[Rows], batch_size: int, *, drop_last: bool) -> Iterator[Batch]:
-        """Yield ({array: (B, …) in the stored dtype}, labels (B,)) over the windows, in order.
+    def batches(
+        self, windows: Sequence[Rows], batch_size: int, *, drop_last: bool, view: int = 0, kinds: Sequence[str] = ()
+    ) -> Iterator[TokenBatch]:
+        """Yield batches over the windows, in order: arrays in the stored dtype, or normed in float32.
 
         On the CPU, a batch from disk is good until the next is asked for.
 
@@ -70,29 +95,74 @@ class TokenStream:
             windows: rows, in the order wanted.
             batch_size: rows in a batch.
             drop_last: drop the last partial batch, unless it is the only one.
+            view: index of the view.
+            kinds: arrays to deliver, of those of the stream; all of them if empty.
         """
         order = np.concatenate(windows)
-        sizes = batch_sizes(len(order), batch_size, drop_last=drop_last)
-        cuts = np.cumsum([0, *sizes])
+        cuts = np.cumsum([0, *batch_sizes(len(order), batch_size, drop_last=drop_last)])
         batches = [order[start:stop] for start, stop in pairwise(cuts)]
-        from_disk = self._from_disk(batches) if PATCH in self._kinds and PATCH not in self._kept else None
+        wanted = self._sources(kinds or self._kinds, view)
+        from_disk = {source: self._from_disk(source, batches) for source in wanted if source not in self._kept}
         for rows in batches:
             places = torch.from_numpy(self._place[rows])
-            arrays = {kind: kept[places.to(kept.device)].to(self.device) for kind, kept in self._kept.items()}
-            if from_disk is not None:
-                arrays[PATCH] = next(from_disk)
-            yield arrays, self._labels[places].to(self.device)
+            found = {
+                source: next(from_disk[source]) if source in from_disk else self._from_memory(source, places)
+                for source in wanted
+            }
+            yield TokenBatch(self._joined(found), self._labels[places].to(self.device))
 
-    def _from_disk(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
-        """Yield the patch tokens of each batch on the device."""
-        reader, dtype = self.split.reader(self.layer), self._dtype(PATCH)
-        window = WINDOW_BLOCKS * self.split.info.block_rows
-        groups = group_batches(batches, window)
-        pieces = read_ahead(reader, [np.concatenate(group) for group in groups], dtype, self._ring)
+    def in_order(self, rows: Rows, kinds: Sequence[str] = ()) -> Iterator[TokenBatch]:
+        """Yield batches of view 0 of sorted rows, for evaluation."""
+        windows = sequential_windows(rows, self.split.info.block_rows)
+        return self.batches(windows, EVAL_BATCH, drop_last=False, kinds=kinds)
+
+    def _sources(self, kinds: Sequence[str], view: int | None = None) -> list[Source]:
+        views = range(self.split.info.views) if view is None else [view]
+        return [Source(layer, kind, view) for kind in kinds for layer in self.layers for view in views]
+
+    def _joined(self, found: dict[Source, Tensor]) -> dict[str, Tensor]:
+        """Norm every token and join the channels of layers: {kind: (B, …, dim)}."""
+        parts: dict[str, list[Tensor]] = {}
+        for source, tokens in found.items():
+            normed = tokens if self._norm is None or source.kind == MEAN else self._norm(tokens)
+            parts.setdefault(source.kind, []).append(normed)
+        return {kind: torch.cat(of_kind, dim=-1) if len(of_kind) > 1 else of_kind[0] for kind, of_kind in parts.items()}
+
+    def _is_derived(self, kind: str) -> bool:
+        """Whether an array is not the stored one: the mean of normed tokens is no norm of their mean."""
+        return kind == MEAN and self._norm is not None
+
+    def _normed_mean(self, mean: Source, rows: Rows) -> Tensor:
+        """Return the mean over normed patch tokens, (n, dim) float32."""
+        assert self._norm is not None
+        patch = mean._replace(kind=PATCH)
+        batches = [part for window in sequential_windows(rows, self.split.info.block_rows) for part in _cut(window)]
+        tokens = (
+            (self._from_memory(patch, torch.from_numpy(self._place[part])) for part in batches)
+            if patch in self._kept
+            else self._from_disk(patch, batches)
+        )
+        return torch.cat([self._norm(part).mean(1).cpu() for part in tokens])
+
+    def _from_memory(self, source: Source, places: Tensor) -> Tensor:
+        kept = self._kept[source]
+        return kept[places.to(kept.device)].to(self.device)
+
+    def _read(self, source: Source, rows: Rows) -> Tensor:
+        layer, kind, view = source
+        values = self.split.tokens(layer, rows, kind=kind, view=view, dtype=self._dtype(kind))
+        return self._as_tensor(kind, values)
+
+    def _from_disk(self, source: Source, batches: Sequence[Rows]) -> Iterator[Tensor]:
+        """Yield the rows of each batch on the device."""
+        layer, kind, view = source
+        groups = group_batches(batches, WINDOW_BLOCKS * self.split.info.block_rows)
+        reader, ring = self.split.reader(layer, kind, view), self._rings[layer, kind]
+        pieces = read_ahead(reader, [np.concatenate(group) for group in groups], self._dtype(kind), ring)
         upload = Upload(self.device)
         for group, piece in zip(groups, pieces, strict=True):
             ends = np.cumsum([len(rows) for rows in group])
-            yield from upload.each(self._as_tensor(PATCH, part) for part in np.split(piece, ends[:-1]))
+            yield from upload.each(self._as_tensor(kind, part) for part in np.split(piece, ends[:-1]))
 
     def _dtype(self, kind: str) -> np.dtype[Any]:
         """Return the type that rows are read as: bfloat16 as its bits, which torch takes as they are."""
@@ -124,3 +194,7 @@ def group_batches(batches: Sequence[Rows], window: int) -> list[list[Rows]]:
             n_rows = len(rows)
         groups[-1].append(rows)
     return groups
+
+
+def _cut(rows: Rows) -> list[Rows]:
+    return np.split(rows, range(EVAL_BATCH, len(rows), EVAL_BATCH))

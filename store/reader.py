@@ -96,7 +96,7 @@ class Split:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Targets, (n,) int64."""
+        """Targets: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several."""
         return self.store.files.read_whole(f"{self.name}/{LABELS}")
 
     @cached_property

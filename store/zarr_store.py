@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .contract import ArraySpec, StoreFiles, damaged, missing
+from .contract import LABELS, ArraySpec, StoreFiles, damaged, missing
 from .durable import write_durably
 from .layout import CHANNELS, POOLED
 from .manifest import Manifest
@@ -42,7 +42,8 @@ class ZarrFiles(StoreFiles):
 
     def whole_names(self, array: str) -> list[str]:
         """See `StoreFiles.whole_names`."""
-        return [f"{array}/{ROOT}", f"{array}/c" + ".0" * len(_whole_axes(array))]
+        n_axes = 2 if array.endswith(CHANNELS) or self._is_multilabel(array) else 1
+        return [f"{array}/{ROOT}", f"{array}/c" + ".0" * n_axes]
 
     def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
         """See `StoreFiles.write_whole`."""
@@ -57,7 +58,7 @@ class ZarrFiles(StoreFiles):
             chunks=tuple(max(1, n) for n in data.shape),
             dtype=str if data.dtype == object else data.dtype,
             fill_value=WHOLE_FILLS[data.dtype.kind],
-            dimension_names=_whole_axes(array),
+            dimension_names=_whole_axes(array)[: data.ndim],
             config={"write_empty_chunks": True},
             compressors=None,
             **KEYS,
@@ -118,6 +119,17 @@ class ZarrFiles(StoreFiles):
         """Return how `zarr.create_array` is to keep an array's blocks: each as one plain chunk."""
         return {"chunks": (1, spec.block_rows, *spec.row), "compressors": None}
 
+    def _is_multilabel(self, array: str) -> bool:
+        """Whether an array is labels with an axis of classes: its metadata says so, or its chunk if those are lost."""
+        if array.rpartition("/")[2] != LABELS:
+            return False
+        folder = self.folder / array
+        try:
+            shape = json.loads((folder / ROOT).read_bytes())["shape"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return (folder / "c.0.0").exists()
+        return len(shape) == 2
+
     def _write(self, made: dict[str, Any]) -> None:
         """Write what zarr made in memory, durably, but for the root, which is the manifest; keep what is the same."""
         for name, data in made.items():
@@ -129,7 +141,7 @@ class ZarrFiles(StoreFiles):
 
 
 def _whole_axes(array: str) -> list[str]:
-    return ["statistic", "channel"] if array.endswith(CHANNELS) else ["image"]
+    return ["statistic", "channel"] if array.endswith(CHANNELS) else ["image", "class"]
 
 
 def _dimensions(spec: ArraySpec) -> list[str]:

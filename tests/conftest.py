@@ -1,6 +1,6 @@
 """Small real inputs that many tests share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def tiny_config(image_folder: Path, tmp_path: Path) -> Callable[..., ExtractConf
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_store() -> Callable[..., Store]:
     """Write a store of given tokens, without a backbone."""
     return write_tokens
@@ -80,16 +80,23 @@ def write_tokens(
     grid: tuple[int, int],
     block_rows: int,
     dtype: str = "float16",
+    more_views: Sequence[Mapping[int, Mapping[str, np.ndarray]]] = (),
+    final_norm: dict[str, Any] | None = None,
+    model: str = "timm:none",
 ) -> Store:
-    """Write `tokens[split][layer][kind]`, (n, …) in the stored dtype, in blocks of `block_rows`."""
+    """Write `tokens[split][layer][kind]`, (n, …), in blocks of `block_rows`.
+
+    Labels are (n,) or, where images have several, (n, classes). `more_views` are those of "train" after the first.
+    """
     some = next(iter(next(iter(tokens.values())).values()))
     dim = some["mean"].shape[-1]
     n_prefix = some["prefix"].shape[1] if "prefix" in some else 0
-    n_classes = 1 + max(int(values.max()) for values in labels.values())
+    n_classes = max(1 + int(y.max()) if y.ndim == 1 else y.shape[1] for y in labels.values())
+    views = {"train": 1 + len(more_views)} if more_views else {}
     layers = sorted({layer for of_split in tokens.values() for layer in of_split})
     manifest = Manifest(
         recipe=Recipe(
-            model="timm:none",
+            model=model,
             model_args={},
             weights="0" * 64,
             transform={"input_size": [16, 16]},
@@ -101,7 +108,7 @@ def write_tokens(
         dataset="made",
         depth=max(layers) + 1,
         layers={layer_name(layer): LayerShape(grid, dim, n_prefix) for layer in layers},
-        final_norm=None,
+        final_norm=final_norm,
         splits={
             split: SplitInfo(
                 n_images=len(labels[split]),
@@ -111,6 +118,8 @@ def write_tokens(
                 skipped=[],
                 classes=[f"class {label}" for label in range(n_classes)],
                 layers={layer_name(layer): sorted(kinds) for layer, kinds in of_split.items()},
+                views=views.get(split, 1),
+                augmentation={"kind": "made"} if split in views else None,
             )
             for split, of_split in tokens.items()
         },
@@ -118,12 +127,25 @@ def write_tokens(
     )
     with open_writer(path, manifest) as writer:
         writer.declare({s: (y.astype(np.int64), [f"{s}/{i}" for i in range(len(y))]) for s, y in labels.items()})
-        for split, of_split in tokens.items():
+        written = [(split, 0, of_split) for split, of_split in tokens.items()]
+        written += [("train", view, of_view) for view, of_view in enumerate(more_views, start=1)]
+        for split, view, of_split in written:
             for block in range(manifest.splits[split].n_blocks):
-                key = BlockKey(split, 0, block)
+                key = BlockKey(split, view, block)
                 rows = slice(block * block_rows, (block + 1) * block_rows)
                 for layer, kinds in of_split.items():
-                    writer.append(key, layer, {kind: values[rows] for kind, values in kinds.items()})
+                    writer.append(
+                        key, layer, {kind: as_stored(values[rows], kind, dtype) for kind, values in kinds.items()}
+                    )
                     writer.finish(key, layer)
         assert writer.complete()
     return open_store(path)
+
+
+def as_stored(values: np.ndarray, kind: str, dtype: str) -> np.ndarray:
+    """Return tokens in the type of the files; what has that type already stays as it is."""
+    if kind == "mean" or (dtype == "bfloat16" and values.dtype == np.uint16):
+        return values
+    if dtype == "bfloat16":
+        return torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
+    return values if dtype == "int8" else values.astype(dtype)

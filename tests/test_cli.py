@@ -75,7 +75,7 @@ def _without_run(run: Path) -> list[dict[str, str]]:
     [
         (["-m", "timm:vit_bse_patch16_224"], ["unknown timm model 'vit_bse_patch16_224'", "vit_base_patch16_224"]),
         (["-d", "folder:/no/such"], ["no folder at '/no/such'"]),
-        (["-d", "wrong:thing"], ["unknown data source 'wrong'", "folder, npz, demo"]),
+        (["-d", "wrong:thing"], ["unknown data source 'wrong'", "known: folder, "]),
         (["--layers", "7"], ["layers '7'", "layers 0 to 2"]),
         (["--split", "tset"], ["unknown split", "'tset'", "test, train"]),
         (["--dtype", "float8"], ["unknown dtype 'float8'", "float16"]),
@@ -174,6 +174,13 @@ def test_a_signal_to_the_whole_group_ends_without_a_trace(tmp_path: Path) -> Non
     assert process.returncode == 128 + signal.SIGTERM
     assert error.splitlines()[-1].endswith("what was finished is safe")
     assert "Traceback" not in error
+
+
+def test_datasets_lists_how_each_spec_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets"]) == 0
+    shown = capsys.readouterr().out
+    assert "\nhf:ORG/NAME[?config=NAME&image=COLUMN&label=COLUMN]\n" in shown
+    assert "CUB200" in shown
 
 
 def test_layers_may_begin_with_a_negative_index(extract_flags: list[str], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": set(),
 }
-COMMANDS = ("extract", "fit", "demo", "info", "verify", "export", "models")
+COMMANDS = ("extract", "models", "datasets", "fit", "demo", "info", "verify", "export")
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
 ONLY_A_FORMULA = ("aim", "cae", "dinovit", "dolg", "esimpool", "jepa", "siglip", "simpool")
 """Poolings with nothing to test but their formula and what all share."""
@@ -88,6 +88,12 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
         "extract/backbones/open_clip_tower.py": "tests/extract/backbones/test_from_open_clip.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
+        "probe/contract.py": "tests/probe/test_solver.py",
+        "probe/rider.py": "tests/probe/test_train.py",
+        "probe/rows.py": "tests/probe/test_results.py",
+        "probe/solve.py": "tests/probe/test_pipeline.py",
+        "probe/work.py": "tests/probe/test_train.py",
+        "extract/datasets/published.py": "tests/extract/datasets/test_from_torchvision.py",
         "probe/report/progress.py": "tests/probe/test_pipeline.py",
         "workflows/progress.py": "tests/workflows/test_repair.py",
         **{f"probe/heads/{name}.py": "tests/probe/heads/test_formulas.py" for name in ONLY_A_FORMULA},

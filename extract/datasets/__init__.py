@@ -1,19 +1,83 @@
 """Data sources by name. A new one is a file here and a line in `DATASETS`."""
 
-import os
 from collections.abc import Callable
+from importlib.util import find_spec
+from textwrap import wrap
+from typing import NamedTuple
 
 from ...errors import unknown_name
 from .contract import ImageList, ImageSource
+from .from_hf import HfImages
+from .from_torchvision import PUBLISHED, TorchvisionImages
 from .image_folder import ImageFolder
+from .manifest import open_csv, open_parquet
 from .npz import NpzImages, open_demo
+from .webdataset_tars import TarImages
 
-__all__ = ["DATASETS", "ImageList", "ImageSource", "absolute_data", "open_dataset"]
+__all__ = ["DATASETS", "ImageList", "ImageSource", "describe_datasets", "open_dataset"]
 
-DATASETS: dict[str, Callable[[str], ImageSource]] = {
-    "folder": ImageFolder,
-    "npz": NpzImages,
-    "demo": open_demo,
+
+class Source(NamedTuple):
+    """A kind of data.
+
+    Attributes:
+        open: makes a source of what follows "NAME:" in a spec.
+        form: how that is written.
+        reads: what it reads, a line each.
+        needs: package beside those that tokenprobe installs, which the extra of the source's name brings.
+    """
+
+    open: Callable[[str], ImageSource]
+    form: str
+    reads: tuple[str, ...]
+    needs: str | None = None
+
+
+DATASETS: dict[str, Source] = {
+    "folder": Source(
+        ImageFolder,
+        "PATH",
+        ("class folders: PATH/SPLIT/CLASS/images, or PATH/CLASS/images as one split, train; a path alone means this",),
+    ),
+    "torchvision": Source(
+        TorchvisionImages,
+        "NAME[?root=FOLDER&download=true&splits=SPLIT,…]",
+        ("published data sets, from FOLDER (default data) as they are distributed:", *wrap(", ".join(PUBLISHED), 100)),
+    ),
+    "hf": Source(
+        HfImages,
+        "ORG/NAME[?config=NAME&image=COLUMN&label=COLUMN]",
+        (
+            "a data set of the Hugging Face hub, or a folder or Parquet file that the package datasets reads;",
+            "a label column of lists means several classes an image",
+        ),
+        "datasets",
+    ),
+    "wds": Source(
+        TarImages,
+        "PATTERN[?val=PATTERN&test=PATTERN&label=SUFFIX&image=SUFFIX]",
+        ("WebDataset tars, such as train-{00..15}.tar or train-*.tar: one split, train, beside those named",),
+    ),
+    "csv": Source(
+        open_csv,
+        "FILE[?root=FOLDER]",
+        (
+            "a table of image files: columns path, label and, if there are several splits, split; a column labels,",
+            "such as cat|dog, means several classes an image; paths are relative to the table, or to FOLDER",
+        ),
+    ),
+    "parquet": Source(
+        open_parquet, "FILE[?root=FOLDER]", ("the same in Parquet; its column labels has a list for each image",)
+    ),
+    "npz": Source(
+        NpzImages,
+        "FILE",
+        (
+            "arrays x_SPLIT, uint8 (n, height, width[, 3]), and y_SPLIT, (n,) or (n, classes) of 0 and 1,",
+            "and classes, the names, if there are any",
+        ),
+    ),
+    "demo": Source(open_demo, "", ("the bundled part of Fashion-MNIST",)),
 }
 
 
@@ -27,13 +91,18 @@ def open_dataset(spec: str) -> ImageSource:
     source, argument = _parts(spec)
     if source not in DATASETS:
         raise unknown_name("data source", source, DATASETS)
-    return DATASETS[source](argument)
+    return DATASETS[source].open(argument)
 
 
-def absolute_data(spec: str) -> str:
-    """Return the spec that means the same in any working folder: its argument, where that is a path, made absolute."""
-    source, argument = _parts(spec)
-    return f"{source}:{os.path.abspath(argument)}" if os.path.exists(argument) else spec
+def describe_datasets() -> list[str]:
+    """Return what data can be loaded and how each spec is written, a line each."""
+    lines = []
+    for name, source in DATASETS.items():
+        lines.append(f"{name}:{source.form}" if source.form else name)
+        lines += [f"    {line}" for line in source.reads]
+        if source.needs is not None and find_spec(source.needs) is None:
+            lines.append(f"    not installed: pip install 'tokenprobe[{name}]'")
+    return lines
 
 
 def _parts(spec: str) -> tuple[str, str]:

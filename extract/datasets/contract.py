@@ -15,7 +15,7 @@ class ImageList:
 
     Attributes:
         ids: stable keys, such as paths relative to the split's folder.
-        labels: (n,) int64 class indices.
+        labels: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several classes.
         content: hash that changes when an image or a label does: of sizes for files, of bytes for arrays.
     """
 
@@ -29,13 +29,17 @@ class ImageSource(Protocol):
 
     Attributes:
         name: short name without folders, such as "folder:imagenet".
+        spec: what opens the same in any working folder, such as "folder:/data/imagenet".
         splits: names of the splits it has.
-        classes: class names by label, the same for all splits.
     """
 
     name: str
+    spec: str
     splits: Sequence[str]
-    classes: Sequence[str]
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names by label, the same for all splits; known once a split is listed."""
 
     def images(self, split: str) -> ImageList:
         """List one split."""

@@ -10,6 +10,8 @@ from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
 from .contract import ImageList
+from .files import read_image
+from .options import absolute
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
@@ -28,6 +30,7 @@ class ImageFolder:
         if not path or not root.is_dir():
             raise MissingError(f"no folder at {path!r}; asked for class folders of images there")
         self.name = f"folder:{root.resolve().name}"
+        self.spec = f"folder:{absolute(path)}"
         below = _subfolders(root)
         nested = [name for name in below if _subfolders(root / name)]
         self._flat = [name for name in below if nested and name not in nested and _has_images(root / name)]
@@ -71,9 +74,7 @@ class ImageFolder:
 
     def load(self, split: str, index: int) -> Image.Image:
         """Decode one image."""
-        with Image.open(self._roots[split] / self._files[split][index]) as image:
-            image.load()
-            return image
+        return read_image(str(self._roots[split] / self._files[split][index]))
 
 
 def _subfolders(folder: Path) -> list[str]:

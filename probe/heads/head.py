@@ -19,7 +19,7 @@ class Head(nn.Module):
     """Tokens to logits.
 
     Parameters, for H cells of pooled width O and C classes: those of the pooling, `weight` (H, C, O) and
-    `bias` (H, C). Buffers: `running_mean` and `running_var` (H, O).
+    `bias` (H, C). Buffers: `running_mean` and `running_var` (H, O), with equal rows if the pooling is `shared`.
     """
 
     running_mean: Tensor
@@ -47,17 +47,28 @@ class Head(nn.Module):
         """
         if x_BND.dtype != self.weight.dtype and not torch.is_autocast_enabled(x_BND.device.type):
             x_BND = x_BND.to(self.weight.dtype)  # tokens are stored in float16
-        pooled = self.pooling.pool(x_BND)
-        features_BO = pooled.flatten(1).to(self.running_mean.dtype)  # statistics in full precision
-        normed = F.batch_norm(
-            features_BO,
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
+        normed_BHO = self._normed(self.pooling.pool(x_BND))
+        if self.pooling.shared:  # one product for all cells, X = H·C
+            logits_BX = F.linear(normed_BHO[:, 0], self.weight.flatten(0, 1), self.bias.flatten())
+            logits_BHC: Tensor = logits_BX.unflatten(1, self.bias.shape)
+        else:
+            logits_HBC = torch.baddbmm(self.bias[:, None], normed_BHO.transpose(0, 1), self.weight.transpose(1, 2))
+            logits_BHC = logits_HBC.transpose(0, 1)
+        return logits_BHC if self.cells is not None else logits_BHC[:, 0]
+
+    def _normed(self, pooled_BHO: Tensor) -> Tensor:
+        """Apply the BatchNorm, in full precision; features that all cells share, (B, 1, O), are normed once."""
+        n_tracked = pooled_BHO.shape[1]
+        normed_BX = F.batch_norm(
+            pooled_BHO.flatten(1).to(self.running_mean.dtype),
+            self.running_mean[:n_tracked].view(-1),  # views, which batch_norm updates
+            self.running_var[:n_tracked].view(-1),
             training=self.training,
             eps=BATCH_NORM_EPS,
-        ).view(pooled.shape)
-        logits_HBC = torch.baddbmm(self.bias[:, None], normed.transpose(0, 1), self.weight.transpose(1, 2))
-        return logits_HBC.transpose(0, 1) if self.cells is not None else logits_HBC[0]
+        )
+        if self.training and self.pooling.shared:
+            self.running_mean[1:], self.running_var[1:] = self.running_mean[0], self.running_var[0]
+        return normed_BX.view_as(pooled_BHO)
 
     def n_params(self) -> int:
         """Return the number of parameters of one cell."""

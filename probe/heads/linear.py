@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ...errors import unknown_name
@@ -18,11 +19,12 @@ class LinearPooling(Pooling):
     `mean` takes the stored mean as one token, (B, 1, D), and gives the same for all patch tokens, (B, N, D),
     to rounding. `cls` takes the prefix tokens, (B, P, D), and keeps the first. `cls+mean` takes the prefix tokens
     and then the stored mean, (B, P+1, D), and joins the first and the last to a vector 2D wide. `max` takes the
-    patch tokens, (B, N, D), and keeps the largest value of each channel.
+    patch tokens, (B, N, D), and keeps the largest value of each channel. With `unit` the vector is divided by its norm.
     """
 
     name = "linear"
-    defaults: ClassVar[dict[str, Any]] = {"pool": "mean"}
+    defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "unit": False}
+    shared = True
 
     def __init__(
         self,
@@ -30,6 +32,7 @@ class LinearPooling(Pooling):
         grid: tuple[int, int],
         *,
         pool: str = "mean",
+        unit: bool = False,
         cells: int | None = None,
         generators: Sequence[Generator | None] | None = None,
     ) -> None:
@@ -39,6 +42,7 @@ class LinearPooling(Pooling):
             dim: width D of the tokens.
             grid: of the patch tokens; not used.
             pool: "cls", "mean", "cls+mean" or "max".
+            unit: give the vector length one.
             cells: H, or None for a plain pooling.
             generators: not used; there is nothing to draw.
 
@@ -48,7 +52,7 @@ class LinearPooling(Pooling):
         super().__init__(cells)
         if pool not in ARRAYS:
             raise unknown_name("setting pool of linear", pool, ARRAYS)
-        self.kind, self.inputs = pool, ARRAYS[pool]
+        self.kind, self.unit, self.inputs = pool, unit, ARRAYS[pool]
         self.out_dim = 2 * dim if pool == "cls+mean" else dim
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
@@ -63,4 +67,6 @@ class LinearPooling(Pooling):
             "cls+mean": lambda: torch.cat([x_BND[:, 0], x_BND[:, -1]], dim=1),
             "max": lambda: x_BND.amax(1),
         }[self.kind]()
-        return pooled_BO[:, None].expand(-1, self.cells or 1, -1)
+        if self.unit:
+            pooled_BO = F.normalize(pooled_BO.to(torch.promote_types(pooled_BO.dtype, torch.float32)))
+        return pooled_BO[:, None]

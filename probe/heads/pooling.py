@@ -28,6 +28,7 @@ class Pooling(nn.Module, ABC):
         reference_buffers: likewise for buffers; None where ours has no need of it.
         out_dim: width of the output.
         inputs: the store's arrays that it reads, joined along the token axis: "prefix", "patch" or "mean".
+        shared: it has no parameters, so its output is the same for all cells, and `pool` makes it once.
     """
 
     name: ClassVar[str]
@@ -36,6 +37,7 @@ class Pooling(nn.Module, ABC):
     reference_buffers: Mapping[str, str | None] = {}
     out_dim: int
     inputs: tuple[str, ...] = ("patch",)
+    shared: ClassVar[bool] = False
 
     def __init__(self, cells: int | None) -> None:
         """Prepare a pooling of `cells` stacked cells, or a plain one if None."""
@@ -48,12 +50,12 @@ class Pooling(nn.Module, ABC):
 
     @abstractmethod
     def pool(self, x_BND: Tensor) -> Tensor:
-        """Return (B, H, out_dim)."""
+        """Return (B, H, out_dim), or (B, 1, out_dim) if `shared`."""
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """Pool tokens (B, N, D) to (B, out_dim), or to (B, H, out_dim) if built with `cells=H`."""
         pooled = self.pool(x_BND)
-        return pooled if self.cells is not None else pooled[:, 0]
+        return pooled.expand(-1, self.cells, -1) if self.cells is not None else pooled[:, 0]
 
     def draw_cells(self, generators: Sequence[Generator | None] | None) -> None:
         """Make the parameters: one generator a cell, or torch's global one for all."""

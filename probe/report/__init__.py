@@ -1,4 +1,4 @@
-"""What a run shows: a summary table and figures."""
+"""What a run shows: tables of the selected cells, and figures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ CONTENTS = {
     "history.parquet": "one row a cell and epoch",
     "summary.md": "this table",
     "figures/layer_curve.png": "the same as a picture, also as .svg",
+    "figures/shots_curve.png": "each head over images a class, also as .svg",
     "heads/": "trained heads, for tokenprobe.probe.load_head",
     "config.yaml": "the resolved settings",
 }
@@ -19,23 +20,29 @@ CONTENTS = {
 
 def write_report(run: Run) -> None:
     """Write `summary.md` and `figures/` into the run's folder, from its results."""
-    from .figures import draw_layer_curve
-    from .summary import summarise, write_summary
+    from ...store.durable import write_durably
+    from .figures import draw_layer_curve, draw_shots_curve
+    from .page import summary_page
+    from .summary import summarise, tidy
 
-    summary = summarise(run.results)
-    write_summary(summary, run)
+    cells = tidy(run.results)
+    write_durably(run.path / "summary.md", summary_page(cells).encode())
+    summary = summarise(cells)
     draw_layer_curve(summary, run.path / "figures")
+    if summary["shots"].nunique() > 1:
+        draw_shots_curve(summary, run.path / "figures")
 
 
 def print_run(run: Run) -> None:
     """Print the summary table, each head's selected layer, and where the files are, on stdout."""
     from rich.console import Console
 
-    from .summary import best_lines, rich_table, summarise
+    from .page import print_summary
+    from .summary import tidy
 
-    summary = summarise(run.results)
-    Console().print(rich_table(summary))
-    print("\n".join(best_lines(summary)))
+    print_summary(tidy(run.results), Console())
     print(f"\n{run.path}/")
     for name, what in CONTENTS.items():
+        if "shots" in name and run.results["shots"].nunique() < 2:
+            continue
         print(f"  {name:<24} {what}")

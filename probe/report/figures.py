@@ -1,20 +1,36 @@
 """Figures of a run. No display is needed, and the same results give the same files."""
 
+from collections.abc import Iterator, Sequence
+from math import ceil, log2
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from .summary import FIGURES, best_layers, layer_order, shots_order, with_most_data
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 """Okabe and Ito's palette, which stays apart for colour-blind readers."""
 MARKERS = "osD^vPX"
+DASHES = ["-", "--", ":"]
+PANEL_INCHES = (6.4, 4.0)
+PANELS_A_ROW = 3
+LEGEND_INCHES = 2.2
+MOST_TICKS = 12
+MOST_HEADS_INSIDE = 4
+"""Heads that a legend inside a single panel can name without hiding lines."""
 
 
 def draw_layer_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw test top-1 over layers, a line a head with a band of one standard deviation over seeds.
+    """Draw the figure over layers for the most data, a panel a source, a line a head with a band over seeds.
+
+    The band is one standard deviation. Several layers joined stand to the right of the single ones.
 
     Args:
         summary: of `summarise`.
@@ -23,23 +39,168 @@ def draw_layer_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    most = with_most_data(summary)
+    panels = [(str(source), rows) for source, rows in most.groupby("source", sort=False)]
+    styles = _styles(summary)
+    figure, all_axes = _panels([name for name, _ in panels], n_heads=len(styles))
+    for axes, (_, rows) in zip(all_axes, panels, strict=True):
+        places = _layer_places(rows["layer"])
+        for head, of_head in rows.assign(x=rows["layer"].map(places)).groupby("head", sort=False):
+            joined = of_head["layer"].str.contains("+", regex=False)
+            _draw_line(axes, of_head[~joined], styles[head], str(head))
+            _draw_points(axes, of_head[joined], styles[head], str(head))
+        _label_layers(axes, places)
+    _label_figures(all_axes, [rows for _, rows in panels])
+    _add_legend(figure, all_axes)
+    return _save(figure, folder, "layer_curve")
+
+
+def draw_shots_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draw the figure of each head's selected layer over the number of training images, a panel a source.
+
+    Images a class, or the fraction of all, on a logarithmic axis with "full" at the right end; where a source has both,
+    a panel each.
+
+    Args:
+        summary: of `summarise`, with two or more shots.
+        folder: where `shots_curve.png` and `.svg` go.
+
+    Returns:
+        The files.
+    """
+    panels = list(_shots_panels(best_layers(summary)))
+    styles = _styles(summary)
+    figure, all_axes = _panels([name for name, _, _ in panels], n_heads=len(styles))
+    for axes, (_, rows, by_fraction) in zip(all_axes, panels, strict=True):
+        places = _shots_places(rows["shots"])
+        for head, of_head in rows.assign(x=rows["shots"].map(places)).groupby("head", sort=False):
+            _draw_line(axes, of_head, styles[head], str(head))
+        axes.set_xticks(list(places.values()), list(places))
+        axes.set_xlabel("fraction of the training images" if by_fraction else "training images a class")
+    _label_figures(all_axes, [rows for _, rows, _ in panels])
+    _add_legend(figure, all_axes)
+    return _save(figure, folder, "shots_curve")
+
+
+def _panels(names: Sequence[str], n_heads: int) -> tuple[Figure, list[Axes]]:
+    """Make a figure with a panel a name; the names are shown if there are several."""
+    n_columns = min(len(names), PANELS_A_ROW)
+    n_rows = ceil(len(names) / n_columns)
+    width, height = PANEL_INCHES
+    width *= n_columns if n_columns == 1 else 0.75 * n_columns
+    beside = 0.0 if _legend_inside(len(names), n_heads) else LEGEND_INCHES
+    figure = Figure(figsize=(width + beside, height * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for number, (head, rows) in enumerate(summary.groupby("head", sort=False)):
-        rows = rows.assign(layer=rows["layer"].astype(int)).sort_values("layer")
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[(number + number // len(MARKERS)) % len(MARKERS)]
-        top1, std = 100 * rows["test_top1"], 100 * rows["test_top1_std"].fillna(0)
-        axes.plot(rows["layer"], top1, color=colour, marker=marker, markersize=5, label=str(head))
-        axes.fill_between(rows["layer"], top1 - std, top1 + std, color=colour, alpha=0.2, linewidth=0)
+    all_axes = [figure.add_subplot(n_rows, n_columns, number + 1) for number in range(len(names))]
+    for axes, name in zip(all_axes, names, strict=True):
+        if len(names) > 1:
+            axes.set_title(name.replace(" on ", "\non ", 1), fontsize="small")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, all_axes
+
+
+def _styles(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return each head's colour, marker and dashes: the same in all panels and figures."""
+    return {
+        head: {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+            "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        }
+        for number, head in enumerate(summary["head"].unique())
+    }
+
+
+def _draw_line(axes: Axes, rows: pd.DataFrame, style: dict[str, Any], head: str) -> None:
+    """Draw a head over `x`, with a band; what diverged is a gap, and a place alone has a bar for a band."""
+    if len(rows) < 2:
+        _draw_points(axes, rows, style, head)
+        return
+    rows = rows.sort_values("x")
+    mean, std = 100 * rows["test"], 100 * rows["test_std"].fillna(0)
+    axes.plot(rows["x"], mean, markersize=5, label=head, **style)
+    axes.fill_between(rows["x"], mean - std, mean + std, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _draw_points(axes: Axes, rows: pd.DataFrame, style: dict[str, Any], head: str) -> None:
+    """Draw a head at places that have no order."""
+    if len(rows):
+        mean, std = 100 * rows["test"], 100 * rows["test_std"].fillna(0)
+        axes.plot(rows["x"], mean, markersize=5, label=head, **style | {"linestyle": "none"})
+        axes.errorbar(rows["x"], mean, std, fmt="none", ecolor=style["color"], alpha=0.5)
+
+
+def _layer_places(layers: pd.Series) -> dict[str, int]:
+    """Return where layers stand: single ones at their index, joined ones after a gap."""
+    ordered = sorted(set(layers), key=layer_order)
+    single = [layer for layer in ordered if "+" not in layer]
+    first = int(single[-1]) + 2 if single else 0
+    places = {layer: int(layer) for layer in single}
+    return places | {layer: first + 2 * number for number, layer in enumerate(ordered[len(single) :])}
+
+
+def _label_layers(axes: Axes, places: dict[str, int]) -> None:
     axes.set_xlabel("layer")
-    axes.set_ylabel("test top-1 (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    files = [folder / f"layer_curve.{kind}" for kind in ("png", "svg")]
+    joined = {layer: place for layer, place in places.items() if "+" in layer}
+    if not joined:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return
+    single = [layer for layer in places if layer not in joined]
+    shown = [*single[:: ceil(len(single) / MOST_TICKS) or 1], *joined]
+    axes.set_xticks([places[layer] for layer in shown], [_two_a_line(layer) for layer in shown])
+
+
+def _two_a_line(layer: str) -> str:
+    indices = layer.split("+")
+    return "+\n".join("+".join(indices[start : start + 2]) for start in range(0, len(indices), 2))
+
+
+def _shots_panels(best: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
+    """Give a panel's name, its rows, and whether it is over fractions: another unit is another panel."""
+    fraction, full = best["shots"].str.contains(".", regex=False), best["shots"] == "full"
+    for of_unit, by_fraction in ((~fraction & ~full, False), (fraction, True)):
+        for source in best["source"][of_unit].unique():
+            yield str(source), best[(of_unit | full) & (best["source"] == source)], by_fraction
+
+
+def _shots_places(shots: pd.Series) -> dict[str, float]:
+    """Return where shots stand: at their logarithm, "full" as a fraction of 1, or a doubling beyond the most images."""
+    ordered = sorted(set(shots), key=shots_order, reverse=True)
+    places = {shot: log2(float(shot)) for shot in ordered if shot != "full"}
+    most = max(places.values())
+    return places | ({"full": 0.0 if most < 0 else most + 1} if "full" in ordered else {})
+
+
+def _label_figures(all_axes: Sequence[Axes], panels: Sequence[pd.DataFrame]) -> None:
+    """Say what the vertical axes show; they are one axis if it is the same."""
+    for axes, rows in zip(all_axes, panels, strict=True):
+        axes.set_ylabel(f"test {FIGURES[rows['figure'].iloc[0]]} (%)")
+    if len({rows["figure"].iloc[0] for rows in panels}) == 1:
+        for axes in all_axes[1:]:
+            axes.sharey(all_axes[0])
+        all_axes[0].autoscale(axis="y")  # to share takes over the first one's limits, whatever the others show
+
+
+def _legend_inside(n_panels: int, n_heads: int) -> bool:
+    return n_panels == 1 and n_heads <= MOST_HEADS_INSIDE
+
+
+def _add_legend(figure: Figure, all_axes: Sequence[Axes]) -> None:
+    """Name the heads once: inside a single panel with few, else to the right of all."""
+    lines: dict[str, Line2D] = {}
+    for line in (line for axes in all_axes for line in axes.lines):
+        lines.setdefault(str(line.get_label()), line)
+    names, handles = list(lines), list(lines.values())
+    if _legend_inside(len(all_axes), len(lines)):
+        all_axes[0].legend(handles, names, frameon=False)
+    else:
+        figure.legend(handles, names, frameon=False, loc="outside right center", fontsize="small")
+
+
+def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
     with mpl.rc_context({"svg.hashsalt": "tokenprobe"}):
         figure.savefig(files[0], dpi=200, metadata={"Software": None})
         figure.savefig(files[1], metadata={"Date": None})

@@ -1,107 +1,173 @@
-"""The summary: the selected cell of every head on every layer, mean ± standard deviation over seeds."""
+"""The summary: for every head, layer and number of shots the selected cell, mean ± standard deviation over seeds."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
-from rich.table import Table
 
-from ...store.durable import write_durably
+SELECTED_BY = ["source", "head", "shots"]
+"""Columns of a summary within which the protocol picks one layer."""
 
-if TYPE_CHECKING:
-    from ..results import Run
-
-PROTOCOL_NOTES = {
-    "select": "learning rate, weight decay and epoch are selected on held-out training images",
-    "paper": "best epoch on the test split itself, as published tables report; optimistic by construction",
-}
+FIGURES = {"top1": "top-1", "map": "mAP"}
+LATER_COLUMNS = ["val_map", "test_map", "peak_test_map", "status"]
+"""Columns that the results of an earlier version lack."""
 
 
-def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a (head, layer): test top-1 of the selected cells over seeds, and what was selected.
+def tidy(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the results with what a report calls things.
 
-    Columns: head (with its settings), layer, test_top1, test_top1_std (NaN with one seed), val_top1,
-    peak_test_top1, lr, weight_decay, n_seeds, protocol, n_params, flops_forward (per image). Accuracies are fractions.
+    Columns that are added, or replaced: source (model and dataset, and the store where these two are not enough), head
+    (with its settings), status ("" where there is none), figure ("top1", or "map" where images have several labels),
+    and that figure as test, val and peak (fractions).
     """
-    chosen = results[results["selected"]].copy()
-    chosen["head"] = chosen["head"] + (":" + chosen["head_config"]).where(chosen["head_config"] != "", "")
-    grouped = chosen.groupby(["head", "layer"], sort=False)
-    summary = grouped.agg(
-        test_top1=("test_top1", "mean"),
-        test_top1_std=("test_top1", "std"),
-        val_top1=("val_top1", "mean"),
-        peak_test_top1=("peak_test_top1", "mean"),
+    cells = results.reindex(columns=results.columns.union(LATER_COLUMNS, sort=False))
+    source = _sources(cells)
+    several = cells["test_map"].notna().groupby(source).transform("any")
+    return cells.assign(
+        source=source,
+        head=cells["head"] + (":" + cells["head_config"]).where(cells["head_config"] != "", ""),
+        status=cells["status"].astype("str").fillna(""),
+        figure=several.map({True: "map", False: "top1"}),
+        **{
+            column: cells[f"{name}_top1"].where(~several, cells[f"{name}_map"]).astype(float)
+            for column, name in {"test": "test", "val": "val", "peak": "peak_test"}.items()
+        },
+    )
+
+
+def summarise(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (source, head, shots, layer): the figure of the selected cells over seeds, and their choice.
+
+    Columns: source, head, shots, layer, figure, protocol, test, test_std (NaN with one seed), val, peak, lr (NaN of
+    heads that are not trained by steps), weight_decay, n_seeds, n_params, flops_forward (per image). Where nothing is
+    selected, as every choice diverged, n_seeds is 0 and the figures are NaN. Sources and heads are in the order of the
+    results, layers and shots in theirs.
+
+    Args:
+        cells: of `tidy`.
+    """
+    keys = [*SELECTED_BY, "layer"]
+    asked = cells.groupby(keys, sort=False).agg(figure=("figure", "first"), protocol=("protocol", "first"))
+    chosen = cells[cells["selected"]].groupby(keys, sort=False)
+    found = chosen.agg(
+        test=("test", "mean"),
+        test_std=("test", "std"),
+        val=("val", "mean"),
+        peak=("peak", "mean"),
         lr=("lr", "first"),
         weight_decay=("weight_decay", "first"),
         n_seeds=("seed", "count"),
-        protocol=("protocol", "first"),
         n_params=("n_params", "first"),
         flops_forward=("flops_forward", "first"),
     )
-    return summary.reset_index()
-
-
-def layer_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return test top-1 with a row a layer and a column a head, as text in percent."""
-    cells = summary.assign(
-        text=[
-            f"{100 * mean:.1f}" if pd.isna(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
-            for mean, std in zip(summary["test_top1"], summary["test_top1_std"], strict=True)
-        ]
+    summary = asked.join(found).reset_index()
+    summary["n_seeds"] = summary["n_seeds"].fillna(0).astype(int)
+    ranks = pd.DataFrame(
+        {
+            "source": pd.factorize(summary["source"])[0],
+            "head": pd.factorize(summary["head"])[0],
+            "shots": summary["shots"].map(shots_order),
+            "layer": summary["layer"].map(layer_order),
+        }
     )
-    heads = list(dict.fromkeys(summary["head"]))
-    layers = sorted(set(summary["layer"]), key=int)
-    return cells.pivot_table(index="layer", columns="head", values="text", aggfunc="first").loc[layers, heads]
+    return summary.loc[ranks.sort_values(list(ranks)).index].reset_index(drop=True)
+
+
+def layer_order(layer: str) -> tuple[int, ...]:
+    """Return what sorts layers: single ones by index, then those that join several, such as "8+9+10+11"."""
+    indices = [int(index) for index in layer.split("+")]
+    return (len(indices), *indices)
+
+
+def shots_order(shots: str) -> tuple[int, float]:
+    """Return what sorts shots: "full", then fractions, then images a class; of these the most first."""
+    if shots == "full":
+        return (0, 0.0)
+    return (1 if "." in shots else 2, -float(shots))
 
 
 def best_layers(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return each head's best layer: the row of the summary that the protocol would pick."""
-    figure = summary["val_top1"].where(summary["protocol"] == "select", summary["test_top1"])
-    return summary.loc[figure.groupby(summary["head"], sort=False).idxmax()]
+    """Return the row that the protocol picks for each source, head and shots; where all diverged, the first of them."""
+    counted = summary["val"].where(summary["protocol"] == "select", summary["test"]).fillna(-1.0)
+    return summary.loc[counted.groupby([summary[name] for name in SELECTED_BY], sort=False).idxmax()]
 
 
-def rich_table(summary: pd.DataFrame) -> Table:
-    """Return the layer table for a terminal; each head's selected layer is marked."""
-    text = layer_table(summary)
-    marked = {(row.head, row.layer) for row in best_layers(summary).itertuples()}
-    table = Table(title="test top-1 in % (* the layer that the protocol selects)")
-    table.add_column("layer", justify="right", no_wrap=True)
-    for head in text.columns:
-        table.add_column(head, justify="right", overflow="fold")
-    for layer, row in text.iterrows():
-        table.add_row(
-            str(layer), *(f"{value} *" if (head, layer) in marked else f"{value}  " for head, value in row.items())
-        )
-    return table
+def with_most_data(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each source whose shots come first."""
+    most = summary.groupby("source", sort=False)["shots"].transform(lambda shots: min(shots, key=shots_order))
+    return summary[summary["shots"] == most]
 
 
-def best_lines(summary: pd.DataFrame) -> list[str]:
-    """Return a line a head: its selected layer, its figure, how much a peak on the test split flatters it, its cost."""
-    return [
-        f"{row.head}: layer {row.layer}, base lr {row.lr:g}, test top-1 {100 * row.test_top1:.1f} % "
-        f"(peak over epochs {100 * row.peak_test_top1:.1f} %, optimism "
-        f"{100 * (row.peak_test_top1 - row.test_top1):+.1f}); {row.n_params:,} parameters, "
-        f"{row.flops_forward:,} FLOP an image"
-        for row in best_layers(summary).itertuples()
-    ]
+def percent(mean: float, std: float = float("nan")) -> str:
+    """Return a fraction in percent, with its spread if there is one."""
+    if pd.isna(mean):
+        return "diverged"
+    return f"{100 * mean:.1f}" if pd.isna(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
 
 
-def write_summary(summary: pd.DataFrame, run: Run) -> None:
-    """Write `summary.md`."""
-    text = layer_table(summary)
-    lines = [
-        f"# {run.results['model'].iloc[0]} on {run.results['dataset'].iloc[0]}",
-        "",
-        f"Test top-1 in %: {PROTOCOL_NOTES[summary['protocol'].iloc[0]]}.",
-        "",
-        "| layer | " + " | ".join(text.columns) + " |",
-        "|--:|" + "--:|" * len(text.columns),
-        *(
-            f"| {layer} | " + " | ".join(map(str, row)) + " |"
-            for layer, row in zip(text.index, text.values, strict=True)
-        ),
-        "",
-        *(f"* {line}" for line in best_lines(summary)),
-    ]
-    write_durably(run.path / "summary.md", ("\n".join(lines) + "\n").encode())
+def head_lines(summary: pd.DataFrame) -> list[str]:
+    """Return a line a head: its selected layer, its figure, how much a peak on the test split flatters it, its cost.
+
+    Args:
+        summary: the rows of one source and number of shots.
+    """
+    return [_head_line(row) for row in best_layers(summary).itertuples()]
+
+
+def optimism_line(cells: pd.DataFrame, summary: pd.DataFrame) -> str | None:
+    """Return how far the best of everything tried lies above the one that is selected; None under protocol "paper".
+
+    A published best is often the highest of all figures looked at: of every head, layer, rate, seed and epoch.
+
+    Args:
+        cells: of `tidy`.
+        summary: the rows of one source and number of shots.
+    """
+    best = best_layers(summary).dropna(subset="test")
+    if best.empty or (best["protocol"] != "select").any():
+        return None
+    selected = best.loc[best["val"].idxmax()]
+    peak = cells["peak"][(cells["source"] == selected["source"]) & (cells["shots"] == selected["shots"])].max()
+    return (
+        f"over the whole grid: the highest peak of any head, layer, rate and seed is {percent(peak)} %, "
+        f"optimism {100 * (peak - selected['test']):+.1f} over the selected one, "
+        f"{selected['head']} on layer {selected['layer']}"
+    )
+
+
+def status_lines(cells: pd.DataFrame) -> list[str]:
+    """Return how many cells diverged, or did not converge, and at which rates or penalties."""
+    lines = []
+    diverged = cells["status"].str.startswith("diverged")
+    if diverged.any():
+        lines.append(f"{diverged.sum()} of {len(cells)} cells diverged (base lr {_numbers(cells['lr'][diverged])})")
+    for name, of_head in cells.groupby(cells["head"].str.partition(":")[0], sort=False):
+        open_ended = of_head["status"].str.startswith("not converged")
+        if open_ended.any():
+            penalties = _numbers(of_head["weight_decay"][open_ended])
+            lines.append(f"{open_ended.sum()} of {len(of_head)} {name} cells did not converge (penalty {penalties})")
+    return lines
+
+
+def _sources(cells: pd.DataFrame) -> pd.Series:
+    name = cells["model"] + " on " + cells["dataset"]
+    n_stores = cells["store"].groupby(name).transform("nunique")
+    return name.where(n_stores == 1, name + " (" + cells["store"] + ")")
+
+
+def _head_line(row: Any) -> str:
+    if pd.isna(row.test):
+        return f"{row.head}: diverged at every choice, on every layer"
+    parts = [f"layer {row.layer}"]
+    parts += [] if pd.isna(row.lr) else [f"base lr {row.lr:g}"]
+    if row.weight_decay > 0:
+        parts.append(f"{'penalty' if pd.isna(row.lr) else 'weight decay'} {row.weight_decay:g}")
+    figure = f"test {FIGURES[row.figure]} {percent(row.test, row.test_std)} %"
+    if not pd.isna(row.lr):
+        figure += f" (peak over epochs {percent(row.peak)} %, optimism {100 * (row.peak - row.test):+.1f})"
+    costs = [] if pd.isna(row.n_params) else [f"{row.n_params:,.0f} parameters"]
+    costs += [] if pd.isna(row.flops_forward) else [f"{row.flops_forward:,.0f} FLOP an image"]
+    return f"{row.head}: {', '.join([*parts, figure])}" + ("; " + ", ".join(costs) if costs else "")
+
+
+def _numbers(values: pd.Series) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values.unique()))

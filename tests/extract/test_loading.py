@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from tokenprobe.extract.datasets import ImageFolder
-from tokenprobe.extract.loading import BadImage, RowImages, find_bad_images, make_loader
+from tokenprobe.extract.decoding import BadImage, Loaded
+from tokenprobe.extract.loading import RowImages, find_bad_images, make_loader
 from tokenprobe.extract.rows import Rows, choose_rows
 from tokenprobe.extract.views import Augmentation, Pixels, RandomCrops, Transform
 
@@ -47,9 +48,9 @@ def test_batches_come_in_the_order_asked_each_row_its_own_image(tmp_path: Path, 
     ]
     loaded = list(make_loader(images, batches, workers=workers, pinned=False))
     for batch, keys in zip(loaded, batches, strict=True):
-        assert isinstance(batch, torch.Tensor)
-        assert (batch.dtype, batch.shape) == (torch.uint8, (len(keys), 3, 8, 8))
-        assert batch[:, 0, 0, 0].tolist() == [int(rows.ids[row][-6:-4]) for _, row, _ in keys]
+        assert isinstance(batch, Loaded)
+        assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (len(keys), 3, 8, 8))
+        assert batch.pixels[:, 0, 0, 0].tolist() == [int(rows.ids[row][-6:-4]) for _, row, _ in keys]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -60,7 +61,7 @@ def test_a_batch_with_a_bad_image_comes_back_as_that_image(tmp_path: Path, worke
     good = next(other for other in range(6) if other != row)
     batches = [[("train", good, 0)], [("train", good, 0), ("train", row, 0)]]
     first, second = make_loader(images, batches, workers=workers, pinned=False)
-    assert isinstance(first, torch.Tensor)
+    assert isinstance(first, Loaded)
     assert isinstance(second, BadImage)
     assert (second.split, second.id) == ("train", "one/03.png")
     assert second.reason.startswith("UnidentifiedImageError: cannot identify image file ")
@@ -116,7 +117,25 @@ def test_loading_is_the_same_with_and_without_workers(tmp_path: Path) -> None:
     keys = [[("train", row, 0) for row in range(start, start + 4)] for start in (0, 4, 8)]
     alone, helped = (list(make_loader(images, keys, workers=workers, pinned=False)) for workers in (0, 2))
     for one, other in zip(alone, helped, strict=True):
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+        assert isinstance(one, Loaded) and isinstance(other, Loaded)
+        np.testing.assert_array_equal(one.pixels.numpy(), other.pixels.numpy())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_seconds_of_a_batch_are_those_a_core_worked_on_it(tmp_path: Path, workers: int) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        Image.fromarray(rng.integers(0, 256, (800, 800, 3)).astype(np.uint8)).save(folder / f"{index}.png")
+    images, _ = open_rows(tmp_path)
+    start = time.process_time()
+    for row in range(4):
+        assert isinstance(images["train", row, 0], torch.Tensor)
+    alone = time.process_time() - start
+    (batch,) = make_loader(images, [[("train", row, 0) for row in range(4)]], workers=workers, pinned=False)
+    assert isinstance(batch, Loaded)
+    assert alone / 5 < batch.seconds < alone * 5  # a busy machine's clock rate and caches change
 
 
 def test_each_view_is_the_draw_of_its_image(tmp_path: Path) -> None:

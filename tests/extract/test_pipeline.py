@@ -844,6 +844,24 @@ def test_progress_counts_every_image_once(tiny_config: MakeConfig, capsys: pytes
     assert lines[-1].endswith(" images/s") and "tiny.zarr: 84 images in " in lines[-1]
 
 
+def test_decoding_that_bounds_the_run_is_named_with_its_speed(
+    tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images of a million pixels before a backbone that takes milliseconds."""
+    folder = tmp_path / "large" / "one"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3)).astype(np.uint8)
+    for index in range(12):
+        Image.fromarray(pixels).save(folder / f"{index}.png", compress_level=1)
+    store = open_store(extract(tiny_config(data=str(tmp_path / "large"), batch_size=2)))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("extract 12/12 images")]
+    speed = re.search(r"MB/s  waiting for decoding: (\d+) images/s per core  0 s left$", line)
+    assert speed is not None, line
+    finish = next(entry for entry in journal_of(store) if entry.get("event") == "finish")
+    assert abs(finish["decoded_per_core_second"] - int(speed[1])) <= 0.6, "rounded to tenths, and to ones"
+    assert 0 < finish["seconds_waited_for_images"] < finish["seconds"]
+
+
 def test_a_terminal_gets_a_bar(
     tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,15 @@ def test_skipped_images_are_left_out_before_the_limit() -> None:
     assert rows.ids == [images.ids[i] for i in rows.index]
 
 
+def test_a_limit_of_images_of_several_classes_is_seeded_alone() -> None:
+    sets = np.random.default_rng(0).integers(0, 2, (40, 3))
+    images = ImageList([f"a/{index}" for index in range(40)], sets, "content")
+    draws = [choose_rows(images, set(), 10, shuffled=True, seed=seed) for seed in (0, 0, 1)]
+    assert draws[0].ids == draws[1].ids != draws[2].ids
+    assert draws[0].labels.shape == (10, 3)
+    np.testing.assert_array_equal(draws[0].labels, sets[draws[0].index])
+
+
 @pytest.mark.parametrize("n_rows", [1, 7, 8, 60])
 @pytest.mark.parametrize("block_rows", [1, 8, 64])
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 100])

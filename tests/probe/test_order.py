@@ -100,11 +100,11 @@ def test_an_extraction_of_sorted_folders_gives_mixed_batches(
         assert in_blocks == 2  # what shuffling in the store is for
         return
     assert in_blocks == pytest.approx(expected_classes(labels, block_rows), rel=0.08)  # 8 blocks: 0.4 of 10.6 classes
-    stream = TokenStream(split, 0, np.arange(192), ["mean"], cache="ram", device=torch.device("cpu"))
+    stream = TokenStream(split, [0], np.arange(192), ["mean"], cache="ram", device=torch.device("cpu"))
     seen = [
-        len(set(y.tolist()))
+        len(set(batch.labels.tolist()))
         for epoch in range(20)
-        for _, y in stream.batches(epoch_windows(np.arange(192), block_rows, 0, epoch), 12, drop_last=True)
+        for batch in stream.batches(epoch_windows(np.arange(192), block_rows, 0, epoch), 12, drop_last=True)
     ]
     assert len(seen) == 20 * 16
     assert np.mean(seen) == pytest.approx(expected_classes(labels, 12), rel=0.03)

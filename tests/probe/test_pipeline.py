@@ -2,101 +2,24 @@
 
 import re
 from collections.abc import Callable
-from math import cos, pi
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
-from tokenprobe.probe import FitConfig, fit, load_head
-from tokenprobe.probe.order import epoch_windows
+from tokenprobe.probe import load_head
 from tokenprobe.probe.report.progress import EpochProgress
-from tokenprobe.probe.results import Run
 from tokenprobe.probe.split import hold_out
 from tokenprobe.store import Store
 
-LABELS = {"train": np.random.default_rng(0).permutation(88) % 4, "test": np.random.default_rng(1).permutation(60) % 4}
-HEADS = ["ep:queries=4", "linear:pool=cls", "linear:pool=mean"]
-UNSTABLE = ["store", "train_seconds"]
-
-
-def make_tokens(labels: np.ndarray, layer: int, seed: int) -> dict[str, np.ndarray]:
-    """Class centres at some patches, fainter in layer 0, under noise: neither chance nor perfect."""
-    centres = np.random.default_rng(9).normal(size=(4, 6, 8)) * (0.5 + 0.5 * layer)
-    patch = np.random.default_rng([seed, layer]).normal(size=(len(labels), 6, 8)) + centres[labels]
-    prefix = patch[:, :2] - 1
-    return {
-        "patch": patch.astype(np.float16),
-        "prefix": prefix.astype(np.float16),
-        "mean": patch.mean(1).astype(np.float32),
-    }
+from .kit import HEADS, LABELS, UNSTABLE, fit_made, plain_training, pooled_tokens, write_made
 
 
 @pytest.fixture
 def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
-    return write_made(write_store, tmp_path / "s.zarr", LABELS)
-
-
-def write_made(write_store: Callable[..., Store], path: Path, labels: dict[str, np.ndarray], blank: Any = ()) -> Store:
-    """Write tokens of `LABELS` under the names of `labels`, those of the `blank` training rows as zeros."""
-    tokens = {
-        split: {layer: make_tokens(LABELS[split], layer, seed) for layer in (0, 1)}
-        for seed, split in enumerate(("train", "test"))
-    }
-    for arrays in tokens["train"].values():
-        for values in arrays.values():
-            values[list(blank)] = 0
-    return write_store(path, tokens, labels, grid=(2, 3), block_rows=4)
-
-
-def fit_made(store: Store, out: Path, **changes: Any) -> Run:
-    settings: dict[str, Any] = {"heads": HEADS, "lr": [1.0, 10.0], "epochs": 4, "batch_size": 16, "device": "cpu"}
-    return fit(store.path, FitConfig(out=out, **settings | changes))
-
-
-def plain_training(lr: float, seed: int, epochs: int, warmup: float, batch_size: int) -> list[tuple[float, float]]:
-    """Return (training loss, test top-1) after each epoch of EP on layer 1, with torch's modules in float64.
-
-    Every token is projected; LARS, schedule and statistics are those of the published protocol.
-    """
-    x, x_test = (torch.from_numpy(make_tokens(LABELS[s], 1, n)["patch"]).double() for n, s in enumerate(LABELS))
-    y, y_test = (torch.from_numpy(LABELS[split]) for split in LABELS)
-    torch.manual_seed(seed)
-    project = nn.Linear(8, 8, bias=False)
-    queries = nn.Parameter(0.02 * torch.randn(1, 4, 8))
-    classifier = nn.Linear(8, 4)
-    norm = nn.BatchNorm1d(8, affine=False, eps=1e-6)
-    parameters = [project.weight, queries, classifier.weight, classifier.bias]
-    momenta = [torch.zeros_like(parameter) for parameter in parameters]
-
-    def logits(tokens: torch.Tensor) -> torch.Tensor:
-        attention = (queries[0] @ tokens.transpose(1, 2) / 8**0.5).softmax(2)
-        blocks = project(tokens).unflatten(2, (4, 2))
-        return classifier(norm(torch.einsum("bqn,bnqw->bqw", attention, blocks).flatten(1)))
-
-    course = []
-    for epoch in range(epochs):
-        order = torch.from_numpy(np.concatenate(epoch_windows(np.arange(len(y)), 4, 0, epoch)))
-        batches = [rows for rows in order.split(batch_size) if len(rows) == batch_size]
-        norm.train()
-        losses = []
-        for number, rows in enumerate(batches):
-            now = epoch + number / len(batches)
-            rise = now / warmup if now < warmup else (1 + cos(pi * (now - warmup) / (epochs - warmup))) / 2
-            loss = nn.functional.cross_entropy(logits(x[rows]), y[rows])
-            gradients = torch.autograd.grad(loss, parameters)
-            losses.append(loss.item())
-            for parameter, gradient, momentum in zip(parameters, gradients, momenta, strict=True):
-                scale = 0.001 * parameter.norm() / gradient.norm() if parameter.ndim > 1 else 1.0
-                momentum.mul_(0.9).add_((scale * gradient).detach())
-                parameter.data -= lr * batch_size / 256 * rise * momentum
-        norm.eval()
-        course.append((sum(losses) / len(losses), (logits(x_test).argmax(1) == y_test).double().mean().item()))
-    return course
+    return write_made(write_store, tmp_path / "s.zarr")
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
@@ -124,8 +47,8 @@ def test_select_uses_nothing_of_the_test_split(store: Store, write_store: Callab
     scrambled = LABELS | {"test": np.random.default_rng(5).permutation(LABELS["test"])}
     other = write_made(write_store, tmp_path / "scrambled.zarr", scrambled)
     one, two = fit_made(store, tmp_path / "one"), fit_made(other, tmp_path / "two")
-    tested = [name for name in one.results if "test_top" in name]
-    assert len(tested) == 4
+    tested = [name for name in one.results if "test_top" in name or name == "test_mean_class"]
+    assert len(tested) == 5
     assert not one.results["test_top1"].equals(two.results["test_top1"])
     for name in set(one.results) - {*tested, *UNSTABLE}:
         assert one.results[name].equals(two.results[name]), name
@@ -147,8 +70,7 @@ def test_held_out_images_are_scored_and_never_trained_on(
     assert set(two.history["val_top1"].round(12)) <= set(share.round(12))
     split = store["train"]
     for row in one.results.itertuples():
-        tokens = torch.from_numpy(split.tokens(int(row.layer), held, kind=row.tokens)).float()
-        logits = load_head(one.path, row.cell)(tokens if tokens.ndim == 3 else tokens[:, None])
+        logits = load_head(one.path, row.cell)(pooled_tokens(store, "train", int(row.layer), row.tokens)[held])
         assert (logits.argmax(1).numpy() == split.labels[held]).mean() == row.val_top1
 
 
@@ -192,12 +114,6 @@ def test_informative_tokens_are_learnt_and_a_diverged_cell_is_not_selected(store
     assert best["test_top1"].equals(calm["test_top1"]) and best["best_epoch"].equals(calm["best_epoch"])
 
 
-def test_memory_and_disk_give_the_same_run(store: Store, tmp_path: Path) -> None:
-    ram, disk = (fit_made(store, tmp_path / cache, cache=cache) for cache in ("ram", "disk"))
-    assert ram.history.equals(disk.history)
-    assert ram.results.drop(columns=UNSTABLE).equals(disk.results.drop(columns=UNSTABLE))
-
-
 def test_what_was_left_open_is_said_aloud(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit_made(store, tmp_path / "run", batch_size=None, heads=["linear"], epochs=3)
     said = capsys.readouterr().err
@@ -217,29 +133,6 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "fit layer 7" in shown and "2/2 epochs" in shown and "s left" not in shown
 
 
-def test_an_interrupted_run_goes_on_at_the_layer_where_it_stopped(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    advance = EpochProgress.advance
-
-    def stop_in_layer_1(self: EpochProgress, what: str) -> None:
-        advance(self, what)
-        if what == "layer 1":
-            raise KeyboardInterrupt
-
-    whole = fit_made(store, tmp_path / "whole")
-    monkeypatch.setattr(EpochProgress, "advance", stop_in_layer_1)
-    with pytest.raises(KeyboardInterrupt):
-        fit_made(store, tmp_path / "run")
-    assert set(Run(tmp_path / "run").results["layer"]) == {"0"}
-    seen: list[str] = []
-    monkeypatch.setattr(EpochProgress, "advance", lambda self, what: seen.append(what))
-    resumed = fit_made(store, tmp_path / "run")
-    assert seen == ["layer 1"] * 4
-    assert resumed.history.equals(whole.history)
-    assert resumed.results.drop(columns=UNSTABLE).equals(whole.results.drop(columns=UNSTABLE))
-
-
 MORE_HEADS = [
     "abmilp:self_attention=map,cond=pe", "simpool:tokens=patch+prefix", "esimpool:heads=2", "clip:tokens=patch+prefix",
     "siglip", "aim:heads=4", "cbam", "coca", "cait", "dinovit", "jepa:heads=4", "dolg:tokens=patch+prefix", "cae",
@@ -252,8 +145,6 @@ def test_saved_heads_give_the_reported_accuracies(store: Store, tmp_path: Path, 
     run = fit_made(store, tmp_path / "run", heads=[head], lr=[3.0], seeds=2, epochs=5)
     labels = torch.from_numpy(LABELS["test"])
     for row in run.results.itertuples():
-        arrays = [torch.from_numpy(store["test"].tokens(int(row.layer), kind=k)).float() for k in row.tokens.split("+")]
-        tokens = torch.cat([values if values.ndim == 3 else values[:, None] for values in arrays], dim=1)
-        logits = load_head(run.path, row.cell)(tokens)
+        logits = load_head(run.path, row.cell)(pooled_tokens(store, "test", int(row.layer), row.tokens))
         assert logits.shape == (60, 4)
         assert (logits.argmax(1) == labels).sum().item() / 60 == row.test_top1

@@ -51,31 +51,107 @@ def plan_for(store: Store, **changes: Any) -> Plan:
 
 
 def test_select_holds_out_a_tenth_and_sweeps_the_published_grid(store: Store) -> None:
-    made = plan_for(store)
-    assert (len(made.train_rows), len(made.val_rows), len(made.test_split)) == (54, 6, 21)
-    assert sorted([*made.train_rows, *made.val_rows]) == list(range(60))
+    made = plan_for(store, seeds=3)
+    (course,) = made.courses
+    assert (len(course.train_rows), len(course.val_rows), len(made.data.test)) == (54, 6, 21)
+    assert sorted([*course.train_rows, *course.val_rows]) == list(range(60))
     assert list(made.lrs) == [0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
-    assert (made.batch_size, made.warmup_epochs, made.layers) == (32, 10, [0, 2])
-    assert (made.device.type, made.precision) == ("cpu", "float32")
+    assert (course.batch_size, course.warmup_epochs, course.epochs) == (32, 10, 90)
+    assert (course.shots, course.seeds, course.scored) == ("full", (0, 1, 2), tuple(range(1, 91)))
+    assert made.layers == [(0,), (2,)]
+    assert (made.device.type, made.precision, made.norm) == ("cpu", "float32", None)
 
 
 def test_paper_trains_on_everything_at_the_published_rate(store: Store) -> None:
     made = plan_for(store, protocol="paper", epochs=45)
-    assert list(made.train_rows) == list(range(60)) and len(made.val_rows) == 0
+    (course,) = made.courses
+    assert list(course.train_rows) == list(range(60)) and len(course.val_rows) == 0
     assert list(made.lrs) == [0.1]
-    assert made.warmup_epochs == 5
+    assert course.warmup_epochs == 5
 
 
 def test_what_is_given_is_kept(store: Store) -> None:
     made = plan_for(store, lr=[0.7], batch_size=5, warmup_epochs=0, layers="2", amp="bfloat16", val=0.5)
-    assert (made.lrs, made.batch_size, made.warmup_epochs, made.layers) == ([0.7], 5, 0, [2])
-    assert made.precision == "bfloat16" and len(made.val_rows) == 30
+    (course,) = made.courses
+    assert (made.lrs, course.batch_size, course.warmup_epochs, made.layers) == ([0.7], 5, 0, [(2,)])
+    assert made.precision == "bfloat16" and len(course.val_rows) == 30
     assert plan_for(store, amp="off").precision == "float32"
 
 
 def test_the_seed_decides_what_is_held_out(store: Store) -> None:
-    rows = [tuple(plan_for(store, seed=seed).val_rows) for seed in (0, 0, 1)]
+    rows = [tuple(plan_for(store, seed=seed).courses[0].val_rows) for seed in (0, 0, 1)]
     assert rows[0] == rows[1] != rows[2]
+
+
+def test_a_subset_is_a_course_for_every_seed(store: Store) -> None:
+    made = plan_for(store, shots=["full", "4", "1"], fraction=[0.5], seeds=2, epochs=20, batch_size=8)
+    full, *subsets = made.courses
+    named = [(course.shots, course.seeds) for course in subsets]
+    assert named == [(shots, (seed,)) for shots in ("4", "1", "0.5") for seed in (0, 1)]
+    assert full.seeds == (0, 1) and made.shots == ["full", "4", "1", "0.5"]
+    labels = store["train"].labels
+    for course, (shots, _) in zip(subsets, named, strict=True):
+        counts = np.bincount(labels[course.train_rows], minlength=3).tolist()
+        assert counts == {"4": [4] * 3, "1": [1] * 3, "0.5": [9] * 3}[shots]
+        assert set(course.train_rows) <= set(full.train_rows) and set(course.val_rows) <= set(full.val_rows)
+        assert np.bincount(labels[course.val_rows]).tolist() == [min(2, counts[0])] * 3
+        assert course.batch_size == min(8, len(course.train_rows)) and course.epochs == 20
+    assert not np.array_equal(subsets[0].train_rows, subsets[1].train_rows)
+    assert np.array_equal(subsets[2].val_rows, subsets[3].val_rows)  # the run's seed draws them
+    assert len(plan_for(store, fraction=[0.5]).courses) == 1  # a fraction alone
+
+
+def test_a_subset_takes_as_many_steps_as_asked_for(store: Store) -> None:
+    made = plan_for(store, shots=["1"], epochs=9, min_steps=100, warmup_epochs=2)
+    (course,) = made.courses
+    assert (course.batch_size, course.n_steps, course.epochs, course.warmup_epochs) == (3, 1, 9 * 12, 24)
+    assert course.scored == tuple(range(12, 109, 12))
+
+
+def test_data_may_bring_its_own_validation(make_store: MakeStore) -> None:
+    made = plan_for(make_store(["train", "val", "test"]), val_split="val", shots=["full", "1"])
+    full, one = made.courses
+    assert list(full.train_rows) == list(range(60)) and list(full.val_rows) == list(range(12))
+    assert (made.data.val.name, made.data.test.name, len(one.val_rows)) == ("val", "test", 3)
+
+
+def test_the_test_split_may_lie_in_another_store(
+    write_store: Callable[..., Store], make_store: MakeStore, tmp_path: Path
+) -> None:
+    train = make_store(["train"])
+    other = write_made(write_store, tmp_path / "other.zarr", ["train", "test"])
+    made = plan_for(train, test_store=other.path)
+    assert made.data.test.store.path == other.path and made.data.test.name == "test"
+    rewrite(other, recipe=replace(other.manifest.recipe, weights="1" * 64))
+    with pytest.raises(
+        InputError, match=r"test_store '.*other.zarr' does not hold the features of '.*s.zarr' \(weights: "
+    ):
+        plan_for(train, test_store=other.path)
+
+
+def test_joined_layers_are_as_wide_as_all_of_them(store: Store) -> None:
+    made = plan_for(store, layers="0,0+2")
+    assert made.layers == [(0,), (0, 2)]
+    assert (made.shape((0, 2)).dim, made.shape((0, 2)).grid) == (16, (2, 2))
+    (course,) = made.courses
+    assert made.groups((0, 2), course)[0].cells[0].layer == "0+2"
+
+
+def test_layers_of_other_grids_are_not_joined(make_store: MakeStore) -> None:
+    store = make_store()
+    shapes = store.manifest.layers
+    rewrite(store, layers=shapes | {"layer_02": replace(shapes["layer_02"], grid=(1, 4))})
+    with pytest.raises(InputError, match=r"layers '0\+2' have different tokens \(0: \(2, 2\) \+ 1, 2: \(1, 4\) \+ 1\)"):
+        plan_for(open_store(store.path), layers="0+2")
+
+
+def test_a_mean_over_normed_tokens_needs_the_tokens(make_store: MakeStore) -> None:
+    store = make_store(kinds=["mean"])
+    norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": [1.0] * 8, "bias": [0.0] * 8}
+    rewrite(store, final_norm=norm)
+    with pytest.raises(InputError, match=r"head 'linear:pool=mean' reads 'patch' tokens, and .* has none"):
+        plan_for(open_store(store.path), norm="final")
+    assert plan_for(open_store(store.path)).norm is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +167,7 @@ def test_the_seed_decides_what_is_held_out(store: Store) -> None:
 def test_the_test_split_is_the_first_of_test_val_validation(
     make_store: MakeStore, splits: list[str], changes: dict[str, str], expected: str
 ) -> None:
-    assert plan_for(make_store(splits), **changes).test_split.name == expected
+    assert plan_for(make_store(splits), **changes).data.test.name == expected
 
 
 def test_planning_draws_no_weights(store: Store) -> None:
@@ -102,8 +178,9 @@ def test_planning_draws_no_weights(store: Store) -> None:
 
 def test_a_cell_for_every_point_of_the_grid(store: Store) -> None:
     made = plan_for(store, heads=["ep:queries=2|4", "linear"], lr=[0.1, 1], weight_decay=[0, 0.1], seeds=3)
-    assert [len(group) for group in made.groups(2)] == [12, 12, 12]
-    assert {cell.layer for group in made.groups(2) for cell in group} == {2}
+    groups = made.groups((2,), made.courses[0])
+    assert [len(group.cells) for group in groups] == [12, 12, 12]
+    assert {cell.layer for group in groups for cell in group.cells} == {"2"}
 
 
 def test_tokens_are_kept_in_memory_if_they_take_less_than_half_of_what_is_free(
@@ -111,16 +188,21 @@ def test_tokens_are_kept_in_memory_if_they_take_less_than_half_of_what_is_free(
 ) -> None:
     made = plan_for(store)
     token_bytes = (60 + 21) * 4 * 8 * 2
-    monkeypatch.setattr(plan, "_available_ram", lambda: 2 * token_bytes + 2)
-    assert made.cache(0) == "ram"
-    monkeypatch.setattr(plan, "_available_ram", lambda: 2 * token_bytes)
-    assert made.cache(0) == "disk"
-    assert plan_for(store, cache="ram").cache(0) == "ram"
+    monkeypatch.setattr(plan, "available_memory", lambda device: 2 * token_bytes + 2)
+    assert made.places((0,), made.courses) == {"train": "ram", "test": "ram"}
+    monkeypatch.setattr(plan, "available_memory", lambda device: 2 * token_bytes)
+    assert made.places((0,), made.courses) == {"train": "disk", "test": "ram"}
+    assert set(plan_for(store, cache="disk").places((0,), made.courses).values()) == {"disk"}
 
 
-def test_available_memory_is_some_but_not_more_than_there_is() -> None:
-    page, n_pages = (plan.os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"))
-    assert 2**20 < plan._available_ram() <= page * n_pages
+def test_small_subsets_are_kept_where_all_of_training_is_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan_for(store, shots=["full", "2", "1"], seeds=2)
+    row = 4 * 8 * 2
+    sizes = made.sizes((0,), made.courses)
+    n_subset = len(np.unique(np.concatenate([[*c.train_rows, *c.val_rows] for c in made.courses[1:]])))
+    assert sizes == {"train": 60 * row, "subsets": n_subset * row, "test": 21 * row}
+    monkeypatch.setattr(plan, "available_memory", lambda device: 2 * 61 * row)
+    assert made.places((0,), made.courses) == {"train": "disk", "subsets": "ram", "test": "ram"}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +221,20 @@ def test_available_memory_is_some_but_not_more_than_there_is() -> None:
         ({"protocol": "papers"}, "unknown protocol 'papers'; known: paper, select"),
         ({"amp": "float6"}, "unknown amp 'float6'; known: float16, bfloat16"),
         ({"cache": "dsk"}, "unknown cache 'dsk'; known: disk, "),
+        ({"norm": "last"}, "unknown norm 'last'; known: "),
+        ({"norm": "final"}, "norm 'final' asked for, and '.*' keeps no final norm of 'timm:none'; give --norm none"),
+        ({"shots": ["0"]}, "shots '0': expected full, or a number of images a class"),
+        ({"shots": ["19"]}, r"shots 19: class 'class 0' has 18 training images, and 2 other classes have too few"),
+        ({"fraction": [2.0]}, "fraction 2.0: expected a number between 0 and 1"),
+        ({"min_steps": -1}, "min_steps -1: expected at least 0"),
+        ({"val_split": "dev"}, "unknown split 'dev'; known: "),
+        ({"val_split": "train"}, "split 'train' is both trained on and selected on; give another --val-split"),
+        ({"val_split": "test", "test_split": "test"}, "split 'test' is both reported on and selected on"),
+        (
+            {"val_split": "test", "protocol": "paper"},
+            "val_split 'test' asked for under protocol 'paper', which selects",
+        ),
+        ({"test_split": "train"}, "split 'train' is both trained on and reported on; give another --test-split"),
         ({"epochs": 0}, "epochs 0: expected at least 1"),
         ({"seeds": 0}, "seeds 0: expected at least 1"),
         ({"batch_size": 0}, "batch_size 0: expected at least 2"),
@@ -160,7 +256,7 @@ def test_available_memory_is_some_but_not_more_than_there_is() -> None:
         ({"device": "cuda:99"}, r"device 'cuda:99' asked for, but torch finds \d+ CUDA device\(s\)"),
         ({"cache": "gpu"}, "cache 'gpu' asked for on device 'cpu'; give --cache ram or disk"),
     ],
-    ids=lambda value: "=".join(map(str, *value.items())) if isinstance(value, dict) else "",
+    ids=lambda value: ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
 def test_a_wrong_setting_is_refused(store: Store, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -188,7 +284,7 @@ def test_a_store_without_a_test_split_is_refused(make_store: MakeStore) -> None:
     store = make_store(["train", "dev"])
     with pytest.raises(InputError, match=expected):
         plan_for(store)
-    assert plan_for(store, test_split="dev").test_split.name == "dev"
+    assert plan_for(store, test_split="dev").data.test.name == "dev"
 
 
 def test_a_layer_that_the_test_split_lacks_is_refused(make_store: MakeStore) -> None:
@@ -216,7 +312,7 @@ def test_a_class_with_one_training_image_cannot_be_split(write_store: Callable[.
     store = write_store(tmp_path / "s.zarr", tokens, labels, grid=(2, 2), block_rows=8)
     with pytest.raises(InputError, match="class 1 has one training image"):
         plan_for(store)
-    assert len(plan_for(store, protocol="paper").train_rows) == 3
+    assert len(plan_for(store, protocol="paper").courses[0].train_rows) == 3
 
 
 def test_an_unfinished_layer_is_refused_and_others_are_not(make_store: MakeStore) -> None:
@@ -231,7 +327,7 @@ def test_an_unfinished_layer_is_refused_and_others_are_not(make_store: MakeStore
     expected = r"test/layer_02/patch of '.*' is not complete \(1 of 3 blocks are missing\); run the same probe extract"
     with pytest.raises(StoreError, match=expected):
         plan_for(unfinished)
-    assert plan_for(unfinished, layers="0").layers == [0]
+    assert plan_for(unfinished, layers="0").layers == [(0,)]
 
 
 def rewrite(store: Store, **changes: Any) -> None:

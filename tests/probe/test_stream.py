@@ -11,7 +11,7 @@ import torch
 from tokenprobe.errors import StoreError
 from tokenprobe.probe import stream as stream_module
 from tokenprobe.probe.order import epoch_windows, sequential_windows
-from tokenprobe.probe.stream import TokenStream, group_batches, make_ring
+from tokenprobe.probe.stream import Rings, TokenStream, group_batches
 from tokenprobe.store import Split, open_store
 from tokenprobe.store.memory import page_aligned
 from tokenprobe.store.ring import BufferRing
@@ -48,9 +48,15 @@ def labels_of(rows: np.ndarray) -> list[int]:
 
 def take(stream: TokenStream, windows: list[np.ndarray], batch_size: int, drop_last: bool = True) -> list[tuple]:
     return [
-        ({kind: values.clone() for kind, values in arrays.items()}, labels.tolist())  # a view is lent
-        for arrays, labels in stream.batches(windows, batch_size, drop_last=drop_last)
+        ({kind: values.clone() for kind, values in batch.arrays.items()}, batch.labels.tolist())  # a view is lent
+        for batch in stream.batches(windows, batch_size, drop_last=drop_last)
     ]
+
+
+def rings_of(ring: BufferRing) -> Rings:
+    rings = Rings(CPU)
+    rings[LAYER, "patch"] = ring
+    return rings
 
 
 def assert_equal(read: torch.Tensor, values: torch.Tensor, dtype: str) -> None:
@@ -74,7 +80,7 @@ def test_batches_are_the_rows_asked_for_in_their_order(
     """49 rows in windows of 33 and 16: batches of 7 divide them, those of 10 leave 9, and both cross an end."""
     monkeypatch.setattr(stream_module, "WINDOW_BLOCKS", window_blocks)  # of what is read at a time
     kinds = ["mean", "patch", "prefix"]
-    stream = TokenStream(split_of(dtype), LAYER, SOME, kinds, cache=cache, device=CPU)
+    stream = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache=cache, device=CPU)
     windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)
     order = np.concatenate(windows)
     assert len(windows) == 2 and len(order) == 49
@@ -92,17 +98,24 @@ def test_batches_are_the_rows_asked_for_in_their_order(
 @pytest.mark.parametrize("kinds", [["patch"], ["prefix"], ["mean"]], ids="+".join)
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_only_what_is_asked_for_comes(split_of: Callable[[str], Split], cache: str, kinds: list[str]) -> None:
-    stream = TokenStream(split_of("float16"), LAYER, SOME, kinds, cache=cache, device=CPU)
+    stream = TokenStream(split_of("float16"), [LAYER], SOME, kinds, cache=cache, device=CPU)
     ((arrays, _),) = take(stream, [SOME], 64)
     assert list(arrays) == kinds
     assert_equal(arrays[kinds[0]], wanted("float16", kinds[0])[SOME], "float16")
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_a_reader_of_the_mean_reads_no_patch_tokens(split_of: Callable[[str], Split], cache: str) -> None:
+    stream = TokenStream(split_of("float16"), [LAYER], SOME, ["mean", "patch"], cache=cache, device=CPU)
+    (batch,) = stream.batches([SOME], 64, drop_last=False, kinds=["mean"])
+    assert list(batch.arrays) == ["mean"]
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_a_stream_gives_epoch_after_epoch_and_sequential_passes_between(
     split_of: Callable[[str], Split], cache: str
 ) -> None:
-    stream = TokenStream(split_of("bfloat16"), LAYER, np.arange(N), ["patch"], cache=cache, device=CPU)
+    stream = TokenStream(split_of("bfloat16"), [LAYER], np.arange(N), ["patch"], cache=cache, device=CPU)
     held = np.setdiff1d(np.arange(N), SOME)
     for epoch in range(3):
         trained = take(stream, epoch_windows(SOME, BLOCK, 0, epoch), 16)
@@ -124,9 +137,11 @@ def test_streams_that_take_turns_share_buffers_that_do_not_grow(
         asked.append(n_bytes)
         return page_aligned(n_bytes)
 
-    ring = BufferRing(n_buffers, allocate)
+    rings = rings_of(BufferRing(n_buffers, allocate))
     split = split_of("float16")
-    streams = [TokenStream(split, layer, SOME, ["patch"], cache="disk", device=CPU, ring=ring) for layer in (0, 3)]
+    streams = [
+        TokenStream(split, [LAYER], rows, ["patch"], cache="disk", device=CPU, rings=rings) for rows in (SOME, SOME)
+    ]
     for epoch in range(3):
         for stream in streams:
             take(stream, epoch_windows(SOME, BLOCK, 0, epoch) * n_buffers, 10, drop_last=False)
@@ -137,19 +152,21 @@ def test_streams_that_take_turns_share_buffers_that_do_not_grow(
 def test_a_batch_from_disk_stays_as_it_is_until_the_next_is_asked_for(
     split_of: Callable[[str], Split], n_buffers: int
 ) -> None:
-    ring = BufferRing(n_buffers)
-    stream = TokenStream(split_of("float16"), LAYER, SOME, ["patch"], cache="disk", device=CPU, ring=ring)
+    rings = rings_of(BufferRing(n_buffers))
+    stream = TokenStream(split_of("float16"), [LAYER], SOME, ["patch"], cache="disk", device=CPU, rings=rings)
     values, order = wanted("float16", "patch"), np.tile(SOME, 3)
-    for number, (arrays, _) in enumerate(stream.batches([order], 30, drop_last=False)):
+    for number, batch in enumerate(stream.batches([order], 30, drop_last=False)):
         time.sleep(0.02)  # the next batch may be read meanwhile
-        assert_equal(arrays["patch"], values[order[number * 30 : number * 30 + 30]], "float16")
+        assert_equal(batch.arrays["patch"], values[order[number * 30 : number * 30 + 30]], "float16")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_only_the_disk_cache_reads_while_training(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"s{suffix}", MADE["float16"])
     split = open_store(path)["train"]
-    streams = {cache: TokenStream(split, LAYER, SOME, ["patch"], cache=cache, device=CPU) for cache in ("ram", "disk")}
+    streams = {
+        cache: TokenStream(split, [LAYER], SOME, ["patch"], cache=cache, device=CPU) for cache in ("ram", "disk")
+    }
     lost = block_path(path, f"train/layer_{LAYER:02d}/patch", 0, 3)
     lost.unlink()
     assert len(take(streams["ram"], [SOME], 16)) == len(SOME) // 16
@@ -158,11 +175,10 @@ def test_only_the_disk_cache_reads_while_training(tmp_path: Path, suffix: str) -
 
 
 def test_batches_from_memory_may_be_changed_without_changing_what_is_kept(split_of: Callable[[str], Split]) -> None:
-    stream = TokenStream(split_of("float16"), LAYER, np.arange(N), ["patch", "mean"], cache="ram", device=CPU)
-    for arrays, labels in stream.batches([np.arange(N)], N, drop_last=False):
-        arrays["patch"].zero_()
-        arrays["mean"].zero_()
-        labels.zero_()
+    stream = TokenStream(split_of("float16"), [LAYER], np.arange(N), ["patch", "mean"], cache="ram", device=CPU)
+    for batch in stream.batches([np.arange(N)], N, drop_last=False):
+        for values in (*batch.arrays.values(), batch.labels):
+            values.zero_()
     arrays, labels = take(stream, [np.arange(N)], N)[0]
     assert_equal(arrays["patch"], wanted("float16", "patch"), "float16")
     assert labels == labels_of(np.arange(N))
@@ -181,8 +197,8 @@ def test_batches_are_read_together_while_a_window_holds_them() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_batches_on_a_gpu_are_those_on_the_cpu(split_of: Callable[[str], Split], dtype: str, cache: str) -> None:
     kinds, device = ["mean", "patch", "prefix"], torch.device("cuda")
-    on_gpu = TokenStream(split_of(dtype), LAYER, SOME, kinds, cache=cache, device=device, ring=make_ring(device))
-    on_cpu = TokenStream(split_of(dtype), LAYER, SOME, kinds, cache="ram", device=CPU)
+    on_gpu = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache=cache, device=device)
+    on_cpu = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache="ram", device=CPU)
     windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)
     for (arrays, labels), (wanted_arrays, wanted_labels) in zip(
         take(on_gpu, windows, 7), take(on_cpu, windows, 7), strict=True

@@ -12,7 +12,7 @@ import pytest
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import Split, Store, open_store, open_writer
-from tokenprobe.store.verify import verify
+from tokenprobe.store.verify import Problem, verify
 
 from .conformance_writing import WritingConformance, assert_tokens_equal
 from .kit import (
@@ -22,6 +22,7 @@ from .kit import (
     LAYERS,
     Contents,
     block_path,
+    declare,
     folder_of,
     make_contents,
     write,
@@ -134,6 +135,30 @@ class StoreConformance(WritingConformance):
         split = open_store(path)["train"]
         assert split.ids == ids
         np.testing.assert_array_equal(split.labels, labels, strict=True)
+
+    @pytest.mark.parametrize("n_classes", [1, 7, 400])
+    def test_labels_with_an_axis_of_classes(self, place: Callable[[str], Path], n_classes: int) -> None:
+        labels = np.random.default_rng(0).integers(0, 2, (11, n_classes))
+        contents = make_contents(counts={"train": 11})
+        contents.stored["train/labels"] = labels
+        path = write(place("s"), contents)
+        np.testing.assert_array_equal(open_store(path)["train"].labels, labels, strict=True)
+        with self.library(path) as opened:
+            np.testing.assert_array_equal(np.asarray(opened["train/labels"][...]), labels, strict=True)
+        assert verify(path) == []
+        files = [folder_of(path) / name for name in open_store(path).files.whole_names("train/labels")]
+        inodes = [file.stat().st_ino for file in files]
+        with open_writer(path, contents.manifest) as writer:
+            declare(writer, contents)
+        assert [file.stat().st_ino for file in files] == inodes, "nothing is written again"
+        for file in files:
+            name = str(file.relative_to(folder_of(path)))
+            whole = file.read_bytes()
+            file.unlink()
+            assert verify(path) == [Problem(name, "missing")]
+            with pytest.raises(StoreError, match="is not whole; run the same probe extract again"):
+                _ = open_store(path)["train"].labels
+            file.write_bytes(whole)
 
     def test_the_library_shows_the_manifest(self, written: Callable[..., Any]) -> None:
         store, contents = written("int8")

@@ -32,8 +32,13 @@ class PageReader:
             self.manifest = json.loads((path / "zarr.json").read_text())["attributes"]
 
     def labels(self, split: str) -> np.ndarray:
-        data = (self.folder / split / ("labels.h5" if self.hdf5 else "labels/c.0")).read_bytes()
-        return np.frombuffer(data, "<i8", offset=2048 if self.hdf5 else 0)
+        folder, n_rows = self.folder / split, self.manifest["splits"][split]["n_images"]
+        if self.hdf5:
+            labels = np.frombuffer((folder / "labels.h5").read_bytes(), "<i8", offset=2048)
+            return labels if len(labels) == n_rows else labels.reshape(n_rows, -1)
+        shape = json.loads((folder / "labels" / "zarr.json").read_text())["shape"]
+        name = "labels/c.0" if len(shape) == 1 else "labels/c.0.0"
+        return np.frombuffer((folder / name).read_bytes(), "<i8").reshape(shape)
 
     def ids(self, split: str) -> list[str]:
         if self.hdf5:
@@ -112,6 +117,14 @@ class PageReader:
                 return data[at + 16 : at + 16 + length]
             at += 16 + -(-length // 8) * 8
         raise AssertionError(wanted)
+
+
+@pytest.mark.parametrize("n_classes", [3, 400])
+def test_labels_with_an_axis_of_classes_are_read_from_the_page(place: Callable[[str], Path], n_classes: int) -> None:
+    contents = make_contents(counts={"train": 11})
+    contents.stored["train/labels"] = np.random.default_rng(0).integers(0, 2, (11, n_classes))
+    reader = PageReader(write(place("s"), contents))
+    np.testing.assert_array_equal(reader.labels("train"), contents.stored["train/labels"])
 
 
 @pytest.mark.parametrize("block_rows", [4, 40])  # files below and above 4096 bytes

@@ -31,7 +31,7 @@ def test_images_come_back_pixel_for_pixel(tmp_path: Path, shape: tuple[int, ...]
 def test_splits_labels_ids_and_classes(tmp_path: Path) -> None:
     path = write(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=np.array([2], dtype=np.uint8))
     source = NpzImages(path)
-    assert source.name == "npz:a.npz"
+    assert (source.name, source.spec) == ("npz:a.npz", f"npz:{path}")
     assert source.splits == ["test", "train"]
     assert source.classes == ["0", "1", "2"]
     images = source.images("train")
@@ -80,7 +80,7 @@ def test_pixels_of_another_form_are_refused(tmp_path: Path, pixels: Any, found: 
         (Y[:3], r"int64 \(3,\)"),
         (Y.astype(np.float64), r"float64 \(4,\)"),
         (Y > 0, r"bool \(4,\)"),
-        (Y[:, None], r"int64 \(4, 1\)"),
+        (Y[:, None, None], r"int64 \(4, 1, 1\)"),
         (np.array(["a", "b", "c", "d"]), r"<U1 \(4,\)"),
     ],
 )
@@ -88,6 +88,34 @@ def test_labels_of_another_form_are_refused(tmp_path: Path, labels: Any, found: 
     arrays = {"x_train": X} | ({} if labels is None else {"y_train": labels})
     with pytest.raises(InputError, match=rf"^y_train in '.*a\.npz': expected 4 integer labels, found {found}$"):
         NpzImages(write(tmp_path, **arrays))
+
+
+SETS = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
+
+
+def test_images_may_be_of_several_classes(tmp_path: Path) -> None:
+    source = NpzImages(write(tmp_path, x_train=X, y_train=SETS.astype(np.uint8), x_test=X[:1], y_test=SETS[:1]))
+    assert source.classes == ["0", "1", "2"]
+    np.testing.assert_array_equal(source.images("train").labels, SETS, strict=True)
+    named = NpzImages(write(tmp_path, x_train=X, y_train=SETS, classes=np.array(["ant", "bee", "cat"])))
+    assert named.classes == ["ant", "bee", "cat"]
+    transposed = NpzImages(write(tmp_path, x_train=X[:3], y_train=SETS[:3].T))
+    assert (
+        transposed.images("train").content
+        != NpzImages(write(tmp_path, x_train=X[:3], y_train=SETS[:3])).images("train").content
+    )
+
+
+def test_splits_of_other_classes_are_refused(tmp_path: Path) -> None:
+    for labels in (SETS[:, :2], Y):
+        with pytest.raises(
+            InputError, match=r"^labels of the splits of '.*a.npz' have other shapes \(y_test .*, y_train"
+        ):
+            NpzImages(write(tmp_path, x_train=X, y_train=SETS, x_test=X, y_test=labels))
+    with pytest.raises(InputError, match=r"^classes in '.*a.npz' has 4 names, and the labels need 3$"):
+        NpzImages(write(tmp_path, x_train=X, y_train=SETS, classes=np.array(list("abcd"))))
+    with pytest.raises(InputError, match=r"^y_train in '.*': expected 0 and 1 for each class, found 0 to 2$"):
+        NpzImages(write(tmp_path, x_train=X, y_train=SETS * 2))
 
 
 @pytest.mark.parametrize("labels", [np.array([-1, 0, 1, 2]), np.array([0, 1, 2, 2**63], dtype=np.uint64)])
@@ -152,7 +180,7 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
 
 def test_the_demo_is_a_part_of_fashion_mnist() -> None:
     source = open_dataset("demo")
-    assert source.name == "demo"
+    assert source.name == source.spec == "demo"
     assert len(source.classes) == 10
     assert sum(len(source.images(split).ids) for split in source.splits) == 7000
     assert source.load("train", 0).size == (28, 28)

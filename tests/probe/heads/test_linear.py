@@ -51,6 +51,18 @@ def test_stacked_cells_all_get_the_same_vector(kind: str) -> None:
     assert torch.equal(stacked, make_linear(pool=kind)(X)[:, None].repeat(1, 3, 1))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_unit_divides_the_pooled_vector_by_its_norm(kind: str) -> None:
+    plain, unit = make_linear(pool=kind)(X), make_linear(pool=kind, unit=True)(X)
+    for ours, vector in zip(unit, plain, strict=True):
+        torch.testing.assert_close(ours, vector / sum(v * v for v in vector) ** 0.5, rtol=1e-12, atol=1e-12)
+
+
+def test_a_norm_that_half_precision_cannot_hold_is_found() -> None:
+    unit = make_linear(pool="cls", unit=True)(torch.full((1, 1, 8), 6e4, dtype=torch.float16))
+    torch.testing.assert_close(unit, torch.full((1, 8), 8**-0.5))
+
+
 def test_there_is_nothing_to_train_before_the_classifier() -> None:
     pool = make_linear(cells=2)
     assert list(pool.parameters()) == []

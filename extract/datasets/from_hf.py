@@ -1,0 +1,168 @@
+"""`hf:ORG/NAME[?config=…&image=…&label=…]`: what the package `datasets` loads, from the Hugging Face hub or a disk.
+
+On a disk: a folder of class folders or of Parquet files, one Parquet file, or what `save_to_disk` wrote. Images are
+decoded as that package does it: unlike other sources, they are turned upright by their EXIF orientation.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from xxhash import xxh3_128
+
+from ...errors import InputError, MissingError, unknown_name
+from .classes import index_class_sets, index_classes, one_hot
+from .contract import ImageList
+from .files import file_size
+from .options import absolute, join_options, split_options
+
+ROWS = 1000
+"""Read at a time to list a split; of the images only the lengths."""
+
+
+class HfImages:
+    """One data set of the `datasets` package. Ids are positions in a split."""
+
+    def __init__(self, argument: str) -> None:
+        """Load it, and find the columns of images and labels.
+
+        Raises:
+            InputError: the package or a column is missing, or there are several and none is named.
+            MissingError: it cannot be loaded.
+        """
+        name, options = split_options("hf", argument, ["config", "image", "label"])
+        is_local = os.path.exists(name)
+        config = {key: options[key] for key in ("config",) if key in options}
+        self.name = "hf:" + join_options(Path(name).name if is_local else name, config)
+        self.spec = "hf:" + join_options(absolute(name) if is_local else name, options)
+        package = _package()
+        loaded = _load(package, name, options.get("config"))
+        self.splits: Sequence[str] = sorted(loaded)
+        features = loaded[self.splits[0]].features
+        image = self._column(features, package.Image, "image", options)
+        self._label = self._column(features, package.ClassLabel, "label", options)
+        self._images = {split: _as_images(package, rows, image, self.spec) for split, rows in loaded.items()}
+        values = {split: _values(rows, self._label) for split, rows in loaded.items()}
+        self._labels, self.classes = self._index(features[self._label], values)
+
+    def images(self, split: str) -> ImageList:
+        """List a split.
+
+        Raises:
+            InputError: images of it have no label.
+        """
+        labels = self._labels[split]
+        if len(labels) and labels.min() < 0:
+            raise InputError(
+                f"{int((labels < 0).sum())} of {len(labels)} images in split {split!r} of {self.spec!r} have no label; "
+                "name other splits with --split to leave it out"
+            )
+        content = xxh3_128("".join(f"{size}\n" for size in _sizes(self._images[split])).encode())
+        content.update(labels.tobytes())
+        content.update("\n".join(self.classes).encode())
+        return ImageList([f"{split}/{index:06d}" for index in range(len(labels))], labels, content.hexdigest())
+
+    def load(self, split: str, index: int) -> Image.Image:
+        """Decode one image, turned upright."""
+        (image,) = self._images[split][index].values()
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"the row has no image but {image!r}")
+        return image
+
+    def _column(self, features: Mapping[str, Any], kind: type[Any], what: str, options: Mapping[str, str]) -> str:
+        """Return the column that an option names, or else the only one of a kind."""
+        if what in options:
+            if options[what] not in features:
+                raise unknown_name(f"column of {self.name}", options[what], features)
+            return options[what]
+        found = [name for name, feature in features.items() if isinstance(_element(feature), kind)]
+        if len(found) != 1:
+            raise InputError(
+                f"{self.spec!r} has {len(found)} columns of the type {kind.__name__} ({', '.join(found) or 'none'}); "
+                f"add {what}=COLUMN, one of {', '.join(features)}"
+            )
+        return found[0]
+
+    def _index(self, feature: Any, values: Mapping[str, Sequence[Any]]) -> tuple[dict[str, Any], Sequence[str]]:
+        """Turn labels into class indices, -1 for none."""
+        names, where = getattr(_element(feature), "names", None), f"column {self._label!r} of {self.spec!r}"
+        several = _element(feature) is not feature
+        if names and not several:
+            known = {split: [-1 if value is None else value for value in of] for split, of in values.items()}
+            return {split: np.array(of, dtype=np.int64) for split, of in known.items()}, list(names)
+        fits = partial(_is_label, n_classes=len(names) if names else None)
+        for value in (value for of_split in values.values() for value in of_split):
+            if not (isinstance(value, list) and all(map(fits, value)) if several else fits(value)):
+                raise InputError(f"{where} holds {value!r}; expected text or integers")
+        if names:
+            return {split: one_hot(of_split, len(names)) for split, of_split in values.items()}, list(names)
+        return index_class_sets(values, where) if several else index_classes(values, where)
+
+
+def _element(feature: Any) -> Any:
+    """Return what a list is of: images with a list of labels may be of several classes."""
+    return getattr(feature, "feature", feature)
+
+
+def _is_label(value: Any, n_classes: int | None) -> bool:
+    """Whether a value can be a label; of a column of class indices, one of those."""
+    if n_classes is not None:
+        return isinstance(value, int) and 0 <= value < n_classes
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _values(rows: Any, column: str) -> list[Any]:
+    values: list[Any] = rows.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
+    return values
+
+
+def _package() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError("data from hf: need the package datasets: pip install 'tokenprobe[hf]'") from error
+    return datasets
+
+
+def _load(package: Any, name: str, config: str | None) -> Mapping[str, Any]:
+    """Return the rows of each split."""
+    try:
+        if any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json")):
+            loaded = package.load_from_disk(name)
+        elif os.path.isfile(name):
+            loaded = package.load_dataset("parquet", data_files=name)
+        else:
+            loaded = package.load_dataset(name, config)
+    except Exception as error:  # of many kinds: no network, no such name, a gated one, damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MissingError(f"cannot load hf:{name} ({reason})") from error
+    return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _as_images(package: Any, rows: Any, column: str, spec: str) -> Any:
+    """Return a split with the column of images alone, as such."""
+    images = rows.select_columns([column])
+    if isinstance(images.features[column], package.Image):
+        return images
+    try:
+        return images.cast_column(column, package.Image())
+    except Exception as error:  # pyarrow and datasets have their own for each type
+        raise InputError(
+            f"column {column!r} of {spec!r} is {images.features[column]}; expected images, their bytes or their paths"
+        ) from error
+
+
+def _sizes(images: Any) -> list[int]:
+    """Return the bytes of each encoded image, -1 for what is not there; pixels are not read."""
+    import pyarrow.compute
+
+    sizes: list[int] = []
+    for table in images.with_format("arrow").iter(batch_size=ROWS):
+        lengths = pyarrow.compute.binary_length(pyarrow.compute.struct_field(table.column(0), "bytes")).to_pylist()
+        paths = pyarrow.compute.struct_field(table.column(0), "path").to_pylist()
+        sizes += [file_size(path or "") if n is None else n for n, path in zip(lengths, paths, strict=True)]
+    return sizes

@@ -1,0 +1,188 @@
+"""`csv:FILE[?root=FOLDER]`, `parquet:FILE[?root=FOLDER]`: a table with a row for each image.
+
+Columns `path` and `label`, and `split` if there is more than one; others are ignored. Paths are relative to the table's
+folder, or to `root`. Labels are class indices or class names. Where an image may be of several classes, or of none, the
+column is `labels`: in CSV "cat|dog" or nothing, in Parquet a list.
+"""
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from xxhash import xxh3_128
+
+from ...errors import InputError, MissingError
+from .classes import index_class_sets, index_classes
+from .contract import ImageList
+from .files import ABSENT_SIZE, file_size, read_image
+from .options import absolute, join_options, split_options
+
+Columns = Mapping[str, Sequence[Any]]
+PATH, LABEL, LABELS, SPLIT = "path", "label", "labels", "split"
+SEPARATOR = "|"
+
+
+class ManifestImages:
+    """Image files that a table names. What a table lists and the disk lacks is an unreadable image, unless all are."""
+
+    def __init__(self, kind: str, read: Callable[[str], Columns], argument: str) -> None:
+        """Read the table.
+
+        Args:
+            kind: name of the source.
+            read: makes columns of a file.
+            argument: path of the file, and options.
+
+        Raises:
+            MissingError: no such file, or none of the images it names.
+            InputError: it is no table of the form above.
+        """
+        file, options = split_options(kind, argument, ["root"])
+        if not Path(file).is_file():
+            raise MissingError(f"no file at {file!r}; asked for a table of images there")
+        options = {key: absolute(value) for key, value in options.items()}
+        self.name = f"{kind}:{Path(file).name}"
+        self.spec = f"{kind}:{join_options(absolute(file), options)}"
+        self._root = options.get("root", os.path.dirname(absolute(file)))
+        columns = read(file)
+        _check_columns(columns, file)
+        rows = _rows_of_splits(columns, file)
+        self.splits: Sequence[str] = sorted(rows)
+        self._ids = {
+            split: [_key(columns[PATH][row], self._root) for row in of_split] for split, of_split in rows.items()
+        }
+        for split, ids in self._ids.items():
+            _check_unique(ids, split, file)
+        name, index = (LABELS, index_class_sets) if LABELS in columns else (LABEL, index_classes)
+        labels = {split: [columns[name][row] for row in of_split] for split, of_split in rows.items()}
+        self._labels, classes = index(labels, repr(file))
+        self.classes: Sequence[str] = classes
+
+    def images(self, split: str) -> ImageList:
+        """List a split in the table's order; ids are paths relative to the root.
+
+        Raises:
+            MissingError: none of the images is there.
+        """
+        ids, labels = self._ids[split], self._labels[split]
+        sizes = [file_size(os.path.join(self._root, key)) for key in ids]
+        if all(size == ABSENT_SIZE for size in sizes):
+            raise MissingError(
+                f"none of the {len(ids)} images of split {split!r} is there, such as {ids[0]!r} in {self._root!r}; "
+                f"give the folder that paths begin in as {self.spec.partition('?')[0]}?root=FOLDER"
+            )
+        content = xxh3_128()
+        for key, size, label in zip(ids, sizes, labels, strict=True):
+            names = [self.classes[int(one)] for one in (np.flatnonzero(label) if label.ndim else [label])]
+            content.update(f"{key} {size} {SEPARATOR.join(names)}\n".encode())
+        return ImageList(ids, labels, content.hexdigest())
+
+    def load(self, split: str, index: int) -> Image.Image:
+        """Decode one image."""
+        return read_image(os.path.join(self._root, self._ids[split][index]))
+
+
+def read_csv(file: str) -> Columns:
+    """Read a CSV file with a header, all as text.
+
+    Raises:
+        InputError: it is not UTF-8, or a row has more or fewer fields than the header.
+    """
+    rows: list[list[str]] = []
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            header = next(reader, [])
+            for row in filter(None, reader):
+                if len(row) != len(header):
+                    raise InputError(
+                        f"line {reader.line_num} of {file!r} has {len(row)} fields, and the header has {len(header)}"
+                    )
+                rows.append(row)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file!r} is not a readable CSV file in UTF-8: {error}") from error
+    columns: dict[str, list[Any]] = {name: [row[column] for row in rows] for column, name in enumerate(header)}
+    if LABELS in columns:
+        columns[LABELS] = [text.split(SEPARATOR) if text else [] for text in columns[LABELS]]
+    return columns
+
+
+def read_parquet(file: str) -> Columns:
+    """Read the columns of a Parquet file that are used.
+
+    Raises:
+        InputError: it is no Parquet file.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        names = parquet.read_schema(file).names
+        used = [name for name in names if name in (PATH, LABEL, LABELS, SPLIT)]
+        columns: Columns = parquet.read_table(file, columns=used, partitioning=None).to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{file!r} is not a readable Parquet file: {error}") from error
+    return columns or {name: [] for name in names}
+
+
+open_csv = partial(ManifestImages, "csv", read_csv)
+open_parquet = partial(ManifestImages, "parquet", read_parquet)
+
+
+def _check_columns(columns: Columns, file: str) -> None:
+    if PATH not in columns or (LABEL in columns) == (LABELS in columns):
+        raise InputError(
+            f"{file!r} has columns {', '.join(columns) or 'none'}; expected {PATH}, {LABEL} (or {LABELS} for several "
+            f"an image), and {SPLIT} if there is more than one"
+        )
+    if not columns[PATH]:
+        raise InputError(f"{file!r} lists no images")
+    kinds = {PATH: "a path", LABEL: "text or an integer", LABELS: "texts or integers"}
+    kinds |= {SPLIT: "a name of letters, digits and . _ -"}
+    fits = {PATH: _is_text, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_split}
+    for name in kinds.keys() & columns.keys():
+        for row, value in enumerate(columns[name]):
+            if not fits[name](value):
+                raise InputError(f"image {row} of {file!r} has {name} {value!r}; expected {kinds[name]}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_label(value: Any) -> bool:
+    return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_label, value))
+
+
+def _is_split(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII) is not None
+
+
+def _rows_of_splits(columns: Columns, file: str) -> dict[str, list[int]]:
+    """Return the rows of each split; without a column for it, all are of one named train."""
+    rows: dict[str, list[int]] = {}
+    for row, split in enumerate(columns.get(SPLIT, ["train"] * len(columns[PATH]))):
+        rows.setdefault(split, []).append(row)
+    return rows
+
+
+def _key(path: str, root: str) -> str:
+    """Return a path as a stable key: relative to the root, without detours."""
+    return os.path.relpath(path, root) if os.path.isabs(path) else os.path.normpath(path)
+
+
+def _check_unique(ids: Sequence[str], split: str, file: str) -> None:
+    twice = next((key for key, n in Counter(ids).items() if n > 1), None)
+    if twice is not None:
+        raise InputError(f"{file!r} lists {twice!r} more than once in split {split!r}; an image has one row")

@@ -1,0 +1,39 @@
+"""Options of a data spec: "ARGUMENT?key=value&key=value"."""
+
+import os
+from collections.abc import Collection, Mapping
+
+from ...errors import InputError, unknown_name
+
+
+def split_options(source: str, argument: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Cut an argument into what is before the "?" and its options.
+
+    Args:
+        source: name of the data source, for the error.
+        argument: what follows "SOURCE:" in a spec.
+        known: keys of the options there are.
+
+    Raises:
+        InputError: a part is not KEY=VALUE, or a key is not known.
+    """
+    name, _, query = argument.partition("?")
+    options = {}
+    for part in filter(None, query.split("&")):
+        key, _, value = part.partition("=")
+        if not value:
+            raise InputError(f"{source}:{argument}: expected KEY=VALUE after '?', found {part!r}")
+        if key not in known:
+            raise unknown_name(f"option of {source}:", key, known)
+        options[key] = value
+    return name, options
+
+
+def join_options(name: str, options: Mapping[str, str]) -> str:
+    """Return the argument that `split_options` cuts into these."""
+    return name + "".join(f"{'&' if i else '?'}{key}={value}" for i, (key, value) in enumerate(options.items()))
+
+
+def absolute(path: str) -> str:
+    """Return a path that means the same in any working folder, "~" replaced."""
+    return os.path.abspath(os.path.expanduser(path))

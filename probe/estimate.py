@@ -1,0 +1,165 @@
+"""What a fit would do, before it does it: cells, bytes to read, memory and time."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ..store.layout import PATCH
+from .budget import needed
+from .caching import DISK, SUBSETS, TEST, TRAIN, VAL
+from .grid import CellGroup, HeadSpec
+from .metrics import make_counter
+from .order import WINDOW_BLOCKS
+from .plan import Plan
+from .rider import make_rider
+from .split import FULL
+from .stream import TokenStream
+from .work import Work, memory_of
+
+SAMPLE = 64
+"""Images that steps are timed on."""
+
+Timed = dict[tuple[HeadSpec, int, tuple[int, int], int], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the work on one layer, or several joined, takes.
+
+    Attributes:
+        read: bytes of patch tokens read from the store.
+        kept: bytes of patch tokens kept in memory.
+        windows: bytes of the buffers that others are read into.
+        training: bytes of parameters, activations and all else that the largest pass needs at its peak.
+        seconds: of training and scoring.
+    """
+
+    read: int
+    kept: int
+    windows: int
+    training: int
+    seconds: float
+
+
+def describe(todo: Sequence[Work]) -> list[str]:
+    """Return the lines that the dry run prints."""
+    lines, timed = [], Timed()
+    for plan in {work.plan.name: work.plan for work in todo}.values():
+        manifest = plan.data.store.manifest
+        lines += [f"{plan.data.store.path}: {manifest.recipe.model} on {manifest.dataset}, as {plan.name}"]
+        lines += [f"  {line}" for line in plan.about()]
+    todo = [work for work in todo if work]
+    estimates = [estimate(work, timed) for work in todo]
+    for work, found in zip(todo, estimates, strict=True):
+        lines.append(f"{work.plan.name}, layer {work.label}: {_line(work, found)}")
+        lines += [f"  {note}" for note in work.notes]
+    peak = max((found.kept + found.windows + found.training for found in estimates), default=0)
+    lines.append(
+        f"in all {sum(work.n_cells for work in todo)} cells: {_size(sum(found.read for found in estimates))} to read, "
+        f"{_size(peak)} of memory at most, {_time(sum(found.seconds for found in estimates))} of training and scoring"
+    )
+    return lines
+
+
+def estimate(work: Work, timed: Timed) -> Estimate:
+    """Estimate one layer; steps are timed on a few of its images, unless the same were timed already."""
+    plan = work.plan
+    places = plan.places(work.layers, work.courses)
+    sizes = plan.sizes(work.layers, work.courses) if PATCH in work.kinds else {}
+    if places.get(TRAIN, DISK) != DISK:
+        sizes.pop(SUBSETS, None)  # rows of what is kept already
+    n_rows = {name: len(rows) for name, rows in plan.rows(work.courses).items()}
+    n_read = _rows_read(work)
+    image = {name: size // (n_rows[name] * plan.split(name).info.views) for name, size in sizes.items()}
+    streamed = {name: image[name] for name in sizes if places[name] == DISK}
+    kept = sum(size for name, size in sizes.items() if name not in streamed)
+    return Estimate(
+        read=kept + sum(n_read[name] * n_bytes for name, n_bytes in streamed.items()),
+        kept=kept,
+        windows=max((_window_rows(work, name) * n_bytes for name, n_bytes in streamed.items()), default=0),
+        training=max((needed(groups, partial(memory_of, plan)) for groups in work.passes), default=0),
+        seconds=sum(_seconds(work, group, timed) for groups in work.passes for group in groups),
+    )
+
+
+def _rows_read(work: Work) -> dict[str, int]:
+    """Return how many rows of each body are read where nothing is kept: once for a pass, whatever rides along."""
+    n_read = dict.fromkeys((TRAIN, SUBSETS, VAL, TEST), 0)
+    held_out = work.plan.data.val is work.plan.data.train
+    for groups in work.passes:
+        courses = dict.fromkeys(group.course for group in groups)
+        for course in courses:
+            train = TRAIN if course.shots == FULL else SUBSETS
+            n_read[train] += course.epochs * course.n_steps * course.batch_size
+            n_read[train if held_out else VAL] += len(course.scored) * len(course.val_rows)
+        n_read[TEST] += len(groups[0].course.scored) * len(work.plan.data.test)
+    return n_read
+
+
+def _window_rows(work: Work, name: str) -> int:
+    """Return the rows of the largest window: whole batches, a few blocks of them."""
+    largest = max(course.batch_size for course in work.courses)
+    return min(
+        max(WINDOW_BLOCKS * work.plan.split(name).info.block_rows, largest), len(work.plan.rows(work.courses)[name])
+    )
+
+
+def _seconds(work: Work, group: CellGroup, timed: Timed) -> float:
+    """Return the seconds that a group takes for training and scoring, from those for one image."""
+    course, plan = group.course, work.plan
+    shape = plan.shape(work.layers)
+    key = group.cells[0].head, len(group.cells), shape.grid, shape.dim
+    if key not in timed:
+        timed[key] = _time_steps(plan, group)
+    of_training, of_scoring = timed[key]
+    n_scored = len(course.scored) * (len(course.val_rows) + len(plan.data.test))
+    return course.epochs * course.n_steps * course.batch_size * of_training + n_scored * of_scoring
+
+
+def _time_steps(plan: Plan, group: CellGroup) -> tuple[float, float]:
+    """Return the seconds that training on one image takes, and scoring one."""
+    rider = make_rider(plan, group)
+    rows = np.arange(min(SAMPLE, len(plan.data.train)))
+    stream = TokenStream(
+        plan.data.train, group.cells[0].layers, rows, rider.group.kinds, cache="ram", device=plan.device, norm=plan.norm
+    )
+    (batch,) = stream.in_order(rows)
+    counter = make_counter(plan.data.n_classes, plan.data.multi_label)
+
+    def seconds(step: Callable[[], None]) -> float:
+        step()
+        rider.group.take_losses()  # waits for the device
+        start = time.perf_counter()
+        step()
+        rider.group.take_losses()
+        return (time.perf_counter() - start) / len(rows)
+
+    return seconds(partial(rider.group.train_batch, batch, 0.0)), seconds(
+        partial(rider.group.count_batch, counter, batch)
+    )
+
+
+def _line(work: Work, found: Estimate) -> str:
+    places = "/".join(dict.fromkeys(work.plan.places(work.layers, work.courses).values()))
+    return (
+        f"{work.n_cells} cells in {len(work.groups)} groups and {len(work.passes)} passes; reads {_size(found.read)}, "
+        f"tokens in {places}; memory {_size(found.kept + found.windows)} for tokens and {_size(found.training)} for "
+        f"training; {_time(found.seconds)}"
+    )
+
+
+def _size(n_bytes: float) -> str:
+    units = iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while n_bytes >= 1000 and unit != "TB":
+        n_bytes, unit = n_bytes / 1000, next(units)
+    return f"{n_bytes:.3g} {unit}" if n_bytes < 999.5 else f"{n_bytes:.0f} {unit}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,55 @@
+"""Training losses of stacked cells, each cell's apart.
+
+B images, H cells, C classes; X = B·H rows in either order
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cell_losses(logits_BHC: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of each cell, (H,), meaned over the batch, in at least float32.
+
+    The logits may be overwritten when the gradient is computed.
+
+    Args:
+        logits_BHC: (B, H, C) floating point.
+        labels: (B,) int64 for the cross-entropy, or (B, C), 1 or 0 for each class, for the sigmoid's, which is meaned
+            over classes too, as in torch's `binary_cross_entropy_with_logits`.
+    """
+    logits_BHC = logits_BHC.to(torch.promote_types(logits_BHC.dtype, torch.float32))
+    if labels.ndim == 2:
+        targets_BHC = labels.to(logits_BHC.dtype)[:, None].expand_as(logits_BHC)
+        return F.binary_cross_entropy_with_logits(logits_BHC, targets_BHC, reduction="none").mean((0, 2))
+    labels_BH = labels[:, None].expand(logits_BHC.shape[:2])
+    if logits_BHC.is_contiguous():
+        losses_BH: Tensor = _CrossEntropy.apply(logits_BHC, labels_BH)
+    else:  # most heads make them cell by cell
+        losses_BH = _CrossEntropy.apply(logits_BHC.transpose(0, 1), labels_BH.T).T
+    return losses_BH.mean(0)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """-log softmax(z)_y of each row, (…, C) to (…).
+
+    Its gradient softmax(z) - onehot(y) is written over the kept log softmax. Torch's own makes two more tensors of
+    that size, and with a thousand classes and many cells that is more than the weights.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        places = labels[..., None]
+        log_softmax = F.log_softmax(logits, -1)
+        ctx.save_for_backward(log_softmax, places)
+        return -log_softmax.gather(-1, places)[..., 0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_losses: Tensor) -> tuple[Tensor, None]:
+        log_softmax, places = ctx.saved_tensors
+        of_rows = of_losses[..., None]
+        of_logits = log_softmax.exp_().mul_(of_rows)
+        return of_logits.scatter_add_(-1, places, -of_rows), None

@@ -1,0 +1,213 @@
+"""Samples in tars: against the samples that the package `webdataset` streams from the same files."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import braceexpand
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+from webdataset import autodecode, tariterators
+
+from tokenprobe.errors import InputError, MissingError
+from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.extract.datasets import open_dataset
+from tokenprobe.extract.datasets.webdataset_tars import expand_braces
+from tokenprobe.store import open_store
+
+Members = list[tuple[str, bytes]]
+
+
+def encoded(seed: int, *, form: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (5 + seed % 2, 6, 3)).astype(np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, format=form)
+    return file.getvalue()
+
+
+def write_tar(path: Path, members: Members) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def stream(tar: str) -> list[dict[str, Any]]:
+    """Return the samples that webdataset makes of a tar, decoded. (`WebDataset` itself leaves the file open.)"""
+    decode = autodecode.Decoder([autodecode.imagehandler("pil")])
+    with open(tar, "rb") as file:
+        members = [member | {"__url__": tar} for member in tariterators.tar_file_iterator(file)]
+    return [decode(sample) for sample in tariterators.group_by_keys(members)]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> str:
+    """Three tars of 4, 3 and 5 samples that webdataset's own writer made, of 3 classes; return their pattern."""
+    seed = 0
+    for shard, n_samples in enumerate((4, 3, 5)):
+        with webdataset.TarWriter(str(tmp_path / f"train-{shard:02d}.tar")) as writer:
+            for _ in range(n_samples):
+                sample = {"__key__": f"some/n{seed:04d}", "png": encoded(seed), "cls": seed % 3, "json": {"seed": seed}}
+                writer.write(sample)
+                seed += 1
+    return f"{tmp_path}/train-{{00..02}}.tar"
+
+
+def test_samples_are_those_that_webdataset_streams(shards: str) -> None:
+    source = open_dataset(f"wds:{shards}")
+    theirs = [sample for tar in braceexpand.braceexpand(shards) for sample in stream(tar)]
+    listed = source.images("train")
+    assert (source.name, source.splits, source.classes) == ("wds:train-{00..02}.tar", ["train"], ["0", "1", "2"])
+    assert listed.ids == [sample["__key__"] for sample in theirs]
+    assert (listed.labels.dtype, listed.labels.tolist()) == (np.int64, [sample["cls"] for sample in theirs])
+    for index in (11, 0, 5, 4):  # in any order
+        np.testing.assert_array_equal(np.asarray(source.load("train", index)), np.asarray(theirs[index]["png"]))
+
+
+def test_members_that_are_no_part_of_a_sample_are_passed_over_as_webdataset_does(tmp_path: Path) -> None:
+    members = [
+        ("__meta__/x.cls", b"7"),
+        ("README", b"no suffix"),
+        ("a/b.v2/one.PNG", encoded(1)),
+        ("a/b.v2/one.cls", b"1\n"),
+        ("./two.seg.png", encoded(9)),
+        ("./two.png", encoded(2)),
+        ("./two.cls", b"0"),
+    ]
+    write_tar(tmp_path / "a.tar", members)
+    source = open_dataset(f"wds:{tmp_path}/a.tar?image=png")
+    theirs = stream(f"{tmp_path}/a.tar")
+    listed = source.images("train")
+    assert listed.ids == [sample["__key__"] for sample in theirs]
+    assert listed.labels.tolist() == [sample["cls"] for sample in theirs] == [1, 0]
+    for index in range(2):
+        np.testing.assert_array_equal(np.asarray(source.load("train", index)), np.asarray(theirs[index]["png"]))
+
+
+def test_splits_and_labels_are_named_by_options(shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, names in (("train", ["dog", "ant"]), ("val", ["bee"])):
+        members = [
+            (f"{i}.{kind}", data)
+            for i, name in enumerate(names)
+            for kind, data in (("jpg", encoded(i, form="JPEG")), ("txt", name.encode()))
+        ]
+        write_tar(tmp_path / f"{split}.tar", members)
+    monkeypatch.chdir(tmp_path)
+    source = open_dataset("wds:train.tar?val=v*.tar&label=txt")
+    assert (source.splits, source.classes) == (["train", "val"], ["ant", "bee", "dog"])
+    assert source.images("train").labels.tolist() == [2, 0]
+    assert source.images("val").labels.tolist() == [1]
+    assert source.spec == f"wds:{tmp_path}/train.tar?val={tmp_path}/v*.tar&label=txt"
+    monkeypatch.chdir("/")
+    assert open_dataset(source.spec).images("val").content == source.images("val").content
+
+
+def test_keys_that_tars_share_are_told_apart_by_the_tar(tmp_path: Path) -> None:
+    for name in "ab":
+        write_tar(tmp_path / f"{name}.tar", [("0.png", encoded(0)), ("0.cls", b"0")])
+    assert open_dataset(f"wds:{tmp_path}/{{a,b}}.tar").images("train").ids == ["a.tar/0", "b.tar/0"]
+    write_tar(tmp_path / "c" / "a.tar", [("0.png", encoded(0)), ("0.cls", b"0")])
+    with pytest.raises(
+        InputError, match=r"^sample 'a.tar/0' is more than once in split 'train' of 'wds:.*'; keys tell"
+    ):
+        open_dataset(f"wds:{tmp_path}/{{a,c/a}}.tar").images("train")
+
+
+def test_content_changes_with_a_size_a_label_and_a_key(tmp_path: Path) -> None:
+    forms = [("0", encoded(0), b"0"), ("1", encoded(0), b"0"), ("0", encoded(0) + b" ", b"0"), ("0", encoded(0), b"1")]
+    contents = []
+    for number, (key, image, label) in enumerate([*forms, forms[0]]):
+        write_tar(tmp_path / f"{number}.tar", [(f"{key}.png", image), (f"{key}.cls", label)])
+        contents.append(open_dataset(f"wds:{tmp_path}/{number}.tar").images("train").content)
+    assert contents[0] == contents[-1]
+    assert len(set(contents)) == 4
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a", "a-{00..11}.tar", "{x,y,}-{0..2}", "{08..11}{a}", "s/{000..001}/{train,val}-{5..5}.tar", "{3..1}"]
+)
+def test_braces_expand_as_webdataset_does(pattern: str) -> None:
+    expected = list(braceexpand.braceexpand(pattern))
+    if pattern == "{3..1}":
+        expected = []  # a range that runs down names no files here
+    assert expand_braces(pattern) == [text.replace("{a}", "a") for text in expected]
+
+
+def test_through_a_store_in_workers_with_a_damaged_image(
+    tiny_config: Callable[..., ExtractConfig], shards: str, tmp_path: Path
+) -> None:
+    write_tar(tmp_path / "train-03.tar", [("bad.png", b"no image"), ("bad.cls", b"1")])
+    pattern = shards.replace("02}", "03}")
+    config: dict[str, Any] = {"data": f"wds:{pattern}", "layers": "0", "workers": 1}
+    with pytest.raises(InputError, match=r"^cannot read image 'bad' of split 'train' in 'wds:.*UnidentifiedImageError"):
+        extract(tiny_config(**config))
+    store = open_store(extract(tiny_config(**config, skip_bad_images=True)))
+    whole = open_store(extract(tiny_config(**config | {"data": f"wds:{shards}"}, out=tmp_path / "whole.zarr")))
+    assert store.manifest.splits["train"].skipped == ["bad"]
+    assert store["train"].ids == whole["train"].ids
+    assert store["train"].labels.tolist() == [int(key[-4:]) % 3 for key in store["train"].ids]
+    np.testing.assert_array_equal(store["train"].tokens(0), whole["train"].tokens(0))
+
+
+def test_a_tar_cut_after_it_was_listed_fails_to_load(shards: str, tmp_path: Path) -> None:
+    source = open_dataset(f"wds:{shards}")
+    (tmp_path / "train-00.tar").write_bytes((tmp_path / "train-00.tar").read_bytes()[:2000])
+    with pytest.raises(EOFError, match=r"bytes at \d+; the tar was cut$"):
+        source.load("train", 3)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "words", "cut"])
+def test_what_is_no_plain_tar_is_refused(shards: str, tmp_path: Path, kind: str) -> None:
+    whole = (tmp_path / "train-01.tar").read_bytes()
+    (tmp_path / "train-01.tar").write_bytes(
+        {"gzip": gzip.compress(whole), "words": b"x" * 2000, "cut": whole[:3000]}[kind]
+    )
+    with pytest.raises(
+        InputError, match=r"train-01.tar' is not a whole, plain tar file \(.+\); a compressed one cannot be"
+    ):
+        open_dataset(f"wds:{shards}")
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "message"),
+    [
+        (
+            [("0.png", b""), ("0.txt", b"")],
+            "",
+            "has the members png, txt; expected one image and the label .cls: name others",
+        ),
+        ([("0.cls", b"0")], "", "^sample '0' of '.*a.tar' has the members cls; expected one image and"),
+        (
+            [("0.a.png", b""), ("0.b.png", b""), ("0.cls", b"0")],
+            "",
+            "has the members a.png, b.png, cls; expected one image",
+        ),
+        ([("0.png", b""), ("0.cls", b"0")], "?image=jpg", "has the members png, cls; expected .jpg and the label .cls"),
+        (
+            [("0.png", b""), ("0.cls", b"\xff")],
+            "",
+            "^a label in '.*a.tar' is no text: member .cls of '0'; name another",
+        ),
+        ([("0.png", b""), ("0.cls", b"-1")], "", "^label -1 in 'wds:.*': integers are class indices"),
+    ],
+)
+def test_samples_of_another_form_are_refused(tmp_path: Path, members: Members, options: str, message: str) -> None:
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(InputError, match=message):
+        open_dataset(f"wds:{tmp_path}/a.tar{options}")
+
+
+def test_missing_tars_are_named(shards: str, tmp_path: Path) -> None:
+    message = r"^no file at '.*train-03.tar'; asked for tars at '.*train-\{00..03\}.tar', on this machine$"
+    with pytest.raises(MissingError, match=message):
+        open_dataset("wds:" + shards.replace("02}", "03}"))
+    with pytest.raises(MissingError, match=r"^no file at '.*/x\*.tar'; asked for tars at"):
+        open_dataset(f"wds:{tmp_path}/x*.tar")

@@ -1,0 +1,86 @@
+"""The dry run: what it says against what a fit does."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenprobe.probe import FitConfig
+from tokenprobe.probe.estimate import describe, estimate
+from tokenprobe.probe.plan import make_plan
+from tokenprobe.probe.results import Run
+from tokenprobe.probe.work import Work, make_work
+from tokenprobe.store import Store, extents
+
+from .kit import fit_made, write_made
+
+ROW = 6 * 8 * 2
+"""Bytes of the patch tokens of one image and layer."""
+SETTINGS: dict[str, Any] = {"heads": ["ep:queries=4"], "lr": [1.0], "layers": "1", "seeds": 2, "epochs": 3}
+
+
+@pytest.fixture
+def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
+    return write_made(write_store, tmp_path / "s.zarr")
+
+
+def works(store: Store, out: Path, **changes: Any) -> list[Work]:
+    given = SETTINGS | {"batch_size": 16, "device": "cpu", "out": out} | changes
+    plan = make_plan(store, FitConfig(**given))
+    return [make_work(plan, layers, Run(out)) for layers in plan.layers]
+
+
+@pytest.mark.parametrize("shots", [["full"], ["4", "2"], ["full", "4", "2"]])
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_as_many_bytes_are_read_as_were_announced(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, shots: list[str]
+) -> None:
+    (work,) = works(store, tmp_path / "run", cache=cache, shots=shots)
+    announced = estimate(work, {})
+    read, preadv = 0, os.preadv
+
+    def counted(*arguments: Any) -> int:
+        nonlocal read
+        n_bytes = preadv(*arguments)
+        read += n_bytes
+        return n_bytes
+
+    monkeypatch.setattr(extents.os, "preadv", counted)
+    fit_made(store, tmp_path / "run", cache=cache, shots=shots, **SETTINGS)
+    assert read == announced.read > 0
+    assert announced.kept == (read if cache == "ram" else 0)
+    most = max(32, *(len(course.train_rows) for course in work.courses)) if cache == "disk" else 0
+    assert announced.windows == min(32, most) * ROW  # eight blocks of four
+
+
+def test_the_dry_run_says_what_would_be_done_and_does_nothing(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit_made(store, tmp_path / "run", dry_run=True, shots=["full", "4"], layers="all,0+1", seeds=2)
+    said = capsys.readouterr().out
+    assert run.results.empty and not (tmp_path / "run").exists()
+    assert f"{store.path}: timm:none on made, as none" in said
+    assert "  80 training, 8 held-out and 60 test images" in said
+    assert "  shots 4, 2 seeds: 16 training, 8 held-out and 60 test images" in said
+    cells = 3 * 2 * 2 * 2  # heads, shots, rates, seeds
+    for layer in ("0", "1", "0+1"):
+        assert f"none, layer {layer}: {cells} cells in 9 groups and 1 passes; reads " in said
+    total = re.search(r"in all (\d+) cells: .* to read, .* of memory at most, \d+ s of training and scoring", said)
+    assert total is not None and int(total[1]) == 3 * cells
+
+
+def test_what_a_run_has_already_is_not_announced(store: Store, tmp_path: Path) -> None:
+    fit_made(store, tmp_path / "run", **SETTINGS)
+    assert describe(works(store, tmp_path / "run"))[-1].startswith("in all 0 cells: 0 B to read")
+
+
+def test_training_bytes_are_those_of_all_groups_and_the_largest_step(store: Store, tmp_path: Path) -> None:
+    """Twice the cells keep twice as much; parameters alone are a part of that."""
+    (one,) = works(store, tmp_path / "run", seeds=1)
+    (two,) = works(store, tmp_path / "run", seeds=2)
+    few, more = (estimate(work, {}).training for work in (one, two))
+    n_parameters = 4 * 8 + 8 * 8 + 4 * 8 + 4
+    assert few > 3 * 4 * n_parameters and few < more < 2 * few

@@ -1,0 +1,39 @@
+"""The final norm against torch's own modules."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tokenprobe.errors import InputError
+from tokenprobe.probe.norm import FinalNorm
+from tokenprobe.store import Store
+
+from .kit import write_made
+
+
+@pytest.mark.parametrize("module", [nn.LayerNorm(8, eps=1e-3), nn.RMSNorm(8, eps=1e-3), nn.LayerNorm(8, bias=False)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_kept_norm_is_the_module_it_came_from(
+    write_store: Callable[..., Store], tmp_path: Path, module: nn.Module, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, -2, 2)
+    values = {n: p.tolist() for n, p in module.named_parameters()}
+    kept = {"kind": type(module).__name__, "eps": module.eps, "weight": None, "bias": None} | values
+    norm = FinalNorm.of(write_made(write_store, tmp_path / "s.zarr", final_norm=kept), torch.device("cpu"))
+    tokens = torch.from_numpy(np.random.default_rng(0).normal(2, 3, size=(2, 5, 8))).to(dtype)
+    found = norm(tokens)
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.allclose(
+        found.double(), module.double()(tokens.double()), atol=1e-12 if dtype == torch.float64 else 1e-5
+    )
+
+
+def test_a_store_without_a_norm_is_refused(write_store: Callable[..., Store], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"norm 'final' asked for, and '.*' keeps no final norm of 'timm:none'"):
+        FinalNorm.of(write_made(write_store, tmp_path / "s.zarr"), torch.device("cpu"))
