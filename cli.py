@@ -28,6 +28,7 @@ SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
 EXTRACT_EXAMPLE = """examples:
   probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr --dry-run
   probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr --layers last4
+  probe extract -m open_clip:ViT-L-14/openai -d folder:imagenet -o clip.zarr --layers last4
   probe extract -m timm:VisionTransformer --checkpoint mine.safetensors -d npz:cifar.npz -o mine.zarr \\
       --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
 """

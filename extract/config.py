@@ -11,7 +11,8 @@ class ExtractConfig:
     """What to extract, from what, to where.
 
     Attributes:
-        model: backbone, such as "timm:vit_base_patch16_224.mae".
+        model: backbone, such as "timm:vit_base_patch16_224.mae", "open_clip:ViT-L-14/openai" or
+            "hub:facebookresearch/dinov2/dinov2_vitb14"; probe models lists them.
         data: images, such as "folder:imagenet", "npz:images.npz" or "demo"; probe datasets lists all.
         out: folder of the store.
         split: splits to extract; all that the data has if empty.

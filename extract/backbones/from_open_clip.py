@@ -3,94 +3,27 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ...errors import InputError, unknown_name
 from ...store.layout import LayerShape
 from ..views import Transform
 from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
-from .contract import Backbone, BackboneRequest, Tokens
+from .contract import BackboneRequest
 from .from_timm import convert_to_timm
-from .intermediates import Intermediates, device_of, final_norm_of, norm_values, prefix_names
 from .names import HUB_FORMS, portable, reason
+from .open_clip_tower import OpenClipBackbone, intermediates_of_tower
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
 """What timm calls open_clip's ways to resize to a square."""
 TOP_LEVEL = ("embed_dim", "quick_gelu")
 """Settings of a model that are not of its vision tower alone."""
-
-
-class OpenClipBackbone(Backbone):
-    """An open_clip image tower; see `load_open_clip`."""
-
-    packages = ("open_clip_torch",)
-
-    def __init__(self, name: str, tower: nn.Module, arguments: Mapping[str, Any], transform: Transform) -> None:
-        self.name, self.module, self.arguments, self.transform = name, tower, arguments, transform
-        trunk = getattr(tower, "trunk", None)
-        self._intermediates = TowerIntermediates(tower) if trunk is None else Intermediates(trunk)
-        self.shapes = self._intermediates.shapes(transform.input_size)
-        n_prefix = self.shapes[-1].n_prefix
-        self.prefix_names = ["cls"][:n_prefix] if trunk is None else prefix_names(trunk, n_prefix)
-        _, embedding = self.tokens_and_embedding(torch.zeros(1, 3, *transform.input_size), [len(self.shapes) - 1])
-        assert embedding is not None
-        self.shapes[-1] = replace(self.shapes[-1], embedding=embedding.shape[1])
-
-    def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:
-        """See `Backbone.tokens`."""
-        return dict(zip(sorted(layers), self._intermediates(images, sorted(layers)), strict=True))
-
-    def tokens_and_embedding(self, images: Tensor, layers: Sequence[int]) -> tuple[dict[int, Tokens], Tensor | None]:
-        """See `Backbone.tokens_and_embedding`. The embedding is pooled and projected, not yet normalised."""
-        if len(self.shapes) - 1 not in layers:
-            return self.tokens(images, layers), None
-        outputs, final = self._intermediates.with_output(images, sorted(layers))
-        trunk = getattr(self.module, "trunk", None)
-        if trunk is not None:
-            with torch.no_grad():
-                final = self.module.head(trunk.forward_head(final))  # type: ignore[operator]
-        return dict(zip(sorted(layers), outputs, strict=True)), final
-
-    def final_norm(self) -> dict[str, Any] | None:
-        """See `Backbone.final_norm`. Where a pooling comes first, the norm is not over tokens of the last layer."""
-        trunk = getattr(self.module, "trunk", None)
-        if trunk is not None:
-            return final_norm_of(trunk)
-        pools_first = getattr(self.module, "attn_pool", None) is not None
-        return None if pools_first else norm_values([getattr(self.module, "ln_post", None)])
-
-
-class TowerIntermediates(Intermediates):
-    """The `forward_intermediates` of open_clip's own towers, which gives a dictionary."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        self._device = device_of(tower)
-        self._tower: Any = tower
-        self._is_of_tokens = self._has_prefix = hasattr(tower, "class_embedding")
-
-    def _run(
-        self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
-    ) -> tuple[list[Any], Any]:
-        with torch.no_grad():
-            found = self._tower.forward_intermediates(
-                images,
-                indices=layers,
-                stop_early=True,
-                intermediates_only=not whole,
-                output_fmt=form,
-                output_extra_tokens=self._has_prefix,
-            )
-        outputs: list[Any] = found["image_intermediates"]
-        if self._has_prefix:
-            outputs = list(zip(outputs, found["image_intermediates_prefix"], strict=True))
-        return outputs, found.get("image_features")
 
 
 def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
@@ -107,11 +40,11 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
     else:
         tower, preprocessing = _drawn_tower(request)
     loaded = _load_tower(tower, checkpoint, request.allow_missing) if checkpoint else None
-    if request.image_size and hasattr(tower, "set_input_size"):  # a timm trunk, built for the size in its name
-        tower.set_input_size(request.image_size)
     tower.eval().requires_grad_(False)
     transform = _transform(preprocessing, tower, request)
     try:
+        if request.image_size and hasattr(tower, "set_input_size"):  # a timm trunk, built for the size in its name
+            tower.set_input_size(request.image_size)
         backbone = OpenClipBackbone(f"open_clip:{portable(request.name)}", tower, request.arguments, transform)
     except Exception as error:  # any tower, with any arguments
         raise InputError(
@@ -141,9 +74,7 @@ def _shapes_of(architecture: str) -> list[LayerShape]:
     request = BackboneRequest(architecture, {}, None, pretrained=False, seed=0)
     with torch.device("meta"):
         tower, preprocessing = _drawn_tower(request)
-    size = _transform(preprocessing, tower, request).input_size
-    trunk = getattr(tower, "trunk", None)
-    return (TowerIntermediates(tower) if trunk is None else Intermediates(trunk)).shapes(size)
+    return intermediates_of_tower(tower).shapes(_transform(preprocessing, tower, request).input_size)
 
 
 def is_open_clip(name: str) -> bool:

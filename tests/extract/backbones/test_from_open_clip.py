@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from tokenprobe.errors import InputError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import BackboneRequest, split_source
-from tokenprobe.extract.backbones.from_open_clip import OpenClipBackbone, load_open_clip, split_tag
+from tokenprobe.extract.backbones.from_open_clip import load_open_clip, split_tag
+from tokenprobe.extract.backbones.open_clip_tower import OpenClipBackbone
 from tokenprobe.extract.views import Pixels, normalise
 from tokenprobe.store import open_store
 from tokenprobe.store.verify import verify
@@ -370,6 +371,11 @@ def test_names_that_lead_nowhere(name: str, options: dict[str, Any], message: st
 def test_arguments_the_tower_cannot_take_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load("ViT-B-32", arguments)
+
+
+def test_an_image_size_a_trunk_cannot_take_is_an_input_error() -> None:
+    with pytest.raises(InputError, match=r"^open_clip model 'ViT-B-16-SigLIP' .* for images of \(8, 8\) pixels: "):
+        load("ViT-B-16-SigLIP", TINY_TRUNK, image_size=(8, 8))
 
 
 def test_a_way_to_resize_that_is_not_known_is_named(local_clip: tuple[nn.Module, Path]) -> None:
