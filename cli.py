@@ -38,7 +38,7 @@ DATASETS_EXAMPLE = """example:
 FIT_EXAMPLE = """examples:
   probe fit mae.zarr -o runs/mae --head ep:queries=32 --head linear:pool=cls
   probe fit mae.zarr -o runs/lr --head 'ep:queries=8|32' --layers last4 --lr 0.1,1,10 --seeds 3
-  probe fit mae.zarr dino.zarr -o runs/few --head ep --head 'knn:k=10|20' --shots full,16,4,1 --seeds 5 --dry-run
+  probe fit mae.zarr dino.zarr -o runs/few --head ep --head 'knn:k=10|20' --shots full,16,4 --seeds 5 --dry-run
 """
 EXPORT_EXAMPLE = """examples:
   probe export mae.zarr -o mae-npy --to npy --layers -1 --split train --tokens patch

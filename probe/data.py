@@ -117,8 +117,9 @@ def _test_split_name(store: Store, config: FitConfig) -> str:
     taken = (config.val_split,) if config.test_store else (config.train_split, config.val_split)
     names = [name for name in TEST_SPLITS if name in store.splits and name not in taken]
     if not names:
+        beside = repr(config.train_split) + ("" if config.val_split is None else f" and {config.val_split!r}")
         raise InputError(
-            f"{str(store.path)!r} has no split named {', '.join(TEST_SPLITS)} beside {config.train_split!r} "
+            f"{str(store.path)!r} has no split named {', '.join(TEST_SPLITS)} beside {beside} "
             f"(it has {', '.join(store.splits)}); name the one to report on with --test-split"
         )
     return names[0]

@@ -1,9 +1,10 @@
 """What a fit would do, before it does it: cells, bytes to read, memory and time."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -30,8 +31,8 @@ class Estimate:
     """What the work on one layer, or several joined, takes.
 
     Attributes:
-        read: bytes of patch tokens read from the store.
-        kept: bytes of patch tokens kept in memory.
+        read: bytes of tokens and means read from the store.
+        kept: bytes of tokens and means kept in memory.
         windows: bytes of the buffers that others are read into.
         training: bytes of parameters, activations and all else that the largest pass needs at its peak.
         seconds: of training and scoring.
@@ -61,6 +62,8 @@ def describe(todo: Sequence[Work]) -> list[str]:
         f"in all {sum(work.n_cells for work in todo)} cells: {_size(sum(found.read for found in estimates))} to read, "
         f"{_size(peak)} of memory at most, {_time(sum(found.seconds for found in estimates))} of training and scoring"
     )
+    if any(work.solver_groups for work in todo):
+        lines.append("the time of knn, ridge and logreg is not in it")
     return lines
 
 
@@ -75,7 +78,7 @@ def estimate(work: Work, timed: Timed) -> Estimate:
     n_read = _rows_read(work)
     image = {name: size // (n_rows[name] * plan.split(name).info.views) for name, size in sizes.items()}
     streamed = {name: image[name] for name in sizes if places[name] == DISK}
-    kept = sum(size for name, size in sizes.items() if name not in streamed)
+    kept = _small_bytes(work, n_rows) + sum(size for name, size in sizes.items() if name not in streamed)
     return Estimate(
         read=kept + sum(n_read[name] * n_bytes for name, n_bytes in streamed.items()),
         kept=kept,
@@ -83,6 +86,18 @@ def estimate(work: Work, timed: Timed) -> Estimate:
         training=max((needed(groups, partial(memory_of, plan)) for groups in work.passes), default=0),
         seconds=sum(_seconds(work, group, timed) for groups in work.passes for group in groups),
     )
+
+
+def _small_bytes(work: Work, n_rows: Mapping[str, int]) -> int:
+    """Return the bytes of the means and prefix tokens, which are always kept."""
+    plan, total = work.plan, 0
+    if plan.places(work.layers, work.courses).get(TRAIN, DISK) != DISK:
+        n_rows = {name: n for name, n in n_rows.items() if name != SUBSETS}
+    for kind in work.kinds:
+        if kind != PATCH:
+            values = prod(plan.shape(work.layers).row_shape(kind)) * plan.data.train.dtype(kind).itemsize
+            total += values * sum(n * plan.split(name).info.views for name, n in n_rows.items())
+    return total
 
 
 def _rows_read(work: Work) -> dict[str, int]:

@@ -302,7 +302,10 @@ def _check_heads(plan: Plan) -> None:
     """Refuse heads that do not fit the tokens or the training set, and layers that cannot be joined."""
     for course in plan.courses:
         for group in plan.solver_groups(plan.layers[0], course):
-            SOLVERS[group.cells[0].head.name](group.cells).check(len(course.train_rows))
+            try:
+                SOLVERS[group.cells[0].head.name](group.cells).check(len(course.train_rows))
+            except InputError as error:
+                raise InputError(f"{error} (shots {course.shots})") from error
     for layers in plan.layers:
         shapes = {layer: plan.data.train.shape(layer) for layer in layers}
         if len({(shape.grid, shape.n_prefix) for shape in shapes.values()}) > 1:

@@ -34,7 +34,8 @@ COLUMNS = [
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "flops_forward", "flops_train",
     "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map", "status",
 ]  # fmt: skip
-HEAD_COLUMNS = ["store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
+HEAD_COLUMNS = ["name", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
+"""Within which rates are swept; "name" is the store's in the run, since a store may be moved."""
 ABOUT = "tokenprobe"
 """Key of a head file's metadata."""
 
@@ -92,7 +93,8 @@ class Run:
         """Add finished cells, mark the selected ones, and write the tables."""
         added = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows])
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
-        results["selected"] = mark_selected(results, HEAD_COLUMNS)
+        names = results["cell"].str.partition("-layer_")[0]
+        results["selected"] = mark_selected(results.assign(name=names), HEAD_COLUMNS)
         self.results = results[COLUMNS]
         if not self.history.empty:  # killed between the two tables: the history may know these cells already
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
@@ -133,7 +135,7 @@ class Run:
                 differing = [key for key, value in fingerprints.items() if known["fingerprints"].get(key) != value]
                 raise InputError(
                     f"run {str(self.path)!r} was made from other data under {path!r} ({', '.join(differing)} images, "
-                    "backbone or transform differ); give another --out"
+                    "backbone, transform or split differ); give another --out"
                 )
         model = plan.data.store.manifest.recipe.model
         name = re.sub(r"[^\w.@+=-]", "_", model.partition(":")[2] or model)

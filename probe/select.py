@@ -8,6 +8,7 @@ The figure is top-1 accuracy, or mean average precision ("map") where images hav
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf, isnan
 from typing import Any
 
 import pandas as pd
@@ -47,7 +48,8 @@ class EpochTracker:
     @property
     def best(self) -> int:
         """Index of the epoch that is reported."""
-        counted = [figure(scores) for scores in (self.val if self.protocol == "select" else self.test)]
+        figures = [figure(scores) for scores in (self.val if self.protocol == "select" else self.test)]
+        counted = [-inf if isnan(value) else value for value in figures]
         return max(range(len(counted)), key=counted.__getitem__)
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ..store.layout import PATCH
 from .budget import make_passes
 from .course import Course, in_step
 from .grid import CellGroup, layers_text
@@ -88,6 +89,8 @@ def make_work(plan: Plan, layers: tuple[int, ...], run: Run) -> Work:
 def room_for_training(plan: Plan, layers: tuple[int, ...]) -> int:
     """Return the bytes that a pass may take beside the tokens that are kept."""
     on_device = "gpu" if plan.device.type == "cuda" else "ram"
+    if not any(PATCH in head_inputs(head, plan.shape(layers)) for head in plan.heads):
+        return int(USABLE * available_memory(plan.device))  # no patch token is read
     places, sizes = plan.places(layers, plan.courses), plan.sizes(layers, plan.courses)
     kept = sum(n_bytes for name, n_bytes in sizes.items() if places[name] == on_device)
     return int(USABLE * available_memory(plan.device)) - kept

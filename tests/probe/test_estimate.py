@@ -73,6 +73,13 @@ def test_the_dry_run_says_what_would_be_done_and_does_nothing(
     assert total is not None and int(total[1]) == 3 * cells
 
 
+def test_means_are_announced_and_solvers_are_said_not_to_be_timed(store: Store, tmp_path: Path) -> None:
+    (work,) = works(store, tmp_path / "run", heads=["linear", "ridge"])
+    found = estimate(work, {})
+    assert found.read == found.kept == (88 + 60) * 8 * 4
+    assert describe([work])[-1] == "the time of knn, ridge and logreg is not in it"
+
+
 def test_what_a_run_has_already_is_not_announced(store: Store, tmp_path: Path) -> None:
     fit_made(store, tmp_path / "run", **SETTINGS)
     assert describe(works(store, tmp_path / "run"))[-1].startswith("in all 0 cells: 0 B to read")

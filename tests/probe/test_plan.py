@@ -229,6 +229,8 @@ def test_small_subsets_are_kept_where_all_of_training_is_not(store: Store, monke
         ({"min_steps": -1}, "min_steps -1: expected at least 0"),
         ({"val_split": "dev"}, "unknown split 'dev'; known: "),
         ({"val_split": "train"}, "split 'train' is both trained on and selected on; give another --val-split"),
+        ({"val_split": "test"}, "has no split named test, val, validation beside 'train' and 'test'"),
+        ({"heads": ["knn:k=55"]}, r"k=55 neighbours of 54 training images; give k of at most 54 \(shots full\)"),
         ({"val_split": "test", "test_split": "test"}, "split 'test' is both reported on and selected on"),
         (
             {"val_split": "test", "protocol": "paper"},

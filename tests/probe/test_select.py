@@ -57,6 +57,13 @@ def test_images_with_several_labels_are_selected_by_mean_average_precision() -> 
     }  # fmt: skip
 
 
+def test_a_figure_that_is_not_a_number_is_not_the_best() -> None:
+    tracker = EpochTracker("select")
+    improved = [tracker.add(n, {"map": val}, {"map": 0.5}) for n, val in enumerate([np.nan, 0.1, np.nan, 0.2], start=1)]
+    assert improved == [True, True, False, True]
+    assert tracker.row()["best_epoch"] == 4
+
+
 def test_a_cell_that_diverged_keeps_the_figures_from_before() -> None:
     tracker, _ = tracked("select")
     tracker.diverged = 5
