@@ -17,11 +17,8 @@ from .order import WINDOW_BLOCKS
 from .plan import Plan
 from .rider import make_rider
 from .split import FULL
-from .stream import TokenStream
+from .stream import EVAL_BATCH, TokenStream
 from .work import Work, memory_of
-
-SAMPLE = 64
-"""Images that steps are timed on."""
 
 Timed = dict[tuple[HeadSpec, int, tuple[int, int], int], tuple[float, float]]
 
@@ -137,7 +134,7 @@ def _seconds(work: Work, group: CellGroup, timed: Timed) -> float:
 def _time_steps(plan: Plan, group: CellGroup) -> tuple[float, float]:
     """Return the seconds that training on one image takes, and scoring one."""
     rider = make_rider(plan, group)
-    rows = np.arange(min(SAMPLE, len(plan.data.train)))
+    rows = np.arange(min(EVAL_BATCH, group.course.batch_size))
     stream = TokenStream(
         plan.data.train, group.cells[0].layers, rows, rider.group.kinds, cache="ram", device=plan.device, norm=plan.norm
     )

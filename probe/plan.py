@@ -15,12 +15,12 @@ from ..store import Split, Store
 from ..store.layout import MEAN, PATCH, LayerShape
 from .caching import SUBSETS, TEST, TRAIN, VAL, choose_places
 from .config import LR_GRID, PAPER_LR, FitConfig
-from .course import Course, repeats, scored_epochs
+from .course import Course
+from .courses import make_courses
 from .data import Data, check_arrays, open_data
 from .grid import (
     CellGroup,
     HeadSpec,
-    default_batch_size,
     default_warmup,
     layers_text,
     make_cells,
@@ -35,7 +35,7 @@ from .norm import NORMS, FinalNorm
 from .optim import OPTIMIZERS
 from .select import PROTOCOLS
 from .solver import SOLVERS
-from .split import FULL, Rows, at_most_as_many, hold_out, is_fraction, parse_shots, subset
+from .split import FULL, Rows, is_fraction, parse_shots
 
 CHOICES = {
     "optimizer": tuple(OPTIMIZERS),
@@ -217,7 +217,7 @@ def make_plan(store: Store, config: FitConfig, name: str = "") -> Plan:
     plan = Plan(
         config=config,
         data=data,
-        courses=_make_courses(data, config, shots),
+        courses=make_courses(data, config, shots),
         layers=layers,
         heads=heads,
         lrs=config.lr or (LR_GRID if config.protocol == "select" else PAPER_LR),
@@ -228,53 +228,6 @@ def make_plan(store: Store, config: FitConfig, name: str = "") -> Plan:
     )
     _check_heads(plan)
     return plan
-
-
-def _make_courses(data: Data, config: FitConfig, shots: Sequence[str]) -> list[Course]:
-    """Return the courses: full data once for all seeds, every subset once a seed."""
-    train_rows, val_rows = _split_rows(data, config)
-    seeds = tuple(range(config.seeds))
-    courses = []
-    for shot in shots:
-        for of_course in [seeds] if shot == FULL else [(seed,) for seed in seeds]:
-            rows = subset(data.train.labels, train_rows, shot, of_course[0], data.train.classes)
-            held = val_rows
-            if shot != FULL and len(val_rows):
-                held = at_most_as_many(data.val.labels, val_rows, data.train.labels[rows], config.seed)
-            courses.append(_make_course(data, config, shot, of_course, rows, held))
-    return courses
-
-
-def _split_rows(data: Data, config: FitConfig) -> tuple[Rows, Rows]:
-    """Return the rows to train on, of the training split, and those to select on, of the split that holds them."""
-    every = np.arange(len(data.train))
-    if config.protocol == "paper":
-        return every, np.arange(0)
-    if data.val is not data.train:
-        return every, np.arange(len(data.val))
-    return hold_out(data.train.labels, config.val, config.seed)
-
-
-def _make_course(
-    data: Data, config: FitConfig, shots: str, seeds: tuple[int, ...], train_rows: Rows, val_rows: Rows
-) -> Course:
-    n_train = len(train_rows)
-    if n_train < 2:
-        raise InputError(f"{n_train} training image(s) in {data.train.name!r}: BatchNorm needs two or more")
-    batch_size = min(config.batch_size or default_batch_size(n_train), n_train)
-    n_repeats = repeats(config.epochs, max(1, n_train // batch_size), config.min_steps)
-    warmup = default_warmup(config.epochs) if config.warmup_epochs is None else config.warmup_epochs
-    n_passes = config.epochs * n_repeats
-    return Course(
-        shots=shots,
-        seeds=seeds,
-        train_rows=train_rows,
-        val_rows=val_rows,
-        batch_size=batch_size,
-        epochs=n_passes,
-        warmup_epochs=warmup * n_repeats,
-        scored=scored_epochs(config.epochs, n_passes, n_train, len(data.test), shots),
-    )
 
 
 def _check(config: FitConfig) -> None:

@@ -1,6 +1,7 @@
 """Small real inputs that many tests share."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,42 @@ def write_tokens(
 
     Labels are (n,) or, where images have several, (n, classes). `more_views` are those of "train" after the first.
     """
+    views = {"train": 1 + len(more_views)} if more_views else {}
+    manifest = replace(made_manifest(tokens, labels, grid, block_rows, dtype, views), final_norm=final_norm)
+    manifest = replace(manifest, recipe=replace(manifest.recipe, model=model))
+    with open_writer(path, manifest) as writer:
+        writer.declare({s: (y.astype(np.int64), [f"{s}/{i}" for i in range(len(y))]) for s, y in labels.items()})
+        written = [(split, 0, of_split) for split, of_split in tokens.items()]
+        written += [("train", view, of_view) for view, of_view in enumerate(more_views, start=1)]
+        for split, view, of_split in written:
+            for block in range(manifest.splits[split].n_blocks):
+                key = BlockKey(split, view, block)
+                rows = slice(block * block_rows, (block + 1) * block_rows)
+                for layer, kinds in of_split.items():
+                    stored = {kind: as_stored(values[rows], kind, dtype) for kind, values in kinds.items()}
+                    writer.append(key, layer, stored)
+                    writer.finish(key, layer)
+        assert writer.complete()
+    return open_store(path)
+
+
+def made_manifest(
+    tokens: Mapping[str, Mapping[int, Mapping[str, np.ndarray]]],
+    labels: Mapping[str, np.ndarray],
+    grid: tuple[int, int],
+    block_rows: int,
+    dtype: str,
+    views: Mapping[str, int],
+) -> Manifest:
+    """Describe tokens as `write_tokens` takes them; `views` of the splits that have more than one."""
     some = next(iter(next(iter(tokens.values())).values()))
     dim = some["mean"].shape[-1]
     n_prefix = some["prefix"].shape[1] if "prefix" in some else 0
     n_classes = max(1 + int(y.max()) if y.ndim == 1 else y.shape[1] for y in labels.values())
-    views = {"train": 1 + len(more_views)} if more_views else {}
     layers = sorted({layer for of_split in tokens.values() for layer in of_split})
-    manifest = Manifest(
+    return Manifest(
         recipe=Recipe(
-            model=model,
+            model="timm:none",
             model_args={},
             weights="0" * 64,
             transform={"input_size": [16, 16]},
@@ -108,7 +136,7 @@ def write_tokens(
         dataset="made",
         depth=max(layers) + 1,
         layers={layer_name(layer): LayerShape(grid, dim, n_prefix) for layer in layers},
-        final_norm=final_norm,
+        final_norm=None,
         splits={
             split: SplitInfo(
                 n_images=len(labels[split]),
@@ -125,21 +153,6 @@ def write_tokens(
         },
         versions={},
     )
-    with open_writer(path, manifest) as writer:
-        writer.declare({s: (y.astype(np.int64), [f"{s}/{i}" for i in range(len(y))]) for s, y in labels.items()})
-        written = [(split, 0, of_split) for split, of_split in tokens.items()]
-        written += [("train", view, of_view) for view, of_view in enumerate(more_views, start=1)]
-        for split, view, of_split in written:
-            for block in range(manifest.splits[split].n_blocks):
-                key = BlockKey(split, view, block)
-                rows = slice(block * block_rows, (block + 1) * block_rows)
-                for layer, kinds in of_split.items():
-                    writer.append(
-                        key, layer, {kind: as_stored(values[rows], kind, dtype) for kind, values in kinds.items()}
-                    )
-                    writer.finish(key, layer)
-        assert writer.complete()
-    return open_store(path)
 
 
 def as_stored(values: np.ndarray, kind: str, dtype: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,8 @@ def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
 ) -> None:
     store = tmp_path / "demo.zarr"
     command = demo_extract(store)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    heed = partial(signal.signal, number, signal.SIG_DFL)  # a shell has its background jobs ignore SIGINT
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     wait_for(lambda: "/c.0." in read(store / "journal.jsonl"))
     process.send_signal(number)
     _, error = process.communicate(timeout=60)

@@ -89,6 +89,7 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/backbones/open_clip_tower.py": "tests/extract/backbones/test_from_open_clip.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
         "probe/contract.py": "tests/probe/test_solver.py",
+        "probe/courses.py": "tests/probe/test_plan.py",
         "probe/rider.py": "tests/probe/test_train.py",
         "probe/rows.py": "tests/probe/test_results.py",
         "probe/solve.py": "tests/probe/test_pipeline.py",

@@ -10,7 +10,21 @@ from torchvision.datasets.utils import download_and_extract_archive
 from ...errors import MissingError
 
 
-class CUB200:
+class ListedImages:
+    """Images of known paths and labels, by index, as torchvision's data sets give them."""
+
+    _images: list[tuple[str, int]]
+    _loader: Callable[[str], Any]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        path, label = self._images[index]
+        return self._loader(path), label
+
+
+class CUB200(ListedImages):
     """Caltech-UCSD Birds 200 (2011): ROOT/CUB_200_2011 with images.txt, train_test_split.txt and the rest."""
 
     url = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
@@ -31,15 +45,8 @@ class CUB200:
         self._images = [(str(folder / "images" / names[number]), int(labels[number]) - 1) for number in chosen]
         self._loader = loader
 
-    def __len__(self) -> int:
-        return len(self._images)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        path, label = self._images[index]
-        return self._loader(path), label
-
-
-class Sun397Partition:
+class Sun397Partition(ListedImages):
     """The first of ten published partitions of SUN397: ROOT/SUN397, and Training_01.txt and Testing_01.txt in it."""
 
     url = "https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip"
@@ -66,13 +73,6 @@ class Sun397Partition:
         names = [name for name in lists[0].read_text().splitlines() if name]
         self._images = [(f"{folder}{name}", label_of[_class_of(name.rpartition("/")[0])]) for name in names]
         self._loader = loader
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        path, label = self._images[index]
-        return self._loader(path), label
 
 
 def _class_of(folder: str) -> str:

@@ -8,27 +8,23 @@ SELECTED_BY = ["source", "head", "shots"]
 """Columns of a summary within which the protocol picks one layer."""
 
 FIGURES = {"top1": "top-1", "map": "mAP"}
-LATER_COLUMNS = ["val_map", "test_map", "peak_test_map", "status"]
-"""Columns that the results of an earlier version lack."""
 
 
 def tidy(results: pd.DataFrame) -> pd.DataFrame:
     """Return the results with what a report calls things.
 
     Columns that are added, or replaced: source (model and dataset, and the store where these two are not enough), head
-    (with its settings), status ("" where there is none), figure ("top1", or "map" where images have several labels),
+    (with its settings), figure ("top1", or "map" where images have several labels),
     and that figure as test, val and peak (fractions).
     """
-    cells = results.reindex(columns=results.columns.union(LATER_COLUMNS, sort=False))
-    source = _sources(cells)
-    several = cells["test_map"].notna().groupby(source).transform("any")
-    return cells.assign(
+    source = _sources(results)
+    several = results["test_map"].notna().groupby(source).transform("any")
+    return results.assign(
         source=source,
-        head=cells["head"] + (":" + cells["head_config"]).where(cells["head_config"] != "", ""),
-        status=cells["status"].astype("str").fillna(""),
+        head=results["head"] + (":" + results["head_config"]).where(results["head_config"] != "", ""),
         figure=several.map({True: "map", False: "top1"}),
         **{
-            column: cells[f"{name}_top1"].where(~several, cells[f"{name}_map"]).astype(float)
+            column: results[f"{name}_top1"].where(~several, results[f"{name}_map"]).astype(float)
             for column, name in {"test": "test", "val": "val", "peak": "peak_test"}.items()
         },
     )

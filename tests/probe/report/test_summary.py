@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from tokenprobe.probe.report.summary import (
-    LATER_COLUMNS,
     best_layers,
     head_lines,
     layer_order,
@@ -250,10 +249,3 @@ def test_what_diverged_and_what_did_not_converge_is_counted(make_results: MakeRe
         "2 of 3 logreg cells did not converge (penalty 1e-05, 0.1)",
     ]
     assert status_lines(tidy(make_results({"test": 0.5}))) == []
-
-
-def test_results_of_before_these_columns_can_be_reported(make_results: MakeResults) -> None:
-    results = make_results(*make_rows())
-    old = tidy(results.drop(columns=LATER_COLUMNS))
-    assert summarise(old).equals(summarise(tidy(results)))
-    assert status_lines(old) == []
