@@ -1,15 +1,19 @@
 """Training a grid from a store, as ratios within one run.
 
-    python benchmarks/fit.py linear stream
+    python benchmarks/fit.py linear stream memory
     python benchmarks/fit.py sweep --store cifar.zarr --images cifar10.npz --weights mae.safetensors
 
 linear: 64 cells of `linear:pool=mean` on one batch, per cell against one cell alone, and as a rate against the plain
 matrix products of the same shapes. stream: an epoch of 16 EP cells from the disk against the same steps on tokens in
 memory. sweep: a fit of {6 layers} × {ep, aim, linear} × {4 rates} from the store against running the backbone in every
 epoch for one head at a time, timed for the second of two epochs and multiplied; needs a store, its images and weights.
+memory: resident memory of a fit from a store of 6 GB that stays on the disk, against the dry run.
 """
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,11 +29,15 @@ from torch import Tensor, nn
 
 from store import write_store  # the benchmark beside this one
 from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.estimate import estimate
 from tokenprobe.probe.grid import Cell, parse_heads
 from tokenprobe.probe.group import Group
 from tokenprobe.probe.order import epoch_windows
+from tokenprobe.probe.plan import make_plan
+from tokenprobe.probe.results import Run
 from tokenprobe.probe.stream import TokenStream
 from tokenprobe.probe.tokens import TokenBatch
+from tokenprobe.probe.work import make_work
 from tokenprobe.store import open_store
 from tokenprobe.store.layout import LayerShape
 
@@ -176,16 +184,52 @@ def sweep(store: Path, images: Path, weights: Path, epochs: int) -> None:
     )
 
 
+def memory(n_images: int = 40_000) -> None:
+    """Fit one epoch of one EP cell from 6 GB in a fresh process, and compare with what the dry run announces."""
+    with tempfile.TemporaryDirectory() as folder:
+        train, test = Path(folder) / "train.zarr", Path(folder) / "test.zarr"
+        write_store(train, n_images)
+        write_store(test, 512)
+        settings = {
+            "heads": ["ep:queries=16"], "lr": [0.1], "epochs": 1, "cache": "disk", "device": "cpu",
+            "test_store": str(test), "test_split": "train", "out": f"{folder}/run",
+        }  # fmt: skip
+        plan = make_plan(open_store(train), FitConfig(**settings))
+        announced = estimate(make_work(plan, (0,), Run(Path(folder))), {})
+        command = [sys.executable, "-c", FIT_AND_MEASURE, str(train), json.dumps(settings)]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    used, mib = json.loads(shown.splitlines()[-1]), 2**20
+    bound = 2 * announced.windows + announced.training + 300 * mib
+    training = used - announced.windows
+    print(
+        f"memory: {used / mib:.0f} MiB beyond imports (bound {bound / mib:.0f}); training {training / mib:.0f} MiB, "
+        f"{announced.training / mib:.0f} announced ({announced.training / training:.2f})"
+    )
+
+
+FIT_AND_MEASURE = """
+import json, sys
+from tokenprobe.probe import FitConfig, pipeline
+
+def resident(key):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
+
+imports = resident("VmRSS")
+pipeline.fit([sys.argv[1]], FitConfig(**json.loads(sys.argv[2])))
+print(resident("VmHWM") - imports)
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=["linear", "stream", "sweep"])
+    parser.add_argument("parts", nargs="+", choices=["linear", "stream", "sweep", "memory"])
     for name in ("store", "images", "weights"):
         parser.add_argument(f"--{name}", type=Path, help="of the sweep")
     parser.add_argument("--epochs", type=int, default=9, help="of our fit; its time is scaled to 90")
     arguments = parser.parse_args()
     for part in arguments.parts:
         if part != "sweep":
-            {"linear": linear, "stream": stream}[part]()
+            {"linear": linear, "stream": stream, "memory": memory}[part]()
         elif all((arguments.store, arguments.images, arguments.weights)):
             sweep(arguments.store, arguments.images, arguments.weights, arguments.epochs)
         else:
