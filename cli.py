@@ -21,6 +21,7 @@ from .errors import InputError, MissingError, StoreError, TokenprobeError
 from .extract.config import ExtractConfig
 from .probe.config import FILE_KEYS, FitConfig
 from .workflows.export import ExportConfig
+from .workflows.predict import PredictConfig
 
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
@@ -48,6 +49,12 @@ MODELS_EXAMPLE = """examples:
   probe models 'vit_base*'
   probe models 'open_clip:ViT-B-16*' --page 2
 Models of torch.hub and of the Hugging Face hub cannot be listed: hub:REPO/ENTRY, hf-hub:ORG/NAME.
+"""
+PREDICT_EXAMPLE = """examples:
+  probe predict runs/mae --images new-photos --cell vit_base-layer_11-ep-queries=32-lars-lr=1-wd=0-shots=full-seed=0
+  probe predict runs/mae --images cat.jpg --cell …
+  probe predict runs/mae --images new-photos --cell … -o predictions.csv
+Without --cell it names those that did best on held-out images.
 """
 DEMO_EXAMPLE = """example:
   probe demo -o my-first-probe
@@ -148,6 +155,12 @@ def _export(arguments: argparse.Namespace) -> None:
     export(arguments.store, ExportConfig(**_given(arguments, ExportConfig)))
 
 
+def _predict(arguments: argparse.Namespace) -> None:
+    from .workflows.predict import predict
+
+    predict(arguments.folder, PredictConfig(**_given(arguments, PredictConfig)))
+
+
 def _models(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -200,6 +213,10 @@ def _make_parser() -> argparse.ArgumentParser:
     models = _add_command(commands, "models", _models, "what backbones can be loaded, and their layers", MODELS_EXAMPLE)
     models.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="with * and ?; default: all")
     models.add_argument("--page", metavar="PAGE", type=int, default=1, help="which page (default: %(default)s)")
+
+    predict = _add_command(commands, "predict", _predict, "run a trained head on new images", PREDICT_EXAMPLE)
+    predict.add_argument("folder", metavar="RUN", help="made by probe fit")
+    _add_fields(predict, PredictConfig)
 
     demo = _add_command(commands, "demo", _demo, "the whole pipeline on bundled images and weights", DEMO_EXAMPLE)
     demo.add_argument("-o", "--out", metavar="FOLDER", default="tokenprobe-demo", help="default: %(default)s")

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,8 +118,7 @@ def _forward(
     if n_images < batch_size:
         pixels = torch.cat([pixels, pixels.new_zeros(batch_size - n_images, *pixels.shape[1:])])
     inputs = normalise(pixels.to(device, non_blocking=True), backbone.transform)
-    amp = nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
-    with torch.inference_mode(), amp, _explained_memory(batch_size):
+    with torch.inference_mode(), autocast(device, precision), explained_memory(batch_size):
         tokens, embedding = backbone.tokens_and_embedding(inputs, layers)
     last = len(backbone.shapes) - 1
 
@@ -132,8 +131,14 @@ def _forward(
     }
 
 
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Return what rounds matrix products to a precision, if that is not float32."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
+
+
 @contextmanager
-def _explained_memory(batch_size: int) -> Iterator[None]:
+def explained_memory(batch_size: int) -> Iterator[None]:
+    """Turn a lack of memory into an InputError that says what to do."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own

@@ -27,10 +27,16 @@ class RowImages(Dataset[Tensor | BadImage]):
     """The pixels of (split, row, view)."""
 
     def __init__(
-        self, source: ImageSource, rows: Mapping[str, Rows], transform: Transform, augmentation: Augmentation
+        self,
+        source: ImageSource,
+        rows: Mapping[str, Rows],
+        transform: Transform,
+        augmentation: Augmentation | None = None,
     ) -> None:
+        """Take what to read; `augmentation` is that of views from 1 on, if there are any."""
         self._source, self._rows = source, rows
-        self._pixels, self._crops = Pixels(transform), RandomCrops(transform, augmentation)
+        self._pixels = Pixels(transform)
+        self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
 
     def __getitem__(self, key: RowKey) -> Tensor | BadImage:
         """Return (3, H, W) uint8. Any error of any decoder becomes a `BadImage`: the main process reports it."""
@@ -38,7 +44,10 @@ class RowImages(Dataset[Tensor | BadImage]):
         name = self._rows[split].ids[row]
         try:
             image = self._source.load(split, int(self._rows[split].index[row]))
-            return self._crops(image, name, view) if view else self._pixels(image)
+            if view == 0:
+                return self._pixels(image)
+            assert self._crops is not None, view
+            return self._crops(image, name, view)
         except Exception as error:
             return BadImage(split, name, f"{type(error).__name__}: {error}")
 

@@ -12,7 +12,7 @@ import torch
 
 from ..store import BlockKey, StoreWriter, open_writer
 from ..store.layout import layer_name
-from .backbones import BACKBONES, Backbone, BackboneRequest, absolute_model, split_source
+from .backbones import Backbone, absolute_model, load_backbone
 from .check import check_config, resolve_device, resolve_precision
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
@@ -61,19 +61,14 @@ def _open_source(config: ExtractConfig) -> ImageSource:
 
 
 def _load_backbone(config: ExtractConfig) -> Backbone:
-    kind, name = split_source(config.model)
-    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
-    size = (config.image_size[0], config.image_size[-1]) if config.image_size else None
-    backbone = BACKBONES[kind](
-        BackboneRequest(
-            name=name,
-            arguments=config.model_arg,
-            checkpoint=checkpoint,
-            pretrained=not config.no_pretrained,
-            seed=config.seed,
-            image_size=size,
-            allow_missing=config.allow_missing,
-        )
+    backbone = load_backbone(
+        config.model,
+        model_arg=config.model_arg,
+        checkpoint=config.checkpoint,
+        allow_missing=config.allow_missing,
+        no_pretrained=config.no_pretrained,
+        seed=config.seed,
+        image_size=config.image_size,
     )
     for line in backbone.loaded.lines() if backbone.loaded else []:
         say(line)

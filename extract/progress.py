@@ -13,16 +13,16 @@ PLAIN_SECONDS = 10.0
 
 
 class ImageProgress:
-    """Counts images and bytes. On stderr."""
+    """Counts images and the bytes made of them. On stderr."""
 
-    def __init__(self, n_images: int, decoding: Decoding) -> None:
-        self._decoding = decoding
+    def __init__(self, n_images: int, decoding: Decoding, label: str = "extract") -> None:
+        self._decoding, self._label = decoding, label
         self._total, self._images, self._bytes = n_images, 0, 0
         self._start = self._last_line = time.monotonic()
         console = Console(stderr=True)
         self._plain = not console.is_terminal
         self._bar = Progress(
-            TextColumn("extract"),
+            TextColumn(label),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("images  {task.fields[rate]}"),
@@ -55,7 +55,7 @@ class ImageProgress:
             self._last_line = now
             left = (self._total - self._images) * self.seconds / self._images
             print(
-                f"extract {self._images}/{self._total} images  {self.rate()}  {left:.0f} s left",
+                f"{self._label} {self._images}/{self._total} images  {self.rate()}  {left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )
@@ -63,7 +63,9 @@ class ImageProgress:
     def rate(self) -> str:
         """Return the mean speed so far, such as "812 images/s  61.2 MB/s", and decoding's if that is what bounds it."""
         seconds = max(self.seconds, 1e-9)
-        speed = f"{self._images / seconds:.0f} images/s  {self._bytes / seconds / 1e6:.1f} MB/s"
+        speed = f"{self._images / seconds:.0f} images/s"
+        if self._bytes:
+            speed += f"  {self._bytes / seconds / 1e6:.1f} MB/s"
         if not self._decoding.is_bound:
             return speed
         return f"{speed}  waiting for decoding: {self._decoding.images_per_core_second:.0f} images/s per core"

@@ -36,7 +36,7 @@ def fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> Run:
 
 
 def load_head(run: str | Path, cell: str) -> Head:
-    """Load a trained head: a module from tokens to logits. See `tokenprobe.probe.results.load_head`."""
-    from . import results
+    """Load a trained head: a module from tokens to logits. See `tokenprobe.probe.saved.load_head`."""
+    from . import saved
 
-    return results.load_head(run, cell)
+    return saved.load_head(run, cell)

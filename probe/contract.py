@@ -97,12 +97,14 @@ class LinearSolver(Solver):
     """A solver whose cells are linear heads: scores = (x - mean) / sqrt(var + eps) · weightᵀ + bias.
 
     Attributes:
+        logits: whether scores are those of a softmax or sigmoid; otherwise they estimate labels of 0 and 1.
         mean: (F,) float32, shared by all cells; `fit` sets this and the others.
         var: (F,) float32, likewise.
         weight: (H, C, F) float32.
         bias: (H, C) float32.
     """
 
+    logits: ClassVar[bool] = True
     mean: Tensor
     var: Tensor
     weight: Tensor

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..store import Store
@@ -14,12 +15,18 @@ from ..store import Store
 NORMS = ("none", "final")
 
 
-class FinalNorm:
+class FinalNorm(nn.Module):
     """LayerNorm or RMSNorm over the channels of every token, in at least float32."""
+
+    weight: Tensor | None
+    bias: Tensor | None
 
     def __init__(self, kind: str, eps: float, weight: Tensor | None, bias: Tensor | None) -> None:
         """Take the parameters, each (dim,) or None."""
-        self.kind, self.eps, self.weight, self.bias = kind, eps, weight, bias
+        super().__init__()
+        self.kind, self.eps = kind, eps
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
 
     @classmethod
     def of(cls, store: Store, device: torch.device) -> FinalNorm:
@@ -34,12 +41,15 @@ class FinalNorm:
                 f"norm 'final' asked for, and {str(store.path)!r} keeps no final norm of "
                 f"{store.manifest.recipe.model!r}; give --norm none"
             )
-        values = (
-            None if kept[name] is None else torch.tensor(kept[name], device=device) for name in ("weight", "bias")
-        )
-        return cls(kept["kind"], kept["eps"], *values)
+        return cls.from_json(kept).to(device)
 
-    def __call__(self, tokens: Tensor) -> Tensor:
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> FinalNorm:
+        """Return the norm of a kind, eps, weight and bias as manifests hold them."""
+        weight, bias = (None if kept[name] is None else torch.tensor(kept[name]) for name in ("weight", "bias"))
+        return cls(kept["kind"], kept["eps"], weight, bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
         """Return the tokens (…, dim) normed, in float32, or in float64 if they are."""
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         weight, bias = (None if value is None else value.to(tokens.dtype) for value in (self.weight, self.bias))

@@ -1,4 +1,4 @@
-"""The run folder: resolved settings, one row of results a cell, its history, and the trained heads."""
+"""The run folder: resolved settings, one row of results a cell, and its history. Heads are in `saved.py`."""
 
 import hashlib
 import json
@@ -11,15 +11,11 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor
 
-from ..errors import InputError, MissingError, unknown_name
+from ..errors import InputError
 from ..store.durable import write_durably
 from ..store.lock import StoreLock
 from .config import FILE_KEYS, MADE_FROM
-from .heads import Head, build_pooling
 from .plan import Plan
 from .select import mark_selected
 
@@ -36,8 +32,6 @@ COLUMNS = [
 ]  # fmt: skip
 HEAD_COLUMNS = ["name", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 """Within which rates are swept; "name" is the store's in the run, since a store may be moved."""
-ABOUT = "tokenprobe"
-"""Key of a head file's metadata."""
 
 
 class Run:
@@ -103,13 +97,6 @@ class Run:
         write_durably(self.path / "results.csv", self.results.to_csv(index=False).encode())
         write_durably(self.path / "results.parquet", self.results.to_parquet(index=False))
 
-    def save_head(self, cell: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """Write a head's weights, with all that is needed to build it again."""
-        folder = self.path / "heads"
-        folder.mkdir(exist_ok=True)
-        about = {ABOUT: json.dumps(dict(metadata))}  # one key: safetensors writes several in no fixed order
-        write_durably(folder / f"{cell}.safetensors", save(dict(state), metadata=about))
-
     def _made_from(self) -> dict[str, Any]:
         """Return what the finished cells were made with and from; nothing if there are none."""
         path = self.path / "config.yaml"
@@ -158,36 +145,6 @@ def open_run(path: Path) -> Iterator[Run]:
     path.mkdir(parents=True, exist_ok=True)
     with StoreLock(path):
         yield Run(path)
-
-
-def load_head(run: str | Path, cell: str) -> Head:
-    """Load a trained head.
-
-    Args:
-        run: a run folder.
-        cell: name of the cell, from the results' column `cell`.
-
-    Returns:
-        A module in evaluation mode: tokens (B, N, dim), the arrays of the results' column `tokens` joined along
-        the token axis (and normed, if the run's `norm` is "final"), to logits (B, classes).
-
-    Raises:
-        MissingError: no such run.
-        InputError: no such cell, or one that has no weights.
-    """
-    folder = Path(run) / "heads"
-    if not folder.is_dir():
-        raise MissingError(f"no trained heads at {str(folder)!r}; make a run with probe fit")
-    path = folder / f"{cell}.safetensors"
-    if not path.exists():
-        raise unknown_name(f"cell of {str(run)!r}", cell, sorted(file.stem for file in folder.glob("*.safetensors")))
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()[ABOUT])
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    pooling = build_pooling(about["head"], dim=about["dim"], grid=tuple(about["grid"]), **about["settings"])
-    head = Head(pooling, about["n_classes"])
-    head.load_state_dict({name: value[None] for name, value in state.items()})
-    return head.eval()
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:

@@ -34,6 +34,7 @@ class Ridge(LinearSolver):
     name = "ridge"
     defaults: ClassVar[dict[str, Any]] = {"pool": "mean"}
     optimizer = "eigh"
+    logits = False
     penalties = tuple(10.0**power for power in range(-6, 4))
 
     def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:

@@ -12,6 +12,7 @@ from .heads.flops import Flops, count_flops
 from .plan import Plan
 from .results import Run
 from .rider import Rider
+from .saved import SavedHead, backbone_settings, write_head
 
 
 def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str]) -> dict[str, Any]:
@@ -78,19 +79,26 @@ def save_head(
     name: str,
     settings: Mapping[str, Any],
     kinds: Sequence[str],
+    *,
+    logits: bool = True,
 ) -> None:
     """Write the head of a cell: a pooling by name, its settings, and its state."""
-    manifest, shape = plan.data.store.manifest, plan.shape(cell.layers)
-    metadata = {
-        "head": name,
-        "settings": dict(settings),
-        "dim": shape.dim,
-        "grid": shape.grid,
-        "n_classes": plan.data.n_classes,
-        "tokens": list(kinds),
-        "layers": list(cell.layers),
-        "norm": plan.config.norm,
-        "model": manifest.recipe.model,
-        "weights": manifest.recipe.weights,
-    }
-    run.save_head(cell.name, state, metadata)
+    store, shape = plan.data.store, plan.shape(cell.layers)
+    recipe = store.manifest.recipe
+    about = SavedHead(
+        head=name,
+        settings=dict(settings),
+        dim=shape.dim,
+        grid=shape.grid,
+        classes=list(plan.data.train.classes),
+        multi_label=plan.data.multi_label,
+        logits=logits,
+        tokens=list(kinds),
+        layers=list(cell.layers),
+        norm=store.manifest.final_norm if plan.norm is not None else None,
+        model=recipe.model,
+        weights=recipe.weights,
+        transform=recipe.transform,
+        backbone=backbone_settings(store),
+    )
+    write_head(run.path, cell.name, state, about)

@@ -46,7 +46,7 @@ def _save(plan: Plan, run: Run, solver: Solver, cell: Cell, index: int) -> dict[
     if not isinstance(solver, LinearSolver):
         return {"n_params": 0}
     kinds = ARRAYS[solver.pool]
-    save_head(run, plan, cell, solver.state(index), "linear", solver.pooling, kinds)
+    save_head(run, plan, cell, solver.state(index), "linear", solver.pooling, kinds, logits=solver.logits)
     return cost_columns(plan, cell.layers, "linear", solver.pooling, kinds)
 
 

@@ -56,6 +56,12 @@ def root_entries(folder: Path) -> list[dict[str, Any]]:
     return found[:-3:-1]
 
 
+def last_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of the last extraction that worked on a store, or nothing if none is recorded."""
+    found = [entry["config"] for entry in read_entries(folder) if isinstance(entry.get("config"), dict)]
+    return dict(found[-1]) if found else {}
+
+
 def is_there(store: Path, record: FileRecord) -> bool:
     """Whether a recorded file is on the disk with the size it had."""
     try:

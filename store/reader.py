@@ -16,7 +16,7 @@ from ..errors import InputError, MissingError, StoreError, unknown_name
 from .array_reader import ArrayReader
 from .contract import IDS, LABELS, ArraySpec, StoreFiles, array_spec
 from .formats import store_files
-from .journal import read_records
+from .journal import last_settings, read_records
 from .layout import PATCH, LayerShape, layer_index, layer_name
 from .library import LibraryReader, is_address, is_compressed
 from .manifest import Manifest, SplitInfo
@@ -69,6 +69,11 @@ class Store:
     def layers(self) -> list[int]:
         """Indices of the layers stored, in any split."""
         return sorted(layer_index(name) for name in self.manifest.layers)
+
+    @cached_property
+    def recorded_settings(self) -> dict[str, Any]:
+        """Return the settings of the last extraction that worked on the store; none if its journal is not here."""
+        return last_settings(self.files.folder) if isinstance(self.files, StoreFiles) else {}
 
     def __getitem__(self, split: str) -> "Split":
         """Return one split, or raise InputError naming those there are."""

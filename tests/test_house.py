@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": set(),
 }
-COMMANDS = ("extract", "models", "datasets", "fit", "demo", "info", "verify", "export")
+COMMANDS = ("extract", "models", "datasets", "fit", "demo", "info", "verify", "export", "predict")
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
 ONLY_A_FORMULA = ("aim", "cae", "dinovit", "dolg", "esimpool", "jepa", "siglip", "simpool")
 """Poolings with nothing to test but their formula and what all share."""

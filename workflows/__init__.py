@@ -1,1 +1,18 @@
 """The few things that need both stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .probed_model import ProbedModel
+
+__all__ = ["export_pipeline"]
+
+
+def export_pipeline(run: str | Path, cell: str, *, checkpoint: str | Path | None = None) -> ProbedModel:
+    """Compose backbone and trained head: images to logits. See `tokenprobe.workflows.probed_model.export_pipeline`."""
+    from . import probed_model  # torch loads here, so that `probe --help` does without
+
+    return probed_model.export_pipeline(run, cell, checkpoint=checkpoint)

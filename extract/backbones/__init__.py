@@ -1,7 +1,9 @@
 """Backbone sources by name. A new one is a file here and a line in `BACKBONES`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ...errors import unknown_name
 from .contract import Backbone, BackboneRequest
@@ -10,13 +12,43 @@ from .from_open_clip import is_open_clip, load_open_clip
 from .from_timm import is_timm, load_timm
 from .names import HUB_FORMS
 
-__all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "split_source"]
+__all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "load_backbone", "split_source"]
 
 BACKBONES: dict[str, Callable[[BackboneRequest], Backbone]] = {
     "timm": load_timm,
     "open_clip": load_open_clip,
     "hub": load_hub,
 }
+
+
+def load_backbone(
+    model: str,
+    *,
+    model_arg: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    allow_missing: Sequence[str] = (),
+    no_pretrained: bool = False,
+    seed: int = 0,
+    image_size: Sequence[int] = (),
+) -> Backbone:
+    """Build a backbone, load its weights and freeze it. The arguments are those fields of `ExtractConfig`.
+
+    Raises:
+        InputError: no such model, or weights that do not fit or cannot be fetched.
+        MissingError: no such checkpoint.
+    """
+    source, name = split_source(model)
+    return BACKBONES[source](
+        BackboneRequest(
+            name=name,
+            arguments=model_arg or {},
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            pretrained=not no_pretrained,
+            seed=seed,
+            image_size=(image_size[0], image_size[-1]) if image_size else None,
+            allow_missing=allow_missing,
+        )
+    )
 
 
 def split_source(model: str) -> tuple[str, str]:

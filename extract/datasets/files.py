@@ -1,10 +1,14 @@
 """Image files on this machine."""
 
 import os
+from pathlib import Path
 
 from PIL import Image
 
+from ...errors import InputError
+
 ABSENT_SIZE = -1
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
 
 def file_size(path: str) -> int:
@@ -20,3 +24,26 @@ def read_image(path: str) -> Image.Image:
     with Image.open(path) as image:
         image.load()
         return image
+
+
+def image_files(folder: str | Path, below: str = "") -> list[tuple[str, int]]:
+    """Return (relative path, size in bytes) of the images at any depth, sorted."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                found += image_files(Path(entry.path), f"{below}{entry_name(entry)}/")
+            elif entry.name.lower().endswith(EXTENSIONS):
+                found.append((below + entry_name(entry), entry.stat().st_size))
+    return sorted(found)
+
+
+def entry_name(entry: "os.DirEntry[str]") -> str:
+    """Return a name that can be stored as text."""
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of {entry.path!r} is not UTF-8; rename it") from None
+    return entry.name

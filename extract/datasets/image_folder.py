@@ -10,10 +10,8 @@ from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
 from .contract import ImageList
-from .files import read_image
+from .files import EXTENSIONS, entry_name, image_files, read_image
 from .options import absolute
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
 
 class ImageFolder:
@@ -59,7 +57,7 @@ class ImageFolder:
         labels: list[int] = []
         content = xxh3_128()
         for name in _subfolders(self._roots[split]):
-            found = _image_files(self._roots[split] / name)
+            found = image_files(self._roots[split] / name)
             if not found:
                 raise InputError(
                     f"class folder {str(self._roots[split] / name)!r} holds no images ({', '.join(EXTENSIONS)}); "
@@ -79,32 +77,9 @@ class ImageFolder:
 
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(_name(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _name(entry: "os.DirEntry[str]") -> str:
-    """Return a name that can be stored as text."""
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the name of {entry.path!r} is not UTF-8; rename it") from None
-    return entry.name
+        return sorted(entry_name(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _has_images(folder: Path) -> bool:
     with os.scandir(folder) as entries:
         return any(entry.name.lower().endswith(EXTENSIONS) for entry in entries)
-
-
-def _image_files(folder: Path, below: str = "") -> list[tuple[str, int]]:
-    """Return (relative path, size in bytes) of the images at any depth, sorted."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                found += _image_files(Path(entry.path), f"{below}{_name(entry)}/")
-            elif entry.name.lower().endswith(EXTENSIONS):
-                found.append((below + _name(entry), entry.stat().st_size))
-    return sorted(found)

@@ -25,7 +25,7 @@ from ...errors import InputError, MissingError
 from ..progress import say
 from .classes import index_classes
 from .contract import ImageList
-from .image_folder import EXTENSIONS
+from .files import EXTENSIONS
 from .options import absolute, join_options, split_options
 
 TRAIN, OTHER_SPLITS = "train", ("val", "test")

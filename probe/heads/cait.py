@@ -104,5 +104,5 @@ class CaiTPooling(AttentivePooling):
         q_H1D = self.linear("q", self.norm("norm1", self.query, EPS))
         u_1HMD = fold_keys(q_H1D, self.k_weight, self.heads) * self.norm1_weight[:, None]
         own_1HM1 = (u_1HMD * layer_norm(self.query, EPS)).sum(-1, keepdim=True)
-        maps = softmax(torch.cat([own_1HM1.expand(len(x_BND), -1, -1, -1), logits(x_BND, u_1HMD, rstd_BN)], -1))
+        maps = softmax(torch.cat([own_1HM1.expand(x_BND.shape[0], -1, -1, -1), logits(x_BND, u_1HMD, rstd_BN)], -1))
         return rstd_BN, maps[..., :1], maps[..., 1:]

@@ -94,8 +94,8 @@ class CBAM(AttentivePooling):
         both_XD = torch.cat([x_BND.mean(1), x_BND.amax(1)])  # X = 2·B
         raw_HXD = self.linear("fc2", F.relu(self.linear("fc1", both_XD.expand(n_cells, -1, -1))))
         raw_HXD = raw_HXD.to(torch.promote_types(raw_HXD.dtype, torch.float32))
-        of_mean_HBD, of_max_HBD = raw_HXD.chunk(2, dim=1)
-        return (of_mean_HBD + of_max_HBD).sigmoid().transpose(0, 1)
+        of_both_HBD: Tensor = raw_HXD.unflatten(1, (2, -1)).sum(1)
+        return of_both_HBD.sigmoid().transpose(0, 1)
 
     def _places(self, x_BND: Tensor, gate_BHD: Tensor, *, track: bool) -> Tensor:
         """Return s, (B, H, N), in at least float32.
@@ -123,11 +123,9 @@ def channel_maximum(x_BND: Tensor, gate_BHD: Tensor) -> Tensor:
     """Return max_c g_c x_nc, (B, H, N). Of the (B, H, N, D) products only the places of the maxima are kept."""
     image_bytes = 4 * gate_BHD.shape[1] * x_BND.shape[1] * x_BND.shape[2]
     n_images = max(1, folded.MAPS_BYTES // image_bytes)
+    parts = [(gate_BHD, x_BND)]
+    if not torch.compiler.is_exporting():  # a program for any number of images has no parts that depend on it
+        parts = list(zip(gate_BHD.split(n_images), x_BND.split(n_images), strict=True))
     with torch.no_grad():
-        channels_BHN = torch.cat(
-            [
-                (gate[:, :, None] * x[:, None]).argmax(-1)
-                for gate, x in zip(gate_BHD.split(n_images), x_BND.split(n_images), strict=True)
-            ]
-        )
+        channels_BHN = torch.cat([(gate[:, :, None] * x[:, None]).argmax(-1) for gate, x in parts])
     return gate_BHD.gather(2, channels_BHN) * x_BND.gather(2, channels_BHN.transpose(1, 2)).transpose(1, 2)

@@ -85,7 +85,7 @@ class CLIPPooling(AttentivePooling):
         z_BHMD = z_BHMD * self.norm_weight[:, None] + self.norm_bias[:, None]
         weights_HXN = torch.cat([own_BHM1, maps_BHMN], -1).transpose(0, 1).flatten(1, 2)  # X = B·M
         position_HXD = torch.bmm(weights_HXN, self._positions(x_BND.shape[1]))
-        z_BHMD = z_BHMD + position_HXD.unflatten(1, (len(x_BND), -1)).transpose(0, 1)
+        z_BHMD = z_BHMD + position_HXD.unflatten(1, (x_BND.shape[0], -1)).transpose(0, 1)
         values_HBD = project_blocks(z_BHMD, self.qkv_weight[:, 2 * self.dim :]) + self.qkv_bias[:, None, 2 * self.dim :]
         return self.linear("proj", values_HBD).transpose(0, 1)
 
@@ -96,7 +96,7 @@ class CLIPPooling(AttentivePooling):
     def _attend(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the tokens' rstd (B, N), mean x̂ (B, D), and the weights of the mean and of the tokens."""
         rstd_BN = token_rstd(x_BND, EPS)
-        uniform_11N = rstd_BN.new_full((len(x_BND), 1, 1, x_BND.shape[1]), 1 / x_BND.shape[1])
+        uniform_11N = rstd_BN.new_full((x_BND.shape[0], 1, 1, x_BND.shape[1]), 1 / x_BND.shape[1])
         mean_BD = aggregate(x_BND, uniform_11N, rstd_BN)[:, 0, 0]
         first_HBD = mean_BD * self.norm_weight[:, None] + self.norm_bias[:, None] + self.position[:, :1]
         query, key = self.qkv_weight[:, : self.dim], self.qkv_weight[:, self.dim : 2 * self.dim]
@@ -107,7 +107,7 @@ class CLIPPooling(AttentivePooling):
         of_tokens_BHMN = logits(x_BND, scaled_BHMD, rstd_BN)
         u_HXD = u_BHMD.transpose(0, 1).flatten(1, 2)
         of_places_HXN = torch.bmm(u_HXD, self._positions(x_BND.shape[1]).transpose(1, 2))
-        of_places_BHMN = of_places_HXN.unflatten(1, (len(x_BND), -1)).transpose(0, 1)
+        of_places_BHMN = of_places_HXN.unflatten(1, (x_BND.shape[0], -1)).transpose(0, 1)
         maps = softmax(torch.cat([of_mean_BHM1, of_tokens_BHMN], -1) + of_places_BHMN)
         return rstd_BN, mean_BD, maps[..., :1], maps[..., 1:]
 

@@ -81,7 +81,7 @@ class DINOViTPooling(AttentivePooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        n_images = len(x_BND)
+        n_images = x_BND.shape[0]
         query, key, value = self._qkv(x_BND)
         mixed_YMNK = F.scaled_dot_product_attention(query, key, value)
         mixed_HBNMK = mixed_YMNK.unflatten(0, (n_images, -1)).permute(1, 0, 3, 2, 4)
@@ -95,7 +95,7 @@ class DINOViTPooling(AttentivePooling):
         """See `AttentivePooling.maps`."""
         query, key, _ = self._qkv(x_BND)
         maps_YMNN = softmax(query @ key.transpose(2, 3) * (self.dim // self.heads) ** -0.5)
-        maps_BHMN: Tensor = maps_YMNN.mean(2).unflatten(0, (len(x_BND), -1))
+        maps_BHMN: Tensor = maps_YMNN.mean(2).unflatten(0, (x_BND.shape[0], -1))
         return maps_BHMN
 
     def _qkv(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -55,6 +55,8 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tens
         u_BHMD: folded queries; B is 1 where they are the same for all images.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
     """
+    if torch.compiler.is_exporting():  # a program for any number of images has no parts that depend on it
+        return _attend(x_BND, u_BHMD, rstd_BN)
     n_images, n_tokens, _ = x_BND.shape
     n_kept = max(1, MAPS_BYTES // (4 * n_images * n_tokens))
     parts = u_BHMD.flatten(1, 2)[:, None].split(n_kept, dim=2)  # the maps of all cells, as those of one
@@ -73,7 +75,7 @@ def logits(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tens
         u_BHMD = centred(u_BHMD)
     u_BXD = u_BHMD.flatten(1, 2)
     x_BDN = x_BND.transpose(1, 2)
-    found_BXN = u_BXD[0] @ x_BDN if len(u_BXD) == 1 else u_BXD @ x_BDN
+    found_BXN = u_BXD[0] @ x_BDN if u_BXD.shape[0] == 1 else u_BXD @ x_BDN
     found_BHMN: Tensor = found_BXN.unflatten(1, u_BHMD.shape[1:3])
     return found_BHMN if rstd_BN is None else found_BHMN * rstd_BN[:, None, None]
 

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
-from tokenprobe.errors import InputError, LockedError, MissingError
-from tokenprobe.probe import FitConfig, fit, load_head
+from tokenprobe.errors import InputError, LockedError
+from tokenprobe.probe import FitConfig, fit
 from tokenprobe.probe.results import Run, open_run
 from tokenprobe.store import Store, open_store
 
@@ -200,33 +198,6 @@ def test_a_folder_without_results_is_taken(store: Store, tmp_path: Path) -> None
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("epochs: 7\n")
     assert len(fit_made(store, tmp_path / "run", heads=["linear"]).results) == 2
-
-
-def test_a_saved_head_holds_one_cells_weights_in_float32(store: Store, tmp_path: Path) -> None:
-    run = fit_made(store, tmp_path / "run", lr=[0.3, 3.0], amp="bfloat16")
-    assert {f"{cell}.safetensors" for cell in run.results["cell"]} == {f.name for f in (run.path / "heads").iterdir()}
-    for row in run.results.itertuples():
-        state = load_file(run.path / "heads" / f"{row.cell}.safetensors")
-        assert {value.dtype for value in state.values()} == {torch.float32}
-        width = 4 if row.head == "ep" else 8
-        expected = {"weight": (3, width), "bias": (3,), "running_mean": (width,), "running_var": (width,)}
-        if row.head == "ep":
-            expected |= {"pooling.queries": (2, 8), "pooling.value": (4, 8)}
-        assert {name: tuple(value.shape) for name, value in state.items()} == expected
-        head = load_head(run.path, row.cell)
-        assert not head.training and head.n_params() == row.n_params
-
-
-def test_an_unknown_cell_is_refused_with_the_nearest_first(store: Store, tmp_path: Path) -> None:
-    run = fit_made(store, tmp_path / "run")
-    cell = run.results["cell"].iloc[-1]
-    with pytest.raises(InputError, match=f"unknown cell of '.*/run' '{cell}0'; known: {cell}, "):
-        load_head(run.path, cell + "0")
-
-
-def test_heads_of_no_run_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"no trained heads at '.*/nothing/heads'; make a run with probe fit"):
-        load_head(tmp_path / "nothing", "none-layer_00-ep")
 
 
 def test_two_fits_do_not_share_a_folder_at_once(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class DinoV2(nn.Module):
     def embed(self, images):
         x = self.patch_embed(images)
         tokens = [self.cls_token] if self.register_tokens is None else [self.cls_token, self.register_tokens]
-        return torch.cat([*(token.expand(len(x), -1, -1) for token in tokens), x], 1)
+        return torch.cat([*(token.expand(x.shape[0], -1, -1) for token in tokens), x], 1)
 
     def reference(self, images):
         x, outputs = self.embed(images), []
@@ -115,7 +115,7 @@ class Capi(nn.Module):
 
     def reference(self, images):
         x = self.patch_embed(images).flatten(2).transpose(1, 2)
-        x, outputs = torch.cat([self.registers.expand(len(x), -1, -1), x], 1), []
+        x, outputs = torch.cat([self.registers.expand(x.shape[0], -1, -1), x], 1), []
         for block in self.encoder.blocks:
             x = block(x)
             outputs.append(x)
@@ -140,7 +140,7 @@ class PatchGenerator(PatchEmbed):
 
     def forward(self, images):
         x = super().forward(images)
-        return torch.cat([self.tokens.expand(len(x), -1, -1), x], 1)
+        return torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], 1)
 
 
 class Radio(nn.Module):

@@ -1,0 +1,172 @@
+"""Backbone and head composed: the same logits as from the store, and a module that goes where modules go."""
+
+import io
+import shutil
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.export import Dim
+
+from tokenprobe.errors import InputError, MissingError
+from tokenprobe.extract.backbones import load_backbone
+from tokenprobe.extract.views import Pixels, normalise
+from tokenprobe.probe import load_head
+from tokenprobe.probe.heads import POOLINGS
+from tokenprobe.probe.results import Run
+from tokenprobe.store import open_store
+from tokenprobe.workflows import export_pipeline
+from tokenprobe.workflows.probed_model import ProbedModel
+
+from ..conftest import TINY_VIT
+from ..probe.kit import pooled_tokens
+
+MakeRun = Callable[..., Run]
+HEADS = ["ep:queries=2", "linear:pool=cls", "linear:pool=mean", "linear:pool=cls+mean", "ridge:pool=cls", "logreg"]
+CASES = [("0", "none", HEADS), ("2", "final", HEADS), ("0+2", "none", HEADS[:1])]
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+"""Logits of some tens, through BatchNorm, from float32 tokens that another batch size rounds otherwise."""
+
+
+def images_of(model: ProbedModel, run: Run, image_folder: Path) -> tuple[Tensor, Tensor]:
+    """Return the test images normalised, in the order of the store's rows, and their labels."""
+    split = open_store(run.results["store"].iloc[0])["test"]
+    pixels = [Pixels(model.transform)(Image.open(image_folder / "test" / name)) for name in split.ids]
+    return normalise(torch.stack(pixels), model.transform), torch.from_numpy(split.labels)
+
+
+@pytest.mark.parametrize(("layers", "norm", "heads"), CASES)
+def test_images_give_what_the_stored_tokens_give(
+    make_run: MakeRun, image_folder: Path, layers: str, norm: str, heads: list[str]
+) -> None:
+    run = make_run(heads, layers=layers, norm=norm)
+    store = open_store(run.results["store"].iloc[0])
+    selected = run.results[run.results["selected"]]
+    assert len(selected) == len(heads)
+    for row in selected.itertuples():
+        model = export_pipeline(run.path, row.cell)
+        images, labels = images_of(model, run, image_folder)
+        with torch.no_grad():
+            logits = model(images)
+            assert logits.shape == (len(labels), 3) and logits.dtype == torch.float32
+            assert torch.equal(logits, model.forward_head(model.forward_features(images)))
+            if norm == "none":
+                parts = [pooled_tokens(store, "test", int(layer), row.tokens) for layer in layers.split("+")]
+                expected = load_head(run.path, row.cell)(torch.cat(parts, dim=-1))
+                torch.testing.assert_close(logits, expected, **TOLERANCE)
+            else:  # timm's own forward_features ends with the norm
+                tokens = model.backbone.forward_features(images)
+                arrays = {"prefix": tokens[:, :1], "patch": tokens[:, 1:], "mean": tokens[:, 1:].mean(1, keepdim=True)}
+                read = torch.cat([arrays[kind] for kind in row.tokens.split("+")], dim=1)
+                torch.testing.assert_close(model.forward_features(images), read, **TOLERANCE)
+        assert (logits.argmax(1) == labels).double().mean().item() == row.test_top1
+
+
+def test_the_store_is_not_needed(make_run: MakeRun) -> None:
+    run = make_run(["linear"])
+    before = export_pipeline(run.path, run.results["cell"].iloc[0])
+    shutil.rmtree(run.results["store"].iloc[0])
+    after = export_pipeline(run.path, run.results["cell"].iloc[0])
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(before(images), after(images))
+
+
+def test_a_saved_or_copied_module_is_the_same(make_run: MakeRun) -> None:
+    run = make_run(["ep:queries=2"], norm="final")
+    model = export_pipeline(run.path, run.results["cell"].iloc[0])
+    file, images = io.BytesIO(), torch.randn(3, 3, 16, 16)
+    torch.save(model, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    assert not model.training and not any(weight.requires_grad for weight in model.backbone.parameters())
+    assert torch.equal(loaded(images), model(images)) and torch.equal(deepcopy(model)(images), model(images))
+    assert loaded.double()(images.double()).dtype == torch.float64  # one set of weights, wherever they are referred to
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_head_can_be_exported(make_run: MakeRun, pooling: str) -> None:
+    """By torch.export, with any number of images: the program gives what the module gives."""
+    fitting = {"queries": 2, "heads": 2}
+    settings = ",".join(f"{key}={value}" for key, value in fitting.items() if key in POOLINGS[pooling].defaults)
+    run = make_run([f"{pooling}:{settings}" if settings else pooling], norm="final")
+    assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0]), (16, 16))
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "size"),
+    [
+        ("timm:resnet18", {"channels": [8, 8, 8, 8], "stem_width": 8}, 32),
+        ("timm:densenet121", {"growth_rate": 4, "block_config": [1, 1, 1, 1]}, 32),  # read by hooks
+        ("open_clip:ViT-B-32", {"layers": 2, "width": 64, "head_width": 32}, 32),
+        ("hub", {}, 16),
+    ],
+)
+def test_backbones_of_every_source_can_be_exported(
+    make_run: MakeRun, model: str, arguments: dict[str, Any], size: int
+) -> None:
+    if model == "hub":
+        model = f"hub:{Path(__file__).parents[1] / 'data' / 'hub'}/dinov2_tiny_reg"
+    run = make_run(["ep:queries=2"], model=model, model_arg=arguments, image_size=[size], layers="-1")
+    assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0]), (size, size))
+
+
+def assert_exported(model: ProbedModel, size: tuple[int, int]) -> None:
+    images = torch.randn(2, 3, *size)
+    program = torch.export.export(model, (images,), dynamic_shapes=({0: Dim("batch", min=1, max=64)},)).module()
+    with torch.no_grad():
+        for n_images in (2, 5):
+            images = torch.randn(n_images, 3, *size)
+            torch.testing.assert_close(program(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("crop", [{}, {"mean": "[0.1, 0.2, 0.3]", "std": "[0.5, 0.6, 0.7]"}])
+def test_timm_takes_its_transform_from_the_module(
+    make_run: MakeRun, image_folder: Path, tmp_path: Path, crop: dict[str, str]
+) -> None:
+    """With and without weights whose metadata ask for a resize alone."""
+    weights = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True).module.state_dict()
+    save_file(weights, tmp_path / "w.safetensors", metadata=crop)
+    run = make_run(["linear"], checkpoint=tmp_path / "w.safetensors", no_pretrained=False)
+    model = export_pipeline(run.path, run.results["cell"].iloc[0])
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+    assert model.num_classes == 3 and model.pretrained_cfg["label_names"] == ["ant", "bee", "cat"]
+    for file in sorted((image_folder / "test" / "ant").iterdir()):
+        image = Image.open(file)
+        ours = normalise(Pixels(model.transform)(image)[None], model.transform)[0]
+        torch.testing.assert_close(transform(image), ours, rtol=0, atol=1e-6)
+
+
+def test_weights_that_moved_can_be_named_and_others_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    weights = load_backbone(
+        "timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=5
+    ).module.state_dict()
+    save_file(weights, tmp_path / "w.safetensors")
+    run = make_run(["linear"], checkpoint=tmp_path / "w.safetensors", no_pretrained=False)
+    cell, images = run.results["cell"].iloc[0], torch.randn(2, 3, 16, 16)
+    expected = export_pipeline(run.path, cell)(images)
+    moved, other = tmp_path / "moved.safetensors", tmp_path / "other.safetensors"
+    (tmp_path / "w.safetensors").rename(moved)
+    with pytest.raises(MissingError, match=rf"the backbone of '{cell}' is 'timm:VisionTransformer': no checkpoint at "):
+        export_pipeline(run.path, cell)
+    assert torch.equal(export_pipeline(run.path, cell, checkpoint=moved)(images), expected)
+    save_file({name: value + 1 for name, value in weights.items()}, other)
+    with pytest.raises(
+        InputError, match=r"was trained on tokens of 'timm:VisionTransformer' with weights [0-9a-f]{12}"
+    ):
+        export_pipeline(run.path, cell, checkpoint=other)
+
+
+def test_a_local_model_is_found_from_another_folder(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1] / "data")
+    run = make_run(["linear"], model="hub:hub/dinov2_tiny", model_arg={}, image_size=[16])
+    monkeypatch.chdir(tmp_path)
+    assert export_pipeline(run.path, run.results["cell"].iloc[0])(torch.randn(1, 3, 16, 16)).shape == (1, 3)

@@ -1,0 +1,157 @@
+"""What `probe predict` does: load, loop over the images, write."""
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..extract.check import resolve_device, resolve_precision
+from ..extract.datasets.loose_images import SPLIT, LooseImages
+from ..extract.decoding import BadImage, Decoding
+from ..extract.forward import autocast, explained_memory
+from ..extract.loading import RowImages, RowKey, find_bad_images, make_loader, n_workers
+from ..extract.progress import ImageProgress, say
+from ..extract.rows import Rows, batches_of, choose_rows
+from ..extract.views import normalise
+from ..probe.results import Run
+from ..probe.saved import SavedHead, saved_cells
+from ..store.durable import write_durably
+from .predict import PredictConfig
+from .probed_model import ProbedModel, export_pipeline
+
+LIKELY = 0.5
+"""Score above which an image is said to be of a class, where it may be of several."""
+N_NAMED = 5
+
+
+def predict(run: Path, config: PredictConfig) -> pd.DataFrame:
+    """See `tokenprobe.workflows.predict.predict`."""
+    device = resolve_device(config.device)
+    source = LooseImages(config.images)
+    cell = config.cell or only_cell(run)
+    model = export_pipeline(run, cell, checkpoint=config.checkpoint).to(device)
+    readable, decoding = _readable(source, model, config), Decoding()
+    batches = _run_batches(model, source, readable, config, decoding)  # forks before the bar has a thread
+    keeps_logits = config.out is not None and Path(config.out).suffix == ".npz"
+    kept: list[Tensor] = []
+    rows: list[dict[str, Any]] = []
+    with ImageProgress(len(readable), decoding, "predict") as progress:
+        for logits in batches:
+            rows += predicted_rows(readable.ids[len(rows) :], logits, model.about)
+            kept += [logits] if keeps_logits else []
+            progress.advance(len(logits), 0)
+    table = pd.DataFrame(rows)
+    _write(table, kept, model.about, config.out)
+    say(f"{len(table):,} images by {cell}" + (f" -> {config.out}" if config.out else ""))
+    return table
+
+
+def only_cell(run: Path) -> str:
+    """Return the selected cell of a run, if there is one that has a head.
+
+    Raises:
+        InputError: there are several; names those that did best.
+        MissingError: no such run.
+    """
+    known, results = set(saved_cells(run)), Run(run).results
+    chosen = results[results["selected"] & results["cell"].isin(known)]
+    if len(chosen) == 1:
+        return str(chosen["cell"].iloc[0])
+    figures = [name for name in ("val_top1", "val_map", "test_top1", "test_map") if chosen[name].notna().any()]
+    best = chosen.sort_values(figures[0], ascending=False, kind="stable") if figures else chosen
+    named = ", ".join(
+        f"{row.cell} ({figures[0]} {getattr(row, figures[0]):.3f})" for row in best[:N_NAMED].itertuples()
+    )
+    raise InputError(
+        f"run {str(run)!r} has {len(chosen)} selected cells with a head; give one with --cell, such as {named}; "
+        "all are in its results.csv"
+    )
+
+
+def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list[dict[str, Any]]:
+    """Say in words what logits (B, classes) of the first B of these images mean."""
+    scores = logits
+    if about.logits:
+        scores = logits.sigmoid() if about.multi_label else logits.softmax(1)
+    if about.multi_label:
+        chosen = [[i for i, score in enumerate(of_image) if score > LIKELY] for of_image in scores.tolist()]
+    else:
+        chosen = scores.argmax(1, keepdim=True).tolist()
+    return [
+        {
+            "image": name,
+            "predicted": "|".join(about.classes[i] for i in labels),
+            "score": "|".join(f"{of_image[i]:.4f}" for i in labels) if about.multi_label else of_image[labels[0]],
+        }
+        for name, labels, of_image in zip(ids, chosen, scores.tolist(), strict=False)
+    ]
+
+
+def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) -> Rows:
+    """Return the images, without those that cannot be read if so asked."""
+    listed = source.images(SPLIT)
+    rows = choose_rows(listed, set(), None, shuffled=False, seed=0)
+    if config.skip_bad_images:
+        images = RowImages(source, {SPLIT: rows}, model.transform)
+        bad = find_bad_images(images, _keys(range(len(rows))), workers=n_workers(config.workers))
+        for image in bad:
+            say(f"left out {image.id}: {image.reason}")
+        rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
+    if not len(rows):
+        raise InputError(f"none of the images in {config.images!r} can be read")
+    return rows
+
+
+def _run_batches(
+    model: ProbedModel, source: LooseImages, rows: Rows, config: PredictConfig, decoding: Decoding
+) -> Iterator[Tensor]:
+    """Start decoding, and return what yields the logits (B, classes) of each batch, float32 on the CPU."""
+    device = next(model.parameters()).device
+    precision = resolve_precision(config.amp, device)
+    keys = [_keys(part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
+    images, workers = RowImages(source, {SPLIT: rows}, model.transform), n_workers(config.workers)
+    loader = iter(make_loader(images, keys, workers=workers, pinned=device.type == "cuda"))  # starts the workers
+
+    def run() -> Iterator[Tensor]:
+        for pixels in decoding.watch(loader):
+            if isinstance(pixels, BadImage):
+                raise InputError(
+                    f"cannot read image {pixels.id!r} in {config.images!r} ({pixels.reason}); give --skip-bad-images "
+                    "to leave it out"
+                )
+            with torch.inference_mode(), explained_memory(len(pixels)):
+                inputs = normalise(pixels.to(device, non_blocking=True), model.transform)
+                with autocast(device, precision):
+                    tokens = model.forward_features(inputs)
+                yield model.forward_head(tokens).float().cpu()
+
+    return run()
+
+
+def _keys(rows: range) -> list[RowKey]:
+    return [(SPLIT, row, 0) for row in rows]
+
+
+def _write(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out: str | Path | None) -> None:
+    """Write predictions in the form that a file's name asks for, or print them."""
+    data = io.BytesIO()
+    if out is None:
+        table.to_csv(sys.stdout, index=False)
+        return
+    path = Path(out)
+    if path.suffix == ".npz":
+        ids, classes = np.array(table["image"], dtype=str), np.array(about.classes, dtype=str)
+        np.savez(data, ids=ids, classes=classes, logits=torch.cat(list(logits)).numpy())
+    elif path.suffix == ".parquet":
+        table.to_parquet(data, index=False)
+    else:
+        table.to_csv(data, index=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(path, data.getvalue())

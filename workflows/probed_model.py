@@ -1,0 +1,120 @@
+"""A frozen backbone and a trained head, composed into one module."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, MissingError
+from ..extract.backbones import Backbone, load_backbone
+from ..extract.forward import Outputs
+from ..extract.views import Transform
+from ..probe.heads import Head
+from ..probe.norm import FinalNorm
+from ..probe.saved import SavedHead, load_saved
+from ..store.layout import EMBEDDING, MEAN, PREFIX
+
+
+class ProbedModel(nn.Module):
+    """Normalised images to logits, through a frozen backbone and a trained head.
+
+    It has what timm's tools ask of a model: `num_classes`, `pretrained_cfg`, `forward_features`, `forward_head`. So
+    `timm.data.create_transform(**timm.data.resolve_data_config(model=model))` is the transform of its images.
+
+    Attributes:
+        backbone: the backbone's own module; nothing of it requires a gradient.
+        head: the trained head.
+        norm: the final norm between them, or None.
+        transform: of the images.
+        about: what the head was trained on.
+        num_classes: number of logits.
+        pretrained_cfg: transform and class names ("label_names"), in timm's words.
+    """
+
+    def __init__(self, backbone: Backbone, head: Head, about: SavedHead) -> None:
+        """Compose what fits together; `export_pipeline` loads it."""
+        super().__init__()
+        self.backbone, self.head = backbone.module, head
+        self.norm = None if about.norm is None else FinalNorm.from_json(about.norm)
+        self.transform, self.about = _transform_of(about), about
+        self._tokens, self._layers = backbone, list(about.layers)
+        self.num_classes = len(about.classes)
+        self.pretrained_cfg = _timm_config(self.transform) | {
+            "num_classes": self.num_classes,
+            "label_names": about.classes,
+        }
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of normalised images (B, 3, height, width)."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Return the tokens (B, N, dim) that the head reads."""
+        found, embedding = self._tokens.tokens_and_embedding(images, self._layers)
+        outputs = [Outputs(*found[layer], embedding) for layer in self._layers]
+        arrays = [torch.cat([self._array(kind, each) for each in outputs], dim=-1) for kind in self.about.tokens]
+        return torch.cat(arrays, dim=1)
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, classes) of the tokens that `forward_features` gives."""
+        logits: Tensor = self.head(tokens)
+        return logits
+
+    def _array(self, kind: str, outputs: Outputs) -> Tensor:
+        """Return one of a layer's arrays, (B, N, dim), as the store would give it to the head, but not rounded."""
+        if kind == EMBEDDING:  # is made after the norm
+            assert outputs.embedding is not None
+            return outputs.embedding[:, None]
+        tokens = outputs.prefix if kind == PREFIX else outputs.patch
+        assert tokens is not None, kind
+        normed = tokens if self.norm is None else self.norm(tokens)
+        return normed.float().mean(1, keepdim=True) if kind == MEAN else normed
+
+
+def export_pipeline(run: str | Path, cell: str, *, checkpoint: str | Path | None = None) -> ProbedModel:
+    """Compose the backbone that a cell's tokens came from and the cell's head.
+
+    The store is not needed. The module can be saved by `torch.save`, exported by `torch.export.export`, or used where a
+    timm model is. Its tokens are not rounded to the store's dtype.
+
+    Args:
+        run: a run folder.
+        cell: name of the cell, from the results' column `cell`.
+        checkpoint: the backbone's weights, if they are not where they were.
+
+    Returns:
+        A module in evaluation mode on the CPU.
+
+    Raises:
+        InputError: no such cell, one that has no weights, or a backbone that is not the one it was trained on.
+        MissingError: no such run, or the weights are gone; names the path.
+    """
+    head, about = load_saved(run, cell)
+    settings = about.backbone | ({} if checkpoint is None else {"checkpoint": checkpoint})
+    try:
+        backbone = load_backbone(**settings)
+    except MissingError as error:
+        raise MissingError(f"the backbone of {cell!r} is {about.model!r}: {error}; give --checkpoint") from error
+    found = backbone.weights_hash()
+    if found != about.weights:
+        raise InputError(
+            f"{cell!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, and those "
+            f"loaded now are {found[:12]}…; give --checkpoint with the file that probe extract was given"
+        )
+    return ProbedModel(backbone, head, about)
+
+
+def _transform_of(about: SavedHead) -> Transform:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in about.transform.items()
+    }
+    return Transform(**values)
+
+
+def _timm_config(transform: Transform) -> dict[str, Any]:
+    """Say a transform in timm's words. It has none for a resize only if sizes differ; squashing to a size does that."""
+    config = asdict(transform) | {"input_size": (3, *transform.input_size)}
+    return config | ({"crop_mode": "squash", "crop_pct": 1.0} if transform.crop_mode == "none" else {})
