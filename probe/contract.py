@@ -18,7 +18,7 @@ from .heads.head import BATCH_NORM_EPS
 if TYPE_CHECKING:
     from .grid import Cell
 
-POOLS = ("cls", "mean", "cls+mean")
+POOLS = ("cls", "mean", "cls+mean", "embedding")
 CHUNK_ELEMENTS = 1 << 24
 """Numbers in the largest temporary array of any solver: 64 MiB in float32."""
 

@@ -6,13 +6,18 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..store import Split, Store
-from ..store.layout import layer_name
+from ..store.layout import EMBEDDING, layer_name
 from ..store.reader import open_store
 from .config import FitConfig
 
 TEST_SPLITS = ("test", "val", "validation")
 FEATURES = ("model", "model_args", "weights", "transform")
 """Fields of a recipe that decide what the tokens of an image are, but for their rounding."""
+WHERE = {
+    EMBEDDING: "; only the last layer of open_clip backbones has an embedding: give --layers -1 for them, "
+    "and another pool, such as mean, for others"
+}
+"""What to do about an array that a layer lacks, where there is something to say."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def check_arrays(data: Data, layers: Sequence[int], wanted: Sequence[tuple[str, 
                 if missing:
                     raise InputError(
                         f"head {label!r} reads {missing[0]!r} tokens, and {split.name}/{layer_name(layer)} of "
-                        f"{str(split.store.path)!r} has none"
+                        f"{str(split.store.path)!r} has none{WHERE.get(missing[0], '')}"
                     )
         split.check_complete(layers)
 

@@ -86,7 +86,7 @@ def estimate(work: Work, timed: Timed) -> Estimate:
 
 
 def _small_bytes(work: Work, n_rows: Mapping[str, int]) -> int:
-    """Return the bytes of the means and prefix tokens, which are always kept."""
+    """Return the bytes of the means, prefix tokens and embeddings, which are always kept."""
     plan, total = work.plan, 0
     if plan.places(work.layers, work.courses).get(TRAIN, DISK) != DISK:
         n_rows = {name: n for name, n in n_rows.items() if name != SUBSETS}
@@ -122,7 +122,7 @@ def _window_rows(work: Work, name: str) -> int:
 def _seconds(work: Work, group: CellGroup, timed: Timed) -> float:
     """Return the seconds that a group takes for training and scoring, from those for one image."""
     course, plan = group.course, work.plan
-    shape = plan.shape(work.layers)
+    shape = plan.input_shape(group.cells[0])
     key = group.cells[0].head, len(group.cells), shape.grid, shape.dim
     if key not in timed:
         timed[key] = _time_steps(plan, group)

@@ -40,7 +40,7 @@ class Group:
 
         Args:
             cells: of one head, layer and optimizer.
-            shape: of the layer's tokens.
+            shape: of what the head reads of the layer.
             n_classes: of the data.
             batch_size: images in a step; the learning rate is base lr × batch_size / 256.
             device: where to train.

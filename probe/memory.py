@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..store.layout import MEAN, LayerShape
+from ..store.layout import POOLED, LayerShape
 from .grid import Cell
 from .group import Group
 from .metrics import Counter
@@ -54,13 +54,13 @@ def step_memory(
 
     Args:
         cells: as the other arguments, what `Group` takes.
-        shape: of the tokens.
+        shape: of what the head reads.
         n_classes: of the data.
         batch_size: images in a step.
         device: where to train. Nothing is allocated there.
         precision: of the group.
         multi_label: whether images have several labels.
-        stored: type of the tokens as they come from the store; means are always float32.
+        stored: type of the tokens as they come from the store; means and embeddings are always float32.
     """
     decay = max(cell.weight_decay or 0.0 for cell in cells)  # whether there is any decides what a step computes
     alike = replace(cells[0], store="", layers=(), lr=1.0, weight_decay=decay, shots="", seed=0)
@@ -131,7 +131,7 @@ def _measure(
 
 
 def _tokens(shape: LayerShape, kind: str, n_images: int, stored: torch.dtype) -> Tensor:
-    return torch.empty(n_images, *shape.row_shape(kind), dtype=torch.float32 if kind == MEAN else stored)
+    return torch.empty(n_images, *shape.row_shape(kind), dtype=torch.float32 if kind in POOLED else stored)
 
 
 class _NoCounter(Counter):

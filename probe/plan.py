@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import inf
 from typing import Any
@@ -12,13 +12,14 @@ import torch
 
 from ..errors import InputError, unknown_name
 from ..store import Split, Store
-from ..store.layout import MEAN, PATCH, LayerShape
+from ..store.layout import EMBEDDING, MEAN, PATCH, LayerShape
 from .caching import SUBSETS, TEST, TRAIN, VAL, choose_places
 from .config import LR_GRID, PAPER_LR, FitConfig
 from .course import Course
 from .courses import make_courses
 from .data import Data, check_arrays, open_data
 from .grid import (
+    Cell,
     CellGroup,
     HeadSpec,
     default_warmup,
@@ -99,7 +100,13 @@ class Plan:
     def shape(self, layers: tuple[int, ...]) -> LayerShape:
         """Return the shape of the tokens of joined layers."""
         shapes = [self.data.train.shape(layer) for layer in layers]
-        return LayerShape(shapes[0].grid, sum(shape.dim for shape in shapes), shapes[0].n_prefix)
+        dim, embedding = sum(shape.dim for shape in shapes), sum(shape.embedding for shape in shapes)
+        return LayerShape(shapes[0].grid, dim, shapes[0].n_prefix, embedding)
+
+    def input_shape(self, cell: Cell) -> LayerShape:
+        """Return the shape of what a cell's head reads: an embedding is not as wide as the tokens it was made of."""
+        shape = self.shape(cell.layers)
+        return replace(shape, dim=shape.embedding) if dict(cell.head.settings).get("pool") == EMBEDDING else shape
 
     def rows(self, courses: Sequence[Course]) -> dict[str, Rows]:
         """Return the rows that courses read of each body of rows there is: TRAIN, SUBSETS, VAL and TEST."""

@@ -65,7 +65,7 @@ def make_rider(plan: Plan, cells: CellGroup) -> Rider:
     """Draw the initial weights of a group."""
     group = Group(
         cells.cells,
-        plan.shape(cells.cells[0].layers),
+        plan.input_shape(cells.cells[0]),
         plan.data.n_classes,
         batch_size=cells.course.batch_size,
         device=plan.device,

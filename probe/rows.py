@@ -1,6 +1,7 @@
 """What is written of finished cells: their rows of the results, and their heads."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str]) -> dict[str, Any]
 def rider_rows(plan: Plan, rider: Rider) -> list[dict[str, Any]]:
     """Return the results of a group, one row a cell; `selected` is decided over the whole run."""
     group, course, head = rider.group, rider.course, rider.group.cells[0].head
-    shared = cost_columns(plan, group.cells[0].layers, head.name, dict(head.settings), group.kinds) | {
+    shared = cost_columns(plan, group.cells[0], head.name, dict(head.settings), group.kinds) | {
         "batch_size": course.batch_size,
         "epochs": course.epochs,
         "train_seconds": group.seconds / len(group.cells),
@@ -59,15 +60,15 @@ def save_heads(run: Run, plan: Plan, rider: Rider) -> None:
 
 
 def cost_columns(
-    plan: Plan, layers: tuple[int, ...], name: str, settings: Mapping[str, Any], kinds: Sequence[str]
+    plan: Plan, cell: Cell, name: str, settings: Mapping[str, Any], kinds: Sequence[str]
 ) -> dict[str, int]:
     """Return what a head costs: its parameters, and operations for one image."""
-    shape = plan.shape(layers)
+    shape = plan.input_shape(cell)
     with torch.device("meta"):
         pooling = build_pooling(name, dim=shape.dim, grid=shape.grid, **settings)
         head = Head(pooling, plan.data.n_classes)
-    n_tokens = {"patch": shape.n_patches, "prefix": shape.n_prefix, "mean": 1}
-    flops: Flops = count_flops(head, sum(n_tokens[kind] for kind in kinds), shape.dim)
+    n_tokens = sum(prod(shape.row_shape(kind)[:-1]) for kind in kinds)
+    flops: Flops = count_flops(head, n_tokens, shape.dim)
     return {"n_params": head.n_params(), "flops_forward": flops.forward, "flops_train": flops.train}
 
 
@@ -83,7 +84,7 @@ def save_head(
     logits: bool = True,
 ) -> None:
     """Write the head of a cell: a pooling by name, its settings, and its state."""
-    store, shape = plan.data.store, plan.shape(cell.layers)
+    store, shape = plan.data.store, plan.input_shape(cell)
     recipe = store.manifest.recipe
     about = SavedHead(
         head=name,

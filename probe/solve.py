@@ -47,12 +47,12 @@ def _save(plan: Plan, run: Run, solver: Solver, cell: Cell, index: int) -> dict[
         return {"n_params": 0}
     kinds = ARRAYS[solver.pool]
     save_head(run, plan, cell, solver.state(index), "linear", solver.pooling, kinds, logits=solver.logits)
-    return cost_columns(plan, cell.layers, "linear", solver.pooling, kinds)
+    return cost_columns(plan, cell, "linear", solver.pooling, kinds)
 
 
 def _features(plan: Plan, solver: Solver, stream: TokenStream, rows: Rows) -> tuple[Tensor, Tensor]:
     """Return the pooled features (n, F) float32 of some rows, and their labels, on the training device."""
-    shape, kinds = plan.shape(stream.layers), ARRAYS[solver.pool]
+    shape, kinds = plan.input_shape(solver.cells[0]), ARRAYS[solver.pool]
     pooling = build_pooling("linear", dim=shape.dim, grid=shape.grid, pool=solver.pool)
     parts = [(pooling(batch.joined(kinds, torch.float32)), batch.labels) for batch in stream.in_order(rows, kinds)]
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..store import Split
-from ..store.layout import MEAN, PATCH
+from ..store.layout import MEAN, PATCH, POOLED
 from ..store.ring import BufferRing, read_ahead
 from .norm import FinalNorm
 from .order import WINDOW_BLOCKS, batch_sizes, sequential_windows
@@ -67,7 +67,7 @@ class TokenStream:
             cache: where patch tokens are kept, "gpu", "ram" or "disk". Other arrays are small and always kept.
             device: where batches are wanted.
             rings: buffers for reading from disk; streams that take turns may share them.
-            norm: applied to every token, before the channels of layers are joined.
+            norm: applied to every token, before the channels of layers are joined; an embedding is made after it.
         """
         self.split, self.layers, self.device = split, tuple(layers), device
         self._kinds, self._norm = list(kinds), norm
@@ -124,7 +124,7 @@ class TokenStream:
         """Norm every token and join the channels of layers: {kind: (B, …, dim)}."""
         parts: dict[str, list[Tensor]] = {}
         for source, tokens in found.items():
-            normed = tokens if self._norm is None or source.kind == MEAN else self._norm(tokens)
+            normed = tokens if self._norm is None or source.kind in POOLED else self._norm(tokens)
             parts.setdefault(source.kind, []).append(normed)
         return {kind: torch.cat(of_kind, dim=-1) if len(of_kind) > 1 else of_kind[0] for kind, of_kind in parts.items()}
 

@@ -100,7 +100,7 @@ def memory_of(plan: Plan, group: CellGroup) -> StepMemory:
     """Return the bytes that a group keeps, and those that a step of it takes beside."""
     return step_memory(
         group.cells,
-        plan.shape(group.cells[0].layers),
+        plan.input_shape(group.cells[0]),
         plan.data.n_classes,
         batch_size=group.course.batch_size,
         device=plan.device,

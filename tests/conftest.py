@@ -122,6 +122,12 @@ def made_manifest(
     n_prefix = some["prefix"].shape[1] if "prefix" in some else 0
     n_classes = max(1 + int(y.max()) if y.ndim == 1 else y.shape[1] for y in labels.values())
     layers = sorted({layer for of_split in tokens.values() for layer in of_split})
+    embeddings = {
+        layer: kinds["embedding"].shape[-1]
+        for of_split in tokens.values()
+        for layer, kinds in of_split.items()
+        if "embedding" in kinds
+    }
     return Manifest(
         recipe=Recipe(
             model="timm:none",
@@ -135,7 +141,7 @@ def made_manifest(
         ),
         dataset="made",
         depth=max(layers) + 1,
-        layers={layer_name(layer): LayerShape(grid, dim, n_prefix) for layer in layers},
+        layers={layer_name(layer): LayerShape(grid, dim, n_prefix, embeddings.get(layer, 0)) for layer in layers},
         final_norm=None,
         splits={
             split: SplitInfo(
@@ -157,7 +163,7 @@ def made_manifest(
 
 def as_stored(values: np.ndarray, kind: str, dtype: str) -> np.ndarray:
     """Return tokens in the type of the files; what has that type already stays as it is."""
-    if kind == "mean" or (dtype == "bfloat16" and values.dtype == np.uint16):
+    if kind in ("mean", "embedding") or (dtype == "bfloat16" and values.dtype == np.uint16):
         return values
     if dtype == "bfloat16":
         return torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()

@@ -10,16 +10,23 @@ from torch import Generator, Tensor
 from ...errors import unknown_name
 from .pooling import Pooling
 
-ARRAYS = {"cls": ("prefix",), "mean": ("mean",), "cls+mean": ("prefix", "mean"), "max": ("patch",)}
+ARRAYS = {
+    "cls": ("prefix",),
+    "mean": ("mean",),
+    "cls+mean": ("prefix", "mean"),
+    "max": ("patch",),
+    "embedding": ("embedding",),
+}
 
 
 class LinearPooling(Pooling):
-    """The class token, the mean over patch tokens, both, or the maximum over patch tokens.
+    """The class token, the mean over patch tokens, both, the maximum over patch tokens, or the backbone's embedding.
 
     `mean` takes the stored mean as one token, (B, 1, D), and gives the same for all patch tokens, (B, N, D),
     to rounding. `cls` takes the prefix tokens, (B, P, D), and keeps the first. `cls+mean` takes the prefix tokens
     and then the stored mean, (B, P+1, D), and joins the first and the last to a vector 2D wide. `max` takes the
-    patch tokens, (B, N, D), and keeps the largest value of each channel. With `unit` the vector is divided by its norm.
+    patch tokens, (B, N, D), and keeps the largest value of each channel. `embedding` takes the backbone's own
+    embedding as one token, (B, 1, D), D wide itself. With `unit` the vector is divided by its norm.
     """
 
     name = "linear"
@@ -39,9 +46,9 @@ class LinearPooling(Pooling):
         """Choose the pooling.
 
         Args:
-            dim: width D of the tokens.
+            dim: width D of the tokens, or of the embedding.
             grid: of the patch tokens; not used.
-            pool: "cls", "mean", "cls+mean" or "max".
+            pool: "cls", "mean", "cls+mean", "max" or "embedding".
             unit: give the vector length one.
             cells: H, or None for a plain pooling.
             generators: not used; there is nothing to draw.
@@ -66,6 +73,7 @@ class LinearPooling(Pooling):
             "mean": lambda: x_BND.mean(1),
             "cls+mean": lambda: torch.cat([x_BND[:, 0], x_BND[:, -1]], dim=1),
             "max": lambda: x_BND.amax(1),
+            "embedding": lambda: x_BND[:, 0],
         }[self.kind]()
         if self.unit:
             pooled_BO = F.normalize(pooled_BO.to(torch.promote_types(pooled_BO.dtype, torch.float32)))

@@ -27,7 +27,8 @@ class Pooling(nn.Module, ABC):
         reference_names: the reference implementation's name of each parameter, and ours.
         reference_buffers: likewise for buffers; None where ours has no need of it.
         out_dim: width of the output.
-        inputs: the store's arrays that it reads, joined along the token axis: "prefix", "patch" or "mean".
+        inputs: the store's arrays that it reads, joined along the token axis: "prefix", "patch", "mean" or
+            "embedding".
         shared: it has no parameters, so its output is the same for all cells, and `pool` makes it once.
     """
 

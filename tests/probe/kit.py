@@ -24,15 +24,21 @@ WriteStore = Callable[..., Store]
 
 
 def make_tokens(labels: np.ndarray, layer: int, seed: int) -> dict[str, np.ndarray]:
-    """Class centres at some patches, fainter in layer 0, under noise: neither chance nor perfect."""
+    """Class centres at some patches, fainter in layer 0, under noise: neither chance nor perfect.
+
+    The last layer has an embedding too, 5 wide.
+    """
     centres = np.random.default_rng(9).normal(size=(4, 6, 8)) * (0.5 + 0.5 * layer)
     patch = np.random.default_rng([seed, layer]).normal(size=(len(labels), 6, 8)) + centres[labels]
     prefix = patch[:, :2] - 1
-    return {
+    arrays = {
         "patch": patch.astype(np.float16),
         "prefix": prefix.astype(np.float16),
         "mean": patch.mean(1).astype(np.float32),
     }
+    if layer == LAYERS[-1]:
+        arrays["embedding"] = (patch.mean(1) @ np.random.default_rng(8).normal(size=(8, 5))).astype(np.float32)
+    return arrays
 
 
 def tokens_of(split: str, view: int = 0) -> dict[int, dict[str, np.ndarray]]:
@@ -78,12 +84,32 @@ def pooled_tokens(store: Store, split: str, layer: int, kinds: str) -> torch.Ten
     return torch.cat([values if values.ndim == 3 else values[:, None] for values in arrays], dim=1)
 
 
-def plain_training(
-    lr: float, seed: int, epochs: int, warmup: float, batch_size: int, rows: np.ndarray | None = None, n_views: int = 1
-) -> list[tuple[float, float]]:
-    """Return (training loss, test top-1) after each epoch of EP on layer 1, with torch's modules in float64.
+def plain_ep() -> tuple[list[nn.Parameter], Callable[[torch.Tensor], torch.Tensor]]:
+    """Return the parameters and the function of EP with four queries, that projects every token."""
+    project = nn.Linear(8, 8, bias=False)
+    queries = nn.Parameter(0.02 * torch.randn(1, 4, 8))
 
-    Every token is projected; LARS, schedule and statistics are those of the published protocol.
+    def pool(tokens: torch.Tensor) -> torch.Tensor:
+        attention = (queries[0] @ tokens.transpose(1, 2) / 8**0.5).softmax(2)
+        blocks = project(tokens).unflatten(2, (4, 2))
+        return torch.einsum("bqn,bnqw->bqw", attention, blocks).flatten(1)
+
+    return [project.weight, queries], pool
+
+
+def plain_training(
+    lr: float,
+    seed: int,
+    epochs: int,
+    warmup: float,
+    batch_size: int,
+    rows: np.ndarray | None = None,
+    n_views: int = 1,
+    kind: str = "patch",
+) -> list[tuple[float, float]]:
+    """Return (training loss, test top-1) after each epoch of a head on layer 1, with torch's modules in float64.
+
+    LARS, schedule and statistics are those of the published protocol.
 
     Args:
         lr: base rate.
@@ -93,23 +119,22 @@ def plain_training(
         batch_size: images in a step.
         rows: to train on; all if not given.
         n_views: epoch e trains on view e modulo this.
+        kind: array that is read: EP pools patch tokens, other vectors are classified as they are.
     """
-    views = [torch.from_numpy(tokens_of("train", view)[1]["patch"]).double() for view in range(n_views)]
-    x_test = torch.from_numpy(tokens_of("test")[1]["patch"]).double()
+    views = [torch.from_numpy(tokens_of("train", view)[1][kind]).double() for view in range(n_views)]
+    x_test = torch.from_numpy(tokens_of("test")[1][kind]).double()
     y, y_test = (torch.from_numpy(LABELS[split]) for split in LABELS)
     rows = np.arange(len(y)) if rows is None else rows
     torch.manual_seed(seed)
-    project = nn.Linear(8, 8, bias=False)
-    queries = nn.Parameter(0.02 * torch.randn(1, 4, 8))
-    classifier = nn.Linear(8, 4)
-    norm = nn.BatchNorm1d(8, affine=False, eps=1e-6)
-    parameters = [project.weight, queries, classifier.weight, classifier.bias]
+    own, pool = plain_ep() if kind == "patch" else ([], nn.Identity())
+    width = x_test.shape[-1]
+    classifier = nn.Linear(width, 4)
+    norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
+    parameters = [*own, classifier.weight, classifier.bias]
     momenta = [torch.zeros_like(parameter) for parameter in parameters]
 
     def logits(tokens: torch.Tensor) -> torch.Tensor:
-        attention = (queries[0] @ tokens.transpose(1, 2) / 8**0.5).softmax(2)
-        blocks = project(tokens).unflatten(2, (4, 2))
-        return classifier(norm(torch.einsum("bqn,bnqw->bqw", attention, blocks).flatten(1)))
+        return classifier(norm(pool(tokens)))
 
     course = []
     for epoch in range(epochs):

@@ -73,10 +73,13 @@ def test_the_dry_run_says_what_would_be_done_and_does_nothing(
     assert total is not None and int(total[1]) == 3 * cells
 
 
-def test_means_are_announced_and_solvers_are_said_not_to_be_timed(store: Store, tmp_path: Path) -> None:
-    (work,) = works(store, tmp_path / "run", heads=["linear", "ridge"])
+@pytest.mark.parametrize(("pool", "width"), [("mean", 8), ("embedding", 5)])
+def test_pooled_vectors_are_announced_and_solvers_are_said_not_to_be_timed(
+    store: Store, tmp_path: Path, pool: str, width: int
+) -> None:
+    (work,) = works(store, tmp_path / "run", heads=[f"linear:pool={pool}", f"ridge:pool={pool}"])
     found = estimate(work, {})
-    assert found.read == found.kept == (88 + 60) * 8 * 4
+    assert found.read == found.kept == (88 + 60) * width * 4
     assert describe([work])[-1] == "the time of knn, ridge and logreg is not in it"
 
 

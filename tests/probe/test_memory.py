@@ -19,7 +19,7 @@ from tokenprobe.probe.stream import EVAL_BATCH
 from tokenprobe.probe.tokens import TokenBatch
 from tokenprobe.store.layout import LayerShape
 
-SHAPE, N_CLASSES = LayerShape(grid=(4, 6), dim=96, n_prefix=2), 30
+SHAPE, N_CLASSES = LayerShape(grid=(4, 6), dim=96, n_prefix=2, embedding=96), 30
 CPU = torch.device("cpu")
 
 
@@ -34,7 +34,7 @@ def estimate(cells: list[Cell], shape: LayerShape = SHAPE, **changes: object) ->
 
 
 def make_batch(group: Group, n_images: int, multi_label: bool = False, device: torch.device = CPU) -> TokenBatch:
-    types = {kind: torch.float32 if kind == "mean" else torch.float16 for kind in group.kinds}
+    types = {kind: torch.float32 if kind in ("mean", "embedding") else torch.float16 for kind in group.kinds}
     arrays = {kind: torch.zeros(n_images, *SHAPE.row_shape(kind), dtype=types[kind], device=device) for kind in types}
     labels = torch.zeros((n_images, N_CLASSES) if multi_label else (n_images,), dtype=torch.int64, device=device)
     return TokenBatch(arrays, labels)
@@ -71,6 +71,7 @@ def test_a_step_takes_what_the_allocator_gives_out(head: str, batch_size: int) -
         ("linear", {"precision": "bfloat16"}),
         ("ep:tokens=patch+prefix", {}),
         ("linear:pool=cls+mean", {"multi_label": True}),
+        ("linear:pool=embedding", {}),
         ("ep", {"multi_label": True, "precision": "bfloat16"}),
     ],
 )

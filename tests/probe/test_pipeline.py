@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsClassifier
 
 from tokenprobe.probe import load_head
 from tokenprobe.probe.report.progress import EpochProgress
 from tokenprobe.probe.split import hold_out
 from tokenprobe.store import Store
 
-from .kit import HEADS, LABELS, UNSTABLE, fit_made, plain_training, pooled_tokens, write_made
+from .kit import HEADS, LABELS, UNSTABLE, fit_made, plain_training, pooled_tokens, tokens_of, write_made
 
 
 @pytest.fixture
@@ -22,18 +24,27 @@ def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
     return write_made(write_store, tmp_path / "s.zarr")
 
 
-@pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_training_follows_a_plain_loop_of_one_head_at_a_time(store: Store, tmp_path: Path, cache: str) -> None:
+@pytest.mark.parametrize(
+    ("head", "kind", "cache"),
+    [
+        ("ep:queries=4", "patch", "ram"),
+        ("ep:queries=4", "patch", "disk"),
+        ("linear:pool=embedding", "embedding", "disk"),
+    ],
+)
+def test_training_follows_a_plain_loop_of_one_head_at_a_time(
+    store: Store, tmp_path: Path, head: str, kind: str, cache: str
+) -> None:
     """Four cells stacked, 20 epochs in float64, each against its own loop."""
     torch.set_default_dtype(torch.float64)
     try:
         run = fit_made(
-            store, tmp_path / "run", heads=["ep:queries=4"], layers="1", lr=[1.0, 30.0], seeds=2, epochs=20,
+            store, tmp_path / "run", heads=[head], layers="1", lr=[1.0, 30.0], seeds=2, epochs=20,
             warmup_epochs=2.5, protocol="paper", cache=cache,
         )  # fmt: skip
         for row in run.results.itertuples():
             history = run.history[run.history["cell"] == row.cell].sort_values("epoch")
-            expected = plain_training(row.lr, row.seed, epochs=20, warmup=2.5, batch_size=16)
+            expected = plain_training(row.lr, row.seed, epochs=20, warmup=2.5, batch_size=16, kind=kind)
             assert history["train_loss"].tolist() == pytest.approx([loss for loss, _ in expected], rel=1e-8)
             assert history["test_top1"].tolist() == pytest.approx([top1 for _, top1 in expected], abs=1e-12)
     finally:
@@ -136,15 +147,34 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 MORE_HEADS = [
     "abmilp:self_attention=map,cond=pe", "simpool:tokens=patch+prefix", "esimpool:heads=2", "clip:tokens=patch+prefix",
     "siglip", "aim:heads=4", "cbam", "coca", "cait", "dinovit", "jepa:heads=4", "dolg:tokens=patch+prefix", "cae",
-    "linear:pool=cls+mean", "linear:pool=max",
+    "linear:pool=cls+mean", "linear:pool=max", "linear:pool=embedding", "linear:pool=embedding,unit=true",
+    "ridge:pool=embedding", "logreg:pool=embedding",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("head", [*HEADS, *MORE_HEADS])
 def test_saved_heads_give_the_reported_accuracies(store: Store, tmp_path: Path, head: str) -> None:
-    run = fit_made(store, tmp_path / "run", heads=[head], lr=[3.0], seeds=2, epochs=5)
+    layers = "1" if "embedding" in head else "all"
+    run = fit_made(store, tmp_path / "run", heads=[head], layers=layers, lr=[3.0], seeds=2, epochs=5)
     labels = torch.from_numpy(LABELS["test"])
     for row in run.results.itertuples():
         logits = load_head(run.path, row.cell)(pooled_tokens(store, "test", int(row.layer), row.tokens))
         assert logits.shape == (60, 4)
         assert (logits.argmax(1) == labels).sum().item() / 60 == row.test_top1
+
+
+def test_solvers_read_the_embedding_as_scikit_learn_does(store: Store, tmp_path: Path) -> None:
+    heads = ["ridge:pool=embedding", "knn:k=5,pool=embedding"]
+    results = fit_made(store, tmp_path / "run", heads=heads, layers="1", protocol="paper").results
+    assert set(results["tokens"]) == {"embedding"}
+    x, x_test = (tokens_of(split)[1]["embedding"].astype(np.float64) for split in LABELS)
+    z, z_test = ((each - x.mean(0)) / np.sqrt(x.var(0) + 1e-6) for each in (x, x_test))
+    of_ridge = results[results["head"] == "ridge"]
+    assert set(of_ridge["n_params"]) == {4 * 5 + 4} and set(of_ridge["flops_forward"]) == {2 * 4 * 5}
+    for row in of_ridge.itertuples():
+        ridge = Ridge(alpha=len(z) * row.weight_decay).fit(z, np.eye(4)[LABELS["train"]])
+        logits = load_head(tmp_path / "run", row.cell)(torch.from_numpy(x_test)[:, None].float())
+        assert logits.detach().numpy() == pytest.approx(ridge.predict(z_test), abs=1e-4)
+    votes = KNeighborsClassifier(5, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
+    expected = votes.fit(x, LABELS["train"]).score(x_test, LABELS["test"])
+    assert results.loc[results["head"] == "knn", "test_top1"].item() == pytest.approx(expected, abs=1e-9)

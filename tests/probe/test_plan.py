@@ -35,6 +35,7 @@ def write_made(
     path: Path,
     splits: Sequence[str] = ("train", "test"),
     kinds: Sequence[str] = ("patch", "prefix", "mean"),
+    embedding: bool = False,
 ) -> Store:
     rng = np.random.default_rng(0)
     labels = {split: np.arange(N_ROWS.get(split, 12)) % 3 for split in splits}
@@ -43,6 +44,8 @@ def write_made(
         patch = rng.normal(size=(len(y), 4, 8)).astype(np.float16)
         arrays = {"patch": patch, "prefix": patch[:, :1], "mean": patch.astype(np.float32).mean(1)}
         tokens[split] = {layer: {kind: arrays[kind] for kind in kinds} for layer in (0, 2)}
+        if embedding:
+            tokens[split][2]["embedding"] = rng.normal(size=(len(y), 3)).astype(np.float32)
     return write_store(path, tokens, labels, grid=(2, 2), block_rows=8)
 
 
@@ -277,6 +280,30 @@ def test_a_head_without_its_tokens_is_refused(make_store: MakeStore) -> None:
     expected = r"head 'linear:pool=cls' reads 'prefix' tokens, and train/layer_00 of '.*/s.zarr' has none"
     with pytest.raises(InputError, match=expected):
         plan_for(store, heads=["linear:pool=cls"])
+
+
+def test_a_head_is_built_for_the_width_of_what_it_reads(make_store: MakeStore) -> None:
+    made = plan_for(
+        make_store(embedding=True), layers="-1", heads=["linear:pool=embedding", "linear", "ridge:pool=embedding"]
+    )
+    groups = [*made.groups((2,), made.courses[0]), *made.solver_groups((2,), made.courses[0])]
+    assert [made.input_shape(group.cells[0]).dim for group in groups] == [3, 8, 3]
+
+
+@pytest.mark.parametrize("layers", ["all", "0", "0+2"])
+@pytest.mark.parametrize("head", ["linear:pool=embedding", "ridge:pool=embedding"])
+def test_a_layer_without_an_embedding_is_refused(make_store: MakeStore, head: str, layers: str) -> None:
+    expected = (
+        rf"^head '{head}' reads 'embedding' tokens, and train/layer_00 of '.*/s.zarr' has none; only the last layer of "
+        "open_clip backbones has an embedding: give --layers -1 for them, and another pool, such as mean, for others$"
+    )
+    with pytest.raises(InputError, match=expected):
+        plan_for(make_store(embedding=True), heads=[head], layers=layers)
+
+
+def test_a_store_without_an_embedding_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match=r"reads 'embedding' tokens, and train/layer_02 of .* has none; only the last"):
+        plan_for(store, heads=["linear:pool=embedding"], layers="-1")
 
 
 def test_a_store_without_a_test_split_is_refused(make_store: MakeStore) -> None:

@@ -88,13 +88,13 @@ def test_a_class_without_training_images_is_never_the_first(name: str, make_solv
 
 
 @pytest.mark.parametrize("name", LINEAR)
-@pytest.mark.parametrize("pool", ["cls", "mean", "cls+mean"])
+@pytest.mark.parametrize("pool", ["cls", "mean", "cls+mean", "embedding"])
 @pytest.mark.parametrize("labels", [LABELS, SEVERAL], ids=["one label", "several"])
 def test_the_state_makes_a_head_with_the_same_scores(
     name: str, pool: str, labels: torch.Tensor, make_solver: Make
 ) -> None:
     prefix, mean = 10 * X[:, None, :3] + 5, X[:, None, 3:] / 100
-    tokens = {"cls": prefix, "mean": mean, "cls+mean": torch.cat([prefix, mean], dim=1)}[pool]
+    tokens = {"cls": prefix, "mean": mean, "cls+mean": torch.cat([prefix, mean], dim=1), "embedding": mean}[pool]
     solver = make_solver(name, [{"pool": pool}], FEW[name]["penalties"])
     assert isinstance(solver, LinearSolver)
     solver.fit(tokens.flatten(1), labels, C)
@@ -112,5 +112,7 @@ def test_neighbours_are_no_head(make_solver: Make) -> None:
 
 @every_solver
 def test_a_pooling_that_needs_all_tokens_is_refused(name: str, make_solver: Make) -> None:
-    with pytest.raises(InputError, match=f"head '{name}': pool='max', but it reads one stored .* cls, mean, cls.mean;"):
+    with pytest.raises(
+        InputError, match=f"head '{name}': pool='max', but it reads one stored .* cls, mean, cls.mean, embedding;"
+    ):
         make_solver(name, [{"pool": "max"}])

@@ -103,6 +103,14 @@ def test_a_fit_on_normed_tokens_is_that_of_a_store_of_normed_tokens(write_store:
     assert np.abs(one.results["test_top1"] - two.results["test_top1"]).max() * 60 <= 1 + 1e-9
 
 
+def test_the_embedding_is_left_as_it_is_by_the_final_norm(write_store: WriteStore, tmp_path: Path) -> None:
+    store = write_made(write_store, tmp_path / "s.zarr", final_norm=NORMS["LayerNorm"])
+    heads = ["linear:pool=embedding", "ridge:pool=embedding"]
+    one, two = (fit_made(store, tmp_path / norm, heads=heads, layers="1", norm=norm) for norm in ("none", "final"))
+    assert one.history.equals(two.history)
+    assert one.results[COMPARED].equals(two.results[COMPARED])
+
+
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_epochs_take_views_in_turn_and_scoring_takes_the_first(
     write_store: WriteStore, tmp_path: Path, cache: str

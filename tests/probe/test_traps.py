@@ -103,12 +103,12 @@ def test_every_choice_of_tokens_reads_the_tokens_it_names(write_store: WriteStor
         "linear:pool=cls",
         "linear:pool=mean",
         "linear:pool=max",
+        "linear:pool=embedding",
     ]
-    for kind in ("patch", "prefix", "mean"):
+    for kind in ("patch", "prefix", "mean", "embedding"):
         tokens = {split: tokens_of(split) for split in LABELS}
         for of_split in tokens.values():
-            for arrays in of_split.values():
-                arrays[kind] = arrays[kind] * 0
+            of_split[1][kind] *= 0
         blank = write_store(tmp_path / f"{kind}.zarr", tokens, LABELS, grid=GRID, block_rows=BLOCK_ROWS)
         settings: dict[str, Any] = {"heads": heads, "layers": "1", "lr": [10.0], "epochs": 3}
         runs = [fit_made(s, tmp_path / f"{s.path.stem}-{kind}", **settings).results for s in (whole, blank)]
@@ -121,4 +121,5 @@ def test_every_choice_of_tokens_reads_the_tokens_it_names(write_store: WriteStor
         "linear:pool=cls": {"prefix"},
         "linear:pool=mean": {"mean"},
         "linear:pool=max": {"patch"},
+        "linear:pool=embedding": {"embedding"},
     }

@@ -9,7 +9,7 @@ from torch import nn
 from tokenprobe.errors import InputError
 from tokenprobe.probe.heads import Head, build_pooling
 
-KINDS = ["cls", "mean", "cls+mean", "max"]
+KINDS = ["cls", "mean", "cls+mean", "max", "embedding"]
 X = torch.randn(4, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
@@ -43,6 +43,12 @@ def test_max_takes_the_largest_value_of_each_channel() -> None:
     assert pool.inputs == ("patch",)
     expected = [[max(float(X[b, n, d]) for n in range(6)) for d in range(8)] for b in range(4)]
     assert pool(X).tolist() == expected
+
+
+def test_the_embedding_is_taken_as_it_is() -> None:
+    pool = make_linear(pool="embedding")
+    assert pool.inputs == ("embedding",) and pool.out_dim == 8
+    assert torch.equal(pool(X[:, :1]), X[:, 0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
