@@ -28,7 +28,9 @@ from .probed_model import ProbedModel, export_pipeline
 
 LIKELY = 0.5
 """Score above which an image is said to be of a class, where it may be of several."""
-N_NAMED = 5
+N_NAMED = 3
+DIGITS = "%.4f"
+"""Of scores in tables that are text."""
 
 
 def predict(run: Path, config: PredictConfig) -> pd.DataFrame:
@@ -88,7 +90,7 @@ def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list
         {
             "image": name,
             "predicted": "|".join(about.classes[i] for i in labels),
-            "score": "|".join(f"{of_image[i]:.4f}" for i in labels) if about.multi_label else of_image[labels[0]],
+            "score": "|".join(DIGITS % of_image[i] for i in labels) if about.multi_label else of_image[labels[0]],
         }
         for name, labels, of_image in zip(ids, chosen, scores.tolist(), strict=False)
     ]
@@ -143,7 +145,7 @@ def _write(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out:
     """Write predictions in the form that a file's name asks for, or print them."""
     data = io.BytesIO()
     if out is None:
-        table.to_csv(sys.stdout, index=False)
+        table.to_csv(sys.stdout, index=False, float_format=DIGITS)
         return
     path = Path(out)
     if path.suffix == ".npz":
@@ -152,6 +154,6 @@ def _write(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out:
     elif path.suffix == ".parquet":
         table.to_parquet(data, index=False)
     else:
-        table.to_csv(data, index=False)
+        table.to_csv(data, index=False, float_format=DIGITS)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, data.getvalue())

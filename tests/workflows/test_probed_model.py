@@ -69,6 +69,19 @@ def test_images_give_what_the_stored_tokens_give(
         assert (logits.argmax(1) == labels).double().mean().item() == row.test_top1
 
 
+def test_an_embedding_is_the_backbones_own(make_run: MakeRun, image_folder: Path) -> None:
+    arguments = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+    heads = ["linear:pool=embedding", "ep:queries=2"]
+    run = make_run(heads, model="open_clip:ViT-B-32", model_arg=arguments, image_size=[16], layers="1", norm="final")
+    row = next(run.results[run.results["head"] == "linear"].itertuples())
+    model = export_pipeline(run.path, row.cell)
+    images, labels = images_of(model, run, image_folder)
+    with torch.no_grad():
+        torch.testing.assert_close(model.forward_features(images)[:, 0], model.backbone(images), **TOLERANCE)
+        assert (model(images).argmax(1) == labels).double().mean().item() == row.test_top1
+    assert_exported(model, (16, 16))
+
+
 def test_the_store_is_not_needed(make_run: MakeRun) -> None:
     run = make_run(["linear"])
     before = export_pipeline(run.path, run.results["cell"].iloc[0])

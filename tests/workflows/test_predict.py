@@ -1,0 +1,151 @@
+"""`probe predict` on image files: what it writes against the head alone, and what it refuses."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+
+from tokenprobe.cli import main
+from tokenprobe.errors import InputError, MissingError
+from tokenprobe.probe import load_head
+from tokenprobe.probe.results import Run
+from tokenprobe.store import open_store
+from tokenprobe.workflows.predict import PredictConfig, predict
+from tokenprobe.workflows.predictions import predicted_rows
+
+from ..probe.kit import pooled_tokens
+
+MakeRun = Callable[..., Run]
+CLASSES = ["ant", "bee", "cat"]
+
+
+def config(images: Path, **changes: Any) -> PredictConfig:
+    return PredictConfig(**{"images": str(images), "workers": 0, "device": "cpu", "batch_size": 5} | changes)
+
+
+def test_a_run_predicts_its_test_images_as_its_results_say(make_run: MakeRun, image_folder: Path) -> None:
+    run = make_run(["ep:queries=2"])
+    row = run.results.iloc[0]
+    table = predict(run.path, config(image_folder / "test"))
+    truth = [name.partition("/")[0] for name in table["image"]]
+    assert list(table["image"]) == sorted(f"{name}/{i:02d}.png" for name in CLASSES for i in range(8))
+    assert accuracy_score(truth, table["predicted"]) == row["test_top1"]
+
+    split = open_store(row["store"])["test"]
+    with torch.no_grad():
+        logits = load_head(run.path, row["cell"])(pooled_tokens(split.store, "test", 2, row["tokens"]))
+    scores = dict(zip(split.ids, logits.softmax(1).amax(1).tolist(), strict=True))
+    assert list(table["score"]) == pytest.approx([scores[name] for name in table["image"]], abs=1e-4)
+
+
+def test_what_is_printed_and_what_is_written_is_the_same_table(
+    make_run: MakeRun, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(["linear"])
+    flags = ["predict", str(run.path), "--images", str(image_folder / "test" / "ant"), "--workers", "0"]
+    capsys.readouterr()
+    assert main(flags) == 0
+    printed = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(printed) == ["image", "predicted", "score"] and len(printed) == 8
+    for name in ("p.csv", "p.parquet", "below/p.npz"):
+        assert main([*flags, "-o", str(tmp_path / name)]) == 0
+    shown = capsys.readouterr()
+    assert not shown.out and f"8 images by {run.results['cell'].iloc[0]} -> {tmp_path / 'below/p.npz'}" in shown.err
+    assert pd.read_csv(tmp_path / "p.csv").equals(printed)
+    kept = pd.read_parquet(tmp_path / "p.parquet")
+    assert kept.drop(columns="score").equals(printed.drop(columns="score"))
+    assert np.allclose(kept["score"], printed["score"], atol=5e-5)  # four digits
+    with np.load(tmp_path / "below" / "p.npz") as arrays:
+        assert list(arrays["ids"]) == list(printed["image"]) and list(arrays["classes"]) == CLASSES
+        assert arrays["logits"].dtype == np.float32
+        scores = torch.from_numpy(arrays["logits"]).softmax(1).max(1)
+    assert [CLASSES[label] for label in scores.indices] == list(kept["predicted"])
+    assert np.allclose(scores.values, kept["score"], rtol=1e-6)
+
+
+def test_one_file_is_enough(make_run: MakeRun, image_folder: Path) -> None:
+    run = make_run(["linear"])
+    table = predict(run.path, config(image_folder / "test" / "bee" / "03.png"))
+    whole = predict(run.path, config(image_folder / "test" / "bee"))
+    assert list(table["image"]) == ["03.png"] and table["predicted"].iloc[0] == whole["predicted"].iloc[3]
+
+
+def test_several_classes_an_image_are_those_above_a_half() -> None:
+    logits = torch.tensor([[2.0, -1.0, 1.0], [-3.0, -2.0, -1.0]])
+    about: Any = SimpleNamespace(classes=CLASSES, multi_label=True, logits=True)
+    first, second = predicted_rows(["x", "y", "of the next batch"], logits, about)
+    assert first == {"image": "x", "predicted": "ant|cat", "score": "0.8808|0.7311"}  # 1 / (1 + exp(-2)), exp(-1)
+    assert second == {"image": "y", "predicted": "", "score": ""}
+    estimates = predicted_rows(
+        ["x"], torch.tensor([[0.6, -0.1, 0.4]]), SimpleNamespace(**vars(about) | {"logits": False})
+    )
+    assert estimates == [{"image": "x", "predicted": "ant", "score": "0.6000"}]
+
+
+def test_estimates_of_ridge_regression_are_no_logits(make_run: MakeRun, image_folder: Path) -> None:
+    run = make_run(["ridge:pool=cls"])
+    row = run.results[run.results["selected"]].iloc[0]
+    table = predict(run.path, config(image_folder / "test"))
+    split = open_store(row["store"])["test"]
+    with torch.no_grad():
+        estimates = load_head(run.path, row["cell"])(pooled_tokens(split.store, "test", 2, row["tokens"]))
+    highest = dict(zip(split.ids, estimates.amax(1).tolist(), strict=True))
+    assert list(table["score"]) == pytest.approx([highest[name] for name in table["image"]], abs=1e-4)
+
+
+def test_among_several_cells_the_best_are_named(make_run: MakeRun, image_folder: Path) -> None:
+    run = make_run(["linear", "ep:queries=2"], layers="0,2")
+    best = run.results.sort_values("val_top1", ascending=False, kind="stable")
+    expected = f"4 selected cells with a head; give one with --cell, such as {best['cell'].iloc[0]} \\(val_top1 "
+    with pytest.raises(InputError, match=expected):
+        predict(run.path, config(image_folder))
+    chosen = run.results["cell"].iloc[2]
+    assert len(predict(run.path, config(image_folder / "test", cell=chosen))) == 24
+    with pytest.raises(InputError, match=f"unknown cell of '{run.path}' 'none'"):
+        predict(run.path, config(image_folder, cell="none"))
+
+
+def test_bad_images_are_named_or_left_out(
+    make_run: MakeRun, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(["linear"])
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "bad.png").write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"cannot read image 'bad.png' in '.*images' \(UnidentifiedImageError: "):
+        predict(run.path, config(images))
+    with pytest.raises(InputError, match=r"none of the images in '.*images' can be read"):
+        predict(run.path, config(images, skip_bad_images=True))
+    (images / "good.png").write_bytes((image_folder / "test" / "ant" / "00.png").read_bytes())
+    assert list(predict(run.path, config(images, skip_bad_images=True))["image"]) == ["good.png"]
+    assert "left out bad.png: UnidentifiedImageError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size 0, workers 0: expected at least 1 image and 0 processes"),
+        ({"amp": "int4"}, "unknown amp 'int4'; known: auto, off"),
+        ({"out": "p.txt"}, "cannot write 'p.txt': expected a file name that ends in .csv, .parquet, .npz"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_loaded(
+    image_folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        predict(image_folder, config(image_folder, **changes))
+
+
+def test_no_images_or_no_run_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"nothing at '.*gone'; asked for images there"):
+        predict(tmp_path, config(tmp_path / "gone"))
+    with pytest.raises(MissingError, match=r"no trained heads at '.*/heads'; make a run with probe fit"):
+        predict(tmp_path, config(image_folder))
