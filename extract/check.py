@@ -1,10 +1,9 @@
 """What is asked for, checked before anything is loaded."""
 
-from pathlib import Path
-
 import torch
 
 from ..errors import InputError, unknown_name
+from ..store.formats import local_path
 from ..store.layout import PATCH, PREFIX
 from ..store.quantize import DTYPES
 from ..store.writer import check_path
@@ -43,7 +42,7 @@ def check_config(config: ExtractConfig) -> None:
         if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= most:
             raise InputError(f"{name} {limits}: expected two numbers, 0 < smallest <= largest <= {most}")
     _check_backbone(config)
-    check_path(Path(config.out))
+    check_path(local_path(config.out))
 
 
 def _check_backbone(config: ExtractConfig) -> None:

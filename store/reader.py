@@ -204,6 +204,8 @@ class Split:
         given = np.asarray(rows)
         if given.size and given.dtype.kind not in "iu":
             raise InputError(f"rows of type {given.dtype} asked of split {self.name!r}; give row numbers, integers")
+        if given.ndim != 1:
+            raise InputError(f"rows of shape {given.shape} asked of split {self.name!r}; give a list of row numbers")
         index = given.astype(np.int64)
         if index.size and not (index.min() >= 0 and index.max() < len(self)):
             raise InputError(

@@ -12,7 +12,7 @@ from xxhash import xxh3_64, xxh3_64_hexdigest
 from ..errors import MissingError
 from . import journal, lock
 from .contract import StoreFiles
-from .formats import store_files
+from .formats import local_path, store_files
 from .journal import FileRecord, read_records
 from .manifest import Manifest
 
@@ -49,10 +49,11 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
         What is wrong, sorted by file; an empty list if all is well.
 
     Raises:
+        InputError: `path` is an address.
         MissingError: there is nothing at `path`.
         StoreError: there is no store.
     """
-    files = store_files(Path(path))
+    files = store_files(local_path(path))
     manifest, problems = read_root(files)
     records = read_records(files.folder)
     declared = files.declared(manifest)

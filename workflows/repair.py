@@ -14,7 +14,7 @@ from ..extract import ExtractConfig, extract
 from ..extract.datasets import open_dataset
 from ..store import journal
 from ..store.contract import StoreFiles
-from ..store.formats import store_files
+from ..store.formats import local_path, store_files
 from ..store.journal import Journal
 from ..store.lock import StoreLock
 from ..store.manifest import Manifest
@@ -30,7 +30,7 @@ N_SHOWN = 20
 
 def check(path: str | Path) -> list[Problem]:
     """Do what `tokenprobe.store.verify.verify` does, and show how far it is."""
-    recorded = journal.finished_files(store_files(Path(path)).folder)
+    recorded = journal.finished_files(store_files(local_path(path)).folder)
     with ByteProgress("verify", sum(record.size for record in recorded.values())) as progress:
         return verify(path, progress.advance)
 
@@ -49,11 +49,12 @@ def repair(path: str | Path) -> list[Problem]:
         What is still wrong.
 
     Raises:
+        InputError: `path` is an address.
         LockedError: another process is writing to the store.
         MissingError: there is no journal, or the data or weights are not where they were; names the path.
         StoreError: the journal records no extraction, or they would not give the store that is there.
     """
-    files = store_files(Path(path))
+    files = store_files(local_path(path))
     if not (files.folder / journal.NAME).is_file():
         raise MissingError(
             f"no journal at {str(files.folder / journal.NAME)!r}, so nothing tells how the store was made; make it "

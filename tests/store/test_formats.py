@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenprobe.store.formats import FORMATS, store_files
+from tokenprobe.errors import InputError
+from tokenprobe.store.formats import FORMATS, local_path, store_files
 from tokenprobe.store.hdf5_store import Hdf5Files
 from tokenprobe.store.zarr_store import ZarrFiles
 
@@ -33,3 +34,11 @@ def test_anything_else_is_a_zarr_folder(name: str) -> None:
 
 def test_endings_are_lower_case() -> None:
     assert set(FORMATS) == {".h5", ".hdf5"} == {ending.lower() for ending in FORMATS}
+
+
+def test_an_address_is_no_path() -> None:
+    assert local_path("runs/a.zarr") == Path("runs", "a.zarr")
+    with pytest.raises(
+        InputError, match=r"'s3://bucket/a\.zarr' is an address, and stores are written and verified on"
+    ):
+        local_path("s3://bucket/a.zarr")

@@ -82,6 +82,14 @@ def test_what_is_no_row_number_is_not_taken_for_one(split: Split, rows: Any) -> 
         split.tokens(3, rows)
 
 
+@pytest.mark.parametrize("rows", [3, [[1, 2], [3, 4]]])
+def test_rows_are_a_list(split: Split, rows: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"^rows of shape \((|2, 2)\) asked of split 'train'; give a list of row numbers$"
+    ):
+        split.tokens(3, rows)
+
+
 def test_unknown_names_list_what_there_is(path: Path, split: Split) -> None:
     store = open_store(path)
     with pytest.raises(InputError, match=r"^unknown split 'validation'; known: .*train"):
