@@ -75,14 +75,14 @@ class TokenStream:
         self._place = np.full(len(split), -1, dtype=np.int64)
         self._place[rows] = np.arange(len(rows))
         self._labels = torch.from_numpy(split.labels[rows])
-        keep = torch.device("cpu") if cache != "gpu" else device
+        read = self._read_to_device if cache == "gpu" else self._read
         self._kept: dict[Source, Tensor] = {
-            source: self._read(source, rows).to(keep)
+            source: read(source, rows)
             for source in self._sources(kinds)
             if (source.kind != PATCH or cache != "disk") and not self._is_derived(source.kind)
         }
         for source in self._sources([kind for kind in kinds if self._is_derived(kind)]):
-            self._kept[source] = self._normed_mean(source, rows).to(keep)
+            self._kept[source] = self._normed_mean(source, rows).to(device if cache == "gpu" else "cpu")
 
     def batches(
         self, windows: Sequence[Rows], batch_size: int, *, drop_last: bool, view: int = 0, kinds: Sequence[str] = ()
@@ -152,6 +152,16 @@ class TokenStream:
         layer, kind, view = source
         values = self.split.tokens(layer, rows, kind=kind, view=view, dtype=self._dtype(kind))
         return self._as_tensor(kind, values)
+
+    def _read_to_device(self, source: Source, rows: Rows) -> Tensor:
+        """Read a window at a time: the host's memory need not hold what the device's does."""
+        like, done = self._read(source, rows[:0]), 0
+        kept = torch.empty((len(rows), *like.shape[1:]), dtype=like.dtype, device=self.device)
+        for window in self._from_disk(source, sequential_windows(rows, self.split.info.block_rows)):
+            kept[done : done + len(window)] = window
+            done += len(window)
+        self._rings.pop((source.layer, source.kind), None)
+        return kept
 
     def _from_disk(self, source: Source, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the rows of each batch on the device."""

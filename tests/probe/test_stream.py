@@ -20,6 +20,8 @@ from ..store.kit import DTYPES, SUFFIXES, block_path, make_contents, write
 
 N, BLOCK, LAYER = 61, 5, 3
 CPU = torch.device("cpu")
+CACHES = ["gpu", "ram", "disk"]
+"""On the CPU "gpu" keeps tokens in its memory, filled as that of a GPU is: a window at a time."""
 SOME = np.flatnonzero(np.arange(N) % 5 != 3)
 MADE = {dtype: make_contents(dtype, counts={"train": N, "test": 3}, block_rows=BLOCK) for dtype in DTYPES}
 TENSORS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float16}
@@ -67,7 +69,7 @@ def assert_equal(read: torch.Tensor, values: torch.Tensor, dtype: str) -> None:
 
 @pytest.mark.parametrize("window_blocks", [1, 8])
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 64])
-@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_batches_are_the_rows_asked_for_in_their_order(
     split_of: Callable[[str], Split],
@@ -96,7 +98,7 @@ def test_batches_are_the_rows_asked_for_in_their_order(
 
 
 @pytest.mark.parametrize("kinds", [["patch"], ["prefix"], ["mean"]], ids="+".join)
-@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("cache", CACHES)
 def test_only_what_is_asked_for_comes(split_of: Callable[[str], Split], cache: str, kinds: list[str]) -> None:
     stream = TokenStream(split_of("float16"), [LAYER], SOME, kinds, cache=cache, device=CPU)
     ((arrays, _),) = take(stream, [SOME], 64)
@@ -104,14 +106,14 @@ def test_only_what_is_asked_for_comes(split_of: Callable[[str], Split], cache: s
     assert_equal(arrays[kinds[0]], wanted("float16", kinds[0])[SOME], "float16")
 
 
-@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("cache", CACHES)
 def test_a_reader_of_the_mean_reads_no_patch_tokens(split_of: Callable[[str], Split], cache: str) -> None:
     stream = TokenStream(split_of("float16"), [LAYER], SOME, ["mean", "patch"], cache=cache, device=CPU)
     (batch,) = stream.batches([SOME], 64, drop_last=False, kinds=["mean"])
     assert list(batch.arrays) == ["mean"]
 
 
-@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("cache", CACHES)
 def test_a_stream_gives_epoch_after_epoch_and_sequential_passes_between(
     split_of: Callable[[str], Split], cache: str
 ) -> None:
