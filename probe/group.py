@@ -1,6 +1,5 @@
 """A group: the cells of one head on one course, trained together as one stacked module."""
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,6 +12,7 @@ from .heads import Head, build_pooling
 from .losses import cell_losses
 from .metrics import Counter
 from .optim import OPTIMIZERS
+from .stopwatch import Stopwatch
 from .tokens import TokenBatch
 
 
@@ -22,7 +22,6 @@ class Group:
     Attributes:
         cells: the cells, in the order of the stacked axis.
         head: the stacked head.
-        seconds: spent in training steps.
     """
 
     def __init__(
@@ -70,23 +69,27 @@ class Group:
         self._find_retired()
         self._loss_sum, self._n_batches = torch.zeros_like(self._peak_lr), 0
         self._best: dict[str, Tensor] = {}
-        self.seconds = 0.0
+        self._stopwatch = Stopwatch(device)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Arrays of the store that the head reads."""
         return self.head.pooling.inputs
 
+    @property
+    def seconds(self) -> float:
+        """Time that the device has worked on training steps."""
+        return self._stopwatch.seconds
+
     def train_batch(self, batch: TokenBatch, lr_factor: float) -> None:
         """Make one step of every living cell; `lr_factor` is the schedule's factor on the peak rates."""
-        start = time.perf_counter()
-        losses_H = self._losses(batch)
-        (losses_H.sum() * self._loss_scale).backward()
-        self._finish_gradients()
-        self._optimizer.step(self._peak_lr * lr_factor)
-        self._loss_sum += losses_H.detach()
+        with self._stopwatch.running():
+            losses_H = self._losses(batch)
+            (losses_H.sum() * self._loss_scale).backward()
+            self._finish_gradients()
+            self._optimizer.step(self._peak_lr * lr_factor)
+            self._loss_sum += losses_H.detach()
         self._n_batches += 1
-        self.seconds += time.perf_counter() - start
 
     def count_batch(self, counter: Counter, batch: TokenBatch) -> None:
         """Count every cell's logits on one batch."""
@@ -156,7 +159,8 @@ class Group:
         self._alive.copy_(state["alive"])
         self._find_retired()
         self._loss_sum.copy_(state["loss_sum"])
-        self._n_batches, self.seconds = int(state["n_batches"]), float(state["seconds"])
+        self._n_batches = int(state["n_batches"])
+        self._stopwatch = Stopwatch(self.device, float(state["seconds"]))
 
     def _losses(self, batch: TokenBatch) -> Tensor:
         """Return the training loss of each cell, (H,)."""
