@@ -14,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/probe demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: lint types test
 

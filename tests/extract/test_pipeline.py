@@ -847,13 +847,14 @@ def test_progress_counts_every_image_once(tiny_config: MakeConfig, capsys: pytes
 def test_decoding_that_bounds_the_run_is_named_with_its_speed(
     tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Images of a million pixels before a backbone that takes milliseconds."""
+    """Images of three million pixels before a backbone, and files, that take milliseconds."""
     folder = tmp_path / "large" / "one"
     folder.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3)).astype(np.uint8)
-    for index in range(12):
-        Image.fromarray(pixels).save(folder / f"{index}.png", compress_level=1)
-    store = open_store(extract(tiny_config(data=str(tmp_path / "large"), batch_size=2)))
+    pixels = np.random.default_rng(0).integers(0, 256, (1700, 1700, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "0.png", compress_level=1)
+    for index in range(1, 12):
+        shutil.copy(folder / "0.png", folder / f"{index}.png")
+    store = open_store(extract(tiny_config(data=str(tmp_path / "large"), batch_size=2, layers="0")))
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("extract 12/12 images")]
     speed = re.search(r"MB/s  waiting for decoding: (\d+) images/s per core  0 s left$", line)
     assert speed is not None, line
