@@ -24,14 +24,15 @@ from .work import Work, make_work
 def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     """See `tokenprobe.probe.fit`."""
     plans = [make_plan(open_store(path), config) for path in paths]
+    run = Run(Path(config.out))
+    todo = _todo(run.named(plans), run)  # what is refused is refused before there is a folder
     if config.dry_run:
-        run = Run(Path(config.out))
-        print("\n".join(describe(_todo(run.named(plans), run))))
+        print("\n".join(describe(todo)))
         return run
     with open_run(Path(config.out)) as run:
         plans = run.named(plans)
+        todo = _todo(plans, run)  # again: until now another fit may have written to it
         run.claim(plans)
-        todo = _todo(plans, run)
         _announce(plans, todo)
         with EpochProgress(sum(work.n_scorings for work in todo)) as progress:
             for work in filter(None, todo):

@@ -66,6 +66,7 @@ def test_the_same_data_twice_is_refused(write_store: WriteStore, tmp_path: Path)
         InputError, match=r"'.*s.zarr' and '.*s.h5' hold the same features of the same images; give one"
     ):
         fit(stores, FitConfig(out=tmp_path / "run", heads=HEADS, device="cpu"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_store_that_was_made_again_is_refused(write_store: WriteStore, tmp_path: Path) -> None:
