@@ -107,18 +107,6 @@ def parse_layer_sets(spec: str, stored: Sequence[int], depth: int) -> list[tuple
     return list(dict.fromkeys([*sets, *joined]))
 
 
-def _parse_joined(spec: str, stored: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Read "8+9+10+11" into the layers that it joins."""
-    try:
-        wanted = [int(index) for index in spec.split("+")]
-    except ValueError:
-        raise InputError(f"layers {spec!r}: expected indices to join, such as 8+9+10+11") from None
-    layers = tuple(parse_layers(",".join(map(str, wanted)), stored, depth))
-    if len(layers) < len(wanted):
-        raise InputError(f"layers {spec!r} joins a layer with itself; give each one once")
-    return layers
-
-
 def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
     """Read specs such as "ep:queries=8|32" into heads, one for each combination of alternatives.
 
@@ -195,6 +183,18 @@ def default_batch_size(n_images: int) -> int:
 def default_warmup(epochs: int) -> float:
     """Return 10 epochs, but at most a ninth of all."""
     return min(PUBLISHED_WARMUP, epochs / 9)
+
+
+def _parse_joined(spec: str, stored: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Read "8+9+10+11" into the layers that it joins."""
+    try:
+        wanted = [int(index) for index in spec.split("+")]
+    except ValueError:
+        raise InputError(f"layers {spec!r}: expected indices to join, such as 8+9+10+11") from None
+    layers = tuple(parse_layers(",".join(map(str, wanted)), stored, depth))
+    if len(layers) < len(wanted):
+        raise InputError(f"layers {spec!r} joins a layer with itself; give each one once")
+    return layers
 
 
 def _number_text(value: float) -> str:

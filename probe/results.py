@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..store.durable import write_durably
 from ..store.lock import StoreLock
 from .config import FILE_KEYS, MADE_FROM
+from .grid import default_warmup
 from .plan import Plan
 from .select import mark_selected
 
@@ -107,7 +108,12 @@ class Run:
 
     def _check_settings(self, made: Mapping[str, Any], plan: Plan) -> None:
         asked = yaml.safe_load(yaml.safe_dump(plan.shared_settings()))
-        differing = [key for key in sorted(made.keys() | asked.keys()) if made.get(key) != asked.get(key)]
+        derived = all(each["warmup_epochs"] == default_warmup(each["epochs"]) for each in (made, asked))
+        differing = [
+            key
+            for key in sorted(made.keys() | asked.keys())
+            if made.get(key) != asked.get(key) and not (derived and key == "warmup_epochs")  # that epochs decide
+        ]
         if differing:
             listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {asked.get(key)!r}" for key in differing)
             raise InputError(f"run {str(self.path)!r} was made with other settings ({listed}); give another --out")

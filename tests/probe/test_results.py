@@ -128,6 +128,10 @@ def test_another_rate_trains_only_that_and_selects_again(
     ("changes", "message"),
     [
         ({"epochs": 3}, "epochs: there 2, asked 3"),
+        (
+            {"epochs": 3, "warmup_epochs": 0.5},
+            "epochs: there 2, asked 3; warmup_epochs: there 0.2222222222222222, asked 0.5",
+        ),
         ({"batch_size": 16}, "batch_size: there 8, asked 16"),
         ({"min_steps": 9, "seed": 1}, "min_steps: there 0, asked 9; seed: there 0, asked 1"),
         ({"warmup_epochs": 0.5}, "warmup_epochs: there 0.2222222222222222, asked 0.5"),
@@ -141,10 +145,19 @@ def test_other_settings_in_the_same_folder_are_refused(
     store: Store, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     before = files_of(fit_made(store, tmp_path / "run", heads=["linear"], layers="5"))
-    expected = rf"run '.*/run' was made with other settings \({message}.*\); give another --out"
+    expected = rf"run '.*/run' was made with other settings \({message}\); give another --out"
     with pytest.raises(InputError, match=expected):
         fit_made(store, tmp_path / "run", heads=["linear"], layers="5", **changes)
     assert files_of(Run(tmp_path / "run")) == before
+
+
+def test_a_warmup_that_was_given_is_told_from_another_default(store: Store, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"heads": ["linear"], "layers": "5", "epochs": 9}
+    fit_made(store, tmp_path / "run", **settings, warmup_epochs=1)
+    fit_made(store, tmp_path / "run", **settings)  # a ninth is the default
+    fit_made(store, tmp_path / "other", **settings, warmup_epochs=2.0)
+    with pytest.raises(InputError, match=r"\(epochs: there 9, asked 36; warmup_epochs: there 2.0, asked 4.0\)"):
+        fit_made(store, tmp_path / "other", **settings | {"epochs": 36})
 
 
 def test_a_moved_store_has_been_fitted_already(
