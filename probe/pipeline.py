@@ -50,10 +50,12 @@ def _announce(plans: Sequence[Plan], todo: Sequence[Work]) -> None:
     if not n_cells:
         print("nothing to train: every cell of this command is in the run", file=sys.stderr, flush=True)
         return
-    lines = [line for plan in plans for line in plan.about()]
-    lines[0] = f"{n_cells} cells to train on {sum(map(bool, todo))} layers: {lines[0]}"
-    lines += [note for work in todo for note in work.notes]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    told = [(plan, line) for plan in plans for line in plan.about()]
+    told += [(work.plan, note) for work in todo for note in work.notes]
+    one = len(plans) == 1
+    lines = "\n".join(line if one else f"{plan.name}: {line}" for plan, line in told)
+    in_all = f"{n_cells} cells to train on {sum(map(bool, todo))} layers:"
+    print(in_all, lines, sep=" " if one else "\n", file=sys.stderr, flush=True)
 
 
 def _fit_layer(work: Work, run: Run, progress: EpochProgress) -> None:
