@@ -134,6 +134,10 @@ class Plan:
         row_bytes = shape.n_patches * shape.dim * itemsize
         return {name: len(rows) * row_bytes * self.split(name).info.views for name, rows in self.rows(courses).items()}
 
+    def computes(self, kind: str) -> bool:
+        """Whether an array is not the stored one: the mean of normed tokens is made of the patch tokens."""
+        return kind == MEAN and self.norm is not None
+
     @property
     def token_dtype(self) -> torch.dtype:
         """Type of the tokens in a batch."""
@@ -278,7 +282,7 @@ def _check_heads(plan: Plan) -> None:
 def _arrays_for(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:
     """Return the stored arrays that a head is made from: a mean over normed tokens, from the tokens."""
     kinds = head_inputs(head, plan.shape(layers))
-    return [*kinds, PATCH] if plan.norm is not None and MEAN in kinds else [*kinds]
+    return [*kinds, PATCH] if any(map(plan.computes, kinds)) else [*kinds]
 
 
 def head_inputs(head: HeadSpec, shape: LayerShape) -> tuple[str, ...]:
