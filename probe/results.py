@@ -49,10 +49,11 @@ class Run:
         self.path = path
         self.results = _read(path / "results.parquet")
         self.history = _read(path / "history.parquet")
+        self._finished = set(self.results.get("cell", []))
 
     def has(self, cell: str) -> bool:
         """Whether a cell is finished."""
-        return not self.results.empty and bool((self.results["cell"] == cell).any())
+        return cell in self._finished
 
     def named(self, plans: Sequence[Plan]) -> list[Plan]:
         """Return the plans of stores, each with the name that its store has in this run.
@@ -91,6 +92,7 @@ class Run:
         names = results["cell"].str.partition("-layer_")[0]
         results["selected"] = mark_selected(results.assign(name=names), HEAD_COLUMNS)
         self.results = results[COLUMNS]
+        self._finished = set(self.results["cell"])
         if not self.history.empty:  # killed between the two tables: the history may know these cells already
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)

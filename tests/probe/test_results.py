@@ -95,9 +95,12 @@ def test_the_text_table_equals_the_binary_one(store: Store, tmp_path: Path, prot
 def test_the_same_command_again_trains_nothing_and_changes_nothing(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = files_of(fit_made(store, tmp_path / "run"))
+    first = fit_made(store, tmp_path / "run")
+    before = files_of(first)
+    assert all(map(first.has, first.results["cell"]))
     capsys.readouterr()
     again = fit_made(store, tmp_path / "run")
+    assert all(map(again.has, first.results["cell"])) and not again.has("another")
     assert "nothing to train" in capsys.readouterr().err
     assert files_of(again) == before
     assert {"results.csv", "results.parquet", "history.parquet", "summary.md", "config.yaml"} <= set(before)
