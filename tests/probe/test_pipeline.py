@@ -74,7 +74,7 @@ def test_select_uses_nothing_of_the_test_split(store: Store, write_store: Callab
 def test_held_out_images_are_scored_and_never_trained_on(
     store: Store, write_store: Callable[..., Store], tmp_path: Path
 ) -> None:
-    held = hold_out(LABELS["train"], 0.2, seed=0)[1]
+    held = hold_out(LABELS["train"], 0.2, 0, store["train"].classes)[1]
     blanked = write_made(write_store, tmp_path / "blanked.zarr", LABELS, blank=held)
     one, two = fit_made(store, tmp_path / "one", val=0.2), fit_made(blanked, tmp_path / "two", val=0.2)
     assert one.history.drop(columns="val_top1").equals(two.history.drop(columns="val_top1"))
