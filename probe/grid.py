@@ -77,6 +77,11 @@ class Cell:
         return "-".join([*parts, f"shots={self.shots}", f"seed={self.seed}"])
 
 
+def store_of(cell: str) -> str:
+    """Return the store's name in the run, from the name of a cell."""
+    return cell.rpartition("-layer_")[0]
+
+
 class CellGroup(NamedTuple):
     """Cells that are fitted together, and what they are trained on.
 

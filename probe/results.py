@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..store.durable import write_durably
 from ..store.lock import StoreLock
 from .config import FILE_KEYS, MADE_FROM
-from .grid import default_warmup
+from .grid import default_warmup, store_of
 from .plan import Plan
 from .select import mark_selected
 
@@ -89,8 +89,7 @@ class Run:
         """Add finished cells, mark the selected ones, and write the tables."""
         added = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows])
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
-        names = results["cell"].str.partition("-layer_")[0]
-        results["selected"] = mark_selected(results.assign(name=names), HEAD_COLUMNS)
+        results["selected"] = mark_selected(results.assign(name=results["cell"].map(store_of)), HEAD_COLUMNS)
         self.results = results[COLUMNS]
         self._finished = set(self.results["cell"])
         if not self.history.empty:  # killed between the two tables: the history may know these cells already

@@ -19,6 +19,7 @@ from tokenprobe.probe.grid import (
     make_solver_cells,
     parse_heads,
     parse_layer_sets,
+    store_of,
 )
 from tokenprobe.probe.heads.linear import LinearPooling
 from tokenprobe.probe.solver import SOLVERS
@@ -132,6 +133,12 @@ def test_a_cell_is_named_after_all_that_tells_it_apart() -> None:
     joined = Cell("vit", (8, 9, 11), head, "none", None, None, "0.1", 0)
     assert joined.name == "vit-layer_08+09+11-ep-queries=8,d_out=2-none-shots=0.1-seed=0"
     assert (joined.layer, layers_text((5,))) == ("8+9+11", "5")
+
+
+@pytest.mark.parametrize("store", ["vit", "my-layer_norm~a1b2c3"])
+def test_the_name_of_a_cell_tells_its_store(store: str) -> None:
+    head = parse_heads(["ep:queries=8"])[0]
+    assert store_of(Cell(store, (8, 11), head, "lars", 0.1, 0.0, "full", 1).name) == store
 
 
 def test_names_are_unique_in_the_grid() -> None:

@@ -172,6 +172,7 @@ def test_a_moved_store_has_been_fitted_already(
     assert "nothing to train" in capsys.readouterr().err
     swept = fit_made(moved, tmp_path / "run", heads=["linear"], lr=[0.3, 3.0]).results
     assert swept.groupby("layer")["selected"].sum().tolist() == [1, 1]  # among rates of either path
+    assert (tmp_path / "run" / "summary.md").read_text().startswith("# timm:none on made\n")
 
 
 def test_two_runs_agree_in_everything_but_path_and_time(
