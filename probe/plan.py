@@ -45,12 +45,14 @@ CHOICES = {
     "cache": ("auto", "gpu", "ram", "disk"),
     "norm": NORMS,
 }
-OWN = (
-    "out", "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "device", "cache",
-    "train_split", "val_split", "test_split", "test_store",
+GRID = (
+    "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "train_split", "val_split",
+    "test_split", "test_store",
 )  # fmt: skip
-"""Settings that differ between the cells of a run or between machines; a run may be repeated with others. The data have
-fingerprints of their own."""
+"""Settings that differ between the cells of a run, which may be extended with others. The data have fingerprints of
+their own."""
+OWN = (*GRID, "out", "device", "cache")
+"""These, and what differs between machines: settings that a run does not share."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,10 @@ class Plan:
     def shots(self) -> list[str]:
         """The subsets, "full" among them, as the results name them."""
         return list(dict.fromkeys(course.shots for course in self.courses))
+
+    def grid_settings(self) -> dict[str, Any]:
+        """Return the settings that make the cells of this fit differ from others of a run."""
+        return {key: value for key, value in self.settings.items() if key in GRID}
 
     def shared_settings(self) -> dict[str, Any]:
         """Return the settings that all cells of a run have in common."""

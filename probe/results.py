@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,22 @@ class Run:
         return named
 
     def claim(self, plans: Sequence[Plan]) -> None:
-        """Write `config.yaml` for named plans."""
-        stores = self._made_from().get("stores", {}) | {
+        """Write `config.yaml` for named plans: their settings, and under `MADE_FROM` what else made the run's cells."""
+        made = self._made_from()
+        stores = made.get("stores", {}) | {
             plan.name: {"path": str(plan.data.store.path), "fingerprints": plan.data.fingerprints()} for plan in plans
         }
-        settings = {FILE_KEYS.get(key, key): value for key, value in plans[0].settings.items()}
+        command = {"stores": [plan.name for plan in plans]} | _as_flags(plans[0].grid_settings())
+        commands = made.get("commands", [])
         sizes = {course.shots: course.batch_size for plan in plans for course in plan.courses}
-        about = settings | {MADE_FROM: {"stores": stores, "batch_sizes": sizes, "shared": plans[0].shared_settings()}}
+        about = _as_flags(plans[0].settings) | {
+            MADE_FROM: {
+                "commands": commands if command in commands else [*commands, command],
+                "stores": stores,
+                "batch_sizes": sizes,
+                "shared": plans[0].shared_settings(),
+            }
+        }
         write_durably(self.path / "config.yaml", yaml.safe_dump(about, sort_keys=False).encode())
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
@@ -152,6 +162,11 @@ def open_run(path: Path) -> Iterator[Run]:
     path.mkdir(parents=True, exist_ok=True)
     with StoreLock(path):
         yield Run(path)
+
+
+def _as_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings under the names of their flags, as a copy: YAML would refer from one to the other."""
+    return {FILE_KEYS.get(key, key): deepcopy(value) for key, value in settings.items()}
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:

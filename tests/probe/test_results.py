@@ -199,6 +199,24 @@ def test_the_config_of_a_run_makes_the_same_run(store: Store, tmp_path: Path) ->
     assert len(fit(store.path, FitConfig(**fields | {"out": one.path})).results) == len(one.results)
 
 
+def test_the_config_of_a_run_tells_of_all_commands_that_made_it(store: Store, tmp_path: Path) -> None:
+    asked = [{"heads": ["linear"], "layers": "5"}, {"heads": ["ridge"], "lr": [0.3, 3.0], "optimizer": "sgd"}]
+    for changes in (*asked, asked[0], asked[1]):
+        run = fit_made(store, tmp_path / "run", **changes)
+    text = (run.path / "config.yaml").read_text()
+    content = yaml.safe_load(text)
+    assert "&" not in text  # no anchors
+    assert FitConfig.fields_from_file(content)["heads"] == ["ridge:pool=mean"]
+    grid = {
+        "stores": ["none"], "shots": ["full"], "fraction": [], "weight_decay": [0.0], "seeds": 1,
+        "train_split": "train", "val_split": None, "test_split": "test", "test_store": None,
+    }  # fmt: skip
+    assert content["made_from"]["commands"] == [
+        grid | {"head": ["linear:pool=mean"], "layers": "5", "lr": [0.3], "optimizer": "lars"},
+        grid | {"head": ["ridge:pool=mean"], "layers": "4,5", "lr": [0.3, 3.0], "optimizer": "sgd"},
+    ]
+
+
 def test_a_run_killed_between_its_files_keeps_no_epoch_twice(store: Store, tmp_path: Path) -> None:
     """The history of layer 5 is there, its results are not yet."""
     run = fit_made(store, tmp_path / "run", layers="4")
