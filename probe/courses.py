@@ -43,7 +43,7 @@ def _split_rows(data: Data, config: FitConfig) -> tuple[Rows, Rows]:
         return every, np.arange(0)
     if data.val is not data.train:
         return every, np.arange(len(data.val))
-    return hold_out(data.train.labels, config.val, config.seed)
+    return hold_out(data.train.labels, config.val, config.seed, data.train.classes)
 
 
 def _make_course(

@@ -1,7 +1,7 @@
 """What a fit would do, before it does it: cells, bytes to read, memory and time."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -14,7 +14,7 @@ from .caching import DISK, SUBSETS, TEST, TRAIN, VAL
 from .grid import CellGroup, HeadSpec
 from .metrics import make_counter
 from .order import WINDOW_BLOCKS
-from .plan import Plan
+from .plan import Plan, head_inputs
 from .rider import make_rider
 from .split import FULL
 from .stream import EVAL_BATCH, TokenStream
@@ -28,7 +28,7 @@ class Estimate:
     """What the work on one layer, or several joined, takes.
 
     Attributes:
-        read: bytes of tokens and means read from the store.
+        read: bytes of tokens and means read from the store; means of normed tokens are made of the tokens.
         kept: bytes of tokens and means kept in memory.
         windows: bytes of the buffers that others are read into.
         training: bytes of parameters, activations and all else that the largest pass needs at its peak.
@@ -68,52 +68,58 @@ def estimate(work: Work, timed: Timed) -> Estimate:
     """Estimate one layer; steps are timed on a few of its images, unless the same were timed already."""
     plan = work.plan
     places = plan.places(work.layers, work.courses)
-    sizes = plan.sizes(work.layers, work.courses) if PATCH in work.kinds else {}
+    sizes = plan.sizes(work.layers, work.courses)
     if places.get(TRAIN, DISK) != DISK:
         sizes.pop(SUBSETS, None)  # rows of what is kept already
-    n_rows = {name: len(rows) for name, rows in plan.rows(work.courses).items()}
-    n_read = _rows_read(work)
-    image = {name: size // (n_rows[name] * plan.split(name).info.views) for name, size in sizes.items()}
-    streamed = {name: image[name] for name in sizes if places[name] == DISK}
-    kept = _small_bytes(work, n_rows) + sum(size for name, size in sizes.items() if name not in streamed)
+    rows = plan.rows(work.courses)
+    n_rows = {name: len(rows[name]) * plan.split(name).info.views for name in sizes}
+    small = _small_bytes(work, sum(n_rows.values()))
+    once = n_rows if any(map(plan.computes, small)) else {}
+    n_read = {name: n + once.get(name, 0) for name, n in _rows_read(work).items()}
+    kept = {name for name in sizes if PATCH in work.kinds and places[name] != DISK}
+    of_patches = sum(sizes[name] for name in kept)
+    streamed = {name: sizes[name] // n_rows[name] for name in sizes if name not in kept and n_read[name]}
     return Estimate(
-        read=kept + sum(n_read[name] * n_bytes for name, n_bytes in streamed.items()),
-        kept=kept,
+        read=of_patches
+        + sum(n_bytes for kind, n_bytes in small.items() if not plan.computes(kind))
+        + sum(n_read[name] * n_bytes for name, n_bytes in streamed.items()),
+        kept=of_patches + sum(small.values()),
         windows=max((_window_rows(work, name) * n_bytes for name, n_bytes in streamed.items()), default=0),
         training=max((needed(groups, partial(memory_of, plan)) for groups in work.passes), default=0),
         seconds=sum(_seconds(work, group, timed) for groups in work.passes for group in groups),
     )
 
 
-def _small_bytes(work: Work, n_rows: Mapping[str, int]) -> int:
-    """Return the bytes of the means, prefix tokens and embeddings, which are always kept."""
-    plan, total = work.plan, 0
-    if plan.places(work.layers, work.courses).get(TRAIN, DISK) != DISK:
-        n_rows = {name: n for name, n in n_rows.items() if name != SUBSETS}
-    for kind in work.kinds:
-        if kind != PATCH:
-            values = prod(plan.shape(work.layers).row_shape(kind)) * plan.data.train.dtype(kind).itemsize
-            total += values * sum(n * plan.split(name).info.views for name, n in n_rows.items())
-    return total
+def _small_bytes(work: Work, n_rows: int) -> dict[str, int]:
+    """Return the bytes of the means, prefix tokens and embeddings of some rows, which are always kept."""
+    shape, split = work.plan.shape(work.layers), work.plan.data.train
+    return {
+        kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize for kind in work.kinds if kind != PATCH
+    }
 
 
 def _rows_read(work: Work) -> dict[str, int]:
-    """Return how many rows of each body are read where nothing is kept: once for a pass, whatever rides along."""
+    """Return how many rows of patch tokens passes read of each body if nothing is kept: once, whatever rides along."""
     n_read = dict.fromkeys((TRAIN, SUBSETS, VAL, TEST), 0)
     held_out = work.plan.data.val is work.plan.data.train
     for groups in work.passes:
-        courses = dict.fromkeys(group.course for group in groups)
+        courses = dict.fromkeys(group.course for group in groups if _reads_patches(work, group))
         for course in courses:
             train = TRAIN if course.shots == FULL else SUBSETS
             n_read[train] += course.epochs * course.n_steps * course.batch_size
             n_read[train if held_out else VAL] += len(course.scored) * len(course.val_rows)
-        n_read[TEST] += len(groups[0].course.scored) * len(work.plan.data.test)
+        if courses:
+            n_read[TEST] += len(groups[0].course.scored) * len(work.plan.data.test)
     return n_read
 
 
+def _reads_patches(work: Work, group: CellGroup) -> bool:
+    return PATCH in head_inputs(group.cells[0].head, work.plan.shape(work.layers))
+
+
 def _window_rows(work: Work, name: str) -> int:
-    """Return the rows of the largest window: whole batches, a few blocks of them."""
-    largest = max(course.batch_size for course in work.courses)
+    """Return the rows of the largest window: a few blocks, and of whole batches where passes read them."""
+    largest = max(course.batch_size for course in work.courses) if PATCH in work.kinds else 0
     return min(
         max(WINDOW_BLOCKS * work.plan.split(name).info.block_rows, largest), len(work.plan.rows(work.courses)[name])
     )

@@ -77,6 +77,11 @@ class Cell:
         return "-".join([*parts, f"shots={self.shots}", f"seed={self.seed}"])
 
 
+def store_of(cell: str) -> str:
+    """Return the store's name in the run, from the name of a cell."""
+    return cell.rpartition("-layer_")[0]
+
+
 class CellGroup(NamedTuple):
     """Cells that are fitted together, and what they are trained on.
 
@@ -98,13 +103,13 @@ def parse_layer_sets(spec: str, stored: Sequence[int], depth: int) -> list[tuple
     """Read "all", "last4" or "0,5,8+9+10+11" into sets of stored layers: single ones first, then joined ones.
 
     Raises:
-        InputError: not of that form, or a layer that is not stored.
+        InputError: not of that form, a layer that is not stored, or one joined with itself.
     """
     parts = spec.split(",")
     single = ",".join(part for part in parts if "+" not in part)
-    joined = [parse_layers(part.replace("+", ","), stored, depth) for part in parts if "+" in part]
+    joined = [_parse_joined(part, stored, depth) for part in parts if "+" in part]
     sets = [(layer,) for layer in parse_layers(single, stored, depth)] if single or not joined else []
-    return list(dict.fromkeys([*sets, *map(tuple, joined)]))
+    return list(dict.fromkeys([*sets, *joined]))
 
 
 def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
@@ -183,6 +188,18 @@ def default_batch_size(n_images: int) -> int:
 def default_warmup(epochs: int) -> float:
     """Return 10 epochs, but at most a ninth of all."""
     return min(PUBLISHED_WARMUP, epochs / 9)
+
+
+def _parse_joined(spec: str, stored: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Read "8+9+10+11" into the layers that it joins."""
+    try:
+        wanted = [int(index) for index in spec.split("+")]
+    except ValueError:
+        raise InputError(f"layers {spec!r}: expected indices to join, such as 8+9+10+11") from None
+    layers = tuple(parse_layers(",".join(map(str, wanted)), stored, depth))
+    if len(layers) < len(wanted):
+        raise InputError(f"layers {spec!r} joins a layer with itself; give each one once")
+    return layers
 
 
 def _number_text(value: float) -> str:

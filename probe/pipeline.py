@@ -24,14 +24,15 @@ from .work import Work, make_work
 def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     """See `tokenprobe.probe.fit`."""
     plans = [make_plan(open_store(path), config) for path in paths]
+    run = Run(Path(config.out))
+    todo = _todo(run.named(plans), run)  # what is refused is refused before there is a folder
     if config.dry_run:
-        run = Run(Path(config.out))
-        print("\n".join(describe(_todo(run.named(plans), run))))
+        print("\n".join(describe(todo)))
         return run
     with open_run(Path(config.out)) as run:
         plans = run.named(plans)
+        todo = _todo(plans, run)  # again: until now another fit may have written to it
         run.claim(plans)
-        todo = _todo(plans, run)
         _announce(plans, todo)
         with EpochProgress(sum(work.n_scorings for work in todo)) as progress:
             for work in filter(None, todo):
@@ -49,10 +50,12 @@ def _announce(plans: Sequence[Plan], todo: Sequence[Work]) -> None:
     if not n_cells:
         print("nothing to train: every cell of this command is in the run", file=sys.stderr, flush=True)
         return
-    lines = [line for plan in plans for line in plan.about()]
-    lines[0] = f"{n_cells} cells to train on {sum(map(bool, todo))} layers: {lines[0]}"
-    lines += [note for work in todo for note in work.notes]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    told = [(plan, line) for plan in plans for line in plan.about()]
+    told += [(work.plan, note) for work in todo for note in work.notes]
+    one = len(plans) == 1
+    lines = "\n".join(line if one else f"{plan.name}: {line}" for plan, line in told)
+    in_all = f"{n_cells} cells to train on {sum(map(bool, todo))} layers:"
+    print(in_all, lines, sep=" " if one else "\n", file=sys.stderr, flush=True)
 
 
 def _fit_layer(work: Work, run: Run, progress: EpochProgress) -> None:

@@ -45,12 +45,14 @@ CHOICES = {
     "cache": ("auto", "gpu", "ram", "disk"),
     "norm": NORMS,
 }
-OWN = (
-    "out", "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "device", "cache",
-    "train_split", "val_split", "test_split", "test_store",
+GRID = (
+    "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "train_split", "val_split",
+    "test_split", "test_store",
 )  # fmt: skip
-"""Settings that differ between the cells of a run or between machines; a run may be repeated with others. The data have
-fingerprints of their own."""
+"""Settings that differ between the cells of a run, which may be extended with others. The data have fingerprints of
+their own."""
+OWN = (*GRID, "out", "device", "cache")
+"""These, and what differs between machines: settings that a run does not share."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,10 @@ class Plan:
         row_bytes = shape.n_patches * shape.dim * itemsize
         return {name: len(rows) * row_bytes * self.split(name).info.views for name, rows in self.rows(courses).items()}
 
+    def computes(self, kind: str) -> bool:
+        """Whether an array is not the stored one: the mean of normed tokens is made of the patch tokens."""
+        return kind == MEAN and self.norm is not None
+
     @property
     def token_dtype(self) -> torch.dtype:
         """Type of the tokens in a batch."""
@@ -171,6 +177,10 @@ class Plan:
     def shots(self) -> list[str]:
         """The subsets, "full" among them, as the results name them."""
         return list(dict.fromkeys(course.shots for course in self.courses))
+
+    def grid_settings(self) -> dict[str, Any]:
+        """Return the settings that make the cells of this fit differ from others of a run."""
+        return {key: value for key, value in self.settings.items() if key in GRID}
 
     def shared_settings(self) -> dict[str, Any]:
         """Return the settings that all cells of a run have in common."""
@@ -278,7 +288,7 @@ def _check_heads(plan: Plan) -> None:
 def _arrays_for(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:
     """Return the stored arrays that a head is made from: a mean over normed tokens, from the tokens."""
     kinds = head_inputs(head, plan.shape(layers))
-    return [*kinds, PATCH] if plan.norm is not None and MEAN in kinds else [*kinds]
+    return [*kinds, PATCH] if any(map(plan.computes, kinds)) else [*kinds]
 
 
 def head_inputs(head: HeadSpec, shape: LayerShape) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import InputError
 from ..store.durable import write_durably
 from ..store.lock import StoreLock
 from .config import FILE_KEYS, MADE_FROM
+from .grid import default_warmup, store_of
 from .plan import Plan
 from .select import mark_selected
 
@@ -48,10 +50,11 @@ class Run:
         self.path = path
         self.results = _read(path / "results.parquet")
         self.history = _read(path / "history.parquet")
+        self._finished = set(self.results.get("cell", []))
 
     def has(self, cell: str) -> bool:
         """Whether a cell is finished."""
-        return not self.results.empty and bool((self.results["cell"] == cell).any())
+        return cell in self._finished
 
     def named(self, plans: Sequence[Plan]) -> list[Plan]:
         """Return the plans of stores, each with the name that its store has in this run.
@@ -74,22 +77,31 @@ class Run:
         return named
 
     def claim(self, plans: Sequence[Plan]) -> None:
-        """Write `config.yaml` for named plans."""
-        stores = self._made_from().get("stores", {}) | {
+        """Write `config.yaml` for named plans: their settings, and under `MADE_FROM` what else made the run's cells."""
+        made = self._made_from()
+        stores = made.get("stores", {}) | {
             plan.name: {"path": str(plan.data.store.path), "fingerprints": plan.data.fingerprints()} for plan in plans
         }
-        settings = {FILE_KEYS.get(key, key): value for key, value in plans[0].settings.items()}
+        command = {"stores": [plan.name for plan in plans]} | _as_flags(plans[0].grid_settings())
+        commands = made.get("commands", [])
         sizes = {course.shots: course.batch_size for plan in plans for course in plan.courses}
-        about = settings | {MADE_FROM: {"stores": stores, "batch_sizes": sizes, "shared": plans[0].shared_settings()}}
+        about = _as_flags(plans[0].settings) | {
+            MADE_FROM: {
+                "commands": commands if command in commands else [*commands, command],
+                "stores": stores,
+                "batch_sizes": sizes,
+                "shared": plans[0].shared_settings(),
+            }
+        }
         write_durably(self.path / "config.yaml", yaml.safe_dump(about, sort_keys=False).encode())
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
         """Add finished cells, mark the selected ones, and write the tables."""
         added = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows])
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
-        names = results["cell"].str.partition("-layer_")[0]
-        results["selected"] = mark_selected(results.assign(name=names), HEAD_COLUMNS)
+        results["selected"] = mark_selected(results.assign(name=results["cell"].map(store_of)), HEAD_COLUMNS)
         self.results = results[COLUMNS]
+        self._finished = set(self.results["cell"])
         if not self.history.empty:  # killed between the two tables: the history may know these cells already
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
@@ -107,7 +119,12 @@ class Run:
 
     def _check_settings(self, made: Mapping[str, Any], plan: Plan) -> None:
         asked = yaml.safe_load(yaml.safe_dump(plan.shared_settings()))
-        differing = [key for key in sorted(made.keys() | asked.keys()) if made.get(key) != asked.get(key)]
+        derived = all(each["warmup_epochs"] == default_warmup(each["epochs"]) for each in (made, asked))
+        differing = [
+            key
+            for key in sorted(made.keys() | asked.keys())
+            if made.get(key) != asked.get(key) and not (derived and key == "warmup_epochs")  # that epochs decide
+        ]
         if differing:
             listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {asked.get(key)!r}" for key in differing)
             raise InputError(f"run {str(self.path)!r} was made with other settings ({listed}); give another --out")
@@ -145,6 +162,11 @@ def open_run(path: Path) -> Iterator[Run]:
     path.mkdir(parents=True, exist_ok=True)
     with StoreLock(path):
         yield Run(path)
+
+
+def _as_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings under the names of their flags, as a copy: YAML would refer from one to the other."""
+    return {FILE_KEYS.get(key, key): deepcopy(value) for key, value in settings.items()}
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:

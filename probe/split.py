@@ -37,7 +37,7 @@ def is_fraction(shots: str) -> bool:
     return shots != FULL and not shots.isdigit()
 
 
-def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Rows]:
+def hold_out(labels: Labels, fraction: float, seed: int, names: Sequence[str]) -> tuple[Rows, Rows]:
     """Split rows into (training, validation), both sorted: seeded, and stratified by class.
 
     Of a class with c images round(c · fraction) are held out, at least one and at most c - 1. Images with several
@@ -47,6 +47,7 @@ def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Rows]:
         labels: (n,) of the training split, or (n, C) of ones and zeros.
         fraction: between 0 and 1.
         seed: of the choice.
+        names: of the classes, for the error.
 
     Raises:
         InputError: the fraction is out of range, or a class has a single image.
@@ -55,9 +56,9 @@ def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Rows]:
         raise InputError(f"val {fraction}: expected a fraction between 0 and 1")
     classes, turn = _turns(labels, np.arange(len(labels)), permutation(len(labels), seed, HOLD_OUT))
     counts = np.bincount(classes)
-    if (counts == 1).any():
-        label = counts.tolist().index(1)
-        raise InputError(f"class {label} has one training image; a validation split needs two or more")
+    if labels.ndim == 1 and (counts == 1).any():
+        name = names[counts.tolist().index(1)]
+        raise InputError(f"class {name!r} has one training image; a validation split needs two or more")
     n_held = np.clip(_rounded(counts * fraction), 1, np.maximum(counts - 1, 1))
     held = turn < n_held[classes]
     return np.flatnonzero(~held), np.flatnonzero(held)

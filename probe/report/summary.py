@@ -4,6 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..grid import store_of
+
 SELECTED_BY = ["source", "head", "shots"]
 """Columns of a summary within which the protocol picks one layer."""
 
@@ -146,8 +148,9 @@ def status_lines(cells: pd.DataFrame) -> list[str]:
 
 def _sources(cells: pd.DataFrame) -> pd.Series:
     name = cells["model"] + " on " + cells["dataset"]
-    n_stores = cells["store"].groupby(name).transform("nunique")
-    return name.where(n_stores == 1, name + " (" + cells["store"] + ")")
+    store = cells["cell"].map(store_of)
+    path = cells["store"].groupby(store).transform("last")  # it may have been moved between two fits
+    return name.where(store.groupby(name).transform("nunique") == 1, name + " (" + path + ")")
 
 
 def _head_line(row: Any) -> str:

@@ -29,11 +29,17 @@ def test_a_test_split_of_another_store_is_scored_like_ones_own(write_store: Writ
     assert_same(fit_made(whole, tmp_path / "run"), run)
 
 
-def test_several_stores_are_swept_into_one_run(write_store: WriteStore, tmp_path: Path) -> None:
+def test_several_stores_are_swept_into_one_run(
+    write_store: WriteStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = write_made(write_store, tmp_path / "one.zarr", model="timm:vit_a")
     two = write_made(write_store, tmp_path / "two.h5", blank=range(40), model="timm:local/vit_b")
     config = FitConfig(out=tmp_path / "both", heads=HEADS, lr=[1.0], epochs=3, batch_size=16, device="cpu")
     both = fit([one.path, two.path], config)
+    data = "80 training, 8 held-out and 60 test images"
+    assert capsys.readouterr().err.startswith(
+        f"12 cells to train on 4 layers:\nvit_a: {data}\nlocal_vit_b: {data}\nfit layer "
+    )
     assert both.results["model"].value_counts().to_dict() == {"timm:vit_a": 6, "timm:local/vit_b": 6}
     assert both.results["cell"].is_unique and both.results["cell"].str.startswith(("vit_a-", "local_vit_b-")).all()
     for store in (one, two):
@@ -66,6 +72,7 @@ def test_the_same_data_twice_is_refused(write_store: WriteStore, tmp_path: Path)
         InputError, match=r"'.*s.zarr' and '.*s.h5' hold the same features of the same images; give one"
     ):
         fit(stores, FitConfig(out=tmp_path / "run", heads=HEADS, device="cpu"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_store_that_was_made_again_is_refused(write_store: WriteStore, tmp_path: Path) -> None:

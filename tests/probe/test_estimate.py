@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +42,48 @@ def test_as_many_bytes_are_read_as_were_announced(
 ) -> None:
     (work,) = works(store, tmp_path / "run", cache=cache, shots=shots)
     announced = estimate(work, {})
-    read, preadv = 0, os.preadv
-
-    def counted(*arguments: Any) -> int:
-        nonlocal read
-        n_bytes = preadv(*arguments)
-        read += n_bytes
-        return n_bytes
-
-    monkeypatch.setattr(extents.os, "preadv", counted)
-    fit_made(store, tmp_path / "run", cache=cache, shots=shots, **SETTINGS)
-    assert read == announced.read > 0
-    assert announced.kept == (read if cache == "ram" else 0)
+    with counted_bytes(monkeypatch) as read:
+        fit_made(store, tmp_path / "run", cache=cache, shots=shots, **SETTINGS)
+    assert sum(read) == announced.read > 0
+    assert announced.kept == (announced.read if cache == "ram" else 0)
     most = max(32, *(len(course.train_rows) for course in work.courses)) if cache == "disk" else 0
     assert announced.windows == min(32, most) * ROW  # eight blocks of four
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("heads", [["linear", "knn:k=5"], ["linear", "ep:queries=4"]])
+def test_means_of_normed_tokens_are_announced_as_the_tokens_that_they_are_made_of(
+    write_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, heads: list[str]
+) -> None:
+    norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": None, "bias": None}
+    store = write_made(write_store, tmp_path / "s.zarr", final_norm=norm)
+    settings = SETTINGS | {"heads": heads, "norm": "final", "cache": cache, "shots": ["full", "4"]}
+    (work,) = works(store, tmp_path / "run", **settings)
+    announced = estimate(work, {})
+    with counted_bytes(monkeypatch) as read:
+        fit_made(store, tmp_path / "run", **settings)
+    assert sum(read) == announced.read > 0
+    in_memory = cache == "ram" and "ep:queries=4" in heads
+    n_rows = sum(map(len, work.plan.rows(work.courses).values()))
+    if cache == "ram":
+        n_rows = 88 + 60  # subsets are rows of what is kept already
+    assert announced.kept == n_rows * 8 * 4 + (n_rows * ROW if in_memory else 0)
+    assert announced.windows == (0 if in_memory else 32 * ROW)
+
+
+@contextmanager
+def counted_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Give the bytes of every read meanwhile."""
+    read, preadv = list[int](), os.preadv
+
+    def counted(*arguments: Any) -> int:
+        n_bytes = preadv(*arguments)
+        read.append(n_bytes)
+        return n_bytes
+
+    with monkeypatch.context() as patched:
+        patched.setattr(extents.os, "preadv", counted)
+        yield read
 
 
 def test_the_dry_run_says_what_would_be_done_and_does_nothing(

@@ -19,6 +19,7 @@ from tokenprobe.probe.grid import (
     make_solver_cells,
     parse_heads,
     parse_layer_sets,
+    store_of,
 )
 from tokenprobe.probe.heads.linear import LinearPooling
 from tokenprobe.probe.solver import SOLVERS
@@ -134,6 +135,12 @@ def test_a_cell_is_named_after_all_that_tells_it_apart() -> None:
     assert (joined.layer, layers_text((5,))) == ("8+9+11", "5")
 
 
+@pytest.mark.parametrize("store", ["vit", "my-layer_norm~a1b2c3"])
+def test_the_name_of_a_cell_tells_its_store(store: str) -> None:
+    head = parse_heads(["ep:queries=8"])[0]
+    assert store_of(Cell(store, (8, 11), head, "lars", 0.1, 0.0, "full", 1).name) == store
+
+
 def test_names_are_unique_in_the_grid() -> None:
     lrs = [0.1, 0.10000001, 1.0, 1e-8]
     heads = parse_heads(["ep:queries=2|4"])
@@ -166,7 +173,7 @@ def test_a_value_given_twice_makes_one_cell(field: str) -> None:
         ("-1+-4", [(8, 11)]),
         ("0,8+9,-1,9+11", [(0,), (11,), (8, 9), (9, 11)]),
         ("all,8+9", [(0,), (2,), (8,), (9,), (11,), (8, 9)]),
-        ("8+9,9+8,8+8", [(8, 9), (8,)]),
+        ("8+9,9+8", [(8, 9)]),
     ],
 )
 def test_layers_are_single_or_joined(spec: str, sets: list[tuple[int, ...]]) -> None:
@@ -177,9 +184,11 @@ def test_layers_are_single_or_joined(spec: str, sets: list[tuple[int, ...]]) -> 
     ("spec", "message"),
     [
         ("8+10", "unknown layer of the store '10'; known: 0"),
-        ("8+", "layers '8,': expected all, lastN, or indices"),
+        ("0,8+", r"layers '8\+': expected indices to join, such as 8\+9\+10\+11"),
+        ("last4+2", r"layers 'last4\+2': expected indices to join"),
+        ("0,8+9+8", r"layers '8\+9\+8' joins a layer with itself; give each one once"),
+        ("11+-1", r"layers '11\+-1' joins a layer with itself"),
         ("", "layers '': expected all, lastN, or indices"),
-        ("last4+2", "layers 'last4,2': expected all, lastN, or indices"),
     ],
 )
 def test_layers_that_cannot_be_joined_are_refused(spec: str, message: str) -> None:

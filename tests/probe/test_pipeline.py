@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
-from tokenprobe.probe import load_head
+from tokenprobe.errors import InputError
+from tokenprobe.probe import load_head, work
 from tokenprobe.probe.report.progress import EpochProgress
 from tokenprobe.probe.split import hold_out
 from tokenprobe.store import Store
@@ -73,7 +74,7 @@ def test_select_uses_nothing_of_the_test_split(store: Store, write_store: Callab
 def test_held_out_images_are_scored_and_never_trained_on(
     store: Store, write_store: Callable[..., Store], tmp_path: Path
 ) -> None:
-    held = hold_out(LABELS["train"], 0.2, seed=0)[1]
+    held = hold_out(LABELS["train"], 0.2, 0, store["train"].classes)[1]
     blanked = write_made(write_store, tmp_path / "blanked.zarr", LABELS, blank=held)
     one, two = fit_made(store, tmp_path / "one", val=0.2), fit_made(blanked, tmp_path / "two", val=0.2)
     assert one.history.drop(columns="val_top1").equals(two.history.drop(columns="val_top1"))
@@ -132,6 +133,17 @@ def test_what_was_left_open_is_said_aloud(store: Store, tmp_path: Path, capsys: 
     assert "batch size 32, warm-up 0.333 of 3 epochs" in said
     assert set(run.results["batch_size"]) == {32}
     assert "fit layer 1  6/6 epochs  0 s left" in said
+
+
+def test_a_fit_that_is_refused_writes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fit_made(store, tmp_path / "run", heads=["linear"], layers="1")
+    before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    monkeypatch.setattr(work, "room_for_training", lambda plan, layers: 1)
+    for folder in ("run", "none/new"):
+        with pytest.raises(InputError, match=r"one cell of 'ep:queries=4' on layer 0 with .* takes"):
+            fit_made(store, tmp_path / folder)
+    assert not (tmp_path / "none").exists()
+    assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -339,7 +339,7 @@ def test_a_class_with_one_training_image_cannot_be_split(write_store: Callable[.
     labels = {"train": np.array([0, 0, 1]), "test": np.array([0, 1])}
     tokens = {split: {0: {"mean": np.zeros((len(y), 8), np.float32)}} for split, y in labels.items()}
     store = write_store(tmp_path / "s.zarr", tokens, labels, grid=(2, 2), block_rows=8)
-    with pytest.raises(InputError, match="class 1 has one training image"):
+    with pytest.raises(InputError, match="class 'class 1' has one training image; a validation split"):
         plan_for(store)
     assert len(plan_for(store, protocol="paper").courses[0].train_rows) == 3
 

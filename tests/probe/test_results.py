@@ -95,9 +95,12 @@ def test_the_text_table_equals_the_binary_one(store: Store, tmp_path: Path, prot
 def test_the_same_command_again_trains_nothing_and_changes_nothing(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = files_of(fit_made(store, tmp_path / "run"))
+    first = fit_made(store, tmp_path / "run")
+    before = files_of(first)
+    assert all(map(first.has, first.results["cell"]))
     capsys.readouterr()
     again = fit_made(store, tmp_path / "run")
+    assert all(map(again.has, first.results["cell"])) and not again.has("another")
     assert "nothing to train" in capsys.readouterr().err
     assert files_of(again) == before
     assert {"results.csv", "results.parquet", "history.parquet", "summary.md", "config.yaml"} <= set(before)
@@ -128,6 +131,10 @@ def test_another_rate_trains_only_that_and_selects_again(
     ("changes", "message"),
     [
         ({"epochs": 3}, "epochs: there 2, asked 3"),
+        (
+            {"epochs": 3, "warmup_epochs": 0.5},
+            "epochs: there 2, asked 3; warmup_epochs: there 0.2222222222222222, asked 0.5",
+        ),
         ({"batch_size": 16}, "batch_size: there 8, asked 16"),
         ({"min_steps": 9, "seed": 1}, "min_steps: there 0, asked 9; seed: there 0, asked 1"),
         ({"warmup_epochs": 0.5}, "warmup_epochs: there 0.2222222222222222, asked 0.5"),
@@ -141,10 +148,19 @@ def test_other_settings_in_the_same_folder_are_refused(
     store: Store, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     before = files_of(fit_made(store, tmp_path / "run", heads=["linear"], layers="5"))
-    expected = rf"run '.*/run' was made with other settings \({message}.*\); give another --out"
+    expected = rf"run '.*/run' was made with other settings \({message}\); give another --out"
     with pytest.raises(InputError, match=expected):
         fit_made(store, tmp_path / "run", heads=["linear"], layers="5", **changes)
     assert files_of(Run(tmp_path / "run")) == before
+
+
+def test_a_warmup_that_was_given_is_told_from_another_default(store: Store, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"heads": ["linear"], "layers": "5", "epochs": 9}
+    fit_made(store, tmp_path / "run", **settings, warmup_epochs=1)
+    fit_made(store, tmp_path / "run", **settings)  # a ninth is the default
+    fit_made(store, tmp_path / "other", **settings, warmup_epochs=2.0)
+    with pytest.raises(InputError, match=r"\(epochs: there 9, asked 36; warmup_epochs: there 2.0, asked 4.0\)"):
+        fit_made(store, tmp_path / "other", **settings | {"epochs": 36})
 
 
 def test_a_moved_store_has_been_fitted_already(
@@ -156,6 +172,7 @@ def test_a_moved_store_has_been_fitted_already(
     assert "nothing to train" in capsys.readouterr().err
     swept = fit_made(moved, tmp_path / "run", heads=["linear"], lr=[0.3, 3.0]).results
     assert swept.groupby("layer")["selected"].sum().tolist() == [1, 1]  # among rates of either path
+    assert (tmp_path / "run" / "summary.md").read_text().startswith("# timm:none on made\n")
 
 
 def test_two_runs_agree_in_everything_but_path_and_time(
@@ -180,6 +197,24 @@ def test_the_config_of_a_run_makes_the_same_run(store: Store, tmp_path: Path) ->
     two = fit(store.path, FitConfig(**fields))
     pd.testing.assert_frame_equal(one.results.drop(columns="train_seconds"), two.results.drop(columns="train_seconds"))
     assert len(fit(store.path, FitConfig(**fields | {"out": one.path})).results) == len(one.results)
+
+
+def test_the_config_of_a_run_tells_of_all_commands_that_made_it(store: Store, tmp_path: Path) -> None:
+    asked = [{"heads": ["linear"], "layers": "5"}, {"heads": ["ridge"], "lr": [0.3, 3.0], "optimizer": "sgd"}]
+    for changes in (*asked, asked[0], asked[1]):
+        run = fit_made(store, tmp_path / "run", **changes)
+    text = (run.path / "config.yaml").read_text()
+    content = yaml.safe_load(text)
+    assert "&" not in text  # no anchors
+    assert FitConfig.fields_from_file(content)["heads"] == ["ridge:pool=mean"]
+    grid = {
+        "stores": ["none"], "shots": ["full"], "fraction": [], "weight_decay": [0.0], "seeds": 1,
+        "train_split": "train", "val_split": None, "test_split": "test", "test_store": None,
+    }  # fmt: skip
+    assert content["made_from"]["commands"] == [
+        grid | {"head": ["linear:pool=mean"], "layers": "5", "lr": [0.3], "optimizer": "lars"},
+        grid | {"head": ["ridge:pool=mean"], "layers": "4,5", "lr": [0.3, 3.0], "optimizer": "sgd"},
+    ]
 
 
 def test_a_run_killed_between_its_files_keeps_no_epoch_twice(store: Store, tmp_path: Path) -> None:

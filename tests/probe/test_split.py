@@ -9,12 +9,13 @@ from tokenprobe.errors import InputError
 from tokenprobe.probe.split import at_most_as_many, hold_out, is_fraction, parse_shots, subset
 
 SIZES = [2, 3, 9, 10, 11, 40, 101]
+NAMES = [f"class {label}" for label in range(len(SIZES))]
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(len(SIZES)), SIZES))
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.25, 0.5, 0.9, 0.999])
 def test_each_class_gives_its_part_but_neither_all_nor_nothing(fraction: float) -> None:
-    train, val = hold_out(LABELS, fraction, seed=0)
+    train, val = hold_out(LABELS, fraction, 0, NAMES)
     assert sorted([*train, *val]) == list(range(len(LABELS)))
     assert list(train) == sorted(train) and list(val) == sorted(val)
     for label, size in enumerate(SIZES):
@@ -24,14 +25,14 @@ def test_each_class_gives_its_part_but_neither_all_nor_nothing(fraction: float) 
 
 
 def test_the_choice_is_a_function_of_the_seed() -> None:
-    first, again, other = (hold_out(LABELS, 0.2, seed)[1] for seed in (3, 3, 4))
+    first, again, other = (hold_out(LABELS, 0.2, seed, NAMES)[1] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_every_image_of_a_class_is_held_out_about_as_often() -> None:
     labels = np.zeros(20, dtype=np.int64)
-    times = np.bincount(np.concatenate([hold_out(labels, 0.25, seed)[1] for seed in range(400)]), minlength=20)
+    times = np.bincount(np.concatenate([hold_out(labels, 0.25, seed, ["a"])[1] for seed in range(400)]), minlength=20)
     assert times.sum() == 5 * 400
     assert np.abs(times - 100).max() < 5 * np.sqrt(400 * 0.25 * 0.75)  # five binomial standard deviations
 
@@ -39,17 +40,16 @@ def test_every_image_of_a_class_is_held_out_about_as_often() -> None:
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(InputError, match=f"val {fraction}: expected a fraction between 0 and 1"):
-        hold_out(LABELS, fraction, 0)
+        hold_out(LABELS, fraction, 0, NAMES)
 
 
 def test_a_class_of_one_image_is_named() -> None:
-    with pytest.raises(InputError, match="class 7 has one training image; a validation split needs two or more"):
-        hold_out(np.array([0, 7, 0, 3, 3]), 0.1, 0)
+    with pytest.raises(InputError, match="class 'bee' has one training image; a validation split needs two or more"):
+        hold_out(np.array([0, 2, 0, 3, 3]), 0.1, 0, ["ant", "absent", "bee", "cat"])
 
 
 def drawn(shots: str, seed: int = 0, rows: np.ndarray | None = None) -> set[int]:
-    names = [f"class {label}" for label in range(len(SIZES))]
-    found = subset(LABELS, np.arange(len(LABELS)) if rows is None else rows, shots, seed, names)
+    found = subset(LABELS, np.arange(len(LABELS)) if rows is None else rows, shots, seed, NAMES)
     assert list(found) == sorted(found)
     return set(found.tolist())
 
@@ -70,7 +70,7 @@ def test_small_subsets_lie_inside_larger_ones() -> None:
 
 def test_subsets_are_seeded_and_draw_only_from_the_rows_given() -> None:
     assert drawn("2", seed=1) == drawn("2", seed=1) != drawn("2", seed=2)
-    train, val = hold_out(LABELS, 0.3, seed=1)
+    train, val = hold_out(LABELS, 0.3, 1, NAMES)
     assert not drawn("1", seed=1, rows=train) & set(val.tolist())
 
 
@@ -83,13 +83,15 @@ def test_every_image_of_a_class_is_drawn_about_as_often() -> None:
 def test_what_is_held_out_says_nothing_of_what_is_drawn() -> None:
     """The same seed for both: of the images held out, about as many are drawn as of the others."""
     labels, rows = np.zeros(100, dtype=np.int64), np.arange(100)
-    both = [len(np.intersect1d(hold_out(labels, 0.5, s)[1], subset(labels, rows, "50", s, ["a"]))) for s in range(200)]
+    names, seeds = ["a"], range(200)
+    pairs = [(hold_out(labels, 0.5, s, names)[1], subset(labels, rows, "50", s, names)) for s in seeds]
+    both = [len(np.intersect1d(held, drawn)) for held, drawn in pairs]
     assert abs(np.mean(both) - 25) < 5 * 2.5 / np.sqrt(200)  # a hypergeometric deviation is 2.5
 
 
 def test_validation_has_at_most_as_many_of_a_class_as_training() -> None:
-    train, val = hold_out(LABELS, 0.5, seed=0)
-    few = subset(LABELS, train, "1", 3, [str(label) for label in range(len(SIZES))])
+    train, val = hold_out(LABELS, 0.5, 0, NAMES)
+    few = subset(LABELS, train, "1", 3, NAMES)
     held = at_most_as_many(LABELS, val, LABELS[few], seed=0)
     assert Counter(LABELS[held].tolist()) == dict.fromkeys(range(len(SIZES)), 1)
     more = at_most_as_many(LABELS, val, LABELS[LABELS == 6], seed=0)
@@ -109,8 +111,9 @@ MANY = (np.random.default_rng(1).random((60, 4)) < 0.3).astype(np.int64)
 
 
 def test_images_with_several_labels_are_divided_without_regard_to_them() -> None:
-    train, val = hold_out(MANY, 0.25, seed=0)
+    train, val = hold_out(MANY, 0.25, 0, list("abcd"))
     assert (len(train), len(val)) == (45, 15) and sorted([*train, *val]) == list(range(60))
+    assert [len(rows) for rows in hold_out(MANY[:1], 0.25, 0, list("abcd"))] == [0, 1]  # no class is to blame
     assert len(subset(MANY, train, "0.2", 0, list("abcd"))) == 9
     assert len(at_most_as_many(MANY, val, MANY[:4], 0)) == 4
     with pytest.raises(

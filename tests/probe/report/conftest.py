@@ -8,7 +8,7 @@ import pytest
 
 NAN = float("nan")
 ROW: dict[str, Any] = {
-    "cell": "made",
+    "cell": "none-layer_00-made",
     "store": "made.zarr",
     "model": "timm:none",
     "dataset": "made",

@@ -112,8 +112,8 @@ def test_a_source_is_a_model_and_a_dataset_and_a_store_where_these_are_not_enoug
     cells = tidy(
         make_results(
             {"store": "a.zarr", "test": 0.1},
-            {"store": "b.zarr", "test": 0.2},
-            {"store": "c.zarr", "dataset": "other", "test": 0.3},
+            {"store": "b.zarr", "test": 0.2, "cell": "none~b-layer_00-made"},
+            {"store": "c.zarr", "dataset": "other", "test": 0.3, "cell": "none~c-layer_00-made"},
         )
     )
     assert cells["source"].tolist() == [
@@ -122,6 +122,15 @@ def test_a_source_is_a_model_and_a_dataset_and_a_store_where_these_are_not_enoug
         "timm:none on other",
     ]
     assert summarise(cells)["test"].tolist() == [0.1, 0.2, 0.3]
+
+
+def test_a_store_that_was_moved_between_two_fits_is_one_source(make_results: MakeResults) -> None:
+    cells = tidy(make_results({"store": "old.zarr", "test": 0.1}, {"store": "new.zarr", "layer": "1", "test": 0.2}))
+    assert cells["source"].tolist() == ["timm:none on made"] * 2
+    other = {"store": "b.zarr", "test": 0.3, "cell": "none~b-layer_00-made"}
+    moved = ({"store": "old.zarr", "test": 0.1}, other, {"store": "new.zarr", "layer": "1", "test": 0.2})
+    first, second, third = tidy(make_results(*moved))["source"]
+    assert first == third == "timm:none on made (new.zarr)" and second == "timm:none on made (b.zarr)"
 
 
 def test_the_figure_is_map_where_images_have_several_labels(make_results: MakeResults) -> None:
