@@ -64,7 +64,8 @@ def step_memory(
     """
     decay = max(cell.weight_decay or 0.0 for cell in cells)  # whether there is any decides what a step computes
     alike = replace(cells[0], store="", layers=(), lr=1.0, weight_decay=decay, shots="", seed=0)
-    return _measure((alike,) * len(cells), shape, n_classes, batch_size, device, precision, multi_label, stored)
+    types = stored, torch.get_default_dtype()
+    return _measure((alike,) * len(cells), shape, n_classes, batch_size, device, precision, multi_label, types)
 
 
 def available_memory(device: torch.device) -> int:
@@ -97,9 +98,9 @@ def _measure(
     device: torch.device,
     precision: str,
     multi_label: bool,
-    stored: torch.dtype,
+    types: tuple[torch.dtype, torch.dtype],
 ) -> StepMemory:
-    """Measure a group; a sweep asks for the same one on every layer."""
+    """Measure a group; a sweep asks for the same on every layer. Types: of the tokens, and of weights as drawn."""
     with Shadows(device) as shadows:
         group = Group(
             cells,
@@ -115,7 +116,7 @@ def _measure(
             """Return what using a batch takes at its peak, and what the batch itself takes."""
             labels_shape = (n_images, n_classes) if multi_label else (n_images,)
             batch = TokenBatch(
-                {kind: _tokens(shape, kind, n_images, stored) for kind in group.kinds},
+                {kind: _tokens(shape, kind, n_images, types[0]) for kind in group.kinds},
                 torch.empty(labels_shape, dtype=torch.int64),
             )
             shadows.forget_peak()
