@@ -6,9 +6,9 @@
 By default ViT-S/16 with random weights reads 256 generated JPEGs of 500 × 375 pixels: on a CPU the forward is the
 limit. On a GPU: -m timm:vit_base_patch16_224 --amp bfloat16 --images 8192 --batch-size 256.
 
-Each repeat takes in turn, in one process: the forward of the same batches, normalised beforehand; a whole extraction,
-up to the last durable byte, for each choice of layers; and after each a raw write of the same bytes, in files of the
-size of a block, each to a temporary name, fsynced and renamed. Medians, and extraction over the smaller limit, as JSON.
+Each repeat takes in turn, in one process and for each choice of layers: the forward of the same batches, normalised
+beforehand; a whole extraction, up to the last durable byte; and a raw write of the same bytes, in files of the size of
+a block, each to a temporary name, fsynced and renamed. Medians, and extraction over the smaller limit, as JSON.
 """
 
 import argparse
@@ -108,10 +108,11 @@ def extract_and_write(config: ExtractConfig) -> dict[str, float]:
     return {"extract": n_images / finish["seconds"], "raw_write": n_images / raw, "mb": sum(sizes) / 1e6}
 
 
-def summary(bare: list[float], runs: list[dict[str, float]]) -> dict[str, float]:
+def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
     """Return medians over the repeats: images/s, and extraction over the smaller limit of the same repeat."""
-    ratios = [run["extract"] / min(limit, run["raw_write"]) for limit, run in zip(bare, runs, strict=True)]
+    ratios = [run["extract"] / min(run["bare"], run["raw_write"]) for run in runs]
     return {
+        "bare_images_per_s": round(statistics.median(run["bare"] for run in runs), 1),
         "extract_images_per_s": round(statistics.median(run["extract"] for run in runs), 1),
         "raw_write_images_per_s": round(statistics.median(run["raw_write"] for run in runs), 1),
         "mb": round(runs[0]["mb"], 1),
@@ -159,18 +160,16 @@ def main() -> None:
             for layers in arguments.layers
         ]
         forward = BareForward(configs[0])
-        bare: list[float] = []
         runs: dict[str, list[dict[str, float]]] = {config.layers: [] for config in configs}
         for _ in range(arguments.repeats):
-            bare.append(forward.images_per_s())
             for config in configs:
-                runs[config.layers].append(extract_and_write(config))
+                bare = forward.images_per_s()
+                runs[config.layers].append({"bare": bare, **extract_and_write(config)})
     figures = {
         "device": torch.cuda.get_device_name() if forward.device.type == "cuda" else platform.processor() or "cpu",
         "model": configs[0].model,
         "precision": forward.precision,
-        "bare_images_per_s": round(statistics.median(bare), 1),
-        **{f"layers {layers}": summary(bare, of_layers) for layers, of_layers in runs.items()},
+        **{f"layers {layers}": summary(of_layers) for layers, of_layers in runs.items()},
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     print(json.dumps(figures, indent=1))
