@@ -4,7 +4,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from .datasets import ImageSource, open_dataset
 from .decoding import Decoding
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
-from .heap import kept_memory
 from .listing import list_images
 from .loading import n_workers
 from .plan import Plan, check_space, describe, make_plan
@@ -50,8 +48,7 @@ def extract(config: ExtractConfig) -> Path:
         writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
         work = _missing_batches(plan, writer, config.batch_size)
         decoding, start = Decoding(), time.monotonic()
-        with kept_memory() if device.type == "cpu" else nullcontext():
-            _extract_batches(Job(config, plan, backbone, source, device), work, writer, decoding)
+        _extract_batches(Job(config, plan, backbone, source, device), work, writer, decoding)
         complete = writer.complete()  # waits for the disk
         seconds = time.monotonic() - start
         writer.journal.add_event("finish", **_what_was_done(work, seconds, decoding))
