@@ -1,31 +1,54 @@
-"""Extraction against the bare forward: how much of the backbone's speed reaches the disk, and in how much memory.
+"""Extraction against its limits: the bare forward of the same model, and a raw durable write of the same bytes.
 
-    python benchmarks/extract.py [-m MODEL] [-d DATA] [--checkpoint FILE] [--model-arg K=V] [--repeats 3]
+    python benchmarks/extract.py [-m MODEL] [-d DATA] [--layers all,last1] [--pretrained] [--amp auto] [--repeats 5]
+    python benchmarks/extract.py -d demo    # the bundled images and weights
 
-Each repeat times the forward pass of the same images in the same batches, from memory, then a whole
-extraction, both in one process; the medians and their ratio are printed and kept as JSON.
+By default ViT-S/16 with random weights reads 256 generated JPEGs of 500 × 375 pixels: on a CPU the forward is the
+limit. On a GPU: -m timm:vit_base_patch16_224 --amp bfloat16 --images 8192 --batch-size 256.
+
+Each repeat takes in turn, in one process and for each choice of layers: the forward of the same batches, normalised
+beforehand; a whole extraction, up to the last durable byte; and a raw write of the same bytes, in files of the size of
+a block, each to a temporary name, fsynced and renamed. Medians, and extraction over the smaller limit, as JSON.
 """
 
 import argparse
 import json
 import platform
 import resource
+import shutil
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from tokenprobe.cli import read_pairs
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import BACKBONES, Backbone, BackboneRequest, split_source
+from tokenprobe.extract.check import resolve_device, resolve_precision
 from tokenprobe.extract.datasets import open_dataset
+from tokenprobe.extract.rows import even_batch_size
 from tokenprobe.extract.views import Pixels, normalise
+from tokenprobe.store.durable import write_durably
+from tokenprobe.store.journal import finished_files, read_entries
 from tokenprobe.workflows.demo import ARCHITECTURE, WEIGHTS
 
 ASSETS = Path(__file__).parents[1] / "assets"
+
+
+def make_images(folder: Path, n_images: int) -> str:
+    """Write JPEGs of blurred noise, some 60 kB each; return the spec of the data."""
+    rng = np.random.default_rng(0)
+    for index in range(n_images):
+        noise = Image.fromarray(rng.integers(0, 256, (94, 125, 3), dtype=np.uint8))
+        path = folder / "train" / str(index % 2) / f"{index:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise.resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=90)
+    return f"folder:{folder}"
 
 
 def load(config: ExtractConfig) -> Backbone:
@@ -34,63 +57,119 @@ def load(config: ExtractConfig) -> Backbone:
     return BACKBONES[source](BackboneRequest(name, config.model_arg, checkpoint, not config.no_pretrained, 0))
 
 
-def bare_forward(config: ExtractConfig, backbone: Backbone, device: torch.device) -> float:
-    """Return images/s of `forward_features` alone on the images that an extraction sees."""
-    source, to_pixels = open_dataset(config.data), Pixels(backbone.transform)
-    n_images = {split: len(source.images(split).ids) for split in source.splits}
-    n_images = {split: min(n, config.limit or n) for split, n in n_images.items()}
-    pixels = torch.stack([to_pixels(source.load(split, i)) for split, n in n_images.items() for i in range(n)])
-    model: Any = backbone.module.to(device)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        start = time.perf_counter()
-        for batch in pixels.split(config.batch_size):
-            out = model.forward_features(normalise(batch.to(device), backbone.transform))
-        float(out.sum())
-    return len(pixels) / (time.perf_counter() - start)
+class BareForward:
+    """`forward_features` alone, on images that an extraction sees, normalised beforehand and on the device."""
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self.device = resolve_device(config.device)
+        self.precision = resolve_precision(config.amp, self.device)
+        backbone, source = load(config), open_dataset(config.data)
+        to_pixels = Pixels(backbone.transform)
+        self._model: Any = backbone.module.to(self.device)
+        self._batches = []
+        for split in source.splits:
+            n = min(config.limit or 10**9, len(source.images(split).ids))
+            size = even_batch_size(max(1, n // 8), config.batch_size)
+            pixels = torch.stack([to_pixels(source.load(split, i)) for i in range(n)])
+            self._batches += [normalise(batch.to(self.device), backbone.transform) for batch in pixels.split(size)]
+
+    def images_per_s(self) -> float:
+        """Run over all batches, after one to warm up."""
+        enabled = self.precision != "float32"
+        dtype = getattr(torch, self.precision) if enabled else None
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=enabled):
+            float(self._model.forward_features(self._batches[0]).sum())
+            start = time.perf_counter()
+            for batch in self._batches:
+                out = self._model.forward_features(batch)
+            float(out.sum())  # waits for the device
+        return sum(map(len, self._batches)) / (time.perf_counter() - start)
 
 
-def whole_extraction(config: ExtractConfig) -> float:
-    """Return images/s of the loop of an extraction, as its journal has it."""
+def raw_write(n_bytes: int, size: int, folder: Path) -> float:
+    """Write so many bytes to files of `size`, each made durable as any writer must; return the seconds it took."""
+    data = memoryview(np.random.default_rng(0).bytes(size))
+    folder.mkdir()
+    start = time.perf_counter()
+    for offset in range(0, n_bytes, size):
+        write_durably(folder / str(offset), data[: min(size, n_bytes - offset)])
+    return time.perf_counter() - start
+
+
+def extract_and_write(config: ExtractConfig) -> dict[str, float]:
+    """Extract once, then write the same bytes raw, in files as large as a block; return images/s of both, and MB."""
     extract(config)
-    journal = (Path(config.out) / "journal.jsonl").read_text().splitlines()
-    finish = next(entry for entry in map(json.loads, journal) if entry.get("event") == "finish")
-    return float(finish["n_images"] / finish["seconds"])
+    store = Path(config.out)
+    finish = next(entry for entry in read_entries(store) if entry.get("event") == "finish")
+    sizes = [record.size for record in finished_files(store).values()]
+    raw = raw_write(sum(sizes), max(sizes), store / "raw")
+    shutil.rmtree(store)
+    n_images = finish["n_images"]
+    return {"extract": n_images / finish["seconds"], "raw_write": n_images / raw, "mb": sum(sizes) / 1e6}
+
+
+def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
+    """Return medians over the repeats: images/s, and extraction over the smaller limit of the same repeat."""
+    ratios = [run["extract"] / min(run["bare"], run["raw_write"]) for run in runs]
+    return {
+        "bare_images_per_s": round(statistics.median(run["bare"] for run in runs), 1),
+        "extract_images_per_s": round(statistics.median(run["extract"] for run in runs), 1),
+        "raw_write_images_per_s": round(statistics.median(run["raw_write"] for run in runs), 1),
+        "mb": round(runs[0]["mb"], 1),
+        "extract_of_limit": round(statistics.median(ratios), 3),
+        "least_and_most": [round(min(ratios), 3), round(max(ratios), 3)],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model", default="timm:VisionTransformer")
-    parser.add_argument("-d", "--data", default="demo")
+    parser.add_argument("-m", "--model", default="timm:vit_small_patch16_224")
+    parser.add_argument("-d", "--data", default=None, help="default: generated images")
+    parser.add_argument("--images", type=int, default=256, help="that are generated")
+    parser.add_argument("--layers", nargs="+", default=["all", "last1"])
     parser.add_argument("--checkpoint", default=None)
+    parser.add_argument("--pretrained", action="store_true", help="the published weights instead of random ones")
     parser.add_argument("--model-arg", type=read_pairs, default=None)
     parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--amp", default="auto")
     parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", default=None, help="on the disk to write to")
     parser.add_argument("--json", default=None, help="file for the figures")
     arguments = parser.parse_args()
-    demo = arguments.model == "timm:VisionTransformer" and arguments.checkpoint is None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bare, whole = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(arguments.repeats):
-            config = ExtractConfig(
-                model=arguments.model,
-                data=arguments.data,
-                out=Path(folder) / f"{repeat}.zarr",
+    demo = arguments.data == "demo"
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        configs = [
+            ExtractConfig(
+                model="timm:VisionTransformer" if demo else arguments.model,
+                data=arguments.data or make_images(folder / "images", arguments.images),
+                out=folder / "a.zarr",
+                layers=layers,
                 checkpoint=ASSETS / WEIGHTS if demo else arguments.checkpoint,
+                no_pretrained=not (demo or arguments.pretrained or arguments.checkpoint),
                 model_arg=ARCHITECTURE if demo else arguments.model_arg or {},
                 limit=arguments.limit,
+                batch_size=arguments.batch_size,
                 workers=arguments.workers,
+                device=arguments.device,
+                amp=arguments.amp,
             )
-            bare.append(bare_forward(config, load(config), device))
-            whole.append(whole_extraction(config))
+            for layers in arguments.layers
+        ]
+        forward = BareForward(configs[0])
+        runs: dict[str, list[dict[str, float]]] = {config.layers: [] for config in configs}
+        for _ in range(arguments.repeats):
+            for config in configs:
+                bare = forward.images_per_s()
+                runs[config.layers].append({"bare": bare, **extract_and_write(config)})
     figures = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "cpu",
-        "model": arguments.model,
-        "data": arguments.data,
-        "bare_images_per_s": round(statistics.median(bare), 1),
-        "extract_images_per_s": round(statistics.median(whole), 1),
-        "extract_of_bare": round(statistics.median(w / b for w, b in zip(whole, bare, strict=True)), 3),
+        "device": torch.cuda.get_device_name() if forward.device.type == "cuda" else platform.processor() or "cpu",
+        "model": configs[0].model,
+        "precision": forward.precision,
+        **{f"layers {layers}": summary(of_layers) for layers, of_layers in runs.items()},
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     print(json.dumps(figures, indent=1))

@@ -47,9 +47,10 @@ def extract(config: ExtractConfig) -> Path:
         writer.journal.add_event("start", **_circumstances(config, source, device))
         writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
         work = _missing_batches(plan, writer, config.batch_size)
-        decoding = Decoding()
-        seconds = _extract_batches(Job(config, plan, backbone, source, device), work, writer, decoding)
-        complete = writer.complete()
+        decoding, start = Decoding(), time.monotonic()
+        _extract_batches(Job(config, plan, backbone, source, device), work, writer, decoding)
+        complete = writer.complete()  # waits for the disk
+        seconds = time.monotonic() - start
         writer.journal.add_event("finish", **_what_was_done(work, seconds, decoding))
     _say_done(out, work, seconds, complete)
     return out
@@ -88,8 +89,8 @@ def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[B
     return work
 
 
-def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decoding: Decoding) -> float:
-    """Run the backbone over what is missing; return the seconds it took."""
+def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decoding: Decoding) -> None:
+    """Run the backbone over what is missing, and hand what the store keeps to its writer."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
     batches = run_batches(job, work, decoding)  # forks the workers, before the progress bar has a thread that prints
@@ -106,7 +107,6 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decod
                 if batch.last:
                     writer.finish(batch.key, layer)
             progress.advance(len(batch.rows), n_bytes)
-        return progress.seconds
 
 
 def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.device) -> dict[str, Any]:

@@ -49,11 +49,11 @@ def stored_arrays(
         assert values is not None, kind
         stored = array_type(kind, dtype).name
         rounded = values.to(FINITE.get(stored, torch.float16)).contiguous()
-        if not torch.isfinite(rounded).all():
+        if not _is_finite(rounded):
             raise _not_finite(values, rounded, dtype, layer, ids)
         if stored == "int8":
             arrays[kind], scale = quantize(values, channels[kind])
-            if not torch.isfinite(scale).all():
+            if not _is_finite(scale):
                 raise _not_finite(values, scale, dtype, layer, ids)
             arrays[kind + SCALE] = scale
         else:
@@ -75,6 +75,11 @@ def quantize(values: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
     scale = (z.abs().amax(-1) / LEVELS).half()
     step = scale.float().clamp_min(SMALLEST_STEP)[..., None]
     return (z / step).round().clamp(-LEVELS, LEVELS).to(torch.int8), scale
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all are: the extremes are NaN if any value is. On a CPU `isfinite` of all takes 6 to 25 times as long."""
+    return bool(torch.isfinite(torch.stack(values.aminmax())).all())
 
 
 def _not_finite(values: Tensor, rounded: Tensor, dtype: str, layer: int, ids: Sequence[str]) -> InputError:

@@ -40,6 +40,8 @@ class Intermediates:
         That is `forward_features` of a timm model, (B, N, D) or (B, D, H, W), or the embedding (B, D) of an open_clip
         tower. The last layer must be wanted.
         """
+        if not self._is_of_tokens:  # convolutions are faster on channels that lie side by side, and so do tokens
+            images = images.contiguous(memory_format=torch.channels_last)
         outputs, final = self._run(images, layers, "NLC" if self._is_of_tokens else "NCHW", whole=whole)
         return [_split(output) for output in outputs], final
 

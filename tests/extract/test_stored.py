@@ -70,8 +70,8 @@ def test_the_largest_float16_still_fits() -> None:
     assert stored_arrays(Outputs(patch, None, None), ["patch"], "float16", {}, 0, ["a"])["patch"].item() == 65504.0
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_a_value_that_is_not_finite_names_layer_and_image(value: float, dtype: str) -> None:
     patch, prefix = tokens()
     patch[2, 0, 0] = value

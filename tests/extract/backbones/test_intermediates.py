@@ -235,3 +235,16 @@ def test_the_values_of_a_norm_compute_it(norm: nn.Module, kind: str) -> None:
 
 def test_a_norm_over_other_axes_is_none() -> None:
     assert norm_values([nn.BatchNorm1d(4), nn.GroupNorm(2, 4), None]) is None
+
+
+@pytest.mark.parametrize(("name", "of_maps"), [("resnet18", True), ("vit_tiny_patch16_224", False)])
+def test_only_models_of_maps_see_channels_side_by_side(name: str, of_maps: bool) -> None:
+    backbone = load_timm(BackboneRequest(name, {}, None, pretrained=False, seed=0, image_size=(64, 64)))
+    first = next(module for module in backbone.module.modules() if isinstance(module, nn.Conv2d))
+    seen: list[bool] = []
+    first.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    patch, _ = backbone.tokens(torch.zeros(2, 3, 64, 64), [0])[0]
+    assert seen == [of_maps]
+    assert patch.is_contiguous() == of_maps, "a transformer's are a view behind its class token"
