@@ -183,4 +183,4 @@ def normalise(pixels: Tensor, transform: Transform) -> Tensor:
         torch.tensor(values, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1)
         for values in (transform.mean, transform.std)
     )
-    return pixels.div(255).sub_(mean).div_(std)  # in place: a third of the memory
+    return pixels.float().div_(255).sub_(mean).div_(std)  # in place: a third of the memory

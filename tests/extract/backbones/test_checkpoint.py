@@ -359,6 +359,7 @@ def test_a_torchvision_state_dict_gives_what_torchvision_computes(tmp_path: Path
     with torch.no_grad():
         theirs(images)
     patch, _ = backbone.tokens(images, [4])[4]
-    torch.testing.assert_close(patch, outputs[0].flatten(2).transpose(1, 2))
+    # ours are convolved in another memory layout: eighteen layers rounded otherwise
+    torch.testing.assert_close(patch, outputs[0].flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
     assert backbone.loaded is not None
     assert backbone.loaded.ignored == ["fc.weight", "fc.bias"]
