@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -91,8 +93,15 @@ def _only_bad(timed: list[tuple[Tensor | BadImage, float]]) -> list[BadImage]:
 def _leave_signals_to_the_main_process() -> None:
     # A signal to the whole group (ctrl-C, timeout) is for the main process, which then ends its workers in order.
     os.setpgrp()
+    sys.excepthook = tell_but_of_lost_connections
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def tell_but_of_lost_connections(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+    """Print an error, unless it is that the main process was stopped before it took a tensor from a worker's thread."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, value, trace)
 
 
 def n_workers(asked: int | None) -> int:

@@ -49,6 +49,19 @@ class FinalNorm(nn.Module):
         weight, bias = (None if kept[name] is None else torch.tensor(kept[name]) for name in ("weight", "bias"))
         return cls(kept["kind"], kept["eps"], weight, bias)
 
+    def check(self, layer: int, dim: int) -> None:
+        """Refuse a layer whose tokens have another width than the last layer's, of which the norm is.
+
+        Raises:
+            InputError: it does.
+        """
+        given = self.bias if self.weight is None else self.weight
+        if given is not None and len(given) != dim:
+            raise InputError(
+                f"norm 'final' asked for of layer {layer}, whose tokens are {dim} wide, and the final norm is "
+                f"of {len(given)} channels; give --layers without it, or --norm none"
+            )
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the tokens (…, dim) normed, in float32, or in float64 if they are."""
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))

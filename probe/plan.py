@@ -281,6 +281,9 @@ def _check_heads(plan: Plan) -> None:
         if len({(shape.grid, shape.n_prefix) for shape in shapes.values()}) > 1:
             listed = ", ".join(f"{layer}: {shape.grid} + {shape.n_prefix}" for layer, shape in shapes.items())
             raise InputError(f"layers {layers_text(layers)!r} have different tokens ({listed}) and cannot be joined")
+        if plan.norm is not None:
+            for layer, shape in shapes.items():
+                plan.norm.check(layer, shape.dim)
         wanted = [(head.label, _arrays_for(plan, head, layers)) for head in plan.heads]
         check_arrays(plan.data, layers, wanted)
 

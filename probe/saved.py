@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from ..errors import InputError, MissingError, unknown_name
 from ..store import Store
 from ..store.durable import write_durably
 from .heads import Head, build_pooling
+from .results import Run
 
 FOLDER, SUFFIX = "heads", ".safetensors"
 KEY = "tokenprobe"
@@ -85,7 +86,10 @@ def saved_cells(run: Path) -> Sequence[str]:
         MissingError: no such run.
     """
     if not (run / FOLDER).is_dir():
-        raise MissingError(f"no trained heads at {str(run / FOLDER)!r}; make a run with probe fit")
+        raise MissingError(
+            f"no trained heads at {str(run / FOLDER)!r}; make a run with probe fit, of other heads than knn, which has "
+            "no weights"
+        )
     return sorted(file.name.removesuffix(SUFFIX) for file in (run / FOLDER).glob(f"*{SUFFIX}"))
 
 
@@ -93,15 +97,19 @@ def load_saved(run: str | Path, cell: str) -> tuple[Head, SavedHead]:
     """Load a trained head, as `load_head` does, and what its file says of it."""
     known = saved_cells(Path(run))
     if cell not in known:
+        if Run(Path(run)).has(cell):
+            raise InputError(f"cell {cell!r} of {str(run)!r} has no weights: knn has none, and what diverged at once")
         raise unknown_name(f"cell of {str(run)!r}", cell, known)
-    with safe_open(Path(run) / FOLDER / f"{cell}{SUFFIX}", framework="pt") as file:
-        values = json.loads(file.metadata()[KEY])
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    path = Path(run) / FOLDER / f"{cell}{SUFFIX}"
     try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = SavedHead(**values)
-    except TypeError as error:
+    except (SafetensorError, TypeError) as error:
         raise InputError(
-            f"the head of {cell!r} in {str(run)!r} was saved by another version of tokenprobe; fit it again"
+            f"{str(path)!r} is damaged, or was saved by another version of tokenprobe ({error}); fit it again, into "
+            "another folder"
         ) from error
     head = about.build()
     head.load_state_dict({name: value[None] for name, value in state.items()})
@@ -121,6 +129,6 @@ def load_head(run: str | Path, cell: str) -> Head:
 
     Raises:
         MissingError: no such run.
-        InputError: no such cell, or one that has no weights.
+        InputError: no such cell, one that has no weights, or a file that is damaged or of another version.
     """
     return load_saved(run, cell)[0]

@@ -1,7 +1,7 @@
 """A few threads, each with a short queue: work given to one lane is done in order, lanes run side by side."""
 
 from collections.abc import Callable
-from queue import Queue
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
@@ -11,21 +11,28 @@ Job = tuple[Callable[..., None], tuple[Any, ...]]
 class Lanes:
     """Ordered background work with bounded queues.
 
-    The first failure stops all work that is still queued; it is raised by the next `put` or `join`.
+    The first failure stops all work that is still queued; it is raised by the next `put` or `join`. A signal may raise
+    an exception in the midst of `put`: afterwards `stop` ends the threads all the same. `queue.Queue` does not promise
+    that: its lock and its waiters are then left as they were, and threads wait for ever.
     """
 
     def __init__(self, n_lanes: int, queued: int) -> None:
         """Start `n_lanes` threads that each let `queued` jobs wait."""
         self._failure: BaseException | None = None
-        self._queues: list[Queue[Job | None]] = [Queue(queued) for _ in range(n_lanes)]
-        self._threads = [Thread(target=self._work, args=(queue,), daemon=True) for queue in self._queues]
-        for thread in self._threads:
+        self._jobs: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(n_lanes)]
+        self._places: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(n_lanes)]
+        self._threads = [Thread(target=self._work, args=(lane,), daemon=True) for lane in range(n_lanes)]
+        for places, thread in zip(self._places, self._threads, strict=True):
+            for _ in range(queued):
+                places.put(None)
             thread.start()
 
     def put(self, lane: int, call: Callable[..., None], *arguments: Any) -> None:
         """Queue a call on a lane; wait while its queue is full."""
         self._raise_failure()
-        self._queues[lane % len(self._queues)].put((call, arguments))
+        lane %= len(self._jobs)
+        self._places[lane].get()
+        self._jobs[lane].put((call, arguments))
 
     def join(self) -> None:
         """Do what is queued, end the threads, and raise what failed. May be called again."""
@@ -34,15 +41,15 @@ class Lanes:
 
     def stop(self) -> None:
         """Do what is queued and end the threads, silently."""
-        for queue, thread in zip(self._queues, self._threads, strict=True):
-            if thread.is_alive():
-                queue.put(None)
+        for jobs in self._jobs:
+            jobs.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _work(self, queue: "Queue[Job | None]") -> None:
+    def _work(self, lane: int) -> None:
         # After a failure the queue is still emptied, so that nobody waits at a full one for ever.
-        while (job := queue.get()) is not None:
+        while (job := self._jobs[lane].get()) is not None:
+            self._places[lane].put(None)
             if self._failure is None:
                 call, arguments = job
                 try:

@@ -1,5 +1,6 @@
 """`probe predict`: a trained head behind its backbone, on new images."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,3 +71,16 @@ def _check(config: PredictConfig) -> None:
         raise unknown_name("amp", config.amp, AMPS)
     if config.out is not None and Path(config.out).suffix not in SUFFIXES:
         raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
+    if config.out is not None:
+        _check_place(Path(config.out))
+
+
+def _check_place(out: Path) -> None:
+    """Refuse what cannot be written now, not after hours of images."""
+    folder = next(each for each in out.absolute().parents if each.exists())
+    if out.is_dir():
+        raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"cannot write {str(out)!r}: {str(folder)!r} is no folder that can be written to; give another"
+        )

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, MissingError
 from ..extract.check import resolve_device, resolve_precision
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoding import BadImage, Decoding
@@ -46,7 +46,7 @@ def predict(run: Path, config: PredictConfig) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     with ImageProgress(len(readable), decoding, "predict") as progress:
         for logits in batches:
-            rows += predicted_rows(readable.ids[len(rows) :], logits, model.about)
+            rows += predicted_rows(readable.ids[len(rows) : len(rows) + len(logits)], logits, model.about)
             kept += [logits] if keeps_logits else []
             progress.advance(len(logits), 0)
     table = pd.DataFrame(rows)
@@ -60,9 +60,13 @@ def only_cell(run: Path) -> str:
 
     Raises:
         InputError: there are several; names those that did best.
-        MissingError: no such run.
+        MissingError: no such run, or one without results.
     """
     known, results = set(saved_cells(run)), Run(run).results
+    if results.empty:
+        raise MissingError(
+            f"run {str(run)!r} has no results yet; let its probe fit go on, or give one of its heads by --cell"
+        )
     chosen = results[results["selected"] & results["cell"].isin(known)]
     if len(chosen) == 1:
         return str(chosen["cell"].iloc[0])
@@ -78,7 +82,7 @@ def only_cell(run: Path) -> str:
 
 
 def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list[dict[str, Any]]:
-    """Say in words what logits (B, classes) of the first B of these images mean."""
+    """Say in words what logits (B, classes) of B images mean."""
     scores = logits
     if about.logits:
         scores = logits.sigmoid() if about.multi_label else logits.softmax(1)
@@ -92,7 +96,7 @@ def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list
             "predicted": "|".join(about.classes[i] for i in labels),
             "score": "|".join(DIGITS % of_image[i] for i in labels) if about.multi_label else of_image[labels[0]],
         }
-        for name, labels, of_image in zip(ids, chosen, scores.tolist(), strict=False)
+        for name, labels, of_image in zip(ids, chosen, scores.tolist(), strict=True)
     ]
 
 

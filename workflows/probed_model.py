@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ class ProbedModel(nn.Module):
     `timm.data.create_transform(**timm.data.resolve_data_config(model=model))` is the transform of its images.
 
     Attributes:
-        backbone: the backbone's own module; nothing of it requires a gradient.
+        backbone: the backbone's own module, in evaluation mode; nothing of it requires a gradient.
         head: the trained head.
         norm: the final norm between them, or None.
         transform: of the images.
@@ -46,6 +46,12 @@ class ProbedModel(nn.Module):
             "label_names": about.classes,
         }
         self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the head; the backbone stays in evaluation mode, or its statistics would not be frozen."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) of normalised images (B, 3, height, width)."""
@@ -96,15 +102,24 @@ def export_pipeline(run: str | Path, cell: str, *, checkpoint: str | Path | None
     settings = about.backbone | ({} if checkpoint is None else {"checkpoint": checkpoint})
     try:
         backbone = load_backbone(**settings)
-    except MissingError as error:
-        raise MissingError(f"the backbone of {cell!r} is {about.model!r}: {error}; give --checkpoint") from error
+    except (InputError, MissingError) as error:
+        advice = "; give --checkpoint" if isinstance(error, MissingError) else _if_unknown(about)
+        raise type(error)(f"the backbone of {cell!r} is {about.model!r}: {error}{advice}") from error
     found = backbone.weights_hash()
     if found != about.weights:
         raise InputError(
             f"{cell!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, and those "
             f"loaded now are {found[:12]}…; give --checkpoint with the file that probe extract was given"
+            f"{_if_unknown(about)}"
         )
     return ProbedModel(backbone, head, about)
+
+
+def _if_unknown(about: SavedHead) -> str:
+    """Say why a backbone may be built otherwise than it was; nothing if all its settings are known."""
+    if "image_size" in about.backbone:
+        return ""
+    return "; the head is of an archive, whose journal does not say with which file, size or seed that was loaded"
 
 
 def _transform_of(about: SavedHead) -> Transform:

@@ -36,14 +36,14 @@ def image_files(folder: str | Path, below: str = "") -> list[tuple[str, int]]:
             if entry.is_dir():
                 found += image_files(Path(entry.path), f"{below}{entry_name(entry)}/")
             elif entry.name.lower().endswith(EXTENSIONS):
-                found.append((below + entry_name(entry), entry.stat().st_size))
+                found.append((below + entry_name(entry), file_size(entry.path)))
     return sorted(found)
 
 
-def entry_name(entry: "os.DirEntry[str]") -> str:
+def entry_name(entry: "os.DirEntry[str] | Path") -> str:
     """Return a name that can be stored as text."""
     try:
         entry.name.encode()
     except UnicodeEncodeError:
-        raise InputError(f"the name of {entry.path!r} is not UTF-8; rename it") from None
+        raise InputError(f"the name of {os.fspath(entry)!r} is not UTF-8; rename it") from None
     return entry.name

@@ -9,7 +9,7 @@ from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
 from .contract import ImageList
-from .files import EXTENSIONS, image_files, read_image
+from .files import EXTENSIONS, entry_name, file_size, image_files, read_image
 from .options import absolute
 
 SPLIT = "images"
@@ -23,13 +23,13 @@ class LooseImages:
 
         Raises:
             MissingError: nothing at `path`.
-            InputError: a folder without images.
+            InputError: a folder without images, or a name that is not UTF-8.
         """
         given = Path(path)
         if not path or not given.exists():
             raise MissingError(f"nothing at {path!r}; asked for images there: a file, or a folder of them")
         self._folder = given if given.is_dir() else given.parent
-        found = image_files(given) if given.is_dir() else [(given.name, given.stat().st_size)]
+        found = image_files(given) if given.is_dir() else [(entry_name(given), file_size(path))]
         if not found:
             raise InputError(f"folder {path!r} holds no images ({', '.join(EXTENSIONS)})")
         self.name, self.spec = given.resolve().name, absolute(path)

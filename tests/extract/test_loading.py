@@ -12,7 +12,7 @@ from PIL import Image
 
 from tokenprobe.extract.datasets import ImageFolder
 from tokenprobe.extract.decoding import BadImage, Loaded
-from tokenprobe.extract.loading import RowImages, find_bad_images, make_loader
+from tokenprobe.extract.loading import RowImages, find_bad_images, make_loader, tell_but_of_lost_connections
 from tokenprobe.extract.rows import Rows, choose_rows
 from tokenprobe.extract.views import Augmentation, Pixels, RandomCrops, Transform
 
@@ -151,3 +151,11 @@ def test_each_view_is_the_draw_of_its_image(tmp_path: Path) -> None:
         for view in (1, 2):
             assert torch.equal(images["train", row, view], crops(whole, key, view))
         assert torch.equal(images["train", row, 0], Pixels(PLAIN)(whole))
+
+
+def test_a_worker_tells_of_every_error_but_a_main_process_that_is_gone(capfd: pytest.CaptureFixture[str]) -> None:
+    for error in (ConnectionResetError(104, "reset by peer"), EOFError()):
+        tell_but_of_lost_connections(type(error), error, None)
+    assert not capfd.readouterr().err
+    tell_but_of_lost_connections(ValueError, ValueError("a wrong value"), None)
+    assert capfd.readouterr().err == "ValueError: a wrong value\n"

@@ -157,6 +157,17 @@ def test_a_mean_over_normed_tokens_needs_the_tokens(make_store: MakeStore) -> No
     assert plan_for(open_store(store.path)).norm is None
 
 
+def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore) -> None:
+    """As in hierarchical backbones, whose norm is of the last layer alone."""
+    store = make_store()
+    shapes = store.manifest.layers
+    norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": [1.0] * 8, "bias": [0.0] * 8}
+    rewrite(store, final_norm=norm, layers=shapes | {"layer_00": replace(shapes["layer_00"], dim=4)})
+    assert plan_for(open_store(store.path), norm="final", layers="2", heads=["linear:pool=cls"]).norm is not None
+    with pytest.raises(InputError, match=r"norm 'final' asked for of layer 0, whose tokens are 4 wide"):
+        plan_for(open_store(store.path), norm="final", layers="0,2")
+
+
 @pytest.mark.parametrize(
     ("splits", "changes", "expected"),
     [

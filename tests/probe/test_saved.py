@@ -67,7 +67,7 @@ def test_a_file_says_what_its_head_reads(write_store: WriteStore, tmp_path: Path
         assert "+".join(about.tokens) == row.tokens and about.head == ("ep" if row.head == "ep" else "linear")
         assert about.classes == store["train"].classes and about.norm == norm
         assert about.logits == (row.head != "ridge")
-    with pytest.raises(InputError, match="unknown cell"):
+    with pytest.raises(InputError, match=r"cell '.*-knn-.*' of '.*/run' has no weights: knn has none"):
         load_saved(run.path, run.results["cell"][run.results["head"] == "knn"].iloc[0])
     plain = fit_made(store, tmp_path / "plain", heads=["linear"])
     assert load_saved(plain.path, plain.results["cell"].iloc[0])[1].norm is None
@@ -91,5 +91,25 @@ def test_a_file_of_another_version_is_refused(store: Store, tmp_path: Path) -> N
         about = json.loads(file.metadata()[KEY])
     del about["transform"]
     save_file({"weight": torch.zeros(1)}, path, metadata={KEY: json.dumps(about)})
-    with pytest.raises(InputError, match=r"was saved by another version of tokenprobe; fit it again"):
+    message = (
+        r"'.*\.safetensors' is damaged, or was saved by another version of tokenprobe \(.*'transform'\); fit it again"
+    )
+    with pytest.raises(InputError, match=message):
+        load_head(run.path, path.stem)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 4, 100, -1])
+def test_a_damaged_file_is_refused(store: Store, tmp_path: Path, n_bytes: int) -> None:
+    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0])
+    path = next((run.path / "heads").iterdir())
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(InputError, match=r"'.*\.safetensors' is damaged, or was saved by another version"):
+        load_head(run.path, path.stem)
+
+
+def test_a_file_of_something_else_is_refused(store: Store, tmp_path: Path) -> None:
+    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0])
+    path = next((run.path / "heads").iterdir())
+    save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=r"'.*\.safetensors' is damaged, or was saved by another version"):
         load_head(run.path, path.stem)

@@ -1,15 +1,18 @@
 """Background work: ordered in a lane, side by side across lanes, and loud about failures."""
 
+import signal
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from threading import Event, Thread
 from typing import NoReturn
 
+import numpy as np
 import pytest
 
 from tokenprobe.store.lanes import Lanes
 
 PATIENCE = 10.0  # seconds until a wait that should be over counts as a hang
+N_INTERRUPTED = 200
 
 
 def test_each_lane_keeps_its_order() -> None:
@@ -46,6 +49,28 @@ def test_put_waits_while_the_queue_is_full() -> None:
         gate.set()
     lanes.join()
     assert done == [0, 1, 2]
+
+
+def test_a_signal_in_the_midst_of_a_put_leaves_no_thread_waiting() -> None:
+    """In one round of sixteen it did, with a `queue.Queue`: its waiters are not as they should be then."""
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for delay in np.random.default_rng(0).uniform(0.0005, 0.003, N_INTERRUPTED):
+            lanes, done = Lanes(1, queued=4), list[int]()
+            with suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                while True:
+                    lanes.put(0, done.append, 1)
+            stopping = Thread(target=lanes.stop, daemon=True)
+            stopping.start()
+            stopping.join(PATIENCE)
+            assert not stopping.is_alive()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def test_a_failure_is_raised_by_the_next_put_and_by_every_join() -> None:

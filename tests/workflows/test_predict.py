@@ -80,7 +80,7 @@ def test_one_file_is_enough(make_run: MakeRun, image_folder: Path) -> None:
 def test_several_classes_an_image_are_those_above_a_half() -> None:
     logits = torch.tensor([[2.0, -1.0, 1.0], [-3.0, -2.0, -1.0]])
     about: Any = SimpleNamespace(classes=CLASSES, multi_label=True, logits=True)
-    first, second = predicted_rows(["x", "y", "of the next batch"], logits, about)
+    first, second = predicted_rows(["x", "y"], logits, about)
     assert first == {"image": "x", "predicted": "ant|cat", "score": "0.8808|0.7311"}  # 1 / (1 + exp(-2)), exp(-1)
     assert second == {"image": "y", "predicted": "", "score": ""}
     estimates = predicted_rows(
@@ -134,6 +134,7 @@ def test_bad_images_are_named_or_left_out(
         ({"batch_size": 0}, "batch_size 0, workers 0: expected at least 1 image and 0 processes"),
         ({"amp": "int4"}, "unknown amp 'int4'; known: auto, off"),
         ({"out": "p.txt"}, "cannot write 'p.txt': expected a file name that ends in .csv, .parquet, .npz"),
+        ({"out": f"{__file__}/p.csv"}, f"cannot write '{__file__}/p.csv': '{__file__}' is no folder that can be"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
     ],
 )
@@ -142,6 +143,25 @@ def test_wrong_settings_are_refused_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(InputError, match=message):
         predict(image_folder, config(image_folder, **changes))
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_loaded(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").mkdir()
+    with pytest.raises(InputError, match=r"cannot write '.*/p.csv': it is a folder; give another name"):
+        predict(image_folder, config(image_folder, out=tmp_path / "p.csv"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "p.csv"]
+
+
+def test_a_run_of_knn_alone_or_without_results_is_refused(make_run: MakeRun, image_folder: Path) -> None:
+    run = make_run(["knn"])
+    with pytest.raises(
+        MissingError, match=r"no trained heads at '.*/heads'; .* other heads than knn, which has no weig"
+    ):
+        predict(run.path, config(image_folder))
+    (run.path / "heads").mkdir()
+    (run.path / "results.parquet").unlink()
+    with pytest.raises(MissingError, match=r"run '.*/run' has no results yet; let its probe fit go on, or give one of"):
+        predict(run.path, config(image_folder))
 
 
 def test_no_images_or_no_run_are_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from torch.export import Dim
 from tokenprobe.errors import InputError, MissingError
 from tokenprobe.extract.backbones import load_backbone
 from tokenprobe.extract.views import Pixels, normalise
-from tokenprobe.probe import load_head
+from tokenprobe.probe import FitConfig, fit, load_head
 from tokenprobe.probe.heads import POOLINGS
 from tokenprobe.probe.results import Run
 from tokenprobe.store import open_store
 from tokenprobe.workflows import export_pipeline
+from tokenprobe.workflows.export import ExportConfig, export
 from tokenprobe.workflows.probed_model import ProbedModel
 
 from ..conftest import TINY_VIT
@@ -31,6 +32,7 @@ from ..probe.kit import pooled_tokens
 MakeRun = Callable[..., Run]
 HEADS = ["ep:queries=2", "linear:pool=cls", "linear:pool=mean", "linear:pool=cls+mean", "ridge:pool=cls", "logreg"]
 CASES = [("0", "none", HEADS), ("2", "final", HEADS), ("0+2", "none", HEADS[:1])]
+TINY_RESNET = {"channels": [8, 8, 8, 8], "stem_width": 8}
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 """Logits of some tens, through BatchNorm, from float32 tokens that another batch size rounds otherwise."""
 
@@ -103,6 +105,22 @@ def test_a_saved_or_copied_module_is_the_same(make_run: MakeRun) -> None:
     assert loaded.double()(images.double()).dtype == torch.float64  # one set of weights, wherever they are referred to
 
 
+def test_training_the_head_leaves_the_backbone_as_it_is(make_run: MakeRun) -> None:
+    """Whose BatchNorm would follow the new images otherwise."""
+    run = make_run(["linear"], model="timm:resnet18", model_arg=TINY_RESNET, image_size=[32])
+    model = export_pipeline(run.path, run.results["cell"].iloc[0])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.randn(8, 3, 32, 32)
+    tokens = model.forward_features(images)
+    assert model.train() is model and model.head.training
+    assert torch.equal(model.forward_features(images), tokens)
+    torch.nn.functional.cross_entropy(model(images), torch.arange(8) % 3).backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"head.weight", "head.bias", "head.running_mean", "head.running_var"}
+    assert not model.eval().head.training
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_every_head_can_be_exported(make_run: MakeRun, pooling: str) -> None:
     """By torch.export, with any number of images: the program gives what the module gives."""
@@ -115,7 +133,7 @@ def test_every_head_can_be_exported(make_run: MakeRun, pooling: str) -> None:
 @pytest.mark.parametrize(
     ("model", "arguments", "size"),
     [
-        ("timm:resnet18", {"channels": [8, 8, 8, 8], "stem_width": 8}, 32),
+        ("timm:resnet18", TINY_RESNET, 32),
         ("timm:densenet121", {"growth_rate": 4, "block_config": [1, 1, 1, 1]}, 32),  # read by hooks
         ("open_clip:ViT-B-32", {"layers": 2, "width": 64, "head_width": 32}, 32),
         ("hub", {}, 16),
@@ -174,6 +192,25 @@ def test_weights_that_moved_can_be_named_and_others_are_refused(make_run: MakeRu
         InputError, match=r"was trained on tokens of 'timm:VisionTransformer' with weights [0-9a-f]{12}"
     ):
         export_pipeline(run.path, cell, checkpoint=other)
+
+
+def test_a_head_of_an_archive_says_that_it_knows_less_of_its_backbone(make_run: MakeRun, tmp_path: Path) -> None:
+    """The model by name, and not the file of its weights."""
+    backbone = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=5)
+    weights, other = tmp_path / "w.safetensors", tmp_path / "other.safetensors"
+    save_file(backbone.module.state_dict(), weights)
+    save_file({name: value + 1 for name, value in backbone.module.state_dict().items()}, other)
+    store = make_run(["linear"], checkpoint=weights, no_pretrained=False).results["store"].iloc[0]
+    export(store, ExportConfig(out=tmp_path / "archive.zarr"))
+    config = FitConfig(out=tmp_path / "run2", heads=["linear"], layers="2", lr=[10.0], epochs=1, device="cpu")
+    run = fit(tmp_path / "archive.zarr", config)
+    cell, why = run.results["cell"].iloc[0], "; the head is of an archive, whose journal does not say with which file"
+    named = f"the backbone of '{cell}' is 'timm:VisionTransformer': .* no published weights; give --checkpoint.*{why}"
+    with pytest.raises(InputError, match=named):
+        export_pipeline(run.path, cell)
+    with pytest.raises(InputError, match=f"give --checkpoint with the file that probe extract was given{why}"):
+        export_pipeline(run.path, cell, checkpoint=other)
+    assert export_pipeline(run.path, cell, checkpoint=weights)(torch.randn(1, 3, 16, 16)).shape == (1, 3)
 
 
 def test_a_local_model_is_found_from_another_folder(

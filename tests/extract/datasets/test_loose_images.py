@@ -1,5 +1,6 @@
 """Images without labels, against the files that were written."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,22 @@ def test_the_content_changes_with_a_file(folder: Path) -> None:
     before = LooseImages(str(folder)).images(SPLIT).content
     Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(folder / "a.png")
     assert LooseImages(str(folder)).images(SPLIT).content != before
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read(folder: Path) -> None:
+    (folder / "b.png").symlink_to("gone.png")
+    source = LooseImages(str(folder))
+    assert list(source.images(SPLIT).ids) == ["a.png", "b.png", "below/b.PNG", "below/deeper/c.png"]
+    with pytest.raises(FileNotFoundError):
+        source.load(SPLIT, 1)
+
+
+def test_a_name_that_is_no_text_is_refused(folder: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    (folder / name).write_bytes((folder / "a.png").read_bytes())
+    for path in (folder, folder / name):
+        with pytest.raises(InputError, match=r"the name of '.*/\\udcff.png' is not UTF-8; rename it"):
+            LooseImages(str(path))
 
 
 def test_nothing_there_is_refused(tmp_path: Path) -> None:
