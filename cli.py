@@ -23,6 +23,7 @@ from .probe.config import FILE_KEYS, FitConfig
 from .workflows.export import ExportConfig
 from .workflows.predict import PredictConfig
 
+KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
 
@@ -90,14 +91,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"probe {arguments.command}: {error}", file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
-        print(f"probe {arguments.command}: interrupted; what was finished is safe", file=sys.stderr)
+        print(f"probe {arguments.command}: interrupted{_what_is_safe(arguments.command)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (_Terminated, RuntimeError):
         if not _Terminated.arrived:  # else torch may tell first that a worker was terminated too
             raise
-        print(f"probe {arguments.command}: terminated; what was finished is safe", file=sys.stderr)
+        print(f"probe {arguments.command}: terminated{_what_is_safe(arguments.command)}", file=sys.stderr)
         return EXIT_TERMINATED
     return 0
+
+
+def _what_is_safe(command: str) -> str:
+    return "; what was finished is safe" if command in KEEP_WHAT_IS_FINISHED else "; nothing was written"
 
 
 def _extract(arguments: argparse.Namespace) -> None:

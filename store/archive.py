@@ -56,6 +56,7 @@ def write_archive(store: Store, folder: Path, manifest: Manifest, progress: Call
     files, journal = ArchiveFiles(folder), Journal(folder)
     whole = files.whole_arrays(manifest)
     try:
+        journal.add_event("export", exported_config=store.recorded_settings)
         files.write_metadata(manifest)
         for array in whole:
             values = store.files.read_whole(array)

@@ -57,9 +57,12 @@ def root_entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def last_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the last extraction that worked on a store, or nothing if none is recorded."""
-    found = [entry["config"] for entry in read_entries(folder) if isinstance(entry.get("config"), dict)]
-    return dict(found[-1]) if found else {}
+    """Return the settings of the last extraction that worked on a store, or on the one that an archive is of.
+
+    Nothing, if none is recorded.
+    """
+    found = [entry.get("config", entry.get("exported_config")) for entry in read_entries(folder)]
+    return next((dict(settings) for settings in reversed(found) if isinstance(settings, dict)), {})
 
 
 def is_there(store: Path, record: FileRecord) -> bool:

@@ -72,8 +72,8 @@ class Store:
 
     @cached_property
     def recorded_settings(self) -> dict[str, Any]:
-        """Return the settings of the last extraction that worked on the store; none if its journal is not here."""
-        return last_settings(self.files.folder) if isinstance(self.files, StoreFiles) else {}
+        """Return the settings of the last extraction that worked on the store; none if it is at an address."""
+        return {} if is_address(str(self.path)) else last_settings(store_files(Path(self.path)).folder)
 
     def __getitem__(self, split: str) -> "Split":
         """Return one split, or raise InputError naming those there are."""

@@ -119,7 +119,7 @@ def _if_unknown(about: SavedHead) -> str:
     """Say why a backbone may be built otherwise than it was; nothing if all its settings are known."""
     if "image_size" in about.backbone:
         return ""
-    return "; the head is of an archive, whose journal does not say with which file, size or seed that was loaded"
+    return "; the head is of a store without a journal: nothing says with which file, size or seed that was loaded"
 
 
 def _transform_of(about: SavedHead) -> Transform:

@@ -74,13 +74,15 @@ def test_a_file_says_what_its_head_reads(write_store: WriteStore, tmp_path: Path
 
 
 def test_the_backbones_settings_are_those_of_the_extraction(tiny_config: MakeConfig, tmp_path: Path) -> None:
-    """The journal has them all; an archive, which has no such entry, names the model and its arguments."""
+    """The journal has them all, that of an archive too; without one, the manifest has the model and its arguments."""
     config = tiny_config(seed=3)
     store = open_store(extract(config))
     expected = {"model": config.model, "model_arg": config.model_arg}
     rest = {"checkpoint": None, "allow_missing": [], "no_pretrained": True, "seed": 3, "image_size": []}
     assert backbone_settings(store) == expected | rest
     export(config.out, ExportConfig(out=tmp_path / "archive.zarr"))
+    assert backbone_settings(open_store(tmp_path / "archive.zarr")) == expected | rest
+    (tmp_path / "archive.zarr" / "journal.jsonl").unlink()
     assert backbone_settings(open_store(tmp_path / "archive.zarr")) == expected
 
 

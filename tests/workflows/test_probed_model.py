@@ -4,6 +4,7 @@ import io
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +195,8 @@ def test_weights_that_moved_can_be_named_and_others_are_refused(make_run: MakeRu
         export_pipeline(run.path, cell, checkpoint=other)
 
 
-def test_a_head_of_an_archive_says_that_it_knows_less_of_its_backbone(make_run: MakeRun, tmp_path: Path) -> None:
-    """The model by name, and not the file of its weights."""
+def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: MakeRun, tmp_path: Path) -> None:
+    """Without one it knows the model by name, and not the file of its weights, and says so."""
     backbone = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=5)
     weights, other = tmp_path / "w.safetensors", tmp_path / "other.safetensors"
     save_file(backbone.module.state_dict(), weights)
@@ -204,7 +205,10 @@ def test_a_head_of_an_archive_says_that_it_knows_less_of_its_backbone(make_run: 
     export(store, ExportConfig(out=tmp_path / "archive.zarr"))
     config = FitConfig(out=tmp_path / "run2", heads=["linear"], layers="2", lr=[10.0], epochs=1, device="cpu")
     run = fit(tmp_path / "archive.zarr", config)
-    cell, why = run.results["cell"].iloc[0], "; the head is of an archive, whose journal does not say with which file"
+    assert export_pipeline(run.path, run.results["cell"].iloc[0])(torch.randn(1, 3, 16, 16)).shape == (1, 3)
+    (tmp_path / "archive.zarr" / "journal.jsonl").unlink()
+    run = fit(tmp_path / "archive.zarr", replace(config, out=tmp_path / "run3"))
+    cell, why = run.results["cell"].iloc[0], "; the head is of a store without a journal: nothing says with which file"
     named = f"the backbone of '{cell}' is 'timm:VisionTransformer': .* no published weights; give --checkpoint.*{why}"
     with pytest.raises(InputError, match=named):
         export_pipeline(run.path, cell)
