@@ -3,8 +3,9 @@
     python benchmarks/extract.py [-m MODEL] [-d DATA] [--layers all,last1] [--pretrained] [--amp auto] [--repeats 5]
     python benchmarks/extract.py -d demo    # the bundled images and weights
 
-By default ViT-S/16 with random weights reads 256 generated JPEGs of 500 × 375 pixels: on a CPU the forward is the
-limit. On a GPU: -m timm:vit_base_patch16_224 --amp bfloat16 --images 8192 --batch-size 256.
+By default ViT-S/16 with random weights reads 256 generated JPEGs of 500 × 375 pixels. A model slow enough for a
+CPU's forward to be the limit: -m timm:vit_base_patch16_224 --images 192 --batch-size 24 --repeats 3. On a GPU:
+-m timm:vit_base_patch16_224 --amp bfloat16 --images 8192 --batch-size 256.
 
 Each repeat takes in turn, in one process and for each choice of layers: the forward of the same batches, normalised
 beforehand; a whole extraction, up to the last durable byte; and a raw write of the same bytes, in files of the size of
@@ -28,7 +29,7 @@ from PIL import Image
 
 from tokenprobe.cli import read_pairs
 from tokenprobe.extract import ExtractConfig, extract
-from tokenprobe.extract.backbones import BACKBONES, Backbone, BackboneRequest, split_source
+from tokenprobe.extract.backbones import Backbone, load_backbone
 from tokenprobe.extract.check import resolve_device, resolve_precision
 from tokenprobe.extract.datasets import open_dataset
 from tokenprobe.extract.rows import even_batch_size
@@ -52,9 +53,12 @@ def make_images(folder: Path, n_images: int) -> str:
 
 
 def load(config: ExtractConfig) -> Backbone:
-    source, name = split_source(config.model)
-    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
-    return BACKBONES[source](BackboneRequest(name, config.model_arg, checkpoint, not config.no_pretrained, 0))
+    return load_backbone(
+        config.model,
+        model_arg=config.model_arg,
+        checkpoint=config.checkpoint,
+        no_pretrained=config.no_pretrained,
+    )
 
 
 class BareForward:
