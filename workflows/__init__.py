@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 __all__ = ["export_pipeline"]
 
 
-def export_pipeline(run: str | Path, cell: str, *, checkpoint: str | Path | None = None) -> ProbedModel:
+def export_pipeline(
+    run: str | Path, cell: str, *, model: str | None = None, checkpoint: str | Path | None = None
+) -> ProbedModel:
     """Compose backbone and trained head: images to logits. See `tokenprobe.workflows.probed_model.export_pipeline`."""
     from . import probed_model  # torch loads here, so that `probe --help` does without
 
-    return probed_model.export_pipeline(run, cell, checkpoint=checkpoint)
+    return probed_model.export_pipeline(run, cell, model=model, checkpoint=checkpoint)

@@ -23,6 +23,7 @@ class PredictConfig:
         cell: name of the cell, from the column cell of the run's results; not needed if only one is selected.
         out: file to write: .csv or .parquet (image, predicted class, score), or .npz (ids, classes, and all logits);
             by default the table is printed.
+        model: the backbone, if it is a local folder (of torch.hub code, or local-dir:) that is not where it was.
         checkpoint: file with the backbone's weights, if they are not where they were.
         batch_size: images in one forward pass.
         workers: processes that decode images; by default as many as there are cores.
@@ -34,6 +35,7 @@ class PredictConfig:
     images: str
     cell: str | None = None
     out: str | Path | None = None
+    model: str | None = None
     checkpoint: str | Path | None = None
     batch_size: int = 64
     workers: int | None = None

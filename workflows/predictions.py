@@ -38,7 +38,7 @@ def predict(run: Path, config: PredictConfig) -> pd.DataFrame:
     device = resolve_device(config.device)
     source = LooseImages(config.images)
     cell = config.cell or only_cell(run)
-    model = export_pipeline(run, cell, checkpoint=config.checkpoint).to(device)
+    model = export_pipeline(run, cell, model=config.model, checkpoint=config.checkpoint).to(device)
     readable, decoding = _readable(source, model, config), Decoding()
     batches = _run_batches(model, source, readable, config, decoding)  # forks before the bar has a thread
     keeps_logits = config.out is not None and Path(config.out).suffix == ".npz"

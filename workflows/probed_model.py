@@ -80,7 +80,9 @@ class ProbedModel(nn.Module):
         return normed.float().mean(1, keepdim=True) if kind == MEAN else normed
 
 
-def export_pipeline(run: str | Path, cell: str, *, checkpoint: str | Path | None = None) -> ProbedModel:
+def export_pipeline(
+    run: str | Path, cell: str, *, model: str | None = None, checkpoint: str | Path | None = None
+) -> ProbedModel:
     """Compose the backbone that a cell's tokens came from and the cell's head.
 
     The store is not needed. The module can be saved by `torch.save`, exported by `torch.export.export`, or used where a
@@ -89,6 +91,7 @@ def export_pipeline(run: str | Path, cell: str, *, checkpoint: str | Path | None
     Args:
         run: a run folder.
         cell: name of the cell, from the results' column `cell`.
+        model: the backbone, if it is a local folder that is not where it was.
         checkpoint: the backbone's weights, if they are not where they were.
 
     Returns:
@@ -99,7 +102,8 @@ def export_pipeline(run: str | Path, cell: str, *, checkpoint: str | Path | None
         MissingError: no such run, or the weights are gone; names the path.
     """
     head, about = load_saved(run, cell)
-    settings = about.backbone | ({} if checkpoint is None else {"checkpoint": checkpoint})
+    moved = {"model": model, "checkpoint": checkpoint}
+    settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
     try:
         backbone = load_backbone(**settings)
     except (InputError, MissingError) as error:

@@ -217,10 +217,16 @@ def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: Make
     assert export_pipeline(run.path, cell, checkpoint=weights)(torch.randn(1, 3, 16, 16)).shape == (1, 3)
 
 
-def test_a_local_model_is_found_from_another_folder(
+def test_a_local_model_is_found_from_another_folder_or_where_it_is_named(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1] / "data")
+    shutil.copytree(Path(__file__).parents[1] / "data" / "hub", tmp_path / "here" / "hub")
+    monkeypatch.chdir(tmp_path / "here")
     run = make_run(["linear"], model="hub:hub/dinov2_tiny", model_arg={}, image_size=[16])
     monkeypatch.chdir(tmp_path)
-    assert export_pipeline(run.path, run.results["cell"].iloc[0])(torch.randn(1, 3, 16, 16)).shape == (1, 3)
+    cell, images = run.results["cell"].iloc[0], torch.randn(1, 3, 16, 16)
+    logits = export_pipeline(run.path, cell)(images)
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(InputError, match=rf"the backbone of '{cell}' is 'hub:hub/dinov2_tiny': "):
+        export_pipeline(run.path, cell)
+    assert torch.equal(export_pipeline(run.path, cell, model="hub:there/hub/dinov2_tiny")(images), logits)
