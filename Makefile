@@ -14,7 +14,8 @@ demo: $(STAMP)
 	$(BIN)/probe demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python -m pytest -m "not gpu" -n auto --maxprocesses 4 --dist worksteal
 
 check: lint types test
 
