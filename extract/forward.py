@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..store import BlockKey
+from .ahead import beside_the_next
 from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
@@ -75,7 +76,7 @@ def run_batches(
     workers, pinned = n_workers(job.config.workers) if work else 0, job.device.type == "cuda"
     job.backbone.module.to(job.device)
     loader = iter(make_loader(images, keys, workers=workers, pinned=pinned))  # starts the workers
-    return _forward_each(job, work, (decoding or Decoding()).watch(loader))
+    return beside_the_next(_forward_each(job, work, (decoding or Decoding()).watch(loader)), job.device)
 
 
 def _forward_each(

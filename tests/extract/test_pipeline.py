@@ -735,6 +735,23 @@ def test_wrong_settings_are_named_and_nothing_is_written(
     assert not (tmp_path / "tiny.zarr").exists()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("amp", "tolerance"), [("off", 1e-3), ("bfloat16", 0.1)])
+def test_a_gpu_gives_the_tokens_that_the_cpu_gives(
+    tiny_config: MakeConfig, tmp_path: Path, amp: str, tolerance: float
+) -> None:
+    """To the precision of its products: TF32 is off by default, bfloat16 has eight bits, through three blocks."""
+    stores = [
+        open_store(extract(tiny_config(out=tmp_path / f"{device}.zarr", device=device, amp=amp, dtype="float32")))
+        for device, amp in (("cpu", "off"), ("cuda", amp))
+    ]
+    for layer in (0, 1, 2):
+        on_cpu, on_gpu = (store["train"].tokens(layer) for store in stores)
+        assert stores[0]["train"].ids == stores[1]["train"].ids
+        np.testing.assert_allclose(on_gpu, on_cpu, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_cuda_asked_for_but_absent_is_no_silent_fallback(tiny_config: MakeConfig, device: str) -> None:

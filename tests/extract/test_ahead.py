@@ -1,0 +1,62 @@
+"""Looking one ahead: what comes when, and on a GPU that nothing is read before it is made or after it is gone."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tokenprobe.extract.ahead import beside_the_next, one_ahead
+
+CPU = torch.device("cpu")
+
+
+def told(events: list[str], n_items: int, error: Exception | None = None) -> Iterator[int]:
+    for index in range(n_items):
+        events.append(f"make {index}")
+        yield index
+    if error is not None:
+        raise error
+
+
+def test_the_next_is_begun_before_one_is_handed_out() -> None:
+    events: list[str] = []
+    for item in one_ahead(told(events, 3)):
+        events += [f"use {item}"]
+    assert events == ["make 0", "make 1", "use 0", "make 2", "use 1", "use 2"]
+    assert list(one_ahead([])) == [] and list(one_ahead([7])) == [7]
+
+
+@pytest.mark.parametrize("n_items", [0, 1, 3])
+def test_an_error_comes_after_all_that_was_made(n_items: int) -> None:
+    events: list[str] = []
+    items = one_ahead(told(events, n_items, ValueError("bad image")))
+    assert [next(items) for _ in range(n_items)] == list(range(n_items))
+    with pytest.raises(ValueError, match="bad image"):
+        next(items)
+    assert list(items) == []
+
+
+def test_on_a_cpu_results_come_as_they_are_made() -> None:
+    events: list[str] = []
+    for item in beside_the_next(told(events, 2), CPU):
+        events += [f"use {item}"]
+    assert events == ["make 0", "use 0", "make 1", "use 1"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_results_are_whole_whatever_is_made_beside_them() -> None:
+    """Long products before each result, and results whose memory is free for the next as soon as they are used."""
+    device = torch.device("cuda")
+    matrix = torch.randn(4096, 4096, device=device)
+
+    def results() -> Iterator[torch.Tensor]:
+        for index in range(50):
+            for _ in range(5):
+                torch.mm(matrix, matrix)
+            yield torch.full((1 << 24,), float(index), device=device)
+
+    for index, result in enumerate(beside_the_next(results(), device)):
+        later = result + 1  # not waited for here
+        assert result.half().cpu().unique().tolist() == [index]
+        assert later.cpu().unique().tolist() == [index + 1]
