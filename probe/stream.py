@@ -146,7 +146,11 @@ class TokenStream:
 
     def _from_memory(self, source: Source, places: Tensor) -> Tensor:
         kept = self._kept[source]
-        return kept[places.to(kept.device)].to(self.device)
+        if kept.device.type == self.device.type:
+            return kept[places.to(kept.device)]
+        batch = torch.empty((len(places), *kept.shape[1:]), dtype=kept.dtype, pin_memory=True)
+        torch.index_select(kept, 0, places, out=batch)
+        return batch.to(self.device, non_blocking=True)  # torch gives pinned memory out again once it is copied
 
     def _read(self, source: Source, rows: Rows) -> Tensor:
         layer, kind, view = source
