@@ -8,7 +8,7 @@ from math import ceil, prod
 from rich.table import Table
 
 from ...errors import InputError, unknown_name
-from ...store.layout import MEAN, PATCH, PREFIX, LayerShape
+from ...store.layout import EMBEDDING, MEAN, PATCH, PREFIX, LayerShape
 from ...store.quantize import array_type
 from .from_open_clip import open_clip_names, open_clip_shapes
 from .from_timm import timm_names, timm_shapes
@@ -85,7 +85,7 @@ def image_bytes(shapes: Sequence[LayerShape]) -> int:
     return sum(
         prod(shape.row_shape(kind)) * array_type(kind, DTYPE).stored.itemsize
         for shape in shapes
-        for kind in (PATCH, PREFIX, MEAN)
+        for kind in (PATCH, PREFIX, MEAN, EMBEDDING)
     )
 
 
