@@ -27,6 +27,11 @@ def test_open_clip_is_listed_too() -> None:
     assert all(name.startswith("open_clip:RN50") for name in page_of("open_clip:RN50*").names)
 
 
+def test_hub_models_are_listed_by_their_entry_too() -> None:
+    assert "hub:facebookresearch/dinov2/dinov2_vitb14_reg" in page_of("dinov2_vitb14*").names
+    assert page_of("hub:valeoai/*").names == page_of("franca_vit*").names != []
+
+
 def test_pages_cut_the_list() -> None:
     first = page_of("vit_*")
     last = page_of("vit_*", first.n_pages)
