@@ -393,6 +393,19 @@ def test_a_local_folder_gives_its_weights_and_leaves_no_path_in_the_name(tmp_pat
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_weights_that_timm_does_not_resample_say_which_do_not_fit(tmp_path: Path) -> None:
+    arguments = {"embed_dim": 8, "stages": [1, 1, 1, 1]}
+    save(timm.create_model("hiera_tiny_224", num_classes=0, **arguments), tmp_path / "model.safetensors")
+    config: dict[str, Any] = {"architecture": "hiera_tiny_224", "num_classes": 0, "model_args": arguments}
+    config["pretrained_cfg"] = {"input_size": [3, 224, 224], "num_classes": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load(f"local-dir:{tmp_path}", {}, pretrained=True).shapes[0].grid == (56, 56)
+    with pytest.raises(
+        InputError, match=r"cannot be built: Error\(s\) in loading .*: size mismatch for pos_embed: .*3136"
+    ):
+        load(f"local-dir:{tmp_path}", {}, pretrained=True, image_size=(128, 128))
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
