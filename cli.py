@@ -49,7 +49,8 @@ EXPORT_EXAMPLE = """examples:
 MODELS_EXAMPLE = """examples:
   probe models 'vit_base*'
   probe models 'open_clip:ViT-B-16*' --page 2
-Models of torch.hub and of the Hugging Face hub cannot be listed: hub:REPO/ENTRY, hf-hub:ORG/NAME.
+  probe models 'dinov2*'
+What others keep on the Hugging Face hub, in clones or in folders cannot be listed: hf-hub:ORG/NAME, hub:REPO/ENTRY.
 """
 PREDICT_EXAMPLE = """examples:
   probe predict runs/mae --images new-photos --cell vit_base-layer_11-ep-queries=32-lars-lr=1-wd=0-shots=full-seed=0

@@ -8,8 +8,9 @@ from math import ceil, prod
 from rich.table import Table
 
 from ...errors import InputError, unknown_name
-from ...store.layout import MEAN, PATCH, PREFIX, LayerShape
+from ...store.layout import EMBEDDING, MEAN, PATCH, PREFIX, LayerShape
 from ...store.quantize import array_type
+from .from_hub import hub_names, hub_shapes
 from .from_open_clip import open_clip_names, open_clip_shapes
 from .from_timm import timm_names, timm_shapes
 
@@ -18,6 +19,7 @@ DTYPE = "float16"
 CATALOGUES: dict[str, tuple[Callable[[], list[str]], Callable[[str], list[LayerShape]]]] = {
     "timm": (timm_names, timm_shapes),
     "open_clip": (open_clip_names, open_clip_shapes),
+    "hub": (hub_names, hub_shapes),
 }
 """For each source that can list its models: their names, and the shapes of one."""
 
@@ -42,7 +44,8 @@ class Page:
 def page_of(pattern: str, number: int = 1) -> Page:
     """Return one page of the models that match a pattern such as "vit_base*" or "open_clip:ViT*".
 
-    A pattern is that of a whole name, with its source or without, or of the part before its weights.
+    A pattern is that of a whole name, with its source or without, of the part before its weights, or of a hub
+    model's entry.
 
     Raises:
         InputError: no model matches, or there is no such page.
@@ -85,14 +88,14 @@ def image_bytes(shapes: Sequence[LayerShape]) -> int:
     return sum(
         prod(shape.row_shape(kind)) * array_type(kind, DTYPE).stored.itemsize
         for shape in shapes
-        for kind in (PATCH, PREFIX, MEAN)
+        for kind in (PATCH, PREFIX, MEAN, EMBEDDING)
     )
 
 
 def _matches(name: str, pattern: str) -> bool:
     bare = name.partition(":")[2]
-    architecture = bare.partition("/")[0].partition(".")[0]
-    return any(fnmatchcase(each, pattern) for each in (name, bare, architecture))
+    part = bare.rpartition("/")[2] if name.startswith("hub:") else bare.partition("/")[0].partition(".")[0]
+    return any(fnmatchcase(each, pattern) for each in (name, bare, part))
 
 
 def _cells(shapes: Sequence[LayerShape]) -> list[str]:

@@ -68,6 +68,46 @@ FAMILIES = (
 )
 """The first whose marks a model has is its own."""
 
+PUBLISHED: dict[str, dict[str, tuple[int, int, int, int]]] = {
+    "facebookresearch/dino:main": {
+        "dino_vits16": (12, 384, 16, 1),
+        "dino_vits8": (12, 384, 8, 1),
+        "dino_vitb16": (12, 768, 16, 1),
+        "dino_vitb8": (12, 768, 8, 1),
+    },
+    "facebookresearch/dinov2": {
+        "dinov2_vits14": (12, 384, 14, 1),
+        "dinov2_vitb14": (12, 768, 14, 1),
+        "dinov2_vitl14": (24, 1024, 14, 1),
+        "dinov2_vitg14": (40, 1536, 14, 1),
+        "dinov2_vits14_reg": (12, 384, 14, 5),
+        "dinov2_vitb14_reg": (12, 768, 14, 5),
+        "dinov2_vitl14_reg": (24, 1024, 14, 5),
+        "dinov2_vitg14_reg": (40, 1536, 14, 5),
+    },
+    "facebookresearch/dinov3": {
+        "dinov3_vits16": (12, 384, 16, 5),
+        "dinov3_vits16plus": (12, 384, 16, 5),
+        "dinov3_vitb16": (12, 768, 16, 5),
+        "dinov3_vitl16": (24, 1024, 16, 5),
+        "dinov3_vith16plus": (32, 1280, 16, 5),
+        "dinov3_vit7b16": (40, 4096, 16, 5),
+    },
+    "valeoai/Franca": {
+        "franca_vitb14": (12, 768, 14, 1),
+        "franca_vitl14": (24, 1024, 14, 1),
+        "franca_vitg14": (40, 1536, 14, 1),
+    },
+    "facebookresearch/capi:main": {
+        "capi_vitl14_lvd": (24, 1024, 14, 16),
+        "capi_vitl14_p205": (24, 1024, 14, 16),
+        "capi_vitl14_in22k": (24, 1024, 14, 16),
+        "capi_vitl14_in1k": (24, 1024, 14, 16),
+    },
+}
+"""Layers, width, patch size in pixels and prefix tokens of what the repositories publish. Those of RADIO's only entry
+depend on its file."""
+
 
 class HubBackbone(Backbone):
     """A torch.hub model; see `load_hub`."""
@@ -131,6 +171,18 @@ def load_hub(request: BackboneRequest) -> HubBackbone:
         ) from error
     backbone.loaded = loaded
     return backbone
+
+
+def hub_names() -> list[str]:
+    """Return the published entries whose models can be read."""
+    return [f"{repository}/{entry}" for repository, entries in PUBLISHED.items() for entry in entries]
+
+
+def hub_shapes(name: str) -> list[LayerShape]:
+    """Return the shapes of a published model's layers, without running its code."""
+    repository, entry = split_entry(name)
+    n_layers, dim, patch, n_prefix = PUBLISHED[repository][entry]
+    return [LayerShape((DEFAULT_SIZE[0] // patch, DEFAULT_SIZE[1] // patch), dim, n_prefix)] * n_layers
 
 
 def split_entry(name: str) -> tuple[str, str]:

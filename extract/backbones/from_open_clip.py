@@ -18,7 +18,7 @@ from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_w
 from .contract import BackboneRequest
 from .from_timm import convert_to_timm
 from .names import HUB_FORMS, portable, reason
-from .open_clip_tower import OpenClipBackbone, intermediates_of_tower
+from .open_clip_tower import OpenClipBackbone
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
 """What timm calls open_clip's ways to resize to a square."""
@@ -74,7 +74,8 @@ def _shapes_of(architecture: str) -> list[LayerShape]:
     request = BackboneRequest(architecture, {}, None, pretrained=False, seed=0)
     with torch.device("meta"):
         tower, preprocessing = _drawn_tower(request)
-    return intermediates_of_tower(tower).shapes(_transform(preprocessing, tower, request).input_size)
+        backbone = OpenClipBackbone(architecture, tower.eval(), {}, _transform(preprocessing, tower, request))
+    return list(backbone.shapes)
 
 
 def is_open_clip(name: str) -> bool:

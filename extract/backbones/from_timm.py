@@ -23,6 +23,19 @@ from .contract import Backbone, BackboneRequest, Tokens
 from .intermediates import Intermediates, final_norm_of, intermediates_of, prefix_names
 from .names import HUB_FORMS, portable, reason
 
+BILINEAR: dict[str, Any] = {"interpolation": "bilinear", "antialias": False}
+CONVERSIONS: dict[str, dict[str, Any]] = {
+    "deit3": {"adapt_layer_scale": True},
+    "flexivit": BILINEAR,
+    "vit_base_patch16_radio_v3": BILINEAR | {"align_corners": True},
+    "vit_huge_patch16_radio_v3": BILINEAR | {"align_corners": True},
+    "vit_large_patch16_radio": BILINEAR | {"align_corners": False},
+    "vit_huge_patch16_radio_v4": BILINEAR | {"align_corners": False},
+    "vit_giant_patch16_radio": BILINEAR | {"align_corners": False},
+    "vit_so400m_patch16_radio": BILINEAR | {"align_corners": False},
+}
+"""What timm's own loading of weights gives its conversion, by how an architecture's name begins."""
+
 
 class TimmBackbone(Backbone):
     """A timm model; see `load_timm`."""
@@ -185,8 +198,10 @@ def convert_to_timm(weights: Weights, module: nn.Module, path: Path) -> Weights:
             "the backbone; check --model and --model-arg"
         )
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    architecture = str(getattr(module, "pretrained_cfg", {}).get("architecture", ""))
+    options = next((options for begin, options in CONVERSIONS.items() if architecture.startswith(begin)), {})
     try:
-        converted: Weights = convert(dict(weights), module) if convert else weights
+        converted: Weights = convert(dict(weights), module, **options) if convert else weights
     except Exception as error:  # it takes the weights for those of its architecture
         raise InputError(
             f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "

@@ -10,6 +10,6 @@ def portable(name: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind if it says nothing."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    """Return the first line of what an error says, with the second if that ends in ":"; its kind if it says nothing."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first

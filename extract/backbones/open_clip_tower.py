@@ -24,7 +24,8 @@ class OpenClipBackbone(Backbone):
         self.shapes = self._intermediates.shapes(transform.input_size)
         n_prefix = self.shapes[-1].n_prefix
         self.prefix_names = ["cls"][:n_prefix] if self._trunk is None else prefix_names(self._trunk, n_prefix)
-        _, embedding = self.tokens_and_embedding(torch.zeros(1, 3, *transform.input_size), [len(self.shapes) - 1])
+        image = torch.zeros(1, 3, *transform.input_size, device=device_of(tower))
+        _, embedding = self.tokens_and_embedding(image, [len(self.shapes) - 1])
         assert embedding is not None
         self.shapes[-1] = replace(self.shapes[-1], embedding=embedding.shape[1])
 

@@ -49,7 +49,7 @@ def test_flags_of_the_page_are_flags() -> None:
 
 
 def test_arguments_of_the_page_build_the_shared_table_of_simmim() -> None:
-    (pairs,) = re.findall(r"--model-arg (use_shared\S+?)`", PAGE)
+    (pairs,) = set(re.findall(r"--model-arg (use_shared\S+?)`", PAGE))
     model = timm.create_model("beitv2_base_patch16_224", depth=1, num_classes=0, **read_pairs(pairs))
     assert {"rel_pos_bias.relative_position_bias_table", "norm.weight"} <= model.state_dict().keys()
     assert "blocks.0.attn.relative_position_bias_table" not in model.state_dict()

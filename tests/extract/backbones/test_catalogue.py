@@ -27,6 +27,11 @@ def test_open_clip_is_listed_too() -> None:
     assert all(name.startswith("open_clip:RN50") for name in page_of("open_clip:RN50*").names)
 
 
+def test_hub_models_are_listed_by_their_entry_too() -> None:
+    assert "hub:facebookresearch/dinov2/dinov2_vitb14_reg" in page_of("dinov2_vitb14*").names
+    assert page_of("hub:valeoai/*").names == page_of("franca_vit*").names != []
+
+
 def test_pages_cut_the_list() -> None:
     first = page_of("vit_*")
     last = page_of("vit_*", first.n_pages)
@@ -51,9 +56,9 @@ def test_a_pattern_that_nothing_matches_lists_near_names() -> None:
         ("timm:vit_small_patch14_reg4_dinov2.lvd142m", LayerShape((37, 37), 384, 5), None, 12),
         ("timm:convnext_atto.d2_in1k", LayerShape((56, 56), 40, 0), LayerShape((7, 7), 320, 0), 4),
         ("timm:swin_tiny_patch4_window7_224.ms_in1k", LayerShape((56, 56), 96, 0), LayerShape((7, 7), 768, 0), 4),
-        ("open_clip:ViT-B-32/openai", LayerShape((7, 7), 768, 1), None, 12),
-        ("open_clip:RN50/openai", LayerShape((56, 56), 64, 0), LayerShape((7, 7), 2048, 0), 5),
-        ("open_clip:ViT-B-16-SigLIP-256/webli", LayerShape((16, 16), 768, 0), None, 12),
+        ("open_clip:ViT-B-32/openai", LayerShape((7, 7), 768, 1), LayerShape((7, 7), 768, 1, 512), 12),
+        ("open_clip:RN50/openai", LayerShape((56, 56), 64, 0), LayerShape((7, 7), 2048, 0, 1024), 5),
+        ("open_clip:ViT-B-16-SigLIP-256/webli", LayerShape((16, 16), 768, 0), LayerShape((16, 16), 768, 0, 768), 12),
     ],
 )
 def test_shapes_are_told_without_weights(name: str, first: LayerShape, last: LayerShape | None, depth: int) -> None:
@@ -67,8 +72,8 @@ def test_shapes_are_those_that_loading_gives() -> None:
 
 
 def test_the_bytes_of_an_image_are_those_of_its_arrays() -> None:
-    shapes = [LayerShape((14, 14), 192, 1), LayerShape((7, 7), 384, 0)]
-    assert image_bytes(shapes) == (196 * 192 * 2 + 192 * 2 + 192 * 4) + (49 * 384 * 2 + 384 * 4)
+    shapes = [LayerShape((14, 14), 192, 1), LayerShape((7, 7), 384, 0, 512)]
+    assert image_bytes(shapes) == (196 * 192 * 2 + 192 * 2 + 192 * 4) + (49 * 384 * 2 + 384 * 4 + 512 * 4)
 
 
 def test_a_model_whose_shapes_cannot_be_told_has_a_row_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,10 @@ def test_torch_files_give_the_weights_within(
     assert (checkpoint.wrapper, checkpoint.metadata) == (wrapper, {})
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone.", "module.encoder.", "visual."])
+OF_ONE_PART = ["module.", "model.", "backbone.", "encoder.", "base_encoder.", "teacher.", "visual."]
+
+
+@pytest.mark.parametrize("prefix", ["", *OF_ONE_PART, "module.backbone.", "module.encoder.", "model.teacher.backbone."])
 def test_the_backbones_part_is_found_under_what_stands_before_its_names(prefix: str) -> None:
     module = nn.Linear(3, 2)
     others = {"head.weight": torch.ones(1), "module.predictor.bias": torch.ones(1)}

@@ -1,17 +1,29 @@
 """torch.hub models of a local repository: tokens against what their blocks give one by one."""
 
+import re
 import urllib.error
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tokenprobe.errors import InputError
 from tokenprobe.extract.backbones import BackboneRequest, absolute_model, split_source
-from tokenprobe.extract.backbones.from_hub import FAMILIES, HubBackbone, load_hub
+from tokenprobe.extract.backbones.from_hub import (
+    DEFAULT_SIZE,
+    FAMILIES,
+    PUBLISHED,
+    HubBackbone,
+    hub_names,
+    hub_shapes,
+    load_hub,
+    split_entry,
+)
+from tokenprobe.store.layout import LayerShape
 
 REPOSITORY = Path(__file__).parents[2] / "data" / "hub"
 REGISTERS = ["reg0", "reg1", "reg2", "reg3"]
@@ -79,6 +91,52 @@ def test_every_family_has_an_entry_here() -> None:
     names = ", ".join(family.name for family in FAMILIES).lower()
     for entry in ("dinov2", "franca", "dinov3", "dino", "capi", "radio"):
         assert entry in names
+
+
+IN_TIMM = {
+    "dino_vits16": "vit_small_patch16_224",
+    "dino_vits8": "vit_small_patch8_224",
+    "dino_vitb16": "vit_base_patch16_224",
+    "dino_vitb8": "vit_base_patch8_224",
+    "dinov2_vits14": "vit_small_patch14_dinov2",
+    "dinov2_vitb14": "vit_base_patch14_dinov2",
+    "dinov2_vitl14": "vit_large_patch14_dinov2",
+    "dinov2_vitg14": "vit_giant_patch14_dinov2",
+    "dinov2_vits14_reg": "vit_small_patch14_reg4_dinov2",
+    "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2",
+    "dinov2_vitl14_reg": "vit_large_patch14_reg4_dinov2",
+    "dinov2_vitg14_reg": "vit_giant_patch14_reg4_dinov2",
+    "dinov3_vits16": "vit_small_patch16_dinov3",
+    "dinov3_vits16plus": "vit_small_plus_patch16_dinov3",
+    "dinov3_vitb16": "vit_base_patch16_dinov3",
+    "dinov3_vitl16": "vit_large_patch16_dinov3",
+    "dinov3_vith16plus": "vit_huge_plus_patch16_dinov3",
+    "dinov3_vit7b16": "vit_7b_patch16_dinov3",
+    "franca_vitb14": "vit_base_patch14_dinov2",
+    "franca_vitl14": "vit_large_patch14_dinov2",
+    "franca_vitg14": "vit_giant_patch14_dinov2",
+}
+"""The same architectures. timm has none of CAPI's, a ViT-L/14 with 16 registers and no class token."""
+
+
+@pytest.mark.parametrize("name", hub_names())
+def test_published_models_have_the_shapes_that_timm_gives_theirs(name: str) -> None:
+    entry = split_entry(name)[1]
+    if entry.startswith("capi"):
+        with torch.device("meta"):
+            model = timm.create_model("vit_large_patch14_224", class_token=False, reg_tokens=16, global_pool="avg")
+    else:
+        with torch.device("meta"):
+            model = timm.create_model(IN_TIMM[entry], img_size=DEFAULT_SIZE)
+    grid = model.patch_embed.grid_size
+    assert hub_shapes(name) == [LayerShape(grid, model.embed_dim, model.num_prefix_tokens)] * len(model.blocks)
+
+
+def test_published_models_are_of_the_families_in_the_table() -> None:
+    families = ", ".join(family.name for family in FAMILIES).lower()
+    assert {repository.rpartition("/")[2].partition(":")[0].lower() for repository in PUBLISHED} < set(
+        re.findall(r"\w+", families)
+    )
 
 
 def test_the_transform_is_imagenets_but_for_a_model_that_normalises_for_itself() -> None:

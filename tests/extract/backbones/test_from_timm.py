@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ from tokenprobe.extract.backbones import BackboneRequest, absolute_model, split_
 from tokenprobe.extract.backbones.from_timm import TimmBackbone, load_timm
 
 TINY: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 3, "num_heads": 2}
+TINY_BLOCKS: dict[str, Any] = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 NO_PREFIX = {"class_token": False, "global_pool": "avg"}
 
 
@@ -249,6 +251,53 @@ def test_an_image_size_resamples_the_position_table(tmp_path: Path, size: tuple[
     assert backbone.loaded.resampled == ["pos_embed"]
 
 
+RESIZED: dict[str, dict[str, Any]] = {
+    "vit_base_patch16_siglip_224": TINY_BLOCKS,
+    "vit_small_patch14_reg4_dinov2": TINY_BLOCKS,
+    "deit_tiny_distilled_patch16_224": TINY_BLOCKS,
+    "flexivit_small": TINY_BLOCKS,
+    **dict.fromkeys(timm.list_models("vit_*radio*"), TINY_BLOCKS),
+    "aimv2_large_patch14_224": TINY_BLOCKS,
+    "beitv2_base_patch16_224": TINY_BLOCKS,
+    "eva02_tiny_patch14_224": TINY_BLOCKS,
+    "vit_pe_core_base_patch16_224": TINY_BLOCKS,
+    "swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:timm.layers.interpolate")
+@pytest.mark.parametrize("name", RESIZED)
+def test_an_image_size_resamples_the_tables_of_a_checkpoint_as_timm_does_those_of_its_weights(
+    name: str, tmp_path: Path
+) -> None:
+    arguments = RESIZED[name]
+    model = timm.create_model(name, num_classes=0, **arguments)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    save(model, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": name, "num_classes": 0, "pretrained_cfg": {}}))
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=(64, 96), **arguments).state_dict()
+    backbone = load(name, arguments, checkpoint=tmp_path / "model.safetensors", image_size=(64, 96))
+    ours = backbone.module.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.items())
+    assert backbone.loaded is not None
+    assert backbone.loaded.resampled
+    assert all(re.search("pos_embed|relative_position_bias_table", key) for key in backbone.loaded.resampled)
+
+
+def test_layer_scales_of_deit3_have_the_names_that_its_authors_gave_them(tmp_path: Path) -> None:
+    model = timm.create_model("deit3_small_patch16_224", num_classes=0, **TINY_BLOCKS)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    own = model.state_dict()
+    theirs = {re.sub(r"ls([12])\.gamma", r"gamma_\1", key): tensor for key, tensor in own.items()}
+    assert "blocks.0.gamma_1" in theirs
+    torch.save({"model": theirs}, tmp_path / "a.pth")
+    found = load("deit3_small_patch16_224", TINY_BLOCKS, checkpoint=tmp_path / "a.pth").module.state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in own.items())
+
+
 def test_an_image_size_needs_no_argument_of_a_model_that_sees_any_size() -> None:
     arguments = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16)}
     backbone = load("convnext_atto", arguments, image_size=(64, 96))
@@ -391,6 +440,19 @@ def test_a_local_folder_gives_its_weights_and_leaves_no_path_in_the_name(tmp_pat
     assert backbone.name == "timm:local-dir:mine"
     found = backbone.module.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_weights_that_timm_does_not_resample_say_which_do_not_fit(tmp_path: Path) -> None:
+    arguments = {"embed_dim": 8, "stages": [1, 1, 1, 1]}
+    save(timm.create_model("hiera_tiny_224", num_classes=0, **arguments), tmp_path / "model.safetensors")
+    config: dict[str, Any] = {"architecture": "hiera_tiny_224", "num_classes": 0, "model_args": arguments}
+    config["pretrained_cfg"] = {"input_size": [3, 224, 224], "num_classes": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load(f"local-dir:{tmp_path}", {}, pretrained=True).shapes[0].grid == (56, 56)
+    with pytest.raises(
+        InputError, match=r"cannot be built: Error\(s\) in loading .*: size mismatch for pos_embed: .*3136"
+    ):
+        load(f"local-dir:{tmp_path}", {}, pretrained=True, image_size=(128, 128))
 
 
 @pytest.mark.parametrize(

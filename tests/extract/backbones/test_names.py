@@ -20,4 +20,6 @@ def test_a_manifest_keeps_no_folders(name: str, kept: str) -> None:
 
 def test_an_error_of_many_lines_is_told_in_one() -> None:
     assert reason(ValueError("\nfirst\nsecond")) == "first"
+    assert reason(RuntimeError("errors in loading:\n\tsize mismatch\n\tanother")) == "errors in loading: size mismatch"
+    assert reason(ValueError("first:")) == "first:"
     assert reason(KeyError()) == "KeyError"
