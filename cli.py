@@ -7,6 +7,7 @@ timm load only once a command runs.
 import argparse
 import ast
 import inspect
+import os
 import re
 import signal
 import sys
@@ -24,7 +25,7 @@ from .workflows.export import ExportConfig
 from .workflows.predict import PredictConfig
 
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
-EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
 SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
 
 EXTRACT_EXAMPLE = """examples:
@@ -88,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has read enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return EXIT_BROKEN_PIPE
     except (TokenprobeError, OSError) as error:
         print(f"probe {arguments.command}: {error}", file=sys.stderr)
         return EXIT_INPUT

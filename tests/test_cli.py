@@ -231,6 +231,15 @@ def test_verify_repairs_if_asked(
     assert shown.err.splitlines()[-1] == f"probe verify: 1 files of '{out}' are not as they should be"
 
 
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "tokenprobe", "datasets"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 @pytest.mark.parametrize("command", [["verify"], ["verify", "--repair"], ["extract", *VIT_FLAGS, "-d", "demo", "-o"]])
 def test_stores_are_written_and_verified_on_this_machine(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
