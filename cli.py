@@ -52,7 +52,8 @@ MODELS_EXAMPLE = """examples:
 Models of torch.hub and of the Hugging Face hub cannot be listed: hub:REPO/ENTRY, hf-hub:ORG/NAME.
 """
 PREDICT_EXAMPLE = """examples:
-  probe predict runs/mae --images new-photos --cell vit_base-layer_11-ep-queries=32-lars-lr=1-wd=0-shots=full-seed=0
+  probe predict runs/mae --images new-photos \\
+      --cell vit_base_patch16_224.mae-layer_11-ep-queries=32-lars-lr=1-wd=0-shots=full-seed=0
   probe predict runs/mae --images cat.jpg --cell …
   probe predict runs/mae --images new-photos --cell … -o predictions.csv
 Without --cell it names those that did best on held-out images.
