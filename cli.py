@@ -54,7 +54,8 @@ MODELS_EXAMPLE = """examples:
 What others keep on the Hugging Face hub, in clones or in folders cannot be listed: hf-hub:ORG/NAME, hub:REPO/ENTRY.
 """
 PREDICT_EXAMPLE = """examples:
-  probe predict runs/mae --images new-photos --cell vit_base-layer_11-ep-queries=32-lars-lr=1-wd=0-shots=full-seed=0
+  probe predict runs/mae --images new-photos \\
+      --cell vit_base_patch16_224.mae-layer_11-ep-queries=32-lars-lr=1-wd=0-shots=full-seed=0
   probe predict runs/mae --images cat.jpg --cell …
   probe predict runs/mae --images new-photos --cell … -o predictions.csv
 Without --cell it names those that did best on held-out images.

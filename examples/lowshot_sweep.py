@@ -3,7 +3,8 @@
     python examples/lowshot_sweep.py mae.zarr -o runs/lowshot
 
 Probes the last layer with 1, 4 and 16 training images a class and with all, five seeds each (another subset, another
-initialisation), prints mean and standard deviation, and writes them to RUN/lowshot.csv.
+initialisation), prints mean and standard deviation, and writes them to RUN/lowshot.csv. k-NN's k is at most the number
+of images of the smallest subset: with less than ten classes give other --heads, or --shots.
 """
 
 import argparse
@@ -15,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store")
     parser.add_argument("-o", "--out", required=True)
-    parser.add_argument("--heads", nargs="+", default=["ep:queries=32", "linear:pool=mean", "knn:k=20", "ridge"])
+    parser.add_argument("--heads", nargs="+", default=["ep:queries=32", "linear:pool=mean", "knn:k=10", "ridge"])
     parser.add_argument("--shots", nargs="+", default=["1", "4", "16", "full"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=90)

@@ -14,12 +14,12 @@ class ExtractConfig:
         model: backbone, such as "timm:vit_base_patch16_224.mae", "open_clip:ViT-L-14/openai" or
             "hub:facebookresearch/dinov2/dinov2_vitb14"; probe models lists them.
         data: images, such as "folder:imagenet", "npz:images.npz" or "demo"; probe datasets lists all.
-        out: folder of the store.
+        out: the store: a folder in Zarr, or NAME.h5 in HDF5.
         split: splits to extract; all that the data has if empty.
         split_fraction: part of the images that become a test split, by class and seed, if the data have one split only.
         layers: "all", "last4", or indices such as "0,5,-1".
         tokens: arrays to keep, of "patch" and "prefix"; the mean over patches is always kept.
-        dtype: what tokens are stored as.
+        dtype: what tokens are stored as: "float16", "bfloat16", "float32" or "int8".
         views: fixed draws of the transform for each training image: the evaluation transform, then random crops.
         view_scale: smallest and largest part of the image's area that a random crop takes.
         view_ratio: smallest and largest width over height of a random crop.

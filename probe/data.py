@@ -123,9 +123,13 @@ def _test_split_name(store: Store, config: FitConfig) -> str:
     names = [name for name in TEST_SPLITS if name in store.splits and name not in taken]
     if not names:
         beside = repr(config.train_split) + ("" if config.val_split is None else f" and {config.val_split!r}")
+        if set(store.splits).difference(taken):
+            advice = "name the one to report on with --test-split"
+        else:
+            advice = "extract one, from data of a single split with --split-fraction, or give --test-store"
         raise InputError(
             f"{str(store.path)!r} has no split named {', '.join(TEST_SPLITS)} beside {beside} "
-            f"(it has {', '.join(store.splits)}); name the one to report on with --test-split"
+            f"(it has {', '.join(store.splits)}); {advice}"
         )
     return names[0]
 

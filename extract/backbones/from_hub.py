@@ -4,6 +4,7 @@ A hub entry is code of its repository's, and is run; name only repositories you 
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -13,7 +14,7 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...errors import InputError, MissingError
 from ...store.layout import LayerShape
 from ..views import Transform
 from .checkpoint import load_checkpoint, load_weights
@@ -108,6 +109,9 @@ PUBLISHED: dict[str, dict[str, tuple[int, int, int, int]]] = {
 """Layers, width, patch size in pixels and prefix tokens of what the repositories publish. Those of RADIO's only entry
 depend on its file."""
 
+GITHUB_FORM = re.compile(r"[\w-]+/[\w.-]+(:.+)?")
+"""OWNER/NAME[:BRANCH]; anything else is a folder."""
+
 
 class HubBackbone(Backbone):
     """A torch.hub model; see `load_hub`."""
@@ -147,6 +151,7 @@ def load_hub(request: BackboneRequest) -> HubBackbone:
     Raises:
         InputError: the repository or its weights cannot be fetched, its code cannot be run, weights do not fit, or
             the model is of no family in the table.
+        MissingError: no such folder.
     """
     repository, entry = split_entry(request.name)
     checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
@@ -207,6 +212,8 @@ def absolute_entry(name: str) -> str:
 
 
 def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
+    if not _is_local(repository) and not GITHUB_FORM.fullmatch(repository):
+        raise MissingError(f"no folder at {repository!r}; asked for a hubconf.py in it, with the entry {entry!r}")
     download = request.pretrained and request.checkpoint is None
     arguments = {**request.arguments, **({} if download else {"pretrained": False})}
     try:

@@ -33,7 +33,7 @@ class Published:
         reader: takes root, the keywords of a split, download, and loader if it reads files.
         splits: keywords of each split.
         default: splits that are the data set's unless others are asked for; all if empty.
-        downloads: whether the reader has a keyword for it.
+        downloads: whether the reader can fetch it.
     """
 
     reader: type[Any]
@@ -56,7 +56,7 @@ PUBLISHED: dict[str, Published] = {
         datasets.Places365,
         {"train": {"split": "train-standard", "small": True}, "val": {"split": "val", "small": True}},
     ),
-    "StanfordCars": Published(datasets.StanfordCars, _by_name("train", "test")),
+    "StanfordCars": Published(datasets.StanfordCars, _by_name("train", "test"), downloads=False),
     "Food101": Published(datasets.Food101, _by_name("train", "test")),
     "FGVCAircraft": Published(
         datasets.FGVCAircraft, _by_name("train", "val", "trainval", "test"), default=("train", "val")
@@ -140,9 +140,10 @@ class TorchvisionImages:
             package = str(error.name).partition(".")[0]
             raise InputError(f"{self.name} needs the package {package}: pip install {package}") from error
         except Exception as error:  # every reader has its own ways to miss a file, or to find one damaged
+            or_fetch = ", or add download=true" if self._published.downloads and not self._download else ""
             raise MissingError(
                 f"cannot open {self.name} in {self._root!r} ({' '.join(str(error).split()) or type(error).__name__}); "
-                "put it there as it is distributed, give another ?root=FOLDER, or add download=true"
+                f"put it there as it is distributed, or give another ?root=FOLDER{or_fetch}"
             ) from error
 
 

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 CONTENTS = {
     "results.csv, .parquet": "one row a cell",
-    "history.parquet": "one row a cell and epoch",
+    "history.parquet": "one row a cell and scored epoch",
     "summary.md": "this table",
     "figures/layer_curve.png": "the same as a picture, also as .svg",
     "figures/shots_curve.png": "each head over images a class, also as .svg",
-    "heads/": "trained heads, for tokenprobe.probe.load_head",
+    "heads/": "trained heads, for probe predict",
     "config.yaml": "the resolved settings",
 }
 

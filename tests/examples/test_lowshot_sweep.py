@@ -41,3 +41,17 @@ def test_the_table_is_over_the_seeds_of_the_selected_cells(write_store: Callable
             if len(tests) > 1:
                 assert row[shots, "std"] == pytest.approx(statistics.stdev(tests))
     assert set(table.index.get_level_values(0)) == {"linear", "ridge"}
+
+
+def test_the_defaults_suit_ten_classes(write_store: Callable[..., Store], tmp_path: Path) -> None:
+    """As the demo's store has, the first that anybody has."""
+    labels = {"train": np.arange(200) % 10, "test": np.arange(40) % 10}
+    rng = np.random.default_rng(0)
+    tokens = {}
+    for split, of_split in labels.items():
+        patch = rng.normal(size=(len(of_split), 4, 32))
+        tokens[split] = {0: {"patch": patch.astype(np.float16), "mean": patch.mean(1).astype(np.float32)}}
+    write_store(tmp_path / "made.zarr", tokens, labels, grid=(2, 2), block_rows=40)
+    asked = ["-o", str(tmp_path / "run"), "--seeds", "1", "--epochs", "1"]
+    subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "made.zarr"), *asked], check=True, capture_output=True)
+    assert set(Run(tmp_path / "run").results["head"]) == {"ep", "linear", "knn", "ridge"}

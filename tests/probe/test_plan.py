@@ -327,6 +327,14 @@ def test_a_store_without_a_test_split_is_refused(make_store: MakeStore) -> None:
     assert plan_for(store, test_split="dev").data.test.name == "dev"
 
 
+def test_a_store_of_a_single_split_is_told_how_to_get_another(make_store: MakeStore) -> None:
+    expected = (
+        r"\(it has train\); extract one, from data of a single split with --split-fraction, or give --test-store$"
+    )
+    with pytest.raises(InputError, match=expected):
+        plan_for(make_store(["train"]))
+
+
 def test_a_layer_that_the_test_split_lacks_is_refused(make_store: MakeStore) -> None:
     store = make_store()
     splits = store.manifest.splits

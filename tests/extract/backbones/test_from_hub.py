@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokenprobe.errors import InputError
+from tokenprobe.errors import InputError, MissingError
 from tokenprobe.extract.backbones import BackboneRequest, absolute_model, split_source
 from tokenprobe.extract.backbones.from_hub import (
     DEFAULT_SIZE,
@@ -204,6 +204,13 @@ def test_what_cannot_be_had_is_told_in_one_line(entry: str, options: dict[str, A
     with pytest.raises(InputError, match=rf"^hub model '.*/hub/{entry}' {message}") as caught:
         load(entry, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("repository", ["./none", "/none/dinov3", "none", "../some/none"])
+def test_a_folder_that_is_not_there_is_named(repository: str) -> None:
+    expected = rf"^no folder at '{repository}'; asked for a hubconf.py in it, with the entry 'vit'$"
+    with pytest.raises(MissingError, match=expected):
+        load_hub(BackboneRequest(f"{repository}/vit", {}, None, True, 0))
 
 
 def test_an_unreachable_github_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
