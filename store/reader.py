@@ -195,9 +195,10 @@ class Split:
                 spec = self._spec(layer, kind, 0)
                 n_missing = sum(name not in recorded for name in files.block_names(spec))
                 if n_missing:
+                    whole = f", with this layer and --views {spec.n_views}" if spec.n_views > 1 else ""
                     raise StoreError(
                         f"{spec.name} of {str(self.store.path)!r} is not complete ({n_missing} of "
-                        f"{spec.n_blocks * spec.n_views} blocks are missing); run the same probe extract again"
+                        f"{spec.n_blocks * spec.n_views} blocks are missing); run the same probe extract again{whole}"
                     )
 
     def _row_numbers(self, rows: RowIndex) -> npt.NDArray[np.int64]:

@@ -140,7 +140,8 @@ class WritingConformance:
             train.check_complete([0])
             np.testing.assert_array_equal(train.tokens(0, view=1), patch[1])
             message = (
-                f"^train/layer_03/mean of {str(path)!r} is not complete \\(4 of 6 blocks are missing\\); run the same"
+                f"^train/layer_03/mean of {str(path)!r} is not complete \\(4 of 6 blocks are missing\\); run the same "
+                "probe extract again, with this layer and --views 2$"
             )
             for layers in ([3], [0, 3]):
                 with pytest.raises(StoreError, match=message):
