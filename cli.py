@@ -26,6 +26,7 @@ from .workflows.predict import PredictConfig
 
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
+WIDE = 160
 SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
 
 EXTRACT_EXAMPLE = """examples:
@@ -181,7 +182,7 @@ def _models(arguments: argparse.Namespace) -> None:
     page = page_of(arguments.pattern, arguments.page)
     with Console(stderr=True).status("looking at the shapes of each"):
         table = table_of(page)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)  # names in one piece, for grep
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -229,6 +230,16 @@ def test_verify_repairs_if_asked(
     shown = capsys.readouterr()
     assert shown.out == "notes.txt: foreign: nothing declares it\n"
     assert shown.err.splitlines()[-1] == f"probe verify: 1 files of '{out}' are not as they should be"
+
+
+def test_models_are_listed_with_their_names_in_one_piece(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "vit_tiny_patch16_224.augreg*"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("vit_tiny_patch16_224.augreg_in21k", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"):
+        (line,) = [line for line in shown.splitlines() if f" {name} " in line]
+        assert re.findall(r"[\d,]+(?= │)", line)[:4] == ["12", "192", "196", "1"]
+    assert main(["models", "no_such_model*"]) == 2
+    assert "no_such_model*" in one_line_of(capsys)
 
 
 def test_a_reader_that_has_read_enough_is_no_error() -> None:
