@@ -139,7 +139,9 @@ def _load(package: Any, name: str, config: str | None) -> Mapping[str, Any]:
             loaded = package.load_dataset(name, config)
     except Exception as error:  # of many kinds: no network, no such name, a gated one, damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise MissingError(f"cannot load hf:{name} ({reason})") from error
+        raise MissingError(
+            f"cannot load hf:{name} ({reason}); check the name and ?config=, or give a local folder or Parquet file"
+        ) from error
     return loaded if isinstance(loaded, dict) else {"train": loaded}
 
 

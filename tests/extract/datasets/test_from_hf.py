@@ -254,7 +254,7 @@ def test_no_column_of_images_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nobody/nothing", "./none"])
 def test_what_cannot_be_loaded_is_named_in_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MissingError, match=rf"^cannot load hf:{name} \(.+\)$"):
+    with pytest.raises(MissingError, match=rf"^cannot load hf:{name} \(.+\); check the name and \?config="):
         open_dataset(f"hf:{name}")
 
 
