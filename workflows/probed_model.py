@@ -107,7 +107,8 @@ def export_pipeline(
     try:
         backbone = load_backbone(**settings)
     except (InputError, MissingError) as error:
-        advice = "; give --checkpoint" if isinstance(error, MissingError) else _if_unknown(about)
+        moved_away = isinstance(error, MissingError)
+        advice = "; if it has moved, give --model or --checkpoint" if moved_away else _if_unknown(about)
         raise type(error)(f"the backbone of {cell!r} is {about.model!r}: {error}{advice}") from error
     found = backbone.weights_hash()
     if found != about.weights:

@@ -227,6 +227,9 @@ def test_a_local_model_is_found_from_another_folder_or_where_it_is_named(
     cell, images = run.results["cell"].iloc[0], torch.randn(1, 3, 16, 16)
     logits = export_pipeline(run.path, cell)(images)
     (tmp_path / "here").rename(tmp_path / "there")
-    with pytest.raises(InputError, match=rf"the backbone of '{cell}' is 'hub:hub/dinov2_tiny': "):
+    gone = (
+        rf"the backbone of '{cell}' is 'hub:hub/dinov2_tiny': no folder at .*; if it has moved, give --model or --che"
+    )
+    with pytest.raises(MissingError, match=gone):
         export_pipeline(run.path, cell)
     assert torch.equal(export_pipeline(run.path, cell, model="hub:there/hub/dinov2_tiny")(images), logits)
