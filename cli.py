@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _what_is_safe(command: str) -> str:
-    return "; what was finished is safe" if command in KEEP_WHAT_IS_FINISHED else "; nothing was written"
+    return "; what was finished is safe" if command in KEEP_WHAT_IS_FINISHED else ""
 
 
 def _extract(arguments: argparse.Namespace) -> None:
@@ -170,8 +170,12 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _predict(arguments: argparse.Namespace) -> None:
     from .workflows.predict import predict
+    from .workflows.predictions import as_csv
 
-    predict(arguments.folder, PredictConfig(**_given(arguments, PredictConfig)))
+    config = PredictConfig(**_given(arguments, PredictConfig))
+    table = predict(arguments.folder, config)
+    if config.out is None:
+        print(as_csv(table), end="")
 
 
 def _models(arguments: argparse.Namespace) -> None:

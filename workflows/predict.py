@@ -1,17 +1,11 @@
 """`probe predict`: a trained head behind its backbone, on new images."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, unknown_name
-
 if TYPE_CHECKING:
     import pandas as pd
-
-SUFFIXES = (".csv", ".parquet", ".npz")
-AMPS = ("auto", "off", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +16,7 @@ class PredictConfig:
         images: a file, or a folder of images at any depth.
         cell: name of the cell, from the column cell of the run's results; not needed if only one is selected.
         out: file to write: .csv or .parquet (image, predicted class, score), or .npz (ids, classes, and all logits);
-            by default the table is printed.
+            by default the command prints the table.
         model: the backbone, if it is a local folder (of torch.hub code, or local-dir:) that is not where it was.
         checkpoint: file with the backbone's weights, if they are not where they were.
         batch_size: images in one forward pass.
@@ -45,7 +39,7 @@ class PredictConfig:
 
 
 def predict(run: str | Path, config: PredictConfig) -> "pd.DataFrame":
-    """Run a saved head on new images, and write or print what it says.
+    """Run a saved head on new images, and write what it says if a file is named.
 
     Args:
         run: a run folder; its store is not needed.
@@ -60,29 +54,4 @@ def predict(run: str | Path, config: PredictConfig) -> "pd.DataFrame":
     """
     from . import predictions  # torch loads here, so that `probe --help` does without
 
-    _check(config)
     return predictions.predict(Path(run), config)
-
-
-def _check(config: PredictConfig) -> None:
-    if config.batch_size < 1 or (config.workers or 0) < 0:
-        raise InputError(
-            f"batch_size {config.batch_size}, workers {config.workers}: expected at least 1 image and 0 processes"
-        )
-    if config.amp not in AMPS:
-        raise unknown_name("amp", config.amp, AMPS)
-    if config.out is not None and Path(config.out).suffix not in SUFFIXES:
-        raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
-    if config.out is not None:
-        _check_place(Path(config.out))
-
-
-def _check_place(out: Path) -> None:
-    """Refuse what cannot be written now, not after hours of images."""
-    folder = next(each for each in out.absolute().parents if each.exists())
-    if out.is_dir():
-        raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            f"cannot write {str(out)!r}: {str(folder)!r} is no folder that can be written to; give another"
-        )

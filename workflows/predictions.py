@@ -1,7 +1,7 @@
 """What `probe predict` does: load, loop over the images, write."""
 
 import io
-import sys
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingError
-from ..extract.check import resolve_device, resolve_precision
+from ..errors import InputError, MissingError, unknown_name
+from ..extract.check import CHOICES, resolve_device, resolve_precision
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoding import BadImage, Decoding
 from ..extract.forward import autocast, explained_memory
@@ -28,6 +28,7 @@ from .probed_model import ProbedModel, export_pipeline
 
 LIKELY = 0.5
 """Score above which an image is said to be of a class, where it may be of several."""
+SUFFIXES = (".csv", ".parquet", ".npz")
 N_NAMED = 3
 DIGITS = "%.4f"
 """Of scores in tables that are text."""
@@ -35,6 +36,7 @@ DIGITS = "%.4f"
 
 def predict(run: Path, config: PredictConfig) -> pd.DataFrame:
     """See `tokenprobe.workflows.predict.predict`."""
+    _check(config)
     device = resolve_device(config.device)
     source = LooseImages(config.images)
     cell = config.cell or only_cell(run)
@@ -50,9 +52,15 @@ def predict(run: Path, config: PredictConfig) -> pd.DataFrame:
             kept += [logits] if keeps_logits else []
             progress.advance(len(logits), 0)
     table = pd.DataFrame(rows)
-    _write(table, kept, model.about, config.out)
+    if config.out is not None:
+        _write(table, kept, model.about, config.out)
     say(f"{len(table):,} images by {cell}" + (f" -> {config.out}" if config.out else ""))
     return table
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """Return a table of predictions as text."""
+    return str(table.to_csv(index=False, float_format=DIGITS))
 
 
 def only_cell(run: Path) -> str:
@@ -86,8 +94,9 @@ def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list
     scores = logits
     if about.logits:
         scores = logits.sigmoid() if about.multi_label else logits.softmax(1)
+    rows = scores.tolist()
     if about.multi_label:
-        chosen = [[i for i, score in enumerate(of_image) if score > LIKELY] for of_image in scores.tolist()]
+        chosen = [[i for i, score in enumerate(of_image) if score > LIKELY] for of_image in rows]
     else:
         chosen = scores.argmax(1, keepdim=True).tolist()
     return [
@@ -96,8 +105,32 @@ def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list
             "predicted": "|".join(about.classes[i] for i in labels),
             "score": "|".join(DIGITS % of_image[i] for i in labels) if about.multi_label else of_image[labels[0]],
         }
-        for name, labels, of_image in zip(ids, chosen, scores.tolist(), strict=True)
+        for name, labels, of_image in zip(ids, chosen, rows, strict=True)
     ]
+
+
+def _check(config: PredictConfig) -> None:
+    if config.batch_size < 1 or (config.workers or 0) < 0:
+        raise InputError(
+            f"batch_size {config.batch_size}, workers {config.workers}: expected at least 1 image and 0 processes"
+        )
+    if config.amp not in CHOICES["amp"]:
+        raise unknown_name("amp", config.amp, CHOICES["amp"])
+    if config.out is not None and Path(config.out).suffix not in SUFFIXES:
+        raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
+    if config.out is not None:
+        _check_place(Path(config.out))
+
+
+def _check_place(out: Path) -> None:
+    """Refuse what cannot be written now, not after hours of images."""
+    folder = next(each for each in out.absolute().parents if each.exists())
+    if out.is_dir():
+        raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"cannot write {str(out)!r}: {str(folder)!r} is no folder that can be written to; give another"
+        )
 
 
 def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) -> Rows:
@@ -125,39 +158,36 @@ def _run_batches(
     images, workers = RowImages(source, {SPLIT: rows}, model.transform), n_workers(config.workers)
     loader = iter(make_loader(images, keys, workers=workers, pinned=device.type == "cuda"))  # starts the workers
 
-    def run() -> Iterator[Tensor]:
-        for pixels in decoding.watch(loader):
-            if isinstance(pixels, BadImage):
-                raise InputError(
-                    f"cannot read image {pixels.id!r} in {config.images!r} ({pixels.reason}); give --skip-bad-images "
-                    "to leave it out"
-                )
-            with torch.inference_mode(), explained_memory(len(pixels)):
-                inputs = normalise(pixels.to(device, non_blocking=True), model.transform)
-                with autocast(device, precision):
-                    tokens = model.forward_features(inputs)
-                yield model.forward_head(tokens).float().cpu()
+    return (_logits(model, pixels, precision, config.images) for pixels in decoding.watch(loader))
 
-    return run()
+
+def _logits(model: ProbedModel, pixels: Tensor | BadImage, precision: str, images: str) -> Tensor:
+    """Return the logits (B, classes) of one batch, float32 on the CPU."""
+    if isinstance(pixels, BadImage):
+        raise InputError(
+            f"cannot read image {pixels.id!r} in {images!r} ({pixels.reason}); give --skip-bad-images to leave it out"
+        )
+    device = next(model.parameters()).device
+    with torch.inference_mode(), explained_memory(len(pixels)):
+        inputs = normalise(pixels.to(device, non_blocking=True), model.transform)
+        with autocast(device, precision):
+            tokens = model.forward_features(inputs)
+        return model.forward_head(tokens).float().cpu()
 
 
 def _keys(rows: range) -> list[RowKey]:
     return [(SPLIT, row, 0) for row in rows]
 
 
-def _write(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out: str | Path | None) -> None:
-    """Write predictions in the form that a file's name asks for, or print them."""
-    data = io.BytesIO()
-    if out is None:
-        table.to_csv(sys.stdout, index=False, float_format=DIGITS)
-        return
-    path = Path(out)
+def _write(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out: str | Path) -> None:
+    """Write predictions in the form that a file's name asks for."""
+    data, path = io.BytesIO(), Path(out)
     if path.suffix == ".npz":
         ids, classes = np.array(table["image"], dtype=str), np.array(about.classes, dtype=str)
         np.savez(data, ids=ids, classes=classes, logits=torch.cat(list(logits)).numpy())
     elif path.suffix == ".parquet":
         table.to_parquet(data, index=False)
     else:
-        table.to_csv(data, index=False, float_format=DIGITS)
+        data.write(as_csv(table).encode())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, data.getvalue())
