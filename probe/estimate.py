@@ -13,6 +13,7 @@ from .budget import needed
 from .caching import DISK, SUBSETS, TEST, TRAIN, VAL
 from .grid import CellGroup, HeadSpec
 from .metrics import make_counter
+from .norm import is_derived
 from .order import WINDOW_BLOCKS
 from .plan import Plan, head_inputs
 from .rider import make_rider
@@ -74,14 +75,15 @@ def estimate(work: Work, timed: Timed) -> Estimate:
     rows = plan.rows(work.courses)
     n_rows = {name: len(rows[name]) * plan.split(name).info.views for name in sizes}
     small = _small_bytes(work, sum(n_rows.values()))
-    once = n_rows if any(map(plan.computes, small)) else {}
+    derived = [kind for kind in small if is_derived(kind, plan.norm)]
+    once = n_rows if derived else {}
     n_read = {name: n + once.get(name, 0) for name, n in _rows_read(work).items()}
     kept = {name for name in sizes if PATCH in work.kinds and places[name] != DISK}
     of_patches = sum(sizes[name] for name in kept)
     streamed = {name: sizes[name] // n_rows[name] for name in sizes if name not in kept and n_read[name]}
     return Estimate(
         read=of_patches
-        + sum(n_bytes for kind, n_bytes in small.items() if not plan.computes(kind))
+        + sum(n_bytes for kind, n_bytes in small.items() if kind not in derived)
         + sum(n_read[name] * n_bytes for name, n_bytes in streamed.items()),
         kept=of_patches + sum(small.values()),
         windows=max((_window_rows(work, name) * n_bytes for name, n_bytes in streamed.items()), default=0),

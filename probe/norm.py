@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..store import Store
+from ..store.layout import MEAN
 
 NORMS = ("none", "final")
 
@@ -69,3 +70,8 @@ class FinalNorm(nn.Module):
         if self.kind == "RMSNorm":
             return F.rms_norm(tokens, tokens.shape[-1:], weight, self.eps)
         return F.layer_norm(tokens, tokens.shape[-1:], weight, bias, self.eps)
+
+
+def is_derived(kind: str, norm: FinalNorm | None) -> bool:
+    """Whether an array is not the stored one: the mean of normed tokens is no norm of their mean."""
+    return kind == MEAN and norm is not None

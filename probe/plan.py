@@ -12,7 +12,7 @@ import torch
 
 from ..errors import InputError, unknown_name
 from ..store import Split, Store
-from ..store.layout import EMBEDDING, MEAN, PATCH, LayerShape
+from ..store.layout import EMBEDDING, PATCH, LayerShape
 from .caching import SUBSETS, TEST, TRAIN, VAL, choose_places
 from .config import LR_GRID, PAPER_LR, FitConfig
 from .course import Course
@@ -32,7 +32,7 @@ from .grid import (
 from .heads import build_pooling
 from .heads.linear import ARRAYS
 from .memory import available_memory
-from .norm import NORMS, FinalNorm
+from .norm import NORMS, FinalNorm, is_derived
 from .optim import OPTIMIZERS
 from .select import PROTOCOLS
 from .solver import SOLVERS
@@ -135,10 +135,6 @@ class Plan:
         shape, itemsize = self.shape(layers), self.data.train.dtype(PATCH).itemsize
         row_bytes = shape.n_patches * shape.dim * itemsize
         return {name: len(rows) * row_bytes * self.split(name).info.views for name, rows in self.rows(courses).items()}
-
-    def computes(self, kind: str) -> bool:
-        """Whether an array is not the stored one: the mean of normed tokens is made of the patch tokens."""
-        return kind == MEAN and self.norm is not None
 
     @property
     def token_dtype(self) -> torch.dtype:
@@ -291,7 +287,7 @@ def _check_heads(plan: Plan) -> None:
 def _arrays_for(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:
     """Return the stored arrays that a head is made from: a mean over normed tokens, from the tokens."""
     kinds = head_inputs(head, plan.shape(layers))
-    return [*kinds, PATCH] if any(map(plan.computes, kinds)) else [*kinds]
+    return [*kinds, PATCH] if any(is_derived(kind, plan.norm) for kind in kinds) else [*kinds]
 
 
 def head_inputs(head: HeadSpec, shape: LayerShape) -> tuple[str, ...]:

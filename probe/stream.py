@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ..store import Split
-from ..store.layout import MEAN, PATCH, POOLED
+from ..store.layout import PATCH, POOLED
 from ..store.ring import BufferRing, read_ahead
-from .norm import FinalNorm
+from .norm import FinalNorm, is_derived
 from .order import WINDOW_BLOCKS, batch_sizes, sequential_windows
 from .tokens import TokenBatch
 from .upload import Upload
@@ -79,9 +79,9 @@ class TokenStream:
         self._kept: dict[Source, Tensor] = {
             source: read(source, rows)
             for source in self._sources(kinds)
-            if (source.kind != PATCH or cache != "disk") and not self._is_derived(source.kind)
+            if (source.kind != PATCH or cache != "disk") and not is_derived(source.kind, norm)
         }
-        for source in self._sources([kind for kind in kinds if self._is_derived(kind)]):
+        for source in self._sources([kind for kind in kinds if is_derived(kind, norm)]):
             self._kept[source] = self._normed_mean(source, rows).to(device if cache == "gpu" else "cpu")
 
     def batches(
@@ -127,10 +127,6 @@ class TokenStream:
             normed = tokens if self._norm is None or source.kind in POOLED else self._norm(tokens)
             parts.setdefault(source.kind, []).append(normed)
         return {kind: torch.cat(of_kind, dim=-1) if len(of_kind) > 1 else of_kind[0] for kind, of_kind in parts.items()}
-
-    def _is_derived(self, kind: str) -> bool:
-        """Whether an array is not the stored one: the mean of normed tokens is no norm of their mean."""
-        return kind == MEAN and self._norm is not None
 
     def _normed_mean(self, mean: Source, rows: Rows) -> Tensor:
         """Return the mean over normed patch tokens, (n, dim) float32."""
