@@ -508,7 +508,10 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture
 def kill_at() -> Iterator[KillAt]:
-    """Run an extraction in a process, SIGKILL it when so many files are finished, and give its orphans."""
+    """Run an extraction in a process, SIGKILL it when so many files are finished, and give its orphans, stopped.
+
+    Every five seconds a worker looks for its parent, and would be gone if that came between.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tokenprobe.extract.pipeline", "zarr", "pytest"])  # load once for all runs
     orphans: list[int] = []
@@ -524,6 +527,8 @@ def kill_at() -> Iterator[KillAt]:
         orphans.extend(map(int, of_process.split()))
         process.kill()
         process.join(10)
+        for orphan in orphans:  # not before: the kernel hangs up on what is stopped when its parent ends
+            os.kill(orphan, signal.SIGSTOP)
         assert process.exitcode == -signal.SIGKILL
         return orphans
 
@@ -544,8 +549,8 @@ def test_killed_and_run_again_the_store_is_the_one_never_interrupted(
     assert n_files <= len(before) < 192, "killed in the middle"
     assert not open_store(out).manifest.complete
     times = {name: (out / name).stat().st_mtime_ns for name in before}
+    extract(config)  # at once: an orphan holds no lock
     assert len(orphans) == 1 and alive(orphans[0]), "the forked worker of the killed process is still there"
-    extract(config)  # at once: it holds no lock, though it looks for its parent only every five seconds
     assert digests(out) == digests(Path(never_interrupted.out))
     arrays_of_block = Counter(block_of(name) for name in before)
     kept = {name for name in before if arrays_of_block[block_of(name)] == 3}
