@@ -1,8 +1,7 @@
 """What is asked for, checked before anything is loaded."""
 
-import torch
-
 from ..errors import InputError, unknown_name
+from ..runtime.device import AMP
 from ..store.formats import local_path
 from ..store.layout import PATCH, PREFIX
 from ..store.quantize import DTYPES
@@ -12,7 +11,7 @@ from .config import ExtractConfig
 CHOICES = {
     "dtype": tuple(DTYPES),
     "row_order": ("shuffled", "dataset"),
-    "amp": ("auto", "off", "bfloat16", "float16"),
+    "amp": AMP,
 }
 LEAST = {"batch_size": 1, "block_mib": 1, "limit": 1, "workers": 0, "seed": 0, "views": 1}
 MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
@@ -50,31 +49,3 @@ def _check_backbone(config: ExtractConfig) -> None:
         raise InputError(f"image_size {config.image_size}: expected a side in pixels, or height and width")
     if config.allow_missing and config.checkpoint is None:
         raise InputError(f"allow_missing {config.allow_missing} without a checkpoint; give --checkpoint FILE with it")
-
-
-def resolve_device(device: str) -> torch.device:
-    """Return the device that is meant, and no other.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        resolved = torch.device("meta")
-    if resolved.type not in ("cpu", "cuda"):
-        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
-    if resolved.type == "cuda" and (
-        not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
-    ):
-        raise InputError(f"device {device!r} asked for, but torch finds {torch.cuda.device_count()} CUDA device(s)")
-    return resolved
-
-
-def resolve_precision(amp: str, device: torch.device) -> str:
-    """Return what the backbone computes in: "float32", or what matrix products are rounded to."""
-    if amp == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    return "float32" if amp == "off" else amp

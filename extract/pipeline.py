@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from ..runtime.device import resolve_device, resolve_precision
 from ..store import BlockKey, StoreWriter, open_writer
 from ..store.layout import layer_name
 from .backbones import Backbone, absolute_model, load_backbone
-from .check import check_config, resolve_device, resolve_precision
+from .check import check_config
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
 from .decoding import Decoding

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import InputError, NoSpaceError
 from ..store.contract import array_spec
 from ..store.formats import store_files
@@ -150,7 +151,8 @@ def make_plan(
             )
             for name, chosen in images.items()
         },
-        versions={name: version(name) for name in ("tokenprobe", "torch", "timm", "numpy", *backbone.packages)},
+        versions={"tokenprobe": __version__}
+        | {name: version(name) for name in ("torch", "timm", "numpy", *backbone.packages)},
     )
     return Plan(manifest, {name: chosen.rows for name, chosen in images.items()})
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, unknown_name
+from ..runtime.device import AMP, resolve_device, resolve_precision
 from ..store import Split, Store
 from ..store.layout import EMBEDDING, PATCH, LayerShape
 from .caching import SUBSETS, TEST, TRAIN, VAL, choose_places
@@ -41,7 +42,7 @@ from .split import FULL, Rows, is_fraction, parse_shots
 CHOICES = {
     "optimizer": tuple(OPTIMIZERS),
     "protocol": PROTOCOLS,
-    "amp": ("auto", "off", "bfloat16", "float16"),
+    "amp": AMP,
     "cache": ("auto", "gpu", "ram", "disk"),
     "norm": NORMS,
 }
@@ -224,7 +225,7 @@ def make_plan(store: Store, config: FitConfig, name: str = "") -> Plan:
     data = open_data(store, config)
     layers = parse_layer_sets(config.layers, data.train.layers, store.manifest.depth)
     heads = parse_heads(config.heads)
-    device = _resolve_device(config.device)
+    device = resolve_device(config.device)
     if config.cache == "gpu" and device.type != "cuda":
         raise InputError(f"cache 'gpu' asked for on device {str(device)!r}; give --cache ram or disk")
     plan = Plan(
@@ -235,7 +236,7 @@ def make_plan(store: Store, config: FitConfig, name: str = "") -> Plan:
         heads=heads,
         lrs=config.lr or (LR_GRID if config.protocol == "select" else PAPER_LR),
         device=device,
-        precision=_resolve_precision(config.amp, device),
+        precision=resolve_precision(config.amp, device),
         norm=FinalNorm.of(store, device) if config.norm == "final" else None,
         name=name,
     )
@@ -301,23 +302,3 @@ def head_inputs(head: HeadSpec, shape: LayerShape) -> tuple[str, ...]:
         return ARRAYS[settings["pool"]]
     with torch.device("meta"):  # to see whether it fits, without drawing weights
         return build_pooling(head.name, dim=shape.dim, grid=shape.grid, **settings).inputs
-
-
-def _resolve_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        resolved = torch.device("meta")
-    if resolved.type not in ("cpu", "cuda"):
-        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r} asked for, but torch finds {torch.cuda.device_count()} CUDA device(s)")
-    return resolved
-
-
-def _resolve_precision(amp: str, device: torch.device) -> str:
-    if amp == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    return "float32" if amp == "off" else amp

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, MissingError, unknown_name
-from ..extract.check import CHOICES, resolve_device, resolve_precision
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoding import BadImage, Decoding
 from ..extract.forward import autocast, explained_memory
@@ -22,6 +21,7 @@ from ..extract.rows import Rows, batches_of, choose_rows
 from ..extract.views import normalise
 from ..probe.results import Run
 from ..probe.saved import SavedHead, saved_cells
+from ..runtime.device import AMP, resolve_device, resolve_precision
 from ..store.durable import write_durably
 from .predict import PredictConfig
 from .probed_model import ProbedModel, export_pipeline
@@ -114,8 +114,8 @@ def _check(config: PredictConfig) -> None:
         raise InputError(
             f"batch_size {config.batch_size}, workers {config.workers}: expected at least 1 image and 0 processes"
         )
-    if config.amp not in CHOICES["amp"]:
-        raise unknown_name("amp", config.amp, CHOICES["amp"])
+    if config.amp not in AMP:
+        raise unknown_name("amp", config.amp, AMP)
     if config.out is not None and Path(config.out).suffix not in SUFFIXES:
         raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
     if config.out is not None:

@@ -194,7 +194,7 @@ print(json.dumps({"announced": announced.kept + announced.working, "grown": resi
 @pytest.mark.parametrize(("head", "n_cells"), [("ep", 16), ("aim", 8), ("linear:pool=mean", 64)])
 def test_on_a_gpu_a_step_takes_what_the_allocator_gives_out(head: str, n_cells: int, precision: str) -> None:
     """To 25%: blocks are rounded up, and matrix products have a workspace, made before."""
-    device, cells = torch.device("cuda"), make_cells(head, n_cells)
+    device, cells = torch.device("cuda", 0), make_cells(head, n_cells)
     found = estimate(cells, batch_size=2048, device=device, precision=precision)
     warm = Group(cells[:1], SHAPE, N_CLASSES, batch_size=2048, device=device, precision=precision)
     warm.train_batch(make_batch(warm, 64, device=device), 1.0)
@@ -211,7 +211,7 @@ def test_on_a_gpu_a_step_takes_what_the_allocator_gives_out(head: str, n_cells: 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_memory_that_torch_holds_unused_is_available() -> None:
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     block = torch.empty(2**28, device=device)
     before = available_memory(device)
     del block

@@ -24,7 +24,7 @@ def test_seconds_are_summed_over_what_is_measured(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_what_it_works_is_measured_and_not_what_it_is_handed() -> None:
     """Products that take the device long and the host no time: to a tenth of the time until all are done."""
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     matrix = torch.randn(8192, 8192, device=device)
     watch, n_steps = Stopwatch(device), 20
     torch.mm(matrix, matrix)

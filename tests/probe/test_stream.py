@@ -198,7 +198,7 @@ def test_batches_are_read_together_while_a_window_holds_them() -> None:
 @pytest.mark.parametrize("cache", ["gpu", "ram", "disk"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_batches_on_a_gpu_are_those_on_the_cpu(split_of: Callable[[str], Split], dtype: str, cache: str) -> None:
-    kinds, device = ["mean", "patch", "prefix"], torch.device("cuda")
+    kinds, device = ["mean", "patch", "prefix"], torch.device("cuda", 0)
     on_gpu = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache=cache, device=device)
     on_cpu = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache="ram", device=CPU)
     windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)

@@ -33,7 +33,7 @@ def test_no_tensors_are_no_tensors() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_pinned_memory_may_be_used_again_once_all_is_yielded() -> None:
     """Pieces of several batches go through two pinned buffers; each batch is computed with before the next comes."""
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     ring, upload = make_ring(device), Upload(device)
     sums = []
     for piece in range(6):
@@ -49,7 +49,7 @@ def test_on_a_gpu_pinned_memory_may_be_used_again_once_all_is_yielded() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_copies_run_on_a_stream_of_their_own() -> None:
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     upload = Upload(device)
     source = torch.arange(10.0).pin_memory()
     (copied,) = upload.each([source])
