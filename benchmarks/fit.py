@@ -29,15 +29,16 @@ from torch import Tensor, nn
 
 from store import write_store  # the benchmark beside this one
 from tokenprobe.probe import FitConfig, fit
-from tokenprobe.probe.estimate import estimate
-from tokenprobe.probe.grid import Cell, parse_heads
-from tokenprobe.probe.group import Group
-from tokenprobe.probe.order import epoch_windows
-from tokenprobe.probe.plan import make_plan
-from tokenprobe.probe.results import Run
-from tokenprobe.probe.stream import TokenStream
-from tokenprobe.probe.tokens import TokenBatch
-from tokenprobe.probe.work import make_work
+from tokenprobe.probe.batches.order import epoch_windows
+from tokenprobe.probe.batches.stream import TokenStream
+from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.grid.cells import Cell
+from tokenprobe.probe.grid.specs import parse_heads
+from tokenprobe.probe.planning.estimate import estimate
+from tokenprobe.probe.planning.layer_plan import make_layer_plan
+from tokenprobe.probe.planning.machine import make_machine
+from tokenprobe.probe.planning.make_plan import make_plan
+from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.store import open_store
 from tokenprobe.store.layout import LayerShape
 
@@ -54,7 +55,7 @@ def make_group(head: str, n_rates: int, n_seeds: int, shape: LayerShape, n_class
         for rate in range(n_rates)
         for seed in range(n_seeds)
     ]
-    return Group(cells, shape, n_classes, batch_size=batch, device=CPU, precision="float32")
+    return Group(cells, GroupSetup(shape, n_classes, batch_size=batch, device=CPU, precision="float32"))
 
 
 def seconds(*steps: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
@@ -194,8 +195,10 @@ def memory(n_images: int = 40_000) -> None:
             "heads": ["ep:queries=16"], "lr": [0.1], "epochs": 1, "cache": "disk", "device": "cpu",
             "test_store": str(test), "test_split": "train", "out": f"{folder}/run",
         }  # fmt: skip
-        plan = make_plan(open_store(train), FitConfig(**settings))
-        announced = estimate(make_work(plan, (0,), Run(Path(folder))), {})
+        config = FitConfig(**settings)
+        machine = make_machine(config)
+        plan = make_plan(open_store(train), config, machine.precision)
+        announced = estimate(make_layer_plan(plan, machine, (0,), frozenset()), machine, {})
         command = [sys.executable, "-c", FIT_AND_MEASURE, str(train), json.dumps(settings)]
         shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used, mib = json.loads(shown.splitlines()[-1]), 2**20

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tokenprobe.probe.order import epoch_windows, sequential_windows
-from tokenprobe.probe.stream import TokenStream
+from tokenprobe.probe.batches.order import epoch_windows, sequential_windows
+from tokenprobe.probe.batches.stream import TokenStream
 from tokenprobe.store import BlockKey, Manifest, Split, open_store, open_writer
 from tokenprobe.store.layout import LayerShape, block_rows
 from tokenprobe.store.manifest import Recipe, SplitInfo

@@ -10,7 +10,7 @@ from .config import FitConfig
 
 if TYPE_CHECKING:
     from .heads import Head
-    from .results import Run
+    from .run.results import Run
 
 __all__ = ["FitConfig", "fit", "load_head"]
 
@@ -25,7 +25,7 @@ def fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> Run:
         config: which heads, how, and where results go.
 
     Returns:
-        The run: `results` has one row a cell, `history` one row a cell and scored epoch.
+        The run: `results` has one row per cell, `history` one row per cell and scored epoch.
 
     Raises:
         TokenprobeError: something asked for cannot be had; the message says what to do.
@@ -36,7 +36,7 @@ def fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> Run:
 
 
 def load_head(run: str | Path, cell: str) -> Head:
-    """Load a trained head: a module from tokens to logits. See `tokenprobe.probe.saved.load_head`."""
-    from . import saved
+    """Load a trained head: a module from tokens to logits. See `tokenprobe.probe.run.saved.load_head`."""
+    from .run import saved
 
     return saved.load_head(run, cell)

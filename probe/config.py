@@ -14,6 +14,10 @@ FILE_KEYS = {"heads": "head"}
 MADE_FROM = "made_from"
 """Key under which a run's `config.yaml` keeps what is no setting; ignored when the file is used again."""
 
+PROTOCOLS = ("select", "paper")
+NORMS = ("none", "final")
+CACHES = ("auto", "gpu", "ram", "disk")
+
 LR_GRID, PAPER_LR = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0], [0.1]
 
 

@@ -3,8 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
+RowNumbers = npt.NDArray[np.int64]
+"""Numbers of rows of a split, (n,) int64."""
 
-def permutation(n: int, first: int, *rest: int) -> npt.NDArray[np.int64]:
+
+def permutation(n: int, first: int, *rest: int) -> RowNumbers:
     """Return a permutation of range(n) that is a function of the seeds, non-negative integers.
 
     numpy promises a stable stream of its bit generators, but not of `Generator.permutation`; so this

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 import tokenprobe
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "errors": set(),
@@ -24,6 +27,18 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": set(),
 }
+PROBE_FLOORS = (
+    ("config", "heads"),
+    ("batches", "solvers"),
+    ("grid",),
+    ("training",),
+    ("planning",),
+    ("run",),
+    ("fitting", "report"),
+    ("pipeline",),
+    ("__init__",),
+)
+"""The rooms of `probe/`, from the ground up: a room imports from floors below its own."""
 COMMANDS = ("extract", "models", "datasets", "fit", "demo", "info", "verify", "export", "predict")
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
 ONLY_A_FORMULA = ("aim", "cae", "dinovit", "dolg", "esimpool", "jepa", "siglip", "simpool")
@@ -36,21 +51,48 @@ def package_files() -> list[Path]:
     return sorted([*ROOT.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))])
 
 
-def imported_parts(file: Path) -> set[str]:
-    """Return the top-level parts of the package that a file imports, at any depth of nesting."""
+def imported_names(file: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the parts of each name of the package that a file imports, wherever in the file it does."""
     package = file.relative_to(ROOT).parent.parts
-    parts = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level + 1]
-            below = (node.module or "").split(".") if node.module else []
-            names = [[*base, *below]] if base or below else [[alias.name] for alias in node.names]
-            parts |= {name[0] for name in names if name}
+            base = (*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else ()))
+            yield from ((*base, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert not (node.module or "").startswith("tokenprobe"), f"{file}: absolute import of the package itself"
         elif isinstance(node, ast.Import):
             assert not any(alias.name.startswith("tokenprobe") for alias in node.names), file
-    return parts
+
+
+def imported_files(file: Path) -> set[Path]:
+    """Return the files of the package that a file imports from: functions and TYPE_CHECKING count too."""
+    found = set()
+    for name in imported_names(file):
+        module, holder = ROOT.joinpath(*name), ROOT.joinpath(*name[:-1])
+        candidates = [
+            module.with_suffix(".py"),
+            module / "__init__.py",
+            holder.with_suffix(".py"),
+            holder / "__init__.py",
+        ]
+        found.add(next(candidate for candidate in candidates if candidate.is_file()))
+    return found
+
+
+def circle_of(imports: Mapping[T, Set[T]]) -> list[T]:
+    """Return nodes that import one another in a circle, in order, or nothing if there is no circle."""
+    done: set[T] = set()
+
+    def walk(path: list[T]) -> list[T]:
+        for following in sorted(imports[path[-1]]):
+            if following in path:
+                return path[path.index(following) :]
+            if following not in done and (circle := walk([*path, following])):
+                return circle
+        done.add(path[-1])
+        return []
+
+    return next((circle for node in imports if node not in done and (circle := walk([node]))), [])
 
 
 def test_the_root_holds_no_other_modules() -> None:
@@ -60,8 +102,57 @@ def test_the_root_holds_no_other_modules() -> None:
 @pytest.mark.parametrize("file", package_files(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_go_one_way(file: Path) -> None:
     own = file.relative_to(ROOT).parts[0].removesuffix(".py")
-    allowed = MAY_IMPORT[own] | {own}
-    assert imported_parts(file) <= allowed
+    assert {name[0] for name in imported_names(file)} <= MAY_IMPORT[own] | {own}
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    assert circle_of({file: imported_files(file) for file in package_files()}) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circle_of({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}) == []
+    assert circle_of({"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": {"b"}}) == ["b", "c", "d"]
+    assert circle_of({"a": {"a"}}) == ["a"]
+
+
+def rooms_of_probe() -> dict[str, set[Path]]:
+    files = [file for file in package_files() if file.is_relative_to(ROOT / "probe")]
+    rooms: dict[str, set[Path]] = {}
+    for file in files:
+        rooms.setdefault(file.relative_to(ROOT / "probe").parts[0].removesuffix(".py"), set()).add(file)
+    return rooms
+
+
+def test_every_room_of_probe_stands_on_a_floor() -> None:
+    assert sorted(room for floor in PROBE_FLOORS for room in floor) == sorted(rooms_of_probe())
+    assert len(PROBE_FLOORS) <= 10
+
+
+@pytest.mark.parametrize("floor", range(len(PROBE_FLOORS)), ids=lambda floor: "+".join(PROBE_FLOORS[floor]))
+def test_rooms_of_probe_import_from_lower_floors_alone(floor: int) -> None:
+    rooms = rooms_of_probe()
+    below = {room for lower in PROBE_FLOORS[:floor] for room in lower}
+    for room in PROBE_FLOORS[floor]:
+        used = {name[1] for file in rooms[room] for name in imported_names(file) if name[0] == "probe"}
+        assert used <= below | {room}, room
+
+
+@pytest.mark.parametrize("file", package_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_and_functions_stay_short(file: Path) -> None:
+    """300 lines for a file, 50 for the body of a function: a longer one has a second thought to split off."""
+    text = file.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            assert (node.end_lineno or 0) - first.lineno < 50, node.name
+
+
+def test_every_folder_says_what_happens_there() -> None:
+    for file in package_files():
+        if file.name == "__init__.py" and file.parent != ROOT:
+            said = ast.get_docstring(ast.parse(file.read_text())) or ""
+            assert len(said.split()) >= 10, f"{file.relative_to(ROOT)}: say in two lines what happens in the folder"
 
 
 def test_the_store_knows_no_torch() -> None:
@@ -93,14 +184,14 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
         "extract/backbones/open_clip_tower.py": "tests/extract/backbones/test_from_open_clip.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
-        "probe/contract.py": "tests/probe/test_solver.py",
-        "probe/courses.py": "tests/probe/test_plan.py",
-        "probe/rider.py": "tests/probe/test_train.py",
-        "probe/rows.py": "tests/probe/test_results.py",
-        "probe/solve.py": "tests/probe/test_pipeline.py",
-        "probe/work.py": "tests/probe/test_train.py",
+        "probe/fitting/group_fit.py": "tests/probe/fitting/test_train.py",
+        "probe/fitting/result_rows.py": "tests/probe/run/test_results.py",
+        "probe/fitting/solve.py": "tests/probe/test_pipeline.py",
+        "probe/planning/check.py": "tests/probe/planning/test_plan.py",
+        "probe/planning/make_plan.py": "tests/probe/planning/test_plan.py",
+        "probe/planning/settings.py": "tests/probe/run/test_results.py",
+        "probe/run/made_from.py": "tests/probe/run/test_results.py",
         "extract/datasets/published.py": "tests/extract/datasets/test_from_torchvision.py",
-        "probe/report/progress.py": "tests/probe/test_pipeline.py",
         "workflows/predictions.py": "tests/workflows/test_predict.py",
         "workflows/progress.py": "tests/workflows/test_repair.py",
         **{f"probe/heads/{name}.py": "tests/probe/heads/test_formulas.py" for name in ONLY_A_FORMULA},

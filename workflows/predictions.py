@@ -19,8 +19,8 @@ from ..extract.loading import RowImages, RowKey, find_bad_images, make_loader, n
 from ..extract.progress import ImageProgress, say
 from ..extract.rows import Rows, batches_of, choose_rows
 from ..extract.views import normalise
-from ..probe.results import Run
-from ..probe.saved import SavedHead, saved_cells
+from ..probe.run.results import Run
+from ..probe.run.saved import SavedHead, saved_cells
 from ..runtime.device import AMP, resolve_device, resolve_precision
 from ..store.durable import write_durably
 from .predict import PredictConfig

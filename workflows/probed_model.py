@@ -11,9 +11,9 @@ from ..errors import InputError, MissingError
 from ..extract.backbones import Backbone, load_backbone
 from ..extract.forward import Outputs
 from ..extract.views import Transform
+from ..probe.batches.norm import FinalNorm
 from ..probe.heads import Head
-from ..probe.norm import FinalNorm
-from ..probe.saved import SavedHead, load_saved
+from ..probe.run.saved import SavedHead, load_saved
 from ..store.layout import EMBEDDING, MEAN, PREFIX
 
 

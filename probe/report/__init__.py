@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..results import Run
+    from ..run.results import Run
 
 CONTENTS = {
     "results.csv, .parquet": "one row a cell",

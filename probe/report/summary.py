@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..grid import store_of
+from ..grid.cells import store_of
 
 SELECTED_BY = ["source", "head", "shots"]
 """Columns of a summary within which the protocol picks one layer."""

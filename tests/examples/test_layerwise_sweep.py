@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.run.results import Run
 from tokenprobe.store import Store
 
 SCRIPT = Path(__file__).parents[2] / "examples/layerwise_sweep.py"

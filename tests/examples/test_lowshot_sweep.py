@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.run.results import Run
 from tokenprobe.store import Store
 
 SCRIPT = Path(__file__).parents[2] / "examples/lowshot_sweep.py"

@@ -10,8 +10,12 @@ import torch
 from torch import nn
 
 from tokenprobe.probe import FitConfig, fit
-from tokenprobe.probe.order import epoch_windows
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.batches.order import epoch_windows
+from tokenprobe.probe.planning.layer_plan import LayerPlan, make_layer_plan
+from tokenprobe.probe.planning.machine import make_machine
+from tokenprobe.probe.planning.make_plan import make_plan
+from tokenprobe.probe.planning.plan import Plan
+from tokenprobe.probe.run.results import Run
 from tokenprobe.store import Store
 
 LABELS = {"train": np.random.default_rng(0).permutation(88) % 4, "test": np.random.default_rng(1).permutation(60) % 4}
@@ -66,6 +70,17 @@ def fit_made(store: Store, out: Path, **changes: Any) -> Run:
     """Fit the heads of `HEADS` for four epochs at two rates, but for the changes."""
     settings: dict[str, Any] = {"heads": HEADS, "lr": [1.0, 10.0], "epochs": 4, "batch_size": 16, "device": "cpu"}
     return fit(store.path, FitConfig(out=out, **settings | changes))
+
+
+def plan_of(store: Store, **settings: Any) -> Plan:
+    """Plan a fit of one linear head on the CPU, but for the settings."""
+    config = FitConfig(**{"out": "run", "heads": ["linear"], "device": "cpu"} | settings)
+    return make_plan(store, config, make_machine(config).precision)
+
+
+def layer_plan_of(plan: Plan, layers: tuple[int, ...]) -> LayerPlan:
+    """Plan one layer, of which nothing is fitted yet, on this machine."""
+    return make_layer_plan(plan, make_machine(plan.config), layers, frozenset())
 
 
 def assert_same(one: Run, two: Run) -> None:
@@ -136,7 +151,7 @@ def plain_training(
     def logits(tokens: torch.Tensor) -> torch.Tensor:
         return classifier(norm(pool(tokens)))
 
-    course = []
+    scored = []
     for epoch in range(epochs):
         order = torch.from_numpy(np.concatenate(epoch_windows(rows, BLOCK_ROWS, 0, epoch)))
         batches = [part for part in order.split(batch_size) if len(part) == batch_size]
@@ -153,5 +168,5 @@ def plain_training(
                 momentum.mul_(0.9).add_((scale * gradient).detach())
                 parameter.data -= lr * batch_size / 256 * rise * momentum
         norm.eval()
-        course.append((sum(losses) / len(losses), (logits(x_test).argmax(1) == y_test).double().mean().item()))
-    return course
+        scored.append((sum(losses) / len(losses), (logits(x_test).argmax(1) == y_test).double().mean().item()))
+    return scored

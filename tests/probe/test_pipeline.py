@@ -12,9 +12,10 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
 from tokenprobe.errors import InputError
-from tokenprobe.probe import load_head, work
-from tokenprobe.probe.report.progress import EpochProgress
-from tokenprobe.probe.split import hold_out
+from tokenprobe.probe import load_head
+from tokenprobe.probe.batches.subsets import hold_out
+from tokenprobe.probe.fitting.progress import EpochProgress
+from tokenprobe.probe.planning.machine import Machine
 from tokenprobe.store import Store
 
 from .kit import HEADS, LABELS, UNSTABLE, fit_made, plain_training, pooled_tokens, tokens_of, write_made
@@ -138,7 +139,7 @@ def test_what_was_left_open_is_said_aloud(store: Store, tmp_path: Path, capsys: 
 def test_a_fit_that_is_refused_writes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fit_made(store, tmp_path / "run", heads=["linear"], layers="1")
     before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
-    monkeypatch.setattr(work, "room_for_training", lambda plan, layers: 1)
+    monkeypatch.setattr(Machine, "free_bytes", lambda self: {"ram": 1})
     for folder in ("run", "none/new"):
         with pytest.raises(InputError, match=r"one cell of 'ep:queries=4' on layer 0 with .* takes"):
             fit_made(store, tmp_path / folder)

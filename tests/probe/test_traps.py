@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.probe import FitConfig
-from tokenprobe.probe.order import epoch_windows
-from tokenprobe.probe.plan import make_plan
+from tokenprobe.probe.batches.order import epoch_windows
 from tokenprobe.store import Store
 
-from .kit import BLOCK_ROWS, GRID, LABELS, fit_made, tokens_of, write_made
+from .kit import BLOCK_ROWS, GRID, LABELS, fit_made, plan_of, tokens_of, write_made
 
 WriteStore = Callable[..., Store]
 
@@ -40,11 +38,8 @@ def test_few_shot_subsets_and_validation_use_training_images_alone(write_store: 
     store = write_made(write_store, tmp_path / "s.zarr")
     changed = LABELS | {"test": (LABELS["test"] + 1) % 4}
     other = write_made(write_store, tmp_path / "o.zarr", labels=changed)
-    plans = [
-        make_plan(s, FitConfig(out="run", heads=["linear"], shots=["4", "1"], seeds=3, device="cpu"))
-        for s in (store, other)
-    ]
-    for one, two in zip(plans[0].courses, plans[1].courses, strict=True):
+    plans = [plan_of(s, shots=["4", "1"], seeds=3) for s in (store, other)]
+    for one, two in zip(plans[0].grid.regimes, plans[1].grid.regimes, strict=True):
         assert np.array_equal(one.train_rows, two.train_rows) and np.array_equal(one.val_rows, two.val_rows)
         assert not set(one.train_rows) & set(one.val_rows)
 
@@ -58,12 +53,11 @@ def test_a_class_that_is_short_of_images_is_an_error(write_store: WriteStore, tm
 
 def test_subsets_do_not_depend_on_global_random_state(write_store: WriteStore, tmp_path: Path) -> None:
     store = write_made(write_store, tmp_path / "s.zarr")
-    config = FitConfig(out="run", heads=["linear"], shots=["3"], seeds=2, device="cpu")
     plans = []
     for seed in (0, 1):
         np.random.seed(seed)  # noqa: NPY002
-        plans.append(make_plan(store, config))
-    for one, two in zip(plans[0].courses, plans[1].courses, strict=True):
+        plans.append(plan_of(store, shots=["3"], seeds=2))
+    for one, two in zip(plans[0].grid.regimes, plans[1].grid.regimes, strict=True):
         assert np.array_equal(one.train_rows, two.train_rows)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.probe import FitConfig, fit
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.run.results import Run
 
 MakeRun = Callable[..., Run]
 

@@ -11,7 +11,7 @@ from timm.models import VisionTransformer
 
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.probe import FitConfig, fit
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.run.results import Run
 from tokenprobe.store import open_store
 from tokenprobe.workflows import demo
 

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score
 from tokenprobe.cli import main
 from tokenprobe.errors import InputError, MissingError
 from tokenprobe.probe import load_head
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.run.results import Run
 from tokenprobe.store import open_store
 from tokenprobe.workflows.predict import PredictConfig, predict
 from tokenprobe.workflows.predictions import predicted_rows

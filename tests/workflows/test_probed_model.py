@@ -21,7 +21,7 @@ from tokenprobe.extract.backbones import load_backbone
 from tokenprobe.extract.views import Pixels, normalise
 from tokenprobe.probe import FitConfig, fit, load_head
 from tokenprobe.probe.heads import POOLINGS
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.run.results import Run
 from tokenprobe.store import open_store
 from tokenprobe.workflows import export_pipeline
 from tokenprobe.workflows.export import ExportConfig, export

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tokenprobe.probe.report import CONTENTS, print_run, write_report
-from tokenprobe.probe.results import Run
+from tokenprobe.probe.run.results import Run
 
 MakeResults = Callable[..., pd.DataFrame]
 

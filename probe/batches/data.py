@@ -1,0 +1,178 @@
+"""What a fit reads of one store: its splits, checked against one another and against the heads."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ...errors import InputError
+from ...store import Split, Store, open_store
+from ...store.layout import EMBEDDING, PATCH, LayerShape, layer_name
+from ..config import FitConfig
+from .norm import Json, kept_norm
+
+TRAIN, SUBSETS, VAL, TEST = "train", "subsets", "val", "test"
+"""Row sets: the rows of full training data, of all low-shot subsets, to select on, and to report on."""
+TEST_SPLITS = ("test", "val", "validation")
+FEATURES = ("model", "model_args", "weights", "transform")
+"""Fields of a recipe that decide what the tokens of an image are, but for their rounding."""
+WHERE = {
+    EMBEDDING: "; only the last layer of open_clip backbones has an embedding: give --layers -1 for them, "
+    "and another pool, such as mean, for others"
+}
+"""What to do about an array that a layer lacks, where there is something to say."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of one fit.
+
+    Attributes:
+        store: what is trained on.
+        train: split to train on.
+        val: split to select on; the training split where part of that is held out.
+        test: split to report on, of the same store or of another.
+        norm: the final norm that every token passes first, as the manifest keeps it, or None.
+    """
+
+    store: Store
+    train: Split
+    val: Split
+    test: Split
+    norm: Json | None
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits, each once."""
+        return list({id(split): split for split in (self.train, self.val, self.test)}.values())
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the labels."""
+        return len(self.train.classes)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether images have any number of labels: (n, C) ones and zeros."""
+        return self.train.labels.ndim > 1
+
+    @property
+    def views(self) -> int:
+        """Views of each training image."""
+        return self.train.info.views
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether the images to select on are held out of the training split."""
+        return self.val is self.train
+
+    @property
+    def token_dtype(self) -> torch.dtype:
+        """Type of the tokens in a batch."""
+        if self.norm is not None:
+            return torch.float32
+        return torch.bfloat16 if self.train.is_bfloat16() else getattr(torch, self.train.dtype().name)
+
+    def split_of(self, row_set: str) -> Split:
+        """Return the split that a row set is of."""
+        return {VAL: self.val, TEST: self.test}.get(row_set, self.train)
+
+    def shape(self, layers: Sequence[int]) -> LayerShape:
+        """Return the shape of the tokens of joined layers."""
+        shapes = [self.train.shape(layer) for layer in layers]
+        dim, embedding = sum(shape.dim for shape in shapes), sum(shape.embedding for shape in shapes)
+        return LayerShape(shapes[0].grid, dim, shapes[0].n_prefix, embedding)
+
+    def patch_bytes(self, layers: Sequence[int], row_set: str) -> int:
+        """Return the bytes of the patch tokens of one row of a row set, over all its views."""
+        shape, itemsize = self.shape(layers), self.train.dtype(PATCH).itemsize
+        return shape.n_patches * shape.dim * itemsize * self.split_of(row_set).info.views
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return what identifies the data of a fit, whatever its path or format."""
+        parts = {"train": (self.train, self.views - 1), "val": (self.val, 0), "test": (self.test, 0)}
+        return {name: split.store.manifest.fingerprint(split.name, 0, view) for name, (split, view) in parts.items()}
+
+
+def open_data(store: Store, config: FitConfig) -> Data:
+    """Open the splits that a config names.
+
+    Raises:
+        InputError: a split is not there, they do not go together, or one is used twice.
+        StoreError: the store of the test split was made differently.
+    """
+    if config.val_split is not None and config.protocol != "select":
+        raise InputError(
+            f"val_split {config.val_split!r} asked for under protocol {config.protocol!r}, which selects on test"
+        )
+    train = store[config.train_split]
+    test_store = store if config.test_store is None else open_store(config.test_store)
+    test = test_store[_test_split_name(test_store, config)]
+    val = train if config.val_split is None else store[config.val_split]
+    _check_same_features(store, test_store)
+    for other in (val, test):
+        if train.classes != other.classes:
+            raise InputError(
+                f"splits {train.name!r} and {other.name!r} of {str(other.store.path)!r} have different classes "
+                f"({len(train.classes)} and {len(other.classes)}): their labels do not mean the same"
+            )
+    if test_store is store and train.name == test.name:
+        raise InputError(f"split {test.name!r} is both trained on and reported on; give another --test-split")
+    if config.val_split is not None and val.name in (train.name, test.name if test_store is store else None):
+        used = "trained" if val.name == train.name else "reported"
+        raise InputError(f"split {val.name!r} is both {used} on and selected on; give another --val-split")
+    return Data(store, train, val, test, kept_norm(store) if config.norm == "final" else None)
+
+
+def check_arrays(data: Data, layers: Sequence[int], wanted: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Check that every split has the arrays that heads read, all of it written.
+
+    Args:
+        data: the splits.
+        layers: indices.
+        wanted: (label of a head, arrays it reads).
+
+    Raises:
+        InputError: an array is not there.
+        StoreError: one is not completely written.
+    """
+    for split in data.splits:
+        for layer in layers:
+            for label, kinds in wanted:
+                missing = [kind for kind in kinds if not split.has(layer, kind)]
+                if missing:
+                    raise InputError(
+                        f"head {label!r} reads {missing[0]!r} tokens, and {split.name}/{layer_name(layer)} of "
+                        f"{str(split.store.path)!r} has none{WHERE.get(missing[0], '')}"
+                    )
+        split.check_complete(layers)
+
+
+def _test_split_name(store: Store, config: FitConfig) -> str:
+    if config.test_split is not None:
+        return config.test_split
+    taken = (config.val_split,) if config.test_store else (config.train_split, config.val_split)
+    names = [name for name in TEST_SPLITS if name in store.splits and name not in taken]
+    if not names:
+        beside = repr(config.train_split) + ("" if config.val_split is None else f" and {config.val_split!r}")
+        if set(store.splits).difference(taken):
+            advice = "name the one to report on with --test-split"
+        else:
+            advice = "extract one, from data of a single split with --split-fraction, or give --test-store"
+        raise InputError(
+            f"{str(store.path)!r} has no split named {', '.join(TEST_SPLITS)} beside {beside} "
+            f"(it has {', '.join(store.splits)}); {advice}"
+        )
+    return names[0]
+
+
+def _check_same_features(store: Store, test_store: Store) -> None:
+    ours, theirs = (asdict(each.manifest.recipe) for each in (store, test_store))
+    differing = [name for name in FEATURES if ours[name] != theirs[name]]
+    if differing:
+        listed = "; ".join(f"{name}: {ours[name]!r} and {theirs[name]!r}" for name in differing)
+        raise InputError(
+            f"test_store {str(Path(test_store.path))!r} does not hold the features of {str(store.path)!r} ({listed}); "
+            "extract it with the same backbone"
+        )

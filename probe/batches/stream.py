@@ -1,0 +1,216 @@
+"""Batches of tokens of one layer, or of several joined, as tensors on the training device, wherever they are kept.
+
+The order is the caller's: windows of rows, one after the other. Kept in memory or not, the batches are the
+same. From disk, a window of whole batches at a time is read straight into its places in a reused buffer: nothing is
+copied on the way. The next window is on its way while the last is used.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...store import Split
+from ...store.layout import PATCH, POOLED
+from ...store.order import RowNumbers
+from ...store.ring import BufferRing, read_ahead
+from .norm import FinalNorm, is_derived
+from .order import WINDOW_BLOCKS, batch_sizes, sequential_windows
+from .token_batch import TokenBatch
+from .upload import Upload
+
+EVAL_BATCH = 256
+
+
+class Source(NamedTuple):
+    """One view of one array of one layer."""
+
+    layer: int
+    kind: str
+    view: int
+
+
+class Rings(defaultdict[tuple[int, str], BufferRing]):
+    """Buffers for reading, by layer and kind; streams that take turns share them."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(lambda: make_ring(device))
+
+
+class TokenStream:
+    """The tokens of chosen rows of one layer, or of several whose channels are joined."""
+
+    def __init__(
+        self,
+        split: Split,
+        layers: Sequence[int],
+        rows: RowNumbers,
+        kinds: Sequence[str],
+        *,
+        cache: str,
+        device: torch.device,
+        rings: Rings | None = None,
+        norm: FinalNorm | None = None,
+    ) -> None:
+        """Read what is kept in memory, all views of it.
+
+        Args:
+            split: of an open store.
+            layers: indices.
+            rows: sorted rows that will be asked for.
+            kinds: arrays to deliver.
+            cache: where patch tokens are kept, "gpu", "ram" or "disk". Other arrays are small and always kept.
+            device: where batches are wanted.
+            rings: buffers for reading from disk; streams that take turns may share them.
+            norm: applied to every token, before the channels of layers are joined; an embedding is made after it.
+        """
+        self.split, self.layers, self.device = split, tuple(layers), device
+        self._kinds, self._norm = list(kinds), norm
+        self._rings = Rings(device) if rings is None else rings
+        self._place = np.full(len(split), -1, dtype=np.int64)
+        self._place[rows] = np.arange(len(rows))
+        self._labels = torch.from_numpy(split.labels[rows])
+        read = self._read_to_device if cache == "gpu" else self._read
+        self._kept: dict[Source, Tensor] = {
+            source: read(source, rows)
+            for source in self._sources(kinds)
+            if (source.kind != PATCH or cache != "disk") and not is_derived(source.kind, normed=norm is not None)
+        }
+        for source in self._sources([kind for kind in kinds if is_derived(kind, normed=norm is not None)]):
+            self._kept[source] = self._normed_mean(source, rows).to(device if cache == "gpu" else "cpu")
+
+    def batches(
+        self,
+        windows: Sequence[RowNumbers],
+        batch_size: int,
+        *,
+        drop_last: bool,
+        view: int = 0,
+        kinds: Sequence[str] = (),
+    ) -> Iterator[TokenBatch]:
+        """Yield batches over the windows, in order: arrays in the stored dtype, or normed in float32.
+
+        On the CPU, a batch from disk is good until the next is asked for.
+
+        Args:
+            windows: rows, in the order wanted.
+            batch_size: rows in a batch.
+            drop_last: drop the last partial batch, unless it is the only one.
+            view: index of the view.
+            kinds: arrays to deliver, of those of the stream; all of them if empty.
+        """
+        order = np.concatenate(windows)
+        cuts = np.cumsum([0, *batch_sizes(len(order), batch_size, drop_last=drop_last)])
+        batches = [order[start:stop] for start, stop in pairwise(cuts)]
+        wanted = self._sources(kinds or self._kinds, view)
+        from_disk = {source: self._from_disk(source, batches) for source in wanted if source not in self._kept}
+        for rows in batches:
+            places = torch.from_numpy(self._place[rows])
+            found = {
+                source: next(from_disk[source]) if source in from_disk else self._from_memory(source, places)
+                for source in wanted
+            }
+            yield TokenBatch(self._joined(found), self._labels[places].to(self.device))
+
+    def in_order(self, rows: RowNumbers, kinds: Sequence[str] = ()) -> Iterator[TokenBatch]:
+        """Yield batches of view 0 of sorted rows, for evaluation."""
+        windows = sequential_windows(rows, self.split.info.block_rows)
+        return self.batches(windows, EVAL_BATCH, drop_last=False, kinds=kinds)
+
+    def _sources(self, kinds: Sequence[str], view: int | None = None) -> list[Source]:
+        views = range(self.split.info.views) if view is None else [view]
+        return [Source(layer, kind, view) for kind in kinds for layer in self.layers for view in views]
+
+    def _joined(self, found: dict[Source, Tensor]) -> dict[str, Tensor]:
+        """Norm every token and join the channels of layers: {kind: (B, …, dim)}."""
+        parts: dict[str, list[Tensor]] = {}
+        for source, tokens in found.items():
+            normed = tokens if self._norm is None or source.kind in POOLED else self._norm(tokens)
+            parts.setdefault(source.kind, []).append(normed)
+        return {kind: torch.cat(of_kind, dim=-1) if len(of_kind) > 1 else of_kind[0] for kind, of_kind in parts.items()}
+
+    def _normed_mean(self, mean: Source, rows: RowNumbers) -> Tensor:
+        """Return the mean over normed patch tokens, (n, dim) float32."""
+        assert self._norm is not None
+        patch = mean._replace(kind=PATCH)
+        batches = [part for window in sequential_windows(rows, self.split.info.block_rows) for part in _cut(window)]
+        tokens = (
+            (self._from_memory(patch, torch.from_numpy(self._place[part])) for part in batches)
+            if patch in self._kept
+            else self._from_disk(patch, batches)
+        )
+        return torch.cat([self._norm(part).mean(1).cpu() for part in tokens])
+
+    def _from_memory(self, source: Source, places: Tensor) -> Tensor:
+        kept = self._kept[source]
+        if kept.device.type == self.device.type:
+            return kept[places.to(kept.device)]
+        batch = torch.empty((len(places), *kept.shape[1:]), dtype=kept.dtype, pin_memory=True)
+        torch.index_select(kept, 0, places, out=batch)
+        return batch.to(self.device, non_blocking=True)  # torch gives pinned memory out again once it is copied
+
+    def _read(self, source: Source, rows: RowNumbers) -> Tensor:
+        layer, kind, view = source
+        values = self.split.tokens(layer, rows, kind=kind, view=view, dtype=self._dtype(kind))
+        return self._as_tensor(kind, values)
+
+    def _read_to_device(self, source: Source, rows: RowNumbers) -> Tensor:
+        """Read a window at a time: the host's memory need not hold what the device's does."""
+        like, done = self._read(source, rows[:0]), 0
+        kept = torch.empty((len(rows), *like.shape[1:]), dtype=like.dtype, device=self.device)
+        for window in self._from_disk(source, sequential_windows(rows, self.split.info.block_rows)):
+            kept[done : done + len(window)] = window
+            done += len(window)
+        self._rings.pop((source.layer, source.kind), None)
+        return kept
+
+    def _from_disk(self, source: Source, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
+        """Yield the rows of each batch on the device."""
+        layer, kind, view = source
+        groups = group_batches(batches, WINDOW_BLOCKS * self.split.info.block_rows)
+        reader, ring = self.split.reader(layer, kind, view), self._rings[layer, kind]
+        pieces = read_ahead(reader, [np.concatenate(group) for group in groups], self._dtype(kind), ring)
+        upload = Upload(self.device)
+        for group, piece in zip(groups, pieces, strict=True):
+            ends = np.cumsum([len(rows) for rows in group])
+            yield from upload.each(self._as_tensor(kind, part) for part in np.split(piece, ends[:-1]))
+
+    def _dtype(self, kind: str) -> np.dtype[Any]:
+        """Return the type that rows are read as: bfloat16 as its bits, which torch takes as they are."""
+        return self.split.stored_dtype(kind) if self.split.is_bfloat16(kind) else self.split.dtype(kind)
+
+    def _as_tensor(self, kind: str, values: npt.NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.view(torch.bfloat16) if self.split.is_bfloat16(kind) else tensor
+
+
+def make_ring(device: torch.device) -> BufferRing:
+    """Return buffers for reading: for a GPU two that are pinned, for a CPU one, since it is busy with one thing."""
+    if device.type != "cuda":
+        return BufferRing()
+    return BufferRing(2, lambda n_bytes: torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
+
+
+def group_batches(batches: Sequence[RowNumbers], window: int) -> list[list[RowNumbers]]:
+    """Put consecutive batches together while they hold no more rows than a window.
+
+    Rows of one window that are read together follow one another in their files: a few large reads instead of many.
+    """
+    groups: list[list[RowNumbers]] = []
+    n_rows = window
+    for rows in batches:
+        n_rows += len(rows)
+        if n_rows > window:
+            groups.append([])
+            n_rows = len(rows)
+        groups[-1].append(rows)
+    return groups
+
+
+def _cut(rows: RowNumbers) -> list[RowNumbers]:
+    return np.split(rows, range(EVAL_BATCH, len(rows), EVAL_BATCH))

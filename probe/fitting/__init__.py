@@ -1,0 +1,4 @@
+"""The loop of a fit: read batches, train the groups of a pass, score them, keep checkpoints, write results.
+
+Solvers are fitted here too, on the same streams.
+"""

@@ -1,0 +1,75 @@
+"""The fit of one group: its trainer, its regime, and the scores of its cells so far."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..grid.cells import CellGroup
+from ..grid.regimes import Regime
+from ..planning.plan import Plan
+from ..run.selection import EpochTracker, Scores, figure_name
+from ..training.group import Group
+from ..training.metrics import Counter
+
+
+class GroupFit:
+    """A group in training, and the scores of its cells.
+
+    Attributes:
+        group: the stacked cells.
+        regime: that they are trained in.
+        trackers: one per cell.
+        history: rows, one per cell and scored epoch.
+    """
+
+    def __init__(self, group: Group, regime: Regime, protocol: str) -> None:
+        """Start before the first epoch."""
+        self.group, self.regime = group, regime
+        self.trackers = [EpochTracker(protocol) for _ in group.cells]
+        self.history: list[dict[str, Any]] = []
+
+    def keep(self, epoch: int, val: Counter | None, test: Counter, alive: Sequence[bool]) -> None:
+        """Take the scores after an epoch, and keep the weights of cells that improved."""
+        losses, tests = self.group.take_losses(), test.scores()
+        vals: Sequence[Scores | None] = val.scores() if val is not None else [None] * len(tests)
+        improved = []
+        for cell, tracker, loss, lives, scores in zip(
+            self.group.cells, self.trackers, losses, alive, zip(vals, tests, strict=True), strict=True
+        ):
+            goes_on = lives and tracker.diverged is None
+            if goes_on:
+                self.history.append(_history_row(cell.name, epoch, loss, *scores))
+            elif tracker.diverged is None:
+                tracker.diverged = epoch
+                self.history.append({"cell": cell.name, "epoch": epoch, "train_loss": loss})
+            improved.append(goes_on and tracker.add(epoch, *scores))
+        self.group.keep_best(improved)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is needed to go on, as tensors and plain values."""
+        trackers = [
+            {"epochs": t.epochs, "val": [*map(dict, t.val)], "test": [*map(dict, t.test)], "diverged": t.diverged}
+            for t in self.trackers
+        ]
+        return {"group": self.group.state(), "trackers": trackers, "history": self.history}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.group.load_state(state["group"])
+        self.trackers = [
+            EpochTracker(old.protocol, **values) for old, values in zip(self.trackers, state["trackers"], strict=True)
+        ]
+        self.history = state["history"]
+
+
+def start_fit(plan: Plan, cells: CellGroup, device: torch.device) -> GroupFit:
+    """Draw the initial weights of a group on a device."""
+    group = Group(cells.cells, plan.group_setup(cells, device))
+    return GroupFit(group, cells.regime, plan.config.protocol)
+
+
+def _history_row(cell: str, epoch: int, loss: float, val: Scores | None, test: Scores) -> dict[str, Any]:
+    name = figure_name(test)
+    row = {"cell": cell, "epoch": epoch, "train_loss": loss, f"test_{name}": test[name]}
+    return row | ({f"val_{name}": val[name]} if val is not None else {})

@@ -1,0 +1,124 @@
+"""The results of finished cells: their rows of the table, and their heads as files."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..grid.cells import Cell
+from ..heads import Head, build_pooling
+from ..heads.flops import count_flops
+from ..planning.plan import Plan
+from ..run.results import Run
+from ..run.saved import SavedHead, backbone_settings, write_head
+from .group_fit import GroupFit
+
+
+class HeadForm(NamedTuple):
+    """The form in which a cell's head is saved and counted: a pooling by name, its settings, and its inputs.
+
+    Attributes:
+        name: of the pooling.
+        settings: of the pooling.
+        kinds: arrays of the store that it reads.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    kinds: Sequence[str]
+
+
+def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of the results that identify a cell."""
+    manifest = plan.data.store.manifest
+    return {
+        "cell": cell.name,
+        "store": str(plan.data.store.path),
+        "model": manifest.recipe.model,
+        "dataset": manifest.dataset,
+        "layer": cell.layer,
+        "head": cell.head.name,
+        "head_config": cell.head.config,
+        "tokens": "+".join(kinds),
+        "optimizer": cell.optimizer,
+        "lr": cell.lr,
+        "weight_decay": cell.weight_decay,
+        "shots": cell.shots,
+        "seed": cell.seed,
+        "protocol": plan.config.protocol,
+    }
+
+
+def group_rows(plan: Plan, fit: GroupFit) -> list[dict[str, Any]]:
+    """Return the results of a trained group, one row per cell; `selected` is decided over the whole run.
+
+    Cells of a group are trained at once: each is given its share of the seconds.
+    """
+    group, regime = fit.group, fit.regime
+    shared = cost_columns(plan, group.cells[0], _form_of(fit)) | {
+        "batch_size": regime.batch_size,
+        "epochs": regime.epochs,
+        "train_seconds": group.seconds / len(group.cells),
+    }
+    return [
+        cell_columns(plan, cell, group.kinds) | shared | tracker.row()
+        for cell, tracker in zip(group.cells, fit.trackers, strict=True)
+    ]
+
+
+def save_heads(run: Run, plan: Plan, fit: GroupFit) -> None:
+    """Write the heads of a group, each as it was after its best epoch; a cell that diverged at once has none."""
+    for index, (cell, tracker) in enumerate(zip(fit.group.cells, fit.trackers, strict=True)):
+        if tracker.epochs:
+            save_head(run, plan, cell, _form_of(fit), fit.group.best_state(index))
+
+
+def cost_columns(plan: Plan, cell: Cell, form: HeadForm) -> dict[str, int]:
+    """Return the costs of a head: its parameters, and operations for one image."""
+    shape = plan.input_shape(cell)
+    with torch.device("meta"):
+        pooling = build_pooling(form.name, dim=shape.dim, grid=shape.grid, **form.settings)
+        head = Head(pooling, plan.data.n_classes)
+    flops = count_flops(head, sum(prod(shape.row_shape(kind)[:-1]) for kind in form.kinds), shape.dim)
+    return {"n_params": head.n_params(), "flops_forward": flops.forward, "flops_train": flops.train}
+
+
+def save_head(
+    run: Run, plan: Plan, cell: Cell, form: HeadForm, state: Mapping[str, Tensor], *, logits: bool = True
+) -> None:
+    """Write the head of a cell.
+
+    Args:
+        run: to write to.
+        plan: of the cell's store.
+        cell: whose head it is.
+        form: that the head is built again from.
+        state: its weights and statistics.
+        logits: whether it gives those of a softmax, or of sigmoids.
+    """
+    store, shape = plan.data.store, plan.input_shape(cell)
+    recipe = store.manifest.recipe
+    about = SavedHead(
+        head=form.name,
+        settings=dict(form.settings),
+        dim=shape.dim,
+        grid=shape.grid,
+        classes=list(plan.data.train.classes),
+        multi_label=plan.data.multi_label,
+        logits=logits,
+        tokens=list(form.kinds),
+        layers=list(cell.layers),
+        norm=None if plan.data.norm is None else dict(plan.data.norm),
+        model=recipe.model,
+        weights=recipe.weights,
+        transform=recipe.transform,
+        backbone=backbone_settings(store),
+    )
+    write_head(run.path, cell.name, state, about)
+
+
+def _form_of(fit: GroupFit) -> HeadForm:
+    head = fit.group.cells[0].head
+    return HeadForm(head.name, dict(head.settings), fit.group.kinds)

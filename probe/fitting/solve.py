@@ -1,0 +1,71 @@
+"""Heads that are not trained by steps: fitted on features in memory, scored once."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...store.order import RowNumbers
+from ..batches.stream import TokenStream
+from ..grid.cells import Cell, CellGroup, make_solver
+from ..heads import build_pooling
+from ..heads.linear import ARRAYS
+from ..planning.plan import Plan
+from ..run.results import Run
+from ..run.selection import Scores, score_columns
+from ..solvers import LinearSolver, Solver
+from ..training.metrics import make_counter
+from .result_rows import HeadForm, cell_columns, cost_columns, save_head
+from .streams import LayerStreams
+
+
+def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list[dict[str, Any]]:
+    """Fit the cells of one solver, save their heads, and return their rows of the results."""
+    start, (regime, cells) = time.perf_counter(), group
+    solver = make_solver(cells)
+    features, labels = pooled_features(plan, cells[0], solver.pool, streams.train(regime), regime.train_rows)
+    solver.fit(features, labels, plan.data.n_classes)
+    seconds = (time.perf_counter() - start) / len(cells)
+
+    def scores(stream: TokenStream, rows: RowNumbers) -> Sequence[Scores]:
+        return _scores(plan, solver, *pooled_features(plan, cells[0], solver.pool, stream, rows))
+
+    tests = scores(streams.test, streams.test_rows)
+    vals: Sequence[Scores | None] = [None] * len(cells)
+    if len(regime.val_rows):
+        vals = scores(streams.val(regime), regime.val_rows)
+    return [
+        cell_columns(plan, cell, ARRAYS[solver.pool])
+        | score_columns(vals[index], tests[index])
+        | {"status": solver.status(index), "train_seconds": seconds}
+        | _save(plan, run, solver, cell, index)
+        for index, cell in enumerate(cells)
+    ]
+
+
+def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows: RowNumbers) -> tuple[Tensor, Tensor]:
+    """Return the pooled vectors (n, F) float32 of some rows, and their labels, on the training device."""
+    shape, kinds = plan.input_shape(cell), ARRAYS[pool]
+    pooling = build_pooling("linear", dim=shape.dim, grid=shape.grid, pool=pool)
+    parts = [(pooling(batch.joined(kinds, torch.float32)), batch.labels) for batch in stream.in_order(rows, kinds)]
+    return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+def _scores(plan: Plan, solver: Solver, features: Tensor, labels: Tensor) -> Sequence[Scores]:
+    """Score every cell on features (n, F) with their labels."""
+    counter, done = make_counter(plan.data.n_classes, plan.data.multi_label), 0
+    for logits_BHC in solver.scores(features):
+        counter.add(logits_BHC, labels[done : done + len(logits_BHC)])
+        done += len(logits_BHC)
+    return counter.scores()
+
+
+def _save(plan: Plan, run: Run, solver: Solver, cell: Cell, index: int) -> dict[str, int]:
+    """Save the head of a cell, if it has weights, and return its costs."""
+    if not isinstance(solver, LinearSolver):
+        return {"n_params": 0}
+    form = HeadForm("linear", solver.pooling, ARRAYS[solver.pool])
+    save_head(run, plan, cell, form, solver.state(index), logits=solver.logits)
+    return cost_columns(plan, cell, form)

@@ -1,0 +1,89 @@
+"""One pass: groups of cells trained together on one stream of tokens, scored together, kept after a crash."""
+
+from collections.abc import Iterable, Sequence
+
+from ...store.order import RowNumbers
+from ..batches.order import epoch_windows
+from ..batches.stream import TokenStream
+from ..grid.regimes import Regime
+from ..planning.plan import Plan
+from ..training.metrics import Counter, make_counter
+from ..training.schedule import lr_factor
+from .checkpoint import Checkpoint
+from .group_fit import GroupFit
+from .progress import EpochProgress
+from .streams import LayerStreams
+
+
+def train_pass(
+    plan: Plan, fits: Sequence[GroupFit], streams: LayerStreams, checkpoint: Checkpoint, progress: EpochProgress
+) -> None:
+    """Train the groups of a pass to the end of their regimes, which are scored equally often."""
+    regimes = list(dict.fromkeys(fit.regime for fit in fits))
+    n_scorings = len(regimes[0].scored)
+    first = _restore(fits, checkpoint)
+    progress.advance(_label(fits), first)
+    for scoring in range(first, n_scorings):
+        for regime in regimes:
+            of_regime = [fit for fit in fits if fit.regime is regime]
+            for epoch in regime.epochs_before(scoring):
+                _train_epoch(plan, of_regime, streams.train(regime), epoch)
+        _score(plan, fits, regimes, streams, scoring)
+        progress.advance(_label(fits))
+        if checkpoint.due():
+            checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
+
+
+def _restore(fits: Sequence[GroupFit], checkpoint: Checkpoint) -> int:
+    """Go on from the checkpoint, if there is one; return how often the groups have been scored."""
+    kept = checkpoint.load()
+    if kept is None:
+        return 0
+    for fit, state in zip(fits, kept["groups"], strict=True):
+        fit.load_state(state)
+    n_scorings: int = kept["scorings"]
+    return n_scorings
+
+
+def _train_epoch(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, epoch: int) -> None:
+    """Make one pass over the rows of a regime; every group in it takes every batch."""
+    regime, data = fits[0].regime, plan.data
+    windows = epoch_windows(regime.train_rows, data.train.info.block_rows, plan.config.seed, epoch)
+    batches = stream.batches(windows, regime.batch_size, drop_last=True, view=epoch % data.views, kinds=_kinds_of(fits))
+    for number, batch in enumerate(batches):
+        factor = lr_factor(epoch + number / regime.n_steps, regime.epochs, regime.warmup_epochs)
+        for fit in fits:
+            fit.group.train_batch(batch, factor)
+
+
+def _score(
+    plan: Plan, fits: Sequence[GroupFit], regimes: Sequence[Regime], streams: LayerStreams, scoring: int
+) -> None:
+    """Score every group on the validation rows of its regime, and all of them on the test split in one pass."""
+    alive = [fit.group.retire() for fit in fits]
+    vals: dict[int, Counter] = {}
+    for regime in regimes:
+        if len(regime.val_rows):
+            of_regime = [fit for fit in fits if fit.regime is regime]
+            counters = _count(plan, of_regime, streams.val(regime), regime.val_rows)
+            vals |= {id(fit): counter for fit, counter in zip(of_regime, counters, strict=True)}
+    tests = _count(plan, fits, streams.test, streams.test_rows)
+    for fit, test, lives in zip(fits, tests, alive, strict=True):
+        fit.keep(fit.regime.scored[scoring], vals.get(id(fit)), test, lives)
+
+
+def _count(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, rows: RowNumbers) -> list[Counter]:
+    counters = [make_counter(plan.data.n_classes, plan.data.multi_label) for _ in fits]
+    for batch in stream.in_order(rows, _kinds_of(fits)):
+        for fit, counter in zip(fits, counters, strict=True):
+            fit.group.count_batch(counter, batch)
+    return counters
+
+
+def _kinds_of(fits: Iterable[GroupFit]) -> list[str]:
+    """Return the arrays that some group reads."""
+    return sorted({kind for fit in fits for kind in fit.group.kinds})
+
+
+def _label(fits: Sequence[GroupFit]) -> str:
+    return f"layer {fits[0].group.cells[0].layer}"

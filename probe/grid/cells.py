@@ -1,0 +1,174 @@
+"""Cells, the points of the sweep grid, and the groups of them that are fitted together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+from ...errors import InputError
+from ...store.layout import layer_name, parse_layers
+from ..solvers import SOLVERS, Solver
+from .regimes import Regime
+from .specs import HeadSpec
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid.
+
+    Attributes:
+        store: the store's name in the run.
+        layers: indices; the channels of several are joined.
+        head: the head.
+        optimizer: name; of a head that is not trained by steps, how it is fitted.
+        lr: base learning rate, or None without one.
+        weight_decay: weight decay, or the penalty of a head in closed form, or None without one.
+        shots: "full", "16" for images a class, or "0.1" for a fraction of each class.
+        seed: of the initialisation, and of the subset.
+    """
+
+    store: str
+    layers: tuple[int, ...]
+    head: HeadSpec
+    optimizer: str
+    lr: float | None
+    weight_decay: float | None
+    shots: str
+    seed: int
+
+    @property
+    def layer(self) -> str:
+        """The layers as text, such as "11" or "8+9+10+11"."""
+        return layers_text(self.layers)
+
+    @property
+    def name(self) -> str:
+        """A name that is unique in a run and fit for a file."""
+        layers = "+".join([layer_name(self.layers[0]), *(f"{layer:02d}" for layer in self.layers[1:])])
+        rates = {"lr": self.lr, "wd": self.weight_decay}
+        parts = [self.store, layers, self.head.label.replace(":", "-"), self.optimizer]
+        parts += [f"{name}={_number_text(value)}" for name, value in rates.items() if value is not None]
+        return "-".join([*parts, f"shots={self.shots}", f"seed={self.seed}"])
+
+
+def store_of(cell: str) -> str:
+    """Return the store's name in the run, from the name of a cell."""
+    return cell.rpartition("-layer_")[0]
+
+
+class CellGroup(NamedTuple):
+    """Cells that are fitted together, and their regime.
+
+    Attributes:
+        regime: of all of them.
+        cells: of one head on the same layers; of a solver, of the heads that it fits at once.
+    """
+
+    regime: Regime
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a fit: every head on every layer, in every regime, at every rate.
+
+    Attributes:
+        store: the store's name in the run.
+        layers: sets of layers; the channels of several are joined.
+        heads: of each layer.
+        regimes: of each head.
+        optimizer: of the heads that are trained by steps.
+        lrs: base learning rates.
+        weight_decays: of the heads that are trained by steps.
+    """
+
+    store: str
+    layers: Sequence[tuple[int, ...]]
+    heads: Sequence[HeadSpec]
+    regimes: Sequence[Regime]
+    optimizer: str
+    lrs: Sequence[float]
+    weight_decays: Sequence[float]
+
+    @property
+    def shots(self) -> list[str]:
+        """The training sets, "full" among them, as the results name them."""
+        return list(dict.fromkeys(regime.shots for regime in self.regimes))
+
+    def trained_groups(self, layers: tuple[int, ...], regime: Regime) -> list[CellGroup]:
+        """Return the cells that are trained by steps, in groups that stack: those of one head."""
+        swept = list(product(dict.fromkeys(self.lrs), dict.fromkeys(self.weight_decays), regime.seeds))
+        return [
+            CellGroup(
+                regime,
+                tuple(
+                    Cell(self.store, layers, head, self.optimizer, lr, decay, regime.shots, seed)
+                    for lr, decay, seed in swept
+                ),
+            )
+            for head in self.heads
+            if not head.solved
+        ]
+
+    def solved_groups(self, layers: tuple[int, ...], regime: Regime) -> list[CellGroup]:
+        """Return the cells that are not trained by steps, in groups that one solver fits.
+
+        Nothing is drawn for them, so full data has one seed.
+        """
+        together: dict[tuple[str, str], list[Cell]] = {}
+        for head in self.heads:
+            if head.solved:
+                solver = SOLVERS[head.name]
+                cells = [
+                    Cell(self.store, layers, head, solver.optimizer, None, penalty, regime.shots, regime.seeds[0])
+                    for penalty in solver.penalties or (None,)
+                ]
+                key = head.label if solver.penalties else str(dict(head.settings)["pool"])  # one search serves every k
+                together.setdefault((head.name, key), []).extend(cells)
+        return [CellGroup(regime, tuple(cells)) for cells in together.values()]
+
+
+def make_solver(cells: Sequence[Cell]) -> Solver:
+    """Return the solver that fits cells at once: those of one head, or of one search.
+
+    Raises:
+        InputError: a setting is not one that the solver can use.
+    """
+    settings = [dict(cell.head.settings) for cell in cells]
+    return SOLVERS[cells[0].head.name](settings, [cell.weight_decay or 0.0 for cell in cells])
+
+
+def layers_text(layers: Sequence[int]) -> str:
+    """Return layers as the results and flags write them: "8+9+10+11"."""
+    return "+".join(map(str, layers))
+
+
+def parse_layer_sets(spec: str, stored: Sequence[int], depth: int) -> list[tuple[int, ...]]:
+    """Read "all", "last4" or "0,5,8+9+10+11" into sets of stored layers: single ones first, then joined ones.
+
+    Raises:
+        InputError: not of that form, a layer that is not stored, or one joined with itself.
+    """
+    parts = spec.split(",")
+    single = ",".join(part for part in parts if "+" not in part)
+    joined = [_parse_joined(part, stored, depth) for part in parts if "+" in part]
+    sets = [(layer,) for layer in parse_layers(single, stored, depth)] if single or not joined else []
+    return list(dict.fromkeys([*sets, *joined]))
+
+
+def _parse_joined(spec: str, stored: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Read "8+9+10+11" into the layers that it joins."""
+    try:
+        wanted = [int(index) for index in spec.split("+")]
+    except ValueError:
+        raise InputError(f"layers {spec!r}: expected indices to join, such as 8+9+10+11") from None
+    layers = tuple(parse_layers(",".join(map(str, wanted)), stored, depth))
+    if len(layers) < len(wanted):
+        raise InputError(f"layers {spec!r} joins a layer with itself; give each one once")
+    return layers
+
+
+def _number_text(value: float) -> str:
+    """Return a number for a file's name: short where that is exact."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

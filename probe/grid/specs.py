@@ -1,0 +1,97 @@
+"""Head specs: text such as "ep:queries=8|32" to heads with all their settings."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+
+from ...errors import InputError, unknown_name
+from ...store.layout import EMBEDDING, LayerShape
+from ..heads import POOLINGS, Pooling, build_pooling
+from ..heads.linear import ARRAYS
+from ..solvers import SOLVERS, Solver
+
+HEADS: Mapping[str, type[Pooling] | type[Solver]] = {**POOLINGS, **SOLVERS}
+"""Every head by name: those trained by steps, and those that are not."""
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One head: a pooling's name and all its settings."""
+
+    name: str
+    settings: tuple[tuple[str, Any], ...]
+
+    @property
+    def config(self) -> str:
+        """The settings as text: the first always, others, and which tokens, where they differ from the default."""
+        defaults = HEADS[self.name].defaults
+        first = next((key for key in defaults if key != "tokens"), None)
+        shown = [(key, value) for key, value in self.settings if key == first or value != defaults[key]]
+        return ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in shown)
+
+    @property
+    def label(self) -> str:
+        """Name and settings, such as "ep:queries=32"."""
+        return f"{self.name}:{self.config}" if self.config else self.name
+
+    @property
+    def solved(self) -> bool:
+        """Whether the head is fitted at once instead of trained by steps."""
+        return self.name in SOLVERS
+
+    def input_shape(self, shape: LayerShape) -> LayerShape:
+        """Return the shape of the input: an embedding is not as wide as the tokens it was made of."""
+        reads_embedding = dict(self.settings).get("pool") == EMBEDDING
+        return replace(shape, dim=shape.embedding) if reads_embedding else shape
+
+    def inputs(self, shape: LayerShape) -> tuple[str, ...]:
+        """Return the arrays of a layer that the head reads.
+
+        Raises:
+            InputError: its settings do not fit the tokens.
+        """
+        settings = dict(self.settings)
+        if self.solved:
+            return ARRAYS[settings["pool"]]
+        with torch.device("meta"):  # no weights are drawn
+            return build_pooling(self.name, dim=shape.dim, grid=shape.grid, **settings).inputs
+
+
+def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
+    """Read specs such as "ep:queries=8|32" into heads, one for each combination of alternatives.
+
+    Raises:
+        InputError: unknown head or setting, or a value of the wrong kind.
+    """
+    heads: list[HeadSpec] = []
+    for spec in specs:
+        name, _, rest = spec.partition(":")
+        if name not in HEADS:
+            raise unknown_name("head", name, HEADS)
+        choices: dict[str, list[Any]] = {key: [value] for key, value in HEADS[name].defaults.items()}
+        given: set[str] = set()
+        for pair in filter(None, rest.split(",")):
+            key, equals, values = pair.partition("=")
+            if key not in choices:
+                raise unknown_name(f"setting of head {name!r}", key, choices)
+            if not equals or not values or key in given:
+                raise InputError(f"head {spec!r}: expected {key}=value" + " once" * (key in given))
+            given.add(key)
+            choices[key] = [_as_kind_of(choices[key][0], text, spec) for text in values.split("|")]
+        heads += [HeadSpec(name, tuple(zip(choices, values, strict=True))) for values in product(*choices.values())]
+    return list(dict.fromkeys(heads))
+
+
+def _as_kind_of(default: Any, text: str, spec: str) -> Any:
+    """Read a setting's text as the type that its default has."""
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise InputError(f"head {spec!r}: expected true or false, got {text!r}")
+        return text == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise InputError(f"head {spec!r}: expected {type(default).__name__}, got {text!r}") from None

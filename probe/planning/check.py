@@ -1,0 +1,90 @@
+"""Refusals, before anything is read: settings out of range, heads that do not fit the tokens or the training set."""
+
+from math import inf
+
+from ...errors import InputError, unknown_name
+from ...runtime.device import AMP
+from ...store.layout import PATCH
+from ..batches.data import check_arrays
+from ..batches.norm import FinalNorm, is_derived
+from ..config import CACHES, NORMS, PROTOCOLS, FitConfig
+from ..grid.cells import layers_text, make_solver
+from ..grid.specs import HeadSpec
+from ..training.optim import OPTIMIZERS
+from .plan import Plan
+
+CHOICES = {
+    "optimizer": tuple(OPTIMIZERS),
+    "protocol": PROTOCOLS,
+    "amp": AMP,
+    "cache": CACHES,
+    "norm": NORMS,
+}
+LEAST = {"epochs": 1, "seeds": 1, "seed": 0, "min_steps": 0, "batch_size": 2}
+"""Smallest values; BatchNorm needs two images."""
+
+
+def check_config(config: FitConfig) -> None:
+    """Check the settings that need no store.
+
+    Raises:
+        InputError: one is unknown or out of range.
+    """
+    for name, known in CHOICES.items():
+        if getattr(config, name) not in known:
+            raise unknown_name(name, getattr(config, name), known)
+    for name, smallest in LEAST.items():
+        value = getattr(config, name)
+        if value is not None and value < smallest:
+            raise InputError(f"{name} {value}: expected at least {smallest}")
+    if not config.heads or not config.weight_decay:
+        raise InputError("no head or no weight decay given: there is nothing to fit")
+    if not all(0 < lr < inf for lr in config.lr) or not all(0 <= decay < inf for decay in config.weight_decay):
+        raise InputError(
+            f"lr {config.lr}, weight_decay {config.weight_decay}: expected rates above 0, decays of 0 or more"
+        )
+    if config.warmup_epochs is not None and not 0 <= config.warmup_epochs < config.epochs:
+        raise InputError(
+            f"warmup_epochs {config.warmup_epochs}: expected 0 or more, and fewer than {config.epochs} epochs"
+        )
+
+
+def check_plan(plan: Plan) -> None:
+    """Check that the heads fit the tokens and the training sets, and that layers can be joined.
+
+    Raises:
+        InputError: they do not.
+        StoreError: a layer is not completely written.
+    """
+    _check_solvers(plan)
+    for layers in plan.grid.layers:
+        _check_joined(plan, layers)
+        wanted = [(head.label, _stored_inputs(plan, head, layers)) for head in plan.grid.heads]
+        check_arrays(plan.data, layers, wanted)
+
+
+def _check_solvers(plan: Plan) -> None:
+    for regime in plan.grid.regimes:
+        for group in plan.grid.solved_groups(plan.grid.layers[0], regime):
+            try:
+                make_solver(group.cells).check(len(regime.train_rows))
+            except InputError as error:
+                raise InputError(f"{error} (shots {regime.shots})") from error
+
+
+def _check_joined(plan: Plan, layers: tuple[int, ...]) -> None:
+    shapes = {layer: plan.data.train.shape(layer) for layer in layers}
+    if len({(shape.grid, shape.n_prefix) for shape in shapes.values()}) > 1:
+        listed = ", ".join(f"{layer}: {shape.grid} + {shape.n_prefix}" for layer, shape in shapes.items())
+        raise InputError(f"layers {layers_text(layers)!r} have different tokens ({listed}) and cannot be joined")
+    if plan.data.norm is not None:
+        norm = FinalNorm.from_json(plan.data.norm)
+        for layer, shape in shapes.items():
+            norm.check(layer, shape.dim)
+
+
+def _stored_inputs(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:
+    """Return the stored arrays that a head is made from: a mean over normed tokens, from the tokens."""
+    kinds = head.inputs(plan.data.shape(layers))
+    normed = plan.data.norm is not None
+    return [*kinds, PATCH] if any(is_derived(kind, normed=normed) for kind in kinds) else [*kinds]

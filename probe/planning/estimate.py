@@ -1,0 +1,182 @@
+"""The dry run: cells, bytes to read, memory and time of a fit, before it starts."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+import numpy as np
+
+from ...store.layout import PATCH
+from ..batches.data import SUBSETS, TEST, TRAIN, VAL
+from ..batches.norm import FinalNorm, is_derived
+from ..batches.order import WINDOW_BLOCKS
+from ..batches.stream import EVAL_BATCH, TokenStream
+from ..batches.subsets import FULL
+from ..grid.cells import CellGroup
+from ..grid.specs import HeadSpec
+from ..training.group import Group
+from ..training.metrics import make_counter
+from .layer_plan import LayerPlan, memory_of
+from .machine import Machine
+from .passes import needed
+from .places import DISK
+
+Timed = dict[tuple[HeadSpec, int, tuple[int, int], int], tuple[float, float]]
+"""Seconds that training on one image takes, and scoring one, by head, number of cells, grid and width."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the work on one layer, or several joined, takes.
+
+    Attributes:
+        read: bytes of tokens and means read from the store; means of normed tokens are made of the tokens.
+        kept: bytes of tokens and means kept in memory.
+        windows: bytes of the buffers that others are read into.
+        training: bytes of parameters, activations and all else that the largest pass needs at its peak.
+        seconds: of training and scoring.
+    """
+
+    read: int
+    kept: int
+    windows: int
+    training: int
+    seconds: float
+
+
+def describe(todo: Sequence[LayerPlan], machine: Machine) -> list[str]:
+    """Return the lines that the dry run prints."""
+    lines, timed = [], Timed()
+    for plan in {layer.plan.name: layer.plan for layer in todo}.values():
+        manifest = plan.data.store.manifest
+        lines += [f"{plan.data.store.path}: {manifest.recipe.model} on {manifest.dataset}, as {plan.name}"]
+        lines += [f"  {line}" for line in plan.about()]
+    todo = [layer for layer in todo if layer]
+    estimates = [estimate(layer, machine, timed) for layer in todo]
+    for layer, found in zip(todo, estimates, strict=True):
+        lines.append(f"{layer.plan.name}, layer {layer.label}: {_line(layer, found)}")
+        lines += [f"  {note}" for note in layer.notes]
+    peak = max((found.kept + found.windows + found.training for found in estimates), default=0)
+    lines.append(
+        f"in all {sum(layer.n_cells for layer in todo)} cells: {_size(sum(found.read for found in estimates))} to "
+        f"read, {_size(peak)} of memory at most, {_time(sum(found.seconds for found in estimates))} of training and "
+        "scoring"
+    )
+    if any(layer.solved_groups for layer in todo):
+        lines.append("the time of knn, ridge and logreg is not in it")
+    return lines
+
+
+def estimate(layer: LayerPlan, machine: Machine, timed: Timed) -> Estimate:
+    """Estimate one layer; steps are timed on a few of its images, unless the same were timed already."""
+    plan = layer.plan
+    n_rows = {name: len(rows) * plan.data.split_of(name).info.views for name, rows in layer.rows.items()}
+    patch_bytes = {name: plan.data.patch_bytes(layer.layers, name) for name in layer.rows}
+    small = _small_bytes(layer, sum(n_rows.values()))
+    derived = {kind for kind in small if is_derived(kind, normed=plan.data.norm is not None)}
+    n_read = _rows_read(layer)
+    if derived:
+        n_read = {name: n + n_rows.get(name, 0) for name, n in n_read.items()}
+    kept = {name for name in layer.rows if PATCH in layer.kinds and layer.places[name] != DISK}
+    of_patches = sum(len(layer.rows[name]) * patch_bytes[name] for name in kept)
+    view_bytes = {
+        name: patch_bytes[name] // plan.data.split_of(name).info.views
+        for name in layer.rows
+        if name not in kept and n_read[name]
+    }
+    return Estimate(
+        read=of_patches
+        + sum(n_bytes for kind, n_bytes in small.items() if kind not in derived)
+        + sum(n_read[name] * n_bytes for name, n_bytes in view_bytes.items()),
+        kept=of_patches + sum(small.values()),
+        windows=max((_window_rows(layer, name) * n_bytes for name, n_bytes in view_bytes.items()), default=0),
+        training=max((needed(groups, partial(memory_of, plan, machine.device)) for groups in layer.passes), default=0),
+        seconds=sum(_seconds(layer, group, machine, timed) for groups in layer.passes for group in groups),
+    )
+
+
+def _small_bytes(layer: LayerPlan, n_rows: int) -> dict[str, int]:
+    """Return the bytes of the means, prefix tokens and embeddings of some rows, which are always kept."""
+    shape, split = layer.plan.data.shape(layer.layers), layer.plan.data.train
+    return {
+        kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize for kind in layer.kinds if kind != PATCH
+    }
+
+
+def _rows_read(layer: LayerPlan) -> dict[str, int]:
+    """Return how many rows of patch tokens passes read of each row set if nothing is kept: a pass reads for all."""
+    n_read = dict.fromkeys((TRAIN, SUBSETS, VAL, TEST), 0)
+    data = layer.plan.data
+    for groups in layer.passes:
+        regimes = dict.fromkeys(group.regime for group in groups if layer.reads_patches(group))
+        for regime in regimes:
+            train = TRAIN if regime.shots == FULL else SUBSETS
+            n_read[train] += regime.epochs * regime.n_steps * regime.batch_size
+            n_read[train if data.holds_out else VAL] += len(regime.scored) * len(regime.val_rows)
+        if regimes:
+            n_read[TEST] += len(groups[0].regime.scored) * len(data.test)
+    return n_read
+
+
+def _window_rows(layer: LayerPlan, name: str) -> int:
+    """Return the rows of the largest window: a few blocks, and of whole batches where passes read them."""
+    largest = max(regime.batch_size for regime in layer.regimes) if PATCH in layer.kinds else 0
+    block_rows = layer.plan.data.split_of(name).info.block_rows
+    return min(max(WINDOW_BLOCKS * block_rows, largest), len(layer.rows[name]))
+
+
+def _seconds(layer: LayerPlan, group: CellGroup, machine: Machine, timed: Timed) -> float:
+    """Return the seconds that a group takes for training and scoring, from those for one image."""
+    regime, shape = group.regime, layer.plan.input_shape(group.cells[0])
+    key = group.cells[0].head, len(group.cells), shape.grid, shape.dim
+    if key not in timed:
+        timed[key] = _time_steps(layer, group, machine)
+    of_training, of_scoring = timed[key]
+    n_scored = len(regime.scored) * (len(regime.val_rows) + len(layer.plan.data.test))
+    return regime.epochs * regime.n_steps * regime.batch_size * of_training + n_scored * of_scoring
+
+
+def _time_steps(layer: LayerPlan, cells: CellGroup, machine: Machine) -> tuple[float, float]:
+    """Return the seconds that training on one image takes, and scoring one."""
+    data, device = layer.plan.data, machine.device
+    group = Group(cells.cells, layer.plan.group_setup(cells, device))
+    rows = np.arange(min(EVAL_BATCH, cells.regime.batch_size))
+    norm = None if data.norm is None else FinalNorm.from_json(data.norm).to(device)
+    stream = TokenStream(data.train, layer.layers, rows, group.kinds, cache="ram", device=device, norm=norm)
+    (batch,) = stream.in_order(rows)
+    counter = make_counter(data.n_classes, data.multi_label)
+
+    def seconds(step: Callable[[], None]) -> float:
+        step()
+        group.take_losses()  # waits for the device
+        start = time.perf_counter()
+        step()
+        group.take_losses()
+        return (time.perf_counter() - start) / len(rows)
+
+    return seconds(partial(group.train_batch, batch, 0.0)), seconds(partial(group.count_batch, counter, batch))
+
+
+def _line(layer: LayerPlan, found: Estimate) -> str:
+    places = "/".join(dict.fromkeys(layer.places.values()))
+    return (
+        f"{layer.n_cells} cells in {len(layer.groups)} groups and {len(layer.passes)} passes; reads "
+        f"{_size(found.read)}, tokens in {places}; memory {_size(found.kept + found.windows)} for tokens and "
+        f"{_size(found.training)} for training; {_time(found.seconds)}"
+    )
+
+
+def _size(n_bytes: float) -> str:
+    units = iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while n_bytes >= 1000 and unit != "TB":
+        n_bytes, unit = n_bytes / 1000, next(units)
+    return f"{n_bytes:.3g} {unit}" if n_bytes < 999.5 else f"{n_bytes:.0f} {unit}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

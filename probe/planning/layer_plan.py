@@ -1,0 +1,133 @@
+"""The plan of one layer, or of several joined: the cells that a run lacks, the place of each row set, the passes.
+
+Free memory is looked at once per layer, here. Everything that depends on it is decided here and handed on.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from ...store.layout import PATCH
+from ...store.order import RowNumbers
+from ..batches.data import SUBSETS, TRAIN
+from ..grid.cells import CellGroup, layers_text
+from ..grid.regimes import Regime, row_sets, scored_together
+from .machine import Machine
+from .memory import StepMemory, step_memory
+from .passes import make_passes
+from .places import DISK, choose_places
+from .plan import Plan
+
+USABLE = 0.8
+"""Part of the free memory that passes may plan with: allocators waste some."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """The cells of one layer that a run lacks. False if there are none.
+
+    Attributes:
+        plan: of the store.
+        layers: indices; the channels of several are joined.
+        solved_groups: cells that are not trained by steps.
+        passes: cells that are, by pass.
+        kinds: arrays that some head reads.
+        rows: sorted rows of each row set that is read.
+        places: where the patch tokens of each row set are kept.
+        notes: lines that say what was split to fit into memory.
+    """
+
+    plan: Plan
+    layers: tuple[int, ...]
+    solved_groups: Sequence[CellGroup]
+    passes: Sequence[Sequence[CellGroup]]
+    kinds: Sequence[str]
+    rows: Mapping[str, RowNumbers]
+    places: Mapping[str, str]
+    notes: Sequence[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.groups)
+
+    @property
+    def label(self) -> str:
+        """The layers as text."""
+        return layers_text(self.layers)
+
+    @property
+    def groups(self) -> list[CellGroup]:
+        """All groups."""
+        return [*self.solved_groups, *(group for groups in self.passes for group in groups)]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells to fit."""
+        return sum(len(group.cells) for group in self.groups)
+
+    @property
+    def n_scorings(self) -> int:
+        """How often a pass is scored, over all passes."""
+        return sum(len(groups[0].regime.scored) for groups in self.passes)
+
+    @property
+    def regimes(self) -> list[Regime]:
+        """The regimes of the cells."""
+        return _regimes(self.groups)
+
+    def reads_patches(self, group: CellGroup) -> bool:
+        """Whether a group reads patch tokens."""
+        return PATCH in group.cells[0].head.inputs(self.plan.data.shape(self.layers))
+
+
+def make_layer_plan(plan: Plan, machine: Machine, layers: tuple[int, ...], finished: Set[str]) -> LayerPlan:
+    """Find the cells that a run lacks, and pack them into passes that fit into memory.
+
+    Args:
+        plan: of the store.
+        machine: that fits them.
+        layers: indices.
+        finished: names of the cells that the run has.
+
+    Raises:
+        InputError: a single cell does not fit.
+    """
+    solved = [left for regime in plan.grid.regimes for left in _left(plan.grid.solved_groups(layers, regime), finished)]
+    trained = [
+        [left for regime in regimes for left in _left(plan.grid.trained_groups(layers, regime), finished)]
+        for regimes in scored_together(plan.grid.regimes)
+    ]
+    groups = [*solved, *(group for together in trained for group in together)]
+    if not groups:
+        return LayerPlan(plan, layers, [], [], [], {}, {}, [])
+    shape = plan.data.shape(layers)
+    kinds = sorted({kind for head in {cell.head for g in groups for cell in g.cells} for kind in head.inputs(shape)})
+    rows = row_sets(plan.data, _regimes(groups))
+    sizes = {name: len(of_set) * plan.data.patch_bytes(layers, name) for name, of_set in rows.items()}
+    free = machine.free_bytes()
+    places = choose_places(machine.cache, sizes, {place: n_bytes // 2 for place, n_bytes in free.items()})
+    if places.get(TRAIN, DISK) != DISK:
+        rows.pop(SUBSETS, None)  # they are rows of the training set, which is kept already
+    kept = sum(sizes[name] for name in rows if places[name] == machine.place) if PATCH in kinds else 0
+    room = int(USABLE * free[machine.place]) - kept
+    packed = [make_passes(together, room, partial(memory_of, plan, machine.device)) for together in trained]
+    passes = [groups for of_regimes in packed for groups in of_regimes.passes]
+    notes = [note for of_regimes in packed for note in of_regimes.notes]
+    return LayerPlan(plan, layers, solved, passes, kinds, rows, places, notes)
+
+
+def memory_of(plan: Plan, device: torch.device, group: CellGroup) -> StepMemory:
+    """Return the bytes that a group keeps on a device, and those that a step of it takes beside."""
+    return step_memory(group.cells, plan.group_setup(group, device), plan.data.token_dtype)
+
+
+def _regimes(groups: Sequence[CellGroup]) -> list[Regime]:
+    return list(dict.fromkeys(group.regime for group in groups))
+
+
+def _left(groups: Sequence[CellGroup], finished: Set[str]) -> list[CellGroup]:
+    left = [
+        CellGroup(group.regime, tuple(cell for cell in group.cells if cell.name not in finished)) for group in groups
+    ]
+    return [group for group in left if group.cells]

@@ -1,0 +1,40 @@
+"""From a config and a store to a plan."""
+
+from ...store import Store
+from ..batches.data import open_data
+from ..batches.subsets import parse_shots
+from ..config import LR_GRID, PAPER_LR, FitConfig
+from ..grid.cells import Grid, parse_layer_sets
+from ..grid.regimes import make_regimes
+from ..grid.specs import parse_heads
+from .check import check_config, check_plan
+from .plan import Plan
+
+
+def make_plan(store: Store, config: FitConfig, precision: str) -> Plan:
+    """Check a config against a store and decide what it leaves open.
+
+    Args:
+        store: to train on.
+        config: of the fit.
+        precision: that the machine trains in.
+
+    Raises:
+        InputError: a setting is unknown, out of range, or asks for something that the store lacks.
+        StoreError: a layer asked for is not completely written.
+    """
+    check_config(config)
+    shots = parse_shots(config.shots, config.fraction)
+    data = open_data(store, config)
+    grid = Grid(
+        store="",
+        layers=parse_layer_sets(config.layers, data.train.layers, store.manifest.depth),
+        heads=parse_heads(config.heads),
+        regimes=make_regimes(data, config, shots),
+        optimizer=config.optimizer,
+        lrs=config.lr or (LR_GRID if config.protocol == "select" else PAPER_LR),
+        weight_decays=config.weight_decay,
+    )
+    plan = Plan(config, data, grid, precision)
+    check_plan(plan)
+    return plan

@@ -1,0 +1,94 @@
+"""How much memory a training step takes, found without training."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...store.layout import POOLED, LayerShape
+from ..batches.stream import EVAL_BATCH
+from ..batches.token_batch import TokenBatch
+from ..grid.cells import Cell
+from ..training.group import Group, GroupSetup
+from ..training.metrics import Counter
+from .shadow import Shadows
+
+
+class StepMemory(NamedTuple):
+    """Bytes that a group of cells takes.
+
+    Attributes:
+        kept: all the time: parameters, statistics, the optimizer's moments, the best weights so far.
+        working: beside that at the peak of a step or of scoring a batch, the batch included.
+        batch: the part of `working` that is the batch, as stored and as converted.
+        kinds: arrays that the batch is made of. Groups with the same ones share it.
+    """
+
+    kept: int
+    working: int
+    batch: int = 0
+    kinds: tuple[str, ...] = ()
+
+
+def step_memory(cells: Sequence[Cell], setup: GroupSetup, stored: torch.dtype = torch.float16) -> StepMemory:
+    """Make a `Group` of tensors without values, and count the bytes that one step and one scoring allocate.
+
+    Kernels take memory of their own while they run, and a stream takes some to make the batch; neither is counted.
+
+    Args:
+        cells: as `Group` takes them.
+        setup: likewise. Nothing is allocated on its device.
+        stored: type of the tokens as they come from the store; means and embeddings are always float32.
+    """
+    decay = max(cell.weight_decay or 0.0 for cell in cells)  # whether there is any decides what a step computes
+    alike = replace(cells[0], store="", layers=(), lr=1.0, weight_decay=decay, shots="", seed=0)
+    return _measure((alike,) * len(cells), setup, stored, torch.get_default_dtype())
+
+
+@cache
+def _measure(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype, drawn: torch.dtype) -> StepMemory:
+    """Measure a group; a sweep asks for the same on every layer. `drawn` is the type that weights are drawn in."""
+    with Shadows(setup.device) as shadows:
+        group = Group(cells, setup)
+
+        def of_batch(use: Callable[[TokenBatch], None], n_images: int) -> tuple[int, int]:
+            """Return the peak that using a batch takes, and the bytes of the batch itself."""
+            batch = _empty_batch(group, setup, n_images, stored)
+            shadows.forget_peak()
+            use(batch)
+            before = shadows.now
+            del batch
+            return shadows.peak - shadows.now, before - shadows.now
+
+        training, batch = of_batch(lambda batch: group.train_batch(batch, 1.0), setup.batch_size)
+        scoring, _ = of_batch(lambda batch: group.count_batch(_NoCounter(), batch), EVAL_BATCH)
+        best = _n_bytes(group.head.state_dict().values())
+        return StepMemory(shadows.now + best, max(training, scoring), batch, group.kinds)
+
+
+def _empty_batch(group: Group, setup: GroupSetup, n_images: int, stored: torch.dtype) -> TokenBatch:
+    arrays = {kind: _tokens(setup.shape, kind, n_images, stored) for kind in group.kinds}
+    labels_shape = (n_images, setup.n_classes) if setup.multi_label else (n_images,)
+    return TokenBatch(arrays, torch.empty(labels_shape, dtype=torch.int64))
+
+
+def _tokens(shape: LayerShape, kind: str, n_images: int, stored: torch.dtype) -> Tensor:
+    return torch.empty(n_images, *shape.row_shape(kind), dtype=torch.float32 if kind in POOLED else stored)
+
+
+class _NoCounter(Counter):
+    """Takes logits, which is what scoring needs memory for."""
+
+    def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
+        """Count nothing."""
+
+    def scores(self) -> list[dict[str, float]]:
+        """Return nothing."""
+        return []
+
+
+def _n_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,73 @@
+"""The plan of a fit: everything decided before the first step, but for the machine that makes the steps."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ...store.layout import LayerShape
+from ..batches.data import Data
+from ..batches.subsets import FULL
+from ..config import FitConfig
+from ..grid.cells import Cell, CellGroup, Grid
+from ..training.group import GroupSetup
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fit of one store with nothing left open. It can be pickled, and holds no device.
+
+    Attributes:
+        config: as given.
+        data: the splits.
+        grid: the cells, and the regimes that they are trained in.
+        precision: "float32", or the type that matrix products are rounded to.
+    """
+
+    config: FitConfig
+    data: Data
+    grid: Grid
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """The store's name in the run."""
+        return self.grid.store
+
+    def named(self, name: str) -> "Plan":
+        """Return the same plan with another name for its store."""
+        return replace(self, grid=replace(self.grid, store=name))
+
+    def input_shape(self, cell: Cell) -> LayerShape:
+        """Return the shape of the arrays that a cell's head reads."""
+        return cell.head.input_shape(self.data.shape(cell.layers))
+
+    def group_setup(self, group: CellGroup, device: torch.device) -> GroupSetup:
+        """Return the conditions that a group is trained under on a device."""
+        return GroupSetup(
+            self.input_shape(group.cells[0]),
+            self.data.n_classes,
+            batch_size=group.regime.batch_size,
+            device=device,
+            precision=self.precision,
+            multi_label=self.data.multi_label,
+        )
+
+    def about(self) -> list[str]:
+        """Return the decisions in words, one line per size of training set."""
+        n_test, lines = len(self.data.test), []
+        for shots in self.grid.shots:
+            of_shots = [regime for regime in self.grid.regimes if regime.shots == shots]
+            regime = of_shots[0]
+            n_train, n_val = len(regime.train_rows), len(regime.val_rows)
+            line = f"{n_train:,} training, {n_val:,} held-out and {n_test:,} test images"
+            if shots != FULL:
+                line = f"shots {shots}, {len(of_shots)} seeds: {line}"
+            if self.config.batch_size != regime.batch_size:
+                warmup = f"warm-up {regime.warmup_epochs:.3g} of {regime.epochs} epochs"
+                line += f"; batch size {regime.batch_size}, {warmup}"
+            if len(regime.scored) < self.config.epochs:
+                line += f", scored {len(regime.scored)} times"
+            lines.append(line)
+        if self.config.protocol == "paper":
+            lines.append("protocol paper: the reported accuracy is the best epoch on the test split itself")
+        return lines

@@ -1,0 +1,54 @@
+"""The settings of a plan as plain values: which of them a run's cells share, and which tell its cells apart."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from ..batches.subsets import is_fraction
+from ..grid.cells import layers_text
+from ..grid.regimes import default_warmup
+from .plan import Plan
+
+GRID = (
+    "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "train_split", "val_split",
+    "test_split", "test_store",
+)  # fmt: skip
+"""Settings that differ between the cells of a run, which may be extended with others. The data have fingerprints of
+their own."""
+OWN = (*GRID, "out", "device", "cache")
+"""These, and those that differ between machines: settings that a run does not share."""
+
+Settings = dict[str, Any]
+
+
+def resolved_settings(plan: Plan) -> Settings:
+    """Return the whole resolved config, by field; `device` is as it was given."""
+    resolved: Settings = {
+        "heads": [head.label for head in plan.grid.heads],
+        "layers": ",".join(map(layers_text, plan.grid.layers)),
+        "lr": list(plan.grid.lrs),
+        "shots": [shots for shots in plan.grid.shots if not is_fraction(shots)],
+        "train_split": plan.data.train.name,
+        "test_split": plan.data.test.name,
+        "amp": "off" if plan.precision == "float32" else plan.precision,
+    }
+    if plan.config.warmup_epochs is None:
+        resolved["warmup_epochs"] = default_warmup(plan.config.epochs)
+    settings = asdict(plan.config) | resolved
+    del settings["dry_run"]
+    return {key: str(value) if key in ("out", "test_store") and value else value for key, value in settings.items()}
+
+
+def grid_settings(plan: Plan) -> Settings:
+    """Return the settings that make the cells of this fit differ from others of a run."""
+    return {key: value for key, value in resolved_settings(plan).items() if key in GRID}
+
+
+def shared_settings(plan: Plan) -> Settings:
+    """Return the settings that all cells of a run have in common."""
+    return {key: value for key, value in resolved_settings(plan).items() if key not in OWN}
+
+
+def identity(plan: Plan) -> str:
+    """Return everything that decides the numbers of a cell, beside its name."""
+    return json.dumps({"settings": shared_settings(plan), "data": plan.data.fingerprints()}, default=str)

@@ -1,0 +1,134 @@
+"""Trained heads as files: the weights, and all that is needed to build the head again, alone or behind its backbone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ...errors import InputError, MissingError, unknown_name
+from ...store import Store
+from ...store.durable import write_durably
+from ..heads import Head, build_pooling
+from .results import Run
+
+FOLDER, SUFFIX = "heads", ".safetensors"
+KEY = "tokenprobe"
+"""Of the file's metadata. One key: safetensors writes several in no fixed order."""
+BACKBONE = ("model", "model_arg", "checkpoint", "allow_missing", "no_pretrained", "seed", "image_size")
+"""Settings of an extraction that decide which backbone ran, with which weights."""
+
+
+@dataclass(frozen=True)
+class SavedHead:
+    """What a file says of its head.
+
+    Attributes:
+        head: name of the pooling.
+        settings: of the pooling.
+        dim: width of the tokens it reads.
+        grid: (height, width) of the patch tokens.
+        classes: names, by logit.
+        multi_label: whether an image may be of several classes.
+        logits: whether it gives those of a softmax, or of sigmoids; ridge regression estimates labels of 0 and 1.
+        tokens: arrays that it reads, joined along the token axis.
+        layers: indices; the channels of several are joined.
+        norm: kind, eps, weight and bias of the final norm that every token goes through first, or None.
+        model: of the store it was trained from.
+        weights: the hash of that backbone's weights.
+        transform: of the images.
+        backbone: settings of `BACKBONE`, as far as they are known, that give the backbone again.
+    """
+
+    head: str
+    settings: dict[str, Any]
+    dim: int
+    grid: tuple[int, int]
+    classes: list[str]
+    multi_label: bool
+    logits: bool
+    tokens: list[str]
+    layers: list[int]
+    norm: dict[str, Any] | None
+    model: str
+    weights: str
+    transform: dict[str, Any]
+    backbone: dict[str, Any]
+
+    def build(self) -> Head:
+        """Return the head with weights that are not the trained ones."""
+        pooling = build_pooling(self.head, dim=self.dim, grid=(self.grid[0], self.grid[1]), **self.settings)
+        return Head(pooling, len(self.classes))
+
+
+def backbone_settings(store: Store) -> dict[str, Any]:
+    """Return what is known of how a store's backbone is loaded: its journal knows all, its manifest the model."""
+    recipe, recorded = store.manifest.recipe, store.recorded_settings
+    known = {"model": recipe.model, "model_arg": recipe.model_args} | recorded
+    return {name: known[name] for name in BACKBONE if name in known}
+
+
+def write_head(run: Path, cell: str, state: Mapping[str, Tensor], about: SavedHead) -> None:
+    """Write the weights of a cell's head into a run folder."""
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    write_durably(folder / f"{cell}{SUFFIX}", save(dict(state), metadata={KEY: json.dumps(asdict(about))}))
+
+
+def saved_cells(run: Path) -> Sequence[str]:
+    """Return the cells of a run that have a head.
+
+    Raises:
+        MissingError: no such run.
+    """
+    if not (run / FOLDER).is_dir():
+        raise MissingError(
+            f"no trained heads at {str(run / FOLDER)!r}; make a run with probe fit, of other heads than knn, which has "
+            "no weights"
+        )
+    return sorted(file.name.removesuffix(SUFFIX) for file in (run / FOLDER).glob(f"*{SUFFIX}"))
+
+
+def load_saved(run: str | Path, cell: str) -> tuple[Head, SavedHead]:
+    """Load a trained head, as `load_head` does, and what its file says of it."""
+    known = saved_cells(Path(run))
+    if cell not in known:
+        if cell in Run(Path(run)).finished:
+            raise InputError(f"cell {cell!r} of {str(run)!r} has no weights: knn has none, and what diverged at once")
+        raise unknown_name(f"cell of {str(run)!r}", cell, known)
+    path = Path(run) / FOLDER / f"{cell}{SUFFIX}"
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = SavedHead(**values)
+    except (SafetensorError, TypeError) as error:
+        raise InputError(
+            f"{str(path)!r} is damaged, or was saved by another version of tokenprobe ({error}); fit it again, into "
+            "another folder"
+        ) from error
+    head = about.build()
+    head.load_state_dict({name: value[None] for name, value in state.items()})
+    return head.eval(), about
+
+
+def load_head(run: str | Path, cell: str) -> Head:
+    """Load a trained head.
+
+    Args:
+        run: a run folder.
+        cell: name of the cell, from the results' column `cell`.
+
+    Returns:
+        A module in evaluation mode: tokens (B, N, dim), the arrays of the results' column `tokens` joined along
+        the token axis (and normed, if the run's `norm` is "final"), to logits (B, classes).
+
+    Raises:
+        MissingError: no such run.
+        InputError: no such cell, one that has no weights, or a file that is damaged or of another version.
+    """
+    return load_saved(run, cell)[0]

@@ -1,0 +1,112 @@
+"""Which epoch of a cell is reported, and which cell of a sweep.
+
+Protocol "select": both by the figure on images held out for that; the test split is only reported.
+Protocol "paper": both by the figure on the test split itself, as the published tables do.
+
+The figure is top-1 accuracy, or mean average precision ("map") where images have several labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf, isnan
+from typing import Any
+
+import pandas as pd
+
+SWEPT = ["lr", "weight_decay"]
+FIGURES = ("top1", "map")
+Scores = Mapping[str, float]
+
+
+@dataclass
+class EpochTracker:
+    """The scored epochs of one cell.
+
+    Attributes:
+        protocol: decides which figure counts.
+        epochs: that were scored, counted from 1.
+        val: scores after each; empty under "paper".
+        test: scores after each.
+        diverged: the epoch by which the loss or a weight was not finite any more, if one was.
+    """
+
+    protocol: str
+    epochs: list[int] = field(default_factory=list)
+    val: list[Scores] = field(default_factory=list)
+    test: list[Scores] = field(default_factory=list)
+    diverged: int | None = None
+
+    def add(self, epoch: int, val: Scores | None, test: Scores) -> bool:
+        """Take one epoch; return whether it is the best so far. Of equals the first is the best."""
+        self.epochs.append(epoch)
+        self.test.append(test)
+        if val is not None:
+            self.val.append(val)
+        return self.best == len(self.epochs) - 1
+
+    @property
+    def best(self) -> int:
+        """Index of the epoch that is reported."""
+        figures = [figure(scores) for scores in (self.val if self.protocol == "select" else self.test)]
+        counted = [-inf if isnan(value) else value for value in figures]
+        return max(range(len(counted)), key=counted.__getitem__)
+
+    @property
+    def status(self) -> str:
+        """What became of the cell, for the results."""
+        return "trained" if self.diverged is None else f"diverged in epoch {self.diverged}"
+
+    def row(self) -> dict[str, Any]:
+        """Return the columns of the results; of a cell that diverged, those of the epochs before."""
+        if not self.epochs:
+            return {"best_epoch": None, "status": self.status}
+        best = self.best
+        row = score_columns(self.val[best] if self.val else None, self.test[best])
+        name, figures = figure_name(self.test[0]), [figure(scores) for scores in self.test]
+        return row | {
+            f"last_test_{name}": figures[-1],
+            f"peak_test_{name}": max(figures),
+            "best_epoch": self.epochs[best],
+            "status": self.status,
+        }
+
+
+def figure_name(scores: Scores) -> str:
+    """Return the name of the score that is selected on: the first of FIGURES there is."""
+    return next(name for name in FIGURES if name in scores)
+
+
+def figure(scores: Scores) -> float:
+    """Return the score that is selected on."""
+    return scores[figure_name(scores)]
+
+
+def score_columns(val: Scores | None, test: Scores) -> dict[str, float]:
+    """Return the columns of the results that hold one evaluation."""
+    name = figure_name(test)
+    columns = {f"test_{key}": value for key, value in test.items()}
+    return (
+        columns
+        | {f"last_test_{name}": test[name], f"peak_test_{name}": test[name]}
+        | ({f"val_{name}": val[name]} if val is not None else {})
+    )
+
+
+def mark_selected(results: pd.DataFrame, group_by: Sequence[str]) -> "pd.Series[bool]":
+    """Return which cells are selected: in each group one learning rate and weight decay, for all seeds alike.
+
+    The best by the figure, meaned over seeds; of equals the smallest. A choice at which a cell diverged is none.
+
+    Args:
+        results: one row a cell.
+        group_by: columns within which learning rate and weight decay were swept.
+    """
+    counted = pd.Series(float("nan"), index=results.index)
+    for name in FIGURES:
+        by_val, by_test = (results[f"{split}_{name}"].astype(float) for split in ("val", "test"))
+        counted = counted.fillna(by_val.where(results["protocol"] == "select", by_test))
+    counted = counted.mask(results["status"].str.startswith("diverged"))
+    keys = [results[name].fillna(-1) if name in SWEPT else results[name] for name in [*group_by, *SWEPT]]
+    choices = counted.groupby(keys).agg(lambda figures: figures.mean(skipna=False)).dropna()
+    best = set(choices.groupby(level=list(range(len(group_by)))).idxmax())
+    return pd.Series([row in best for row in zip(*keys, strict=True)], index=results.index)

@@ -1,0 +1,13 @@
+"""Heads that are fitted at once, from all pooled vectors, instead of trained batch by batch.
+
+A new one is a file here and a line in `SOLVERS`.
+"""
+
+from .contract import LinearSolver, Solver
+from .knn import KNN
+from .logreg import LogisticRegression
+from .ridge import Ridge
+
+__all__ = ["SOLVERS", "LinearSolver", "Solver"]
+
+SOLVERS: dict[str, type[Solver]] = {"knn": KNN, "ridge": Ridge, "logreg": LogisticRegression}

@@ -1,0 +1,121 @@
+"""Weighted nearest neighbours: no training at all.
+
+The protocol is that of arXiv 1805.01978, section 3.4 (as in DINO, arXiv 2104.14294): features of unit length, the k
+nearest by cosine similarity s among all training images, each with a vote of exp(s/T) for its label. One search
+serves every k and T. Votes are divided by their sum, which ranks no class differently, so that scores are the
+weighted mean of the neighbours' labels; exp((s - s_max)/T) is the same quotient and cannot overflow.
+
+    n training images, b images asked about, F features, C classes, k neighbours
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import InputError
+from .contract import Solver, chunk_rows
+
+QUERY_ROWS = 1024
+
+
+class KNN(Solver):
+    """k nearest neighbours; the cells are all k and temperatures on the same features."""
+
+    name = "knn"
+    defaults: ClassVar[dict[str, Any]] = {"k": 20, "temperature": 0.07, "pool": "mean"}
+    optimizer = "none"
+
+    def __init__(self, settings: Sequence[Mapping[str, Any]], decays: Sequence[float]) -> None:
+        """See `Solver`."""
+        super().__init__(settings, decays)
+        for of_cell in self.settings:
+            for key in ("k", "temperature"):
+                if not of_cell[key] > 0:
+                    raise InputError(f"head 'knn': expected {key} > 0, got {key}={of_cell[key]!r}")
+        self.most = max(of_cell["k"] for of_cell in self.settings)
+
+    def check(self, n_images: int) -> None:
+        """See `Solver.check`."""
+        if self.most > n_images:
+            raise InputError(
+                f"head 'knn': k={self.most} neighbours of {n_images} training images; give k of at most {n_images}"
+            )
+
+    def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
+        """See `Solver.fit`."""
+        self.check(len(features))
+        self.bank_NF, self.labels, self.n_classes = F.normalize(features), labels, n_classes
+
+    def scores(self, features: Tensor) -> Iterator[Tensor]:
+        """See `Solver.scores`."""
+        rows = min(QUERY_ROWS, chunk_rows(len(self.settings) * self.n_classes))
+        for x_BF in features.split(rows):
+            similarity_BK, nearest_BK = nearest(F.normalize(x_BF), self.bank_NF, self.most)
+            voted: dict[tuple[int, float], Tensor] = {}
+            for temperature, ks in self._ks().items():
+                weights_BK = ((similarity_BK - similarity_BK[:, :1]) / temperature).exp()
+                found = vote(weights_BK, nearest_BK, self.labels, self.n_classes, ks)
+                voted |= {(k, temperature): scores for k, scores in found.items()}
+            yield torch.stack([voted[s["k"], s["temperature"]] for s in self.settings], dim=1)
+
+    def status(self, index: int) -> str:
+        """See `Solver.status`."""
+        return f"searched {len(self.bank_NF)} images"
+
+    def _ks(self) -> dict[float, set[int]]:
+        """Return every k asked for, by temperature."""
+        ks: dict[float, set[int]] = {}
+        for settings in self.settings:
+            ks.setdefault(settings["temperature"], set()).add(settings["k"])
+        return ks
+
+
+def nearest(x_BF: Tensor, bank_NF: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Find the k rows of a bank with the largest inner products.
+
+    The bank is searched part by part, and the best so far are kept.
+
+    Returns:
+        Their inner products (b, k), largest first, and their indices (b, k), int64.
+    """
+    best_BK = x_BF.new_empty(len(x_BF), 0)
+    index_BK = torch.empty(len(x_BF), 0, dtype=torch.int64, device=x_BF.device)
+    first = 0
+    for part_PF in bank_NF.split(chunk_rows(len(x_BF))):
+        found_BK, at_BK = (x_BF @ part_PF.T).topk(min(k, len(part_PF)), dim=1)
+        candidates_BX = torch.cat([best_BK, found_BK], dim=1)
+        best_BK, chosen_BK = candidates_BX.topk(min(k, candidates_BX.shape[1]), dim=1)
+        index_BK = torch.cat([index_BK, at_BK + first], dim=1).gather(1, chosen_BK)
+        first += len(part_PF)
+    return best_BK, index_BK
+
+
+def vote(weights_BK: Tensor, nearest_BK: Tensor, labels: Tensor, n_classes: int, ks: set[int]) -> dict[int, Tensor]:
+    """Return the weighted mean of the labels of the first k neighbours, (b, C), for each k.
+
+    Votes are added rank by rank: every k is a prefix of the largest, and no two votes of one image meet in one sum,
+    whose order a GPU would not keep.
+
+    Args:
+        weights_BK: of the neighbours, nearest first.
+        nearest_BK: the neighbours' indices into `labels`.
+        labels: (n,) int64, or (n, C) of zeros and ones.
+        n_classes: C.
+        ks: numbers of neighbours, of at most K.
+    """
+    votes_BC = weights_BK.new_zeros(len(weights_BK), n_classes)
+    rows_B = torch.arange(len(weights_BK), device=weights_BK.device)
+    totals_BK = weights_BK.cumsum(1)
+    means: dict[int, Tensor] = {}
+    for rank in range(max(ks)):
+        weight_B, labels_B = weights_BK[:, rank], labels[nearest_BK[:, rank]]
+        if labels.ndim == 1:
+            votes_BC[rows_B, labels_B] += weight_B
+        else:
+            votes_BC.addcmul_(weight_B[:, None], labels_B.to(votes_BC.dtype))
+        if rank + 1 in ks:
+            means[rank + 1] = votes_BC / totals_BK[:, rank, None]
+    return means

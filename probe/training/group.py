@@ -1,0 +1,216 @@
+"""A group: the cells of one head and regime, trained together as one stacked module."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...store.layout import LayerShape
+from ..batches.token_batch import TokenBatch
+from ..grid.cells import Cell
+from ..heads import Head, build_pooling
+from .losses import cell_losses
+from .metrics import Counter
+from .optim import OPTIMIZERS
+from .stopwatch import Stopwatch
+
+PUBLISHED_LR_BATCH = 256
+"""Images in a step at which the learning rate is the base rate."""
+
+
+@dataclass(frozen=True)
+class GroupSetup:
+    """The conditions that the cells of a group are trained under.
+
+    Attributes:
+        shape: of the arrays that the head reads of the layer.
+        n_classes: of the data.
+        batch_size: images in a step; the learning rate is base lr × batch_size / 256.
+        device: that trains.
+        precision: "float32"; "bfloat16" or "float16", the type that autocast rounds matrix products to; or "float64",
+            everything in double, from the weights that float32 starts with.
+        multi_label: whether labels are (B, C).
+    """
+
+    shape: LayerShape
+    n_classes: int
+    batch_size: int
+    device: torch.device
+    precision: str
+    multi_label: bool = False
+
+
+class Group:
+    """H cells on the same batches. What one cell does never reaches another.
+
+    Attributes:
+        cells: the cells, in the order of the stacked axis.
+        head: the stacked head.
+    """
+
+    def __init__(self, cells: Sequence[Cell], setup: GroupSetup) -> None:
+        """Draw the initial weights of every cell from its own seed.
+
+        Args:
+            cells: of one head, layer and optimizer.
+            setup: of all of them.
+        """
+        self.cells, self.device = list(cells), setup.device
+        self._autocast_dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(setup.precision)
+        self.head = _draw_head(cells, setup)
+        self._loss_scale = _loss_scale(setup)
+        peak_lrs = [(cell.lr or 0.0) * setup.batch_size / PUBLISHED_LR_BATCH for cell in cells]
+        self._peak_lr = self.head.weight.new_tensor(peak_lrs)
+        decays = self.head.weight.new_tensor([cell.weight_decay or 0.0 for cell in cells])
+        self._optimizer = OPTIMIZERS[cells[0].optimizer](self.head.parameters(), decays)
+        self._alive = torch.ones(len(self.cells), dtype=torch.bool, device=self.device)
+        self._find_retired()
+        self._loss_sum, self._n_batches = torch.zeros_like(self._peak_lr), 0
+        self._best: dict[str, Tensor] = {}
+        self._stopwatch = Stopwatch(self.device)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Arrays of the store that the head reads."""
+        return self.head.pooling.inputs
+
+    @property
+    def seconds(self) -> float:
+        """Time that the device has worked on training steps."""
+        return self._stopwatch.seconds
+
+    def train_batch(self, batch: TokenBatch, lr_factor: float) -> None:
+        """Make one step of every living cell; `lr_factor` is the schedule's factor on the peak rates."""
+        with self._stopwatch.running():
+            losses_H = self._losses(batch)
+            (losses_H.sum() * self._loss_scale).backward()
+            self._finish_gradients()
+            self._optimizer.step(self._peak_lr * lr_factor)
+            self._loss_sum += losses_H.detach()
+        self._n_batches += 1
+
+    def count_batch(self, counter: Counter, batch: TokenBatch) -> None:
+        """Count every cell's logits on one batch."""
+        tokens = self._tokens(batch)  # outside inference mode: other groups may train on them
+        self.head.eval()
+        with torch.inference_mode(), self._autocast():
+            counter.add(self.head(tokens), batch.labels)
+
+    def take_losses(self) -> list[float]:
+        """Return the mean training loss of each cell since the last call, NaN for a retired one."""
+        means = self._loss_sum / max(self._n_batches, 1)
+        losses: list[float] = torch.where(self._alive, means, torch.nan).tolist()
+        self._loss_sum.zero_()
+        self._n_batches = 0
+        return losses
+
+    def retire(self) -> list[bool]:
+        """Stop the cells that have diverged, at an epoch's end and before its losses are taken.
+
+        A cell has diverged if its loss, or a parameter or buffer, is not finite. Its parameters, moments and
+        statistics are zeroed; parameters and moments stay so. Numbers that are not finite are slow on some processors.
+
+        Returns:
+            Which cells are alive.
+        """
+        for value in (self._loss_sum[:, None], *self.head.state_dict().values()):
+            self._alive &= value.flatten(1).isfinite().all(1)
+        self._find_retired()
+        own = [*self.head.parameters(), *self._optimizer.moments(), self._loss_sum]
+        if not self.head.pooling.shared:  # those of shared features are everybody's
+            own += self.head.buffers()
+        with torch.no_grad():
+            for value in own:
+                value[self._retired] = 0
+        alive: list[bool] = self._alive.tolist()
+        return alive
+
+    def keep_best(self, improved: Sequence[bool]) -> None:
+        """Remember the present weights of the cells that improved."""
+        mask = torch.tensor(improved, device=self.device)
+        for name, value in self.head.state_dict().items():
+            if name not in self._best:
+                self._best[name] = value.clone()
+            self._best[name][mask] = value[mask]
+
+    def best_state(self, index: int) -> dict[str, Tensor]:
+        """Return the remembered weights of one cell, without the stacked axis, on the CPU."""
+        return {name: value[index].cpu().contiguous() for name, value in self._best.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what it takes to continue exactly: live tensors, to be written or cloned before the next step."""
+        return {
+            **{f"head.{name}": value for name, value in self.head.state_dict().items()},
+            **{f"optimizer.{name}": value for name, value in self._optimizer.state().items()},
+            **{f"best.{name}": value for name, value in self._best.items()},
+            "alive": self._alive,
+            "loss_sum": self._loss_sum,
+            "n_batches": torch.tensor(self._n_batches),
+            "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` returned, for a group of the same cells."""
+        self.head.load_state_dict(_under("head.", state))
+        self._optimizer.load_state(_under("optimizer.", state))
+        self._best = {name: value.clone().to(self.device) for name, value in _under("best.", state).items()}
+        self._alive.copy_(state["alive"])
+        self._find_retired()
+        self._loss_sum.copy_(state["loss_sum"])
+        self._n_batches = int(state["n_batches"])
+        self._stopwatch = Stopwatch(self.device, float(state["seconds"]))
+
+    def _losses(self, batch: TokenBatch) -> Tensor:
+        """Return the training loss of each cell, (H,)."""
+        self.head.train()
+        with self._autocast():
+            logits_BHC = self.head(self._tokens(batch))
+        return cell_losses(logits_BHC, batch.labels)
+
+    def _finish_gradients(self) -> None:
+        """Take the loss scale out of the gradients, which is exact, and keep retired cells where they are."""
+        for parameter in self.head.parameters():
+            if parameter.grad is not None and self._loss_scale != 1:
+                parameter.grad /= self._loss_scale
+            if parameter.grad is not None and len(self._retired):
+                parameter.grad[self._retired] = 0
+
+    def _find_retired(self) -> None:
+        self._retired = (~self._alive).nonzero()[:, 0]
+
+    def _tokens(self, batch: TokenBatch) -> Tensor:
+        """Return the arrays that the head reads, (B, N, D), rounded for autocast."""
+        return batch.joined(self.kinds, self._autocast_dtype or self.head.weight.dtype)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._autocast_dtype)
+
+
+def _draw_head(cells: Sequence[Cell], setup: GroupSetup) -> Head:
+    """Return the stacked head of some cells, each with weights of its own seed."""
+    generators = [torch.Generator().manual_seed(cell.seed) for cell in cells]
+    spec, shape = cells[0].head, setup.shape
+    pooling = build_pooling(
+        spec.name, dim=shape.dim, grid=shape.grid, cells=len(cells), generators=generators, **dict(spec.settings)
+    )
+    dtype = torch.float64 if setup.precision == "float64" else None
+    return Head(pooling, setup.n_classes, generators).to(setup.device, dtype)
+
+
+def _loss_scale(setup: GroupSetup) -> int:
+    """Return the factor on the losses for the sake of gradients in float16: a power of two, 1 for other types.
+
+    A loss is a mean over n terms; a logit's gradient, softmax - onehot over as many, would fall below float16's
+    6e-5. A factor just as large leaves |softmax - onehot| ≤ 1. It never changes: one that adapts, as in torch's
+    `GradScaler`, would be one for all cells, and a cell that overflows would cost its neighbours their step.
+    """
+    n_terms = setup.batch_size * (setup.n_classes if setup.multi_label else 1)
+    return 1 << (n_terms - 1).bit_length() if setup.precision == "float16" else 1
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

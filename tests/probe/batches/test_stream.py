@@ -1,0 +1,211 @@
+"""The stream: the same batches from memory and from disk, equal to indexing the arrays that were stored."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tokenprobe.errors import StoreError
+from tokenprobe.probe.batches import stream as stream_module
+from tokenprobe.probe.batches.order import epoch_windows, sequential_windows
+from tokenprobe.probe.batches.stream import Rings, TokenStream, group_batches
+from tokenprobe.store import Split, open_store
+from tokenprobe.store.memory import page_aligned
+from tokenprobe.store.ring import BufferRing
+
+from ...store.kit import DTYPES, SUFFIXES, block_path, make_contents, write
+
+N, BLOCK, LAYER = 61, 5, 3
+CPU = torch.device("cpu")
+CACHES = ["gpu", "ram", "disk"]
+"""On the CPU "gpu" keeps tokens in its memory, filled as that of a GPU is: a window at a time."""
+SOME = np.flatnonzero(np.arange(N) % 5 != 3)
+MADE = {dtype: make_contents(dtype, counts={"train": N, "test": 3}, block_rows=BLOCK) for dtype in DTYPES}
+TENSORS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float16}
+
+
+@pytest.fixture(params=SUFFIXES, ids=["zarr", "hdf5"])
+def split_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Split]:
+    """Give the training split of a store of a dtype, written once: not to be changed."""
+
+    def give(dtype: str) -> Split:
+        path = tmp_path_factory.getbasetemp() / f"stream-{dtype}{request.param}"
+        return open_store(path if path.exists() else write(path, MADE[dtype]))["train"]
+
+    return give
+
+
+def wanted(dtype: str, kind: str) -> torch.Tensor:
+    """Return what was stored, (n, …), as the stream should deliver it."""
+    values = torch.from_numpy(MADE[dtype].returned[f"train/layer_{LAYER:02d}/{kind}"][0])
+    return values if kind == "mean" else values.to(TENSORS[dtype])
+
+
+def labels_of(rows: np.ndarray) -> list[int]:
+    return MADE["float16"].stored["train/labels"][rows].tolist()
+
+
+def take(stream: TokenStream, windows: list[np.ndarray], batch_size: int, drop_last: bool = True) -> list[tuple]:
+    return [
+        ({kind: values.clone() for kind, values in batch.arrays.items()}, batch.labels.tolist())  # a view is lent
+        for batch in stream.batches(windows, batch_size, drop_last=drop_last)
+    ]
+
+
+def rings_of(ring: BufferRing) -> Rings:
+    rings = Rings(CPU)
+    rings[LAYER, "patch"] = ring
+    return rings
+
+
+def assert_equal(read: torch.Tensor, values: torch.Tensor, dtype: str) -> None:
+    """int8 tokens are computed in float32: where two terms cancel, a rounding of the larger one is left."""
+    tolerance = {"rtol": 2**-10, "atol": 2e-5} if dtype == "int8" else {"rtol": 0.0, "atol": 0.0}
+    torch.testing.assert_close(read, values, **tolerance)
+
+
+@pytest.mark.parametrize("window_blocks", [1, 8])
+@pytest.mark.parametrize("batch_size", [1, 7, 10, 64])
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batches_are_the_rows_asked_for_in_their_order(
+    split_of: Callable[[str], Split],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    cache: str,
+    batch_size: int,
+    window_blocks: int,
+) -> None:
+    """49 rows in windows of 33 and 16: batches of 7 divide them, those of 10 leave 9, and both cross an end."""
+    monkeypatch.setattr(stream_module, "WINDOW_BLOCKS", window_blocks)  # of what is read at a time
+    kinds = ["mean", "patch", "prefix"]
+    stream = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache=cache, device=CPU)
+    windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)
+    order = np.concatenate(windows)
+    assert len(windows) == 2 and len(order) == 49
+    for drop_last in (True, False):
+        batches = take(stream, windows, batch_size, drop_last)
+        assert len(batches) == (max(1, 49 // batch_size) if drop_last else -(-49 // batch_size))
+        for number, (arrays, labels) in enumerate(batches):
+            rows = order[number * batch_size : (number + 1) * batch_size]
+            assert labels == labels_of(rows)
+            assert sorted(arrays) == kinds
+            for kind in kinds:
+                assert_equal(arrays[kind], wanted(dtype, kind)[rows], dtype)
+
+
+@pytest.mark.parametrize("kinds", [["patch"], ["prefix"], ["mean"]], ids="+".join)
+@pytest.mark.parametrize("cache", CACHES)
+def test_only_what_is_asked_for_comes(split_of: Callable[[str], Split], cache: str, kinds: list[str]) -> None:
+    stream = TokenStream(split_of("float16"), [LAYER], SOME, kinds, cache=cache, device=CPU)
+    ((arrays, _),) = take(stream, [SOME], 64)
+    assert list(arrays) == kinds
+    assert_equal(arrays[kinds[0]], wanted("float16", kinds[0])[SOME], "float16")
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_reader_of_the_mean_reads_no_patch_tokens(split_of: Callable[[str], Split], cache: str) -> None:
+    stream = TokenStream(split_of("float16"), [LAYER], SOME, ["mean", "patch"], cache=cache, device=CPU)
+    (batch,) = stream.batches([SOME], 64, drop_last=False, kinds=["mean"])
+    assert list(batch.arrays) == ["mean"]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_stream_gives_epoch_after_epoch_and_sequential_passes_between(
+    split_of: Callable[[str], Split], cache: str
+) -> None:
+    stream = TokenStream(split_of("bfloat16"), [LAYER], np.arange(N), ["patch"], cache=cache, device=CPU)
+    held = np.setdiff1d(np.arange(N), SOME)
+    for epoch in range(3):
+        trained = take(stream, epoch_windows(SOME, BLOCK, 0, epoch), 16)
+        assert len(trained) == len(SOME) // 16
+        scored = take(stream, sequential_windows(held, BLOCK), 5, drop_last=False)
+        assert_equal(
+            torch.cat([arrays["patch"] for arrays, _ in scored]), wanted("bfloat16", "patch")[held], "bfloat16"
+        )
+        assert [label for _, labels in scored for label in labels] == labels_of(held)
+
+
+@pytest.mark.parametrize("n_buffers", [1, 2])
+def test_streams_that_take_turns_share_buffers_that_do_not_grow(
+    split_of: Callable[[str], Split], n_buffers: int
+) -> None:
+    asked: list[int] = []
+
+    def allocate(n_bytes: int) -> np.ndarray:
+        asked.append(n_bytes)
+        return page_aligned(n_bytes)
+
+    rings = rings_of(BufferRing(n_buffers, allocate))
+    split = split_of("float16")
+    streams = [
+        TokenStream(split, [LAYER], rows, ["patch"], cache="disk", device=CPU, rings=rings) for rows in (SOME, SOME)
+    ]
+    for epoch in range(3):
+        for stream in streams:
+            take(stream, epoch_windows(SOME, BLOCK, 0, epoch) * n_buffers, 10, drop_last=False)
+    assert asked == [40 * 6 * 5 * 2] * n_buffers  # four batches: a window holds 40 rows
+
+
+@pytest.mark.parametrize("n_buffers", [1, 2])
+def test_a_batch_from_disk_stays_as_it_is_until_the_next_is_asked_for(
+    split_of: Callable[[str], Split], n_buffers: int
+) -> None:
+    rings = rings_of(BufferRing(n_buffers))
+    stream = TokenStream(split_of("float16"), [LAYER], SOME, ["patch"], cache="disk", device=CPU, rings=rings)
+    values, order = wanted("float16", "patch"), np.tile(SOME, 3)
+    for number, batch in enumerate(stream.batches([order], 30, drop_last=False)):
+        time.sleep(0.02)  # the next batch may be read meanwhile
+        assert_equal(batch.arrays["patch"], values[order[number * 30 : number * 30 + 30]], "float16")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_only_the_disk_cache_reads_while_training(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"s{suffix}", MADE["float16"])
+    split = open_store(path)["train"]
+    streams = {
+        cache: TokenStream(split, [LAYER], SOME, ["patch"], cache=cache, device=CPU) for cache in ("ram", "disk")
+    }
+    lost = block_path(path, f"train/layer_{LAYER:02d}/patch", 0, 3)
+    lost.unlink()
+    assert len(take(streams["ram"], [SOME], 16)) == len(SOME) // 16
+    with pytest.raises(StoreError, match=f"block file '{lost}' is not there; run the same probe extract again"):
+        take(streams["disk"], [SOME], 16)
+
+
+def test_batches_from_memory_may_be_changed_without_changing_what_is_kept(split_of: Callable[[str], Split]) -> None:
+    stream = TokenStream(split_of("float16"), [LAYER], np.arange(N), ["patch", "mean"], cache="ram", device=CPU)
+    for batch in stream.batches([np.arange(N)], N, drop_last=False):
+        for values in (*batch.arrays.values(), batch.labels):
+            values.zero_()
+    arrays, labels = take(stream, [np.arange(N)], N)[0]
+    assert_equal(arrays["patch"], wanted("float16", "patch"), "float16")
+    assert labels == labels_of(np.arange(N))
+
+
+def test_batches_are_read_together_while_a_window_holds_them() -> None:
+    batches = [np.arange(size) for size in (3, 7, 1, 20, 4, 4, 2)]
+    groups = group_batches(batches, window=10)
+    assert [[len(rows) for rows in group] for group in groups] == [[3, 7], [1], [20], [4, 4, 2]]
+    assert group_batches([], window=10) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("cache", ["gpu", "ram", "disk"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batches_on_a_gpu_are_those_on_the_cpu(split_of: Callable[[str], Split], dtype: str, cache: str) -> None:
+    kinds, device = ["mean", "patch", "prefix"], torch.device("cuda", 0)
+    on_gpu = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache=cache, device=device)
+    on_cpu = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache="ram", device=CPU)
+    windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)
+    for (arrays, labels), (wanted_arrays, wanted_labels) in zip(
+        take(on_gpu, windows, 7), take(on_cpu, windows, 7), strict=True
+    ):
+        assert labels == wanted_labels
+        for kind in kinds:
+            assert arrays[kind].device.type == "cuda"
+            torch.testing.assert_close(arrays[kind].cpu(), wanted_arrays[kind], rtol=0, atol=0)

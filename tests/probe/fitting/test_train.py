@@ -1,0 +1,170 @@
+"""The same run, whatever keeps the tokens, however often it was stopped, however its cells were packed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tokenprobe.probe.batches.subsets import subset
+from tokenprobe.probe.fitting.checkpoint import Checkpoint
+from tokenprobe.probe.fitting.progress import EpochProgress
+from tokenprobe.probe.grid.cells import CellGroup
+from tokenprobe.probe.planning.layer_plan import USABLE, memory_of
+from tokenprobe.probe.planning.machine import Machine
+from tokenprobe.probe.planning.plan import Plan
+from tokenprobe.probe.run.results import Run
+from tokenprobe.store import Store
+
+from ..kit import assert_same, fit_made, plain_training, plan_of, write_made
+
+EVERYTHING: dict[str, Any] = {
+    "heads": ["ep:queries=4", "linear", "dolg", "knn:k=2|5", "ridge"],
+    "shots": ["full", "4"],
+    "seeds": 2,
+    "layers": "1",
+    "epochs": 3,
+    "lr": [1.0, 1e30],  # the second diverges
+}
+
+
+@pytest.fixture
+def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
+    return write_made(write_store, tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_memory_and_disk_zarr_and_hdf5_give_the_same_run(
+    write_store: Callable[..., Store], tmp_path: Path, dtype: str
+) -> None:
+    stores = {suffix: write_made(write_store, tmp_path / f"s.{suffix}", dtype=dtype) for suffix in ("zarr", "h5")}
+    whole = fit_made(stores["zarr"], tmp_path / "run", cache="ram", **EVERYTHING)
+    assert whole.results["status"].str.startswith("diverged").sum() == 3 * (2 + 2)
+    assert_same(whole, fit_made(stores["zarr"], tmp_path / "disk", cache="disk", **EVERYTHING))
+    assert_same(whole, fit_made(stores["h5"], tmp_path / "hdf5", cache="disk", **EVERYTHING))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_keeps_the_same_tokens(store: Store, tmp_path: Path) -> None:
+    runs = [fit_made(store, tmp_path / c, cache=c, device="cuda", amp="off") for c in ("gpu", "ram", "disk")]
+    for other in runs[1:]:
+        assert runs[0].history["train_loss"].to_numpy() == pytest.approx(other.history["train_loss"].to_numpy())
+
+
+FEW: dict[str, Any] = EVERYTHING | {"heads": ["ep:queries=4", "knn:k=2"], "layers": "all"}
+N_REPORTS = 2 * (1 + 3)
+"""Of progress under FEW: two layers, one pass each, which reports as it begins and after each of three scorings."""
+
+
+@pytest.fixture(scope="module")
+def unstopped(write_store: Callable[..., Store], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("unstopped")
+    return fit_made(write_made(write_store, folder / "s.zarr"), folder / "run", **FEW)
+
+
+@pytest.mark.parametrize("stop", range(1, N_REPORTS + 1))
+def test_a_run_that_was_stopped_goes_on_with_the_numbers_it_would_have_had(
+    store: Store, unstopped: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    advance, seen = EpochProgress.advance, 0
+
+    def stop_here(self: EpochProgress, *arguments: Any) -> None:
+        nonlocal seen
+        seen += 1
+        advance(self, *arguments)
+        if seen == stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochProgress, "advance", stop_here)
+        with pytest.raises(KeyboardInterrupt):
+            fit_made(store, tmp_path / "run", **FEW)
+    assert_same(unstopped, fit_made(store, tmp_path / "run", **FEW))
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_stopped_pass_is_not_trained_from_the_beginning(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    advance, reported = EpochProgress.advance, list[int]()
+
+    def stop_in_the_third(self: EpochProgress, what: str, n_epochs: int = 1) -> None:
+        advance(self, what, n_epochs)
+        reported.append(n_epochs)
+        if len(reported) == 4:  # none before the first, then three epochs
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochProgress, "advance", stop_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        fit_made(store, tmp_path / "run", layers="0", epochs=5)
+    fit_made(store, tmp_path / "run", layers="0", epochs=5)
+    assert reported == [0, 1, 1, 1, 2, 1, 1, 1]  # the third had not been kept yet
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    advance = EpochProgress.advance
+
+    def stop_in_the_second(self: EpochProgress, what: str, n_epochs: int = 1) -> None:
+        advance(self, what, n_epochs)
+        if (tmp_path / "run" / "checkpoint.pt").exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochProgress, "advance", stop_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            fit_made(store, tmp_path / "run", val=0.3)
+    assert_same(fit_made(store, tmp_path / "whole"), fit_made(store, tmp_path / "run"))
+
+
+def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings: dict[str, Any] = {"heads": ["ep:queries=4", "linear"], "lr": [0.3, 1.0, 3.0, 10.0], "layers": "1"}
+    whole = fit_made(store, tmp_path / "whole", **settings)
+    assert "memory" not in capsys.readouterr().err
+    free = room_for_half(plan_of(store, **settings, epochs=4, batch_size=16), (1,)) / USABLE
+    monkeypatch.setattr(Machine, "free_bytes", lambda self: {"ram": int(free) + 1})
+    parts = fit_made(store, tmp_path / "parts", **settings, cache="disk")
+    assert "ep:queries=4" in capsys.readouterr().err
+    key = ["cell", "epoch"]
+    one, two = (run.history.sort_values(key).reset_index(drop=True) for run in (whole, parts))
+    assert one[key].equals(two[key])
+    assert one["train_loss"].to_numpy() == pytest.approx(two["train_loss"].to_numpy(), rel=1e-4)
+    images = np.abs(one["test_top1"] - two["test_top1"]) * 60
+    assert images.max() <= 1 + 1e-9
+
+
+def room_for_half(plan: Plan, layers: tuple[int, ...]) -> int:
+    """Return the bytes halfway between those of one cell of the first head and those of all."""
+    regime, cells = plan.grid.trained_groups(layers, plan.grid.regimes[0])[0]
+    memories = [memory_of(plan, torch.device("cpu"), CellGroup(regime, some)) for some in (cells[:1], cells)]
+    return sum(memory.kept + memory.working for memory in memories) // 2
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_a_subset_is_trained_as_a_plain_loop_would(store: Store, tmp_path: Path, cache: str) -> None:
+    """Full data, two subsets and two seeds ride together; the subset's rows alone decide its numbers."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        run = fit_made(
+            store, tmp_path / "run", heads=["ep:queries=4"], layers="1", lr=[10.0], seeds=2, epochs=9, batch_size=7,
+            warmup_epochs=1.5, protocol="paper", shots=["full", "4", "2"], cache=cache,
+        )  # fmt: skip
+        for row in run.results[run.results["shots"] != "full"].itertuples():
+            rows = subset(store["train"].labels, np.arange(88), row.shots, row.seed, store["train"].classes)
+            history = run.history[run.history["cell"] == row.cell].sort_values("epoch")
+            expected = plain_training(10.0, row.seed, 9, 1.5, 7, rows=rows)
+            assert history["train_loss"].tolist() == pytest.approx([loss for loss, _ in expected], rel=1e-8)
+            assert history["test_top1"].tolist() == pytest.approx([top1 for _, top1 in expected], abs=1e-12)
+            assert row.batch_size == 7 and row.epochs == 9
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert len(run.results) == 6

@@ -1,0 +1,117 @@
+"""Saved heads: what a file holds, and what comes back from it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from tokenprobe.errors import InputError, MissingError
+from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.probe import load_head
+from tokenprobe.probe.run.saved import KEY, backbone_settings, load_saved
+from tokenprobe.store import Store, open_store
+from tokenprobe.workflows.export import ExportConfig, export
+
+from ..kit import fit_made, write_made
+
+WriteStore = Callable[..., Store]
+MakeConfig = Callable[..., ExtractConfig]
+
+
+@pytest.fixture
+def store(write_store: WriteStore, tmp_path: Path) -> Store:
+    return write_made(write_store, tmp_path / "s.zarr")
+
+
+def test_a_saved_head_holds_one_cells_weights_in_float32(store: Store, tmp_path: Path) -> None:
+    heads = ["ep:queries=2,d_out=2", "linear:pool=cls", "linear"]
+    run = fit_made(store, tmp_path / "run", heads=heads, lr=[0.3, 3.0], amp="bfloat16")
+    assert {f"{cell}.safetensors" for cell in run.results["cell"]} == {f.name for f in (run.path / "heads").iterdir()}
+    for row in run.results.itertuples():
+        state = load_file(run.path / "heads" / f"{row.cell}.safetensors")
+        assert {value.dtype for value in state.values()} == {torch.float32}
+        width = 4 if row.head == "ep" else 8
+        expected = {"weight": (4, width), "bias": (4,), "running_mean": (width,), "running_var": (width,)}
+        if row.head == "ep":
+            expected |= {"pooling.queries": (2, 8), "pooling.value": (4, 8)}
+        assert {name: tuple(value.shape) for name, value in state.items()} == expected
+        head = load_head(run.path, row.cell)
+        assert not head.training and head.n_params() == row.n_params
+
+
+def test_an_unknown_cell_is_refused_with_the_nearest_first(store: Store, tmp_path: Path) -> None:
+    run = fit_made(store, tmp_path / "run")
+    cell = run.results["cell"].iloc[-1]
+    with pytest.raises(InputError, match=f"unknown cell of '.*/run' '{cell}0'; known: {cell}, "):
+        load_head(run.path, cell + "0")
+
+
+def test_heads_of_no_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"no trained heads at '.*/nothing/heads'; make a run with probe fit"):
+        load_head(tmp_path / "nothing", "none-layer_00-ep")
+
+
+def test_a_file_says_what_its_head_reads(write_store: WriteStore, tmp_path: Path) -> None:
+    norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": [1.0] * 8, "bias": None}
+    store = write_made(write_store, tmp_path / "s.zarr", final_norm=norm)
+    heads = ["linear:pool=cls+mean", "ep:queries=2", "ridge", "logreg", "knn"]
+    run = fit_made(store, tmp_path / "run", heads=heads, layers="0+1", lr=[1.0], norm="final")
+    with_heads = run.results[run.results["head"] != "knn"]
+    for row in with_heads.itertuples():
+        _, about = load_saved(run.path, row.cell)
+        assert (about.layers, about.dim, about.grid, about.multi_label) == ([0, 1], 16, [2, 3], False)
+        assert "+".join(about.tokens) == row.tokens and about.head == ("ep" if row.head == "ep" else "linear")
+        assert about.classes == store["train"].classes and about.norm == norm
+        assert about.logits == (row.head != "ridge")
+    with pytest.raises(InputError, match=r"cell '.*-knn-.*' of '.*/run' has no weights: knn has none"):
+        load_saved(run.path, run.results["cell"][run.results["head"] == "knn"].iloc[0])
+    plain = fit_made(store, tmp_path / "plain", heads=["linear"])
+    assert load_saved(plain.path, plain.results["cell"].iloc[0])[1].norm is None
+
+
+def test_the_backbones_settings_are_those_of_the_extraction(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    """The journal has them all, that of an archive too; without one, the manifest has the model and its arguments."""
+    config = tiny_config(seed=3)
+    store = open_store(extract(config))
+    expected = {"model": config.model, "model_arg": config.model_arg}
+    rest = {"checkpoint": None, "allow_missing": [], "no_pretrained": True, "seed": 3, "image_size": []}
+    assert backbone_settings(store) == expected | rest
+    export(config.out, ExportConfig(out=tmp_path / "archive.zarr"))
+    assert backbone_settings(open_store(tmp_path / "archive.zarr")) == expected | rest
+    (tmp_path / "archive.zarr" / "journal.jsonl").unlink()
+    assert backbone_settings(open_store(tmp_path / "archive.zarr")) == expected
+
+
+def test_a_file_of_another_version_is_refused(store: Store, tmp_path: Path) -> None:
+    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0])
+    path = next((run.path / "heads").iterdir())
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()[KEY])
+    del about["transform"]
+    save_file({"weight": torch.zeros(1)}, path, metadata={KEY: json.dumps(about)})
+    message = (
+        r"'.*\.safetensors' is damaged, or was saved by another version of tokenprobe \(.*'transform'\); fit it again"
+    )
+    with pytest.raises(InputError, match=message):
+        load_head(run.path, path.stem)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 4, 100, -1])
+def test_a_damaged_file_is_refused(store: Store, tmp_path: Path, n_bytes: int) -> None:
+    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0])
+    path = next((run.path / "heads").iterdir())
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(InputError, match=r"'.*\.safetensors' is damaged, or was saved by another version"):
+        load_head(run.path, path.stem)
+
+
+def test_a_file_of_something_else_is_refused(store: Store, tmp_path: Path) -> None:
+    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0])
+    path = next((run.path / "heads").iterdir())
+    save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=r"'.*\.safetensors' is damaged, or was saved by another version"):
+        load_head(run.path, path.stem)

@@ -1,0 +1,93 @@
+"""Scores against scikit-learn's, cell by cell."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, top_k_accuracy_score
+
+from tokenprobe.probe.training.metrics import AccuracyCounter, Counter, PrecisionCounter, make_counter
+
+PARTS = [slice(0, 20), slice(20, 21), slice(21, 80)]
+
+
+def count(counter: Counter, logits: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
+    """Add (n, H, C) logits in three batches."""
+    for part in PARTS:
+        counter.add(torch.from_numpy(logits[part]), torch.from_numpy(labels[part]))
+    return counter.scores()
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 6, 11])
+def test_accuracies_over_batches_equal_scikit_learns(n_classes: int) -> None:
+    rng = np.random.default_rng(n_classes)
+    labels = rng.integers(0, n_classes, 80)
+    logits = rng.normal(size=(80, 3, n_classes)) + 2 * np.eye(n_classes)[labels][:, None] * [[0], [0.5], [1]]
+    found = count(AccuracyCounter(n_classes), logits, labels)
+    for cell, scores in enumerate(found):
+        # with two classes scikit-learn wants the scores of the second
+        given = logits[:, cell, 1] - logits[:, cell, 0] if n_classes == 2 else logits[:, cell]
+        for k in (1, 5):
+            if k < n_classes:
+                assert scores[f"top{k}"] == top_k_accuracy_score(labels, given, k=k, labels=np.arange(n_classes))
+        expected = balanced_accuracy_score(labels, logits[:, cell].argmax(1))
+        assert scores["mean_class"] == pytest.approx(expected, rel=1e-12)
+        assert set(scores) == {"top1", "top5", "mean_class"}
+        assert n_classes > 5 or scores["top5"] == 1
+    assert found[0]["top1"] < found[1]["top1"] < found[2]["top1"]
+
+
+def test_classes_without_images_are_left_out_of_the_mean() -> None:
+    logits = torch.eye(4)[[0, 0, 2, 1]][:, None]  # guesses 0, 0, 2, 1
+    counter = AccuracyCounter(4)
+    counter.add(logits, torch.tensor([0, 1, 2, 1]))
+    assert counter.scores() == [{"top1": 0.75, "top5": 1, "mean_class": (1 + 0.5 + 1) / 3}]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_accuracy_of_a_cell_that_diverged_is_counted_apart(value: float) -> None:
+    logits = np.eye(6, dtype=np.float32)[np.arange(80) % 6][:, None].repeat(2, 1)
+    logits[:, 1] = value
+    found = count(AccuracyCounter(6), logits, np.arange(80) % 6)
+    assert found[0] == {"top1": 1, "top5": 1, "mean_class": 1}
+    assert found[1]["top1"] <= 14 / 80 and found[1]["mean_class"] == pytest.approx(1 / 6)  # one guess for all images
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("decimals", [8, 0])
+def test_average_precision_equals_scikit_learns(dtype: type, decimals: int) -> None:
+    """Rounded to whole numbers, most images share their score with others."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((80, 7)) < np.linspace(0.02, 0.9, 7)).astype(np.uint8)
+    labels[:, 3], labels[:, 5] = 0, 1  # a class that no image shows, and one that all show
+    logits = (2 * rng.normal(size=(80, 3, 7)) + labels[:, None]).round(decimals).astype(dtype)
+    found = count(PrecisionCounter(), logits, labels)
+    shown = labels.any(0)
+    assert shown.sum() == 6
+    for cell, scores in enumerate(found):
+        given = logits[:, cell].astype(np.float32)
+        expected = average_precision_score(labels[:, shown], given[:, shown], average="macro")
+        assert scores == {"map": pytest.approx(expected, rel=1e-12)}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_average_precision_of_a_cell_that_diverged_is_none(value: float) -> None:
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 2, (80, 7)), rng.normal(size=(80, 2, 7))
+    expected = count(PrecisionCounter(), logits, labels)
+    logits[30, 1, 2] = value
+    found = count(PrecisionCounter(), logits, labels)
+    assert found[0] == expected[0] and np.isnan(found[1]["map"])
+
+
+def test_what_is_kept_for_ranking_is_float32_on_the_cpu() -> None:
+    """Two scores that float32 cannot tell apart share a rank."""
+    logits = torch.tensor([[[1.0]], [[1.0 + 1e-12]]], dtype=torch.float64)
+    counter = PrecisionCounter()
+    counter.add(logits, torch.tensor([[1], [0]]))
+    assert counter.scores() == [{"map": 0.5}]
+
+
+def test_the_kind_of_labels_decides_what_is_counted() -> None:
+    assert isinstance(make_counter(5, multi_label=True), PrecisionCounter)
+    counter = make_counter(5, multi_label=False)
+    assert count(counter, np.eye(5)[np.arange(80) % 5][:, None], np.arange(80) % 5)[0]["mean_class"] == 1
