@@ -5,29 +5,25 @@ timm load only once a command runs.
 """
 
 import argparse
-import ast
-import inspect
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
-from types import FrameType, UnionType
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from types import FrameType
+from typing import Any, NoReturn
 
 from . import __version__
 from .errors import InputError, MissingError, StoreError, TokenprobeError
 from .extract.config import ExtractConfig
 from .probe.config import FILE_KEYS, FitConfig
+from .runtime.flags import EXIT_INPUT, Parser, add_fields, given_fields
 from .workflows.export import ExportConfig
 from .workflows.predict import PredictConfig
 
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
-EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 130, 141, 143
 WIDE = 160
-SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
 
 EXTRACT_EXAMPLE = """examples:
   probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr --dry-run
@@ -72,17 +68,6 @@ class _Terminated(BaseException):
     arrived = False
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and takes "-1,0" for a value."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._negative_number_matcher = re.compile(r"^-\d[\d,.-]*$")
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     _Terminated.arrived = False
@@ -116,7 +101,7 @@ def _what_is_safe(command: str) -> str:
 def _extract(arguments: argparse.Namespace) -> None:
     from .extract import extract
 
-    extract(ExtractConfig(**_given(arguments, ExtractConfig)))
+    extract(ExtractConfig(**given_fields(arguments, ExtractConfig)))
 
 
 def _fit(arguments: argparse.Namespace) -> None:
@@ -124,7 +109,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     from .probe.report import print_run
 
     from_file = _read_config(arguments.config) if arguments.config else {}
-    config = FitConfig(**from_file | _given(arguments, FitConfig))
+    config = FitConfig(**from_file | given_fields(arguments, FitConfig))
     run = fit(arguments.stores, config)
     if not config.dry_run:
         print_run(run)
@@ -165,14 +150,14 @@ def _verify(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from .workflows.export import export
 
-    export(arguments.store, ExportConfig(**_given(arguments, ExportConfig)))
+    export(arguments.store, ExportConfig(**given_fields(arguments, ExportConfig)))
 
 
 def _predict(arguments: argparse.Namespace) -> None:
     from .workflows.predict import predict
     from .workflows.predictions import as_csv
 
-    config = PredictConfig(**_given(arguments, PredictConfig))
+    config = PredictConfig(**given_fields(arguments, PredictConfig))
     table = predict(arguments.folder, config)
     if config.out is None:
         print(as_csv(table), end="")
@@ -196,12 +181,12 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="probe", description="Judge frozen vision backbones by probing stored tokens.")
+    parser = Parser(prog="probe", description="Judge frozen vision backbones by probing stored tokens.")
     parser.add_argument("--version", action="version", version=f"tokenprobe {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     extract = _add_command(commands, "extract", _extract, "store every layer's tokens of a data set", EXTRACT_EXAMPLE)
-    _add_fields(extract, ExtractConfig)
+    add_fields(extract, ExtractConfig, FILE_KEYS)
 
     _add_command(commands, "datasets", _datasets, "what data can be loaded, and how to write it", DATASETS_EXAMPLE)
 
@@ -210,7 +195,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "stores", metavar="STORE", nargs="+", help="made by probe extract; several are compared in one run"
     )
     fit.add_argument("--config", metavar="FILE", help="YAML with the same keys as these flags; a flag wins over it")
-    _add_fields(fit, FitConfig)
+    add_fields(fit, FitConfig, FILE_KEYS)
 
     for name, run, summary in (
         ("info", _info, "what a store holds, and whether it is complete"),
@@ -225,7 +210,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     export = _add_command(commands, "export", _export, "write tokens as plain files, or compress them", EXPORT_EXAMPLE)
     export.add_argument("store", metavar="STORE", help="made by probe extract")
-    _add_fields(export, ExportConfig)
+    add_fields(export, ExportConfig, FILE_KEYS)
 
     models = _add_command(commands, "models", _models, "what backbones can be loaded, and their layers", MODELS_EXAMPLE)
     models.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="with * and ?; default: all")
@@ -233,7 +218,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     predict = _add_command(commands, "predict", _predict, "run a trained head on new images", PREDICT_EXAMPLE)
     predict.add_argument("folder", metavar="RUN", help="made by probe fit")
-    _add_fields(predict, PredictConfig)
+    add_fields(predict, PredictConfig, FILE_KEYS)
 
     demo = _add_command(commands, "demo", _demo, "the whole pipeline on bundled images and weights", DEMO_EXAMPLE)
     demo.add_argument("-o", "--out", metavar="FOLDER", default="tokenprobe-demo", help="default: %(default)s")
@@ -252,89 +237,6 @@ def _add_command(
     )
     parser.set_defaults(run=run)
     return parser
-
-
-def _add_fields(parser: argparse.ArgumentParser, config: type[Any]) -> None:
-    """Add a flag for every field. Absent flags stay absent, so that the dataclass alone holds the defaults."""
-    texts, hints = _field_texts(config), get_type_hints(config)
-    for field in fields(config):
-        name = FILE_KEYS.get(field.name, field.name)
-        flags = [SHORT_FLAGS[name]] if name in SHORT_FLAGS else []
-        required = field.default is MISSING and field.default_factory is MISSING
-        parser.add_argument(
-            *flags,
-            f"--{name.replace('_', '-')}",
-            dest=field.name,
-            default=argparse.SUPPRESS,
-            required=required,
-            help=texts[field.name].replace("%", "%%") + _default_text(field),
-            **_argument_kind(hints[field.name], name),
-        )
-
-
-def _argument_kind(hint: Any, name: str) -> dict[str, Any]:
-    """Return what argparse must know to read a flag of a type."""
-    if hint is bool:
-        return {"action": "store_true"}
-    if get_origin(hint) is list:
-        read = _read_specs if name == "head" else _read_list(get_args(hint)[0])
-        return {"action": "extend", "type": read, "metavar": name.upper()}
-    if get_origin(hint) is dict:
-        return {"action": _UpdateDict, "type": read_pairs, "metavar": "KEY=VALUE"}
-    kinds = [kind for kind in get_args(hint) if kind in (int, float)] if get_origin(hint) is UnionType else [hint]
-    return {"type": kinds[0] if kinds else str, "metavar": name.upper()}
-
-
-def _read_list(kind: type[Any]) -> Callable[[str], list[Any]]:
-    def read(text: str) -> list[Any]:
-        return [kind(part) for part in text.split(",")]
-
-    read.__name__ = f"list of {kind.__name__}"
-    return read
-
-
-def _read_specs(text: str) -> list[str]:
-    """Cut "ep:queries=8,d_out=2,linear" where a head begins: a part KEY=VALUE belongs to the one before it."""
-    return re.split(r",(?![A-Za-z_]\w*=)", text)
-
-
-def read_pairs(text: str) -> dict[str, Any]:
-    """Read "img_size=32,patch_size=4": values are Python literals, or else text."""
-    pairs = {}
-    for part in re.split(r",(?=[A-Za-z_]\w*=)", text):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {part!r}")
-        try:
-            pairs[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            pairs[key] = value
-    return pairs
-
-
-class _UpdateDict(argparse.Action):
-    """Merges repeated KEY=VALUE flags."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, getattr(namespace, self.dest, {}) | values)
-
-
-def _field_texts(config: type[Any]) -> dict[str, str]:
-    """Return the documentation of each field, from the class's "Attributes:" section."""
-    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")[2]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text).rstrip(".") for name, text in entries}
-
-
-def _default_text(field: Any) -> str:
-    default = field.default_factory() if field.default_factory is not MISSING else field.default
-    if default is MISSING or default is None or default is False or default in ([], {}):
-        return ""
-    return f" (default: {','.join(map(str, default)) if isinstance(default, list) else default})"
-
-
-def _given(arguments: argparse.Namespace, config: type[Any]) -> dict[str, Any]:
-    return {field.name: getattr(arguments, field.name) for field in fields(config) if hasattr(arguments, field.name)}
 
 
 def _read_config(path: str) -> dict[str, Any]:

@@ -184,6 +184,7 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
         "extract/backbones/open_clip_tower.py": "tests/extract/backbones/test_from_open_clip.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
+        "runtime/flags.py": "tests/test_cli.py",
         "probe/fitting/group_fit.py": "tests/probe/fitting/test_train.py",
         "probe/fitting/result_rows.py": "tests/probe/run/test_results.py",
         "probe/fitting/solve.py": "tests/probe/test_pipeline.py",

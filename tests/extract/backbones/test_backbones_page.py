@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import timm
 
-from tokenprobe.cli import read_pairs
+from tokenprobe.runtime.flags import read_pairs
 from tokenprobe.extract.backbones import split_source
 from tokenprobe.extract.backbones.checkpoint import PREFIXES, WRAPPERS
 from tokenprobe.extract.backbones.from_hub import FAMILIES, split_entry
