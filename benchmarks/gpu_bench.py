@@ -1,0 +1,158 @@
+"""The sizes of the measurements of `gpu.py`, and how it takes time and memory."""
+
+import gc
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+CORES = len(os.sched_getaffinity(0))
+Times = dict[str, float]
+Line = tuple[str, str, str, str]
+Row = tuple[dict[str, Any], list[Line]]
+"""The numbers of a measurement, and its lines of the table: figure, found, wanted, the numbers behind it."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes:
+        images: number of images in the token store.
+        grid: height and width of the grid of tokens.
+        dim: width of a token, in float16.
+        classes: number of classes.
+        queries: number of queries of the EP head.
+        batch: images in a training step.
+        cells: numbers of stacked heads that are trained: one, many and very many.
+        repeats: how often a step is timed after its warm-up.
+        copied: bytes of the large copy.
+        matrix: side of the large matrix product.
+        jpegs: files that are made; each has `names` names in the data.
+        all_layers_images: images of which all layers are extracted.
+        model: backbone, with random weights.
+        model_arg: arguments of its constructor.
+        forward_batch: images in a forward pass of the backbone.
+    """
+
+    images: int = 16_384
+    grid: tuple[int, int] = (14, 14)
+    dim: int = 768
+    classes: int = 1000
+    queries: int = 32
+    batch: int = 1024
+    cells: tuple[int, int, int] = (1, 64, 256)
+    repeats: int = 5
+    copied: int = 2**31
+    matrix: int = 8192
+    jpegs: int = 4000
+    names: int = 3
+    all_layers_images: int = 2048
+    model: str = "timm:vit_base_patch16_224"
+    model_arg: dict[str, Any] = field(default_factory=dict)
+    forward_batch: int = 192
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of an image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the tokens of an image."""
+        return 2 * self.n_tokens * self.dim
+
+    @property
+    def flop(self) -> int:
+        """FLOP to train one head on an image: four products with the tokens, three of value and classifier each."""
+        return 2 * (4 * self.queries * self.n_tokens * self.dim + 3 * self.dim * (self.dim + self.classes))
+
+
+TINY = Sizes(
+    images=64, grid=(4, 4), dim=32, classes=5, queries=4, batch=16, cells=(1, 4, 8), repeats=2, copied=2**20, matrix=64,
+    jpegs=12, names=2, all_layers_images=16, model="timm:VisionTransformer", forward_batch=8,
+    model_arg={"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2},
+)  # fmt: skip
+"""To try every path on a CPU."""
+
+
+class Bench:
+    """The device, the sizes, the folders, and the numbers found so far."""
+
+    def __init__(self, device: torch.device, sizes: Sizes, folder: Path, out: Path, test_seconds: float) -> None:
+        """Start with nothing measured; stores and images go to `folder`, results to `out`."""
+        self.device, self.sizes, self.folder, self.out, self.test_seconds = device, sizes, folder, out, test_seconds
+        self.on_gpu = device.type == "cuda"
+        self.figures: dict[str, dict[str, Any]] = {}
+
+    @cached_property
+    def ceilings(self) -> dict[str, Any]:
+        """Bytes/s of a large copy (read and written), and FLOP/s of a large bfloat16 matrix product."""
+        source = torch.empty(self.sizes.copied // 4, dtype=torch.int32, device=self.device).random_()
+        target, side = torch.empty_like(source), self.sizes.matrix
+        factor = torch.randn(side, side, dtype=torch.bfloat16, device=self.device)
+        copying, multiplying = self.seconds(
+            lambda: [target.copy_(source) for _ in range(10)], lambda: [factor @ factor for _ in range(10)]
+        )
+        return {
+            "copy_bytes_per_s": 2 * source.nbytes * 10 / copying["median"],
+            "matmul_flop_per_s": 2 * side**3 * 10 / multiplying["median"],
+            "ten_copies_s": copying,
+            "ten_products_s": multiplying,
+        }
+
+    def seconds(self, *steps: Callable[[], Any], repeats: int | None = None) -> list[Times]:
+        """Time steps, the device's work included; they take turns, so that a busy machine is busy for all."""
+        for step in steps * 2:
+            step()
+        times: list[list[float]] = [[] for _ in steps]
+        for _ in range(repeats or self.sizes.repeats):
+            for step, of_step in zip(steps, times, strict=True):
+                self.wait()
+                start = time.perf_counter()
+                step()
+                self.wait()
+                of_step.append(time.perf_counter() - start)
+        return [spread(of_step) for of_step in times]
+
+    def found(self, row: str, key: str) -> float:
+        """Return a number of an earlier row, NaN if there is none."""
+        return float(self.figures.get(row, {}).get(key, "nan"))
+
+    def wait(self) -> None:
+        """Wait for the device."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+
+    def begin_peak(self) -> int:
+        """Forget the peak of the device's memory; return the bytes that are taken now."""
+        if not self.on_gpu:
+            return 0
+        self.wait()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return torch.cuda.memory_allocated(self.device)
+
+    def peak(self) -> int:
+        """Return the most bytes that were taken; on a CPU, those of the process."""
+        if not self.on_gpu:
+            return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.wait()
+        return torch.cuda.max_memory_allocated(self.device)
+
+    def release(self) -> None:
+        """Give back the memory of a measurement that is over."""
+        gc.collect()
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+
+
+def spread(values: list[float]) -> Times:
+    """Return the median, the least and the most."""
+    return {"median": median(values), "least": min(values), "most": max(values), "n": len(values)}

@@ -1,0 +1,253 @@
+"""What `gpu.py` measures of stage two: training heads, and reading their tokens."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gpu_bench import Bench, Line, Row, Sizes
+from torch import Tensor, nn
+
+# All that this file takes from the package.
+from tokenprobe.probe import FitConfig
+from tokenprobe.probe.budget import needed
+from tokenprobe.probe.order import epoch_windows
+from tokenprobe.probe.plan import make_plan
+from tokenprobe.probe.results import Run
+from tokenprobe.probe.rider import make_rider
+from tokenprobe.probe.streams import LayerStreams
+from tokenprobe.probe.train import _train_epoch as train_epoch
+from tokenprobe.probe.work import make_work, memory_of
+from tokenprobe.store import BlockKey, Manifest, open_store, open_writer
+from tokenprobe.store.layout import LayerShape, block_rows
+from tokenprobe.store.manifest import Recipe, SplitInfo
+
+DISK_RATE = 20e9
+"""Bytes/s of the disk whose reading pays for heads."""
+
+
+def write_store(path: Path, sizes: Sizes) -> Path:
+    """Write random tokens of one layer, the same 64 images over and over, with random labels; once."""
+    if path.exists():
+        return path
+    rng, shape = np.random.default_rng(0), LayerShape(sizes.grid, sizes.dim, 0)
+    values = rng.standard_normal((64, *shape.row_shape("patch"))).astype(np.float16)
+    classes = [str(label) for label in range(sizes.classes)]
+    infos = {
+        split: SplitInfo(
+            n, block_rows(n, sizes.image_bytes, 128 * 2**20), "0", None, [], classes, {"layer_00": ["patch"]}
+        )
+        for split, n in (("train", sizes.images), ("test", 64))
+    }
+    labels = {split: rng.integers(sizes.classes, size=info.n_images) for split, info in infos.items()}
+    recipe = Recipe("timm:none", {}, "0", {}, "float32", "float16", {"kind": "dataset"}, [])
+    with open_writer(path, Manifest(recipe, "made", 1, {"layer_00": shape}, None, infos, {})) as writer:
+        writer.declare({split: (of_split, [*map(str, range(len(of_split)))]) for split, of_split in labels.items()})
+        for split, info in infos.items():
+            for block in range(info.n_blocks):
+                key, left = BlockKey(split, 0, block), min(info.block_rows, info.n_images - block * info.block_rows)
+                while left:
+                    writer.append(key, 0, {"patch": values[:left]})
+                    left -= min(left, len(values))
+                writer.finish(key, 0)
+        writer.complete()
+    return path
+
+
+class Training:
+    """EP heads as `fit` trains them: its plan, its streams and its epochs, without the scoring."""
+
+    def __init__(self, bench: Bench, n_cells: int, cache: str) -> None:
+        """Keep the tokens where `cache` says, and draw the heads."""
+        sizes, seeds = bench.sizes, min(4, n_cells)
+        config = FitConfig(
+            out=bench.folder / "run",
+            heads=[f"ep:queries={sizes.queries}"],
+            lr=[1e-3 * (1 + index) for index in range(n_cells // seeds)],
+            seeds=seeds,
+            epochs=1000,
+            batch_size=sizes.batch,
+            protocol="paper",
+            device=str(bench.device),
+            cache=cache if bench.on_gpu or cache != "gpu" else "ram",
+        )
+        store = open_store(write_store(bench.folder / "tokens.zarr", sizes))
+        self.bench, self.plan, self.n_epochs = bench, make_plan(store, config), 0
+        work = make_work(self.plan, self.plan.layers[0], Run(Path(config.out)))
+        self._streams, self.course = LayerStreams(self.plan, work.layers, work.kinds, work.courses), work.courses[0]
+        self.predicted = max(needed(groups, partial(memory_of, self.plan)) for groups in work.passes)
+        self._before = bench.begin_peak()
+        self.passes = [[make_rider(self.plan, group) for group in groups] for groups in work.passes]
+
+    @property
+    def n_steps(self) -> int:
+        """Steps in an epoch of one pass."""
+        return self.course.n_steps
+
+    def epoch(self) -> None:
+        """Train all heads for one epoch."""
+        for riders in self.passes:
+            train_epoch(self.plan, riders, self._streams.train(self.course), self.n_epochs)
+        self.n_epochs += 1
+
+    def read(self) -> None:
+        """Bring the batches of one epoch to the device."""
+        windows = epoch_windows(self.course.train_rows, self.plan.data.train.info.block_rows, 0, 0)
+        for _ in self._streams.train(self.course).batches(windows, self.course.batch_size, drop_last=True):
+            pass
+
+    def peak(self) -> int:
+        """Return the bytes that training takes at its peak, with a copy of the best weights as `fit` keeps it."""
+        for riders in self.passes:
+            for rider in riders:
+                rider.group.keep_best([True] * len(rider.group.cells))
+        self.epoch()
+        return self.bench.peak() - self._before
+
+
+class PlainHead(nn.Module):
+    """EP in the published order: every token is projected, then weighed."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(0.02 * torch.randn(sizes.queries, sizes.dim))
+        self.value = nn.Linear(sizes.dim, sizes.dim, bias=False)
+        self.norm, self.classifier = nn.BatchNorm1d(sizes.dim, 1e-6, affine=False), nn.Linear(sizes.dim, sizes.classes)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        maps_BQN = (self.queries * x_BND.shape[2] ** -0.5 @ x_BND.transpose(1, 2)).softmax(2)
+        values_BQNK = self.value(x_BND).unflatten(2, (len(self.queries), -1)).transpose(1, 2)
+        return self.classifier(self.norm((maps_BQN[:, :, None] @ values_BQNK)[:, :, 0].flatten(1)))
+
+
+class PlainLoop:
+    """A loop of one head as one writes it, with the tokens on the device."""
+
+    def __init__(self, bench: Bench) -> None:
+        """Draw tokens and labels."""
+        sizes, self.device = bench.sizes, bench.device
+        shape = sizes.images, sizes.n_tokens, sizes.dim
+        self.tokens = torch.randn(shape, dtype=torch.float16, device=self.device)
+        self.labels = torch.randint(sizes.classes, (sizes.images,), device=self.device)
+        self.head, self.batch = PlainHead(sizes).to(self.device), sizes.batch
+        self.optimizer = torch.optim.SGD(self.head.parameters(), lr=0.01, momentum=0.9)
+
+    def epoch(self) -> None:
+        """Train the head for one epoch."""
+        order = torch.randperm(len(self.tokens), device=self.device)
+        for rows in order.split(self.batch)[: len(order) // self.batch]:
+            tokens = self.tokens[rows].bfloat16()
+            with torch.autocast(self.device.type, torch.bfloat16):
+                loss = F.cross_entropy(self.head(tokens), self.labels[rows])
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def ceilings(bench: Bench) -> Row:
+    found, sizes = bench.ceilings, bench.sizes
+    copied, side = f"{sizes.copied / 1e9:.1f} GB", f"{sizes.matrix}³, random"
+    return found, [
+        ("copy on the device, read + written", f"{found['copy_bytes_per_s'] / 1e12:.2f} TB/s", "", copied),
+        ("bf16 matrix product", f"{found['matmul_flop_per_s'] / 1e12:.0f} TFLOP/s", "", side),
+    ]
+
+
+def one_head(bench: Bench) -> Row:
+    ours, plain = Training(bench, 1, "gpu"), PlainLoop(bench)
+    epoch, plain_epoch = bench.seconds(ours.epoch, plain.epoch)
+    ratio = plain_epoch["median"] / epoch["median"]
+    figures = {"epoch": epoch, "plain_epoch": plain_epoch, "n_steps": ours.n_steps, "plain_over_ours": ratio}
+    behind = f"{1e3 * plain_epoch['median']:.1f} / {1e3 * epoch['median']:.1f} ms, {ours.n_steps} steps"
+    return figures, [("one EP head, epoch: plain loop / ours", f"{ratio:.2f}", "≥ 1.5", behind)]
+
+
+def cells(bench: Bench, index: int) -> Row:
+    """Train many cells on tokens that are on the device: time, rate, memory, and what each costs of reading."""
+    n_cells, sizes = bench.sizes.cells[index], bench.sizes
+    training = Training(bench, n_cells, "gpu")
+    (epoch,) = bench.seconds(training.epoch, repeats=3)
+    step, predicted, peak = epoch["median"] / training.n_steps, training.predicted, training.peak()
+    rate = sizes.flop * n_cells * sizes.batch / step
+    figures: dict[str, Any] = {
+        "epoch": epoch, "step_s": step, "flop_per_s": rate, "of_matmul": rate / bench.ceilings["matmul_flop_per_s"],
+        "predicted_bytes": predicted, "peak_bytes": peak, "predicted_over_peak": predicted / peak,
+        "heads_per_reading": sizes.image_bytes / DISK_RATE * n_cells * sizes.batch / step,
+        "passes": [[len(rider.group.cells) for rider in riders] for riders in training.passes],
+    }  # fmt: skip
+    wanted = "≥ 0.28, stretch 0.4" if index == 1 else ""
+    took = f"{1e3 * step:.2f} ms a step, {rate / 1e12:.0f} TFLOP/s, {len(training.passes)} pass(es)"
+    bytes_text = f"{predicted / 2**30:.2f} / {peak / 2**30:.2f} GiB"
+    heads, cost = f"{figures['heads_per_reading']:.0f}", f"in steps of {n_cells}"
+    lines = [
+        (f"{n_cells} cells trained, of the matrix rate", f"{figures['of_matmul']:.3f}", wanted, took),
+        (f"{n_cells} cells, memory: predicted / peak", f"{predicted / peak:.2f}", "0.8 to 1.25", bytes_text),
+        ("heads for the price of reading at 20 GB/s", heads, "≥ 75, stretch 100", cost),
+    ]
+    if index == 2:
+        fewer = bench.found("cells_64", "step_s")
+        figures["over_fewer"] = step / fewer
+        what, behind = f"{n_cells} cells / {sizes.cells[1]}, time", f"{1e3 * step:.1f} / {1e3 * fewer:.1f} ms a step"
+        lines.append((what, f"{step / fewer:.2f}", "≤ 4.2", behind))
+    return figures, lines
+
+
+def reading(bench: Bench, cache: str) -> Row:
+    """Read all tokens, and train one head for an epoch, from a cache."""
+    training = Training(bench, 1, cache)
+    read, epoch = bench.seconds(training.read, training.epoch)
+    n_bytes = training.n_steps * bench.sizes.batch * bench.sizes.image_bytes
+    read_s, epoch_s, rate = read["median"], epoch["median"], n_bytes / read["median"]
+    figures = {"read": read, "epoch": epoch, "bytes": n_bytes, "bytes_per_s": rate, "read_s": read_s}
+    behind = f"{1e3 * read_s:.1f} ms; an epoch of one cell {1e3 * epoch_s:.1f} ms"
+    lines: list[Line] = [(f"cache={cache}, reading alone", f"{rate / 1e9:.1f} GB/s", "", behind)]
+    if cache == "ram":
+        disk_s = bench.found("cache_disk", "read_s")
+        figures["epoch_over_disk_read"] = epoch_s / disk_s
+        what, behind = "RAM cache: epoch of one cell / reading from the page cache", "{:.1f} / {:.1f} ms"
+        lines.append((what, f"{epoch_s / disk_s:.2f}", "≤ 1", behind.format(1e3 * epoch_s, 1e3 * disk_s)))
+    return figures, lines
+
+
+def profile(bench: Bench, index: int) -> Row:
+    """Find the kernels, launches, and host and device time of a step."""
+    n_cells = bench.sizes.cells[index]
+    figures = profile_epoch(Training(bench, n_cells, "gpu"))
+    report = [f"{key}: {value}" for key, value in figures.items() if key != "top"]
+    report += [f"{one['us']:10.1f} us {one['count']:7.2f} x  {one['name']}" for one in figures["top"]]
+    (bench.out / f"profile_{n_cells}.txt").write_text("\n".join(report) + "\n")
+    shown = f"{figures['kernels']:.0f} kernels, {figures['launches']:.0f} launches"
+    times = "host {host_ms:.2f}, device {device_ms:.2f}, both {step_ms:.2f} ms".format(**figures)
+    return figures, [(f"a step of {n_cells} cell(s)", shown, "", times)]
+
+
+def profile_epoch(training: Training) -> dict[str, Any]:
+    """Return times and counts per step: host until all is handed over, device at work, both to the end."""
+    n_steps = training.n_steps * len(training.passes)
+    for _ in range(2):
+        training.epoch()
+    training.bench.wait()
+    start = time.perf_counter()
+    training.epoch()
+    host = time.perf_counter() - start
+    training.bench.wait()
+    both = time.perf_counter() - start
+    with torch.profiler.profile() as profiler:
+        training.epoch()
+        training.bench.wait()
+    events = [event for event in profiler.key_averages() if not getattr(event, "is_user_annotation", False)]
+    on_device = [event for event in events if event.device_type.name == "CUDA"]
+    of_device = [(e.self_device_time_total, e) for e in on_device] or [(e.self_cpu_time_total, e) for e in events]
+    top = sorted(of_device, key=lambda timed: -timed[0])
+    return {
+        "step_ms": 1e3 * both / n_steps,
+        "host_ms": 1e3 * host / n_steps,
+        "device_ms": sum(us for us, _ in top) / n_steps / 1e3,
+        "kernels": sum(e.count for _, e in top if not e.key.startswith("Mem")) / n_steps,
+        "launches": sum(e.count for e in events if e.key.startswith("cu") and "Launch" in e.key) / n_steps,
+        "top": [{"name": e.key, "us": us / n_steps, "count": e.count / n_steps} for us, e in top[:10]],
+    }
