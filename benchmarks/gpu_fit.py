@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 # All that this file takes from the package.
 from tokenprobe.probe import FitConfig
-from tokenprobe.probe.budget import needed
-from tokenprobe.probe.order import epoch_windows
-from tokenprobe.probe.plan import make_plan
-from tokenprobe.probe.results import Run
-from tokenprobe.probe.rider import make_rider
-from tokenprobe.probe.streams import LayerStreams
-from tokenprobe.probe.train import _train_epoch as train_epoch
-from tokenprobe.probe.work import make_work, memory_of
+from tokenprobe.probe.batches.order import epoch_windows
+from tokenprobe.probe.fitting.group_fit import start_fit
+from tokenprobe.probe.fitting.streams import LayerStreams
+from tokenprobe.probe.fitting.train import _train_epoch as train_epoch
+from tokenprobe.probe.planning.layer_plan import make_layer_plan, memory_of
+from tokenprobe.probe.planning.machine import make_machine
+from tokenprobe.probe.planning.make_plan import make_plan
+from tokenprobe.probe.planning.passes import needed
 from tokenprobe.store import BlockKey, Manifest, open_store, open_writer
 from tokenprobe.store.layout import LayerShape, block_rows
 from tokenprobe.store.manifest import Recipe, SplitInfo
@@ -75,35 +75,37 @@ class Training:
             cache=cache if bench.on_gpu or cache != "gpu" else "ram",
         )
         store = open_store(write_store(bench.folder / "tokens.zarr", sizes))
-        self.bench, self.plan, self.n_epochs = bench, make_plan(store, config), 0
-        work = make_work(self.plan, self.plan.layers[0], Run(Path(config.out)))
-        self._streams, self.course = LayerStreams(self.plan, work.layers, work.kinds, work.courses), work.courses[0]
-        self.predicted = max(needed(groups, partial(memory_of, self.plan)) for groups in work.passes)
+        machine = make_machine(config)
+        self.bench, self.plan, self.n_epochs = bench, make_plan(store, config, machine.precision), 0
+        layer = make_layer_plan(self.plan, machine, self.plan.grid.layers[0], frozenset())
+        self._streams, self.regime = LayerStreams(layer, machine.device), layer.regimes[0]
+        memory = partial(memory_of, self.plan, machine.device)
+        self.predicted = max(needed(groups, memory) for groups in layer.passes)
         self._before = bench.begin_peak()
-        self.passes = [[make_rider(self.plan, group) for group in groups] for groups in work.passes]
+        self.passes = [[start_fit(self.plan, group, machine.device) for group in groups] for groups in layer.passes]
 
     @property
     def n_steps(self) -> int:
         """Steps in an epoch of one pass."""
-        return self.course.n_steps
+        return self.regime.n_steps
 
     def epoch(self) -> None:
         """Train all heads for one epoch."""
-        for riders in self.passes:
-            train_epoch(self.plan, riders, self._streams.train(self.course), self.n_epochs)
+        for fits in self.passes:
+            train_epoch(self.plan, fits, self._streams.train(self.regime), self.n_epochs)
         self.n_epochs += 1
 
     def read(self) -> None:
         """Bring the batches of one epoch to the device."""
-        windows = epoch_windows(self.course.train_rows, self.plan.data.train.info.block_rows, 0, 0)
-        for _ in self._streams.train(self.course).batches(windows, self.course.batch_size, drop_last=True):
+        windows = epoch_windows(self.regime.train_rows, self.plan.data.train.info.block_rows, 0, 0)
+        for _ in self._streams.train(self.regime).batches(windows, self.regime.batch_size, drop_last=True):
             pass
 
     def peak(self) -> int:
         """Return the bytes that training takes at its peak, with a copy of the best weights as `fit` keeps it."""
-        for riders in self.passes:
-            for rider in riders:
-                rider.group.keep_best([True] * len(rider.group.cells))
+        for fits in self.passes:
+            for fit in fits:
+                fit.group.keep_best([True] * len(fit.group.cells))
         self.epoch()
         return self.bench.peak() - self._before
 
@@ -177,7 +179,7 @@ def cells(bench: Bench, index: int) -> Row:
         "epoch": epoch, "step_s": step, "flop_per_s": rate, "of_matmul": rate / bench.ceilings["matmul_flop_per_s"],
         "predicted_bytes": predicted, "peak_bytes": peak, "predicted_over_peak": predicted / peak,
         "heads_per_reading": sizes.image_bytes / DISK_RATE * n_cells * sizes.batch / step,
-        "passes": [[len(rider.group.cells) for rider in riders] for riders in training.passes],
+        "passes": [[len(fit.group.cells) for fit in fits] for fits in training.passes],
     }  # fmt: skip
     wanted = "≥ 0.28, stretch 0.4" if index == 1 else ""
     took = f"{1e3 * step:.2f} ms a step, {rate / 1e12:.0f} TFLOP/s, {len(training.passes)} pass(es)"

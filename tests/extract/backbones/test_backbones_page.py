@@ -7,13 +7,13 @@ import open_clip
 import pytest
 import timm
 
-from tokenprobe.runtime.flags import read_pairs
 from tokenprobe.extract.backbones import split_source
 from tokenprobe.extract.backbones.checkpoint import PREFIXES, WRAPPERS
 from tokenprobe.extract.backbones.from_hub import FAMILIES, split_entry
 from tokenprobe.extract.backbones.from_open_clip import split_tag
 from tokenprobe.extract.config import ExtractConfig
 from tokenprobe.probe.config import FILE_KEYS, FitConfig
+from tokenprobe.runtime.flags import read_pairs
 
 PAGE = (Path(__file__).parents[3] / "docs" / "backbones.md").read_text()
 MODELS = sorted(set(re.findall(r"-m (\S+?)[`\s]", PAGE)) - {"SOURCE:NAME"})
