@@ -195,11 +195,11 @@ print(json.dumps({"announced": announced.kept + announced.working, "grown": resi
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("head", "n_cells"), [("ep", 16), ("aim", 8), ("linear:pool=mean", 64)])
 def test_on_a_gpu_a_step_takes_what_the_allocator_gives_out(head: str, n_cells: int, precision: str) -> None:
-    """To 25%: blocks are rounded up, and matrix products have a workspace, made before."""
+    """To 25%: blocks are rounded up. Matrix products have a workspace, which a step of the same size makes before."""
     device, cells = torch.device("cuda", 0), make_cells(head, n_cells)
     found = estimate(cells, batch_size=2048, device=device, precision=precision)
-    warm = Group(cells[:1], GroupSetup(SHAPE, N_CLASSES, batch_size=2048, device=device, precision=precision))
-    warm.train_batch(make_batch(warm, 64, device=device), 1.0)
+    warm = Group(cells, GroupSetup(SHAPE, N_CLASSES, batch_size=2048, device=device, precision=precision))
+    warm.train_batch(make_batch(warm, 2048, device=device), 1.0)
     del warm
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
