@@ -10,6 +10,8 @@ import torch
 
 from ...store.durable import write_durably
 
+LAYOUT = "layout 2"
+"""Changes with the names under which a state is kept."""
 SECONDS = 30.0
 """Between checkpoints, at least; more where writing one takes more than a twentieth of that."""
 
@@ -24,7 +26,7 @@ class Checkpoint:
             folder: of the run.
             about: what the pass consists of; a checkpoint of another is not used.
         """
-        self._path, self._about = folder / "checkpoint.pt", list(about)
+        self._path, self._about = folder / "checkpoint.pt", [LAYOUT, *about]
         self._last, self._pause = time.monotonic(), SECONDS
 
     def load(self) -> dict[str, Any] | None:

@@ -8,15 +8,15 @@ import torch
 from tokenprobe.probe.fitting import checkpoint
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
 
-STATE = {"scorings": 3, "riders": [{"weight": torch.arange(3.0), "history": [{"cell": "a", "loss": float("nan")}]}]}
+STATE = {"scorings": 3, "groups": [{"weight": torch.arange(3.0), "history": [{"cell": "a", "loss": float("nan")}]}]}
 
 
 def test_a_state_comes_back_for_the_same_pass_only(tmp_path: Path) -> None:
     Checkpoint(tmp_path, ["a", "b"]).save(STATE)
     found = Checkpoint(tmp_path, ["a", "b"]).load()
     assert found is not None and found["scorings"] == 3
-    assert torch.equal(found["riders"][0]["weight"], torch.arange(3.0))
-    assert found["riders"][0]["history"][0]["cell"] == "a"
+    assert torch.equal(found["groups"][0]["weight"], torch.arange(3.0))
+    assert found["groups"][0]["history"][0]["cell"] == "a"
     assert Checkpoint(tmp_path, ["a"]).load() is None
 
 

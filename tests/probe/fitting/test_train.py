@@ -1,6 +1,8 @@
 """The same run, whatever keeps the tokens, however often it was stopped, however its cells were packed."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,16 @@ import torch
 
 from tokenprobe.probe.batches.subsets import subset
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
+from tokenprobe.probe.fitting.group_fit import start_fit
 from tokenprobe.probe.fitting.progress import EpochProgress
+from tokenprobe.probe.fitting.result_rows import group_rows
 from tokenprobe.probe.grid.cells import CellGroup
 from tokenprobe.probe.planning.layer_plan import USABLE, memory_of
 from tokenprobe.probe.planning.machine import Machine
 from tokenprobe.probe.planning.plan import Plan
+from tokenprobe.probe.planning.settings import identity
 from tokenprobe.probe.run.results import Run
+from tokenprobe.probe.training.group import Group
 from tokenprobe.store import Store
 
 from ..kit import assert_same, fit_made, plain_training, plan_of, write_made
@@ -122,6 +128,45 @@ def test_a_checkpoint_of_other_settings_is_not_used(
         with pytest.raises(KeyboardInterrupt):
             fit_made(store, tmp_path / "run", val=0.3)
     assert_same(fit_made(store, tmp_path / "whole"), fit_made(store, tmp_path / "run"))
+
+
+def test_a_checkpoint_of_other_data_is_not_used(
+    write_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store made again from other weights has the same path, name and cells."""
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    advance = EpochProgress.advance
+
+    def stop_in_the_second(self: EpochProgress, what: str, n_epochs: int = 1) -> None:
+        advance(self, what, n_epochs)
+        if (tmp_path / "run" / "checkpoint.pt").exists():
+            raise KeyboardInterrupt
+
+    old = write_made(write_store, tmp_path / "s.zarr")
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochProgress, "advance", stop_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            fit_made(old, tmp_path / "run")
+    shutil.rmtree(tmp_path / "s.zarr")
+    new = write_made(write_store, tmp_path / "s.zarr", blank=range(20))
+    recipe = replace(new.manifest.recipe, weights="1" * 64)
+    new.files.root.write_bytes(new.files.root_bytes(replace(new.manifest, recipe=recipe)))
+    assert_same(fit_made(new, tmp_path / "whole"), fit_made(new, tmp_path / "run"))
+
+
+def test_a_checkpoint_of_another_layout_is_not_used(store: Store, tmp_path: Path) -> None:
+    """An older version kept its state under other names."""
+    about = [identity(plan_of(store)), "a"]
+    torch.save({"about": about, "state": {"scorings": 1, "riders": []}}, tmp_path / "checkpoint.pt")
+    assert Checkpoint(tmp_path, about).load() is None
+
+
+def test_the_seconds_of_a_group_are_shared_among_its_cells(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(store, heads=["ep:queries=4"], lr=[1.0, 3.0], seeds=2)
+    (group,) = plan.grid.trained_groups((1,), plan.grid.regimes[0])
+    fit = start_fit(plan, group, torch.device("cpu"))
+    monkeypatch.setattr(Group, "seconds", property(lambda self: 6.0))
+    assert [row["train_seconds"] for row in group_rows(plan, fit)] == [1.5] * 4
 
 
 def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(

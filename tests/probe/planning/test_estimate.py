@@ -119,6 +119,20 @@ def test_pooled_vectors_are_announced_and_solvers_are_said_not_to_be_timed(
     assert describe([layer], MACHINE)[-1] == "the time of knn, ridge and logreg is not in it"
 
 
+def test_the_time_is_that_of_all_steps_and_of_scoring_validation_and_test(store: Store, tmp_path: Path) -> None:
+    (layer,) = layer_plans(store, tmp_path / "run", shots=["full", "4"])
+    of_training, of_scoring = 1.0, 1e-3
+    timed = {
+        (group.cells[0].head, len(group.cells), (2, 3), 8): (of_training, of_scoring)
+        for groups in layer.passes
+        for group in groups
+    }
+    full, subsets = 3 * 5 * 16, 2 * 3 * 16  # epochs × steps × batch; two seeds of one step of 16
+    scored = 3 * (8 + 60) + 2 * 3 * (8 + 60)  # of four images per class, eight are held out too
+    found = estimate(layer, MACHINE, timed)
+    assert found.seconds == pytest.approx((full + subsets) * of_training + scored * of_scoring, abs=1e-9)
+
+
 def test_what_a_run_has_already_is_not_announced(store: Store, tmp_path: Path) -> None:
     fit_made(store, tmp_path / "run", **SETTINGS)
     assert describe(layer_plans(store, tmp_path / "run"), MACHINE)[-1].startswith("in all 0 cells: 0 B to read")

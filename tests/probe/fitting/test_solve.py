@@ -1,0 +1,48 @@
+"""Heads fitted at once: scores that come in chunks, and the vectors they are computed from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tokenprobe.probe.fitting.solve import pooled_features
+from tokenprobe.probe.fitting.streams import LayerStreams
+from tokenprobe.probe.solvers import contract
+from tokenprobe.store import Store
+
+from ..kit import LABELS, fit_made, layer_plan_of, plan_of, tokens_of, write_made
+
+COMPARED = ["cell", "val_top1", "test_top1", "test_top5", "test_mean_class"]
+
+
+@pytest.fixture
+def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
+    return write_made(write_store, tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("head", ["knn:k=5", "ridge", "logreg"])
+def test_scores_in_chunks_meet_the_labels_of_their_rows(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    whole = fit_made(store, tmp_path / "whole", heads=[head], layers="1").results
+    monkeypatch.setattr(contract, "CHUNK_ELEMENTS", 300)  # 75 scores of four classes or fewer: several chunks
+    parts = fit_made(store, tmp_path / "parts", heads=[head], layers="1").results
+    assert parts[COMPARED].equals(whole[COMPARED])
+    assert whole["test_top1"].max() > 0.5  # labels in another order would be hit by one in four
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "cls+mean", "embedding"])
+def test_pooled_vectors_are_those_of_the_rows_asked_for(store: Store, pool: str) -> None:
+    plan = plan_of(store, heads=[f"ridge:pool={pool}"], layers="1", shots=["4"])
+    (regime,) = plan.grid.regimes
+    streams = LayerStreams(layer_plan_of(plan, (1,)), torch.device("cpu"))
+    (group,) = plan.grid.solved_groups((1,), regime)
+    rows = regime.train_rows
+    features, labels = pooled_features(plan, group.cells[0], pool, streams.train(regime), rows)
+    tokens = tokens_of("train")[1]
+    parts = {"cls": tokens["prefix"][:, 0], "mean": tokens["mean"], "embedding": tokens["embedding"]}
+    expected = np.concatenate([parts[name].astype(np.float32) for name in pool.split("+")], axis=1)
+    assert np.array_equal(features.numpy(), expected[rows])
+    assert np.array_equal(labels.numpy(), LABELS["train"][rows])
