@@ -1,7 +1,7 @@
 """Head specs, layers and the grid of cells, against lists written by hand."""
 
+from dataclasses import make_dataclass
 from itertools import product
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ from tokenprobe.probe.solver import SOLVERS
 class Switched(LinearPooling):
     """A pooling with a switch."""
 
-    defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "normed": False}
+    settings = make_dataclass("SwitchedSettings", [("pool", str, "mean"), ("normed", bool, False)], frozen=True)()
 
 
 @pytest.mark.parametrize(
