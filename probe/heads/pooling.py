@@ -151,7 +151,7 @@ class Pooling(nn.Module, ABC):
                     f"reference weight {theirs!r} of {self.name!r} is {tuple(value.shape)}, "
                     f"expected {tuple(target.shape[1:])}"
                 )
-            target.data.copy_(value.reshape(target.shape[1:]).expand_as(target))
+            target.data.copy_(value.reshape(target.shape[1:]))  # to every cell
 
 
 def _squeezed(shape: Sequence[int]) -> list[int]:

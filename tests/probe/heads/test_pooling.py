@@ -253,6 +253,7 @@ def test_bfloat16_products_give_the_float64_result_to_their_rounding(name: str) 
     pool.float()
     with torch.autocast("cpu", torch.bfloat16):
         rounded = pool(x)
+        assert pool.attention(x).dtype == torch.float32
     (rounded * cotangent).sum().backward()
     assert (rounded - exact).norm() <= 1e-2 * exact.norm()
     overall = sqrt(sum(float(gradient.norm()) ** 2 for gradient in expected.values()))
