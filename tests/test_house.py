@@ -41,7 +41,7 @@ PROBE_FLOORS = (
 """The rooms of `probe/`, from the ground up: a room imports from floors below its own."""
 COMMANDS = ("extract", "models", "datasets", "fit", "demo", "info", "verify", "export", "predict")
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
-ONLY_A_FORMULA = ("aim", "cae", "dinovit", "dolg", "esimpool", "jepa", "siglip", "simpool")
+ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "jepa", "siglip", "simpool")
 """Poolings with nothing to test but their formula and what all share."""
 NOT_THE_PACKAGE = {"tests", "benchmarks", "examples", "docs", "assets", "build"}
 

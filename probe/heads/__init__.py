@@ -1,6 +1,10 @@
-"""Poolings by name. A new one is a file here and a line in `POOLINGS`."""
+"""Heads: a pooling turns the tokens of an image into one vector, and `Head` classifies it, for many cells at once.
+
+Each pooling is a file: formula, settings, parameters, `pool`. A new one is a file here and a line in `POOLINGS`.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Generator
@@ -61,7 +65,7 @@ def build_pooling(
         dim: width of the tokens.
         grid: (height, width) of the patch tokens.
         cells: stack H cells; the output is then (B, H, out_dim).
-        generators: one a cell, for the initial weights; torch's global one if None.
+        generators: one per cell, for the initial weights; torch's global one if None.
         settings: of the pooling; its `defaults` names them.
 
     Raises:
@@ -72,6 +76,5 @@ def build_pooling(
     for key in settings:
         if key not in POOLINGS[name].defaults:
             raise unknown_name(f"setting of head {name!r}", key, POOLINGS[name].defaults)
-    make: Any = POOLINGS[name]
-    pooling: Pooling = make(dim, grid, cells=cells, generators=generators, **settings)
-    return pooling
+    kind = POOLINGS[name]
+    return kind(replace(kind.settings, **settings), dim=dim, grid=grid, cells=cells, generators=generators)

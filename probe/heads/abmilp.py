@@ -12,8 +12,8 @@ aggregates raw tokens to r_n; S_n = W_p W_v r_n + b_p. Maps that follow one anot
 W_kᵀ W_q, and W_1 W_p W_v for the hidden layer. Of the five D×D products a token, two are left.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from ...errors import InputError, unknown_name
 from .attentive import AttentivePooling, apply_linear, module_names
 from .folded import aggregate, attend, softmax
 from .initial import linear_initial
+from .pooling import PoolingSettings
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu}
 CHOICES = {
@@ -33,6 +34,27 @@ CHOICES = {
 }
 
 
+@dataclass(frozen=True)
+class AbMILPSettings(PoolingSettings):
+    """Settings of AbMILP.
+
+    Attributes:
+        self_attention: "both", "map" or "none": which of z and v come from it.
+        depth: layers of the scorer; 1 or more.
+        activation: f, "tanh" or "relu".
+        content: "all" tokens read, or of them the "patch" tokens.
+        cond: "none", or "pe": positions are added to z; then 4 divides D.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    self_attention: str = "both"
+    depth: int = 2
+    activation: str = "tanh"
+    content: str = "all"
+    cond: str = "none"
+    tokens: str = "patch"
+
+
 class AbMILP(AttentivePooling):
     """One map, scored token by token by a small network.
 
@@ -41,14 +63,7 @@ class AbMILP(AttentivePooling):
     """
 
     name = "abmilp"
-    defaults: ClassVar[dict[str, Any]] = {
-        "self_attention": "both",
-        "depth": 2,
-        "activation": "tanh",
-        "content": "all",
-        "cond": "none",
-        "tokens": "patch",
-    }
+    settings = AbMILPSettings()
     qkv_weight: Tensor
     proj_weight: Tensor
     proj_bias: Tensor
@@ -56,58 +71,41 @@ class AbMILP(AttentivePooling):
     score0_bias: Tensor
     position: Tensor
 
-    def __init__(  # noqa: PLR0913  # each is a setting of the published module
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        self_attention: str = "both",
-        depth: int = 2,
-        activation: str = "tanh",
-        content: str = "all",
-        cond: str = "none",
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s and those above.
-
-        Raises:
-            InputError: a setting is unknown; depth is below 1; a width for `cond="pe"` that 4 does not divide.
-        """
-        super().__init__(dim, cells, tokens)
-        chosen = {"self_attention": self_attention, "activation": activation, "content": content, "cond": cond}
-        for setting, value in chosen.items():
-            if value not in CHOICES[setting]:
-                raise unknown_name(f"setting {setting} of abmilp", value, CHOICES[setting])
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        for setting, known in CHOICES.items():
+            if (value := getattr(self.settings, setting)) not in known:
+                raise unknown_name(f"setting {setting} of abmilp", value, known)
+        depth = self.settings.depth
         if depth < 1:
             raise InputError(f"abmilp with depth={depth}: expected 1 or more")
-        self.self_attention, self.depth, self.activation, self.content = self_attention, depth, activation, content
-        self.n_patches, self.with_position = grid[0] * grid[1], cond == "pe"
+        self.n_patches = self.grid[0] * self.grid[1]
         self.reference_names = module_names({f"attention_predictor.{2 * i}": f"score{i}" for i in range(depth)})
-        if self_attention != "none":
+        if self.settings.self_attention != "none":
             self.reference_names |= module_names({"self_attn.qkv": "qkv"}, ["weight"])
             self.reference_names |= module_names({"self_attn.proj": "proj"})
-        self.draw_cells(generators)
-        if self.with_position:
-            self.register_buffer("position", sincos_position(grid, dim)[None], persistent=False)
-            self.reference_buffers = {"pos_embed": "position"}
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
         dim = self.dim
         drawn: dict[str, Tensor] = {}
-        if self.self_attention != "none":
+        if self.settings.self_attention != "none":
             drawn |= linear_initial("qkv", 3 * dim, dim, generator, bias=False)
             drawn |= linear_initial("proj", dim, dim, generator)
-        for layer in range(self.depth):
-            drawn |= linear_initial(f"score{layer}", dim if layer < self.depth - 1 else 1, dim, generator)
+        for layer in range(self.settings.depth):
+            drawn |= linear_initial(f"score{layer}", dim if layer < self.settings.depth - 1 else 1, dim, generator)
         return drawn
+
+    def make_buffers(self) -> None:
+        """See `Pooling.make_buffers`."""
+        if self.settings.cond == "pe":
+            self.register_buffer("position", sincos_position(self.grid, self.dim)[None], persistent=False)
+            self.reference_buffers = {"pos_embed": "position"}
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
         x_BND = self._content(x_BND)
-        if self.self_attention != "both":
+        if self.settings.self_attention != "both":
             return aggregate(x_BND, self.maps(x_BND))[:, :, 0]
         rows_BHND = self._rows(x_BND)
         maps_BH1N = self._maps(x_BND, rows_BHND)
@@ -117,20 +115,20 @@ class AbMILP(AttentivePooling):
     def maps(self, x_BND: Tensor) -> Tensor:
         """See `AttentivePooling.maps`."""
         x_BND = self._content(x_BND)
-        return self._maps(x_BND, None if self.self_attention == "none" else self._rows(x_BND))
+        return self._maps(x_BND, None if self.settings.self_attention == "none" else self._rows(x_BND))
 
     def _content(self, x_BND: Tensor) -> Tensor:
-        return x_BND if self.content == "all" else x_BND[:, -self.n_patches :]
+        return x_BND if self.settings.content == "all" else x_BND[:, -self.n_patches :]
 
     def _rows(self, x_BND: Tensor) -> Tensor:
-        """Return r, what each token's row of the self-attention aggregates of the raw tokens, (B, H, N, D)."""
+        """Return r, the raw tokens that each token attends to, summed with their weights, (B, H, N, D)."""
         query, key, _ = self.qkv_weight.chunk(3, dim=1)
         folded_HDD = torch.bmm(key.transpose(1, 2), query) * self.dim**-0.5
         u_BNX = F.linear(x_BND, folded_HDD.flatten(0, 1))  # X = H·D
         return attend(x_BND, u_BNX.unflatten(2, (-1, self.dim)).transpose(1, 2))
 
     def _maps(self, x_BND: Tensor, rows_BHND: Tensor | None) -> Tensor:
-        """Score the tokens, or what they attend to, (B, H, 1, N)."""
+        """Return the map, (B, H, 1, N): scores of the tokens, or of the rows r if given, after the softmax."""
         first, offset = self.score0_weight, self.score0_bias[:, None] + self._position_scores(x_BND.shape[1])
         if rows_BHND is None:
             z_HYD = x_BND.flatten(0, 1).expand(len(first), -1, -1)  # Y = B·N
@@ -140,15 +138,15 @@ class AbMILP(AttentivePooling):
             first = torch.bmm(torch.bmm(first, self.proj_weight), self.qkv_weight[:, 2 * self.dim :])
         scores_HBNK = apply_linear(z_HYD, first).unflatten(1, (x_BND.shape[0], -1)) + offset[:, None]
         scores_HYK = scores_HBNK.flatten(1, 2)
-        for layer in range(1, self.depth):
-            hidden_HYK = ACTIVATIONS[self.activation](scores_HYK)
-            last = layer == self.depth - 1  # its bias is the same for all tokens, and drops out of the softmax
+        for layer in range(1, self.settings.depth):
+            hidden_HYK = ACTIVATIONS[self.settings.activation](scores_HYK)
+            last = layer == self.settings.depth - 1  # its bias is the same for all tokens, and drops out of the softmax
             scores_HYK = self.linear(f"score{layer}", hidden_HYK, bias=not last)
         return softmax(scores_HYK.view(len(first), x_BND.shape[0], 1, -1).transpose(0, 1))
 
     def _position_scores(self, n_tokens: int) -> Tensor:
-        """Return what the positions add to the first layer, (H, N, K), or zero; prefix tokens come first."""
-        if not self.with_position:
+        """Return the share of the positions in the first layer, (H, N, K), or zero; prefix tokens come first."""
+        if self.settings.cond == "none":
             return self.score0_bias.new_zeros(())
         position_1ND = F.pad(self.position.to(self.score0_bias.dtype), (0, 0, n_tokens - self.n_patches, 0))
         return torch.bmm(position_1ND.expand(len(self.score0_weight), -1, -1), self.score0_weight.transpose(1, 2))

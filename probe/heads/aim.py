@@ -7,17 +7,31 @@ x̃_n = (x_n − μ)/σ by channel, so the normalisation folds like γ and β: u
 z = (sum_n a_n x_n − μ)/σ. In training the statistics are those of the batch, the same for all cells.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from .attentive import AttentivePooling
+from .attentive import AttentivePooling, statistics_names
 from .folded import attend, fold_keys, logits, project_blocks, softmax
 from .initial import normal_initial, uniform_initial
+from .pooling import PoolingSettings
 
 EPS, MOMENTUM = 1e-6, 0.1
+
+
+@dataclass(frozen=True)
+class AIMSettings(PoolingSettings):
+    """Settings of AIM's pooling.
+
+    Attributes:
+        heads: attention maps; divides D.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    heads: int = 16
+    tokens: str = "patch"
 
 
 class AIMPooling(AttentivePooling):
@@ -28,44 +42,27 @@ class AIMPooling(AttentivePooling):
     """
 
     name = "aim"
-    defaults: ClassVar[dict[str, Any]] = {"heads": 16, "tokens": "patch"}
+    settings = AIMSettings()
     reference_names: Mapping[str, str] = {"cls_token": "query", "k.weight": "key", "v.weight": "value"}
-    reference_buffers: Mapping[str, str | None] = {
-        "bn.running_mean": "running_mean",
-        "bn.running_var": "running_var",
-        "bn.num_batches_tracked": None,
-    }
+    reference_buffers: Mapping[str, str | None] = statistics_names("bn")
     query: Tensor
     key: Tensor
     value: Tensor
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        heads: int = 16,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s, and `heads` attention maps.
-
-        Raises:
-            InputError: heads does not divide the width; unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.check_heads(heads)
-        self.heads = heads
-        self.draw_cells(generators)
-        self.keep_statistics(dim)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.check_heads(self.settings.heads)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
         key, value = (uniform_initial(self.dim, self.dim, fan_in=self.dim, generator=generator) for _ in range(2))
         return {"key": key, "value": value, "query": normal_initial(1, self.dim, std=0.02, generator=generator)}
+
+    def make_buffers(self) -> None:
+        """See `Pooling.make_buffers`."""
+        self.keep_statistics(self.dim)
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
@@ -82,7 +79,7 @@ class AIMPooling(AttentivePooling):
         return softmax(logits(x_BND, self._bank() / (var + EPS).sqrt()))
 
     def _bank(self) -> Tensor:
-        return fold_keys(self.query, self.key, self.heads)
+        return fold_keys(self.query, self.key, self.settings.heads)
 
     def _statistics(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the channels, (1, D) of the batch or (H, 1, D) as tracked."""

@@ -1,37 +1,39 @@
-"""What the attentive poolings share: which tokens they read, their attention maps, small layers for stacked cells.
+"""Shared by the attentive poolings: which tokens they read, their attention maps, small layers for stacked cells.
 
-    B images, N tokens, D width, H cells, M maps a cell
+    B images, N tokens, D width, H cells, M maps per cell
 
 Vectors that are no longer tokens are (H, B, width), so that a layer of every cell is one batched product.
 """
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError, unknown_name
+from .folded import attend, logits, softmax, token_rstd
 from .pooling import Pooling
 
 TOKENS = {"patch": ("patch",), "patch+prefix": ("prefix", "patch")}
-"""What `tokens=` may be, and the arrays it reads in their order: prefix tokens come first."""
+"""The values of the setting `tokens`, and the arrays that each reads in their order: prefix tokens come first."""
 
 
 class AttentivePooling(Pooling):
     """A pooling that weighs the tokens of an image."""
 
-    def __init__(self, dim: int, cells: int | None, tokens: str) -> None:
-        """Set the width, of the output too, and the tokens to read.
+    def choose_inputs(self) -> tuple[str, ...]:
+        """Return the arrays that the setting `tokens` names; a pooling without it reads patch tokens.
 
         Raises:
             InputError: unknown `tokens`.
         """
-        super().__init__(cells)
+        tokens = getattr(self.settings, "tokens", "patch")
         if tokens not in TOKENS:
             raise unknown_name(f"setting tokens of {self.name}", tokens, TOKENS)
-        self.dim, self.out_dim, self.inputs = dim, dim, TOKENS[tokens]
+        return TOKENS[tokens]
 
     @abstractmethod
     def maps(self, x_BND: Tensor) -> Tensor:
@@ -53,8 +55,12 @@ class AttentivePooling(Pooling):
 
     def norm(self, name: str, y_HBD: Tensor, eps: float) -> Tensor:
         """Apply a LayerNorm with `NAME_weight` and `NAME_bias`, both (H, D), in at least float32."""
+        return self.affine(name, layer_norm(y_HBD, eps))
+
+    def affine(self, name: str, values: Tensor) -> Tensor:
+        """Return `NAME_weight` ⊙ values + `NAME_bias`, both (H, D), for values (H, B, D) or (B, H, M, D)."""
         weight, bias = self.get_parameter(f"{name}_weight"), self.get_parameter(f"{name}_bias")
-        return layer_norm(y_HBD, eps) * weight[:, None] + bias[:, None]
+        return values * weight[:, None] + bias[:, None]
 
     def mlp(self, y_HBD: Tensor) -> Tensor:
         """Apply `fc1`, GELU, `fc2`."""
@@ -83,6 +89,31 @@ class AttentivePooling(Pooling):
             raise InputError(f"{self.name} with mlp_ratio={mlp_ratio}: expected 1 or more")
 
 
+class QueryPooling(AttentivePooling):
+    """An attentive pooling with a_n = softmax_n(u · x_n) and z = sum_n a_n x_n, for folded queries u of its own.
+
+    Attributes:
+        token_eps: ε of the LayerNorm that x_n has passed, its weight and bias folded; None if there is none.
+    """
+
+    token_eps: ClassVar[float | None] = None
+
+    @abstractmethod
+    def folded_queries(self, x_BND: Tensor) -> Tensor:
+        """Return u, (B, H, M, D), or (1, H, M, D) where it is the same for all images."""
+
+    def attended(self, x_BND: Tensor) -> Tensor:
+        """Return z, (B, H, M, D)."""
+        return attend(x_BND, self.folded_queries(x_BND), self._token_rstd(x_BND))
+
+    def maps(self, x_BND: Tensor) -> Tensor:
+        """See `AttentivePooling.maps`."""
+        return softmax(logits(x_BND, self.folded_queries(x_BND), self._token_rstd(x_BND)))
+
+    def _token_rstd(self, x_BND: Tensor) -> Tensor | None:
+        return None if self.token_eps is None else token_rstd(x_BND, self.token_eps)
+
+
 def apply_linear(y_HBI: Tensor, weight_HOI: Tensor, bias_HO: Tensor | None = None) -> Tensor:
     """Return every cell's weight · y + bias, (H, B, O)."""
     if bias_HO is None:
@@ -99,3 +130,9 @@ def layer_norm(values: Tensor, eps: float) -> Tensor:
 def module_names(modules: Mapping[str, str], kinds: Iterable[str] = ("weight", "bias")) -> dict[str, str]:
     """Return reference names of whole modules: "attn.proj" and "proj" give "attn.proj.weight", "proj_weight"."""
     return {f"{theirs}.{kind}": f"{ours}_{kind}" for theirs, ours in modules.items() for kind in kinds}
+
+
+def statistics_names(module: str) -> dict[str, str | None]:
+    """Return reference names of a BatchNorm's buffers: ours are those of `Pooling.keep_statistics`."""
+    names = {f"{module}.{kind}": kind for kind in ("running_mean", "running_var")}
+    return {**names, f"{module}.num_batches_tracked": None}

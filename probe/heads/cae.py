@@ -7,20 +7,34 @@ with one learned query z, ε = 1e-5. z starts at 0, so attention starts uniform.
 more LayerNorm that nothing reads; it is kept, without gradients, so that weights and counts agree.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from .attentive import AttentivePooling, module_names
-from .folded import attend, fold_keys, logits, project_blocks, softmax, token_rstd
+from .attentive import QueryPooling, module_names
+from .folded import fold_keys, project_blocks
 from .initial import linear_initial, norm_initial
+from .pooling import PoolingSettings
 
 EPS = 1e-5
 
 
-class CAEPooling(AttentivePooling):
+@dataclass(frozen=True)
+class CAESettings(PoolingSettings):
+    """Settings of CAE's pooling.
+
+    Attributes:
+        heads: attention maps; divides D.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    heads: int = 8
+    tokens: str = "patch"
+
+
+class CAEPooling(QueryPooling):
     """Multi-head cross-attention with one query over tokens normalised apart for keys and for values.
 
     Parameters, for H cells: `query` (H, 1, D); `q_weight`, `k_weight`, `v_weight` (H, D, D); weight and bias of
@@ -28,7 +42,8 @@ class CAEPooling(AttentivePooling):
     """
 
     name = "cae"
-    defaults: ClassVar[dict[str, Any]] = {"heads": 8, "tokens": "patch"}
+    settings = CAESettings()
+    token_eps = EPS
     reference_names: Mapping[str, str] = {
         "query_token": "query",
         **module_names({f"cross_attn.{name}": name for name in "qkv"}, ["weight"]),
@@ -39,28 +54,10 @@ class CAEPooling(AttentivePooling):
     k_weight: Tensor
     v_weight: Tensor
     norm_k_weight: Tensor
-    norm_v_weight: Tensor
-    norm_v_bias: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        heads: int = 8,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s, and `heads` attention maps.
-
-        Raises:
-            InputError: heads does not divide the width; unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.check_heads(heads)
-        self.heads = heads
-        self.draw_cells(generators)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.check_heads(self.settings.heads)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -72,14 +69,10 @@ class CAEPooling(AttentivePooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        z_BHMD = attend(x_BND, self._bank(), token_rstd(x_BND, EPS))
-        z_BHMD = z_BHMD * self.norm_v_weight[:, None] + self.norm_v_bias[:, None]
+        z_BHMD = self.affine("norm_v", self.attended(x_BND))
         return self.linear("proj", project_blocks(z_BHMD, self.v_weight)).transpose(0, 1)
 
-    def maps(self, x_BND: Tensor) -> Tensor:
-        """See `AttentivePooling.maps`."""
-        return softmax(logits(x_BND, self._bank(), token_rstd(x_BND, EPS)))
-
-    def _bank(self) -> Tensor:
+    def folded_queries(self, x_BND: Tensor) -> Tensor:
+        """See `QueryPooling.folded_queries`."""
         q_H1D = self.linear("q", self.norm("norm_q", self.query, EPS))
-        return fold_keys(q_H1D, self.k_weight, self.heads) * self.norm_k_weight[:, None]
+        return fold_keys(q_H1D, self.k_weight, self.settings.heads) * self.norm_k_weight[:, None]

@@ -9,8 +9,8 @@ out the same for all images to that precision; the head's BatchNorm (ε = 1e-6) 
 learning starts through g_1 and g_2.
 """  # noqa: E501
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -18,9 +18,25 @@ from torch import Generator, Tensor
 from .attentive import AttentivePooling, layer_norm, module_names
 from .folded import aggregate, fold_keys, logits, project_blocks, softmax, token_rstd
 from .initial import linear_initial, mlp_initial, norm_initial, normal_initial
+from .pooling import PoolingSettings
 
 EPS, OUT_EPS, SCALE = 1e-6, 1e-5, 1e-5
 BLOCK = "blocks_token_only.0"
+
+
+@dataclass(frozen=True)
+class CaiTSettings(PoolingSettings):
+    """Settings of CaiT's pooling.
+
+    Attributes:
+        heads: attention maps; divides D.
+        mlp_ratio: hidden units of the MLP per channel; 1 or more.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    heads: int = 4
+    mlp_ratio: int = 4
+    tokens: str = "patch"
 
 
 class CaiTPooling(AttentivePooling):
@@ -33,7 +49,7 @@ class CaiTPooling(AttentivePooling):
     """
 
     name = "cait"
-    defaults: ClassVar[dict[str, Any]] = {"heads": 4, "mlp_ratio": 4, "tokens": "patch"}
+    settings = CaiTSettings()
     reference_names: Mapping[str, str] = {
         "cls_token": "query",
         f"{BLOCK}.gamma_1": "scale1",
@@ -49,29 +65,11 @@ class CaiTPooling(AttentivePooling):
     v_weight: Tensor
     v_bias: Tensor
     norm1_weight: Tensor
-    norm1_bias: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        heads: int = 4,
-        mlp_ratio: int = 4,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s, `heads` attention maps, and `mlp_ratio`.
-
-        Raises:
-            InputError: heads does not divide the width; mlp_ratio is below 1; unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.check_heads(heads)
-        self.check_mlp(mlp_ratio)
-        self.heads, self.mlp_ratio = heads, mlp_ratio
-        self.draw_cells(generators)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.check_heads(self.settings.heads)
+        self.check_mlp(self.settings.mlp_ratio)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -79,7 +77,7 @@ class CaiTPooling(AttentivePooling):
         drawn = {name: torch.full((dim,), SCALE) for name in ("scale1", "scale2")}
         for name in ("q", "k", "v", "proj"):
             drawn |= linear_initial(name, dim, dim, generator)
-        drawn |= mlp_initial(dim, self.mlp_ratio, generator)
+        drawn |= mlp_initial(dim, self.settings.mlp_ratio, generator)
         for name in ("norm1", "norm2", "norm"):
             drawn |= norm_initial(name, dim)
         return drawn | {"query": normal_initial(1, dim, std=0.02, generator=generator)}
@@ -88,7 +86,7 @@ class CaiTPooling(AttentivePooling):
         """See `Pooling.pool`."""
         rstd_BN, own_BHM1, maps_BHMN = self._attend(x_BND)
         z_BHMD = aggregate(x_BND, maps_BHMN, rstd_BN) + own_BHM1 * layer_norm(self.query, EPS)
-        z_BHMD = z_BHMD * self.norm1_weight[:, None] + self.norm1_bias[:, None]
+        z_BHMD = self.affine("norm1", z_BHMD)
         o_HBD = self.linear("proj", project_blocks(z_BHMD, self.v_weight) + self.v_bias[:, None])
         c_HBD = self.query + self.scale1[:, None] * o_HBD
         c_HBD = c_HBD + self.scale2[:, None] * self.mlp(self.norm("norm2", c_HBD, EPS))
@@ -102,7 +100,7 @@ class CaiTPooling(AttentivePooling):
         """Return the tokens' rstd (B, N), and the weights of the class token (B, H, M, 1) and tokens (B, H, M, N)."""
         rstd_BN = token_rstd(x_BND, EPS)
         q_H1D = self.linear("q", self.norm("norm1", self.query, EPS))
-        u_1HMD = fold_keys(q_H1D, self.k_weight, self.heads) * self.norm1_weight[:, None]
+        u_1HMD = fold_keys(q_H1D, self.k_weight, self.settings.heads) * self.norm1_weight[:, None]
         own_1HM1 = (u_1HMD * layer_norm(self.query, EPS)).sum(-1, keepdim=True)
         maps = softmax(torch.cat([own_1HM1.expand(x_BND.shape[0], -1, -1, -1), logits(x_BND, u_1HMD, rstd_BN)], -1))
         return rstd_BN, maps[..., :1], maps[..., 1:]

@@ -12,8 +12,7 @@ are products with tokens that all cells share; only the maximum over channels of
 The convolution needs places on a grid, so prefix tokens cannot be read.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from torch import Generator, Tensor
 
 from ...errors import InputError
 from . import folded
-from .attentive import AttentivePooling, module_names
+from .attentive import AttentivePooling, module_names, statistics_names
 from .initial import linear_initial, norm_initial, uniform_initial
 
 KERNEL, REDUCTION, EPS, MOMENTUM = 7, 16, 1e-5, 0.1
@@ -37,35 +36,20 @@ class CBAM(AttentivePooling):
     """
 
     name = "cbam"
-    defaults: ClassVar[dict[str, Any]] = {}
     reference_names: Mapping[str, str] = {
         **module_names({"channel.fc1": "fc1", "channel.fc2": "fc2", "spatial.conv.conv": "conv"}, ["weight"]),
         **module_names({"spatial.conv.bn": "bn"}),
     }
-    reference_buffers: Mapping[str, str | None] = {
-        "spatial.conv.bn.running_mean": "running_mean",
-        "spatial.conv.bn.running_var": "running_var",
-        "spatial.conv.bn.num_batches_tracked": None,
-    }
+    reference_buffers: Mapping[str, str | None] = statistics_names("spatial.conv.bn")
     conv_weight: Tensor
     bn_weight: Tensor
     bn_bias: Tensor
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s."""
-        super().__init__(dim, cells, "patch")
-        self.grid, self.reduced = grid, max(1, int(dim / REDUCTION + 0.5))
-        self.draw_cells(generators)
-        self.keep_statistics(1)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.reduced = max(1, int(self.dim / REDUCTION + 0.5))
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -75,6 +59,10 @@ class CBAM(AttentivePooling):
             "conv_weight": uniform_initial(2, KERNEL, KERNEL, fan_in=2 * KERNEL**2, generator=generator),
             **norm_initial("bn", 1),
         }
+
+    def make_buffers(self) -> None:
+        """See `Pooling.make_buffers`."""
+        self.keep_statistics(1)
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""

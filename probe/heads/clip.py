@@ -11,8 +11,8 @@ Prefix tokens (`tokens=patch+prefix`; the reference cannot) have no place on the
 attended to, without a position.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,22 @@ from ...errors import InputError
 from .attentive import AttentivePooling, module_names
 from .folded import aggregate, fold_keys, logits, project_blocks, softmax, token_rstd
 from .initial import linear_initial, norm_initial, normal_initial
+from .pooling import PoolingSettings
 
 EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class CLIPSettings(PoolingSettings):
+    """Settings of CLIP's pooling.
+
+    Attributes:
+        heads: attention maps; divides D.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    heads: int = 4
+    tokens: str = "patch"
 
 
 class CLIPPooling(AttentivePooling):
@@ -36,7 +50,7 @@ class CLIPPooling(AttentivePooling):
     """
 
     name = "clip"
-    defaults: ClassVar[dict[str, Any]] = {"heads": 4, "tokens": "patch"}
+    settings = CLIPSettings()
     reference_names: Mapping[str, str] = {
         "pos_embed": "position",
         **module_names({"norm": "norm", "qkv": "qkv", "proj": "proj"}),
@@ -45,27 +59,10 @@ class CLIPPooling(AttentivePooling):
     qkv_weight: Tensor
     qkv_bias: Tensor
     norm_weight: Tensor
-    norm_bias: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        heads: int = 4,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s, and `heads` attention maps.
-
-        Raises:
-            InputError: heads does not divide the width; unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.check_heads(heads)
-        self.heads, self.grid = heads, grid
-        self.draw_cells(generators)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.check_heads(self.settings.heads)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -82,7 +79,7 @@ class CLIPPooling(AttentivePooling):
         """See `Pooling.pool`."""
         rstd_BN, mean_BD, own_BHM1, maps_BHMN = self._attend(x_BND)
         z_BHMD = aggregate(x_BND, maps_BHMN, rstd_BN) + own_BHM1 * mean_BD[:, None, None]
-        z_BHMD = z_BHMD * self.norm_weight[:, None] + self.norm_bias[:, None]
+        z_BHMD = self.affine("norm", z_BHMD)
         weights_HXN = torch.cat([own_BHM1, maps_BHMN], -1).transpose(0, 1).flatten(1, 2)  # X = B·M
         position_HXD = torch.bmm(weights_HXN, self._positions(x_BND.shape[1]))
         z_BHMD = z_BHMD + position_HXD.unflatten(1, (x_BND.shape[0], -1)).transpose(0, 1)
@@ -98,10 +95,10 @@ class CLIPPooling(AttentivePooling):
         rstd_BN = token_rstd(x_BND, EPS)
         uniform_11N = rstd_BN.new_full((x_BND.shape[0], 1, 1, x_BND.shape[1]), 1 / x_BND.shape[1])
         mean_BD = aggregate(x_BND, uniform_11N, rstd_BN)[:, 0, 0]
-        first_HBD = mean_BD * self.norm_weight[:, None] + self.norm_bias[:, None] + self.position[:, :1]
+        first_HBD = self.affine("norm", mean_BD) + self.position[:, :1]
         query, key = self.qkv_weight[:, : self.dim], self.qkv_weight[:, self.dim : 2 * self.dim]
         q_HBD = torch.baddbmm(self.qkv_bias[:, None, : self.dim], first_HBD, query.transpose(1, 2))
-        u_BHMD = fold_keys(q_HBD, key, self.heads)
+        u_BHMD = fold_keys(q_HBD, key, self.settings.heads)
         scaled_BHMD = u_BHMD * self.norm_weight[:, None]
         of_mean_BHM1 = (scaled_BHMD * mean_BD[:, None, None]).sum(-1, keepdim=True)
         of_tokens_BHMN = logits(x_BND, scaled_BHMD, rstd_BN)

@@ -6,8 +6,8 @@ Every token is a query, and LN and GELU act between the maps, so the D×D maps o
 same: LN_1 without weight and bias is computed once for all cells, and W_2, which is linear, acts on the mean.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,24 @@ from torch import Generator, Tensor
 from .attentive import AttentivePooling, layer_norm, module_names
 from .folded import softmax
 from .initial import linear_initial, mlp_initial, norm_initial
+from .pooling import PoolingSettings
 
 EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class DINOViTSettings(PoolingSettings):
+    """Settings of the transformer block.
+
+    Attributes:
+        heads: of the block's attention; divides D.
+        mlp_ratio: hidden units of the MLP per channel; 1 or more.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    heads: int = 8
+    mlp_ratio: int = 4
+    tokens: str = "patch"
 
 
 class DINOViTPooling(AttentivePooling):
@@ -30,7 +46,7 @@ class DINOViTPooling(AttentivePooling):
     """
 
     name = "dinovit"
-    defaults: ClassVar[dict[str, Any]] = {"heads": 8, "mlp_ratio": 4, "tokens": "patch"}
+    settings = DINOViTSettings()
     reference_names: Mapping[str, str] = {
         **module_names({"dino_block.attn.qkv": "qkv"}, ["weight"]),
         **module_names(
@@ -47,27 +63,10 @@ class DINOViTPooling(AttentivePooling):
     norm1_weight: Tensor
     norm1_bias: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        heads: int = 8,
-        mlp_ratio: int = 4,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s, `heads` of the attention, and `mlp_ratio`.
-
-        Raises:
-            InputError: heads does not divide the width; mlp_ratio is below 1; unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.check_heads(heads)
-        self.check_mlp(mlp_ratio)
-        self.heads, self.mlp_ratio = heads, mlp_ratio
-        self.draw_cells(generators)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.check_heads(self.settings.heads)
+        self.check_mlp(self.settings.mlp_ratio)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -76,7 +75,7 @@ class DINOViTPooling(AttentivePooling):
             **linear_initial("qkv", 3 * self.dim, self.dim, generator, bias=False),
             **linear_initial("proj", self.dim, self.dim, generator),
             **norm_initial("norm2", self.dim),
-            **mlp_initial(self.dim, self.mlp_ratio, generator),
+            **mlp_initial(self.dim, self.settings.mlp_ratio, generator),
         }
 
     def pool(self, x_BND: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ class DINOViTPooling(AttentivePooling):
     def maps(self, x_BND: Tensor) -> Tensor:
         """See `AttentivePooling.maps`."""
         query, key, _ = self._qkv(x_BND)
-        maps_YMNN = softmax(query @ key.transpose(2, 3) * (self.dim // self.heads) ** -0.5)
+        maps_YMNN = softmax(query @ key.transpose(2, 3) * (self.dim // self.settings.heads) ** -0.5)
         maps_BHMN: Tensor = maps_YMNN.mean(2).unflatten(0, (x_BND.shape[0], -1))
         return maps_BHMN
 
@@ -103,6 +102,8 @@ class DINOViTPooling(AttentivePooling):
         weight_HED = self.qkv_weight * self.norm1_weight[:, None]  # E = 3·D
         bias_HE1 = torch.bmm(self.qkv_weight, self.norm1_bias[:, :, None])
         qkv_BNX = F.linear(layer_norm(x_BND, EPS), weight_HED.flatten(0, 1), bias_HE1.flatten())
-        parts = qkv_BNX.unflatten(2, (-1, 3, self.heads, self.dim // self.heads)).permute(3, 0, 2, 4, 1, 5)
+        parts = qkv_BNX.unflatten(2, (-1, 3, self.settings.heads, self.dim // self.settings.heads)).permute(
+            3, 0, 2, 4, 1, 5
+        )
         query, key, value = parts.flatten(1, 2)
         return query, key, value

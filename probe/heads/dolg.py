@@ -7,17 +7,29 @@ each projected token, so W cannot move; the weights s_n / (N ‖f_n‖) are appl
 no convolution wider than a token, hence no grid, and prefix tokens may be read.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from .attentive import AttentivePooling, module_names
+from .attentive import AttentivePooling, module_names, statistics_names
 from .initial import norm_initial, normal_initial, uniform_initial
+from .pooling import PoolingSettings
 
 EPS, MOMENTUM = 1e-5, 0.1
+
+
+@dataclass(frozen=True)
+class DOLGSettings(PoolingSettings):
+    """Settings of DOLG's local branch.
+
+    Attributes:
+        tokens: "patch" or "patch+prefix".
+    """
+
+    tokens: str = "patch"
 
 
 class DOLGPooling(AttentivePooling):
@@ -30,37 +42,15 @@ class DOLGPooling(AttentivePooling):
     """
 
     name = "dolg"
-    defaults: ClassVar[dict[str, Any]] = {"tokens": "patch"}
+    settings = DOLGSettings()
     reference_names: Mapping[str, str] = module_names({name: name for name in ("conv1", "bn", "conv2")})
-    reference_buffers: Mapping[str, str | None] = {
-        "bn.running_mean": "running_mean",
-        "bn.running_var": "running_var",
-        "bn.num_batches_tracked": None,
-    }
+    reference_buffers: Mapping[str, str | None] = statistics_names("bn")
     conv1_weight: Tensor
     conv1_bias: Tensor
     bn_weight: Tensor
     bn_bias: Tensor
     running_mean: Tensor
     running_var: Tensor
-
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s.
-
-        Raises:
-            InputError: unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.draw_cells(generators)
-        self.keep_statistics(dim)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`. Weights of the convolutions have variance 2 over the number of outputs."""
@@ -72,6 +62,10 @@ class DOLGPooling(AttentivePooling):
             "conv2_weight": normal_initial(1, dim, std=2**0.5, generator=generator),
             "conv2_bias": uniform_initial(1, fan_in=dim, generator=generator),
         }
+
+    def make_buffers(self) -> None:
+        """See `Pooling.make_buffers`."""
+        self.keep_statistics(self.dim)
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""

@@ -7,8 +7,8 @@ values. A head's logit is a product over its own channels, while the LayerNorm's
 with u = γ ⊙ q, it is r_n (u_h . x_hn − μ_n sum(u_h)).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -16,8 +16,22 @@ from torch import Generator, Tensor
 from .attentive import AttentivePooling, module_names
 from .folded import softmax, token_rstd
 from .initial import norm_initial
+from .pooling import PoolingSettings
 
 EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class ESimPoolSettings(PoolingSettings):
+    """Settings of ESimPool.
+
+    Attributes:
+        heads: attention maps; divides D.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    heads: int = 12
+    tokens: str = "patch"
 
 
 class ESimPool(AttentivePooling):
@@ -27,29 +41,13 @@ class ESimPool(AttentivePooling):
     """
 
     name = "esimpool"
-    defaults: ClassVar[dict[str, Any]] = {"heads": 12, "tokens": "patch"}
+    settings = ESimPoolSettings()
     reference_names: Mapping[str, str] = module_names({"norm_patches": "norm"})
     norm_weight: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        heads: int = 12,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s, and `heads` attention maps.
-
-        Raises:
-            InputError: heads does not divide the width; unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.check_heads(heads)
-        self.heads = heads
-        self.draw_cells(generators)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.check_heads(self.settings.heads)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -58,7 +56,7 @@ class ESimPool(AttentivePooling):
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
         maps_BMHN = self.maps(x_BND).transpose(1, 2).to(x_BND.dtype)
-        y_BMHK = maps_BMHN @ x_BND.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        y_BMHK = maps_BMHN @ x_BND.unflatten(2, (self.settings.heads, -1)).transpose(1, 2)
         y_BHD: Tensor = y_BMHK.transpose(1, 2).flatten(2)
         return y_BHD
 
@@ -66,8 +64,8 @@ class ESimPool(AttentivePooling):
         """See `AttentivePooling.maps`."""
         dtype = torch.promote_types(x_BND.dtype, torch.float32)
         q_HBD = self.norm("norm", x_BND.mean(1).expand(len(self.norm_weight), -1, -1), EPS)
-        u_HBD = q_HBD * self.norm_weight[:, None] * (self.dim // self.heads) ** -0.5
-        u_BMHK = u_HBD.unflatten(2, (self.heads, -1)).permute(1, 2, 0, 3)
-        raw_BMHN = u_BMHK.to(x_BND.dtype) @ x_BND.unflatten(2, (self.heads, -1)).permute(0, 2, 3, 1)
+        u_HBD = q_HBD * self.norm_weight[:, None] * (self.dim // self.settings.heads) ** -0.5
+        u_BMHK = u_HBD.unflatten(2, (self.settings.heads, -1)).permute(1, 2, 0, 3)
+        raw_BMHN = u_BMHK.to(x_BND.dtype) @ x_BND.unflatten(2, (self.settings.heads, -1)).permute(0, 2, 3, 1)
         shift_BMHN = u_BMHK.sum(-1, keepdim=True) * x_BND.mean(2, dtype=dtype)[:, None, None]
         return softmax((raw_BMHN - shift_BMHN) * token_rstd(x_BND, EPS)[:, None, None]).transpose(1, 2)

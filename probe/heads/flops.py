@@ -1,4 +1,4 @@
-"""What a head costs to compute: floating-point operations of matrix products and convolutions, two a multiply-add."""
+"""The cost of computing a head: floating-point operations of matrix products and convolutions, two a multiply-add."""
 
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ class Flops(NamedTuple):
 
 
 def count_flops(module: nn.Module, n_tokens: int, dim: int) -> Flops:
-    """Count what one more image in a batch costs.
+    """Count the operations of one more image in a batch.
 
-    Products of weights alone, once a batch however many images it has, are not in it.
+    Products of weights alone are left out: a batch makes them once, however many images it has.
 
     Args:
         module: tokens (B, N, dim) to anything; on the "meta" device, where nothing is computed.

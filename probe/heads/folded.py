@@ -19,7 +19,7 @@ r_n = 1/sqrt(var_n + ε) and C = I − 11ᵀ/D the symmetric map that subtracts 
 
 and of the normalisation only the scalars r_n remain, the same for all cells. Normalised tokens are never written.
 
-    B images (1 where a query is the same for all), N tokens, D width, H cells, M maps a cell, O output
+    B images (1 where a query is the same for all), N tokens, D width, H cells, M maps per cell, O output
 """
 
 import torch

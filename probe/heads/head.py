@@ -26,7 +26,7 @@ class Head(nn.Module):
     running_var: Tensor
 
     def __init__(self, pooling: Pooling, n_classes: int, generators: Sequence[Generator | None] | None = None) -> None:
-        """Draw the classifier as torch's nn.Linear does, one generator a cell, after the pooling's parameters."""
+        """Draw the classifier as torch's nn.Linear does, one generator per cell, after the pooling's parameters."""
         super().__init__()
         self.pooling, self.cells = pooling, pooling.cells
         n_cells, width = pooling.cells or 1, pooling.out_dim

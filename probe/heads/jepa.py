@@ -6,21 +6,37 @@ r"""V-JEPA's attentive pooler (arXiv 2404.08471, section 5; `AttentivePooler` of
 with one learned query z that is not normalised; ε = 1e-5, an MLP with GELU.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from .attentive import AttentivePooling, module_names
-from .folded import attend, fold_keys, logits, project_blocks, softmax, token_rstd
+from .attentive import QueryPooling, module_names
+from .folded import fold_keys, project_blocks
 from .initial import norm_initial, normal_initial
+from .pooling import PoolingSettings
 
 EPS, STD = 1e-5, 0.02
 BLOCK = "cross_attention_block"
 
 
-class JEPAPooling(AttentivePooling):
+@dataclass(frozen=True)
+class JEPASettings(PoolingSettings):
+    """Settings of V-JEPA's pooler.
+
+    Attributes:
+        heads: attention maps; divides D.
+        mlp_ratio: hidden units of the MLP per channel; 1 or more.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    heads: int = 16
+    mlp_ratio: int = 4
+    tokens: str = "patch"
+
+
+class JEPAPooling(QueryPooling):
     """A pre-norm cross-attention block with one query, residual connections and an MLP.
 
     Parameters, for H cells: `query` (H, 1, D); weights and biases of `q` (D to D), `kv` (D to 2D), `proj` (D to
@@ -28,7 +44,8 @@ class JEPAPooling(AttentivePooling):
     """
 
     name = "jepa"
-    defaults: ClassVar[dict[str, Any]] = {"heads": 16, "mlp_ratio": 4, "tokens": "patch"}
+    settings = JEPASettings()
+    token_eps = EPS
     reference_names: Mapping[str, str] = {
         "query_tokens": "query",
         **module_names(
@@ -47,33 +64,15 @@ class JEPAPooling(AttentivePooling):
     kv_weight: Tensor
     kv_bias: Tensor
     norm1_weight: Tensor
-    norm1_bias: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        heads: int = 16,
-        mlp_ratio: int = 4,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s, `heads` attention maps, and `mlp_ratio`.
-
-        Raises:
-            InputError: heads does not divide the width; mlp_ratio is below 1; unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.check_heads(heads)
-        self.check_mlp(mlp_ratio)
-        self.heads, self.mlp_ratio = heads, mlp_ratio
-        self.draw_cells(generators)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.check_heads(self.settings.heads)
+        self.check_mlp(self.settings.mlp_ratio)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`. Weights that write to the residual are smaller, by the square root of 2."""
-        dim, hidden = self.dim, self.dim * self.mlp_ratio
+        dim, hidden = self.dim, self.dim * self.settings.mlp_ratio
         sizes = {"q": (dim, dim), "kv": (2 * dim, dim), "proj": (dim, dim), "fc1": (hidden, dim), "fc2": (dim, hidden)}
         drawn = {"query": normal_initial(1, dim, std=STD, generator=generator)}
         for name, size in sizes.items():
@@ -84,16 +83,12 @@ class JEPAPooling(AttentivePooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        z_BHMD = attend(x_BND, self._bank(), token_rstd(x_BND, EPS))
-        z_BHMD = z_BHMD * self.norm1_weight[:, None] + self.norm1_bias[:, None]
+        z_BHMD = self.affine("norm1", self.attended(x_BND))
         values_HBD = project_blocks(z_BHMD, self.kv_weight[:, self.dim :]) + self.kv_bias[:, None, self.dim :]
         y_HBD = self.query + self.linear("proj", values_HBD)
         return (y_HBD + self.mlp(self.norm("norm2", y_HBD, EPS))).transpose(0, 1)
 
-    def maps(self, x_BND: Tensor) -> Tensor:
-        """See `AttentivePooling.maps`."""
-        return softmax(logits(x_BND, self._bank(), token_rstd(x_BND, EPS)))
-
-    def _bank(self) -> Tensor:
+    def folded_queries(self, x_BND: Tensor) -> Tensor:
+        """See `QueryPooling.folded_queries`."""
         q_H1D = self.linear("q", self.query)
-        return fold_keys(q_H1D, self.kv_weight[:, : self.dim], self.heads) * self.norm1_weight[:, None]
+        return fold_keys(q_H1D, self.kv_weight[:, : self.dim], self.settings.heads) * self.norm1_weight[:, None]

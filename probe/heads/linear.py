@@ -1,14 +1,13 @@
 """The linear probe: a fixed pooling without parameters, before the head's BatchNorm and classifier."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ...errors import unknown_name
-from .pooling import Pooling
+from .pooling import Pooling, PoolingSettings
 
 ARRAYS = {
     "cls": ("prefix",),
@@ -17,6 +16,19 @@ ARRAYS = {
     "max": ("patch",),
     "embedding": ("embedding",),
 }
+
+
+@dataclass(frozen=True)
+class LinearSettings(PoolingSettings):
+    """Settings of the linear probe.
+
+    Attributes:
+        pool: "cls", "mean", "cls+mean", "max" or "embedding".
+        unit: the vector is divided by its norm.
+    """
+
+    pool: str = "mean"
+    unit: bool = False
 
 
 class LinearPooling(Pooling):
@@ -30,37 +42,22 @@ class LinearPooling(Pooling):
     """
 
     name = "linear"
-    defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "unit": False}
+    settings = LinearSettings()
     shared = True
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        pool: str = "mean",
-        unit: bool = False,
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Choose the pooling.
-
-        Args:
-            dim: width D of the tokens, or of the embedding.
-            grid: of the patch tokens; not used.
-            pool: "cls", "mean", "cls+mean", "max" or "embedding".
-            unit: give the vector length one.
-            cells: H, or None for a plain pooling.
-            generators: not used; there is nothing to draw.
+    def choose_inputs(self) -> tuple[str, ...]:
+        """Return the arrays that the setting `pool` needs.
 
         Raises:
             InputError: unknown `pool`.
         """
-        super().__init__(cells)
-        if pool not in ARRAYS:
-            raise unknown_name("setting pool of linear", pool, ARRAYS)
-        self.kind, self.unit, self.inputs = pool, unit, ARRAYS[pool]
-        self.out_dim = 2 * dim if pool == "cls+mean" else dim
+        if self.settings.pool not in ARRAYS:
+            raise unknown_name("setting pool of linear", self.settings.pool, ARRAYS)
+        return ARRAYS[self.settings.pool]
+
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.out_dim = self.dim * len(self.inputs)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -74,7 +71,7 @@ class LinearPooling(Pooling):
             "cls+mean": lambda: torch.cat([x_BND[:, 0], x_BND[:, -1]], dim=1),
             "max": lambda: x_BND.amax(1),
             "embedding": lambda: x_BND[:, 0],
-        }[self.kind]()
-        if self.unit:
+        }[self.settings.pool]()
+        if self.settings.unit:
             pooled_BO = F.normalize(pooled_BO.to(torch.promote_types(pooled_BO.dtype, torch.float32)))
         return pooled_BO[:, None]

@@ -1,13 +1,14 @@
-"""What every pooling is: tokens in, one vector an image out, for H stacked cells at once.
+"""The base of every pooling: tokens in, one vector per image out, for H stacked cells at once.
 
-H cells share one batch of tokens and nothing else. Every parameter and buffer has a leading axis of H; what one
-cell computes, and the gradient it gets, is what it would compute alone.
+H cells share one batch of tokens and nothing else. Every parameter and saved buffer has a leading axis of H. A cell's
+output and gradient are the same in a stack as alone.
 
     B images, N tokens, D width, H cells
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,16 +17,30 @@ from torch import Generator, Tensor, nn
 from ...errors import InputError
 
 
+@dataclass(frozen=True)
+class PoolingSettings:
+    """Settings of a pooling, each field with its default; as it stands, of a pooling without settings.
+
+    The fields are in the order of a head's label. The first tells heads apart, so that a label always shows it;
+    `tokens` is last.
+    """
+
+
 class Pooling(nn.Module, ABC):
     """Pools the tokens of each image.
 
-    A subclass sets the class attributes, checks its settings, sets `out_dim`, and calls `draw_cells`.
+    A subclass sets the class attributes and writes `choose_inputs`, `initial` and `pool`, and where it needs them
+    `set_up` and `make_buffers`. It has no constructor of its own.
 
     Attributes:
         name: in the registry.
-        defaults: every setting and its default value, the one that tells heads apart first.
+        settings: of the class the defaults, of an object its own.
+        defaults: every setting and its default value, in the order of the fields of `settings`.
         reference_names: the reference implementation's name of each parameter, and ours.
         reference_buffers: likewise for buffers; None where ours has no need of it.
+        dim: width D of the tokens.
+        grid: (height, width) of the patch tokens.
+        cells: H, or None for a plain pooling.
         out_dim: width of the output.
         inputs: the store's arrays that it reads, joined along the token axis: "prefix", "patch", "mean" or
             "embedding".
@@ -33,21 +48,70 @@ class Pooling(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    settings: PoolingSettings = PoolingSettings()
     defaults: ClassVar[Mapping[str, Any]]
     reference_names: Mapping[str, str] = {}
     reference_buffers: Mapping[str, str | None] = {}
     out_dim: int
-    inputs: tuple[str, ...] = ("patch",)
+    inputs: tuple[str, ...]
     shared: ClassVar[bool] = False
 
-    def __init__(self, cells: int | None) -> None:
-        """Prepare a pooling of `cells` stacked cells, or a plain one if None."""
+    def __init_subclass__(cls) -> None:
+        """Derive `defaults` from `settings`."""
+        super().__init_subclass__()
+        cls.defaults = asdict(cls.settings)
+
+    def __init__(
+        self,
+        settings: PoolingSettings,
+        *,
+        dim: int,
+        grid: tuple[int, int],
+        cells: int | None = None,
+        generators: Sequence[Generator | None] | None = None,
+    ) -> None:
+        """Check the settings, then draw the parameters, one cell after another, then make the buffers.
+
+        Args:
+            settings: of this pooling's own class.
+            dim: width D of the tokens, or of the embedding.
+            grid: (height, width) of the patch tokens.
+            cells: H, or None for a plain pooling.
+            generators: one per cell; torch's global one if None.
+
+        Raises:
+            InputError: a setting is unknown, or does not fit `dim` or `grid`.
+        """
         super().__init__()
-        self.cells = cells
+        self.settings, self.dim, self.grid, self.cells = settings, dim, grid, cells
+        self.inputs, self.out_dim = self.choose_inputs(), dim
+        self.set_up()
+        drawn = [self.initial(generator) for generator in generators or [None] * (cells or 1)]
+        for name in drawn[0]:
+            self.register_parameter(name, nn.Parameter(torch.stack([cell[name] for cell in drawn])))
+        self.make_buffers()
+
+    @abstractmethod
+    def choose_inputs(self) -> tuple[str, ...]:
+        """Return `inputs`.
+
+        Raises:
+            InputError: the settings ask for tokens that do not exist.
+        """
+
+    def set_up(self) -> None:
+        """Check the other settings, and set `out_dim` if it is not `dim`.
+
+        Raises:
+            InputError: a setting is unknown, or does not fit `dim` or `grid`.
+        """
 
     @abstractmethod
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """Draw the parameters of one cell, in the published order, with the published initialisation."""
+
+    def make_buffers(self) -> None:
+        """Register the buffers, in the order in which a saved head holds them."""
 
     @abstractmethod
     def pool(self, x_BND: Tensor) -> Tensor:
@@ -58,14 +122,8 @@ class Pooling(nn.Module, ABC):
         pooled = self.pool(x_BND)
         return pooled.expand(-1, self.cells, -1) if self.cells is not None else pooled[:, 0]
 
-    def draw_cells(self, generators: Sequence[Generator | None] | None) -> None:
-        """Make the parameters: one generator a cell, or torch's global one for all."""
-        drawn = [self.initial(generator) for generator in generators or [None] * (self.cells or 1)]
-        for name in drawn[0]:
-            self.register_parameter(name, nn.Parameter(torch.stack([cell[name] for cell in drawn])))
-
     def keep_statistics(self, width: int) -> None:
-        """Make the buffers of a BatchNorm over `width` channels, one row a cell."""
+        """Make the buffers of a BatchNorm over `width` channels, one row per cell."""
         self.register_buffer("running_mean", torch.zeros(self.cells or 1, width))
         self.register_buffer("running_var", torch.ones(self.cells or 1, width))
 
@@ -93,7 +151,7 @@ class Pooling(nn.Module, ABC):
                     f"reference weight {theirs!r} of {self.name!r} is {tuple(value.shape)}, "
                     f"expected {tuple(target.shape[1:])}"
                 )
-            target.data.copy_(value.reshape(target.shape[1:]).expand_as(target))
+            target.data.copy_(value.reshape(target.shape[1:]))  # to every cell
 
 
 def _squeezed(shape: Sequence[int]) -> list[int]:

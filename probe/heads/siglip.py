@@ -6,17 +6,33 @@ r"""SigLIP's attention pooling head (arXiv 2303.15343; "MAP", arXiv 2106.04560),
 with one learned latent l, and no LayerNorm anywhere.
 """  # noqa: E501
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from .attentive import AttentivePooling, module_names
-from .folded import attend, fold_keys, logits, project_blocks, softmax
+from .attentive import QueryPooling, module_names
+from .folded import fold_keys, project_blocks
 from .initial import linear_initial, mlp_initial, truncated_initial
+from .pooling import PoolingSettings
 
 
-class SigLIPPooling(AttentivePooling):
+@dataclass(frozen=True)
+class SigLIPSettings(PoolingSettings):
+    """Settings of SigLIP's pooling.
+
+    Attributes:
+        heads: attention maps; divides D.
+        mlp_ratio: hidden units of the MLP per channel; 1 or more.
+        tokens: "patch" or "patch+prefix".
+    """
+
+    heads: int = 8
+    mlp_ratio: int = 4
+    tokens: str = "patch"
+
+
+class SigLIPPooling(QueryPooling):
     """Multi-head cross-attention with one latent query, then a residual MLP.
 
     Parameters, for H cells: `latent` (H, 1, D); weights and biases of `q` (D to D), `kv` (D to 2D), `proj` (D to
@@ -24,7 +40,7 @@ class SigLIPPooling(AttentivePooling):
     """
 
     name = "siglip"
-    defaults: ClassVar[dict[str, Any]] = {"heads": 8, "mlp_ratio": 4, "tokens": "patch"}
+    settings = SigLIPSettings()
     reference_names: Mapping[str, str] = {
         "latent": "latent",
         **module_names({"q": "q", "kv": "kv", "proj": "proj", "mlp.fc1": "fc1", "mlp.fc2": "fc2"}),
@@ -33,27 +49,10 @@ class SigLIPPooling(AttentivePooling):
     kv_weight: Tensor
     kv_bias: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        heads: int = 8,
-        mlp_ratio: int = 4,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s, `heads` attention maps, and `mlp_ratio`.
-
-        Raises:
-            InputError: heads does not divide the width; mlp_ratio is below 1; unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.check_heads(heads)
-        self.check_mlp(mlp_ratio)
-        self.heads, self.mlp_ratio = heads, mlp_ratio
-        self.draw_cells(generators)
+    def set_up(self) -> None:
+        """See `Pooling.set_up`."""
+        self.check_heads(self.settings.heads)
+        self.check_mlp(self.settings.mlp_ratio)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -61,20 +60,17 @@ class SigLIPPooling(AttentivePooling):
             **linear_initial("q", self.dim, self.dim, generator),
             **linear_initial("kv", 2 * self.dim, self.dim, generator),
             **linear_initial("proj", self.dim, self.dim, generator),
-            **mlp_initial(self.dim, self.mlp_ratio, generator),
+            **mlp_initial(self.dim, self.settings.mlp_ratio, generator),
             "latent": truncated_initial(1, self.dim, std=self.dim**-0.5, generator=generator),
         }
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        z_BHMD = attend(x_BND, self._bank())
+        z_BHMD = self.attended(x_BND)
         values_HBD = project_blocks(z_BHMD, self.kv_weight[:, self.dim :]) + self.kv_bias[:, None, self.dim :]
         o_HBD = self.linear("proj", values_HBD)
         return (o_HBD + self.mlp(o_HBD)).transpose(0, 1)
 
-    def maps(self, x_BND: Tensor) -> Tensor:
-        """See `AttentivePooling.maps`."""
-        return softmax(logits(x_BND, self._bank()))
-
-    def _bank(self) -> Tensor:
-        return fold_keys(self.linear("q", self.latent), self.kv_weight[:, : self.dim], self.heads)
+    def folded_queries(self, x_BND: Tensor) -> Tensor:
+        """See `QueryPooling.folded_queries`."""
+        return fold_keys(self.linear("q", self.latent), self.kv_weight[:, : self.dim], self.settings.heads)

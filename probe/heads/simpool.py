@@ -6,50 +6,45 @@ with one map, ε = 1e-6 and no biases but LN's. The query is the mean of the raw
 image. Prefix tokens, if read, are in the mean.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from .attentive import AttentivePooling, module_names
-from .folded import attend, fold_keys, logits, softmax, token_rstd
+from .attentive import QueryPooling, module_names
+from .folded import fold_keys
 from .initial import linear_initial, norm_initial
+from .pooling import PoolingSettings
 
 EPS = 1e-6
 
 
-class SimPool(AttentivePooling):
+@dataclass(frozen=True)
+class SimPoolSettings(PoolingSettings):
+    """Settings of SimPool.
+
+    Attributes:
+        tokens: "patch" or "patch+prefix".
+    """
+
+    tokens: str = "patch"
+
+
+class SimPool(QueryPooling):
     """Single-head attention of the mean token, without a value map.
 
     Parameters, for H cells: `q_weight`, `k_weight` (H, D, D); `norm_weight`, `norm_bias` (H, D).
     """
 
     name = "simpool"
-    defaults: ClassVar[dict[str, Any]] = {"tokens": "patch"}
+    settings = SimPoolSettings()
+    token_eps = EPS
     reference_names: Mapping[str, str] = {
         **module_names({"wq": "q", "wk": "k"}, ["weight"]),
         **module_names({"norm_patches": "norm"}),
     }
     k_weight: Tensor
     norm_weight: Tensor
-    norm_bias: Tensor
-
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, int],
-        *,
-        tokens: str = "patch",
-        cells: int | None = None,
-        generators: Sequence[Generator | None] | None = None,
-    ) -> None:
-        """Draw the parameters; the arguments are `EfficientProbing`'s.
-
-        Raises:
-            InputError: unknown `tokens`.
-        """
-        super().__init__(dim, cells, tokens)
-        self.draw_cells(generators)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -61,13 +56,9 @@ class SimPool(AttentivePooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        z_BHD = attend(x_BND, self._queries(x_BND), token_rstd(x_BND, EPS))[:, :, 0]
-        return z_BHD * self.norm_weight + self.norm_bias
+        return self.affine("norm", self.attended(x_BND))[:, :, 0]
 
-    def maps(self, x_BND: Tensor) -> Tensor:
-        """See `AttentivePooling.maps`."""
-        return softmax(logits(x_BND, self._queries(x_BND), token_rstd(x_BND, EPS)))
-
-    def _queries(self, x_BND: Tensor) -> Tensor:
+    def folded_queries(self, x_BND: Tensor) -> Tensor:
+        """See `QueryPooling.folded_queries`."""
         mean_HBD = x_BND.mean(1).expand(len(self.k_weight), -1, -1)
         return fold_keys(self.linear("q", mean_HBD), self.k_weight, 1) * self.norm_weight[:, None]

@@ -1,7 +1,7 @@
 """Head specs, against lists written by hand."""
 
+from dataclasses import make_dataclass
 from itertools import product
-from typing import Any, ClassVar
 
 import pytest
 
@@ -14,7 +14,7 @@ from tokenprobe.probe.heads.linear import LinearPooling
 class Switched(LinearPooling):
     """A pooling with a switch."""
 
-    defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "normed": False}
+    settings = make_dataclass("SwitchedSettings", [("pool", str, "mean"), ("normed", bool, False)], frozen=True)()
 
 
 @pytest.mark.parametrize(

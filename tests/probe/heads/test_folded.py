@@ -57,6 +57,19 @@ def test_token_rstd_is_precise_in_float32_for_tokens_with_outlier_channels() -> 
     torch.testing.assert_close(found.double(), token_rstd(rounded.double(), 1e-6), rtol=1e-5, atol=0)
 
 
+def test_token_rstd_takes_the_mean_of_half_precision_tokens_in_float32() -> None:
+    x = (random(4, 50, 768) + 3).bfloat16()  # a mean rounded to bfloat16 would shift the variance by percents
+    torch.testing.assert_close(token_rstd(x, 1e-6).double(), token_rstd(x.double(), 1e-6), rtol=1e-4, atol=0)
+
+
+def test_the_softmax_is_never_below_float32() -> None:
+    scores = (5 * random(2, 1, 3, 50)).bfloat16()
+    found, powers = folded.softmax(scores), scores.double().exp()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), powers / powers.sum(-1, keepdim=True), rtol=1e-5, atol=0)
+    assert folded.softmax(scores.double()).dtype == torch.float64
+
+
 def test_a_token_of_equal_channels_has_no_variance() -> None:
     """In float32, norm and mean alone would give a variance of −0.004, or 0.004, for some of these."""
     x = torch.linspace(1, 300, 500)[:, None].expand(500, 768)[None]
@@ -102,11 +115,14 @@ def kept_bytes(x: Tensor, u: Tensor) -> int:
     return sum(sizes.values())
 
 
-def test_maps_made_again_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("budget", [1, 4 * 4 * 16 * 50 - 1])
+def test_maps_made_again_are_not_kept(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
+    """Whatever is over the budget, which counts the maps of all images and cells in float32."""
     x, u = random(4, 50, 6), random(1, 2, 8, 6, seed=1).requires_grad_()
     maps_bytes = 8 * 4 * 16 * 50
+    monkeypatch.setattr(folded, "MAPS_BYTES", 4 * 4 * 16 * 50)
     assert kept_bytes(x, u) >= maps_bytes
-    monkeypatch.setattr(folded, "MAPS_BYTES", 1)
+    monkeypatch.setattr(folded, "MAPS_BYTES", budget)
     assert kept_bytes(x, u) < maps_bytes / 2
 
 
@@ -134,3 +150,14 @@ def test_no_gradient_reaches_for_the_tokens() -> None:
     with FlopCounterMode(display=False) as counter:
         attend(x, u).sum().backward()
     assert counter.get_total_flops() == 4 * (2 * 3 * 8 * 7 * 5)
+
+
+@pytest.mark.parametrize("name", ["ep", "cbam"])
+def test_an_exported_program_has_no_parts(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Their number would be that of the images in the example."""
+    monkeypatch.setattr(folded, "MAPS_BYTES", 1)
+    pool = build_pooling(name, dim=32, grid=(2, 3)).double().eval()
+    images = torch.export.Dim("images", min=2, max=64)
+    program = torch.export.export(pool, (random(3, 6, 32),), dynamic_shapes=({0: images},))
+    x = random(7, 6, 32, seed=1)
+    torch.testing.assert_close(program.module()(x), pool(x), **CLOSE)

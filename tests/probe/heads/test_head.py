@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprobe.probe.heads import Head, build_pooling
+from tokenprobe.probe.heads.linear import LinearPooling, LinearSettings
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -86,6 +87,36 @@ def test_stacked_cells_equal_each_alone_with_their_own_statistics() -> None:
             torch.testing.assert_close(logits[:, cell], one.train(training)(x), **CLOSE)
             for name, value in one.state_dict().items():
                 torch.testing.assert_close(stacked.state_dict()[name][cell], value[0], **CLOSE)
+
+
+def test_cells_that_share_features_have_their_own_classifiers_and_the_same_statistics() -> None:
+    head = Head(build_pooling("linear", dim=12, grid=(2, 2), cells=3), 5).double()
+    plain = nn.BatchNorm1d(12, affine=False, eps=1e-6).double()
+    for training in (True, True, False):
+        x = make_tokens(int(training))
+        normed, logits = plain.train(training)(x.mean(1)), head.train(training)(x)
+        for cell in range(3):
+            expected = nn.functional.linear(normed, head.weight[cell], head.bias[cell])
+            torch.testing.assert_close(logits[:, cell], expected, **CLOSE)
+            torch.testing.assert_close(head.running_mean[cell], plain.running_mean, **CLOSE)
+            torch.testing.assert_close(head.running_var[cell], plain.running_var, **CLOSE)
+
+
+class Seen(LinearPooling):
+    """A pooling that notes the tokens it gets."""
+
+    def pool(self, x_BND: Tensor) -> Tensor:
+        self.seen = x_BND
+        return super().pool(x_BND)
+
+
+def test_stored_tokens_are_pooled_in_the_weights_precision_and_under_autocast_as_they_are() -> None:
+    pooling = Seen(LinearSettings(), dim=12, grid=(2, 2))
+    head, x = Head(pooling, 5), make_tokens(0)
+    assert torch.equal(head(x.half()), head(x.half().float())) and pooling.seen.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        head(x.bfloat16())
+    assert pooling.seen.dtype == torch.bfloat16
 
 
 def test_a_constant_feature_is_normed_to_zero_by_the_published_eps() -> None:

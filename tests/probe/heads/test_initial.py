@@ -1,10 +1,11 @@
-"""Initial weights against their distributions."""
+"""Initial weights against their distributions, and the order in which they are drawn."""
 
 from math import sqrt
 
 import pytest
 import torch
 
+from tokenprobe.probe.heads import POOLINGS, build_pooling
 from tokenprobe.probe.heads.initial import (
     linear_initial,
     mlp_initial,
@@ -13,6 +14,13 @@ from tokenprobe.probe.heads.initial import (
     truncated_initial,
     uniform_initial,
 )
+
+DRAWN = {
+    "ep": 4.62028, "abmilp": -1.00040, "simpool": 4.69554, "esimpool": 1.49044, "clip": 2.43369, "siglip": -7.02872,
+    "aim": -4.69119, "cbam": 1.76670, "coca": -69.47903, "cait": 16.52390, "dinovit": -5.95134, "jepa": 3.87992,
+    "dolg": -10.38251, "cae": -15.11556,
+}  # fmt: skip
+"""Of the weights that seed 0 gives, in their order: the sum of w_i cos(i)."""
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -48,6 +56,23 @@ def test_linear_initial_is_torchs() -> None:
     torch.testing.assert_close(drawn["proj_weight"], layer.weight.data)
     torch.testing.assert_close(drawn["proj_bias"], layer.bias.data)
     assert set(linear_initial("k", 6, 9, None, bias=False)) == {"k_weight"}
+
+
+def test_the_hidden_layer_of_an_mlp_is_drawn_before_its_output() -> None:
+    drawn = mlp_initial(6, 4, seeded(3))
+    torch.manual_seed(3)
+    for name, layer in (("fc1", torch.nn.Linear(6, 24)), ("fc2", torch.nn.Linear(24, 6))):
+        torch.testing.assert_close(drawn[f"{name}_weight"], layer.weight.data)
+        torch.testing.assert_close(drawn[f"{name}_bias"], layer.bias.data)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_seed_gives_the_weights_that_it_always_gave(name: str) -> None:
+    """A run is repeated from its seed, so that what is drawn and in which order must not change."""
+    pool = build_pooling(name, dim=96, grid=(3, 2), generators=[seeded()])
+    weights = torch.cat([parameter.detach().double().flatten() for parameter in pool.parameters()])
+    assert float(weights @ torch.arange(len(weights)).double().cos()) == pytest.approx(DRAWN[name], abs=1e-3)
+    assert set(DRAWN) == set(POOLINGS) - {"linear"}
 
 
 def test_the_other_layers_have_their_names_and_sizes() -> None:

@@ -1,71 +1,23 @@
-"""What every pooling must do, over the registry: reference vectors, counts, stacking, any batch, grid and precision."""
+"""How a pooling is made, and its duties, over the registry: stacking, any batch, grid and precision."""
 
-import json
+from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from tokenprobe.errors import InputError
-from tokenprobe.probe.heads import POOLINGS, Head, build_pooling
+from tokenprobe.probe.heads import POOLINGS, Pooling, build_pooling
 from tokenprobe.probe.heads.attentive import AttentivePooling
+from tokenprobe.probe.heads.pooling import PoolingSettings
 
-REFERENCE: dict[str, tuple[str, dict[str, Any]]] = {
-    "ep": ("ep", {"queries": 8}),
-    "ep_dout2": ("ep", {"queries": 4, "d_out": 2}),
-    "abmilp": ("abmilp", {}),
-    "abmilp_map_relu3": ("abmilp", {"self_attention": "map", "activation": "relu", "depth": 3}),
-    "abmilp_none_pe": ("abmilp", {"self_attention": "none", "content": "patch", "cond": "pe"}),
-    "simpool": ("simpool", {}),
-    "esimpool": ("esimpool", {}),
-    "clip": ("clip", {}),
-    "siglip": ("siglip", {}),
-    "aim": ("aim", {"heads": 8}),
-    "cbam": ("cbam", {}),
-    "coca": ("coca", {}),
-    "cait": ("cait", {}),
-    "dinovit": ("dinovit", {}),
-    "jepa": ("jepa", {"heads": 8}),
-    "dolg": ("dolg", {}),
-    "cae": ("cae", {}),
-}
-PUBLISHED_COUNTS: list[tuple[str, dict[str, Any], int]] = [
-    ("abmilp", {}, 3_720_425),
-    ("abmilp", {"self_attention": "none"}, 1_360_361),
-    ("abmilp", {"self_attention": "none", "depth": 1}, 769_769),
-    ("abmilp", {"depth": 1}, 2_360_833 + 769_000),
-    ("simpool", {}, 1_950_184),
-    ("esimpool", {}, 770_536),
-    ("clip", {}, 3_284_200),
-    ("siglip", {}, 7_854_568),
-    ("aim", {}, 1_949_416),
-    ("aim", {"heads": 12}, 1_949_416),
-    ("ep", {}, 1_383_400),
-    ("ep", {"queries": 12}, 1_368_040),
-    ("ep", {"queries": 1}, 1_359_592),
-    ("ep", {"queries": 128, "d_out": 2}, 778_216),
-    ("ep", {"queries": 48, "d_out": 8}, 207_592),
-    ("cbam", {}, 842_828),
-    ("coca", {}, 1_805_032),
-    ("cait", {}, 7_860_712),
-    ("dinovit", {}, 7_854_568),
-    ("jepa", {}, 7_857_640),
-    ("dolg", {}, 1_361_897),
-    ("cae", {}, 3_135_976),
-    ("linear", {}, 769_000),
-]
 ATTENTIVE = [name for name, pooling in POOLINGS.items() if issubclass(pooling, AttentivePooling)]
 WITH_PREFIX = [name for name in ATTENTIVE if "tokens" in POOLINGS[name].defaults]
 SUMS_TO_ONE = set(ATTENTIVE) - {"cbam", "dolg", "clip", "cait"}
 BFLOAT16_GRADIENT = {"abmilp": 0.1, "dolg": 0.05}
 """Where it is not 0.02: logits of tens between tokens are rounded; a norm is taken of rounded products."""
 DIM, GRID = 96, (3, 2)
-KINDS = ("param", "buffer", "buffer_after", "grad")
-"""Parts of a reference file; what a key starts with."""
 
 
 def make_tokens(n_images: int = 3, n_tokens: int = 6, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -95,47 +47,62 @@ def stir(pool: Any, seed: int = 0) -> Any:
     return pool
 
 
-@pytest.mark.parametrize("case", REFERENCE)
-def test_outputs_and_gradients_equal_the_reference_implementation(golden: Path, case: str) -> None:
-    vectors = load_file(golden / "heads" / f"{case}.safetensors")
-    of = {kind: {k.split("/")[1]: v for k, v in vectors.items() if k.startswith(f"{kind}/")} for kind in KINDS}
-    name, settings = REFERENCE[case]
-    pool = build_pooling(name, dim=96, grid=(7, 7), **settings)
-    pool.load_reference(of["param"] | of["buffer"])
-    assert_close(pool.eval()(vectors["x"]), vectors["pooled_eval"])
-    pooled = pool.train()(vectors["x"])
-    assert_close(pooled, vectors["pooled_train"])
-    (pooled * vectors["cotangent"]).sum().backward()
-    overall = sqrt(sum(float(gradient.norm()) ** 2 for gradient in of["grad"].values()))
-    for theirs, ours in pool.reference_names.items():
-        found, expected = pool.get_parameter(ours).grad, of["grad"].get(theirs)
-        if found is None:  # nothing depends on it: the files hold no gradient, or the rounding of a zero
-            assert expected is None or expected.norm() < 1e-7 * overall, theirs
-        else:
-            difference = (found[0].view(expected.shape) - expected).norm()
-            assert difference <= 1e-5 * max(float(expected.norm()), 1e-3 * overall), theirs
-    for theirs, ours in pool.reference_buffers.items():
-        if ours is not None and f"buffer_after/{theirs}" in vectors:
-            assert_close(pool.get_buffer(ours)[0], of["buffer_after"][theirs])
+@dataclass(frozen=True)
+class NotedSettings(PoolingSettings):
+    rows: int = 2
+    tokens: str = "patch"
 
 
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    assert found.shape == expected.shape
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
+class Noted(Pooling):
+    """A pooling that notes how it is made."""
+
+    name = "noted"
+    settings = NotedSettings()
+
+    def choose_inputs(self) -> tuple[str, ...]:
+        self.made: list[Any] = ["inputs"]
+        return (self.settings.tokens,)
+
+    def set_up(self) -> None:
+        self.made.append((self.settings, self.dim, self.grid, self.cells, self.inputs, self.out_dim))
+        self.out_dim = 5
+
+    def initial(self, generator: torch.Generator | None) -> dict[str, Tensor]:
+        self.made.append(generator)
+        return {"b": torch.randn(self.settings.rows, self.out_dim, generator=generator), "a": torch.zeros(1)}
+
+    def make_buffers(self) -> None:
+        self.made.append([name for name, _ in self.named_parameters()])
+        self.keep_statistics(4)
+
+    def pool(self, x_BND: Tensor) -> Tensor:
+        return x_BND.mean(1)[:, None]
 
 
-def test_the_reference_vectors_cover_the_registry(golden: Path) -> None:
-    assert set(REFERENCE) == set(json.loads((golden / "heads" / "manifest.json").read_text()))
-    assert {name for name, _ in REFERENCE.values()} == set(POOLINGS) - {"linear"}
+def test_a_pooling_is_checked_then_drawn_cell_by_cell_then_given_its_buffers() -> None:
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    settings = NotedSettings(rows=6, tokens="prefix")
+    pool = Noted(settings, dim=7, grid=GRID, cells=2, generators=generators)
+    assert pool.made == ["inputs", (settings, 7, GRID, 2, ("prefix",), 7), *generators, ["b", "a"]]
+    assert list(pool.state_dict()) == ["b", "a", "running_mean", "running_var"] and pool.out_dim == 5
+    assert torch.equal(pool.running_mean, torch.zeros(2, 4)) and torch.equal(pool.running_var, torch.ones(2, 4))
+    for cell, seed in enumerate((3, 4)):
+        assert torch.equal(pool.b[cell], torch.randn(6, 5, generator=torch.Generator().manual_seed(seed)))
 
 
-@pytest.mark.parametrize(("name", "settings", "total"), PUBLISHED_COUNTS)
-def test_parameter_counts_are_the_published_ones(name: str, settings: dict[str, Any], total: int) -> None:
-    with torch.device("meta"):
-        plain = Head(build_pooling(name, dim=768, grid=(14, 14), **settings), 1000)
-        stacked = Head(build_pooling(name, dim=768, grid=(14, 14), cells=2, **settings), 1000)
-    assert plain.n_params() == total == sum(parameter.numel() for parameter in plain.parameters())
-    assert stacked.n_params() == total
+def test_without_generators_the_cells_are_drawn_in_turn_from_torchs_own() -> None:
+    torch.manual_seed(0)
+    stacked = Noted(NotedSettings(), dim=7, grid=GRID, cells=3).b
+    torch.manual_seed(0)
+    assert torch.equal(stacked, torch.stack([torch.randn(2, 5) for _ in range(3)]))
+    torch.manual_seed(0)
+    assert torch.equal(Noted(NotedSettings(), dim=7, grid=GRID).b, stacked[:1])
+
+
+def test_a_pooling_without_settings_has_no_defaults() -> None:
+    assert Noted.defaults == {"rows": 2, "tokens": "patch"}
+    bare = type("Bare", (Noted,), {"settings": PoolingSettings()})
+    assert bare.defaults == {}
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -168,16 +135,6 @@ def test_training_on_one_image_works(name: str) -> None:
     if list(pool.parameters()):
         pooled.square().sum().backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in pool.parameters())
-
-
-@pytest.mark.parametrize("name", POOLINGS)
-def test_the_registry_agrees_with_the_pooling(name: str) -> None:
-    pool = build_pooling(name, dim=96, grid=(7, 7), **POOLINGS[name].defaults)
-    assert pool.name == name and set(pool.inputs) <= {"patch", "prefix", "mean"}
-    default, named = (
-        dict(build_pooling(name, dim=96, grid=(7, 7), **s).named_parameters()) for s in ({}, pool.defaults)
-    )
-    assert {key: value.shape for key, value in default.items()} == {key: value.shape for key, value in named.items()}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -281,28 +238,6 @@ def test_prefix_tokens_come_first_and_are_weighed_like_others(name: str) -> None
     assert same == ("patch",)
 
 
-@pytest.mark.parametrize("name", WITH_PREFIX)
-def test_unknown_tokens_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"unknown setting tokens of {name} 'prefix'; known: patch.prefix, patch"):
-        build_pooling(name, dim=DIM, grid=GRID, tokens="prefix")
-
-
-@pytest.mark.parametrize("name", [name for name in ATTENTIVE if "heads" in POOLINGS[name].defaults and name != "coca"])
-def test_heads_that_do_not_divide_the_width_are_refused(name: str) -> None:
-    for heads in (10, 0, -8):
-        expected = rf"{name} with heads={heads} on tokens 96 wide: heads must divide the width; give one of "
-        with pytest.raises(InputError, match=expected):
-            build_pooling(name, dim=96, grid=GRID, heads=heads)
-    with pytest.raises(InputError, match="give one of 4, 6, 8, 12"):
-        build_pooling(name, dim=96, grid=GRID, heads=10)
-
-
-@pytest.mark.parametrize("name", [name for name in ATTENTIVE if "mlp_ratio" in POOLINGS[name].defaults])
-def test_an_mlp_without_hidden_units_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} with mlp_ratio=0: expected 1 or more"):
-        build_pooling(name, dim=96, grid=GRID, mlp_ratio=0)
-
-
 @pytest.mark.parametrize("name", ATTENTIVE)
 def test_bfloat16_products_give_the_float64_result_to_their_rounding(name: str) -> None:
     """Autocast rounds factors to 8 bits, 2^-9 relative: a few such roundings in a row stay below a percent or two.
@@ -318,6 +253,7 @@ def test_bfloat16_products_give_the_float64_result_to_their_rounding(name: str) 
     pool.float()
     with torch.autocast("cpu", torch.bfloat16):
         rounded = pool(x)
+        assert pool.attention(x).dtype == torch.float32
     (rounded * cotangent).sum().backward()
     assert (rounded - exact).norm() <= 1e-2 * exact.norm()
     overall = sqrt(sum(float(gradient.norm()) ** 2 for gradient in expected.values()))
@@ -345,57 +281,3 @@ def test_the_gpu_gives_what_the_cpu_gives(name: str) -> None:
         rounded = pool(x.cuda().bfloat16())
     rounded.sum().backward()
     assert (rounded.cpu() - exact).norm() <= 3e-2 * exact.norm()
-
-
-STATE = {"cls_token": torch.zeros(1, 4, 8), "v.weight": torch.zeros(4, 8)}
-
-
-def make_ep(**changes: Any) -> Any:
-    return build_pooling("ep", dim=8, grid=(2, 2), queries=4, d_out=2, **changes)
-
-
-def test_unknown_head_lists_the_nearest_first() -> None:
-    with pytest.raises(InputError, match="unknown head 'linaer'; known: linear, "):
-        build_pooling("linaer", dim=8, grid=(2, 2))
-
-
-def test_unknown_setting_lists_the_nearest_first() -> None:
-    with pytest.raises(InputError, match="unknown setting of head 'ep' 'd_uot'; known: d_out, queries"):
-        build_pooling("ep", dim=8, grid=(2, 2), d_uot=2)
-
-
-@pytest.mark.parametrize(
-    "state",
-    [{}, {"cls_token": STATE["cls_token"]}, STATE | {"k.weight": torch.zeros(8, 8)}],
-    ids=["none", "one missing", "one too many"],
-)
-def test_reference_weights_of_other_names_are_refused(state: dict[str, Tensor]) -> None:
-    with pytest.raises(
-        InputError, match=r"reference weights of 'ep': expected \['cls_token', 'v.weight'\], found"
-    ) as e:
-        make_ep().load_reference(state)
-    assert str(e.value).endswith(str(sorted(state)))
-
-
-def test_reference_weights_of_another_size_are_refused() -> None:
-    with pytest.raises(InputError, match=r"reference weight 'v.weight' of 'ep' is \(8, 8\), expected \(4, 8\)"):
-        make_ep().load_reference(STATE | {"v.weight": torch.zeros(8, 8)})
-
-
-def test_reference_weights_of_another_shape_but_the_same_size_are_refused() -> None:
-    with pytest.raises(InputError, match=r"reference weight 'v.weight' of 'ep' is \(8, 4\), expected \(4, 8\)"):
-        make_ep().load_reference(STATE | {"v.weight": torch.zeros(8, 4)})
-
-
-def test_reference_weights_go_to_every_cell_and_statistics_may_be_left_out(golden: Path) -> None:
-    vectors = load_file(golden / "heads" / "aim.safetensors")
-    parameters, buffers = (
-        {k.split("/")[1]: v for k, v in vectors.items() if k.startswith(s)} for s in ("param", "buffer/")
-    )
-    pool = build_pooling("aim", dim=96, grid=(7, 7), cells=2)
-    pool.load_reference(parameters)
-    assert torch.equal(pool.running_var, torch.ones(2, 96))
-    pool.load_reference(parameters | buffers)
-    for cell in range(2):
-        assert torch.equal(pool.query[cell], parameters["cls_token"][0])
-        assert torch.equal(pool.running_var[cell], buffers["bn.running_var"])
