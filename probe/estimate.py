@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from ..runtime.text import size_text, time_text
 from ..store.layout import PATCH
 from .budget import needed
 from .caching import DISK, SUBSETS, TEST, TRAIN, VAL
@@ -57,8 +58,8 @@ def describe(todo: Sequence[Work]) -> list[str]:
         lines += [f"  {note}" for note in work.notes]
     peak = max((found.kept + found.windows + found.training for found in estimates), default=0)
     lines.append(
-        f"in all {sum(work.n_cells for work in todo)} cells: {_size(sum(found.read for found in estimates))} to read, "
-        f"{_size(peak)} of memory at most, {_time(sum(found.seconds for found in estimates))} of training and scoring"
+        f"in all {sum(work.n_cells for work in todo)} cells: {size_text(sum(found.read for found in estimates))} to read, "
+        f"{size_text(peak)} of memory at most, {time_text(sum(found.seconds for found in estimates))} of training and scoring"
     )
     if any(work.solver_groups for work in todo):
         lines.append("the time of knn, ridge and logreg is not in it")
@@ -165,21 +166,7 @@ def _time_steps(plan: Plan, group: CellGroup) -> tuple[float, float]:
 def _line(work: Work, found: Estimate) -> str:
     places = "/".join(dict.fromkeys(work.plan.places(work.layers, work.courses).values()))
     return (
-        f"{work.n_cells} cells in {len(work.groups)} groups and {len(work.passes)} passes; reads {_size(found.read)}, "
-        f"tokens in {places}; memory {_size(found.kept + found.windows)} for tokens and {_size(found.training)} for "
-        f"training; {_time(found.seconds)}"
+        f"{work.n_cells} cells in {len(work.groups)} groups and {len(work.passes)} passes; reads {size_text(found.read)}, "
+        f"tokens in {places}; memory {size_text(found.kept + found.windows)} for tokens and {size_text(found.training)} for "
+        f"training; {time_text(found.seconds)}"
     )
-
-
-def _size(n_bytes: float) -> str:
-    units = iter(("B", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while n_bytes >= 1000 and unit != "TB":
-        n_bytes, unit = n_bytes / 1000, next(units)
-    return f"{n_bytes:.3g} {unit}" if n_bytes < 999.5 else f"{n_bytes:.0f} {unit}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from ..runtime.text import size_text
 from .contract import StoreFiles, array_specs
 from .hdf5_store import Hdf5Files
 from .health import Blocks, Stock, take_stock
@@ -114,11 +115,11 @@ def _done_text(blocks: Sequence[Blocks]) -> str:
 def _bytes_text(store: Store, stock: Stock | None) -> str:
     plain = sum(spec.n_views * spec.n_images * spec.row_bytes for spec in array_specs(store.manifest))
     if stock is None:
-        return f"{_size_text(plain)} when uncompressed"
+        return f"{size_text(plain)} when uncompressed"
     compressed = (
         "" if isinstance(store.files, StoreFiles) else f", {stock.n_bytes / plain:.2f} of the uncompressed size"
     )
-    return _size_text(stock.n_bytes) + compressed
+    return size_text(stock.n_bytes) + compressed
 
 
 def _health_text(store: Store, stock: Stock | None) -> str:
@@ -145,11 +146,6 @@ def _range_text(layers: Sequence[int]) -> str:
 def _shortened(names: Sequence[str]) -> str:
     rest = len(names) - SHOWN_CLASSES
     return ", ".join(names[:SHOWN_CLASSES]) + (f", … and {rest:,} more" if rest > 0 else "")
-
-
-def _size_text(n_bytes: int) -> str:
-    power = min(4, max(0, len(str(n_bytes)) - 1) // 3)
-    return f"{n_bytes / 1000**power:.4g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def audit_table(audit: Audit) -> Table:
