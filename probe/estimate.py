@@ -58,8 +58,9 @@ def describe(todo: Sequence[Work]) -> list[str]:
         lines += [f"  {note}" for note in work.notes]
     peak = max((found.kept + found.windows + found.training for found in estimates), default=0)
     lines.append(
-        f"in all {sum(work.n_cells for work in todo)} cells: {size_text(sum(found.read for found in estimates))} to read, "
-        f"{size_text(peak)} of memory at most, {time_text(sum(found.seconds for found in estimates))} of training and scoring"
+        f"in all {sum(work.n_cells for work in todo)} cells: "
+        f"{size_text(sum(found.read for found in estimates))} to read, {size_text(peak)} of memory at most, "
+        f"{time_text(sum(found.seconds for found in estimates))} of training and scoring"
     )
     if any(work.solver_groups for work in todo):
         lines.append("the time of knn, ridge and logreg is not in it")
@@ -166,7 +167,7 @@ def _time_steps(plan: Plan, group: CellGroup) -> tuple[float, float]:
 def _line(work: Work, found: Estimate) -> str:
     places = "/".join(dict.fromkeys(work.plan.places(work.layers, work.courses).values()))
     return (
-        f"{work.n_cells} cells in {len(work.groups)} groups and {len(work.passes)} passes; reads {size_text(found.read)}, "
-        f"tokens in {places}; memory {size_text(found.kept + found.windows)} for tokens and {size_text(found.training)} for "
-        f"training; {time_text(found.seconds)}"
+        f"{work.n_cells} cells in {len(work.groups)} groups and {len(work.passes)} passes; "
+        f"reads {size_text(found.read)}, tokens in {places}; memory {size_text(found.kept + found.windows)} for tokens "
+        f"and {size_text(found.training)} for training; {time_text(found.seconds)}"
     )
