@@ -62,8 +62,8 @@ def write_store(path: Path, n_images: int) -> float:
             while left:
                 writer.append(key, 0, {"patch": values[:left]})
                 left -= min(left, len(values))
-            writer.finish(key, 0)
-        writer.complete()
+            writer.finish_block(key, 0)
+        writer.seal()
     return time.perf_counter() - start
 
 

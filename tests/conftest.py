@@ -103,8 +103,8 @@ def write_tokens(
                 for layer, kinds in of_split.items():
                     stored = {kind: as_stored(values[rows], kind, dtype) for kind, values in kinds.items()}
                     writer.append(key, layer, stored)
-                    writer.finish(key, layer)
-        assert writer.complete()
+                    writer.finish_block(key, layer)
+        assert writer.seal()
     return open_store(path)
 
 

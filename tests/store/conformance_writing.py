@@ -133,7 +133,7 @@ class WritingConformance:
             declare(writer, contents)
             fill(writer, contents, of_train, layers=[0])
             fill(writer, contents, of_train[:2])
-            assert writer.complete() is False
+            assert writer.seal() is False
             store = open_store(path)
             assert not store.manifest.complete
             train = store["train"]
@@ -223,7 +223,7 @@ class WritingConformance:
                 ),
                 open_writer(path, make_contents().manifest, overwrite=overwrite) as writer,
             ):
-                writer.complete()
+                writer.seal()
             assert tree(path) == before, name
             with pytest.raises(StoreError, match=r"is not a token store: it has no manifest|is damaged, or no store"):
                 open_store(path)
@@ -252,7 +252,7 @@ class WritingConformance:
     ) -> None:
         contents, path = make_contents("int8"), place("s")
         write(path, contents)
-        before, names = tree(path), open_store(path).files
+        before, names = tree(path), open_store(path).arrays
         arrays = ["train/ids", "test/labels", "train/layer_00/patch_channels"]
         lost = [names.whole_names(name)[-1] for name in arrays]
         lost += [str(block_path(path, name, 0, 0).relative_to(folder_of(path))) for name in ("train/layer_03/patch",)]
@@ -285,7 +285,7 @@ class WritingConformance:
     def test_another_format_version_is_refused(self, place: Callable[[str], Path]) -> None:
         contents, path = make_contents(), place("s")
         write(path, contents)
-        root_of(path).write_bytes(open_store(path).files.root_bytes(replace(contents.manifest, format=2)))
+        root_of(path).write_bytes(open_store(path).arrays.root_bytes(replace(contents.manifest, format=2)))
         for call in (lambda: open_store(path), lambda: write(path, contents)):
             with pytest.raises(StoreError, match=r"^store format 2 is not known here: this version reads format 1$"):
                 call()
@@ -297,7 +297,7 @@ class WritingConformance:
         write(path, contents)
         store, entries = open_store(path), [entry for entry in journal_lines(path) if "file" in entry]
         recorded = {entry["file"]: (entry["size"], entry["xxh3"]) for entry in entries}
-        files = {name: folder_of(path) / name for name in store.files.declared(store.manifest)} | {
+        files = {name: folder_of(path) / name for name in store.arrays.declared(store.manifest)} | {
             "manifest": root_of(path)
         }
         data = {name: file.read_bytes() for name, file in files.items()}

@@ -132,7 +132,7 @@ def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = F
         declare(writer, contents)
         fill(writer, contents, blocks(contents.manifest), batch)
         sys.audit("step")
-        assert writer.complete()
+        assert writer.seal()
     return path
 
 
@@ -141,7 +141,7 @@ def write_some(path: Path, contents: Contents, keys: Sequence[BlockKey]) -> Path
     with open_writer(path, contents.manifest) as writer:
         declare(writer, contents)
         fill(writer, contents, keys)
-        assert not writer.complete()
+        assert not writer.seal()
     return path
 
 
@@ -176,7 +176,7 @@ def fill(
                 sys.audit("step")
                 writer.append(key, layer, {kind: values[start : start + batch] for kind, values in arrays.items()})
             sys.audit("step")
-            writer.finish(key, layer)
+            writer.finish_block(key, layer)
 
 
 def rows_of(contents: Contents, key: BlockKey, layer: int) -> Arrays:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import LockedError, NoSpaceError, StoreError
-from tokenprobe.store import BlockKey, open_store, open_writer
+from tokenprobe.store import BlockKey, Targets, open_store, open_writer
 
 from .kit import (
     block_path,
@@ -36,13 +36,13 @@ def test_complete_is_false_until_the_last_block_is_there(place: Place) -> None:
         declare(writer, contents)
         assert open_store(path).manifest.complete is False
         fill(writer, contents, most)
-        assert writer.complete() is False
+        assert writer.seal() is False
     assert open_store(path).manifest.complete is False
     with open_writer(path, contents.manifest) as writer:
         declare(writer, contents)
         fill(writer, contents, [last])
         assert open_store(path).manifest.complete is False
-        assert writer.complete() is True
+        assert writer.seal() is True
     assert open_store(path).manifest.complete is True
 
 
@@ -54,7 +54,7 @@ def test_only_what_is_missing_is_asked_for(place: Place) -> None:
         assert writer.missing_layers(first) == [0, 3]
         fill(writer, contents, [first])
         writer.append(second, 3, rows_of(contents, second, 3))  # never finished
-        assert writer.complete() is False
+        assert writer.seal() is False
     with open_writer(path, contents.manifest) as writer:
         assert [writer.missing_layers(key) for key in (first, second)] == [[], [0, 3]]
     only_mean = contents.part({"train": {"layer_03": ["mean"]}})
@@ -130,7 +130,9 @@ def test_an_image_left_out_later_moves_the_blocks_from_there_on(place: Place, dt
     }
     ids = [f"train/{row}" for row in kept_rows]
     with open_writer(path, manifest) as writer:
-        writer.declare({"train": (fewer["train/labels"], ids)})
+        targets = {"train": Targets(fewer["train/labels"], ids)}
+        writer.drop_moved_rows(targets)
+        writer.declare(targets)
         kept = dtype == "float16"
         files = [
             block_path(path, f"train/layer_00/{kind}", 0, block) for kind in ("patch", "mean") for block in (0, 1, 2)

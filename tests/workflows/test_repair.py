@@ -17,6 +17,7 @@ from timm.models import VisionTransformer
 from tokenprobe.errors import InputError, LockedError, MissingError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store
+from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.lock import StoreLock
 from tokenprobe.store.verify import Problem, verify
@@ -28,7 +29,11 @@ MakeConfig = Callable[..., ExtractConfig]
 FORMATS = ("zarr", "h5")
 NOT_INPUTS_ALONE = {"journal.jsonl", ".lock"}
 N_ROUNDS, N_FLIPS = 5, 10
-FLIPPED = "damaged: its bytes are not those that were written"
+FLIPPED = ("damaged", "damaged: its bytes are not those that were written")
+MISSING = ("missing", "missing")
+UNFINISHED = ("unfinished", "not finished: the journal does not record it")
+FOREIGN = ("foreign", "foreign: nothing declares it")
+Found = dict[str, tuple[str, str]]
 TINY: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
 
 
@@ -121,14 +126,14 @@ def test_one_flipped_byte_in_each_of_fifty_random_places_is_found_and_mended(
         data = bytearray(files[name].read_bytes())
         data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
         overwrite(files[name], data)
-    assert verify(store) == [Problem(name, FLIPPED) for name in sorted(hit)]
+    assert verify(store) == [Problem(name, *FLIPPED) for name in sorted(hit)]
     assert repair(store) == []
     assert_mended(store, whole, hit, before)
 
 
 def block_names(store: Path) -> set[str]:
     files = store_files(store)
-    return {name for spec in files.specs(files.read_manifest()) for name in files.block_names(spec)}
+    return {name for spec in array_specs(files.read_manifest()) for name in files.block_names(spec)}
 
 
 def overwrite(file: Path, data: bytes) -> None:
@@ -141,13 +146,13 @@ def some_blocks(store: Path, n: int, array: str = "train/layer_01/patch/") -> li
     return sorted(name for name in block_names(store) if name.startswith(array))[:n]
 
 
-def truncate(store: Path, names: list[str]) -> dict[str, str]:
+def truncate(store: Path, names: list[str]) -> Found:
     size = files_of(store)[names[0]].stat().st_size
     os.truncate(files_of(store)[names[0]], size - 1)
-    return {names[0]: f"damaged: {size - 1} bytes, {size} when it was written"}
+    return {names[0]: ("damaged", f"damaged: {size - 1} bytes, {size} when it was written")}
 
 
-def swap(store: Path, names: list[str]) -> dict[str, str]:
+def swap(store: Path, names: list[str]) -> Found:
     one, other = (files_of(store)[name] for name in names[:2])
     one.rename(one.with_suffix(".between"))
     other.rename(one)
@@ -155,7 +160,7 @@ def swap(store: Path, names: list[str]) -> dict[str, str]:
     return dict.fromkeys(names[:2], FLIPPED)
 
 
-def replace_by_foreign(store: Path, names: list[str]) -> dict[str, str]:
+def replace_by_foreign(store: Path, names: list[str]) -> Found:
     """Copy in the same block of a store of another seed."""
     config = next(e["config"] for e in journal_of(store) if e.get("event") == "start")
     other = extract(replace(ExtractConfig(**config), seed=1, out=store.with_name("other" + store.suffix)))
@@ -163,19 +168,19 @@ def replace_by_foreign(store: Path, names: list[str]) -> dict[str, str]:
     return {names[0]: FLIPPED}
 
 
-def delete(store: Path, names: list[str]) -> dict[str, str]:
+def delete(store: Path, names: list[str]) -> Found:
     for name in names:
         files_of(store)[name].unlink()
-    return dict.fromkeys(names, "missing")
+    return dict.fromkeys(names, MISSING)
 
 
-def delete_root(store: Path, names: list[str]) -> dict[str, str]:
+def delete_root(store: Path, names: list[str]) -> Found:
     root = store_files(store).root
     root.unlink()
-    return {root.name: "missing"}
+    return {root.name: MISSING}
 
 
-def delete_labels_and_ids(store: Path, names: list[str]) -> dict[str, str]:
+def delete_labels_and_ids(store: Path, names: list[str]) -> Found:
     return delete(store, [name for name in files_of(store) if name.startswith(("train/ids", "test/labels"))])
 
 
@@ -185,15 +190,15 @@ def journal_of(store: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("damage", [truncate, swap, replace_by_foreign, delete, delete_root, delete_labels_and_ids])
 def test_what_is_cut_swapped_replaced_or_gone_is_named_and_mended(
-    store: Path, whole: Path, damage: Callable[[Path, list[str]], dict[str, str]], capsys: pytest.CaptureFixture[str]
+    store: Path, whole: Path, damage: Callable[[Path, list[str]], Found], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = marks_of(store)
     problems = damage(store, some_blocks(store, 2))
-    assert verify(store) == [Problem(name, what) for name, what in sorted(problems.items())]
+    assert verify(store) == [Problem(name, *found) for name, found in sorted(problems.items())]
     assert repair(store) == []
     assert_mended(store, whole, set(problems), before)
     shown = capsys.readouterr().err.splitlines()
-    assert all(f"{name}: {what}" in shown for name, what in problems.items())
+    assert all(f"{name}: {what}" in shown for name, (_, what) in problems.items())
 
 
 def test_a_renamed_file_is_made_again_and_stays_under_its_new_name(store: Path, whole: Path) -> None:
@@ -201,8 +206,8 @@ def test_a_renamed_file_is_made_again_and_stays_under_its_new_name(store: Path, 
     (name,) = some_blocks(store, 1)
     file = files_of(store)[name]
     file.rename(file.with_name("renamed"))
-    foreign = Problem(f"{name.rpartition('/')[0]}/renamed", "foreign: nothing declares it")
-    assert verify(store) == sorted([Problem(name, "missing"), foreign], key=lambda problem: problem.file)
+    foreign = Problem(f"{name.rpartition('/')[0]}/renamed", *FOREIGN)
+    assert verify(store) == sorted([Problem(name, *MISSING), foreign], key=lambda problem: problem.file)
     assert repair(store) == [foreign]
     file.with_name("renamed").unlink()
     assert_mended(store, whole, {name}, before)
@@ -214,7 +219,7 @@ def test_what_a_killed_writer_left_is_removed_and_other_foreign_files_are_not(st
     folder = store_files(store).folder
     for left in (f"{name}.tmp", f"{name}.tmp.tmp", "notes.tmp", "notes.txt"):
         (folder / left).write_bytes(b"mine")
-    stay = [Problem(left, "foreign: nothing declares it") for left in ("notes.tmp", "notes.txt", f"{name}.tmp.tmp")]
+    stay = [Problem(left, *FOREIGN) for left in ("notes.tmp", "notes.txt", f"{name}.tmp.tmp")]
     assert repair(store) == stay
     assert not (folder / f"{name}.tmp").exists()
     for problem in stay:
@@ -232,7 +237,7 @@ def test_a_damaged_line_of_the_journal_is_found_and_mended(store: Path, whole: P
         (place,) = (index for index, line in enumerate(lines) if f'"{name}"'.encode() in line)
         lines[place] = lines[place].replace(b'"file"', b'"fi\xffe"')
     journal.write_bytes(b"".join(lines))
-    assert verify(store) == [Problem(name, "not finished: the journal does not record it") for name in sorted(names)]
+    assert verify(store) == [Problem(name, *UNFINISHED) for name in sorted(names)]
     assert repair(store) == []
     assert_mended(store, whole, set(names), before)
 
@@ -286,7 +291,7 @@ def test_an_extraction_that_stopped_is_finished(
     with pytest.raises(InputError, match="cannot read image 'bee/07"):
         extract(config)
     before = marks_of(Path(config.out))
-    assert {problem.what for problem in verify(config.out)} == {"not finished: the journal does not record it"}
+    assert {problem.kind for problem in verify(config.out)} == {"unfinished"}
     shutil.copy(image_folder / BAD, broken_folder / BAD)
     assert repair(config.out) == []
     whole = extract(replace(config, out=tmp_path / "whole" / f"a.{format}"))
