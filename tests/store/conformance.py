@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store import Split, Store, open_store, open_writer
+from tokenprobe.store import Split, Store, Targets, open_store, open_writer
 from tokenprobe.store.array_spec import array_spec
 from tokenprobe.store.verify import Problem, verify
 
@@ -132,7 +132,7 @@ class StoreConformance(WritingConformance):
         labels = np.array([5, -1, 2**40, 0, 0, *range(6)])
         path, contents = place("s"), make_contents()
         with open_writer(path, contents.part({"train": {"layer_00": ["mean"]}}).manifest) as writer:
-            writer.declare({"train": (labels, ids)})
+            writer.declare({"train": Targets(labels, ids)})
         split = open_store(path)["train"]
         assert split.ids == ids
         np.testing.assert_array_equal(split.labels, labels, strict=True)

@@ -1,52 +1,51 @@
 """Repair: whatever happens to a store's files is named, and mended to the bytes there were."""
 
-import json
-import os
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import save_file
 from timm.models import VisionTransformer
 
-from tokenprobe.errors import InputError, LockedError, MissingError, StoreError
+from tokenprobe.errors import LockedError, MissingError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store
-from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.lock import StoreLock
 from tokenprobe.store.verify import Problem, verify
 from tokenprobe.workflows import progress
 from tokenprobe.workflows.repair import N_SHOWN, check, repair
 
-MakeConfig = Callable[..., ExtractConfig]
+from .repair_kit import (
+    FORMATS,
+    TINY,
+    Found,
+    block_names,
+    config_of,
+    content_of,
+    delete,
+    files_of,
+    journal_of,
+    make_images,
+    marks_of,
+    some_blocks,
+    truncate,
+)
 
-FORMATS = ("zarr", "h5")
-NOT_INPUTS_ALONE = {"journal.jsonl", ".lock"}
 N_ROUNDS, N_FLIPS = 5, 10
 FLIPPED = ("damaged", "damaged: its bytes are not those that were written")
 MISSING = ("missing", "missing")
 UNFINISHED = ("unfinished", "not finished: the journal does not record it")
 FOREIGN = ("foreign", "foreign: nothing declares it")
-Found = dict[str, tuple[str, str]]
-TINY: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    arrays: dict[str, Any] = {}
-    for split, n_images in (("train", 20), ("test", 10)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (n_images, 16, 16, 3)).astype(np.uint8)
-        arrays[f"y_{split}"] = np.arange(n_images) % 3
-    np.savez(folder / "images.npz", **arrays)
-    return folder / "images.npz"
+    return make_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -55,42 +54,11 @@ def whole(request: pytest.FixtureRequest, images: Path, tmp_path_factory: pytest
     return extract(config_of(images, tmp_path_factory.mktemp("whole") / f"a.{request.param}"))
 
 
-def config_of(images: Path, out: Path, **changes: Any) -> ExtractConfig:
-    fields: dict[str, Any] = {
-        "model": "timm:VisionTransformer",
-        "model_arg": TINY,
-        "no_pretrained": True,
-        "dtype": "int8",
-        "views": 2,
-        "batch_size": 4,
-        "workers": 0,
-    }
-    return ExtractConfig(data=f"npz:{images}", out=out, **fields | changes)
-
-
 @pytest.fixture
 def store(whole: Path, tmp_path: Path) -> Path:
     """A copy that may be damaged: its path is another, so repair works on stores that were moved."""
     shutil.copytree(whole.parent, tmp_path / "moved")
     return tmp_path / "moved" / whole.name
-
-
-def files_of(store: Path) -> dict[str, Path]:
-    """Return every file whose bytes are a function of the inputs, by the name that verify gives it."""
-    files = store_files(store)
-    found = {str(file.relative_to(files.folder)): file for file in files.folder.rglob("*") if file.is_file()}
-    return {name: file for name, file in found.items() if name not in NOT_INPUTS_ALONE} | {files.root.name: files.root}
-
-
-def content_of(store: Path) -> dict[str, bytes]:
-    return {name: file.read_bytes() for name, file in files_of(store).items()}
-
-
-def marks_of(store: Path) -> dict[str, tuple[int, int]]:
-    """Return inode and time of every file but the root, which is written before and after what was missing."""
-    marks = {name: (file.stat().st_ino, file.stat().st_mtime_ns) for name, file in files_of(store).items()}
-    del marks[store_files(store).root.name]
-    return marks
 
 
 def assert_mended(store: Path, whole: Path, hit: set[str], before: dict[str, tuple[int, int]]) -> None:
@@ -131,25 +99,10 @@ def test_one_flipped_byte_in_each_of_fifty_random_places_is_found_and_mended(
     assert_mended(store, whole, hit, before)
 
 
-def block_names(store: Path) -> set[str]:
-    files = store_files(store)
-    return {name for spec in array_specs(files.read_manifest()) for name in files.block_names(spec)}
-
-
 def overwrite(file: Path, data: bytes) -> None:
     """Write in place: the inode stays."""
     with open(file, "r+b") as opened:
         opened.write(data)
-
-
-def some_blocks(store: Path, n: int, array: str = "train/layer_01/patch/") -> list[str]:
-    return sorted(name for name in block_names(store) if name.startswith(array))[:n]
-
-
-def truncate(store: Path, names: list[str]) -> Found:
-    size = files_of(store)[names[0]].stat().st_size
-    os.truncate(files_of(store)[names[0]], size - 1)
-    return {names[0]: ("damaged", f"damaged: {size - 1} bytes, {size} when it was written")}
 
 
 def swap(store: Path, names: list[str]) -> Found:
@@ -168,12 +121,6 @@ def replace_by_foreign(store: Path, names: list[str]) -> Found:
     return {names[0]: FLIPPED}
 
 
-def delete(store: Path, names: list[str]) -> Found:
-    for name in names:
-        files_of(store)[name].unlink()
-    return dict.fromkeys(names, MISSING)
-
-
 def delete_root(store: Path, names: list[str]) -> Found:
     root = store_files(store).root
     root.unlink()
@@ -182,10 +129,6 @@ def delete_root(store: Path, names: list[str]) -> Found:
 
 def delete_labels_and_ids(store: Path, names: list[str]) -> Found:
     return delete(store, [name for name in files_of(store) if name.startswith(("train/ids", "test/labels"))])
-
-
-def journal_of(store: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (store_files(store).folder / "journal.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("damage", [truncate, swap, replace_by_foreign, delete, delete_root, delete_labels_and_ids])
@@ -247,70 +190,6 @@ def test_a_whole_store_is_left_alone(store: Path) -> None:
     before = marks_of(store), root.stat().st_mtime_ns, journal_of(store)
     assert repair(store) == []
     assert (marks_of(store), root.stat().st_mtime_ns, journal_of(store)) == before
-
-
-# --- stores of several extractions, and unfinished ones ----------------------------------------------------
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_store_that_several_extractions_made_is_mended_by_all_of_them(
-    images: Path, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(images.parent)
-    out = tmp_path / f"a.{format}"
-    for changes in ({"layers": "0", "views": 1}, {"split": ["test"], "layers": "1"}, {"split": ["train"]}, {}):
-        views = 1 if changes.get("split") == ["test"] else 2
-        extract(config_of(Path("images.npz"), out, **{"views": views} | changes))
-    expected, before = content_of(out), marks_of(out)
-    names = [some_blocks(out, 1, array)[0] for array in ("train/layer_00/", "test/layer_01/", "train/layer_01/mean")]
-    monkeypatch.chdir(tmp_path)
-    delete(out, names)
-    assert repair(out) == []
-    assert content_of(out) == expected
-    assert {name: mark for name, mark in marks_of(out).items() if name not in names} == {
-        name: mark for name, mark in before.items() if name not in names
-    }
-
-
-BAD = "train/bee/07.png"
-
-
-@pytest.fixture
-def broken_folder(image_folder: Path, tmp_path: Path) -> Path:
-    """The shared images, one of them zeros, as many as there were bytes."""
-    folder = Path(shutil.copytree(image_folder, tmp_path / "broken"))
-    (folder / BAD).write_bytes(bytes((image_folder / BAD).stat().st_size))
-    return folder
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_an_extraction_that_stopped_is_finished(
-    tiny_config: MakeConfig, image_folder: Path, broken_folder: Path, tmp_path: Path, format: str
-) -> None:
-    config = tiny_config(data=str(broken_folder), batch_size=2, out=tmp_path / f"a.{format}")
-    with pytest.raises(InputError, match="cannot read image 'bee/07"):
-        extract(config)
-    before = marks_of(Path(config.out))
-    assert {problem.kind for problem in verify(config.out)} == {"unfinished"}
-    shutil.copy(image_folder / BAD, broken_folder / BAD)
-    assert repair(config.out) == []
-    whole = extract(replace(config, out=tmp_path / "whole" / f"a.{format}"))
-    assert content_of(Path(config.out)) == content_of(whole)
-    assert before.items() <= marks_of(Path(config.out)).items()
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_images_left_out_by_a_later_extraction_are_left_out_by_all(
-    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, format: str
-) -> None:
-    config = tiny_config(data=str(broken_folder), layers="0", batch_size=2, out=tmp_path / f"a.{format}")
-    with pytest.raises(InputError, match="give --skip-bad-images"):
-        extract(config)
-    out = extract(replace(config, skip_bad_images=True))
-    expected = content_of(out)
-    delete(out, some_blocks(out, 2, "train/layer_00/patch"))
-    assert repair(out) == []
-    assert content_of(out) == expected
 
 
 # --- what cannot be mended ----------------------------------------------------------------------------------
