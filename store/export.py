@@ -76,8 +76,8 @@ def select(
         layers: "all", "last4" or "0,5,-1", of each split.
         splits: by name; all if empty.
         tokens: of "patch", "prefix" and "mean"; all that are stored if empty.
-        dtype: of patch and prefix tokens; by default the stored one, or what the reader gives if the form has none
-            such.
+        dtype: of patch and prefix tokens; by default the stored one, or the one that the reader returns if the form
+            lacks it.
 
     Raises:
         InputError: something is not in the store, or the form has no such dtype.
