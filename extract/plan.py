@@ -10,7 +10,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, NoSpaceError
-from ..store.contract import array_spec
+from ..runtime.text import size_text, time_text
+from ..store.array_spec import array_spec, array_specs
 from ..store.formats import store_files
 from ..store.journal import finished_files
 from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_index, layer_name
@@ -71,7 +72,7 @@ class Plan:
         finished = finished_files(files.folder)
         if overwrite:
             return sum(self.layer_bytes().values()) - sum(record.size for record in finished.values())
-        specs = list(files.specs(self.manifest))
+        specs = list(array_specs(self.manifest))
         return sum(spec.block_bytes for spec in specs for name in files.block_names(spec) if name not in finished)
 
 
@@ -220,14 +221,9 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
         ("in all", size_text(sum(sizes.values()))),
         ("to write", size_text(sum(sizes.values()) if overwrite else plan.missing_bytes(out))),
         ("free", size_text(free_bytes(out))),
-        ("time", f"{_time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
+        ("time", f"{time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
     ]
     return [f"{name:<10} {value}" for name, value in lines]
-
-
-def _time_text(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
 def _transform_text(transform: Mapping[str, Any]) -> str:
@@ -250,12 +246,3 @@ def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
     if len(set(sizes.values())) == 1:
         return [("per layer", f"{size_text(next(iter(sizes.values())))}, {len(sizes)} layers")]
     return [(name, size_text(size)) for name, size in sizes.items()]
-
-
-def size_text(n_bytes: float) -> str:
-    """Return a size for people: "388.0 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if round(n_bytes, 1) < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"

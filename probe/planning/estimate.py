@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from ...runtime.text import size_text, time_text
 from ...store.layout import PATCH
 from ..batches.data import SUBSETS, TEST, TRAIN, VAL
 from ..batches.norm import FinalNorm, is_derived
@@ -59,10 +60,10 @@ def describe(todo: Sequence[LayerPlan], machine: Machine) -> list[str]:
         lines.append(f"{layer.plan.name}, layer {layer.label}: {_line(layer, found)}")
         lines += [f"  {note}" for note in layer.notes]
     peak = max((found.kept + found.windows + found.training for found in estimates), default=0)
+    read, seconds = (sum(getattr(found, name) for found in estimates) for name in ("read", "seconds"))
     lines.append(
-        f"in all {sum(layer.n_cells for layer in todo)} cells: {_size(sum(found.read for found in estimates))} to "
-        f"read, {_size(peak)} of memory at most, {_time(sum(found.seconds for found in estimates))} of training and "
-        "scoring"
+        f"in all {sum(layer.n_cells for layer in todo)} cells: {size_text(read)} to read, {size_text(peak)} of memory "
+        f"at most, {time_text(seconds)} of training and scoring"
     )
     if any(layer.solved_groups for layer in todo):
         lines.append("the time of knn, ridge and logreg is not in it")
@@ -163,20 +164,6 @@ def _line(layer: LayerPlan, found: Estimate) -> str:
     places = "/".join(dict.fromkeys(layer.places.values()))
     return (
         f"{layer.n_cells} cells in {len(layer.groups)} groups and {len(layer.passes)} passes; reads "
-        f"{_size(found.read)}, tokens in {places}; memory {_size(found.kept + found.windows)} for tokens and "
-        f"{_size(found.training)} for training; {_time(found.seconds)}"
+        f"{size_text(found.read)}, tokens in {places}; memory {size_text(found.kept + found.windows)} for tokens and "
+        f"{size_text(found.training)} for training; {time_text(found.seconds)}"
     )
-
-
-def _size(n_bytes: float) -> str:
-    units = iter(("B", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while n_bytes >= 1000 and unit != "TB":
-        n_bytes, unit = n_bytes / 1000, next(units)
-    return f"{n_bytes:.3g} {unit}" if n_bytes < 999.5 else f"{n_bytes:.0f} {unit}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

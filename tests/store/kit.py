@@ -1,13 +1,9 @@
 """Small stores of which every number is known, and what tests do to them."""
 
 import json
-import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,7 @@ import numpy as np
 import torch
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store import BlockKey, Manifest, StoreWriter, open_store, open_writer
+from tokenprobe.store import BlockKey, Manifest, StoreWriter, Targets, open_store, open_writer
 from tokenprobe.store.layout import LayerShape
 from tokenprobe.store.manifest import Recipe, SplitInfo
 
@@ -26,7 +22,7 @@ COUNTS = {"train": 11, "test": 3}
 VIEWS = {"train": 2, "test": 1}
 LAYERS = (0, 3)
 ROWS = {"patch": (6, DIM), "prefix": (N_PREFIX, DIM), "mean": (DIM,)}
-DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
+ALL = sorted(ROWS)
 Arrays = dict[str, np.ndarray]
 
 
@@ -45,7 +41,24 @@ class Contents:
     returned: Arrays
 
     def ids(self, split: str) -> list[str]:
-        return [f"{split}/{row}" for row in range(self.manifest.splits[split].n_images)]
+        info = self.manifest.splits[split]
+        listed = [f"{split}/{row}" for row in range(info.n_images + len(info.skipped))]
+        return [key for key in listed if key not in info.skipped]
+
+    def without(self, split: str, rows: Sequence[int]) -> "Contents":
+        """Leave out images of a split: the rows behind them move, and the channels of int8 tokens are others."""
+        info = self.manifest.splits[split]
+        stored = dict(self.stored)
+        for name in (name for name in stored if name.startswith(f"{split}/")):
+            if name.endswith("_channels"):
+                stored[name] = stored[name] + np.float32(1)
+            else:
+                stored[name] = np.delete(stored[name], rows, axis=0 if name.endswith("labels") else 1)
+        skipped = [f"{split}/{row}" for row in rows]
+        fewer = replace(info, n_images=info.n_images - len(rows), skipped=skipped)
+        return replace(
+            self, manifest=replace(self.manifest, splits=self.manifest.splits | {split: fewer}), stored=stored
+        )
 
     def part(self, layers: dict[str, dict[str, list[str]]], **info: Any) -> "Contents":
         """Declare only these arrays, by split and layer; keywords replace fields of those splits."""
@@ -132,7 +145,7 @@ def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = F
         declare(writer, contents)
         fill(writer, contents, blocks(contents.manifest), batch)
         sys.audit("step")
-        assert writer.complete()
+        assert writer.seal()
     return path
 
 
@@ -141,18 +154,26 @@ def write_some(path: Path, contents: Contents, keys: Sequence[BlockKey]) -> Path
     with open_writer(path, contents.manifest) as writer:
         declare(writer, contents)
         fill(writer, contents, keys)
-        assert not writer.complete()
+        assert not writer.seal()
     return path
 
 
 def declare(writer: StoreWriter, contents: Contents) -> None:
-    """Write all that comes before tokens."""
+    """Write all that comes before tokens, as an extraction does."""
     splits = contents.manifest.splits
-    writer.declare({split: (contents.stored[f"{split}/labels"], contents.ids(split)) for split in splits})
+    targets = targets_of(contents)
+    writer.drop_moved_rows(targets)
+    writer.declare(targets)
     for split, info in splits.items():
         for layer, kinds in info.layers.items():
             for name in (f"{split}/{layer}/{kind}_channels" for kind in kinds if f"{kind}_scale" in kinds):
                 writer.write_whole(name, contents.stored[name])
+
+
+def targets_of(contents: Contents) -> dict[str, Targets]:
+    """Return the labels and ids of each split."""
+    splits = contents.manifest.splits
+    return {split: Targets(contents.stored[f"{split}/labels"], contents.ids(split)) for split in splits}
 
 
 def blocks(manifest: Manifest) -> list[BlockKey]:
@@ -176,7 +197,7 @@ def fill(
                 sys.audit("step")
                 writer.append(key, layer, {kind: values[start : start + batch] for kind, values in arrays.items()})
             sys.audit("step")
-            writer.finish(key, layer)
+            writer.finish_block(key, layer)
 
 
 def rows_of(contents: Contents, key: BlockKey, layer: int) -> Arrays:
@@ -234,55 +255,3 @@ def says_complete(path: Path) -> bool:
         return open_store(path).manifest.complete
     except (FileNotFoundError, StoreError):
         return False
-
-
-def fork_and_kill(work: Callable[[], object], step: int) -> bool:
-    """Run `work` in a fork that kills itself at its `step`-th step; return whether it came to that.
-
-    Steps are what it opens, makes, renames and removes, each batch and block it hands over, and each write,
-    which is torn in the middle.
-    """
-    return _fork(work, step)[0]
-
-
-def count_steps(work: Callable[[], object]) -> int:
-    """Run `work` in a fork and return how many steps it takes."""
-    return _fork(work, -1)[1]
-
-
-def _fork(work: Callable[[], object], fatal: int) -> tuple[bool, int]:
-    reading, writing = os.pipe()
-    process = os.fork()
-    if process == 0:
-        try:
-            steps = _count_steps_and_die_at(fatal)
-            work()
-            os.write(writing, str(next(steps)).encode())
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    os.close(writing)
-    status = os.waitpid(process, 0)[1]
-    n_steps = int(os.read(reading, 20) or 0)
-    os.close(reading)
-    assert status in (0, signal.SIGKILL), "the fork failed, see above"
-    return status == signal.SIGKILL, n_steps
-
-
-def _count_steps_and_die_at(fatal: int) -> Iterator[int]:
-    steps, write_really = count(), os.write
-
-    def die(event: str, _: tuple[Any, ...]) -> None:
-        if event in DISK_STEPS and next(steps) == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def torn_write(fd: int, data: Any) -> int:
-        if next(steps) == fatal:
-            write_really(fd, bytes(data)[: len(data) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return write_really(fd, data)
-
-    sys.addaudithook(die)
-    os.write = torn_write
-    return steps

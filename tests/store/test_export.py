@@ -9,7 +9,8 @@ from tokenprobe.errors import InputError, StoreError
 from tokenprobe.store import Store, open_store
 from tokenprobe.store.export import FORMS, choose_form, export_store, exported_bytes, select
 
-from .kit import blocks, count_steps, fork_and_kill, make_contents, write, write_some
+from .disk import count_steps, fork_and_kill
+from .kit import blocks, make_contents, write, write_some
 
 
 @pytest.fixture
@@ -18,14 +19,15 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_everything_is_selected_unless_asked_otherwise(store: Store) -> None:
-    assert select(store, "zarr") == store.manifest
+    assert select(store, "zarr").arrays == {split: info.layers for split, info in store.manifest.splits.items()}
     plain = select(store, "npy")
-    assert plain.recipe.dtype == "float16"
-    assert plain.splits["train"].layers == {name: ["mean", "patch", "prefix"] for name in ("layer_00", "layer_03")}
+    assert plain.dtype == "float16"
+    layers = {name: ["mean", "patch", "prefix"] for name in ("layer_00", "layer_03")}
+    assert plain.arrays == {"train": layers, "test": layers}
     # 2 layers; 6 patches and 2 prefix tokens in float16 and a mean in float32, 5 wide; 2 views of 11 images, and 3
-    assert exported_bytes(plain) == 2 * 5 * ((6 + 2) * 2 + 4) * (2 * 11 + 3)
+    assert exported_bytes(store, plain) == 2 * 5 * ((6 + 2) * 2 + 4) * (2 * 11 + 3)
     # int8 brings a float16 scale a token
-    assert exported_bytes(select(store, "zarr")) == 2 * (5 * (6 + 2) + 2 * (6 + 2) + 5 * 4) * (2 * 11 + 3)
+    assert exported_bytes(store, select(store, "zarr")) == 2 * (5 * (6 + 2) + 2 * (6 + 2) + 5 * 4) * (2 * 11 + 3)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_the_dtype_is_the_stored_one_where_the_form_has_it(
     tmp_path: Path, form: str, stored: str, asked: str | None, written: str
 ) -> None:
     store = open_store(write(tmp_path / "a.zarr", make_contents(stored)))
-    assert select(store, form, dtype=asked).recipe.dtype == written
+    assert select(store, form, dtype=asked).dtype == written
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,17 @@ def test_an_interrupted_export_leaves_nothing(store: Store, tmp_path: Path, form
     with pytest.raises(KeyboardInterrupt):
         export_store(store, tmp_path / "out", form, select(store, form), interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_file_is_on_disk_before_the_folder_has_its_name(
+    store: Store, tmp_path: Path, form: str, disk_calls: list[tuple[str, Path]]
+) -> None:
+    export_store(store, tmp_path / "out", form, select(store, form))
+    synced = {path for call, path in disk_calls[: disk_calls.index(("rename", tmp_path / "out"))] if call == "fsync"}
+    growing = tmp_path / "out.partial"
+    assert {growing / path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*")} <= synced
+    assert disk_calls[-2:] == [("rename", tmp_path / "out"), ("fsync", tmp_path)]
 
 
 @pytest.mark.parametrize("form", ["npy", "safetensors"])

@@ -1,6 +1,7 @@
 """The writer: what it asks for, what it leaves behind, and when it calls a store complete. In both formats."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,21 +10,21 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from tokenprobe.errors import LockedError, NoSpaceError, StoreError
+from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, open_store, open_writer
 
 from .kit import (
+    Contents,
     block_path,
     blocks,
     declare,
     fill,
     folder_of,
     make_contents,
+    root_of,
     rows_of,
-    stamps,
     tree,
     write,
-    write_some,
 )
 
 Place = Callable[[str], Path]
@@ -36,13 +37,13 @@ def test_complete_is_false_until_the_last_block_is_there(place: Place) -> None:
         declare(writer, contents)
         assert open_store(path).manifest.complete is False
         fill(writer, contents, most)
-        assert writer.complete() is False
+        assert writer.seal() is False
     assert open_store(path).manifest.complete is False
     with open_writer(path, contents.manifest) as writer:
         declare(writer, contents)
         fill(writer, contents, [last])
         assert open_store(path).manifest.complete is False
-        assert writer.complete() is True
+        assert writer.seal() is True
     assert open_store(path).manifest.complete is True
 
 
@@ -54,7 +55,7 @@ def test_only_what_is_missing_is_asked_for(place: Place) -> None:
         assert writer.missing_layers(first) == [0, 3]
         fill(writer, contents, [first])
         writer.append(second, 3, rows_of(contents, second, 3))  # never finished
-        assert writer.complete() is False
+        assert writer.seal() is False
     with open_writer(path, contents.manifest) as writer:
         assert [writer.missing_layers(key) for key in (first, second)] == [[], [0, 3]]
     only_mean = contents.part({"train": {"layer_03": ["mean"]}})
@@ -93,59 +94,6 @@ def test_closing_in_the_middle_leaves_no_half_written_file(place: Place) -> None
     assert tree(path) == tree(write(place("whole"), contents))
 
 
-def test_one_writer_at_a_time(place: Place) -> None:
-    contents, path = make_contents(), place("s")
-    before = tree(write(path, contents))
-    with (
-        open_writer(path, contents.manifest),
-        pytest.raises(LockedError, match=f"being written by process {os.getpid()} "),
-        open_writer(path, contents.manifest, overwrite=True),
-    ):
-        pass
-    assert tree(path) == before
-
-
-def test_other_errors_of_the_system_pass_as_they_are(place: Place) -> None:
-    contents, path = make_contents(), place("s")
-    write(path, contents.part({"train": {"layer_00": ["mean"]}}))
-    (folder_of(path) / "train" / "layer_03").write_text("in the way")
-    with pytest.raises(OSError, match=r"File exists|Not a directory") as raised:
-        write(path, contents)
-    assert not isinstance(raised.value, NoSpaceError)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_an_image_left_out_later_moves_the_blocks_from_there_on(place: Place, dtype: str) -> None:
-    """The channels of int8 are those of the first images: every block of its tokens is made again."""
-    contents, path = make_contents(dtype), place("s")
-    write_some(path, contents, [BlockKey("train", 0, block) for block in range(3)])
-    finished = stamps(path)
-    info = replace(contents.manifest.splits["train"], n_images=10, skipped=["train/6"])
-    manifest = replace(contents.manifest, splits=contents.manifest.splits | {"train": info})
-    kept_rows = np.delete(np.arange(11), 6)
-    fewer = {
-        name: values[kept_rows] if name == "train/labels" else values[:, kept_rows]
-        for name, values in contents.stored.items()
-        if name.startswith("train/") and not name.endswith("_channels")
-    }
-    ids = [f"train/{row}" for row in kept_rows]
-    with open_writer(path, manifest) as writer:
-        writer.declare({"train": (fewer["train/labels"], ids)})
-        kept = dtype == "float16"
-        files = [
-            block_path(path, f"train/layer_00/{kind}", 0, block) for kind in ("patch", "mean") for block in (0, 1, 2)
-        ]
-        assert [file.exists() for file in files] == [kept, False, False, True, False, False]
-        assert writer.has_whole("train/layer_00/patch_channels") is False
-    split = open_store(path)["train"]
-    assert split.ids == ids
-    np.testing.assert_array_equal(split.labels, fewer["train/labels"])
-    if dtype == "float16":
-        np.testing.assert_array_equal(split.tokens(0, range(4)), fewer["train/layer_00/patch"][0, :4])
-        first = str(files[0].relative_to(folder_of(path)))
-        assert stamps(path)[first] == finished[first]
-
-
 def test_rows_of_a_complete_store_do_not_move(place: Place) -> None:
     contents, path = make_contents(), place("s")
     before = tree(write(path, contents))
@@ -156,3 +104,59 @@ def test_rows_of_a_complete_store_do_not_move(place: Place) -> None:
     ):
         pass
     assert tree(path) == before
+
+
+def test_a_block_is_recorded_once_it_is_on_disk_and_the_root_before_it_is_written(
+    place: Place, disk_calls: list[tuple[str, Path]]
+) -> None:
+    contents, path = make_contents().part({"test": {"layer_00": ["mean"]}}), place("s")
+    (key,) = blocks(contents.manifest)
+    block, root = block_path(path, "test/layer_00/mean", 0, 0), root_of(path)
+    journal = folder_of(path) / "journal.jsonl"
+    with open_writer(path, contents.manifest) as writer:
+        declare(writer, contents)
+        disk_calls.clear()
+        fill(writer, contents, [key], batch=1)
+        assert writer.seal()
+    growing, new_root = (file.with_name(f"{file.name}.tmp") for file in (block, root))
+    assert disk_calls == [
+        *[("write", growing), ("fsync", growing), ("rename", block), ("fsync", block.parent)],
+        *[("write", journal), ("fsync", journal)],
+        *[("write", journal), ("fsync", journal)],
+        *[("fsync", new_root), ("rename", root), ("fsync", root.parent)],
+    ]
+
+
+def test_a_block_that_is_given_more_rows_than_it_holds_is_an_error_and_never_recorded(place: Place) -> None:
+    contents, path = make_contents(), place("s")
+    for block, n_rows in ((0, 4), (2, 3)):  # block 2 is the last one, with room for a row more
+        key = BlockKey("train", 0, block)
+        arrays = rows_of(contents, key, 3)
+        name = re.escape(repr(str(block_path(path, "train/layer_03/mean", 0, block))))
+        with pytest.raises(StoreError, match=f"^block file {name} holds {n_rows} rows, and {2 * n_rows} were given"):
+            give_twice(path, contents, key, arrays)
+        assert not list(folder_of(path).rglob("*.tmp"))
+        with open_writer(path, contents.manifest) as writer:
+            assert writer.missing_layers(key) == [0, 3]
+
+
+def give_twice(path: Path, contents: Contents, key: BlockKey, arrays: dict[str, np.ndarray]) -> None:
+    with open_writer(path, contents.manifest) as writer:
+        declare(writer, contents)
+        for _ in range(2):
+            writer.append(key, 3, arrays)
+        writer.finish_block(key, 3)
+        writer.seal()
+
+
+@pytest.mark.parametrize("kind", ["patch", "mean"])
+def test_an_array_that_a_block_was_not_given_keeps_it_unfinished(place: Place, kind: str) -> None:
+    contents, path = make_contents(), place("s")
+    key = BlockKey("train", 0, 0)
+    arrays = {name: values for name, values in rows_of(contents, key, 3).items() if name != kind}
+    with open_writer(path, contents.manifest) as writer:
+        declare(writer, contents)
+        writer.append(key, 3, arrays)
+        writer.finish_block(key, 3)
+        assert writer.seal() is False
+        assert writer.missing_layers(key) == [0, 3]

@@ -150,7 +150,7 @@ def test_a_checkpoint_of_other_data_is_not_used(
     shutil.rmtree(tmp_path / "s.zarr")
     new = write_made(write_store, tmp_path / "s.zarr", blank=range(20))
     recipe = replace(new.manifest.recipe, weights="1" * 64)
-    new.files.root.write_bytes(new.files.root_bytes(replace(new.manifest, recipe=recipe)))
+    new.arrays.root.write_bytes(new.arrays.root_bytes(replace(new.manifest, recipe=recipe)))
     assert_same(fit_made(new, tmp_path / "whole"), fit_made(new, tmp_path / "run"))
 
 

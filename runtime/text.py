@@ -1,0 +1,28 @@
+"""Sizes and times in words, for people."""
+
+SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+SECONDS_PER_MINUTE, MINUTES_PER_HOUR = 60, 60
+
+
+def size_text(n_bytes: float) -> str:
+    """Write a size with three significant digits and a decimal unit: "512 B", "9.87 GB", "1.00 TB".
+
+    Whole bytes below 1 kB have no decimals; petabytes grow without end.
+    """
+    size, unit = float(round(n_bytes)), 0
+    while size >= 999.5 and unit < len(SIZE_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    if unit == 0 or size >= 99.95:
+        return f"{size:.0f} {SIZE_UNITS[unit]}"
+    return f"{size:.{1 if size >= 9.995 else 2}f} {SIZE_UNITS[unit]}"
+
+
+def time_text(seconds: float) -> str:
+    """Write a duration with two digits or more: "95 s" below 2 minutes, "95 min" below 2 hours, then "3 h 12 min"."""
+    whole_seconds, minutes = round(seconds), round(seconds / SECONDS_PER_MINUTE)
+    if whole_seconds < 2 * SECONDS_PER_MINUTE:
+        return f"{whole_seconds} s"
+    if minutes < 2 * MINUTES_PER_HOUR:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, MINUTES_PER_HOUR)
+    return f"{hours} h {minutes} min"

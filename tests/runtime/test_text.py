@@ -1,0 +1,75 @@
+"""Sizes and times in words, case by case."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tokenprobe.runtime.text import size_text, time_text
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (12.4, "12 B"),
+        (999, "999 B"),
+        (999.6, "1.00 kB"),
+        (1000, "1.00 kB"),
+        (1004, "1.00 kB"),
+        (9994, "9.99 kB"),
+        (9996, "10.0 kB"),
+        (99_940, "99.9 kB"),
+        (99_960, "100 kB"),
+        (306_432, "306 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (12_340_000, "12.3 MB"),
+        (9_874_000_000, "9.87 GB"),
+        (387_973_120_000, "388 GB"),
+        (10**12, "1.00 TB"),
+        (5.25e15, "5.25 PB"),
+        (7.5e18, "7500 PB"),
+    ],
+)
+def test_a_size_has_three_digits_and_the_unit_that_fits(n_bytes: float, text: str) -> None:
+    assert size_text(n_bytes) == text
+
+
+def test_every_size_is_within_half_of_its_last_digit() -> None:
+    power = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15}
+    for n_bytes in np.logspace(3, 17.9, 3000):
+        value, unit = size_text(n_bytes).split()
+        assert re.fullmatch(r"\d\.\d\d|\d\d\.\d|\d\d\d", value), (n_bytes, value)
+        assert abs(float(value) * power[unit] - n_bytes) <= 0.5001e-2 * n_bytes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (31, "31 s"),
+        (119.4, "119 s"),
+        (119.6, "2 min"),
+        (120, "2 min"),
+        (600, "10 min"),
+        (7169, "119 min"),
+        (7171, "2 h 0 min"),
+        (7200, "2 h 0 min"),
+        (11_520, "3 h 12 min"),
+        (11_549, "3 h 12 min"),
+        (11_551, "3 h 13 min"),
+        (359_999, "100 h 0 min"),
+    ],
+)
+def test_a_time_has_two_digits_or_more(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
+
+
+def test_it_loads_neither_torch_nor_numpy() -> None:
+    code = "import sys, tokenprobe.runtime.text; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
