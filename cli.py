@@ -21,8 +21,7 @@ from . import __version__
 from .errors import InputError, MissingError, StoreError, TokenprobeError
 from .extract.config import ExtractConfig
 from .probe.config import FILE_KEYS, FitConfig
-from .workflows.export import ExportConfig
-from .workflows.predict import PredictConfig
+from .workflows.config import ExportConfig, PredictConfig
 
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143

@@ -15,7 +15,7 @@ from .ahead import beside_the_next
 from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
-from .decoding import BadImage, Decoding
+from .decoded import BadImage, DecodeSpeed
 from .loading import RowImages, make_loader, n_workers
 from .plan import Plan, augmentation_of, parse_layers
 from .views import normalise
@@ -59,14 +59,14 @@ class Job(NamedTuple):
 
 
 def run_batches(
-    job: Job, work: Sequence[Batch], decoding: Decoding | None = None
+    job: Job, work: Sequence[Batch], decode_speed: DecodeSpeed | None = None
 ) -> Iterator[tuple[Batch, dict[int, Outputs]]]:
     """Start decoding, and return what yields the tokens of each batch.
 
     Args:
         job: what the passes share.
         work: the passes.
-        decoding: counts along, if given.
+        decode_speed: counts along, if given.
 
     Raises:
         InputError: an image cannot be read, or a batch does not fit in memory.
@@ -76,7 +76,7 @@ def run_batches(
     workers, pinned = n_workers(job.config.workers) if work else 0, job.device.type == "cuda"
     job.backbone.module.to(job.device)
     loader = iter(make_loader(images, keys, workers=workers, pinned=pinned))  # starts the workers
-    return beside_the_next(_forward_each(job, work, (decoding or Decoding()).watch(loader)), job.device)
+    return beside_the_next(_forward_each(job, work, (decode_speed or DecodeSpeed()).watch(loader)), job.device)
 
 
 def _forward_each(

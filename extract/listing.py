@@ -4,13 +4,13 @@ from collections.abc import Set
 from pathlib import Path
 
 from ..errors import InputError, unknown_name
+from ..runtime.console import say
 from ..store.formats import store_files
 from .config import ExtractConfig
 from .datasets import ImageList, ImageSource
 from .loading import RowImages, find_bad_images, n_workers
 from .plan import ChosenImages, augmentation_of, views_of
-from .progress import say
-from .rows import Rows, choose_rows
+from .rows import SplitRows, choose_rows
 from .views import Transform
 
 
@@ -45,7 +45,7 @@ def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
     return splits
 
 
-def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> Rows:
+def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> SplitRows:
     shuffled = config.row_order == "shuffled"
     return choose_rows(images, skipped, config.limit, shuffled=shuffled, seed=config.seed)
 

@@ -1,26 +1,23 @@
 """Decoding in worker processes: pixels come back, and so do the names of images that cannot be read."""
 
-import os
-import signal
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..runtime.workers import leave_the_group, n_cores
 from .datasets import ImageSource
-from .decoding import BadImage, Loaded
-from .rows import Rows
+from .decoded import BadImage, DecodedBatch
+from .rows import SplitRows
 from .views import Augmentation, Pixels, RandomCrops, Transform
 
 RowKey = tuple[str, int, int]
 WORKER_OPTIONS: dict[str, Any] = {
     "prefetch_factor": 2,
-    "worker_init_fn": lambda _: _leave_signals_to_the_main_process(),
+    "worker_init_fn": lambda _: leave_the_group(),
     "multiprocessing_context": "fork",  # shares the image list; a fork drops the store's lock
 }
 
@@ -31,7 +28,7 @@ class RowImages(Dataset[Tensor | BadImage]):
     def __init__(
         self,
         source: ImageSource,
-        rows: Mapping[str, Rows],
+        rows: Mapping[str, SplitRows],
         transform: Transform,
         augmentation: Augmentation | None = None,
     ) -> None:
@@ -64,7 +61,7 @@ class RowImages(Dataset[Tensor | BadImage]):
 
 def make_loader(
     images: RowImages, batches: list[list[RowKey]], *, workers: int, pinned: bool
-) -> Iterable[Loaded | BadImage]:
+) -> Iterable[DecodedBatch | BadImage]:
     """Load batches in order, or instead of one the first of its images that is bad."""
     options = WORKER_OPTIONS if workers else {}
     return DataLoader(
@@ -80,30 +77,16 @@ def find_bad_images(images: RowImages, keys: list[RowKey], *, workers: int) -> l
     return [bad for batch in loader for bad in batch]
 
 
-def _collate(timed: list[tuple[Tensor | BadImage, float]]) -> Loaded | BadImage:
+def _collate(timed: list[tuple[Tensor | BadImage, float]]) -> DecodedBatch | BadImage:
     bad = next((item for item, _ in timed if isinstance(item, BadImage)), None)
     pixels = [item for item, _ in timed if isinstance(item, Tensor)]
-    return bad or Loaded(torch.stack(pixels), sum(seconds for _, seconds in timed))
+    return bad or DecodedBatch(torch.stack(pixels), sum(seconds for _, seconds in timed))
 
 
 def _only_bad(timed: list[tuple[Tensor | BadImage, float]]) -> list[BadImage]:
     return [item for item, _ in timed if isinstance(item, BadImage)]
 
 
-def _leave_signals_to_the_main_process() -> None:
-    # A signal to the whole group (ctrl-C, timeout) is for the main process, which then ends its workers in order.
-    os.setpgrp()
-    sys.excepthook = tell_but_of_lost_connections
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def tell_but_of_lost_connections(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-    """Print an error, unless it is that the main process was stopped before it took a tensor from a worker's thread."""
-    if not issubclass(kind, ConnectionError | EOFError):
-        sys.__excepthook__(kind, value, trace)
-
-
 def n_workers(asked: int | None) -> int:
     """Return how many processes decode images: as many as there are cores unless asked otherwise."""
-    return asked if asked is not None else len(os.sched_getaffinity(0))
+    return asked if asked is not None else n_cores()

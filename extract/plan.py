@@ -19,7 +19,7 @@ from ..store.quantize import array_type, stored_kinds
 from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
-from .rows import Rows
+from .rows import SplitRows
 from .views import Augmentation
 
 MIB = 2**20
@@ -38,7 +38,7 @@ class ChosenImages:
         skipped: ids of unreadable images that were left out.
     """
 
-    rows: Rows
+    rows: SplitRows
     n_listed: int
     content: str
     skipped: list[str]
@@ -54,7 +54,7 @@ class Plan:
     """
 
     manifest: Manifest
-    rows: Mapping[str, Rows]
+    rows: Mapping[str, SplitRows]
 
     def layer_bytes(self) -> dict[str, int]:
         """Return the bytes of each layer over all splits and views."""

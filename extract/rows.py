@@ -12,7 +12,7 @@ from .datasets import ImageList
 
 
 @dataclass(frozen=True)
-class Rows:
+class SplitRows:
     """The rows of one split, in store order.
 
     Attributes:
@@ -29,7 +29,7 @@ class Rows:
         return len(self.index)
 
 
-def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> Rows:
+def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> SplitRows:
     """Leave out what is skipped, take a class-balanced part if asked, and fix the order.
 
     Images that may be of several classes cannot be balanced: of those the part is seeded alone.
@@ -48,7 +48,7 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
         index, keys = index[chosen], keys[chosen]
     if shuffled:
         index = index[np.argsort(keys, kind="stable")]
-    return Rows(index, images.labels[index], [images.ids[i] for i in index])
+    return SplitRows(index, images.labels[index], [images.ids[i] for i in index])
 
 
 def class_of_each(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..runtime.console import say
 from ..store import BlockKey, StoreWriter
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
 from ..store.quantize import STATISTICS_ROWS, channel_statistics
 from .forward import Batch, Job, Outputs, run_batches
-from .progress import say
 from .rows import batches_of, even_batch_size
 
 Channels = dict[tuple[str, int], dict[str, Tensor]]

@@ -101,8 +101,8 @@ def test_every_package_file_has_a_test_file() -> None:
         "probe/work.py": "tests/probe/test_train.py",
         "extract/datasets/published.py": "tests/extract/datasets/test_from_torchvision.py",
         "probe/report/progress.py": "tests/probe/test_pipeline.py",
+        "workflows/config.py": "tests/test_cli.py",
         "workflows/predictions.py": "tests/workflows/test_predict.py",
-        "workflows/progress.py": "tests/workflows/test_repair.py",
         **{f"probe/heads/{name}.py": "tests/probe/heads/test_formulas.py" for name in ONLY_A_FORMULA},
     }
     for file in package_files():

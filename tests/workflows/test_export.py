@@ -9,8 +9,8 @@ import pytest
 from tokenprobe.errors import InputError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store
-from tokenprobe.workflows import progress
-from tokenprobe.workflows.export import ExportConfig, export
+from tokenprobe.workflows.config import ExportConfig
+from tokenprobe.workflows.export import export
 
 
 def test_a_layer_goes_to_npy_and_the_rest_to_an_archive(
@@ -29,15 +29,3 @@ def test_a_layer_goes_to_npy_and_the_rest_to_an_archive(
     assert open_store(archive).manifest == open_store(store).manifest
     with pytest.raises(InputError, match=r"give --to npy, safetensors or zarr"):
         export(store, ExportConfig(out=tmp_path / "c"))
-
-
-def test_progress_is_told_in_lines_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0)
-    with progress.ByteProgress("export", 8_000_000) as counted:
-        counted.advance(2_000_000)
-        counted.advance(6_000_000)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["export 2/8 MB", "export 8/8 MB"]
-    assert lines[1].endswith("  0 s left")

@@ -17,7 +17,8 @@ from tokenprobe.errors import InputError, MissingError
 from tokenprobe.probe import load_head
 from tokenprobe.probe.results import Run
 from tokenprobe.store import open_store
-from tokenprobe.workflows.predict import PredictConfig, predict
+from tokenprobe.workflows.config import PredictConfig
+from tokenprobe.workflows.predict import predict
 from tokenprobe.workflows.predictions import predicted_rows
 
 from ..probe.kit import pooled_tokens
