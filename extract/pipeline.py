@@ -19,11 +19,12 @@ from .check import check_config
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
 from .decoded import DecodeSpeed
+from .describe import describe
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
 from .listing import list_images
 from .loading import n_workers
-from .plan import Plan, check_space, describe, make_plan
+from .plan import Plan, check_space, make_plan
 from .progress import ImageProgress
 from .rows import batches_of, even_batch_size
 from .statistics import channels_of

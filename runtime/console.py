@@ -8,6 +8,6 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def plural(n: int, noun: str) -> str:
-    """Return "image" for one and "images" for any other number."""
-    return noun if n == 1 else f"{noun}s"
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Return the noun for a number: `one` for 1, for any other `many`, or `one` with an "s"."""
+    return one if n == 1 else many or f"{one}s"

@@ -14,3 +14,4 @@ def test_a_message_goes_to_stderr_alone(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(("n", "expected"), [(0, "images"), (1, "image"), (2, "images"), (1001, "images")])
 def test_only_one_is_singular(n: int, expected: str) -> None:
     assert plural(n, "image") == expected
+    assert plural(n, "class", "classes") == ("class" if n == 1 else "classes")

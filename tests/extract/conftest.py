@@ -1,0 +1,45 @@
+"""Stores and images that several files of tests read."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tokenprobe.extract import ExtractConfig, extract
+
+from ..conftest import TINY_VIT
+from .kit import BAD
+
+
+@pytest.fixture(scope="session")
+def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store extracted whole, by one process; not to be changed. What `tiny_config` asks for."""
+    return extract(whole_config(image_folder, tmp_path_factory.mktemp("whole") / "whole.zarr"))
+
+
+def whole_config(image_folder: Path, out: Path, views: int = 1) -> ExtractConfig:
+    return ExtractConfig(
+        model="timm:VisionTransformer",
+        model_arg=TINY_VIT,
+        no_pretrained=True,
+        data=f"folder:{image_folder}",
+        out=out,
+        batch_size=4,
+        workers=0,
+        views=views,
+    )
+
+
+@pytest.fixture(scope="session")
+def whole_of_three_views(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with three views, in one go."""
+    return extract(whole_config(image_folder, tmp_path_factory.mktemp("views") / "whole.zarr", views=3))
+
+
+@pytest.fixture
+def broken_folder(image_folder: Path, tmp_path: Path) -> Path:
+    """The shared images, one of them truncated."""
+    folder = Path(shutil.copytree(image_folder, tmp_path / "broken"))
+    file = folder / "train" / BAD
+    file.write_bytes(file.read_bytes()[:200])
+    return folder
