@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.extract import ExtractConfig, extract, pipeline
+from tokenprobe.extract.datasets import open_dataset
 
 from ..conftest import TINY_VIT
-from .kit import BAD
+from .kit import BAD, CountingSource
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +44,16 @@ def broken_folder(image_folder: Path, tmp_path: Path) -> Path:
     file = folder / "train" / BAD
     file.write_bytes(file.read_bytes()[:200])
     return folder
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[CountingSource]:
+    """The sources that extractions open, in order. They decode in this process, so that loads are counted here."""
+    opened: list[CountingSource] = []
+
+    def open_counting(spec: str) -> CountingSource:
+        opened.append(CountingSource(open_dataset(spec)))
+        return opened[-1]
+
+    monkeypatch.setattr(pipeline, "open_dataset", open_counting)
+    return opened

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 from tokenprobe.extract import ExtractConfig
+from tokenprobe.extract.datasets import ImageSource
 from tokenprobe.store import Store
 
 from ..conftest import TINY_VIT
@@ -108,3 +109,17 @@ def shown(lines: str) -> dict[str, str]:
 
 def for_people(n_bytes: int) -> str:
     return f"{n_bytes} B" if n_bytes < 1000 else f"{n_bytes / 1000:.1f} kB"
+
+
+class CountingSource:
+    """A source that counts the images it decodes; all else is the source's own."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source, self.n_loads = source, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def load(self, split: str, index: int) -> Image.Image:
+        self.n_loads += 1
+        return self._source.load(split, index)

@@ -7,7 +7,7 @@ import pytest
 
 from tokenprobe.extract import extract
 
-from .kit import DiskUsage, MakeConfig, for_people, shown, sizes_on_disk
+from .kit import CountingSource, DiskUsage, MakeConfig, for_people, shown, sizes_on_disk
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
@@ -74,3 +74,10 @@ def test_a_dry_run_that_would_overwrite_counts_everything(
     out = extract(tiny_config())
     extract(tiny_config(dry_run=True, overwrite=True))
     assert shown(capsys.readouterr().out)["to write"] == for_people(sizes_on_disk(out).total())
+
+
+def test_a_dry_run_decodes_no_image(tiny_config: MakeConfig, sources: list[CountingSource]) -> None:
+    extract(tiny_config(dry_run=True))
+    extract(tiny_config(skip_bad_images=True))
+    extract(tiny_config(skip_bad_images=True, dry_run=True))
+    assert [source.n_loads for source in sources] == [0, 2 * 84, 0]

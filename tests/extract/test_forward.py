@@ -1,4 +1,4 @@
-"""Forward passes: their batches, their precision, and what they leave out."""
+"""Forward passes: their batches, their precision and their padding."""
 
 from pathlib import Path
 
@@ -9,8 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tokenprobe.extract import extract
-from tokenprobe.store import open_store
+from tokenprobe.extract.backbones import load_backbone
+from tokenprobe.extract.datasets import open_dataset
+from tokenprobe.extract.forward import Batch, Job, run_batches
+from tokenprobe.extract.listing import list_images
+from tokenprobe.extract.plan import make_plan
+from tokenprobe.store import BlockKey, open_store
 
+from .backbones.kit import SMALL_CLIP
 from .kit import MakeConfig, hooked, made_vit, pixels_by_hand
 
 
@@ -46,3 +52,19 @@ def test_bfloat16_is_recorded_and_close_to_a_direct_forward_under_autocast(
     # Kernels of another batch size may round single values to the neighbouring bfloat16; on average they do not.
     error = np.abs(stored - rounded[2][:, 1:]).mean()
     assert error < 0.1 * np.abs(exact[2][:, 1:] - rounded[2][:, 1:]).mean()
+
+
+def test_the_padding_of_a_batch_is_in_none_of_its_outputs(tiny_config: MakeConfig) -> None:
+    """3 images padded to 5 give 3 rows of patch and prefix tokens and of the embedding: the first of 5 images."""
+    config = tiny_config(model="open_clip:ViT-B-32", model_arg=SMALL_CLIP, image_size=[32], split=["test"])
+    backbone = load_backbone(config.model, model_arg=SMALL_CLIP, image_size=[32], no_pretrained=True)
+    source = open_dataset(config.data)
+    plan = make_plan(config, backbone, source, list_images(config, source, backbone.transform), "float32")
+    job = Job(config, plan, backbone, source, torch.device("cpu"))
+    batches = [Batch(BlockKey("test", 0, 0), rows, 5, [0, 1], True) for rows in (range(3), range(5))]
+    (_, padded), (_, full) = run_batches(job, batches)
+    for layer, has_embedding in ((0, False), (1, True)):
+        assert (padded[layer].embedding is not None) == has_embedding
+        for values, of_five in zip(padded[layer], full[layer], strict=True):
+            if values is not None:
+                torch.testing.assert_close(values, of_five[:3])

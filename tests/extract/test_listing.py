@@ -9,7 +9,7 @@ from tokenprobe.errors import InputError, StoreError
 from tokenprobe.extract import extract
 from tokenprobe.store import open_store
 
-from .kit import BAD, MakeConfig, block_of, digests, finished
+from .kit import BAD, CountingSource, MakeConfig, block_of, digests, finished
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -134,3 +134,19 @@ def test_views_of_splits_that_are_not_for_training_are_refused(tiny_config: Make
     with pytest.raises(InputError, match=message):
         extract(tiny_config(views=2, split=["test"]))
     assert not (tmp_path / "tiny.zarr").exists()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_complete_store_is_not_searched_for_bad_images_again(
+    tiny_config: MakeConfig,
+    image_folder: Path,
+    broken_folder: Path,
+    sources: list[CountingSource],
+    is_broken: bool,
+) -> None:
+    """The first run decodes 84 images to look at them; each run decodes the readable ones that it extracts."""
+    n_readable = 83 if is_broken else 84
+    config = {"data": f"folder:{broken_folder if is_broken else image_folder}", "skip_bad_images": True}
+    for layers in ("1", "1", "all"):
+        extract(tiny_config(**config, layers=layers))
+    assert [source.n_loads for source in sources] == [84 + n_readable, 0, n_readable]

@@ -1,6 +1,7 @@
 """What does not fit together is refused: data, weights and a store that was made otherwise."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,17 @@ def test_changed_data_are_refused(tiny_config: MakeConfig, image_folder: Path, t
     (data / "test" / "ant" / "00.png").unlink()
     with pytest.raises(StoreError, match=r"test\.n_images: stored 24, asked 23; test\.source: stored "):
         extract(tiny_config(data=str(data), split=["test"], layers="0"))
+
+
+def test_a_store_is_of_the_weights_and_not_of_their_file(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    weights = made_vit(tmp_path / "a.safetensors").state_dict()
+    config = tiny_config(checkpoint=tmp_path / "a.safetensors", no_pretrained=False, split=["test"], layers="0")
+    before = digests(extract(config))
+    torch.save({"model": weights}, tmp_path / "b.pth")
+    assert digests(extract(replace(config, checkpoint=tmp_path / "b.pth"))) == before
+    save_file(weights | {"cls_token": weights["cls_token"] + 1e-6}, tmp_path / "c.safetensors")
+    with pytest.raises(StoreError, match=r"\(weights: stored '[0-9a-f]{64}', asked '[0-9a-f]{64}'\)"):
+        extract(replace(config, checkpoint=tmp_path / "c.safetensors"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_config: MakeConfig, tmp_path: Path) -> None:

@@ -84,9 +84,10 @@ def test_several_classes_an_image_are_those_above_a_half() -> None:
     first, second = predicted_rows(["x", "y"], logits, about)
     assert first == {"image": "x", "predicted": "ant|cat", "score": "0.8808|0.7311"}  # 1 / (1 + exp(-2)), exp(-1)
     assert second == {"image": "y", "predicted": "", "score": ""}
-    estimates = predicted_rows(
-        ["x"], torch.tensor([[0.6, -0.1, 0.4]]), SimpleNamespace(**vars(about) | {"logits": False})
-    )
+    halves = predicted_rows(["x", "y"], torch.tensor([[0.0, 1e-6, -1e-6], [0.0, 0.0, 0.0]]), about)
+    assert [row["predicted"] for row in halves] == ["bee", ""], "a half is not above a half"
+    about.logits = False
+    estimates = predicted_rows(["x"], torch.tensor([[0.6, -0.1, 0.5]]), about)
     assert estimates == [{"image": "x", "predicted": "ant", "score": "0.6000"}]
 
 
