@@ -1,27 +1,34 @@
 """Forward passes: their batches, their precision and their padding."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from tokenprobe.errors import InputError
 from tokenprobe.extract import extract
 from tokenprobe.extract.backbones import load_backbone
 from tokenprobe.extract.datasets import open_dataset
-from tokenprobe.extract.forward import Batch, Job, run_batches
+from tokenprobe.extract.forward import Batch, Job, explained_memory, images_per_second, run_batches
 from tokenprobe.extract.listing import list_images
 from tokenprobe.extract.plan import make_plan
 from tokenprobe.store import BlockKey, open_store
 
+from ..conftest import TINY_VIT
 from .backbones.kit import SMALL_CLIP
 from .kit import MakeConfig, hooked, made_vit, pixels_by_hand
 
 
-def test_every_forward_pass_has_the_full_batch_size(tiny_config: MakeConfig) -> None:
-    """Kernels may round otherwise at another size. Blocks of 3 images are cut into batches of 3, not padded to 4."""
+@contextmanager
+def passes() -> Iterator[list[int]]:
+    """Note the batch size of every forward pass of a timm transformer."""
     seen: list[int] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -30,10 +37,34 @@ def test_every_forward_pass_has_the_full_batch_size(tiny_config: MakeConfig) -> 
 
     handle = register_module_forward_pre_hook(note)
     try:
-        extract(tiny_config(split=["test"]))
+        yield seen
     finally:
         handle.remove()
-    assert seen[-8:] == [3] * 8
+
+
+@pytest.mark.parametrize(("split", "batch_size", "n_passes", "size"), [("test", 4, 8, 3), ("train", 5, 17, 4)])
+def test_every_forward_pass_has_the_full_batch_size(
+    tiny_config: MakeConfig, split: str, batch_size: int, n_passes: int, size: int
+) -> None:
+    """Kernels may round otherwise at another size.
+
+    Blocks of 3 images are cut into batches of 3, not padded to 4. Blocks of 7 images, and a last one of 4, are cut into
+    batches of 4, of which one in two has an image to pad; of batches of 5 three in five images would be padding.
+    """
+    with passes() as seen:
+        extract(tiny_config(split=[split], batch_size=batch_size))
+    assert seen[-n_passes:] == [size] * n_passes
+
+
+@pytest.mark.parametrize(("batch_size", "n_images"), [(4, 4), (64, 8)])
+def test_the_speed_is_that_of_a_second_pass(tiny_config: MakeConfig, batch_size: int, n_images: int) -> None:
+    config = tiny_config(batch_size=batch_size)
+    backbone = load_backbone(config.model, model_arg=TINY_VIT, no_pretrained=True)
+    start = time.perf_counter()
+    with passes() as seen:
+        speed = images_per_second(backbone, config, torch.device("cpu"), "float32")
+    assert seen == [n_images] * 2
+    assert speed > n_images / (time.perf_counter() - start)
 
 
 def test_bfloat16_is_recorded_and_close_to_a_direct_forward_under_autocast(
@@ -68,3 +99,12 @@ def test_the_padding_of_a_batch_is_in_none_of_its_outputs(tiny_config: MakeConfi
         for values, of_five in zip(padded[layer], full[layer], strict=True):
             if values is not None:
                 torch.testing.assert_close(values, of_five[:3])
+
+
+def test_a_lack_of_memory_says_what_to_do_and_other_errors_are_not_taken_for_one() -> None:
+    message = "^a batch of 64 images does not fit in memory; give a smaller --batch-size$"
+    with pytest.raises(InputError, match=message), explained_memory(64):
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="must match") as caught, explained_memory(64):
+        torch.zeros(2) + torch.zeros(3)
+    assert not isinstance(caught.value, InputError)

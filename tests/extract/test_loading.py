@@ -67,6 +67,15 @@ def test_a_batch_with_a_bad_image_comes_back_as_that_image(tmp_path: Path, worke
     assert second.reason.startswith("UnidentifiedImageError: cannot identify image file ")
 
 
+def test_of_several_bad_images_in_a_batch_the_first_is_told(tmp_path: Path) -> None:
+    write_images(tmp_path, 6, bad=(1, 3, 4))
+    images, rows = open_rows(tmp_path)
+    batch = [("train", rows.ids.index(f"one/{index:02d}.png"), 0) for index in (0, 3, 1, 4)]
+    (bad,) = make_loader(images, [batch], workers=0, pinned=False)
+    assert isinstance(bad, BadImage)
+    assert bad.id == "one/03.png"
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_search_finds_every_bad_image(tmp_path: Path, workers: int) -> None:
     write_images(tmp_path, 80, bad=(0, 13, 79))

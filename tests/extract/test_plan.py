@@ -1,6 +1,7 @@
 """Choices of layers, the plan and the free disk."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from .kit import DiskUsage, MakeConfig, for_people, sizes_on_disk
 
 
 def plan_of(config: ExtractConfig) -> Plan:
-    backbone = load_timm(BackboneRequest("VisionTransformer", config.model_arg, None, False, config.seed))
+    backbone = load_timm(
+        BackboneRequest(config.model.removeprefix("timm:"), config.model_arg, None, False, config.seed)
+    )
     source = open_dataset(config.data)
     images = {}
     for split in config.split or source.splits:
@@ -109,6 +112,15 @@ def test_more_views_miss_what_extending_a_store_adds(tiny_config: MakeConfig) ->
     missing = plan_of(tiny_config(views=3)).missing_bytes(out)
     extract(tiny_config(views=3))
     assert missing == sizes_on_disk(out).total() - before > 0
+
+
+def test_blocks_are_the_same_whichever_layers_are_asked_for(tiny_config: MakeConfig) -> None:
+    """Or a store could not be extended by layers. The first has 64 × 64 tokens of 64 channels: 512 KiB per image."""
+    size = {"pretrained_cfg_overlay": {"input_size": (3, 256, 256)}}
+    arguments = {"depths": (1, 1, 1, 1), "dims": (64, 8, 12, 16)} | size
+    config = tiny_config(model="timm:convnext_atto", model_arg=arguments, block_mib=1, split=["train"])
+    for layers in ("all", "0", "-1"):
+        assert plan_of(replace(config, layers=layers)).manifest.splits["train"].block_rows == 2
 
 
 def test_a_full_disk_is_noticed_before_any_work(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

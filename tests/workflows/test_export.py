@@ -1,5 +1,6 @@
 """`probe export` from Python, on an extracted store."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,3 +30,18 @@ def test_a_layer_goes_to_npy_and_the_rest_to_an_archive(
     assert open_store(archive).manifest == open_store(store).manifest
     with pytest.raises(InputError, match=r"give --to npy, safetensors or zarr"):
         export(store, ExportConfig(out=tmp_path / "c"))
+
+
+def test_a_bar_ends_at_the_bytes_that_were_exported(
+    tiny_config: Callable[..., ExtractConfig],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = extract(tiny_config())
+    capsys.readouterr()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    export(store, ExportConfig(out=tmp_path / "npy", to="npy", layers="0", split=["test"], tokens=["patch"]))
+    # 24 images of 16 tokens of 12 channels, two bytes each
+    assert "9.2/9.2 kB" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
