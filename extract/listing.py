@@ -1,4 +1,4 @@
-"""Which images of the data become rows: splits, unreadable images, limits, order."""
+"""The images of the data that become rows: splits, unreadable images, limits, order."""
 
 from collections.abc import Set
 from pathlib import Path
@@ -15,7 +15,7 @@ from .views import Transform
 
 
 def list_images(config: ExtractConfig, source: ImageSource, transform: Transform) -> dict[str, ChosenImages]:
-    """List each split wanted, leave out what cannot be read if asked to, and fix the rows.
+    """List each split wanted and fix its rows; with `skip_bad_images`, leave out images that cannot be read.
 
     Raises:
         InputError: a split is unknown or empty, or views are asked for and no split is for training.

@@ -1,4 +1,4 @@
-"""Decoding in worker processes: pixels come back, and so do the names of images that cannot be read."""
+"""Decoding in worker processes. They return pixels, and the names of images that cannot be read."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ class RowImages(Dataset[Tensor | BadImage]):
         transform: Transform,
         augmentation: Augmentation | None = None,
     ) -> None:
-        """Take what to read; `augmentation` is that of views from 1 on, if there are any."""
+        """Read from `source`; `augmentation` is that of views from 1 on, or None if view 0 is all."""
         self._source, self._rows = source, rows
         self._pixels = Pixels(transform)
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
@@ -51,7 +51,7 @@ class RowImages(Dataset[Tensor | BadImage]):
             return BadImage(split, name, f"{type(error).__name__}: {error}")
 
     def __getitems__(self, keys: Sequence[RowKey]) -> list[tuple[Tensor | BadImage, float]]:
-        """Return the items of a batch, each with the seconds that this thread worked on it."""
+        """Return the items of a batch, each with the CPU time of this thread in seconds."""
         return [self._timed(key) for key in keys]
 
     def _timed(self, key: RowKey) -> tuple[Tensor | BadImage, float]:
@@ -62,7 +62,7 @@ class RowImages(Dataset[Tensor | BadImage]):
 def make_loader(
     images: RowImages, batches: list[list[RowKey]], *, workers: int, pinned: bool
 ) -> Iterable[DecodedBatch | BadImage]:
-    """Load batches in order, or instead of one the first of its images that is bad."""
+    """Load batches in order. In place of a batch with unreadable images comes the first of those."""
     options = WORKER_OPTIONS if workers else {}
     return DataLoader(
         images, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pinned, **options
@@ -70,7 +70,7 @@ def make_loader(
 
 
 def find_bad_images(images: RowImages, keys: list[RowKey], *, workers: int) -> list[BadImage]:
-    """Decode everything once and return what cannot be read."""
+    """Decode all images once and return those that cannot be read."""
     options = WORKER_OPTIONS if workers else {}
     batches = [keys[start : start + 64] for start in range(0, len(keys), 64)]
     loader = DataLoader(images, batch_sampler=batches, collate_fn=_only_bad, num_workers=workers, **options)

@@ -93,7 +93,7 @@ def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[B
 
 
 def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decode_speed: DecodeSpeed) -> None:
-    """Run the backbone over what is missing, and hand what the store keeps to its writer."""
+    """Run the backbone over the missing batches, and hand the stored arrays to the writer."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
     batches = run_batches(
@@ -115,7 +115,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decod
 
 
 def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.device) -> dict[str, Any]:
-    """Return what the journal keeps of a run and the store does not."""
+    """Return the facts of a run that belong into the journal and not into the store."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
@@ -128,7 +128,7 @@ def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.dev
 
 
 def _what_was_done(work: Sequence[Batch], seconds: float, decode_speed: DecodeSpeed) -> dict[str, Any]:
-    """Return what the journal keeps of a run that came to its end."""
+    """Return the facts that the journal keeps of a run that came to its end."""
     return {
         "seconds": round(seconds, 3),
         "n_images": sum(len(batch.rows) for batch in work),

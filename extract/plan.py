@@ -23,7 +23,7 @@ from .views import Augmentation
 
 MIB = 2**20
 TRAINING = "train"
-"""How the names of splits begin that get more than one view."""
+"""Beginning of the names of splits that have more than one view."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Plan:
     """Everything decided before the first image is decoded.
 
     Attributes:
-        manifest: what the store will declare.
+        manifest: of the store to be.
         rows: of each split.
     """
 
@@ -110,7 +110,7 @@ def make_plan(
         backbone: the loaded model.
         source: the data.
         images: of each split wanted.
-        precision: what the backbone computes in.
+        precision: of the backbone's matrix products.
 
     Raises:
         InputError: the backbone lacks the layers, or has none of the tokens.
@@ -187,7 +187,7 @@ def _split_info(
 
 
 def _kinds_of(shape: LayerShape, tokens: Sequence[str]) -> list[str]:
-    """List the arrays kept of a layer: what is pooled always, tokens if they are wanted and there are any."""
+    """List the arrays kept of a layer: pooled ones always, tokens if they are wanted and there are any."""
     there = {MEAN: True, EMBEDDING: shape.embedding > 0, PATCH: PATCH in tokens, PREFIX: PREFIX in tokens}
     return [kind for kind, kept in there.items() if kept and (kind != PREFIX or shape.n_prefix)]
 
@@ -204,7 +204,7 @@ def augmentation_of(config: ExtractConfig) -> Augmentation:
 
 
 def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
-    """Raise NoSpaceError if the disk has no room for what is missing."""
+    """Raise NoSpaceError if the disk has no room for the missing bytes."""
     needed, free = plan.missing_bytes(out, overwrite=overwrite), free_bytes(out)
     if needed > free:
         raise NoSpaceError(

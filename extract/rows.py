@@ -1,4 +1,4 @@
-"""Which images become which rows of a split."""
+"""The rows of a split: which images, in which order, in which batches."""
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ class SplitRows:
 
 
 def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> SplitRows:
-    """Leave out what is skipped, take a class-balanced part if asked, and fix the order.
+    """Leave out skipped images, take a class-balanced part if `limit` asks for one, and fix the order.
 
     Images that may be of several classes cannot be balanced: of those the part is seeded alone.
 
     Args:
         images: one split, as its source lists it.
         skipped: ids to leave out.
-        limit: images wanted at the most.
+        limit: largest number of images, or None for all.
         shuffled: whether rows come in a seeded permutation; sources are sorted by class.
         seed: of the limit and of the permutation.
     """

@@ -1,4 +1,4 @@
-"""Mean and deviation of each channel over the first images of a split: what int8 tokens are standardised by."""
+"""Mean and deviation of each channel over the first images of a split, by which int8 tokens are standardised."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,9 +16,10 @@ Channels = dict[tuple[str, int], dict[str, Tensor]]
 
 
 def channels_of(job: Job, work: Sequence[Batch], writer: StoreWriter) -> Channels:
-    """Return the statistics that int8 tokens are standardised by; take those that the store lacks.
+    """Return the statistics by which int8 tokens are standardised; take those that the store lacks.
 
-    They come from the first images of a split, whatever is missing of it, so that a resumed run has the same.
+    They come from the first images of a split, even where the store has those already, so that a resumed run has the
+    same statistics.
     """
     wanted = {(batch.key.split, layer) for batch in work for layer in batch.layers}
     arrays = {

@@ -14,13 +14,13 @@ def export(store: str | Path, config: ExportConfig) -> Path:
 
     Args:
         store: path of the store, or an address.
-        config: what, as what, to where.
+        config: parts of the store, their new form, and the folder to make.
 
     Returns:
         The path of the new folder.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message says what to do.
+        TokenprobeError: something asked for cannot be had; the message offers the way out.
     """
     out = Path(config.out)
     form = choose_form(config.out, config.to)

@@ -41,7 +41,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
         where an image may be of several; `score`, of softmax or sigmoid, or the estimate of ridge regression.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message says what to do.
+        TokenprobeError: something asked for cannot be had; the message offers the way out.
     """
     _check(config)
     device = resolve_device(config.device)
@@ -80,7 +80,7 @@ def _check(config: PredictConfig) -> None:
 
 
 def _check_place(out: Path) -> None:
-    """Refuse what cannot be written now, not after hours of images."""
+    """Refuse a place that cannot be written to now, not after hours of images."""
     folder = next(each for each in out.absolute().parents if each.exists())
     if out.is_dir():
         raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
@@ -134,7 +134,7 @@ def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) ->
 def _run_batches(
     model: ProbedModel, source: LooseImages, rows: SplitRows, config: PredictConfig, decode_speed: DecodeSpeed
 ) -> Iterator[Tensor]:
-    """Start decoding, and return what yields the logits (B, classes) of each batch, float32 on the CPU."""
+    """Start decoding, and return an iterator over the logits (B, classes) of each batch, float32 on the CPU."""
     device = next(model.parameters()).device
     precision = resolve_precision(config.amp, device)
     keys = [_keys(part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]

@@ -14,10 +14,10 @@ from ..probe.saved import SavedHead
 from ..store.durable import write_durably
 
 LIKELY = 0.5
-"""Score above which an image is said to be of a class, where it may be of several."""
+"""Where an image may be of several classes, it is said to be of those that score above this."""
 SUFFIXES = (".csv", ".parquet", ".npz")
 DIGITS = "%.4f"
-"""Of scores in tables that are text."""
+"""Format of scores in tables that are text."""
 
 
 def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """`wds:PATTERN[?val=PATTERN&test=PATTERN&label=cls&image=…]`: samples in tar files, as WebDataset writes them.
 
 A pattern is a path with braces, `train-{00..15}.tar` or `{a,b}.tar`, or with `*`; its samples are one split,
-train, beside those that options name. Nothing says how many there are, so the headers of all tars are read once, a tar
-at a time on each core; from then on every image is read from where it lies, in any order.
+train, beside those that options name. No file says how many there are, so the headers of all tars are read once, one
+tar per core at a time. From then on every image is read from where it lies, in any order.
 """
 
 import glob
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
     """An image in a tar, and its label as text.
 
     Attributes:
-        key: what the names of its members begin with.
+        key: beginning of its members' names.
         tar: path.
         image: its bytes.
         label: of the sample.
@@ -201,9 +201,9 @@ def _choose(key: str, places: Mapping[str, Place], wanted: Wanted, tar: str) -> 
     if wanted.image is not None:
         images = [wanted.image] if wanted.image in places else []
     if len(images) != 1 or wanted.label not in places:
-        what = f".{wanted.image}" if wanted.image else "one image"
+        expected = f".{wanted.image}" if wanted.image else "one image"
         raise InputError(
-            f"sample {key!r} of {tar!r} has the members {', '.join(places)}; expected {what} and the label "
+            f"sample {key!r} of {tar!r} has the members {', '.join(places)}; expected {expected} and the label "
             f".{wanted.label}: name others as image=SUFFIX and label=SUFFIX"
         )
     return places[images[0]], places[wanted.label]

@@ -1,8 +1,10 @@
 """The dry run: its lines against what the extraction then writes."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tokenprobe.extract import extract
@@ -81,3 +83,16 @@ def test_a_dry_run_decodes_no_image(tiny_config: MakeConfig, sources: list[Count
     extract(tiny_config(skip_bad_images=True))
     extract(tiny_config(skip_bad_images=True, dry_run=True))
     assert [source.n_loads for source in sources] == [0, 2 * 84, 0]
+
+
+def test_one_of_a_kind_is_singular(tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((1, 16, 16), dtype=np.uint8), y_train=[0])
+    config = tiny_config(data=f"npz:{tmp_path / 'a.npz'}", layers="0")
+    extract(replace(config, dry_run=True))
+    lines = shown(capsys.readouterr().out)
+    assert lines["train"] == "1 image in 1 block, 1 class"
+    assert lines["per layer"].endswith(", 1 layer")
+    out = extract(config)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("extract 1/1 image  ")
+    assert said[1].startswith(f"{out}: 1 image in ")

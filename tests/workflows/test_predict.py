@@ -1,6 +1,7 @@
 """`probe predict` on image files: what it writes against the head alone, and what it refuses."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,9 +95,11 @@ def test_the_backbone_computes_in_the_precision_asked_for(
     assert not torch.allclose(exact, rounded)
 
 
-def test_one_file_is_enough(make_run: MakeRun, image_folder: Path) -> None:
+def test_one_file_is_enough(make_run: MakeRun, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(["linear"])
+    capsys.readouterr()
     table = predict(run.path, config(image_folder / "test" / "bee" / "03.png"))
+    assert re.search(r"^predict 1/1 image  .*\n1 image by ", capsys.readouterr().err)
     whole = predict(run.path, config(image_folder / "test" / "bee"))
     assert list(table["image"]) == ["03.png"] and table["predicted"].iloc[0] == whole["predicted"].iloc[3]
 
