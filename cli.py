@@ -18,8 +18,7 @@ from .errors import InputError, MissingError, StoreError, TokenprobeError
 from .extract.config import ExtractConfig
 from .probe.config import FILE_KEYS, FitConfig
 from .runtime.flags import EXIT_INPUT, Parser, add_fields, given_fields
-from .workflows.export import ExportConfig
-from .workflows.predict import PredictConfig
+from .workflows.config import ExportConfig, PredictConfig
 
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
 EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 130, 141, 143

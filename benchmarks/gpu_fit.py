@@ -21,7 +21,7 @@ from tokenprobe.probe.planning.layer_plan import make_layer_plan, memory_of
 from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.probe.planning.passes import needed
-from tokenprobe.store import BlockKey, Manifest, open_store, open_writer
+from tokenprobe.store import BlockKey, Manifest, Targets, open_store, open_writer
 from tokenprobe.store.layout import LayerShape, block_rows
 from tokenprobe.store.manifest import Recipe, SplitInfo
 
@@ -45,15 +45,15 @@ def write_store(path: Path, sizes: Sizes) -> Path:
     labels = {split: rng.integers(sizes.classes, size=info.n_images) for split, info in infos.items()}
     recipe = Recipe("timm:none", {}, "0", {}, "float32", "float16", {"kind": "dataset"}, [])
     with open_writer(path, Manifest(recipe, "made", 1, {"layer_00": shape}, None, infos, {})) as writer:
-        writer.declare({split: (of_split, [*map(str, range(len(of_split)))]) for split, of_split in labels.items()})
+        writer.declare({split: Targets(of_split, [*map(str, range(len(of_split)))]) for split, of_split in labels.items()})
         for split, info in infos.items():
             for block in range(info.n_blocks):
                 key, left = BlockKey(split, 0, block), min(info.block_rows, info.n_images - block * info.block_rows)
                 while left:
                     writer.append(key, 0, {"patch": values[:left]})
                     left -= min(left, len(values))
-                writer.finish(key, 0)
-        writer.complete()
+                writer.finish_block(key, 0)
+        writer.seal()
     return path
 
 

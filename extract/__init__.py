@@ -1,4 +1,7 @@
-"""Stage one: images in, every layer's tokens out, in a store."""
+"""Stage one: read a data set's images, run a frozen backbone once, and write every layer's tokens to a store.
+
+`pipeline.py` is the story from top to bottom; only `ExtractConfig` loads at once.
+"""
 
 from pathlib import Path
 
@@ -10,16 +13,16 @@ __all__ = ["ExtractConfig", "extract"]
 def extract(config: ExtractConfig) -> Path:
     """Run a frozen backbone once over a data set and store the tokens of its layers.
 
-    A store that is already there is continued or extended; what it holds is not made again.
+    A store that is already there is continued or extended; tokens that it holds are not made again.
 
     Args:
-        config: what to extract, from what, to where.
+        config: model, data, store and the settings of the extraction.
 
     Returns:
         The path of the store.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message says what to do.
+        TokenprobeError: something asked for cannot be had; the message offers the way out.
     """
     from . import pipeline  # torch and timm load here, so that `probe --help` does without
 

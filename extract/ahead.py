@@ -1,4 +1,4 @@
-"""A GPU works on the next batch while the tokens of the last one are converted, brought to the host and written."""
+"""Overlap on a GPU: it works on the next batch while the tokens of the last are converted, copied and written."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 def beside_the_next(results: Iterable[T], device: torch.device) -> Iterator[T]:
-    """Yield results that a GPU makes, each while it makes the next; on the CPU, yield them as they come.
+    """Yield each result while a GPU makes the next; on the CPU, yield them as they come.
+
+    The consumer's work on a result runs on a stream of its own, which waits for that result alone. The next result is
+    asked for only when that work is done, so no memory is used again before.
 
     Args:
-        results: made on the current stream as they are asked for: launched, not waited for.
-        device: that makes them.
-
-    What is done with a result runs on a stream of its own, which waits for that result alone. It is waited for before
-    another is asked for: until then the memory of a result is not used again.
+        results: an iterator that launches one result on the current stream, and does not wait for it.
+        device: that makes the results.
     """
     if device.type != "cuda":
         yield from results
@@ -31,7 +31,7 @@ def beside_the_next(results: Iterable[T], device: torch.device) -> Iterator[T]:
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield each item once the next has been asked for. An error in place of the next comes after it."""
+    """Yield each item once the next has been asked for. An error in place of the next is raised after the item."""
     source, held = iter(items), list[T]()
     while True:
         try:

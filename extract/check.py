@@ -1,4 +1,4 @@
-"""What is asked for, checked before anything is loaded."""
+"""Checks of the settings alone, before anything is loaded."""
 
 from ..errors import InputError, unknown_name
 from ..runtime.device import AMP
@@ -18,11 +18,11 @@ MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
 
 
 def check_config(config: ExtractConfig) -> None:
-    """Check what needs neither backbone nor data.
+    """Check the settings that can be judged without backbone and data.
 
     Raises:
         InputError: a field is unknown or out of range.
-        StoreError: something that is no store is in the way.
+        StoreError: the path of the store holds something that is no store.
     """
     for name, known in CHOICES.items():
         if getattr(config, name) not in known:

@@ -18,8 +18,9 @@ TRAIN, TEST = "train", "test"
 class DividedSource:
     """A source whose only split became two: seeded, and stratified by class.
 
-    Of a class with c images round(c · fraction) are in test, at least one and at most c - 1. Where an image goes
-    depends on the seed, its id and the others of its class. Images that may be of several classes count as of one.
+    Of a class with c images, round(c · fraction) are in test: at least one and at most c - 1. The part of an image
+    depends on the seed, its id and the other images of its class. Images that may be of several classes count as one
+    class.
     """
 
     def __init__(self, source: ImageSource, fraction: float, seed: int) -> None:

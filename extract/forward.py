@@ -1,4 +1,4 @@
-"""Forward passes: images of a block in, tokens of some layers out."""
+"""Forward passes: batches of images become tokens of some layers."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from .ahead import beside_the_next
 from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
-from .decoding import BadImage, Decoding
+from .decoded import BadImage, DecodeSpeed
 from .loading import RowImages, make_loader, n_workers
 from .plan import Plan, augmentation_of, parse_layers
 from .views import normalise
@@ -27,10 +27,10 @@ class Batch:
 
     Attributes:
         key: the block.
-        rows: of the split, all in the block.
-        size: images to pad to.
-        layers: of the block that are missing.
-        last: whether the block is full then.
+        rows: of the split; all lie in the block.
+        size: number of images that the batch is padded to.
+        layers: that the block lacks.
+        last: whether this batch fills the block.
     """
 
     key: BlockKey
@@ -41,7 +41,13 @@ class Batch:
 
 
 class Outputs(NamedTuple):
-    """What one batch gives of a layer: (B, patches, dim), (B, prefix, dim), and of the last layer (B, embedding)."""
+    """The tokens of one batch from one layer.
+
+    Attributes:
+        patch: (B, patches, dim).
+        prefix: (B, prefix, dim), or None if the backbone has no prefix tokens.
+        embedding: (B, embedding) of the last layer, or None.
+    """
 
     patch: Tensor
     prefix: Tensor | None
@@ -49,7 +55,7 @@ class Outputs(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What every forward pass of one extraction shares."""
+    """Everything that the forward passes of one extraction share."""
 
     config: ExtractConfig
     plan: Plan
@@ -59,14 +65,14 @@ class Job(NamedTuple):
 
 
 def run_batches(
-    job: Job, work: Sequence[Batch], decoding: Decoding | None = None
+    job: Job, work: Sequence[Batch], decode_speed: DecodeSpeed | None = None
 ) -> Iterator[tuple[Batch, dict[int, Outputs]]]:
-    """Start decoding, and return what yields the tokens of each batch.
+    """Start decoding, and return an iterator over the tokens of each batch.
 
     Args:
-        job: what the passes share.
+        job: shared by the passes.
         work: the passes.
-        decoding: counts along, if given.
+        decode_speed: counts along, if given.
 
     Raises:
         InputError: an image cannot be read, or a batch does not fit in memory.
@@ -76,7 +82,7 @@ def run_batches(
     workers, pinned = n_workers(job.config.workers) if work else 0, job.device.type == "cuda"
     job.backbone.module.to(job.device)
     loader = iter(make_loader(images, keys, workers=workers, pinned=pinned))  # starts the workers
-    return beside_the_next(_forward_each(job, work, (decoding or Decoding()).watch(loader)), job.device)
+    return beside_the_next(_forward_each(job, work, (decode_speed or DecodeSpeed()).watch(loader)), job.device)
 
 
 def _forward_each(
@@ -133,13 +139,13 @@ def _forward(
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return what rounds matrix products to a precision, if that is not float32."""
+    """Return a context that rounds matrix products to a precision; it does nothing for float32."""
     return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
 @contextmanager
 def explained_memory(batch_size: int) -> Iterator[None]:
-    """Turn a lack of memory into an InputError that says what to do."""
+    """Turn a lack of memory into an InputError that offers a smaller batch."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own

@@ -1,21 +1,21 @@
-"""Which images of the data become rows: splits, unreadable images, limits, order."""
+"""The images of the data that become rows: splits, unreadable images, limits, order."""
 
 from collections.abc import Set
 from pathlib import Path
 
 from ..errors import InputError, unknown_name
+from ..runtime.console import say
 from ..store.formats import store_files
 from .config import ExtractConfig
 from .datasets import ImageList, ImageSource
 from .loading import RowImages, find_bad_images, n_workers
 from .plan import ChosenImages, augmentation_of, views_of
-from .progress import say
-from .rows import Rows, choose_rows
+from .rows import SplitRows, choose_rows
 from .views import Transform
 
 
 def list_images(config: ExtractConfig, source: ImageSource, transform: Transform) -> dict[str, ChosenImages]:
-    """List each split wanted, leave out what cannot be read if asked to, and fix the rows.
+    """List each split wanted and fix its rows; with `skip_bad_images`, leave out images that cannot be read.
 
     Raises:
         InputError: a split is unknown or empty, or views are asked for and no split is for training.
@@ -45,7 +45,7 @@ def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
     return splits
 
 
-def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> Rows:
+def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> SplitRows:
     shuffled = config.row_order == "shuffled"
     return choose_rows(images, skipped, config.limit, shuffled=shuffled, seed=config.seed)
 

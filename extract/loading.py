@@ -1,26 +1,23 @@
-"""Decoding in worker processes: pixels come back, and so do the names of images that cannot be read."""
+"""Decoding in worker processes. They return pixels, and the names of images that cannot be read."""
 
-import os
-import signal
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..runtime.workers import leave_the_group, n_cores
 from .datasets import ImageSource
-from .decoding import BadImage, Loaded
-from .rows import Rows
+from .decoded import BadImage, DecodedBatch
+from .rows import SplitRows
 from .views import Augmentation, Pixels, RandomCrops, Transform
 
 RowKey = tuple[str, int, int]
 WORKER_OPTIONS: dict[str, Any] = {
     "prefetch_factor": 2,
-    "worker_init_fn": lambda _: _leave_signals_to_the_main_process(),
+    "worker_init_fn": lambda _: leave_the_group(),
     "multiprocessing_context": "fork",  # shares the image list; a fork drops the store's lock
 }
 
@@ -31,11 +28,11 @@ class RowImages(Dataset[Tensor | BadImage]):
     def __init__(
         self,
         source: ImageSource,
-        rows: Mapping[str, Rows],
+        rows: Mapping[str, SplitRows],
         transform: Transform,
         augmentation: Augmentation | None = None,
     ) -> None:
-        """Take what to read; `augmentation` is that of views from 1 on, if there are any."""
+        """Read from `source`; `augmentation` is that of views from 1 on, or None if view 0 is all."""
         self._source, self._rows = source, rows
         self._pixels = Pixels(transform)
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
@@ -54,7 +51,7 @@ class RowImages(Dataset[Tensor | BadImage]):
             return BadImage(split, name, f"{type(error).__name__}: {error}")
 
     def __getitems__(self, keys: Sequence[RowKey]) -> list[tuple[Tensor | BadImage, float]]:
-        """Return the items of a batch, each with the seconds that this thread worked on it."""
+        """Return the items of a batch, each with the CPU time of this thread in seconds."""
         return [self._timed(key) for key in keys]
 
     def _timed(self, key: RowKey) -> tuple[Tensor | BadImage, float]:
@@ -64,8 +61,8 @@ class RowImages(Dataset[Tensor | BadImage]):
 
 def make_loader(
     images: RowImages, batches: list[list[RowKey]], *, workers: int, pinned: bool
-) -> Iterable[Loaded | BadImage]:
-    """Load batches in order, or instead of one the first of its images that is bad."""
+) -> Iterable[DecodedBatch | BadImage]:
+    """Load batches in order. In place of a batch with unreadable images comes the first of those."""
     options = WORKER_OPTIONS if workers else {}
     return DataLoader(
         images, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pinned, **options
@@ -73,37 +70,23 @@ def make_loader(
 
 
 def find_bad_images(images: RowImages, keys: list[RowKey], *, workers: int) -> list[BadImage]:
-    """Decode everything once and return what cannot be read."""
+    """Decode all images once and return those that cannot be read."""
     options = WORKER_OPTIONS if workers else {}
     batches = [keys[start : start + 64] for start in range(0, len(keys), 64)]
     loader = DataLoader(images, batch_sampler=batches, collate_fn=_only_bad, num_workers=workers, **options)
     return [bad for batch in loader for bad in batch]
 
 
-def _collate(timed: list[tuple[Tensor | BadImage, float]]) -> Loaded | BadImage:
+def _collate(timed: list[tuple[Tensor | BadImage, float]]) -> DecodedBatch | BadImage:
     bad = next((item for item, _ in timed if isinstance(item, BadImage)), None)
     pixels = [item for item, _ in timed if isinstance(item, Tensor)]
-    return bad or Loaded(torch.stack(pixels), sum(seconds for _, seconds in timed))
+    return bad or DecodedBatch(torch.stack(pixels), sum(seconds for _, seconds in timed))
 
 
 def _only_bad(timed: list[tuple[Tensor | BadImage, float]]) -> list[BadImage]:
     return [item for item, _ in timed if isinstance(item, BadImage)]
 
 
-def _leave_signals_to_the_main_process() -> None:
-    # A signal to the whole group (ctrl-C, timeout) is for the main process, which then ends its workers in order.
-    os.setpgrp()
-    sys.excepthook = tell_but_of_lost_connections
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def tell_but_of_lost_connections(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-    """Print an error, unless it is that the main process was stopped before it took a tensor from a worker's thread."""
-    if not issubclass(kind, ConnectionError | EOFError):
-        sys.__excepthook__(kind, value, trace)
-
-
 def n_workers(asked: int | None) -> int:
     """Return how many processes decode images: as many as there are cores unless asked otherwise."""
-    return asked if asked is not None else len(os.sched_getaffinity(0))
+    return asked if asked is not None else n_cores()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..runtime.console import plural, say
 from ..runtime.device import resolve_device, resolve_precision
 from ..store import BlockKey, StoreWriter, Targets, open_writer
 from ..store.layout import layer_name
@@ -17,13 +18,14 @@ from .backbones import Backbone, absolute_model, load_backbone
 from .check import check_config
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
-from .decoding import Decoding
+from .decoded import DecodeSpeed
+from .describe import describe
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
 from .listing import list_images
 from .loading import n_workers
-from .plan import Plan, check_space, describe, make_plan
-from .progress import ImageProgress, say
+from .plan import Plan, check_space, make_plan
+from .progress import ImageProgress
 from .rows import batches_of, even_batch_size
 from .statistics import channels_of
 from .stored import stored_arrays
@@ -50,11 +52,11 @@ def extract(config: ExtractConfig) -> Path:
         writer.drop_moved_rows(targets)  # unreadable images may be left out that an earlier run stopped at
         writer.declare(targets)
         work = _missing_batches(plan, writer, config.batch_size)
-        decoding, start = Decoding(), time.monotonic()
-        _extract_batches(Job(config, plan, backbone, source, device), work, writer, decoding)
+        decode_speed, start = DecodeSpeed(), time.monotonic()
+        _extract_batches(Job(config, plan, backbone, source, device), work, writer, decode_speed)
         complete = writer.seal()  # waits for the disk
         seconds = time.monotonic() - start
-        writer.journal.add_event("finish", **_what_was_done(work, seconds, decoding))
+        writer.journal.add_event("finish", **_what_was_done(work, seconds, decode_speed))
     _say_done(out, work, seconds, complete)
     return out
 
@@ -92,12 +94,14 @@ def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[B
     return work
 
 
-def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decoding: Decoding) -> None:
-    """Run the backbone over what is missing, and hand what the store keeps to its writer."""
+def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decode_speed: DecodeSpeed) -> None:
+    """Run the backbone over the missing batches, and hand the stored arrays to the writer."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
-    batches = run_batches(job, work, decoding)  # forks the workers, before the progress bar has a thread that prints
-    with ImageProgress(sum(len(batch.rows) for batch in work), decoding) as progress:
+    batches = run_batches(
+        job, work, decode_speed
+    )  # forks the workers, before the progress bar has a thread that prints
+    with ImageProgress(sum(len(batch.rows) for batch in work), decode_speed) as progress:
         for batch, tokens in batches:
             n_bytes = 0
             split = batch.key.split
@@ -113,7 +117,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decod
 
 
 def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.device) -> dict[str, Any]:
-    """Return what the journal keeps of a run and the store does not."""
+    """Return the facts of a run that belong into the journal and not into the store."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
@@ -125,13 +129,13 @@ def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.dev
     }
 
 
-def _what_was_done(work: Sequence[Batch], seconds: float, decoding: Decoding) -> dict[str, Any]:
-    """Return what the journal keeps of a run that came to its end."""
+def _what_was_done(work: Sequence[Batch], seconds: float, decode_speed: DecodeSpeed) -> dict[str, Any]:
+    """Return the facts that the journal keeps of a run that came to its end."""
     return {
         "seconds": round(seconds, 3),
         "n_images": sum(len(batch.rows) for batch in work),
-        "decoded_per_core_second": round(decoding.images_per_core_second, 1),
-        "seconds_waited_for_images": round(decoding.waited, 3),
+        "decoded_per_core_second": round(decode_speed.images_per_core_second, 1),
+        "seconds_waited_for_images": round(decode_speed.waited, 3),
     }
 
 
@@ -140,6 +144,6 @@ def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) 
         say(f"{out}: nothing to do, everything asked for is there")
     else:
         n_images = sum(len(batch.rows) for batch in work)
-        say(f"{out}: {n_images:,} images in {seconds:.1f} s, {n_images / seconds:.0f} images/s")
+        say(f"{out}: {n_images:,} {plural(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s")
     if not complete:
         say(f"{out}: parts that another command began are not finished; probe info names them: extract those too")

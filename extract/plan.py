@@ -1,4 +1,4 @@
-"""What an extraction will write, before any of it is written."""
+"""The plan of an extraction: layers, blocks and views of a store, decided before any of it is written."""
 
 import os
 import shutil
@@ -6,26 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
 from ..errors import InputError, NoSpaceError
-from ..runtime.text import size_text, time_text
+from ..runtime.text import size_text
 from ..store.array_spec import array_spec, array_specs
 from ..store.formats import store_files
 from ..store.journal import finished_files
-from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_index, layer_name
+from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name
 from ..store.manifest import Manifest, Recipe, SplitInfo
 from ..store.quantize import array_type, stored_kinds
 from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
-from .rows import Rows
+from .rows import SplitRows
 from .views import Augmentation
 
 MIB = 2**20
 TRAINING = "train"
-"""How the names of splits begin that get more than one view."""
+"""Beginning of the names of splits that have more than one view."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class ChosenImages:
         skipped: ids of unreadable images that were left out.
     """
 
-    rows: Rows
+    rows: SplitRows
     n_listed: int
     content: str
     skipped: list[str]
@@ -50,12 +49,12 @@ class Plan:
     """Everything decided before the first image is decoded.
 
     Attributes:
-        manifest: what the store will declare.
+        manifest: of the store to be.
         rows: of each split.
     """
 
     manifest: Manifest
-    rows: Mapping[str, Rows]
+    rows: Mapping[str, SplitRows]
 
     def layer_bytes(self) -> dict[str, int]:
         """Return the bytes of each layer over all splits and views."""
@@ -112,54 +111,84 @@ def make_plan(
         backbone: the loaded model.
         source: the data.
         images: of each split wanted.
-        precision: what the backbone computes in.
+        precision: of the backbone's matrix products.
+
+    Raises:
+        InputError: the backbone lacks the layers, or has none of the tokens.
     """
     layers = {layer_name(layer): backbone.shapes[layer] for layer in parse_layers(config.layers, len(backbone.shapes))}
     kinds = {name: _kinds_of(shape, config.tokens) for name, shape in layers.items()}
-    stored = {name: stored_kinds(of_layer, config.dtype) for name, of_layer in kinds.items()}
     if config.tokens and not any(set(of_layer) - set(POOLED) for of_layer in kinds.values()):
         raise InputError(f"tokens {','.join(config.tokens)} asked for, and {backbone.name!r} has none; ask for patch")
+    stored = {name: stored_kinds(of_layer, config.dtype) for name, of_layer in kinds.items()}
     itemsize = array_type(PATCH, config.dtype).stored.itemsize
     image_bytes = max(shape.n_patches * shape.dim for shape in backbone.shapes) * itemsize
-    limit = None if config.limit is None else {"n": config.limit, "seed": config.seed}
-    shuffled = config.row_order == "shuffled"
     manifest = Manifest(
-        recipe=Recipe(
-            model=backbone.name,
-            model_args=dict(backbone.arguments),
-            weights=backbone.weights_hash(),
-            transform=backbone.transform.to_json(),
-            precision=precision,
-            dtype=config.dtype,
-            row_order={"kind": "shuffled", "seed": config.seed} if shuffled else {"kind": "dataset"},
-            prefix_names=list(backbone.prefix_names),
-        ),
+        recipe=_recipe(config, backbone, precision),
         dataset=source.name,
         depth=len(backbone.shapes),
         layers=layers,
         final_norm=backbone.final_norm(),
         splits={
-            name: SplitInfo(
-                n_images=len(chosen.rows),
-                block_rows=block_rows(chosen.n_listed, image_bytes, config.block_mib * MIB),
-                source=chosen.content,
-                limit=limit,
-                skipped=chosen.skipped,
-                classes=list(source.classes),
-                layers=stored,
-                views=views_of(name, config),
-                augmentation=augmentation_of(config).to_json() if views_of(name, config) > 1 else None,
-            )
-            for name, chosen in images.items()
+            split: _split_info(split, chosen, source.classes, config, stored, image_bytes)
+            for split, chosen in images.items()
         },
         versions={"tokenprobe": __version__}
         | {name: version(name) for name in ("torch", "timm", "numpy", *backbone.packages)},
     )
-    return Plan(manifest, {name: chosen.rows for name, chosen in images.items()})
+    return Plan(manifest, {split: chosen.rows for split, chosen in images.items()})
+
+
+def _recipe(config: ExtractConfig, backbone: Backbone, precision: str) -> Recipe:
+    """Return how every token of the store is made."""
+    shuffled = config.row_order == "shuffled"
+    return Recipe(
+        model=backbone.name,
+        model_args=dict(backbone.arguments),
+        weights=backbone.weights_hash(),
+        transform=backbone.transform.to_json(),
+        precision=precision,
+        dtype=config.dtype,
+        row_order={"kind": "shuffled", "seed": config.seed} if shuffled else {"kind": "dataset"},
+        prefix_names=list(backbone.prefix_names),
+    )
+
+
+def _split_info(
+    split: str,
+    chosen: ChosenImages,
+    classes: Sequence[str],
+    config: ExtractConfig,
+    layers: Mapping[str, list[str]],
+    image_bytes: int,
+) -> SplitInfo:
+    """Describe one split.
+
+    Args:
+        split: its name.
+        chosen: its images.
+        classes: class names by label.
+        config: what was asked for.
+        layers: arrays stored of each layer.
+        image_bytes: patch tokens of one image in the widest layer of the backbone, asked for or not: a store that is
+            extended by layers keeps its blocks.
+    """
+    n_views = views_of(split, config)
+    return SplitInfo(
+        n_images=len(chosen.rows),
+        block_rows=block_rows(chosen.n_listed, image_bytes, config.block_mib * MIB),
+        source=chosen.content,
+        limit=None if config.limit is None else {"n": config.limit, "seed": config.seed},
+        skipped=chosen.skipped,
+        classes=list(classes),
+        layers=dict(layers),
+        views=n_views,
+        augmentation=augmentation_of(config).to_json() if n_views > 1 else None,
+    )
 
 
 def _kinds_of(shape: LayerShape, tokens: Sequence[str]) -> list[str]:
-    """List the arrays kept of a layer: what is pooled always, tokens if they are wanted and there are any."""
+    """List the arrays kept of a layer: pooled ones always, tokens if they are wanted and there are any."""
     there = {MEAN: True, EMBEDDING: shape.embedding > 0, PATCH: PATCH in tokens, PREFIX: PREFIX in tokens}
     return [kind for kind, kept in there.items() if kept and (kind != PREFIX or shape.n_prefix)]
 
@@ -176,7 +205,7 @@ def augmentation_of(config: ExtractConfig) -> Augmentation:
 
 
 def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
-    """Raise NoSpaceError if the disk has no room for what is missing."""
+    """Raise NoSpaceError if the disk has no room for the missing bytes."""
     needed, free = plan.missing_bytes(out, overwrite=overwrite), free_bytes(out)
     if needed > free:
         raise NoSpaceError(
@@ -189,60 +218,3 @@ def free_bytes(path: Path) -> int:
     """Return the free space on the disk that holds, or would hold, a path."""
     path = path.absolute()
     return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free
-
-
-def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool) -> list[str]:
-    """Return what a dry run prints, a line each.
-
-    Args:
-        plan: of the extraction.
-        out: path of the store.
-        images_per_second: that the backbone alone was seen to do.
-        overwrite: whether what is there will be made again.
-    """
-    manifest, sizes = plan.manifest, plan.layer_bytes()
-    n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
-    shape = manifest.shape(max(map(layer_index, manifest.layers)))
-    lines: list[tuple[str, Any]] = [
-        ("model", f"{manifest.recipe.model}, {manifest.depth} layers, {manifest.recipe.precision}"),
-        ("pixels", _transform_text(manifest.recipe.transform)),
-        ("data", manifest.dataset),
-        *(
-            (f"  {name}", f"{info.n_images:,} images in {info.n_blocks} blocks, {len(info.classes)} classes")
-            for name, info in manifest.splits.items()
-        ),
-        *(("views", _views_text(name, info)) for name, info in manifest.splits.items() if info.augmentation),
-        (
-            "tokens",
-            f"{shape.n_patches} patch ({shape.grid[0]} × {shape.grid[1]}) + {shape.n_prefix} prefix, {shape.dim} wide",
-        ),
-        ("dtype", manifest.recipe.dtype),
-        *_size_lines(sizes),
-        ("in all", size_text(sum(sizes.values()))),
-        ("to write", size_text(sum(sizes.values()) if overwrite else plan.missing_bytes(out))),
-        ("free", size_text(free_bytes(out))),
-        ("time", f"{time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
-    ]
-    return [f"{name:<10} {value}" for name, value in lines]
-
-
-def _transform_text(transform: Mapping[str, Any]) -> str:
-    height, width = transform["input_size"]
-    how = "resized if sizes differ" if transform["crop_mode"] == "none" else f"{transform['crop_mode']} crop"
-    part = f" {transform['crop_pct']:g}" if transform["crop_pct"] else ""
-    mean, std = (" ".join(f"{value:.3g}" for value in transform[name]) for name in ("mean", "std"))
-    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}"
-
-
-def _views_text(split: str, info: SplitInfo) -> str:
-    how = info.augmentation or {}
-    scale, ratio = (f"{smallest:.3g} to {largest:.3g}" for smallest, largest in (how["scale"], how["ratio"]))
-    return (
-        f"{info.views} of {split}: the above, then crops of {scale} of the area, width / height {ratio}, flipped or not"
-    )
-
-
-def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
-    if len(set(sizes.values())) == 1:
-        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {len(sizes)} layers")]
-    return [(name, size_text(size)) for name, size in sizes.items()]

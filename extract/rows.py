@@ -1,4 +1,4 @@
-"""Which images become which rows of a split."""
+"""The rows of a split: which images, in which order, in which batches."""
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .datasets import ImageList
 
 
 @dataclass(frozen=True)
-class Rows:
+class SplitRows:
     """The rows of one split, in store order.
 
     Attributes:
@@ -29,15 +29,15 @@ class Rows:
         return len(self.index)
 
 
-def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> Rows:
-    """Leave out what is skipped, take a class-balanced part if asked, and fix the order.
+def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> SplitRows:
+    """Leave out skipped images, take a class-balanced part if `limit` asks for one, and fix the order.
 
     Images that may be of several classes cannot be balanced: of those the part is seeded alone.
 
     Args:
         images: one split, as its source lists it.
         skipped: ids to leave out.
-        limit: images wanted at the most.
+        limit: largest number of images, or None for all.
         shuffled: whether rows come in a seeded permutation; sources are sorted by class.
         seed: of the limit and of the permutation.
     """
@@ -48,7 +48,7 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
         index, keys = index[chosen], keys[chosen]
     if shuffled:
         index = index[np.argsort(keys, kind="stable")]
-    return Rows(index, images.labels[index], [images.ids[i] for i in index])
+    return SplitRows(index, images.labels[index], [images.ids[i] for i in index])
 
 
 def class_of_each(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

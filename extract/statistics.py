@@ -1,24 +1,25 @@
-"""Mean and deviation of each channel over the first images of a split: what int8 tokens are standardised by."""
+"""Mean and deviation of each channel over the first images of a split, by which int8 tokens are standardised."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ..runtime.console import say
 from ..store import BlockKey, StoreWriter
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
 from ..store.quantize import STATISTICS_ROWS, channel_statistics
 from .forward import Batch, Job, Outputs, run_batches
-from .progress import say
 from .rows import batches_of, even_batch_size
 
 Channels = dict[tuple[str, int], dict[str, Tensor]]
 
 
 def channels_of(job: Job, work: Sequence[Batch], writer: StoreWriter) -> Channels:
-    """Return the statistics that int8 tokens are standardised by; take those that the store lacks.
+    """Return the statistics by which int8 tokens are standardised; take those that the store lacks.
 
-    They come from the first images of a split, whatever is missing of it, so that a resumed run has the same.
+    They come from the first images of a split, even where the store has those already, so that a resumed run has the
+    same statistics.
     """
     wanted = {(batch.key.split, layer) for batch in work for layer in batch.layers}
     arrays = {

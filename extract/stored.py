@@ -1,4 +1,4 @@
-"""From a layer's output to the arrays that the store keeps of it."""
+"""The arrays that a store keeps of a layer's output."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from ..store.quantize import LEVELS, array_type
 from .forward import Outputs
 
 FINITE = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-"""What a value must fit; int8 comes back as float16."""
+"""Types that a token must fit, by dtype. All others must fit float16: int8 is read as float16."""
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 
 
@@ -62,7 +62,7 @@ def stored_arrays(
 
 
 def quantize(values: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
-    """Do on any device what `tokenprobe.store.quantize.quantize` does, bit for bit.
+    """Quantise on any device; bit for bit equal to `tokenprobe.store.quantize.quantize`.
 
     Args:
         values: (…, dim) tokens.
@@ -78,7 +78,10 @@ def quantize(values: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_finite(values: Tensor) -> bool:
-    """Whether all are: the extremes are NaN if any value is. On a CPU `isfinite` of all takes 6 to 25 times as long."""
+    """Return whether all values are finite.
+
+    The extremes are NaN if any value is. On a CPU, `isfinite` of all values takes 6 to 25 times as long.
+    """
     return bool(torch.isfinite(torch.stack(values.aminmax())).all())
 
 

@@ -1,4 +1,4 @@
-"""What both stages share and no stage owns: the device and its precision.
+"""Shared by both stages and owned by neither: device and precision, progress, messages, signals of worker processes.
 
-Below `extract` and `probe`, above nothing but `errors`.
+Only `device` loads torch. This folder imports nothing of the package but `errors`.
 """

@@ -1,4 +1,7 @@
-"""The few things that need both stages."""
+"""Commands that need both stages: demo, export, predict, repair, and a backbone with its head as one module.
+
+A workflow calls `extract`, `probe` and `store`; none of them knows it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """`probe demo`: both stages on the images and weights that come with the package, without a network."""
 
-import sys
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from ..extract import ExtractConfig, extract
 from ..probe import FitConfig, fit
 from ..probe.report import print_run
+from ..runtime.console import say
 
 WEIGHTS = "fashion_mae_vit128d6p4.safetensors"
 ARCHITECTURE = {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4}
@@ -23,17 +23,13 @@ def run_demo(out: Path) -> None:
     start = time.monotonic()
     store = out / "fashion_mae.zarr"
     with as_file(files("tokenprobe") / "assets" / WEIGHTS) as weights:
-        _say(f"1/2  a masked autoencoder reads 5,000 + 2,000 Fashion-MNIST images, once -> {store}")
+        say(f"1/2  a masked autoencoder reads 5,000 + 2,000 Fashion-MNIST images, once -> {store}")
         extract(
             ExtractConfig(
                 model="timm:VisionTransformer", model_arg=ARCHITECTURE, checkpoint=weights, data="demo", out=store
             )
         )
-    _say("2/2  three heads on each of six layers, six learning rates each, all from the stored tokens")
+    say("2/2  three heads on each of six layers, six learning rates each, all from the stored tokens")
     run = fit(store, FitConfig(out=out / "run", heads=HEADS, epochs=30))
     print_run(run)
-    _say(f"\ndone in {time.monotonic() - start:.0f} s; next: your own images, with probe extract --help")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(f"\ndone in {time.monotonic() - start:.0f} s; next: your own images, with probe extract --help")

@@ -1,57 +1,161 @@
 """`probe predict`: a trained head behind its backbone, on new images."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
+import torch
+from torch import Tensor
 
+from ..errors import InputError, MissingError, unknown_name
+from ..extract.datasets.loose_images import SPLIT, LooseImages
+from ..extract.decoded import BadImage, DecodeSpeed
+from ..extract.forward import autocast, explained_memory
+from ..extract.loading import RowImages, RowKey, find_bad_images, make_loader, n_workers
+from ..extract.progress import ImageProgress
+from ..extract.rows import SplitRows, batches_of, choose_rows
+from ..extract.views import normalise
+from ..probe.run.results import Run
+from ..probe.run.saved import saved_cells
+from ..runtime.console import plural, say
+from ..runtime.device import AMP, resolve_device, resolve_precision
+from .config import PredictConfig
+from .predictions import SUFFIXES, predicted_rows, write_predictions
+from .probed_model import ProbedModel, export_pipeline
 
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Which head, on which images. Every field is a flag of `probe predict` of the same name.
-
-    Attributes:
-        images: a file, or a folder of images at any depth.
-        cell: name of the cell, from the column cell of the run's results; not needed if only one is selected.
-        out: file to write: .csv or .parquet (image, predicted class, score), or .npz (ids, classes, and all logits);
-            by default the command prints the table.
-        model: the backbone, if it is a local folder (of torch.hub code, or local-dir:) that is not where it was.
-        checkpoint: file with the backbone's weights, if they are not where they were.
-        batch_size: images in one forward pass.
-        workers: processes that decode images; by default as many as there are cores.
-        device: "auto", "cpu", "cuda", "cuda:1"….
-        amp: of the backbone: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
-        skip_bad_images: leave unreadable images out.
-    """
-
-    images: str
-    cell: str | None = None
-    out: str | Path | None = None
-    model: str | None = None
-    checkpoint: str | Path | None = None
-    batch_size: int = 64
-    workers: int | None = None
-    device: str = "auto"
-    amp: str = "auto"
-    skip_bad_images: bool = False
+N_NAMED = 3
+"""Cells that the error names when there are several."""
 
 
-def predict(run: str | Path, config: PredictConfig) -> "pd.DataFrame":
-    """Run a saved head on new images, and write what it says if a file is named.
+def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
+    """Run a saved head on new images, and write the predictions if a file is named.
 
     Args:
         run: a run folder; its store is not needed.
         config: which head, which images, to where.
 
     Returns:
-        One row an image: `image`, its path relative to the folder; `predicted`, the class, or several joined by "|"
-        where an image may be of several; `score`, of softmax or sigmoid, or what ridge regression gives.
+        One row per image: `image`, its path relative to the folder; `predicted`, the class, or several joined by "|"
+        where an image may be of several; `score`, of softmax or sigmoid, or the estimate of ridge regression.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message says what to do.
+        TokenprobeError: something asked for cannot be had; the message offers the way out.
     """
-    from . import predictions  # torch loads here, so that `probe --help` does without
+    _check(config)
+    device = resolve_device(config.device)
+    source = LooseImages(config.images)
+    cell = config.cell or only_cell(Path(run))
+    model = export_pipeline(run, cell, model=config.model, checkpoint=config.checkpoint).to(device)
+    readable, decode_speed = _readable(source, model, config), DecodeSpeed()
+    batches = _run_batches(model, source, readable, config, decode_speed)  # forks before the bar has a thread
+    keeps_logits = config.out is not None and Path(config.out).suffix == ".npz"
+    kept: list[Tensor] = []
+    rows: list[dict[str, Any]] = []
+    with ImageProgress(len(readable), decode_speed, "predict") as progress:
+        for logits in batches:
+            rows += predicted_rows(readable.ids[len(rows) : len(rows) + len(logits)], logits, model.about)
+            kept += [logits] if keeps_logits else []
+            progress.advance(len(logits), 0)
+    table = pd.DataFrame(rows)
+    if config.out is not None:
+        write_predictions(table, kept, model.about, config.out)
+    n_images = f"{len(table):,} {plural(len(table), 'image')}"
+    say(f"{n_images} by {cell}" + (f" -> {config.out}" if config.out else ""))
+    return table
 
-    return predictions.predict(Path(run), config)
+
+def _check(config: PredictConfig) -> None:
+    if config.batch_size < 1 or (config.workers or 0) < 0:
+        raise InputError(
+            f"batch_size {config.batch_size}, workers {config.workers}: expected at least 1 image and 0 processes"
+        )
+    if config.amp not in AMP:
+        raise unknown_name("amp", config.amp, AMP)
+    if config.out is not None and Path(config.out).suffix not in SUFFIXES:
+        raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
+    if config.out is not None:
+        _check_place(Path(config.out))
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a place that cannot be written to now, not after hours of images."""
+    folder = next(each for each in out.absolute().parents if each.exists())
+    if out.is_dir():
+        raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"cannot write {str(out)!r}: {str(folder)!r} is no folder that can be written to; give another"
+        )
+
+
+def only_cell(run: Path) -> str:
+    """Return the selected cell of a run, if there is one that has a head.
+
+    Raises:
+        InputError: there are several; names those that did best.
+        MissingError: no such run, or one without results.
+    """
+    known, results = set(saved_cells(run)), Run(run).results
+    if results.empty:
+        raise MissingError(
+            f"run {str(run)!r} has no results yet; let its probe fit go on, or give one of its heads by --cell"
+        )
+    chosen = results[results["selected"] & results["cell"].isin(known)]
+    if len(chosen) == 1:
+        return str(chosen["cell"].iloc[0])
+    figures = [name for name in ("val_top1", "val_map", "test_top1", "test_map") if chosen[name].notna().any()]
+    best = chosen.sort_values(figures[0], ascending=False, kind="stable") if figures else chosen
+    named = ", ".join(
+        f"{row.cell} ({figures[0]} {getattr(row, figures[0]):.3f})" for row in best[:N_NAMED].itertuples()
+    )
+    raise InputError(
+        f"run {str(run)!r} has {len(chosen)} selected cells with a head; give one with --cell, such as {named}; "
+        "all are in its results.csv"
+    )
+
+
+def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) -> SplitRows:
+    """Return the images; with `skip_bad_images`, without those that cannot be read."""
+    listed = source.images(SPLIT)
+    rows = choose_rows(listed, set(), None, shuffled=False, seed=0)
+    if config.skip_bad_images:
+        images = RowImages(source, {SPLIT: rows}, model.transform)
+        bad = find_bad_images(images, _keys(range(len(rows))), workers=n_workers(config.workers))
+        for image in bad:
+            say(f"left out {image.id}: {image.reason}")
+        rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
+    if not len(rows):
+        raise InputError(f"none of the images in {config.images!r} can be read")
+    return rows
+
+
+def _run_batches(
+    model: ProbedModel, source: LooseImages, rows: SplitRows, config: PredictConfig, decode_speed: DecodeSpeed
+) -> Iterator[Tensor]:
+    """Start decoding, and return an iterator over the logits (B, classes) of each batch, float32 on the CPU."""
+    device = next(model.parameters()).device
+    precision = resolve_precision(config.amp, device)
+    keys = [_keys(part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
+    images, workers = RowImages(source, {SPLIT: rows}, model.transform), n_workers(config.workers)
+    loader = iter(make_loader(images, keys, workers=workers, pinned=device.type == "cuda"))  # starts the workers
+    return (_logits(model, pixels, precision, config.images) for pixels in decode_speed.watch(loader))
+
+
+def _logits(model: ProbedModel, pixels: Tensor | BadImage, precision: str, images: str) -> Tensor:
+    """Return the logits (B, classes) of one batch, float32 on the CPU."""
+    if isinstance(pixels, BadImage):
+        raise InputError(
+            f"cannot read image {pixels.id!r} in {images!r} ({pixels.reason}); give --skip-bad-images to leave it out"
+        )
+    device = next(model.parameters()).device
+    with torch.inference_mode(), explained_memory(len(pixels)):
+        inputs = normalise(pixels.to(device, non_blocking=True), model.transform)
+        with autocast(device, precision):
+            tokens = model.forward_features(inputs)
+        return model.forward_head(tokens).float().cpu()
+
+
+def _keys(rows: range) -> list[RowKey]:
+    return [(SPLIT, row, 0) for row in rows]

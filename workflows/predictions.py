@@ -1,8 +1,7 @@
-"""What `probe predict` does: load, loop over the images, write."""
+"""Predictions in words and in files: logits become one row per image, and the rows become a table on the disk."""
 
 import io
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,86 +10,27 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingError, unknown_name
-from ..extract.datasets.loose_images import SPLIT, LooseImages
-from ..extract.decoding import BadImage, Decoding
-from ..extract.forward import autocast, explained_memory
-from ..extract.loading import RowImages, RowKey, find_bad_images, make_loader, n_workers
-from ..extract.progress import ImageProgress, say
-from ..extract.rows import Rows, batches_of, choose_rows
-from ..extract.views import normalise
-from ..probe.run.results import Run
-from ..probe.run.saved import SavedHead, saved_cells
-from ..runtime.device import AMP, resolve_device, resolve_precision
+from ..probe.run.saved import SavedHead
 from ..store.durable import write_durably
-from .predict import PredictConfig
-from .probed_model import ProbedModel, export_pipeline
 
 LIKELY = 0.5
-"""Score above which an image is said to be of a class, where it may be of several."""
+"""Where an image may be of several classes, it is said to be of those that score above this."""
 SUFFIXES = (".csv", ".parquet", ".npz")
-N_NAMED = 3
 DIGITS = "%.4f"
-"""Of scores in tables that are text."""
-
-
-def predict(run: Path, config: PredictConfig) -> pd.DataFrame:
-    """See `tokenprobe.workflows.predict.predict`."""
-    _check(config)
-    device = resolve_device(config.device)
-    source = LooseImages(config.images)
-    cell = config.cell or only_cell(run)
-    model = export_pipeline(run, cell, model=config.model, checkpoint=config.checkpoint).to(device)
-    readable, decoding = _readable(source, model, config), Decoding()
-    batches = _run_batches(model, source, readable, config, decoding)  # forks before the bar has a thread
-    keeps_logits = config.out is not None and Path(config.out).suffix == ".npz"
-    kept: list[Tensor] = []
-    rows: list[dict[str, Any]] = []
-    with ImageProgress(len(readable), decoding, "predict") as progress:
-        for logits in batches:
-            rows += predicted_rows(readable.ids[len(rows) : len(rows) + len(logits)], logits, model.about)
-            kept += [logits] if keeps_logits else []
-            progress.advance(len(logits), 0)
-    table = pd.DataFrame(rows)
-    if config.out is not None:
-        _write(table, kept, model.about, config.out)
-    say(f"{len(table):,} images by {cell}" + (f" -> {config.out}" if config.out else ""))
-    return table
-
-
-def as_csv(table: pd.DataFrame) -> str:
-    """Return a table of predictions as text."""
-    return str(table.to_csv(index=False, float_format=DIGITS))
-
-
-def only_cell(run: Path) -> str:
-    """Return the selected cell of a run, if there is one that has a head.
-
-    Raises:
-        InputError: there are several; names those that did best.
-        MissingError: no such run, or one without results.
-    """
-    known, results = set(saved_cells(run)), Run(run).results
-    if results.empty:
-        raise MissingError(
-            f"run {str(run)!r} has no results yet; let its probe fit go on, or give one of its heads by --cell"
-        )
-    chosen = results[results["selected"] & results["cell"].isin(known)]
-    if len(chosen) == 1:
-        return str(chosen["cell"].iloc[0])
-    figures = [name for name in ("val_top1", "val_map", "test_top1", "test_map") if chosen[name].notna().any()]
-    best = chosen.sort_values(figures[0], ascending=False, kind="stable") if figures else chosen
-    named = ", ".join(
-        f"{row.cell} ({figures[0]} {getattr(row, figures[0]):.3f})" for row in best[:N_NAMED].itertuples()
-    )
-    raise InputError(
-        f"run {str(run)!r} has {len(chosen)} selected cells with a head; give one with --cell, such as {named}; "
-        "all are in its results.csv"
-    )
+"""Format of scores in tables that are text."""
 
 
 def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list[dict[str, Any]]:
-    """Say in words what logits (B, classes) of B images mean."""
+    """Put the logits of a batch into words.
+
+    Args:
+        ids: of the B images.
+        logits: (B, classes) float32; the estimates of ridge regression if `about` says that they are no logits.
+        about: the head that gave them.
+
+    Returns:
+        One row per image: `image`, `predicted` and `score`, as `tokenprobe.workflows.predict.predict` returns them.
+    """
     scores = logits
     if about.logits:
         scores = logits.sigmoid() if about.multi_label else logits.softmax(1)
@@ -109,78 +49,20 @@ def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list
     ]
 
 
-def _check(config: PredictConfig) -> None:
-    if config.batch_size < 1 or (config.workers or 0) < 0:
-        raise InputError(
-            f"batch_size {config.batch_size}, workers {config.workers}: expected at least 1 image and 0 processes"
-        )
-    if config.amp not in AMP:
-        raise unknown_name("amp", config.amp, AMP)
-    if config.out is not None and Path(config.out).suffix not in SUFFIXES:
-        raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
-    if config.out is not None:
-        _check_place(Path(config.out))
+def as_csv(table: pd.DataFrame) -> str:
+    """Return a table of predictions as text."""
+    return str(table.to_csv(index=False, float_format=DIGITS))
 
 
-def _check_place(out: Path) -> None:
-    """Refuse what cannot be written now, not after hours of images."""
-    folder = next(each for each in out.absolute().parents if each.exists())
-    if out.is_dir():
-        raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            f"cannot write {str(out)!r}: {str(folder)!r} is no folder that can be written to; give another"
-        )
+def write_predictions(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out: str | Path) -> None:
+    """Write predictions in the form that a file's name asks for.
 
-
-def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) -> Rows:
-    """Return the images, without those that cannot be read if so asked."""
-    listed = source.images(SPLIT)
-    rows = choose_rows(listed, set(), None, shuffled=False, seed=0)
-    if config.skip_bad_images:
-        images = RowImages(source, {SPLIT: rows}, model.transform)
-        bad = find_bad_images(images, _keys(range(len(rows))), workers=n_workers(config.workers))
-        for image in bad:
-            say(f"left out {image.id}: {image.reason}")
-        rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
-    if not len(rows):
-        raise InputError(f"none of the images in {config.images!r} can be read")
-    return rows
-
-
-def _run_batches(
-    model: ProbedModel, source: LooseImages, rows: Rows, config: PredictConfig, decoding: Decoding
-) -> Iterator[Tensor]:
-    """Start decoding, and return what yields the logits (B, classes) of each batch, float32 on the CPU."""
-    device = next(model.parameters()).device
-    precision = resolve_precision(config.amp, device)
-    keys = [_keys(part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
-    images, workers = RowImages(source, {SPLIT: rows}, model.transform), n_workers(config.workers)
-    loader = iter(make_loader(images, keys, workers=workers, pinned=device.type == "cuda"))  # starts the workers
-
-    return (_logits(model, pixels, precision, config.images) for pixels in decoding.watch(loader))
-
-
-def _logits(model: ProbedModel, pixels: Tensor | BadImage, precision: str, images: str) -> Tensor:
-    """Return the logits (B, classes) of one batch, float32 on the CPU."""
-    if isinstance(pixels, BadImage):
-        raise InputError(
-            f"cannot read image {pixels.id!r} in {images!r} ({pixels.reason}); give --skip-bad-images to leave it out"
-        )
-    device = next(model.parameters()).device
-    with torch.inference_mode(), explained_memory(len(pixels)):
-        inputs = normalise(pixels.to(device, non_blocking=True), model.transform)
-        with autocast(device, precision):
-            tokens = model.forward_features(inputs)
-        return model.forward_head(tokens).float().cpu()
-
-
-def _keys(rows: range) -> list[RowKey]:
-    return [(SPLIT, row, 0) for row in rows]
-
-
-def _write(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out: str | Path) -> None:
-    """Write predictions in the form that a file's name asks for."""
+    Args:
+        table: one row per image.
+        logits: of each batch, (B, classes) float32; only .npz keeps them.
+        about: the head that gave them.
+        out: a name that ends in one of `SUFFIXES`.
+    """
     data, path = io.BytesIO(), Path(out)
     if path.suffix == ".npz":
         ids, classes = np.array(table["image"], dtype=str), np.array(about.classes, dtype=str)

@@ -20,21 +20,22 @@ from ..store.layout import EMBEDDING, MEAN, PREFIX
 class ProbedModel(nn.Module):
     """Normalised images to logits, through a frozen backbone and a trained head.
 
-    It has what timm's tools ask of a model: `num_classes`, `pretrained_cfg`, `forward_features`, `forward_head`. So
-    `timm.data.create_transform(**timm.data.resolve_data_config(model=model))` is the transform of its images.
+    timm's tools find in it all that they ask of a model: `num_classes`, `pretrained_cfg`, `forward_features` and
+    `forward_head`. So the transform of its images is
+    `timm.data.create_transform(**timm.data.resolve_data_config(model=model))`.
 
     Attributes:
         backbone: the backbone's own module, in evaluation mode; nothing of it requires a gradient.
         head: the trained head.
         norm: the final norm between them, or None.
         transform: of the images.
-        about: what the head was trained on.
+        about: backbone, layers, tokens and classes that the head was trained on.
         num_classes: number of logits.
         pretrained_cfg: transform and class names ("label_names"), in timm's words.
     """
 
     def __init__(self, backbone: Backbone, head: Head, about: SavedHead) -> None:
-        """Compose what fits together; `export_pipeline` loads it."""
+        """Compose a backbone and a head that fit together; `export_pipeline` loads them."""
         super().__init__()
         self.backbone, self.head = backbone.module, head
         self.norm = None if about.norm is None else FinalNorm.from_json(about.norm)

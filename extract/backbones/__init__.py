@@ -1,4 +1,7 @@
-"""Backbone sources by name. A new one is a file here and a line in `BACKBONES`."""
+"""Backbones: build a model, load its weights, freeze it, and give the tokens of its layers.
+
+Each source of models is a file here and a line in `BACKBONES`; all give the `Backbone` of `contract.py`.
+"""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +34,7 @@ def load_backbone(
     seed: int = 0,
     image_size: Sequence[int] = (),
 ) -> Backbone:
-    """Build a backbone, load its weights and freeze it. The arguments are those fields of `ExtractConfig`.
+    """Build a backbone, load its weights and freeze it. The arguments are the fields of `ExtractConfig`.
 
     Raises:
         InputError: no such model, or weights that do not fit or cannot be fetched.

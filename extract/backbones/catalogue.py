@@ -1,4 +1,4 @@
-"""What backbones can be loaded, a page at a time: each model of a page is built without weights, for its shapes."""
+"""Pages of the backbones that can be loaded. Each model of a page is built without weights, for its shapes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def page_of(pattern: str, number: int = 1) -> Page:
 
 
 def table_of(page: Page) -> Table:
-    """Return what a page's models are made of, a row each."""
+    """Return the layers, widths and tokens of a page's models, one row per model."""
     caption = f"{page.n_models} models; kB: tokens of all layers of an image, in {DTYPE}"
     if page.n_pages > 1:
         caption = f"page {page.number} of {page.n_pages} (--page {page.number % page.n_pages + 1}), {caption}"

@@ -1,7 +1,7 @@
 """Weights from a file: safetensors, or a torch file read without running any code in it.
 
-Training files keep a backbone beside much else: the MAE's decoder, DINO's student and heads, an optimizer. What is
-loaded is the part whose names are the backbone's, under whatever wrappers put before them.
+Training files keep a backbone beside much else: the MAE's decoder, DINO's student and heads, an optimizer. Only the
+part whose names are the backbone's is loaded, whatever prefix a wrapper put before them.
 """
 
 import argparse
@@ -19,15 +19,15 @@ from ...errors import InputError, MissingError, unknown_name
 Weights = Mapping[str, Tensor]
 
 WRAPPERS = ("model", "state_dict", "model_state", "teacher", "target_encoder", "encoder")
-"""Keys under which published training files keep weights; of an average and what it is of, the average is meant."""
+"""Keys under which published training files keep weights. Where a file also has their average, the average is meant."""
 
 PREFIXES = ("module.", "model.", "backbone.", "encoder.", "base_encoder.", "teacher.", "visual.")
-"""What DistributedDataParallel and training code put before the backbone's own names, in any combination."""
+"""Prefixes that DistributedDataParallel and training code put before the backbone's own names, in any combination."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a weights file.
 
     Attributes:
         path: of the file.
@@ -44,7 +44,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of loading a checkpoint.
+    """The outcome of loading a checkpoint.
 
     Attributes:
         n_loaded: weights of the backbone that were loaded.
@@ -63,7 +63,7 @@ class LoadReport:
     ignored: Sequence[str]
 
     def lines(self) -> list[str]:
-        """Return the report for people, a line each; what did not happen is left out."""
+        """Return the report in lines for people; an empty list of names has no line."""
         where = f" from {self.part!r}" if self.part else ""
         said = (
             ("resampled to the backbone's grid", self.resampled),
@@ -139,7 +139,7 @@ def load_weights(
 
 
 def _backbone_prefix(checkpoint: Checkpoint, own: Collection[str]) -> str:
-    """Return what stands before the backbone's names: that under which most of them are found."""
+    """Return the prefix of the backbone's names: the one under which most of them are found."""
     weights, prefixes = checkpoint.weights, [""]
     for prefix in prefixes:  # grows on the way
         prefixes += [prefix + part for part in PREFIXES if any(name.startswith(prefix + part) for name in weights)]
@@ -203,7 +203,7 @@ def _load_torch(path: Path) -> Any:
 
 
 def _weights_in(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
-    """Find the state dict in what a training file holds, and the keys that lead to it."""
+    """Find the state dict in the content of a training file, and the keys that lead to it."""
     keys = []
     while isinstance(content, dict):
         key = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)

@@ -1,4 +1,4 @@
-"""What every backbone source gives: tokens of chosen layers, and all that the store must know of them."""
+"""The contract of backbone sources: tokens of chosen layers, and all that the store must know of them."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -51,7 +51,7 @@ class Backbone(ABC):
         prefix_names: of the prefix tokens, in order, such as ("cls", "reg0").
         transform: of view 0.
         packages: distributions that made it, beside torch and timm.
-        loaded: what came of loading a checkpoint, or None if there was none.
+        loaded: outcome of loading a checkpoint, or None if there was none.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""torch.hub models, read by hooks on their blocks. What differs between them is a table.
+"""torch.hub models, read by hooks on their blocks. A table holds the differences between them.
 
 A hub entry is code of its repository's, and is run; name only repositories you trust.
 """
@@ -106,8 +106,8 @@ PUBLISHED: dict[str, dict[str, tuple[int, int, int, int]]] = {
         "capi_vitl14_in1k": (24, 1024, 14, 16),
     },
 }
-"""Layers, width, patch size in pixels and prefix tokens of what the repositories publish. Those of RADIO's only entry
-depend on its file."""
+"""Layers, width, patch size in pixels and prefix tokens of the published models. Those of RADIO's only entry depend on
+its file."""
 
 GITHUB_FORM = re.compile(r"[\w-]+/[\w.-]+(:.+)?")
 """OWNER/NAME[:BRANCH]; anything else is a folder."""

@@ -21,7 +21,7 @@ from .names import HUB_FORMS, portable, reason
 from .open_clip_tower import OpenClipBackbone
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
-"""What timm calls open_clip's ways to resize to a square."""
+"""timm's names for open_clip's ways to resize to a square."""
 TOP_LEVEL = ("embed_dim", "quick_gelu")
 """Settings of a model that are not of its vision tower alone."""
 
@@ -163,7 +163,7 @@ def _known_name(request: BackboneRequest) -> tuple[str, str]:
 
 
 def _settings(config: Mapping[str, Any], request: BackboneRequest) -> dict[str, Any]:
-    """Return what --model-arg and the image size change in a model's settings; names are those of the vision tower."""
+    """Return the changes that --model-arg and the image size make to the settings of the vision tower."""
     changes = {"timm_model_pretrained": False, **request.arguments}
     top = {name: changes.pop(name) for name in TOP_LEVEL if name in changes}
     if request.image_size and "timm_model_name" not in config["vision_cfg"]:

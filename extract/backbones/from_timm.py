@@ -34,7 +34,7 @@ CONVERSIONS: dict[str, dict[str, Any]] = {
     "vit_giant_patch16_radio": BILINEAR | {"align_corners": False},
     "vit_so400m_patch16_radio": BILINEAR | {"align_corners": False},
 }
-"""What timm's own loading of weights gives its conversion, by how an architecture's name begins."""
+"""Arguments that timm's own loading gives its conversion of weights, by the beginning of an architecture's name."""
 
 
 class TimmBackbone(Backbone):

@@ -1,4 +1,4 @@
-"""Outputs of blocks, caught by hooks while a module runs as it always does."""
+"""Outputs of blocks, caught by hooks while a module runs its own forward pass."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class BlockHooks:
-    """Runs a module and returns what some of its submodules gave."""
+    """Runs a module and returns the outputs of some of its submodules."""
 
     def __init__(self, module: nn.Module, blocks: Sequence[nn.Module]) -> None:
         self._module, self._blocks = module, blocks
@@ -17,7 +17,7 @@ class BlockHooks:
         return len(self._blocks)
 
     def __call__(self, images: Tensor, layers: Sequence[int]) -> list[Any]:
-        """Run the module on (B, 3, H, W) images; return the output of each block in `layers`, as it gave it."""
+        """Run the module on (B, 3, H, W) images; return the output of each block in `layers`, unchanged."""
         outputs: dict[int, Any] = {}
 
         def keep(layer: int) -> Any:

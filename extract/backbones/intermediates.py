@@ -35,7 +35,7 @@ class Intermediates:
         return self.with_output(images, layers, whole=False)[0]
 
     def with_output(self, images: Tensor, layers: list[int], *, whole: bool = True) -> tuple[list[Tokens], Any]:
-        """Run all of the model; return also what it gives in the end.
+        """Run all of the model; return its final output too.
 
         That is `forward_features` of a timm model, (B, N, D) or (B, D, H, W), or the embedding (B, D) of an open_clip
         tower. The last layer must be wanted.

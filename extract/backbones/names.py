@@ -1,7 +1,7 @@
 """Names of models as manifests keep them, and other people's errors in one line."""
 
 HUB_FORMS = ("hf-hub:", "hf_hub:", "local-dir:")
-"""How names begin that timm and open_clip read a configuration for: on the Hugging Face hub, or in a folder."""
+"""Beginnings of names for which timm and open_clip read a configuration, from the Hugging Face hub or a folder."""
 
 
 def portable(name: str) -> str:
@@ -10,6 +10,6 @@ def portable(name: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what an error says, with the second if that ends in ":"; its kind if it says nothing."""
+    """Return the first line of an error's message, with the second if that ends in ":"; its class if there is none."""
     first, *others = str(error).strip().splitlines() or [type(error).__name__]
     return f"{first} {others[0].strip()}" if first.endswith(":") and others else first

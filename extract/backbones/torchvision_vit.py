@@ -1,4 +1,4 @@
-"""The names of torchvision's VisionTransformer, which computes what timm's does."""
+"""The names of weights in torchvision's VisionTransformer, which is the same network as timm's."""
 
 from .checkpoint import Weights
 

@@ -1,4 +1,7 @@
-"""Data sources by name. A new one is a file here and a line in `DATASETS`."""
+"""Data sets: list the images of each split with ids and labels, and decode one image at a time.
+
+Each source of data is a file here and a line in `DATASETS`; all give the `ImageSource` of `contract.py`.
+"""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -21,10 +24,10 @@ class Source(NamedTuple):
     """A kind of data.
 
     Attributes:
-        open: makes a source of what follows "NAME:" in a spec.
-        form: how that is written.
-        reads: what it reads, a line each.
-        needs: package beside those that tokenprobe installs, which the extra of the source's name brings.
+        open: makes a source of the text after "NAME:" in a spec.
+        form: of that text.
+        reads: description of the data, in lines.
+        needs: package that tokenprobe does not install by itself; the extra of the source's name brings it.
     """
 
     open: Callable[[str], ImageSource]
@@ -95,7 +98,7 @@ def open_dataset(spec: str) -> ImageSource:
 
 
 def describe_datasets() -> list[str]:
-    """Return what data can be loaded and how each spec is written, a line each."""
+    """Return the lines of `probe datasets`: each source, the form of its spec, and the data it reads."""
     lines = []
     for name, source in DATASETS.items():
         lines.append(f"{name}:{source.form}" if source.form else name)

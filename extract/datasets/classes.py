@@ -1,4 +1,4 @@
-"""Class names from what a table, a tar or a column gives as labels."""
+"""Class names and indices from the labels in a table, a tar or a column."""
 
 from collections.abc import Mapping, Sequence, Set
 
@@ -15,12 +15,12 @@ def index_classes(
 ) -> tuple[dict[str, npt.NDArray[np.int64]], list[str]]:
     """Turn labels into class indices, the same for all splits.
 
-    Integers are indices already and stay what they are, whichever of them occur; texts are names, and sorted.
+    Integers are indices already and stay the same, whichever of them occur; texts are names, and sorted.
     Texts that are all written as integers count as such.
 
     Args:
-        values: of each split, one an image.
-        where: what holds them, for the error.
+        values: of each split, one label per image.
+        where: the table or column that holds them, for the error.
 
     Returns:
         (n,) int64 for each split, and the class names by index.
@@ -39,7 +39,7 @@ def index_classes(
 def index_class_sets(
     values: Mapping[str, Sequence[Sequence[int | str]]], where: str
 ) -> tuple[dict[str, npt.NDArray[np.int64]], list[str]]:
-    """Do what `index_classes` does for any number of labels an image.
+    """Turn labels into class indices as `index_classes` does, for any number of labels per image.
 
     Returns:
         (n, classes) int64 for each split, 1 for the classes of an image and 0 for others, and the class names.

@@ -1,4 +1,4 @@
-"""What every data source gives: for each split a list of images with stable ids and labels."""
+"""The contract of data sources: for each split a list of images with stable ids and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ImageSource(Protocol):
 
     Attributes:
         name: short name without folders, such as "folder:imagenet".
-        spec: what opens the same in any working folder, such as "folder:/data/imagenet".
+        spec: opens the same data in any working folder, such as "folder:/data/imagenet".
         splits: names of the splits it has.
     """
 

@@ -1,6 +1,6 @@
-"""`hf:ORG/NAME[?config=…&image=…&label=…]`: what the package `datasets` loads, from the Hugging Face hub or a disk.
+"""`hf:ORG/NAME[?config=…&image=…&label=…]`: data sets of the package `datasets`, from the Hugging Face hub or a disk.
 
-On a disk: a folder of class folders or of Parquet files, one Parquet file, or what `save_to_disk` wrote. Images are
+On a disk: a folder of class folders or of Parquet files, one Parquet file, or a folder by `save_to_disk`. Images are
 decoded as that package does it: unlike other sources, they are turned upright by their EXIF orientation.
 """
 
@@ -21,7 +21,7 @@ from .files import file_size
 from .options import absolute, join_options, split_options
 
 ROWS = 1000
-"""Read at a time to list a split; of the images only the lengths."""
+"""Rows read at a time to list a split. Of the images only the lengths are read."""
 
 
 class HfImages:
@@ -104,7 +104,7 @@ class HfImages:
 
 
 def _element(feature: Any) -> Any:
-    """Return what a list is of: images with a list of labels may be of several classes."""
+    """Return the feature of a list's elements. Images with a list of labels may be of several classes."""
     return getattr(feature, "feature", feature)
 
 
@@ -159,7 +159,7 @@ def _as_images(package: Any, rows: Any, column: str, spec: str) -> Any:
 
 
 def _sizes(images: Any) -> list[int]:
-    """Return the bytes of each encoded image, -1 for what is not there; pixels are not read."""
+    """Return the bytes of each encoded image, -1 for one that is not there; pixels are not read."""
     import pyarrow.compute
 
     sizes: list[int] = []

@@ -1,7 +1,7 @@
 """`torchvision:NAME[?root=FOLDER&download=true&splits=…]`: published data sets, through torchvision's readers.
 
-What torchvision lacks is read by `published.py`. Splits are those that papers on probing report: where a data set has
-more, `splits` names which are wanted instead.
+`published.py` reads the data sets that torchvision lacks. Splits are those that papers on probing report; where a data
+set has more, `splits` names the wanted ones.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`csv:FILE[?root=FOLDER]`, `parquet:FILE[?root=FOLDER]`: a table with a row for each image.
+"""`csv:FILE[?root=FOLDER]`, `parquet:FILE[?root=FOLDER]`: a table with one row per image.
 
 Columns `path` and `label`, and `split` if there is more than one; others are ignored. Paths are relative to the table's
 folder, or to `root`. Labels are class indices or class names. Where an image may be of several classes, or of none, the
@@ -30,7 +30,10 @@ SEPARATOR = "|"
 
 
 class ManifestImages:
-    """Image files that a table names. What a table lists and the disk lacks is an unreadable image, unless all are."""
+    """Image files that a table names.
+
+    An image that the table lists and the disk lacks is unreadable; a disk that lacks all of them is an error.
+    """
 
     def __init__(self, kind: str, read: Callable[[str], Columns], argument: str) -> None:
         """Read the table.

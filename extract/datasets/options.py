@@ -7,11 +7,11 @@ from ...errors import InputError, unknown_name
 
 
 def split_options(source: str, argument: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
-    """Cut an argument into what is before the "?" and its options.
+    """Cut an argument into the part before the "?" and its options.
 
     Args:
         source: name of the data source, for the error.
-        argument: what follows "SOURCE:" in a spec.
+        argument: the text after "SOURCE:" in a spec.
         known: keys of the options there are.
 
     Raises:

@@ -76,5 +76,5 @@ class Sun397Partition(ListedImages):
 
 
 def _class_of(folder: str) -> str:
-    """Return the class of "/a/abbey" or "/a/apse/indoor": what follows the initial."""
+    """Return the class of "/a/abbey" or "/a/apse/indoor": the part after the initial."""
     return folder.strip()[3:]

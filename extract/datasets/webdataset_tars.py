@@ -1,14 +1,13 @@
 """`wds:PATTERN[?val=PATTERN&test=PATTERN&label=cls&image=…]`: samples in tar files, as WebDataset writes them.
 
 A pattern is a path with braces, `train-{00..15}.tar` or `{a,b}.tar`, or with `*`; its samples are one split,
-train, beside those that options name. Nothing says how many there are, so the headers of all tars are read once, a tar
-at a time on each core; from then on every image is read from where it lies, in any order.
+train, beside those that options name. No file says how many there are, so the headers of all tars are read once, one
+tar per core at a time. From then on every image is read from where it lies, in any order.
 """
 
 import glob
 import os
 import re
-import signal
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,8 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
-from ..progress import say
+from ...runtime.console import plural, say
+from ...runtime.workers import leave_signals_to_the_main_process, n_cores
 from .classes import index_classes
 from .contract import ImageList
 from .files import EXTENSIONS
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
     """An image in a tar, and its label as text.
 
     Attributes:
-        key: what the names of its members begin with.
+        key: beginning of its members' names.
         tar: path.
         image: its bytes.
         label: of the sample.
@@ -82,7 +82,8 @@ class TarImages:
         self.spec = "wds:" + join_options(absolute(pattern), options | places)
         self.splits: Sequence[str] = sorted(patterns)
         tars = {split: find_tars(pattern) for split, pattern in patterns.items()}
-        say(f"{self.name}: reading the headers of {sum(map(len, tars.values()))} tar file(s)")
+        n_tars = sum(map(len, tars.values()))
+        say(f"{self.name}: reading the headers of {n_tars} tar {plural(n_tars, 'file')}")
         self._samples = {split: _read_all(of_split, wanted) for split, of_split in tars.items()}
         texts = {split: [sample.label for sample in samples] for split, samples in self._samples.items()}
         self._labels, self.classes = index_classes(texts, repr(self.spec))
@@ -146,16 +147,11 @@ def _choices(part: str) -> list[str]:
 
 
 def _read_all(tars: Sequence[str], wanted: Wanted) -> list[Sample]:
-    n_processes = min(len(tars), len(os.sched_getaffinity(0)))
+    n_processes = min(len(tars), n_cores())
     if n_processes == 1:
         return [sample for tar in tars for sample in read_samples(tar, wanted)]
-    with ProcessPoolExecutor(n_processes, get_context("fork"), _leave_signals_to_the_main_process) as pool:
+    with ProcessPoolExecutor(n_processes, get_context("fork"), leave_signals_to_the_main_process) as pool:
         return [sample for samples in pool.map(read_samples, tars, [wanted] * len(tars)) for sample in samples]
-
-
-def _leave_signals_to_the_main_process() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def read_samples(tar: str, wanted: Wanted) -> list[Sample]:
@@ -205,9 +201,9 @@ def _choose(key: str, places: Mapping[str, Place], wanted: Wanted, tar: str) -> 
     if wanted.image is not None:
         images = [wanted.image] if wanted.image in places else []
     if len(images) != 1 or wanted.label not in places:
-        what = f".{wanted.image}" if wanted.image else "one image"
+        expected = f".{wanted.image}" if wanted.image else "one image"
         raise InputError(
-            f"sample {key!r} of {tar!r} has the members {', '.join(places)}; expected {what} and the label "
+            f"sample {key!r} of {tar!r} has the members {', '.join(places)}; expected {expected} and the label "
             f".{wanted.label}: name others as image=SUFFIX and label=SUFFIX"
         )
     return places[images[0]], places[wanted.label]

@@ -1,19 +1,18 @@
-"""How far a fit is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a fit, in epochs."""
 
-import sys
 import time
 from collections import deque
 from datetime import timedelta
-from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import MofNCompleteColumn, TextColumn
 
-PLAIN_SECONDS = 10.0
+from ...runtime.console import plural
+from ...runtime.progress import Progress
+
 RECENT_STEPS = 50
 
 
-class EpochProgress:
+class EpochProgress(Progress):
     """Counts epochs over all passes. On stderr."""
 
     def __init__(self, n_epochs: int) -> None:
@@ -22,53 +21,34 @@ class EpochProgress:
         Args:
             n_epochs: of all passes together.
         """
-        self._total, self._done = n_epochs, 0
-        self._last_line = time.monotonic()
-        self._recent = deque([(self._last_line, 0)], maxlen=RECENT_STEPS)
-        console = Console(stderr=True)
-        self._plain = not console.is_terminal
-        self._bar = Progress(
-            TextColumn("fit {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epochs  {task.fields[left]}"),
-            console=console,
-            disable=self._plain,
-        )
-        self._task = self._bar.add_task("", total=n_epochs, left="")
-
-    def __enter__(self) -> "EpochProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+        self._unit = plural(n_epochs, "epoch")
+        self._recent = deque([(time.monotonic(), 0)], maxlen=RECENT_STEPS)
+        super().__init__("fit", n_epochs, MofNCompleteColumn(), TextColumn(f"{self._unit}  {{task.fields[note]}}"))
 
     def advance(self, what: str, n_epochs: int = 1) -> None:
         """Count epochs of a pass.
 
         Args:
-            what: the pass.
-            n_epochs: that are done now. Other than 1 where a pass starts: those that a checkpoint had, which took no
-                time and say nothing of how long the others will take.
+            what: name of the pass.
+            n_epochs: done now. A number other than 1 counts the epochs that a checkpoint had when a pass started: they
+                took no time, so the estimate leaves them out.
         """
-        now = time.monotonic()
-        self._done += n_epochs
-        if n_epochs != 1:
-            self._recent.clear()
-        self._recent.append((now, self._done))
+        with self._lock:
+            self._what = f"fit {what}"
+            if n_epochs != 1:
+                self._recent.clear()
+            self._recent.append((time.monotonic(), self._done + n_epochs))
+            self._count(n_epochs)
+
+    def _line(self) -> str:
+        return f"{self._what}  {self._done}/{self._total} {self._unit}"
+
+    def _note(self) -> str:
         left = self._seconds_left()
-        shown = "" if left is None else str(timedelta(seconds=round(left)))
-        self._bar.update(self._task, advance=n_epochs, description=what, left=shown)
-        if self._plain and (now - self._last_line > PLAIN_SECONDS or self._done == self._total):
-            self._last_line = now
-            end = "" if left is None else f"  {left:.0f} s left"
-            print(f"fit {what}  {self._done}/{self._total} epochs{end}", file=sys.stderr, flush=True)
+        return "" if left is None else str(timedelta(seconds=round(left)))
 
     def _seconds_left(self) -> float | None:
-        """Estimate from the latest epochs, as passes differ in how long an epoch takes; None before the first."""
+        """Estimate from the latest epochs, since passes differ in how long an epoch takes; None before the first."""
         (start, before), (now, done) = self._recent[0], self._recent[-1]
         if done == before:
             return None

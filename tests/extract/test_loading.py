@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from tokenprobe.extract.datasets import ImageFolder
-from tokenprobe.extract.decoding import BadImage, Loaded
-from tokenprobe.extract.loading import RowImages, find_bad_images, make_loader, tell_but_of_lost_connections
-from tokenprobe.extract.rows import Rows, choose_rows
+from tokenprobe.extract.decoded import BadImage, DecodedBatch
+from tokenprobe.extract.loading import RowImages, find_bad_images, make_loader
+from tokenprobe.extract.rows import SplitRows, choose_rows
 from tokenprobe.extract.views import Augmentation, Pixels, RandomCrops, Transform
 
 PLAIN = Transform((8, 8), "bicubic", None, "none", (0.0,) * 3, (1.0,) * 3)
@@ -31,7 +31,7 @@ def write_images(root: Path, n_images: int, *, bad: tuple[int, ...] = ()) -> Non
             file.write_bytes(file.read_bytes()[:40])  # within the header of the pixel data
 
 
-def open_rows(root: Path) -> tuple[RowImages, Rows]:
+def open_rows(root: Path) -> tuple[RowImages, SplitRows]:
     source = ImageFolder(str(root))
     rows = choose_rows(source.images("train"), set(), None, shuffled=True, seed=0)
     return RowImages(source, {"train": rows}, PLAIN, CROPS), rows
@@ -48,7 +48,7 @@ def test_batches_come_in_the_order_asked_each_row_its_own_image(tmp_path: Path, 
     ]
     loaded = list(make_loader(images, batches, workers=workers, pinned=False))
     for batch, keys in zip(loaded, batches, strict=True):
-        assert isinstance(batch, Loaded)
+        assert isinstance(batch, DecodedBatch)
         assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (len(keys), 3, 8, 8))
         assert batch.pixels[:, 0, 0, 0].tolist() == [int(rows.ids[row][-6:-4]) for _, row, _ in keys]
 
@@ -61,10 +61,19 @@ def test_a_batch_with_a_bad_image_comes_back_as_that_image(tmp_path: Path, worke
     good = next(other for other in range(6) if other != row)
     batches = [[("train", good, 0)], [("train", good, 0), ("train", row, 0)]]
     first, second = make_loader(images, batches, workers=workers, pinned=False)
-    assert isinstance(first, Loaded)
+    assert isinstance(first, DecodedBatch)
     assert isinstance(second, BadImage)
     assert (second.split, second.id) == ("train", "one/03.png")
     assert second.reason.startswith("UnidentifiedImageError: cannot identify image file ")
+
+
+def test_of_several_bad_images_in_a_batch_the_first_is_told(tmp_path: Path) -> None:
+    write_images(tmp_path, 6, bad=(1, 3, 4))
+    images, rows = open_rows(tmp_path)
+    batch = [("train", rows.ids.index(f"one/{index:02d}.png"), 0) for index in (0, 3, 1, 4)]
+    (bad,) = make_loader(images, [batch], workers=0, pinned=False)
+    assert isinstance(bad, BadImage)
+    assert bad.id == "one/03.png"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -117,7 +126,7 @@ def test_loading_is_the_same_with_and_without_workers(tmp_path: Path) -> None:
     keys = [[("train", row, 0) for row in range(start, start + 4)] for start in (0, 4, 8)]
     alone, helped = (list(make_loader(images, keys, workers=workers, pinned=False)) for workers in (0, 2))
     for one, other in zip(alone, helped, strict=True):
-        assert isinstance(one, Loaded) and isinstance(other, Loaded)
+        assert isinstance(one, DecodedBatch) and isinstance(other, DecodedBatch)
         np.testing.assert_array_equal(one.pixels.numpy(), other.pixels.numpy())
 
 
@@ -134,7 +143,7 @@ def test_the_seconds_of_a_batch_are_those_a_core_worked_on_it(tmp_path: Path, wo
         assert isinstance(images["train", row, 0], torch.Tensor)
     alone = time.process_time() - start
     (batch,) = make_loader(images, [[("train", row, 0) for row in range(4)]], workers=workers, pinned=False)
-    assert isinstance(batch, Loaded)
+    assert isinstance(batch, DecodedBatch)
     assert alone / 5 < batch.seconds < alone * 5  # a busy machine's clock rate and caches change
 
 
@@ -151,11 +160,3 @@ def test_each_view_is_the_draw_of_its_image(tmp_path: Path) -> None:
         for view in (1, 2):
             assert torch.equal(images["train", row, view], crops(whole, key, view))
         assert torch.equal(images["train", row, 0], Pixels(PLAIN)(whole))
-
-
-def test_a_worker_tells_of_every_error_but_a_main_process_that_is_gone(capfd: pytest.CaptureFixture[str]) -> None:
-    for error in (ConnectionResetError(104, "reset by peer"), EOFError()):
-        tell_but_of_lost_connections(type(error), error, None)
-    assert not capfd.readouterr().err
-    tell_but_of_lost_connections(ValueError, ValueError("a wrong value"), None)
-    assert capfd.readouterr().err == "ValueError: a wrong value\n"

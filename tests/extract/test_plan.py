@@ -1,11 +1,9 @@
-"""Choices of layers, the plan, the dry run and the free disk."""
+"""Choices of layers, the plan and the free disk."""
 
-import re
 import shutil
-from collections import Counter
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -17,17 +15,13 @@ from tokenprobe.extract.datasets import open_dataset
 from tokenprobe.extract.plan import ChosenImages, Plan, make_plan, parse_layers
 from tokenprobe.extract.rows import choose_rows
 
-MakeConfig = Callable[..., ExtractConfig]
-
-
-class DiskUsage(NamedTuple):
-    total: int
-    used: int
-    free: int
+from .kit import DiskUsage, MakeConfig, for_people, sizes_on_disk
 
 
 def plan_of(config: ExtractConfig) -> Plan:
-    backbone = load_timm(BackboneRequest("VisionTransformer", config.model_arg, None, False, config.seed))
+    backbone = load_timm(
+        BackboneRequest(config.model.removeprefix("timm:"), config.model_arg, None, False, config.seed)
+    )
     source = open_dataset(config.data)
     images = {}
     for split in config.split or source.splits:
@@ -35,23 +29,6 @@ def plan_of(config: ExtractConfig) -> Plan:
         rows = choose_rows(listed, set(), config.limit, shuffled=True, seed=config.seed)
         images[split] = ChosenImages(rows, min(len(listed.ids), config.limit or 10**9), listed.content, [])
     return make_plan(config, backbone, source, images, "float32")
-
-
-def sizes_on_disk(out: Path) -> Counter[str]:
-    """Bytes of the chunk files of each layer, over all splits."""
-    sizes: Counter[str] = Counter()
-    for file in out.glob("*/layer_*/*/c.*"):
-        sizes[file.parts[-3]] += file.stat().st_size
-    return sizes
-
-
-def shown(lines: str) -> dict[str, str]:
-    """Read "name      value" lines."""
-    return {name.strip(): value for name, value in re.findall(r"^(.{10}) (.*)$", lines, re.MULTILINE)}
-
-
-def for_people(n_bytes: int) -> str:
-    return f"{n_bytes} B" if n_bytes < 1000 else f"{n_bytes / 1000:#.3g}".removesuffix(".") + " kB"
 
 
 @pytest.mark.parametrize(
@@ -129,36 +106,6 @@ def test_a_small_split_has_eight_blocks_and_a_small_block_size_makes_more(tiny_c
     assert 8 <= plan_of(tiny_config()).manifest.splits["train"].n_blocks < 16
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(
-    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(9 * 10**12, 0, 2_340_000_000_000))
-    assert not extract(tiny_config(dry_run=True)).exists()
-    assert list(tmp_path.iterdir()) == []
-    lines = shown(capsys.readouterr().out)
-    sizes = sizes_on_disk(extract(tiny_config()))
-    assert lines["model"] == "timm:VisionTransformer, 3 layers, float32"
-    assert lines["pixels"].startswith("16 × 16, center crop 0.875, bicubic, mean 0.485 0.456 0.406, std 0.229 ")
-    for split, n_images in (("train", 60), ("test", 24)):
-        n_blocks = len(list((tmp_path / "tiny.zarr" / split / "layer_00" / "mean").glob("c.*")))
-        assert lines[split] == f"{n_images} images in {n_blocks} blocks, 3 classes"
-    assert lines["tokens"] == "16 patch (4 × 4) + 1 prefix, 12 wide"
-    assert lines["dtype"] == "float16"
-    assert len(set(sizes.values())) == 1
-    assert lines["per layer"] == f"{for_people(sizes['layer_00'])}, 3 layers"
-    assert lines["in all"] == lines["to write"] == for_people(sizes.total())
-    assert lines["free"] == "2.34 TB"
-
-
-def test_a_dry_run_tells_of_views(tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    extract(tiny_config(views=3, view_scale=[0.25, 0.5], dry_run=True))
-    lines = shown(capsys.readouterr().out)
-    text = "3 of train: the above, then crops of 0.25 to 0.5 of the area, width / height 0.75 to 1.33, flipped or not"
-    assert lines["views"] == text
-    extract(tiny_config(dry_run=True))
-    assert "views" not in shown(capsys.readouterr().out)
-
-
 def test_more_views_miss_what_extending_a_store_adds(tiny_config: MakeConfig) -> None:
     out = extract(tiny_config())
     before = sizes_on_disk(out).total()
@@ -167,40 +114,13 @@ def test_more_views_miss_what_extending_a_store_adds(tiny_config: MakeConfig) ->
     assert missing == sizes_on_disk(out).total() - before > 0
 
 
-def test_a_dry_run_lists_layers_of_different_sizes_one_by_one(
-    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16), "pretrained_cfg_overlay": {"input_size": (3, 32, 32)}}
-    changes = {"model": "timm:convnext_atto", "model_arg": arguments, "split": ["test"], "limit": 8}
-    extract(tiny_config(**changes, dry_run=True))
-    lines = shown(capsys.readouterr().out)
-    sizes = sizes_on_disk(extract(tiny_config(**changes)))
-    assert len(set(sizes.values())) == 4
-    assert {name: lines[name] for name in sizes} == {name: for_people(size) for name, size in sizes.items()}
-    assert lines["in all"] == for_people(sizes.total())
-
-
-def test_a_dry_run_leaves_a_store_as_it_is_and_says_how_much_is_missing(
-    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = extract(tiny_config(split=["test"]))
-    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
-    done = sizes_on_disk(out).total()
-    extract(tiny_config(dry_run=True))
-    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
-    lines = shown(capsys.readouterr().out)
-    extract(tiny_config())
-    total = sizes_on_disk(out).total()
-    assert lines["in all"] == for_people(total)
-    assert lines["to write"] == for_people(total - done)
-
-
-def test_a_dry_run_that_would_overwrite_counts_everything(
-    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = extract(tiny_config())
-    extract(tiny_config(dry_run=True, overwrite=True))
-    assert shown(capsys.readouterr().out)["to write"] == for_people(sizes_on_disk(out).total())
+def test_blocks_are_the_same_whichever_layers_are_asked_for(tiny_config: MakeConfig) -> None:
+    """Or a store could not be extended by layers. The first has 64 × 64 tokens of 64 channels: 512 KiB per image."""
+    size = {"pretrained_cfg_overlay": {"input_size": (3, 256, 256)}}
+    arguments = {"depths": (1, 1, 1, 1), "dims": (64, 8, 12, 16)} | size
+    config = tiny_config(model="timm:convnext_atto", model_arg=arguments, block_mib=1, split=["train"])
+    for layers in ("all", "0", "-1"):
+        assert plan_of(replace(config, layers=layers)).manifest.splits["train"].block_rows == 2
 
 
 def test_a_full_disk_is_noticed_before_any_work(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`probe predict` on image files: what it writes against the head alone, and what it refuses."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import accuracy_score
 
 from tokenprobe.cli import main
 from tokenprobe.errors import InputError, MissingError
+from tokenprobe.extract.views import Pixels, normalise
 from tokenprobe.probe import load_head
 from tokenprobe.probe.run.results import Run
 from tokenprobe.store import open_store
-from tokenprobe.workflows.predict import PredictConfig, predict
+from tokenprobe.workflows.config import PredictConfig
+from tokenprobe.workflows.predict import predict
 from tokenprobe.workflows.predictions import predicted_rows
+from tokenprobe.workflows.probed_model import export_pipeline
 
 from ..probe.kit import pooled_tokens
 
@@ -70,9 +75,31 @@ def test_what_is_printed_and_what_is_written_is_the_same_table(
     assert np.allclose(scores.values, kept["score"], rtol=1e-6)
 
 
-def test_one_file_is_enough(make_run: MakeRun, image_folder: Path) -> None:
+def test_the_backbone_computes_in_the_precision_asked_for(
+    make_run: MakeRun, image_folder: Path, tmp_path: Path
+) -> None:
+    run, folder = make_run(["linear"]), image_folder / "test" / "ant"
+    model = export_pipeline(run.path, run.results["cell"].iloc[0])
+    pixels = [Pixels(model.transform)(Image.open(file)) for file in sorted(folder.iterdir())]
+    images, logits = normalise(torch.stack(pixels), model.transform), {}
+    for amp in ("off", "bfloat16"):
+        predict(run.path, config(folder, amp=amp, out=tmp_path / "p.npz", batch_size=8))
+        logits[amp] = np.load(tmp_path / "p.npz")["logits"]
+    with torch.no_grad():
+        exact = model(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = model.forward_features(images)
+        rounded = model.forward_head(tokens).float()
+    torch.testing.assert_close(torch.from_numpy(logits["off"]), exact)
+    torch.testing.assert_close(torch.from_numpy(logits["bfloat16"]), rounded)
+    assert not torch.allclose(exact, rounded)
+
+
+def test_one_file_is_enough(make_run: MakeRun, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(["linear"])
+    capsys.readouterr()
     table = predict(run.path, config(image_folder / "test" / "bee" / "03.png"))
+    assert re.search(r"^predict 1/1 image  .*\n1 image by ", capsys.readouterr().err)
     whole = predict(run.path, config(image_folder / "test" / "bee"))
     assert list(table["image"]) == ["03.png"] and table["predicted"].iloc[0] == whole["predicted"].iloc[3]
 
@@ -83,9 +110,10 @@ def test_several_classes_an_image_are_those_above_a_half() -> None:
     first, second = predicted_rows(["x", "y"], logits, about)
     assert first == {"image": "x", "predicted": "ant|cat", "score": "0.8808|0.7311"}  # 1 / (1 + exp(-2)), exp(-1)
     assert second == {"image": "y", "predicted": "", "score": ""}
-    estimates = predicted_rows(
-        ["x"], torch.tensor([[0.6, -0.1, 0.4]]), SimpleNamespace(**vars(about) | {"logits": False})
-    )
+    halves = predicted_rows(["x", "y"], torch.tensor([[0.0, 1e-6, -1e-6], [0.0, 0.0, 0.0]]), about)
+    assert [row["predicted"] for row in halves] == ["bee", ""], "a half is not above a half"
+    about.logits = False
+    estimates = predicted_rows(["x"], torch.tensor([[0.6, -0.1, 0.5]]), about)
     assert estimates == [{"image": "x", "predicted": "ant", "score": "0.6000"}]
 
 
@@ -132,6 +160,7 @@ def test_bad_images_are_named_or_left_out(
     ("changes", "message"),
     [
         ({"batch_size": 0}, "batch_size 0, workers 0: expected at least 1 image and 0 processes"),
+        ({"workers": -1}, "batch_size 5, workers -1: expected at least 1 image and 0 processes"),
         ({"amp": "int4"}, "unknown amp 'int4'; known: auto, off"),
         ({"out": "p.txt"}, "cannot write 'p.txt': expected a file name that ends in .csv, .parquet, .npz"),
         ({"out": f"{__file__}/p.csv"}, f"cannot write '{__file__}/p.csv': '{__file__}' is no folder that can be"),

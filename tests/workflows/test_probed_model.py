@@ -24,7 +24,8 @@ from tokenprobe.probe.heads import POOLINGS
 from tokenprobe.probe.run.results import Run
 from tokenprobe.store import open_store
 from tokenprobe.workflows import export_pipeline
-from tokenprobe.workflows.export import ExportConfig, export
+from tokenprobe.workflows.config import ExportConfig
+from tokenprobe.workflows.export import export
 from tokenprobe.workflows.probed_model import ProbedModel
 
 from ..conftest import TINY_VIT

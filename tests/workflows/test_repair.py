@@ -13,11 +13,11 @@ from timm.models import VisionTransformer
 
 from tokenprobe.errors import LockedError, MissingError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.runtime import progress
 from tokenprobe.store import open_store
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.lock import StoreLock
 from tokenprobe.store.verify import Problem, verify
-from tokenprobe.workflows import progress
 from tokenprobe.workflows.repair import N_SHOWN, check, repair
 
 from .repair_kit import (

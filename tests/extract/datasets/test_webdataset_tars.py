@@ -2,10 +2,16 @@
 
 import gzip
 import io
+import multiprocessing
+import os
+import re
+import signal
 import tarfile
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import braceexpand
@@ -174,6 +180,35 @@ def test_what_is_no_plain_tar_is_refused(shards: str, tmp_path: Path, kind: str)
         InputError, match=r"train-01.tar' is not a whole, plain tar file \(.+\); a compressed one cannot be"
     ):
         open_dataset(f"wds:{shards}")
+
+
+def ignores_ctrl_c(pid: int) -> bool:
+    mask = re.search(r"^SigIgn:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return mask is not None and bool(int(mask[1], 16) & 1 << (signal.SIGINT - 1))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="one core reads the tars in this process")
+def test_ctrl_c_while_headers_are_read_is_for_the_main_process(tmp_path: Path) -> None:
+    """Pipes stand in for tars: each holds the worker that opens it until this test opens it too."""
+    pipes = [tmp_path / name for name in ("a.tar", "b.tar")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    ignoring: list[bool] = []
+
+    def look() -> None:
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and ignoring != [True, True]:
+            ignoring[:] = [ignores_ctrl_c(worker.pid or 0) for worker in multiprocessing.active_children()]
+            time.sleep(0.01)
+        for pipe in pipes:
+            pipe.open("wb").close()
+
+    looking = Thread(target=look, daemon=True)
+    looking.start()
+    with pytest.raises(OSError, match="Illegal seek"):  # in a pipe
+        open_dataset(f"wds:{tmp_path}/*.tar")
+    looking.join(10)
+    assert ignoring == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What comes back from decoding, and how fast: batches of pixels, images that cannot be read, a stop-watch."""
+"""Results of decoding: batches of pixels, images that cannot be read, and how fast both come."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -10,19 +10,25 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that could not be read, and why."""
+    """An image that cannot be read.
+
+    Attributes:
+        split: that lists the image.
+        id: key of the image in its split.
+        reason: the decoder's error.
+    """
 
     split: str
     id: str
     reason: str
 
 
-class Loaded(NamedTuple):
-    """A batch that was decoded.
+class DecodedBatch(NamedTuple):
+    """A batch of decoded images.
 
     Attributes:
         pixels: (B, 3, H, W) uint8.
-        seconds: that a core worked on it.
+        seconds: CPU time that decoding took.
     """
 
     pixels: Tensor
@@ -30,13 +36,14 @@ class Loaded(NamedTuple):
 
 
 @dataclass
-class Decoding:
+class DecodeSpeed:
     """How fast images are read and decoded, and how long the backbone waits for them.
 
     Attributes:
-        n_images: that were loaded.
-        core_seconds: that cores worked on them.
-        waited: seconds that the main process waited for batches, the first one apart: it waits for workers to start.
+        n_images: decoded so far.
+        core_seconds: CPU time that decoding took, over all cores.
+        waited: seconds that the main process waited for batches. The first batch does not count: it waits for the
+            workers to start.
         elapsed: seconds since the first batch came.
     """
 
@@ -55,12 +62,12 @@ class Decoding:
         """Whether the backbone waits for images more than half of the time."""
         return self.waited > self.elapsed / 2
 
-    def watch(self, loaded: Iterable[Loaded | BadImage]) -> Iterator[Tensor | BadImage]:
+    def watch(self, batches: Iterable[DecodedBatch | BadImage]) -> Iterator[Tensor | BadImage]:
         """Yield the pixels of each batch as it comes, and keep count."""
-        batches, first = iter(loaded), None
+        source, first = iter(batches), None
         while True:
             asked = time.monotonic()
-            batch = next(batches, None)
+            batch = next(source, None)
             came = time.monotonic()
             if batch is None:
                 return
@@ -68,6 +75,6 @@ class Decoding:
                 first = came
             else:
                 self.waited, self.elapsed = self.waited + came - asked, came - first
-            if isinstance(batch, Loaded):
+            if isinstance(batch, DecodedBatch):
                 self.n_images, self.core_seconds = self.n_images + len(batch.pixels), self.core_seconds + batch.seconds
-            yield batch.pixels if isinstance(batch, Loaded) else batch
+            yield batch.pixels if isinstance(batch, DecodedBatch) else batch

@@ -1,0 +1,80 @@
+"""A plan in words: the lines that a dry run prints."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..runtime.console import plural
+from ..runtime.text import size_text, time_text
+from ..store.layout import LayerShape, layer_index
+from ..store.manifest import SplitInfo
+from .plan import Plan, free_bytes
+
+
+def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool) -> list[str]:
+    """Return the lines that a dry run prints.
+
+    Args:
+        plan: of the extraction.
+        out: path of the store.
+        images_per_second: measured speed of the backbone alone.
+        overwrite: whether the extraction makes again what is there.
+    """
+    manifest, sizes = plan.manifest, plan.layer_bytes()
+    n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
+    lines = [
+        ("model", f"{manifest.recipe.model}, {_counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
+        ("pixels", _transform_text(manifest.recipe.transform)),
+        ("data", manifest.dataset),
+        *_split_lines(manifest.splits),
+        ("tokens", _tokens_text(manifest.shape(max(map(layer_index, manifest.layers))))),
+        ("dtype", manifest.recipe.dtype),
+        *_size_lines(sizes),
+        ("in all", size_text(sum(sizes.values()))),
+        ("to write", size_text(sum(sizes.values()) if overwrite else plan.missing_bytes(out))),
+        ("free", size_text(free_bytes(out))),
+        ("time", f"{time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
+    ]
+    return [f"{name:<10} {value}" for name, value in lines]
+
+
+def _split_lines(splits: Mapping[str, SplitInfo]) -> list[tuple[str, str]]:
+    """Return one line per split, then one per split of several views."""
+    lines = []
+    for name, info in splits.items():
+        images = f"{info.n_images:,} {plural(info.n_images, 'image')}"
+        blocks, classes = _counted(info.n_blocks, "block"), _counted(len(info.classes), "class", "classes")
+        lines.append((f"  {name}", f"{images} in {blocks}, {classes}"))
+    return lines + [("views", _views_text(name, info)) for name, info in splits.items() if info.augmentation]
+
+
+def _tokens_text(shape: LayerShape) -> str:
+    height, width = shape.grid
+    return f"{shape.n_patches} patch ({height} × {width}) + {shape.n_prefix} prefix, {shape.dim} wide"
+
+
+def _transform_text(transform: Mapping[str, Any]) -> str:
+    height, width = transform["input_size"]
+    how = "resized if sizes differ" if transform["crop_mode"] == "none" else f"{transform['crop_mode']} crop"
+    part = f" {transform['crop_pct']:g}" if transform["crop_pct"] else ""
+    mean, std = (" ".join(f"{value:.3g}" for value in transform[name]) for name in ("mean", "std"))
+    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}"
+
+
+def _views_text(split: str, info: SplitInfo) -> str:
+    how = info.augmentation or {}
+    scale, ratio = (f"{smallest:.3g} to {largest:.3g}" for smallest, largest in (how["scale"], how["ratio"]))
+    return (
+        f"{info.views} of {split}: the above, then crops of {scale} of the area, width / height {ratio}, flipped or not"
+    )
+
+
+def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
+    if len(set(sizes.values())) == 1:
+        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {_counted(len(sizes), 'layer')}")]
+    return [(name, size_text(size)) for name, size in sizes.items()]
+
+
+def _counted(n: int, one: str, many: str | None = None) -> str:
+    """Return a number and its noun: "8 blocks"."""
+    return f"{n} {plural(n, one, many)}"

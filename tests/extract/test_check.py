@@ -1,0 +1,68 @@
+"""Settings that are wrong by themselves are named, and nothing is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenprobe.errors import InputError, StoreError
+from tokenprobe.extract import extract
+
+from ..conftest import TINY_VIT
+from .kit import MakeConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "float61"}, "^unknown dtype 'float61'; known: float16, bfloat16, float32, int8$"),
+        ({"row_order": "random"}, "^unknown row_order 'random'; known: shuffled, dataset$"),
+        ({"amp": "on"}, "^unknown amp 'on'; known: .*auto"),
+        ({"tokens": ["patches"]}, "^unknown tokens 'patches'; known: patch, prefix$"),
+        ({"batch_size": 0}, "^batch_size 0: expected at least 1$"),
+        ({"block_mib": -1}, "^block_mib -1: expected at least 1$"),
+        ({"limit": 0}, "^limit 0: expected at least 1$"),
+        ({"workers": -1}, "workers -1"),
+        ({"seed": -1}, "seed -1"),
+        ({"views": 0}, "^views 0: expected at least 1$"),
+        ({"image_size": [0]}, r"^image_size \[0\]: expected a side in pixels, or height and width$"),
+        ({"image_size": [16, 16, 3]}, r"^image_size \[16, 16, 3\]: expected a side"),
+        (
+            {"allow_missing": ["norm"]},
+            r"^allow_missing \['norm'\] without a checkpoint; give --checkpoint FILE with it$",
+        ),
+        ({"view_scale": [0.5]}, r"^view_scale \[0\.5\]: expected two numbers, 0 < smallest <= largest <= 1$"),
+        ({"view_scale": [0.0, 1.0]}, "^view_scale .*: expected two numbers, 0 < "),
+        ({"view_scale": [0.5, 1.5]}, "^view_scale .*: expected two numbers, 0 < "),
+        ({"view_ratio": [2.0, 1.0]}, "^view_ratio .* <= 1000$"),
+        ({"device": "gpu"}, "^unknown device 'gpu'; expected auto, cpu, cuda or cuda:N$"),
+        ({"device": "meta"}, "device 'meta'"),
+        ({"layers": "7"}, r"^layers '7': the backbone has layers 0 to 2; got \[7\]$"),
+        ({"split": ["tset"]}, "^unknown split of 'folder:.*' 'tset'; known: test, train$"),
+        ({"model": "timm:vit_tiny_patch16_2244"}, "^unknown timm model 'vit_tiny_patch16_2244'; known: vit_tiny_"),
+        ({"model": "hubb:x"}, "^unknown backbone source 'hubb'; known: hub, timm, open_clip$"),
+        ({"model_arg": TINY_VIT | {"nonsense": 1}}, "does not take .*'nonsense'"),
+        ({"no_pretrained": False}, "has no published weights; give --checkpoint or --no-pretrained"),
+        ({"data": "fodler:x"}, "^unknown data source 'fodler'; known: folder"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_settings_are_named_and_nothing_is_written(
+    tiny_config: MakeConfig, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        extract(tiny_config(**changes))
+    assert not (tmp_path / "tiny.zarr").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_something_that_is_no_store_is_left_alone(tiny_config: MakeConfig, tmp_path: Path, kind: str) -> None:
+    if kind == "folder":
+        (tmp_path / "tiny.zarr").mkdir()
+        (tmp_path / "tiny.zarr" / "thesis.tex").write_text("mine")
+    else:
+        (tmp_path / "tiny.zarr").write_text("mine")
+    with pytest.raises(StoreError, match=r"tiny\.zarr' exists and is not a token store; give another path$"):
+        extract(tiny_config(overwrite=True))
+    path = tmp_path / "tiny.zarr"
+    assert (path / "thesis.tex" if kind == "folder" else path).read_text() == "mine"

@@ -1,0 +1,155 @@
+"""Which images become rows: images that cannot be read, and splits that cannot be had."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tokenprobe.errors import InputError, StoreError
+from tokenprobe.extract import extract
+from tokenprobe.store import open_store
+
+from .kit import BAD, CountingSource, MakeConfig, block_of, digests, finished
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named_and_finished_blocks_stay(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    config = tiny_config(data=f"folder:{broken_folder}", row_order="dataset", workers=workers)
+    message = (
+        rf"^cannot read image '{BAD}' of split 'train' in 'folder:.*/broken' \(\w+: .+\); "
+        "give --skip-bad-images to leave it out and go on where this stopped$"
+    )
+    with pytest.raises(InputError, match=message):
+        extract(config)
+    # Splits come by name: test is whole. Of train the blocks before the image's own, that of row 27.
+    store = open_store(config.out)
+    n_whole = {"test": store["test"].info.n_blocks, "train": 27 // store["train"].info.block_rows}
+    done = {(split, int(block)) for split, _, block in map(block_of, finished(tmp_path / "tiny.zarr"))}
+    assert n_whole["train"] > 0
+    assert done == {(split, block) for split, n_blocks in n_whole.items() for block in range(n_blocks)}
+
+
+def test_an_image_mended_in_place_lets_the_same_command_continue(
+    tiny_config: MakeConfig, image_folder: Path, broken_folder: Path
+) -> None:
+    file = broken_folder / "train" / BAD
+    good = (image_folder / "train" / BAD).read_bytes()
+    file.write_bytes(bytes(len(good)))
+    config = tiny_config(data=f"folder:{broken_folder}", row_order="dataset", layers="0")
+    with pytest.raises(InputError, match=BAD):
+        extract(config)
+    kept = finished(Path(config.out))
+    file.write_bytes(good)
+    out = extract(config)
+    assert kept < finished(out)
+    assert open_store(out).manifest.complete
+
+
+def test_skipped_images_are_left_out_and_recorded(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True)
+    store = open_store(extract(config))
+    assert f"left out train/{BAD}: " in capsys.readouterr().err
+    assert store.manifest.splits["train"].skipped == [BAD]
+    assert store.manifest.splits["test"].skipped == []
+    (broken_folder / "train" / BAD).unlink()
+    without = open_store(extract(tiny_config(data=f"folder:{broken_folder}", out=tmp_path / "without.zarr")))
+    assert len(store["train"]) == len(without["train"]) == 59
+    chunks = [{k: v for k, v in digests(s.path).items() if "/c." in k} for s in (store, without)]
+    assert chunks[0] == chunks[1]
+
+
+def test_with_the_flag_again_a_store_with_skipped_images_is_extended(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path
+) -> None:
+    config = {"data": f"folder:{broken_folder}", "skip_bad_images": True}
+    whole = digests(extract(tiny_config(**config, out=tmp_path / "whole.zarr")))
+    extract(tiny_config(**config, layers="1"))
+    assert digests(extract(tiny_config(**config))) == whole
+
+
+def test_without_the_flag_a_store_with_skipped_images_is_refused(tiny_config: MakeConfig, broken_folder: Path) -> None:
+    extract(tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True))
+    with pytest.raises(StoreError, match=rf"train\.skipped: stored \['{BAD}'\], asked \[\].*--overwrite"):
+        extract(tiny_config(data=f"folder:{broken_folder}"))
+
+
+@pytest.mark.parametrize("row_order", ["dataset", "shuffled"])
+def test_the_flag_given_after_the_failure_goes_on_and_keeps_the_blocks_before_it(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, row_order: str
+) -> None:
+    """Blocks stay where they are: of 56 images they have 7 each, whereas of 55 they would have 6."""
+    for index in range(16, 20):
+        (broken_folder / "train" / "cat" / f"{index}.png").unlink()
+    config = {"data": f"folder:{broken_folder}", "row_order": row_order, "batch_size": 2}
+    whole = digests(extract(tiny_config(**config, skip_bad_images=True, out=tmp_path / "whole.zarr")))
+    with pytest.raises(InputError, match="give --skip-bad-images"):
+        extract(tiny_config(**config))
+    out = Path(tiny_config().out)
+    kept = {file: (out / file).stat().st_mtime_ns for file in finished(out)}
+    assert any(file.startswith("train/") for file in kept)
+    assert digests(extract(tiny_config(**config, skip_bad_images=True))) == whole
+    assert {file: (out / file).stat().st_mtime_ns for file in kept} == kept
+
+
+def test_under_a_limit_another_image_takes_the_place_of_a_bad_one(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path
+) -> None:
+    """The number of rows stays, their images do not: labels and ids must follow."""
+    config = {"data": f"folder:{broken_folder}", "limit": 50, "split": ["train"], "batch_size": 2}
+    whole = extract(tiny_config(**config, skip_bad_images=True, out=tmp_path / "whole.zarr"))
+    assert len(open_store(whole)["train"]) == 50
+    for seed in range(20):  # a seed whose 50 images include the bad one
+        rows = tiny_config(**config, seed=seed, out=tmp_path / f"{seed}.zarr")
+        try:
+            extract(rows)
+        except InputError:
+            break
+    repaired = extract(replace(rows, skip_bad_images=True))
+    fresh = extract(replace(rows, skip_bad_images=True, out=tmp_path / "fresh.zarr"))
+    assert digests(repaired) == digests(fresh)
+    assert BAD not in open_store(repaired)["train"].ids
+    assert len(open_store(repaired)["train"]) == 50
+
+
+def test_the_flag_with_overwrite_looks_again(tiny_config: MakeConfig, broken_folder: Path) -> None:
+    with pytest.raises(InputError, match="give --skip-bad-images"):
+        extract(tiny_config(data=f"folder:{broken_folder}"))
+    out = extract(tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True, overwrite=True))
+    assert open_store(out).manifest.splits["train"].skipped == [BAD]
+
+
+def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "images" / "ant").mkdir(parents=True)
+    (tmp_path / "images" / "ant" / "0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"^split 'train' of '.*images' has no images$"):
+        extract(tiny_config(data=str(tmp_path / "images"), skip_bad_images=True))
+
+
+def test_views_of_splits_that_are_not_for_training_are_refused(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    message = (
+        r"^2 views asked for, and none of the splits \(test\) is for training: its name would begin with 'train'; "
+        "other splits have view 0 alone, so extract them with --views 1$"
+    )
+    with pytest.raises(InputError, match=message):
+        extract(tiny_config(views=2, split=["test"]))
+    assert not (tmp_path / "tiny.zarr").exists()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_complete_store_is_not_searched_for_bad_images_again(
+    tiny_config: MakeConfig,
+    image_folder: Path,
+    broken_folder: Path,
+    sources: list[CountingSource],
+    is_broken: bool,
+) -> None:
+    """The first run decodes 84 images to look at them; each run decodes the readable ones that it extracts."""
+    n_readable = 83 if is_broken else 84
+    config = {"data": f"folder:{broken_folder if is_broken else image_folder}", "skip_bad_images": True}
+    for layers in ("1", "1", "all"):
+        extract(tiny_config(**config, layers=layers))
+    assert [source.n_loads for source in sources] == [84 + n_readable, 0, n_readable]
