@@ -45,7 +45,9 @@ def write_store(path: Path, sizes: Sizes) -> Path:
     labels = {split: rng.integers(sizes.classes, size=info.n_images) for split, info in infos.items()}
     recipe = Recipe("timm:none", {}, "0", {}, "float32", "float16", {"kind": "dataset"}, [])
     with open_writer(path, Manifest(recipe, "made", 1, {"layer_00": shape}, None, infos, {})) as writer:
-        writer.declare({split: Targets(of_split, [*map(str, range(len(of_split)))]) for split, of_split in labels.items()})
+        writer.declare(
+            {split: Targets(of_split, [*map(str, range(len(of_split)))]) for split, of_split in labels.items()}
+        )
         for split, info in infos.items():
             for block in range(info.n_blocks):
                 key, left = BlockKey(split, 0, block), min(info.block_rows, info.n_images - block * info.block_rows)
