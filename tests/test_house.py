@@ -182,7 +182,6 @@ def test_every_package_file_has_a_test_file() -> None:
         "runtime/flags.py": "tests/test_cli.py",
         "probe/fitting/group_fit.py": "tests/probe/fitting/test_train.py",
         "probe/fitting/result_rows.py": "tests/probe/run/test_results.py",
-        "probe/planning/check.py": "tests/probe/planning/test_plan.py",
         "probe/planning/make_plan.py": "tests/probe/planning/test_plan.py",
         "probe/planning/settings.py": "tests/probe/run/test_results.py",
         "probe/run/made_from.py": "tests/probe/run/test_results.py",
