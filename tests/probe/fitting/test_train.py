@@ -1,7 +1,8 @@
 """The same run, whatever keeps the tokens, however often it was stopped, however its cells were packed."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,21 +113,27 @@ def test_a_stopped_pass_is_not_trained_from_the_beginning(
     assert reported == [0, 1, 1, 1, 2, 1, 1, 1]  # the third had not been kept yet
 
 
+@contextmanager
+def stopped_once_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Interrupt the fit inside as soon as the run has a checkpoint."""
+    advance = EpochProgress.advance
+
+    def stop(self: EpochProgress, what: str, n_epochs: int = 1) -> None:
+        advance(self, what, n_epochs)
+        if (run / "checkpoint.pt").exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Checkpoint, "due", lambda self: True)
+        patched.setattr(EpochProgress, "advance", stop)
+        yield
+
+
 def test_a_checkpoint_of_other_settings_is_not_used(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
-    advance = EpochProgress.advance
-
-    def stop_in_the_second(self: EpochProgress, what: str, n_epochs: int = 1) -> None:
-        advance(self, what, n_epochs)
-        if (tmp_path / "run" / "checkpoint.pt").exists():
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(EpochProgress, "advance", stop_in_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            fit_made(store, tmp_path / "run", val=0.3)
+    with stopped_once_kept(tmp_path / "run", monkeypatch):
+        fit_made(store, tmp_path / "run", val=0.3)
     assert_same(fit_made(store, tmp_path / "whole"), fit_made(store, tmp_path / "run"))
 
 
@@ -134,19 +141,9 @@ def test_a_checkpoint_of_other_data_is_not_used(
     write_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store made again from other weights has the same path, name and cells."""
-    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
-    advance = EpochProgress.advance
-
-    def stop_in_the_second(self: EpochProgress, what: str, n_epochs: int = 1) -> None:
-        advance(self, what, n_epochs)
-        if (tmp_path / "run" / "checkpoint.pt").exists():
-            raise KeyboardInterrupt
-
     old = write_made(write_store, tmp_path / "s.zarr")
-    with monkeypatch.context() as patched:
-        patched.setattr(EpochProgress, "advance", stop_in_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            fit_made(old, tmp_path / "run")
+    with stopped_once_kept(tmp_path / "run", monkeypatch):
+        fit_made(old, tmp_path / "run")
     shutil.rmtree(tmp_path / "s.zarr")
     new = write_made(write_store, tmp_path / "s.zarr", blank=range(20))
     recipe = replace(new.manifest.recipe, weights="1" * 64)
