@@ -38,6 +38,15 @@ def test_content_patch_leaves_prefix_tokens_out() -> None:
     assert torch.equal(pool(x), pool(x[:, 2:])) and pool.attention(x).shape == (2, 1, 6)
 
 
+def test_prefix_tokens_come_first_and_have_the_position_zero() -> None:
+    x = torch.randn(2, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    settings = {"dim": 8, "grid": (2, 2), "self_attention": "none", "tokens": "patch+prefix"}
+    placed, plain = (build_pooling("abmilp", cond=cond, **settings).double() for cond in ("pe", "none"))
+    placed.load_state_dict(plain.state_dict())
+    z = torch.cat([x[:, :2], x[:, 2:] + sincos_position((2, 2), 8)], dim=1)
+    torch.testing.assert_close(placed.attention(x), plain.attention(z), rtol=1e-12, atol=1e-12)
+
+
 def test_positions_are_no_part_of_a_saved_head() -> None:
     pool = build_pooling("abmilp", dim=8, grid=(2, 2), cond="pe")
     assert "position" not in pool.state_dict()

@@ -16,11 +16,11 @@ from tokenprobe.probe.heads.initial import (
 )
 
 DRAWN = {
-    "ep": 4.62028, "abmilp": -1.00040, "simpool": 4.69554, "esimpool": 1.49044, "clip": 2.43369, "siglip": -7.02872,
-    "aim": -4.69119, "cbam": 1.76670, "coca": -69.47903, "cait": 16.52390, "dinovit": -5.95134, "jepa": 3.87992,
-    "dolg": -10.38251, "cae": -15.11556,
+    "ep": 3.39877, "abmilp": -3.71868, "simpool": 0.38874, "esimpool": -0.84785, "clip": 15.81998, "siglip":
+    -13.72858, "aim": 8.71894, "cbam": 0.45137, "coca": 16.54754, "cait": -18.49982, "dinovit": 26.91003, "jepa":
+    4.68115, "dolg": -0.38235, "cae": 4.94063,
 }  # fmt: skip
-"""Of the weights that seed 0 gives, in their order: the sum of w_i cos(i)."""
+"""Of the weights that seed 0 gives, in the order of their names: the sum of w_i cos(i)."""
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -70,7 +70,7 @@ def test_the_hidden_layer_of_an_mlp_is_drawn_before_its_output() -> None:
 def test_a_seed_gives_the_weights_that_it_always_gave(name: str) -> None:
     """A run is repeated from its seed, so that what is drawn and in which order must not change."""
     pool = build_pooling(name, dim=96, grid=(3, 2), generators=[seeded()])
-    weights = torch.cat([parameter.detach().double().flatten() for parameter in pool.parameters()])
+    weights = torch.cat([value.detach().double().flatten() for _, value in sorted(pool.named_parameters())])
     assert float(weights @ torch.arange(len(weights)).double().cos()) == pytest.approx(DRAWN[name], abs=1e-3)
     assert set(DRAWN) == set(POOLINGS) - {"linear"}
 
