@@ -27,7 +27,7 @@ import torch
 
 from tokenprobe.probe.order import epoch_windows, sequential_windows
 from tokenprobe.probe.stream import TokenStream
-from tokenprobe.store import BlockKey, Manifest, Split, open_store, open_writer
+from tokenprobe.store import BlockKey, Manifest, Split, Targets, open_store, open_writer
 from tokenprobe.store.layout import LayerShape, block_rows
 from tokenprobe.store.manifest import Recipe, SplitInfo
 from tokenprobe.store.memory import page_aligned
@@ -56,14 +56,14 @@ def write_store(path: Path, n_images: int) -> float:
     values = np.random.default_rng(0).standard_normal((64, *ROW)).astype(np.float16)
     start = time.perf_counter()
     with open_writer(path, manifest) as writer:
-        writer.declare({"train": (np.zeros(n_images, np.int64), [str(i) for i in range(n_images)])})
+        writer.declare({"train": Targets(np.zeros(n_images, np.int64), [str(i) for i in range(n_images)])})
         for block in range(manifest.splits["train"].n_blocks):
             key, left = BlockKey("train", 0, block), min(rows, n_images - block * rows)
             while left:
                 writer.append(key, 0, {"patch": values[:left]})
                 left -= min(left, len(values))
-            writer.finish(key, 0)
-        writer.complete()
+            writer.finish_block(key, 0)
+        writer.seal()
     return time.perf_counter() - start
 
 

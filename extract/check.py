@@ -2,10 +2,10 @@
 
 from ..errors import InputError, unknown_name
 from ..runtime.device import AMP
+from ..store.claim import check_path
 from ..store.formats import local_path
 from ..store.layout import PATCH, PREFIX
 from ..store.quantize import DTYPES
-from ..store.writer import check_path
 from .config import ExtractConfig
 
 CHOICES = {

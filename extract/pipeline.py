@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..runtime.device import resolve_device, resolve_precision
-from ..store import BlockKey, StoreWriter, open_writer
+from ..store import BlockKey, StoreWriter, Targets, open_writer
 from ..store.layout import layer_name
 from .backbones import Backbone, absolute_model, load_backbone
 from .check import check_config
@@ -46,11 +46,13 @@ def extract(config: ExtractConfig) -> Path:
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
         writer.journal.add_event("start", **_circumstances(config, source, device))
-        writer.declare({split: (chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()})
+        targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
+        writer.drop_moved_rows(targets)  # unreadable images may be left out that an earlier run stopped at
+        writer.declare(targets)
         work = _missing_batches(plan, writer, config.batch_size)
         decoding, start = Decoding(), time.monotonic()
         _extract_batches(Job(config, plan, backbone, source, device), work, writer, decoding)
-        complete = writer.complete()  # waits for the disk
+        complete = writer.seal()  # waits for the disk
         seconds = time.monotonic() - start
         writer.journal.add_event("finish", **_what_was_done(work, seconds, decoding))
     _say_done(out, work, seconds, complete)
@@ -106,7 +108,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decod
                 n_bytes += sum(values.nbytes for values in arrays.values())
                 writer.append(batch.key, layer, arrays)
                 if batch.last:
-                    writer.finish(batch.key, layer)
+                    writer.finish_block(batch.key, layer)
             progress.advance(len(batch.rows), n_bytes)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError, NoSpaceError
 from ..runtime.text import size_text, time_text
-from ..store.contract import array_spec
+from ..store.array_spec import array_spec, array_specs
 from ..store.formats import store_files
 from ..store.journal import finished_files
 from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_index, layer_name
@@ -72,7 +72,7 @@ class Plan:
         finished = finished_files(files.folder)
         if overwrite:
             return sum(self.layer_bytes().values()) - sum(record.size for record in finished.values())
-        specs = list(files.specs(self.manifest))
+        specs = list(array_specs(self.manifest))
         return sum(spec.block_bytes for spec in specs for name in files.block_names(spec) if name not in finished)
 
 

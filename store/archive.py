@@ -1,27 +1,29 @@
-"""A compressed Zarr store, for keeping: the same tree, manifest and journal, so that it opens and verifies as one.
+"""A compressed Zarr store, for keeping: with the same tree, manifest and journal, it opens and verifies as any store.
 
 A block stays one file: a Zarr shard of small chunks, so that a few rows are read without decompressing the rest.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .contract import ArraySpec, array_specs
+from .array_spec import ArraySpec
 from .journal import Journal
 from .layout import layer_index
 from .manifest import Manifest
 from .reader import Store
+from .selection import Selection
 from .writer import file_record, write_root
 from .zarr_store import ZarrFiles
 
 CHUNK_BYTES = 2**20
-"""Size aimed at for a chunk: what is decompressed to read one row."""
+"""Size aimed at for a chunk: reading one row decompresses so many bytes."""
 
 
 class ArchiveFiles(ZarrFiles):
-    """The files of a compressed Zarr store: only how blocks are kept is different."""
+    """The files of a compressed Zarr store, to be written: they differ from plain ones in their blocks alone."""
 
     def chunking(self, spec: ArraySpec) -> dict[str, Any]:
         """See `ZarrFiles.chunking`.
@@ -44,26 +46,21 @@ def chunk_rows(spec: ArraySpec) -> int:
     return max(n for n in range(1, min(fitting, spec.block_rows) + 1) if spec.block_rows % n == 0)
 
 
-def write_archive(store: Store, folder: Path, manifest: Manifest, progress: Callable[[int], None]) -> None:
-    """Write what `manifest` declares, part of a store, to an empty folder.
+def write_archive(store: Store, folder: Path, chosen: Selection, progress: Callable[[int], None]) -> None:
+    """Write part of a store to an empty folder.
 
     Args:
         store: an open store.
         folder: to write to.
-        manifest: of the archive: splits, layers and arrays that the store holds.
+        chosen: the arrays to write, in the store's own dtype.
         progress: called with the uncompressed bytes of each block written.
     """
     files, journal = ArchiveFiles(folder), Journal(folder)
-    whole = files.whole_arrays(manifest)
+    manifest = archive_manifest(store.manifest, chosen)
     try:
         journal.add_event("export", exported_config=store.recorded_settings)
-        files.write_metadata(manifest)
-        for array in whole:
-            values = store.files.read_whole(array)
-            files.write_whole(array, values if values.dtype.kind in "if" else list(map(str, values)))
-        small = [*files.metadata_names(manifest), *(name for array in whole for name in files.whole_names(array))]
-        journal.add_files(file_record(folder, name) for name in small)
-        for spec in array_specs(manifest):
+        journal.add_files(file_record(folder, name) for name in _write_small(store, files, manifest))
+        for spec in chosen.specs(manifest):
             for view, block in product(range(spec.n_views), range(spec.n_blocks)):
                 progress(_write_block(store, folder, spec, view, block))
                 journal.add_files([file_record(folder, files.block_name(spec, view, block))])
@@ -72,12 +69,36 @@ def write_archive(store: Store, folder: Path, manifest: Manifest, progress: Call
         journal.close()
 
 
+def archive_manifest(manifest: Manifest, chosen: Selection) -> Manifest:
+    """Return the manifest of an archive of part of a store, once all of it is written."""
+    return replace(
+        manifest,
+        layers={name: shape for name, shape in manifest.layers.items() if name in chosen.layers},
+        splits={
+            split: replace(manifest.splits[split], layers={name: list(kinds) for name, kinds in layers.items()})
+            for split, layers in chosen.arrays.items()
+        },
+        complete=True,
+    )
+
+
+def _write_small(store: Store, files: ArchiveFiles, manifest: Manifest) -> list[str]:
+    """Write metadata, labels, ids and channel statistics; return the names of their files."""
+    files.write_metadata(manifest)
+    names = files.metadata_names(manifest)
+    for array in files.whole_arrays(manifest):
+        values = store.arrays.read_whole(array)
+        files.write_whole(array, values if values.dtype.kind in "if" else list(map(str, values)))
+        names += files.whole_names(array)
+    return names
+
+
 def _write_block(store: Store, folder: Path, spec: ArraySpec, view: int, block: int) -> int:
     """Copy one block of an array; return its bytes."""
     import zarr
 
     split, layer, kind = spec.name.split("/")
-    rows = range(block * spec.block_rows, min((block + 1) * spec.block_rows, spec.n_images))
+    rows = spec.rows_of(block)
     values = store[split].tokens(layer_index(layer), rows, view=view, kind=kind, dtype=spec.type.stored)
     zarr.open_array(folder, path=spec.name, mode="r+")[view, rows.start : rows.stop] = values
     return values.nbytes

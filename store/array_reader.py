@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .contract import ArraySpec, StoreFiles
-from .extents import Extent, Index, Part, as_bytes, fetch, parts_of, read_part, threads
+from .array_spec import ArraySpec
+from .contract import StoredArrays
+from .extents import Part, parts_of, threads
 from .layout import CHANNELS
-from .library import LibraryReader
+from .order import RowNumbers
 from .quantize import DTYPES, dequantize, from_bfloat16
 
 CONVERTED_BYTES = 2**20
-"""What is converted at a time: what it takes beside the output stays small."""
+"""So many stored bytes are converted at a time: the memory beside the output stays small."""
 
 Array = npt.NDArray[Any]
 
@@ -24,21 +25,21 @@ Array = npt.NDArray[Any]
 class ArrayReader:
     """Reads one view of one array.
 
-    Rows that are wanted as they are stored go straight from the files to their places in the output. Others are
+    Rows that are wanted in the stored type go straight from the files to their places in the output. Others are
     converted a few at a time, in the threads that read them.
     """
 
-    def __init__(self, files: StoreFiles | LibraryReader, spec: ArraySpec, view: int) -> None:
+    def __init__(self, stored: StoredArrays, spec: ArraySpec, view: int) -> None:
         """Prepare to read.
 
         Args:
-            files: of the store.
+            stored: the store.
             spec: of the array.
             view: index of the view.
         """
-        self._files, self._spec, self._view = files, spec, view
+        self._stored, self._spec, self._view = stored, spec, view
 
-    def read(self, index: Index, out: Array) -> None:
+    def read(self, index: RowNumbers, out: Array) -> None:
         """Read rows, in any order, into `out`: C-contiguous (rows, …), of the stored type or any other.
 
         Raises:
@@ -50,51 +51,36 @@ class ArrayReader:
         else:
             finish([threads(os.getpid()).submit(self._read_part, part, out) for part in parts])
 
-    def start(self, index: Index, out: Array) -> list[Future[None]]:
-        """Start to do what `read` does; `out` is whole when `finish` has seen all futures."""
+    def start(self, index: RowNumbers, out: Array) -> list[Future[None]]:
+        """Start to read as `read` does; `out` is whole when `finish` has seen all futures."""
         return [threads(os.getpid()).submit(self._read_part, part, out) for part in self._parts(index)]
 
-    def expect(self, index: Index) -> None:
-        """Have the kernel fetch the blocks that will be read for the most part, in the background."""
-        if isinstance(self._files, StoreFiles):
-            blocks, counts = np.unique(index // self._spec.block_rows, return_counts=True)
-            for block in blocks[counts >= self._spec.block_rows / 2].tolist():
-                threads(os.getpid()).submit(fetch, self.extent(block))
+    def expect(self, index: RowNumbers) -> None:
+        """Have the blocks of which at least half will be read brought near, in the background."""
+        blocks, counts = np.unique(index // self._spec.block_rows, return_counts=True)
+        for block in blocks[counts >= self._spec.block_rows / 2].tolist():
+            threads(os.getpid()).submit(self._stored.prefetch, self._spec, self._view, block)
 
     @property
     def row(self) -> tuple[int, ...]:
         """Shape of a row."""
         return self._spec.row
 
-    def extent(self, block: int) -> Extent:
-        """Return where the rows of one block are."""
-        files, spec = self._files, self._spec
-        assert isinstance(files, StoreFiles), "only plain files have extents"
-        n_rows = min(spec.block_rows, spec.n_images - block * spec.block_rows)
-        path = files.folder / files.block_name(spec, self._view, block)
-        return Extent(path, files.block_offset(spec), n_rows * spec.row_bytes)
-
-    def _parts(self, index: Index) -> list[Part]:
+    def _parts(self, index: RowNumbers) -> list[Part]:
         return list(parts_of(index, self._spec.block_rows, self._spec.row_bytes))
 
     def _read_part(self, part: Part, out: Array) -> None:
         assert out.shape[1:] == self._spec.row, (out.shape, self._spec)
         assert out.flags.c_contiguous
         if out.dtype == self._spec.type.stored:
-            self._read_stored(part, out)
+            self._stored.read_rows(self._spec, self._view, part, out)
             return
         step = max(1, CONVERTED_BYTES // self._spec.row_bytes)
         for start in range(0, len(part.rows), step):
             few = slice(start, start + step)
             out[part.places[few]] = self._converted(part.block, part.rows[few], out.dtype)
 
-    def _read_stored(self, part: Part, out: Array) -> None:
-        if isinstance(self._files, LibraryReader):
-            self._files.read_part(self._spec, self._view, part, out)
-        else:
-            read_part(self.extent(part.block), part, self._spec.row_bytes, as_bytes(out))
-
-    def _converted(self, block: int, rows: Index, dtype: np.dtype[Any]) -> Array:
+    def _converted(self, block: int, rows: RowNumbers, dtype: np.dtype[Any]) -> Array:
         """Read a few rows of one block and give them another type."""
         raw = self._few(block, rows)
         if self._spec.is_bfloat16:
@@ -103,22 +89,22 @@ class ArrayReader:
             return dequantize(raw, self._scale._few(block, rows), self._channels, dtype)
         return raw.astype(dtype)
 
-    def _few(self, block: int, rows: Index) -> Array:
+    def _few(self, block: int, rows: RowNumbers) -> Array:
         raw = np.empty((len(rows), *self._spec.row), self._spec.type.stored)
-        self._read_stored(Part(block, rows, np.arange(len(rows))), raw)
+        self._stored.read_rows(self._spec, self._view, Part(block, rows, np.arange(len(rows))), raw)
         return raw
 
     @cached_property
     def _scale(self) -> "ArrayReader":
-        return ArrayReader(self._files, self._spec.scale(), self._view)
+        return ArrayReader(self._stored, self._spec.scale(), self._view)
 
     @cached_property
     def _channels(self) -> npt.NDArray[np.float32]:
-        return self._files.read_whole(self._spec.name + CHANNELS)
+        return self._stored.read_whole(self._spec.name + CHANNELS)
 
 
 def finish(started: Sequence[Future[None]]) -> None:
-    """Wait for all reads, then raise what failed: nothing writes to the caller's array any more."""
+    """Wait for all reads, then raise the first failure: nothing writes to the caller's array any more."""
     wait(started)
     for read in started:
         read.result()

@@ -1,21 +1,21 @@
-r"""What a smaller dtype would cost: the error that it brings to tokens of a store, measured on them.
+r"""The cost of a smaller dtype: the error that it brings to tokens of a store, measured on some of them.
 
 A token x that comes back as x' has the relative error ‖x − x'‖ / ‖x‖ and the cosine distance
-1 − x·x' / (‖x‖ ‖x'‖), both computed in float64. x' is what the reader gives: float16 for int8.
+1 − x·x' / (‖x‖ ‖x'‖), both computed in float64. The reader would give x': float16 for int8.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, StoreError
-from .contract import array_spec
+from .array_spec import array_spec
 from .health import take_stock
 from .layout import PATCH, layer_name
-from .order import permutation
+from .order import RowNumbers, permutation
 from .quantize import (
     STATISTICS_ROWS,
     bfloat16_bits,
@@ -33,14 +33,13 @@ PIECE_VALUES = 2**21
 """Values in memory at a time: 16 MiB in float64."""
 
 Array = npt.NDArray[Any]
-Rows = npt.NDArray[np.int64]
 
 OTHERS = {
     "float32": ("float16", "bfloat16", "int8"),
     "float16": ("bfloat16", "int8"),
     "bfloat16": ("float16", "int8"),
 }
-"""For each dtype, those that are as small or smaller."""
+"""For each dtype, the others that are as small or smaller."""
 
 RETURNED: dict[str, Callable[[Array, Array], Array]] = {
     "float16": lambda tokens, _: tokens.astype(np.float16),
@@ -60,7 +59,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Cost:
-    """What another dtype would do to one layer.
+    """The cost of another dtype for one layer.
 
     Attributes:
         layer: index.
@@ -83,10 +82,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Audit:
-    """What each smaller dtype would do to a store: a cost for each layer and dtype.
+    """The cost of each smaller dtype for a store, layer by layer.
 
     Attributes:
-        split: where the sample is from.
+        split: that the sample is from.
         n_images: in the sample.
         costs: by layer, then dtype.
     """
@@ -97,7 +96,7 @@ class Audit:
 
 
 def audit(store: Store, *, n_images: int = N_IMAGES, seed: int = 0) -> Audit:
-    """Measure what each smaller dtype would do to patch tokens of the largest split, at view 0.
+    """Measure the cost of each smaller dtype on patch tokens of the largest split, at view 0.
 
     int8 takes the statistics of its channels from the first 1,024 images, as an extraction does. Layers that
     are not finished are left out.
@@ -140,25 +139,42 @@ def _readable_layers(split: Split) -> list[int]:
     return finished
 
 
-def _audit_layer(split: Split, layer: int, rows: Rows) -> Iterator[Cost]:
+def _audit_layer(split: Split, layer: int, rows: RowNumbers) -> Iterator[Cost]:
     dtype = split.store.manifest.recipe.dtype
-    channels = _channels(split, layer)
-    errors: dict[str, list[Array]] = {other: [] for other in OTHERS[dtype]}
-    largest, overflowing = 0.0, set()
+    channels, largest = _channels(split, layer), 0.0
+    errors = {other: _Errors(other) for other in OTHERS[dtype]}
     for tokens in _pieces(split, layer, rows):
         largest = max(largest, float(np.abs(tokens).max()))
-        for other, found in errors.items():
-            with np.errstate(over="ignore", invalid="ignore"):
-                returned = RETURNED[other](tokens, channels)
-            found.append(token_errors(tokens, returned))
-            if not np.isfinite(returned).all():
-                overflowing.add(other)
+        for found in errors.values():
+            found.add(tokens, channels)
     for other, found in errors.items():
-        relative, distance = (
-            Spread(float(np.median(error)), float(error.max())) for error in np.concatenate(found, axis=1)
-        )
         size = _row_bytes(split, layer, other) / _row_bytes(split, layer, dtype)
-        yield Cost(layer, other, size, relative, distance, largest, other in overflowing)
+        yield Cost(layer, other, size, *found.spreads(), largest, found.overflows)
+
+
+@dataclass
+class _Errors:
+    """The errors that one dtype brings to the tokens seen so far."""
+
+    dtype: str
+    found: list[Array] = field(default_factory=list)
+    overflows: bool = False
+
+    def add(self, tokens: Array, channels: Array) -> None:
+        """Measure float32 tokens (…, dim); `channels` (2, dim) are the mean and deviation that int8 needs."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            returned = RETURNED[self.dtype](tokens, channels)
+        self.found.append(token_errors(tokens, returned))
+        self.overflows |= not np.isfinite(returned).all()
+
+    def spreads(self) -> tuple[Spread, Spread]:
+        """Return the spread of the relative errors and that of the cosine distances."""
+        relative, distance = np.concatenate(self.found, axis=1)
+        return _spread(relative), _spread(distance)
+
+
+def _spread(errors: Array) -> Spread:
+    return Spread(float(np.median(errors)), float(errors.max()))
 
 
 def token_errors(tokens: Array, returned: Array) -> Array:
@@ -166,7 +182,7 @@ def token_errors(tokens: Array, returned: Array) -> Array:
 
     Args:
         tokens: (…, dim).
-        returned: (…, dim), what comes back of them.
+        returned: (…, dim), the tokens as they come back.
 
     Returns:
         (2, tokens) float64. Both errors are infinite where a value is. A token of zeros has the relative error 0, or
@@ -191,7 +207,7 @@ def _channels(split: Split, layer: int) -> Array:
     return channel_statistics(n_images * split.shape(layer).n_patches, total, squares)
 
 
-def _pieces(split: Split, layer: int, rows: Rows) -> Iterator[Array]:
+def _pieces(split: Split, layer: int, rows: RowNumbers) -> Iterator[Array]:
     """Yield patch tokens of a layer as float32, a few rows at a time."""
     shape = split.shape(layer)
     step = max(1, PIECE_VALUES // (shape.n_patches * shape.dim))
@@ -202,6 +218,5 @@ def _pieces(split: Split, layer: int, rows: Rows) -> Iterator[Array]:
 def _row_bytes(split: Split, layer: int, dtype: str) -> int:
     """Return the bytes that one image of a layer takes, in all its arrays."""
     manifest, name = split.store.manifest, layer_name(layer)
-    typed = replace(manifest, recipe=replace(manifest.recipe, dtype=dtype))
     kinds = stored_kinds(split.info.layers[name], dtype)  # no scales yet: there is no audit of int8
-    return sum(array_spec(typed, split.name, name, kind).row_bytes for kind in kinds)
+    return sum(array_spec(manifest, split.name, name, kind, dtype=dtype).row_bytes for kind in kinds)

@@ -8,26 +8,29 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64
 
-from .contract import ArraySpec
+from ..errors import StoreError
+from .array_spec import ArraySpec
 from .durable import rename_durably
+from .extents import as_bytes
 from .journal import FileRecord
 
 
 class BlockFile:
     """Rows appended in order; nothing else reads the file before `finish`."""
 
-    def __init__(self, folder: Path, name: str, spec: ArraySpec, header: bytes = b"") -> None:
+    def __init__(self, folder: Path, name: str, spec: ArraySpec, n_rows: int, header: bytes = b"") -> None:
         """Open the temporary file and write the header.
 
         Args:
             folder: of the store.
             name: path of the finished file, relative to the folder.
             spec: the array.
-            header: what comes before the rows.
+            n_rows: that the block holds: `spec.block_rows`, or fewer at the end of a split.
+            header: bytes before the rows.
         """
         self._path, self.name = folder / name, name
         self._temporary = self._path.with_name(self._path.name + ".tmp")
-        self._missing, self._row, self._type = spec.block_rows, spec.row, spec.type
+        self._spec, self._n_rows, self._n_given = spec, n_rows, 0
         self._hash, self._size = xxh3_64(), 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -38,19 +41,32 @@ class BlockFile:
             raise
 
     def append(self, values: npt.NDArray[Any]) -> None:
-        """Write the next rows: (n, *row) in the stored type."""
-        assert (values.dtype, values.shape[1:]) == (self._type.stored, self._row), (values.dtype, values.shape)
-        self._missing -= len(values)
-        self._write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        """Write the next rows: (n, *row) in the stored type.
+
+        Raises:
+            StoreError: the block does not hold so many.
+        """
+        spec = self._spec
+        assert (values.dtype, values.shape[1:]) == (spec.type.stored, spec.row), (values.dtype, values.shape)
+        self._n_given += len(values)
+        if self._n_given > self._n_rows:
+            raise self._other_count(f"{self._n_given} were given")
+        self._write(as_bytes(np.ascontiguousarray(values)))
 
     def finish(self, there: FileRecord | None = None) -> FileRecord:
         """Fill up the last block of a split, make the file durable and give it its name.
 
         Args:
             there: the finished file of that name, if there is one: it stays if it is the same.
+
+        Raises:
+            StoreError: rows are missing.
         """
-        for _ in range(self._missing):
-            self.append(np.full((1, *self._row), self._type.fill, self._type.stored))
+        if self._n_given < self._n_rows:
+            raise self._other_count(f"only {self._n_given} were given")
+        empty = as_bytes(np.full((1, *self._spec.row), self._spec.type.fill, self._spec.type.stored))
+        for _ in range(self._spec.block_rows - self._n_rows):
+            self._write(empty)
         record = FileRecord(self.name, self._size, self._hash.hexdigest())
         if record == there:
             self.abandon()
@@ -59,6 +75,11 @@ class BlockFile:
         self._close()
         rename_durably(self._temporary, self._path)
         return record
+
+    def _other_count(self, given: str) -> StoreError:
+        return StoreError(
+            f"block file {str(self._path)!r} holds {self._n_rows} rows, and {given}; append each row of a block once"
+        )
 
     def _write(self, data: memoryview) -> None:
         self._hash.update(data)

@@ -1,24 +1,24 @@
-"""What a store format is: where its files are, and how what is small in them is read and written.
+"""The contract of a store: how any store is read, and what a store format adds so that stores can be written.
 
-Tokens themselves are written by `block_file.py` and read by `reader.py`, the same for every format: a block
-file is a header, then the rows of one block of one array, one after the other.
+Everything that reads goes through `StoredArrays`. A store format is a `StoreFiles`: it names its files, and reads and
+writes the small ones. Block files are the same in every format, a header, then the rows of one block of one array:
+`block_file.py` writes them, and `StoreFiles` reads them through `extents.py`.
 """
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from itertools import product
-from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
-from ..errors import StoreError
-from .layout import CHANNELS, SCALE, array_name, layer_index
+from ..errors import MissingError, StoreError
+from . import journal
+from .array_spec import ArraySpec, array_specs
+from .extents import Extent, Part, as_bytes, fetch, read_part
+from .layout import CHANNELS
 from .manifest import Manifest
-from .quantize import DTYPES, TokenType, array_type
 
 LABELS, IDS = "labels", "ids"
 ROOT_RECORD = "manifest"
@@ -27,80 +27,91 @@ MANIFEST_KEYS = {"format", "fingerprints"}
 """Keys by which a manifest is known from other attributes."""
 
 
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array of tokens, means or scales.
+class StoredArrays(ABC):
+    """A store that can be read, wherever and however its bytes are kept.
 
     Attributes:
-        name: such as "train/layer_05/patch".
-        n_views: views of its split.
-        n_images: rows of its split.
-        block_rows: rows in a block.
-        row: shape of one row.
-        type: how its values are stored.
+        path: what the user calls the store.
+        form: how the store is kept, in words for people.
     """
 
-    name: str
-    n_views: int
-    n_images: int
-    block_rows: int
-    row: tuple[int, ...]
-    type: TokenType
+    path: str | Path
+    form: ClassVar[str]
 
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of one view."""
-        return -(-self.n_images // self.block_rows)
+    @abstractmethod
+    def read_attributes(self) -> dict[str, Any]:
+        """Return the manifest as JSON values, or {} if there is none.
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return prod(self.row) * self.type.stored.itemsize
+        Raises:
+            StoreError: it is damaged.
+        """
 
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of the rows in a block file: a file always has room for `block_rows` rows."""
-        return self.block_rows * self.row_bytes
+    @abstractmethod
+    def read_whole(self, array: str) -> npt.NDArray[Any]:
+        """Read a small array, such as "train/labels".
 
-    def scale(self) -> "ArraySpec":
-        """Return the array of the scales of int8 tokens."""
-        return replace(self, name=self.name + SCALE, row=self.row[:1], type=DTYPES["float16"])
+        Raises:
+            StoreError: it is not there.
+        """
 
-    @property
-    def is_bfloat16(self) -> bool:
-        """Whether the stored integers are the bits of bfloat16 values."""
-        return self.type.name == "bfloat16"
+    @abstractmethod
+    def read_rows(self, spec: ArraySpec, view: int, part: Part, out: npt.NDArray[Any]) -> None:
+        """Read rows of one block into their places of `out`.
+
+        Args:
+            spec: of the array.
+            view: index of the view.
+            part: the block, the rows wanted of it, and their places.
+            out: C-contiguous (rows, *spec.row), in the stored type.
+
+        Raises:
+            StoreError: the block is not there, or is shorter than it should be.
+        """
+
+    @abstractmethod
+    def prefetch(self, spec: ArraySpec, view: int, block: int) -> None:
+        """Have a block brought near because most of it will be read soon, where that is possible."""
+
+    @abstractmethod
+    def count_missing(self, specs: Sequence[ArraySpec]) -> list[int]:
+        """Return for each array how many blocks are not written yet, over all views; 0 where nothing tells."""
+
+    @abstractmethod
+    def journaled_files(self) -> "StoreFiles | None":
+        """Return the files of the store by the names that its journal uses, or None if no journal is at hand."""
+
+    @abstractmethod
+    def is_compressed(self) -> bool:
+        """Whether blocks are kept compressed, as far as this can tell.
+
+        Raises:
+            StoreError: the metadata of an array are damaged.
+        """
+
+    def read_manifest(self) -> Manifest:
+        """Read the manifest.
+
+        Raises:
+            StoreError: not a store, or one of another format version.
+        """
+        attributes = self.read_attributes()
+        if not attributes.keys() >= MANIFEST_KEYS:
+            raise StoreError(
+                f"{str(self.path)!r} is not a token store: it has no manifest; make one with probe extract"
+            )
+        return Manifest.from_json(attributes)
 
 
-def array_spec(manifest: Manifest, split: str, layer: str, kind: str) -> ArraySpec:
-    """Return the shape and type of one array that comes in blocks."""
-    info = manifest.splits[split]
-    return ArraySpec(
-        array_name(split, layer, kind),
-        info.views,
-        info.n_images,
-        info.block_rows,
-        manifest.shape(layer_index(layer)).row_shape(kind),
-        array_type(kind, manifest.recipe.dtype),
-    )
-
-
-def array_specs(manifest: Manifest) -> Iterator[ArraySpec]:
-    """Yield every array that comes in blocks, in the same order however the manifest came about."""
-    for split, info in sorted(manifest.splits.items()):
-        for layer, kinds in sorted(info.layers.items()):
-            for kind in sorted(kinds):
-                yield array_spec(manifest, split, layer, kind)
-
-
-class StoreFiles(ABC):
-    """The files of one store.
+class StoreFiles(StoredArrays):
+    """A store of plain files on this machine, which can be written too. Each store format is a subclass.
 
     Attributes:
         path: what the user calls the store.
         folder: where block files, journal and lock are; paths in the journal are relative to it.
         root: the file that holds the manifest.
     """
+
+    path: Path
 
     def __init__(self, path: Path, folder: Path, root: Path) -> None:
         self.path, self.folder, self.root = path, folder, root
@@ -126,24 +137,8 @@ class StoreFiles(ABC):
         """Write a small array, such as "train/labels", durably."""
 
     @abstractmethod
-    def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """Read a small array.
-
-        Raises:
-            StoreError: it is not there.
-        """
-
-    @abstractmethod
-    def read_attributes(self) -> dict[str, Any]:
-        """Return the manifest as JSON values, or {} if there is none.
-
-        Raises:
-            StoreError: it is damaged.
-        """
-
-    @abstractmethod
     def root_bytes(self, manifest: Manifest) -> bytes:
-        """Return the content of the root file, a function of the manifest alone."""
+        """Return the content of the root file: the same manifest gives the same bytes."""
 
     @abstractmethod
     def metadata_names(self, manifest: Manifest) -> list[str]:
@@ -157,22 +152,36 @@ class StoreFiles(ABC):
         """Whether there is a store here."""
         return self.read_attributes().keys() >= MANIFEST_KEYS
 
-    def read_manifest(self) -> Manifest:
-        """Read the manifest.
+    def check_there(self) -> None:
+        """Raise MissingError if there is neither a store here nor anything else."""
+        if not self.root.exists() and not self.folder.exists():
+            raise MissingError(f"no store at {str(self.path)!r}; make one with probe extract")
 
-        Raises:
-            StoreError: not a store, or one of another format version.
-        """
-        attributes = self.read_attributes()
-        if not attributes.keys() >= MANIFEST_KEYS:
-            raise StoreError(
-                f"{str(self.path)!r} is not a token store: it has no manifest; make one with probe extract"
-            )
-        return Manifest.from_json(attributes)
+    def extent(self, spec: ArraySpec, view: int, block: int) -> Extent:
+        """Return where the rows of one block are."""
+        path = self.folder / self.block_name(spec, view, block)
+        return Extent(path, self.block_offset(spec), len(spec.rows_of(block)) * spec.row_bytes)
 
-    def specs(self, manifest: Manifest) -> Iterator[ArraySpec]:
-        """Yield every array that comes in blocks, in the same order however the manifest came about."""
-        return array_specs(manifest)
+    def read_rows(self, spec: ArraySpec, view: int, part: Part, out: npt.NDArray[Any]) -> None:
+        """See `StoredArrays.read_rows`: straight from the file to each row's place."""
+        read_part(self.extent(spec, view, part.block), part, spec.row_bytes, as_bytes(out))
+
+    def prefetch(self, spec: ArraySpec, view: int, block: int) -> None:
+        """See `StoredArrays.prefetch`: into the kernel's page cache."""
+        fetch(self.extent(spec, view, block))
+
+    def count_missing(self, specs: Sequence[ArraySpec]) -> list[int]:
+        """See `StoredArrays.count_missing`: a block is written once the journal records it."""
+        recorded = journal.read_records(self.folder)
+        return [sum(name not in recorded for name in self.block_names(spec)) for spec in specs]
+
+    def journaled_files(self) -> "StoreFiles | None":
+        """See `StoredArrays.journaled_files`."""
+        return self if (self.folder / journal.NAME).exists() else None
+
+    def is_compressed(self) -> bool:
+        """See `StoredArrays.is_compressed`: no, unless a format says so."""
+        return False
 
     def block_names(self, spec: ArraySpec) -> Iterator[str]:
         """Yield the relative path of every block file of an array."""
@@ -182,20 +191,15 @@ class StoreFiles(ABC):
     def whole_arrays(self, manifest: Manifest) -> list[str]:
         """Return the names of all small arrays: labels, ids, and the channel statistics of int8 tokens."""
         rows = [f"{split}/{name}" for split in sorted(manifest.splits) for name in (LABELS, IDS)]
-        tokens = [spec.name for spec in self.specs(manifest) if spec.type.name == "int8"]
+        tokens = [spec.name for spec in array_specs(manifest) if spec.type.name == "int8"]
         return rows + [name + CHANNELS for name in tokens]
 
     def declared(self, manifest: Manifest) -> set[str]:
         """Return the relative path of every file of a complete store, but for root, journal and lock."""
         names = set(self.metadata_names(manifest))
         names.update(name for array in self.whole_arrays(manifest) for name in self.whole_names(array))
-        names.update(name for spec in self.specs(manifest) for name in self.block_names(spec))
+        names.update(name for spec in array_specs(manifest) for name in self.block_names(spec))
         return names
-
-
-def encode_manifest(manifest: Manifest) -> str:
-    """Return the manifest as JSON text that is the same for the same manifest."""
-    return json.dumps(manifest.to_json(), indent=1, sort_keys=True)
 
 
 def damaged(path: Path, error: Exception) -> StoreError:

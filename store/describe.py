@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from ..runtime.text import size_text
-from .contract import StoreFiles, array_specs
-from .hdf5_store import Hdf5Files
+from .array_spec import array_specs
 from .health import Blocks, Stock, take_stock
 from .layout import layer_index, layer_name
-from .library import is_address
 from .quantize import DTYPES
 from .reader import Split, Store
 
@@ -35,7 +33,7 @@ Line = tuple[str, str]
 
 
 def describe(store: Store) -> list[str]:
-    """Return what there is to know of a store without reading any token, a line each."""
+    """Describe a store without reading any token: one line per fact."""
     stock = take_stock(store)
     lines = [
         *_origin(store),
@@ -48,11 +46,11 @@ def describe(store: Store) -> list[str]:
 
 
 def _origin(store: Store) -> list[Line]:
-    """Say what made the tokens, from what."""
+    """Name the model that made the tokens and the images it saw."""
     manifest, recipe = store.manifest, store.manifest.recipe
     arguments = ", ".join(f"{key}={value}" for key, value in recipe.model_args.items())
     return [
-        ("store", f"{store.path}, {_format_text(store)}"),
+        ("store", f"{store.path}, {store.arrays.form}"),
         ("model", recipe.model + (f" ({arguments})" if arguments else "")),
         ("weights", f"sha256 {recipe.weights[:16]}"),
         ("pixels", " × ".join(map(str, recipe.transform["input_size"])) + f", computed in {recipe.precision}"),
@@ -60,16 +58,8 @@ def _origin(store: Store) -> list[Line]:
     ]
 
 
-def _format_text(store: Store) -> str:
-    if is_address(str(store.path)):
-        return "Zarr, far away: read through the zarr library"
-    if not isinstance(store.files, StoreFiles):
-        return "compressed Zarr: read through the zarr library, slower; nothing can be added"
-    return "HDF5" if isinstance(store.files, Hdf5Files) else "Zarr"
-
-
 def _contents(store: Store) -> list[Line]:
-    """Say what is stored of every image."""
+    """List the layers and tokens that are stored of every image."""
     manifest, recipe = store.manifest, store.manifest.recipe
     shapes = [manifest.layers[name] for name in sorted(manifest.layers, key=layer_index)]
     tokens = dict.fromkeys(
@@ -89,22 +79,30 @@ def _split_lines(split: Split, stock: Stock | None) -> list[Line]:
     info, last = split.info, split.layers[-1]
     drawn = ", ".join(f"{key}={value}" for key, value in (info.augmentation or {}).items())
     left_out = f", {len(info.skipped)} unreadable left out" if info.skipped else ""
-    by_kinds: dict[str, list[int]] = {}
-    for layer in split.layers:
-        by_kinds.setdefault(", ".join(info.layers[layer_name(layer)]), []).append(layer)
-    lines = [
+    return [
         (split.name, f"{info.n_images:,} images, {len(info.classes):,} classes{left_out}"),
         ("  classes", _shortened(info.classes)),
-        *(("  arrays", f"{kinds} of {_layers_text(layers)}") for kinds, layers in by_kinds.items()),
+        *_array_lines(split),
         ("  blocks", f"{info.n_blocks} of {info.block_rows} images"),
         ("  views", f"{info.views}: the evaluation transform" + (f", then draws with {drawn}" if drawn else "")),
         ("  fingerprint", f"{split.store.manifest.fingerprint(split.name, last)[:16]} (of layer {last})"),
+        *(_unfinished_lines(split.name, stock) if stock else ()),
     ]
-    lacking = stock.unfinished.items() if stock else ()
-    unfinished = {layer: blocks for (name, layer), blocks in lacking if name == split.name}
-    if unfinished:
-        lines.append(("  unfinished", f"{_layers_text(sorted(unfinished))}: {_done_text(list(unfinished.values()))}"))
-    return lines
+
+
+def _array_lines(split: Split) -> list[Line]:
+    """List the arrays kept, one line for the layers that keep the same ones."""
+    by_kinds: dict[str, list[int]] = {}
+    for layer in split.layers:
+        by_kinds.setdefault(", ".join(split.info.layers[layer_name(layer)]), []).append(layer)
+    return [("  arrays", f"{kinds} of {_layers_text(layers)}") for kinds, layers in by_kinds.items()]
+
+
+def _unfinished_lines(split: str, stock: Stock) -> list[Line]:
+    unfinished = {layer: blocks for (name, layer), blocks in stock.unfinished.items() if name == split}
+    if not unfinished:
+        return []
+    return [("  unfinished", f"{_layers_text(sorted(unfinished))}: {_done_text(list(unfinished.values()))}")]
 
 
 def _done_text(blocks: Sequence[Blocks]) -> str:
@@ -113,13 +111,11 @@ def _done_text(blocks: Sequence[Blocks]) -> str:
 
 
 def _bytes_text(store: Store, stock: Stock | None) -> str:
-    plain = sum(spec.n_views * spec.n_images * spec.row_bytes for spec in array_specs(store.manifest))
+    plain = sum(spec.n_bytes for spec in array_specs(store.manifest))
     if stock is None:
         return f"{size_text(plain)} when uncompressed"
-    compressed = (
-        "" if isinstance(store.files, StoreFiles) else f", {stock.n_bytes / plain:.2f} of the uncompressed size"
-    )
-    return size_text(stock.n_bytes) + compressed
+    saved = f", {stock.n_bytes / plain:.2f} of the uncompressed size" if store.arrays.is_compressed() else ""
+    return size_text(stock.n_bytes) + saved
 
 
 def _health_text(store: Store, stock: Stock | None) -> str:
@@ -149,7 +145,7 @@ def _shortened(names: Sequence[str]) -> str:
 
 
 def audit_table(audit: Audit) -> Table:
-    """Return what each smaller dtype would do to a store, for a terminal."""
+    """Show an audit as a table for a terminal: one row per layer and smaller dtype."""
     table = Table(
         title=f"patch tokens of {audit.n_images} images of {audit.split!r} as another dtype",
         caption="bytes: as a fraction of the present ones",

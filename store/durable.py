@@ -1,6 +1,7 @@
 """Writing files so that a crash, or a power cut, leaves either the old one or the whole new one."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -21,11 +22,26 @@ def write_durably(path: Path, data: bytes) -> None:
 def rename_durably(temporary: Path, path: Path) -> None:
     """Rename a file that is already on disk, and make the new name last too."""
     os.rename(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(path.parent)
+
+
+def remove_durably(paths: Iterable[Path]) -> None:
+    """Remove files, those that are there, and make it last: none comes back after a power cut."""
+    folders = set()
+    for path in paths:
+        path.unlink(missing_ok=True)
+        folders.add(path.parent)
+    for folder in folders:
+        if folder.exists():
+            _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)
 
 
 def sync_tree(folder: Path) -> None:

@@ -3,20 +3,18 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, unknown_name
 from .archive import write_archive
-from .contract import array_specs
 from .durable import rename_durably, sync_tree
-from .formats import store_files
+from .formats import is_address, store_files
 from .layout import SCALE, layer_name, parse_layers
-from .library import is_address
-from .manifest import Manifest
 from .quantize import DTYPES, stored_kinds
 from .reader import Split, Store
+from .selection import Selection
 from .shards import write_shards
 from .zarr_store import ZarrFiles
 
@@ -29,11 +27,11 @@ class Form:
 
     Attributes:
         dtypes: that tokens can have in it; those of the store alone if empty.
-        write: takes the store, an empty folder, what was chosen, and a call for each number of bytes written.
+        write: takes the store, an empty folder, the selection, and a call for each number of bytes written.
     """
 
     dtypes: tuple[str, ...]
-    write: Callable[[Store, Path, Manifest, Progress], None]
+    write: Callable[[Store, Path, Selection, Progress], None]
 
 
 FORMS = {
@@ -49,7 +47,7 @@ def choose_form(out: str | Path, form: str | None) -> str:
     Raises:
         InputError: there is no such form, none was asked for, or it cannot have that name.
     """
-    if is_address(str(out)):
+    if is_address(out):
         raise InputError(f"cannot export to the address {str(out)!r}; export to a folder, and copy that")
     if form is None and Path(out).suffix != ".zarr":
         raise InputError(f"the form of {str(out)!r} is not known by its name; give --to npy, safetensors or zarr")
@@ -69,8 +67,8 @@ def select(
     splits: Sequence[str] = (),
     tokens: Sequence[str] = (),
     dtype: str | None = None,
-) -> Manifest:
-    """Return what to export: the manifest of a store that holds just that.
+) -> Selection:
+    """Choose the part of a store to export.
 
     Args:
         store: an open store.
@@ -85,23 +83,15 @@ def select(
         InputError: something is not in the store, or the form has no such dtype.
         StoreError: a layer is not complete.
     """
-    manifest = store.manifest
-    written = _choose_dtype(manifest.recipe.dtype, form, dtype)
-    chosen = {}
-    for name in splits or store.splits:
-        split = store[name]
-        wanted = parse_layers(layers, split.layers, manifest.depth)
+    written = _choose_dtype(store.manifest.recipe.dtype, form, dtype)
+    arrays = {}
+    for split in (store[name] for name in splits or store.splits):
+        wanted = parse_layers(layers, split.layers, store.manifest.depth)
         split.check_complete(wanted)
-        kinds = {layer_name(layer): stored_kinds(_kinds(split, layer, tokens), written) for layer in wanted}
-        chosen[name] = replace(split.info, layers=kinds)
-    named = {name for info in chosen.values() for name in info.layers}
-    return replace(
-        manifest,
-        recipe=replace(manifest.recipe, dtype=written),
-        layers={name: shape for name, shape in manifest.layers.items() if name in named},
-        splits=chosen,
-        complete=True,
-    )
+        arrays[split.name] = {
+            layer_name(layer): stored_kinds(_kinds(split, layer, tokens), written) for layer in wanted
+        }
+    return Selection(arrays, written)
 
 
 def _choose_dtype(stored: str, form: str, asked: str | None) -> str:
@@ -121,21 +111,21 @@ def _kinds(split: Split, layer: int, tokens: Sequence[str]) -> list[str]:
     return list(tokens) or stored
 
 
-def exported_bytes(chosen: Manifest) -> int:
+def exported_bytes(store: Store, chosen: Selection) -> int:
     """Return how many bytes of tokens an export writes, before any compression."""
-    return sum(spec.n_views * spec.n_images * spec.row_bytes for spec in array_specs(chosen))
+    return sum(spec.n_bytes for spec in chosen.specs(store.manifest))
 
 
 def export_store(
-    store: Store, out: Path, form: str, chosen: Manifest, progress: Progress = lambda n_bytes: None
+    store: Store, out: Path, form: str, chosen: Selection, progress: Progress = lambda n_bytes: None
 ) -> None:
-    """Write part of a store as a new folder, which is there once all of it is.
+    """Write part of a store as a new folder, which appears only when the export is complete.
 
     Args:
         store: an open store.
         out: the folder to make.
         form: of `FORMS`.
-        chosen: of `select`.
+        chosen: returned by `select` for this store and form.
         progress: called with bytes of tokens as they are written; their sum is `exported_bytes`.
 
     Raises:

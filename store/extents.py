@@ -1,4 +1,4 @@
-"""Reading rows of block files into an array that the caller owns: one `preadv` a run, no byte copied twice.
+"""Reading rows of block files into an array that the caller owns: one `preadv` per run, no byte copied twice.
 
 Rows that follow one another in the file are one run; its vectors point at each row's place in the caller's
 array. So reading in order, reading shuffled and reading a few rows are the same call.
@@ -16,15 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StoreError
+from .order import RowNumbers
 
 N_THREADS = max(2, min(8, len(os.sched_getaffinity(0))))
 """Threads that read. More than there are cores get in one another's way: each returns to Python after every run."""
 JOB_BYTES, LEAST_BYTES = 8 * 2**20, 2**20
-"""What one thread reads at a time at the most, and at the least: large against the cost of a job."""
+"""One thread reads at most, and at least, so many bytes at a time: large against the cost of a job."""
 MAX_VECTORS = 1024
 """IOV_MAX of Linux: more vectors in one call are refused."""
-
-Index = npt.NDArray[np.int64]
 
 
 class Extent(NamedTuple):
@@ -39,23 +38,28 @@ class Part(NamedTuple):
     """Rows wanted of one block, ascending, and their places in the output."""
 
     block: int
-    rows: Index
-    places: Index
+    rows: RowNumbers
+    places: RowNumbers
 
 
-def parts_of(index: Index, block_rows: int, row_bytes: int) -> Iterator[Part]:
-    """Cut row numbers, in any order, into parts of one block, as even as the threads want them."""
+def parts_of(index: RowNumbers, block_rows: int, row_bytes: int) -> Iterator[Part]:
+    """Cut row numbers, in any order, into parts of one block that keep all threads equally busy."""
     order = np.argsort(index, kind="stable")
     blocks, rows = np.divmod(index[order], block_rows)
     cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)), len(order)]
-    n_bytes = len(index) * row_bytes
-    n_rounds = max(1, -(-n_bytes // (N_THREADS * JOB_BYTES)))
-    n_jobs = min(N_THREADS * n_rounds, max(1, n_bytes // LEAST_BYTES))
-    step = max(1, -(-len(index) // n_jobs))
+    step = _rows_per_job(len(index), row_bytes)
     for first, stop in pairwise(cuts):
         for start in range(first, stop, step):
             part = slice(start, min(start + step, stop))
             yield Part(int(blocks[first]), rows[part], order[part])
+
+
+def _rows_per_job(n_rows: int, row_bytes: int) -> int:
+    """Return how many rows one thread reads at a time: every thread has as many jobs as any other."""
+    n_bytes = n_rows * row_bytes
+    n_rounds = max(1, -(-n_bytes // (N_THREADS * JOB_BYTES)))
+    n_jobs = min(N_THREADS * n_rounds, max(1, n_bytes // LEAST_BYTES))
+    return max(1, -(-n_rows // n_jobs))
 
 
 def read_part(extent: Extent, part: Part, row_bytes: int, out: memoryview) -> None:
@@ -98,7 +102,7 @@ def threads(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(N_THREADS, thread_name_prefix="token-reader")
 
 
-def _is_sparse(rows: Index) -> bool:
+def _is_sparse(rows: RowNumbers) -> bool:
     return len(rows) > 0 and bool(rows[-1] - rows[0] >= 2 * len(rows))
 
 

@@ -4,17 +4,36 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
-from .contract import StoreFiles
+from .contract import StoredArrays, StoreFiles
 from .hdf5_store import Hdf5Files
-from .library import is_address
+from .library import CompressedReader, LibraryReader
 from .zarr_store import ZarrFiles
 
 FORMATS: dict[str, Callable[[Path], StoreFiles]] = {".h5": Hdf5Files, ".hdf5": Hdf5Files}
 
 
+def open_arrays(path: str | Path) -> StoredArrays:
+    """Return what reads the store at a path or an address: its plain files if there are any, else the zarr library.
+
+    Raises:
+        MissingError: there is nothing.
+        StoreError: zarr cannot open it, or the metadata of an array are damaged.
+    """
+    if is_address(path):
+        return LibraryReader(str(path))
+    files = store_files(Path(path))
+    files.check_there()
+    return CompressedReader(files) if files.is_compressed() else files
+
+
 def store_files(path: Path) -> StoreFiles:
     """Return the files of the store at a path: HDF5 by its ending, anything else Zarr."""
     return FORMATS.get(path.suffix.lower(), ZarrFiles)(path)
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether a store's name is an address such as "s3://bucket/a.zarr" and not a path."""
+    return "://" in str(path)
 
 
 def local_path(path: str | Path) -> Path:
@@ -23,7 +42,7 @@ def local_path(path: str | Path) -> Path:
     Raises:
         InputError: it is an address, where stores can only be read.
     """
-    if is_address(str(path)):
+    if is_address(path):
         raise InputError(
             f"{str(path)!r} is an address, and stores are written and verified on this machine; give a path"
         )

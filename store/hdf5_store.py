@@ -1,4 +1,4 @@
-"""The HDF5 format: the tree of a Zarr store in one master file, over one file a (layer, view, block).
+"""The HDF5 format: the tree of a Zarr store in one master file, over one file per (layer, view, block).
 
 The master `x.h5` holds the manifest and, for each array, a virtual dataset over the block files in
 `x.h5.blocks/`. A block file is written once, closed, and renamed: HDF5 files that are open when a process
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StoreError
-from .contract import LABELS, MANIFEST_KEYS, ArraySpec, StoreFiles, damaged, encode_manifest, missing
+from .array_spec import ArraySpec, array_specs
+from .contract import LABELS, MANIFEST_KEYS, StoreFiles, damaged, missing
 from .durable import write_durably
 from .manifest import Manifest
 
@@ -30,6 +31,8 @@ BLOCK_LIBVER, MASTER_LIBVER = ("earliest", "v110"), ("v110", "v110")
 
 class Hdf5Files(StoreFiles):
     """A store in the HDF5 format: `path` is a file, its blocks are in a folder beside it."""
+
+    form = "HDF5"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, folder=path.with_name(path.name + ".blocks"), root=path)
@@ -64,7 +67,7 @@ class Hdf5Files(StoreFiles):
             write_durably(path, file.id.get_file_image())
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """See `StoreFiles.read_whole`."""
+        """See `StoredArrays.read_whole`."""
         import h5py
 
         path = self.folder / self.whole_names(array)[0]
@@ -75,7 +78,7 @@ class Hdf5Files(StoreFiles):
             return np.asarray(data.asstr()[...] if h5py.check_string_dtype(data.dtype) else data[...])
 
     def read_attributes(self) -> dict[str, Any]:
-        """See `StoreFiles.read_attributes`."""
+        """See `StoredArrays.read_attributes`."""
         if not self.root.is_file():
             return {}
         try:
@@ -104,13 +107,13 @@ class Hdf5Files(StoreFiles):
         import h5py
 
         with h5py.File.in_memory(libver=MASTER_LIBVER) as file:
-            file.attrs[MANIFEST] = encode_manifest(manifest)
+            file.attrs[MANIFEST] = json.dumps(manifest.to_json(), indent=1, sort_keys=True)
             for array in self.whole_arrays(manifest):
                 group, _, name = array.rpartition("/")
                 file.require_group(group)[name] = h5py.ExternalLink(
                     f"{self.folder.name}/{self.whole_names(array)[0]}", ROWS
                 )
-            for spec in self.specs(manifest):
+            for spec in array_specs(manifest):
                 dataset = file.create_virtual_dataset(spec.name, self._virtual(spec), fillvalue=spec.type.fill)
                 if spec.is_bfloat16:
                     dataset.attrs["bfloat16"] = True
@@ -133,11 +136,10 @@ class Hdf5Files(StoreFiles):
         layout.dcpl.set_obj_track_times(False)  # the same store has the same bytes whenever it is made
         for view in range(spec.n_views):
             for block in range(spec.n_blocks):
-                start = block * spec.block_rows
-                n_rows = min(spec.block_rows, spec.n_images - start)
+                rows = spec.rows_of(block)
                 source = f"{self.folder.name}/{self.block_name(spec, view, block)}"
-                rows = h5py.VirtualSource(source, ROWS, (spec.block_rows, *spec.row), dtype)
-                layout[view, start : start + n_rows] = rows[:n_rows]
+                stored = h5py.VirtualSource(source, ROWS, (spec.block_rows, *spec.row), dtype)
+                layout[view, rows.start : rows.stop] = stored[: len(rows)]
         return layout
 
 
@@ -150,7 +152,7 @@ def _open(path: Path) -> Any:
 
 @cache
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any], bfloat16: bool) -> bytes:
-    """Let h5py lay out a file with one contiguous dataset, and return what comes before its rows."""
+    """Let h5py lay out a file with one contiguous dataset, and return the bytes before its rows."""
     import h5py
 
     with TemporaryDirectory() as folder:

@@ -1,22 +1,20 @@
-"""What of a store is there: its journal against its disk, without reading any token."""
+"""How much of a store is there: its journal against its disk, without reading any token."""
 
 from collections.abc import Set
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
-from .contract import StoreFiles, array_spec
-from .formats import store_files
-from .journal import NAME, finished_files
+from .array_spec import array_spec
+from .contract import StoreFiles
+from .journal import finished_files
 from .layout import layer_index
-from .library import is_address
 from .manifest import Manifest
 from .reader import Store
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How many blocks of one layer of a split are written, over all views, of how many."""
+    """How many blocks of one layer of a split are written, out of how many, over all views."""
 
     n_done: int
     n_all: int
@@ -24,12 +22,12 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Stock:
-    """What of a store is there.
+    """How much of a store is there.
 
     Attributes:
         n_bytes: of the finished files.
         n_files: files that the manifest declares.
-        n_missing: those of them that are not there, or not of the size that was written.
+        n_missing: declared files that are not there, or not of the size that was written.
         unfinished: layers that lack blocks, by (split, layer).
     """
 
@@ -40,11 +38,9 @@ class Stock:
 
 
 def take_stock(store: Store) -> Stock | None:
-    """Return what is there, or None for a store without a journal at hand: one far away, or made by other means."""
-    if is_address(str(store.path)):
-        return None
-    files = store_files(Path(store.path))
-    if not (files.folder / NAME).exists():
+    """Count the files that are there; None if no journal is at hand: the store is far away, or others made it."""
+    files = store.arrays.journaled_files()
+    if files is None:
         return None
     finished = finished_files(files.folder)
     declared = files.declared(store.manifest)
@@ -60,10 +56,12 @@ def _unfinished(files: StoreFiles, manifest: Manifest, finished: Set[str]) -> di
     """Return the layers that lack blocks. A block is written when all its arrays are."""
     lacking = {}
     for split, info in manifest.splits.items():
-        keys = list(product(range(info.views), range(info.n_blocks)))
         for layer, kinds in info.layers.items():
             specs = [array_spec(manifest, split, layer, kind) for kind in kinds]
-            n_done = sum(all(files.block_name(spec, *key) in finished for spec in specs) for key in keys)
-            if n_done < len(keys):
-                lacking[split, layer_index(layer)] = Blocks(n_done, len(keys))
+            written = [
+                all(files.block_name(spec, view, block) in finished for spec in specs)
+                for view, block in product(range(info.views), range(info.n_blocks))
+            ]
+            if not all(written):
+                lacking[split, layer_index(layer)] = Blocks(sum(written), len(written))
     return lacking

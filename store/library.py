@@ -1,49 +1,32 @@
 """Stores that are compressed or far away, read through the zarr library: slower, the same numbers."""
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import MissingError, StoreError
-from .contract import MANIFEST_KEYS, ArraySpec, damaged
+from .array_spec import ArraySpec
+from .contract import StoredArrays, StoreFiles
 from .extents import Part
-from .layout import CHANNELS
-from .manifest import Manifest
 
 
-def is_address(path: str) -> bool:
-    """Whether a store's name is an address such as "s3://bucket/a.zarr" and not a path."""
-    return "://" in path
+class LibraryReader(StoredArrays):
+    """Reads a Zarr store with zarr, from an address that fsspec knows.
 
-
-def is_compressed(path: Path) -> bool:
-    """Whether the blocks of a Zarr store on this machine have codecs beside the plain one.
-
-    Raises:
-        StoreError: the metadata of an array are damaged.
+    Nothing can be written to it, and nothing but its manifest tells how far it is: a block that was never written is
+    found when it is read.
     """
-    for metadata in path.glob("*/layer_*/*/zarr.json"):
-        if metadata.parent.name.endswith(CHANNELS):
-            continue  # written at once, and never compressed
-        try:
-            return [codec["name"] for codec in json.loads(metadata.read_bytes())["codecs"]] != ["bytes"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(metadata, error) from error
-    return False
 
-
-class LibraryReader:
-    """Reads a Zarr store with zarr, from a path or an address that fsspec knows."""
+    form = "Zarr, far away: read through the zarr library"
 
     def __init__(self, path: str) -> None:
         """Open the root group.
 
         Raises:
             MissingError: there is nothing.
-            StoreError: there is no token store.
+            StoreError: zarr cannot open it.
         """
         import zarr
 
@@ -53,45 +36,74 @@ class LibraryReader:
             raise MissingError(f"no store at {path!r}") from error
         except (ImportError, ValueError) as error:
             raise StoreError(f"cannot open {path!r}: {error}") from error
-        self._path = path
-        if not self._group.attrs.keys() >= MANIFEST_KEYS:
-            raise StoreError(f"{path!r} is not a token store: it has no manifest; make one with probe extract")
+        self.path = path
 
-    def read_manifest(self) -> Manifest:
-        """Return the manifest."""
-        return Manifest.from_json(dict(self._group.attrs))
+    def read_attributes(self) -> dict[str, Any]:
+        """See `StoredArrays.read_attributes`."""
+        return dict(self._group.attrs)
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """Return a small array, such as "train/labels".
-
-        Raises:
-            StoreError: it is not there; zarr would give its fill value.
-        """
+        """See `StoredArrays.read_whole`; zarr would give its fill value for a missing chunk."""
         stored = self._array(array)
         self._require_chunk(array, stored, (0,) * stored.ndim)
         return np.asarray(stored[...])
 
-    def read_part(self, spec: ArraySpec, view: int, part: Part, out: npt.NDArray[Any]) -> None:
-        """Read rows of one block into their places of `out`, in the stored type.
-
-        Raises:
-            StoreError: the block's chunk is not there.
-        """
+    def read_rows(self, spec: ArraySpec, view: int, part: Part, out: npt.NDArray[Any]) -> None:
+        """See `StoredArrays.read_rows`: all rows between the first and the last are decompressed."""
         array = self._array(spec.name)
         self._require_chunk(spec.name, array, (view, part.block, *[0] * len(spec.row)))
         start = part.block * spec.block_rows
         first, last = int(part.rows[0]), int(part.rows[-1])
         out[part.places] = array[view, start + first : start + last + 1][part.rows - first]
 
+    def prefetch(self, spec: ArraySpec, view: int, block: int) -> None:
+        """See `StoredArrays.prefetch`: zarr has no such call."""
+
+    def count_missing(self, specs: Sequence[ArraySpec]) -> list[int]:
+        """See `StoredArrays.count_missing`: nothing tells."""
+        return [0 for _ in specs]
+
+    def journaled_files(self) -> StoreFiles | None:
+        """See `StoredArrays.journaled_files`: a journal at an address is not at hand."""
+        return None
+
+    def is_compressed(self) -> bool:
+        """See `StoredArrays.is_compressed`: at an address nobody looks."""
+        return False
+
     def _require_chunk(self, name: str, array: Any, place: tuple[int, ...]) -> None:
         from zarr.core.sync import sync
 
         chunk = f"{name}/{array.metadata.encode_chunk_key(place)}"
         if not sync((self._group.store_path / chunk).exists()):
-            raise StoreError(f"block file {chunk!r} of {self._path!r} is not there")
+            raise StoreError(f"block file {chunk!r} of {self.path!r} is not there")
 
     def _array(self, name: str) -> Any:
         try:
             return self._group[name]
         except KeyError:
-            raise StoreError(f"array {name!r} of {self._path!r} is not there") from None
+            raise StoreError(f"array {name!r} of {self.path!r} is not there") from None
+
+
+class CompressedReader(LibraryReader):
+    """Reads a compressed Zarr store on this machine with zarr; its journal, if it has one, is at hand."""
+
+    form = "compressed Zarr: read through the zarr library, slower; nothing can be added"
+
+    def __init__(self, files: StoreFiles) -> None:
+        """Open the root group; `files` are those of the store.
+
+        Raises:
+            MissingError: there is nothing.
+            StoreError: zarr cannot open it.
+        """
+        super().__init__(str(files.path))
+        self._files = files
+
+    def journaled_files(self) -> StoreFiles | None:
+        """See `StoredArrays.journaled_files`."""
+        return self._files.journaled_files()
+
+    def is_compressed(self) -> bool:
+        """See `StoredArrays.is_compressed`."""
+        return True

@@ -1,7 +1,7 @@
 """The reader: any rows of any layer, straight from the files into an array that the caller owns.
 
-How rows get there is `array_reader.py`: from blocks that lie plain on this machine by `extents.py`, from compressed
-and remote stores by `library.py`.
+`array_reader.py` brings the rows there: from plain files on this machine by `extents.py`, from compressed and remote
+stores by `library.py`. `formats.py` chooses between them when a store is opened.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, MissingError, StoreError, unknown_name
+from ..errors import InputError, StoreError, unknown_name
 from .array_reader import ArrayReader
-from .contract import IDS, LABELS, ArraySpec, StoreFiles, array_spec
-from .formats import store_files
-from .journal import last_settings, read_records
+from .array_spec import ArraySpec, array_spec
+from .contract import IDS, LABELS, StoredArrays
+from .formats import open_arrays
+from .journal import last_settings
 from .layout import PATCH, LayerShape, layer_index, layer_name
-from .library import LibraryReader, is_address, is_compressed
 from .manifest import Manifest, SplitInfo
 from .memory import aligned_empty
+from .order import RowNumbers
 from .quantize import array_type
 
 RowIndex = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -36,14 +37,7 @@ def open_store(path: str | Path) -> "Store":
         MissingError: there is nothing at `path`.
         StoreError: there is something else, or a store of another format version.
     """
-    if is_address(str(path)):
-        return Store(str(path), LibraryReader(str(path)))
-    files = store_files(Path(path))
-    if not files.root.exists() and not files.folder.exists():
-        raise MissingError(f"no store at {str(path)!r}; make one with probe extract")
-    if files.root.name == "zarr.json" and is_compressed(files.folder):
-        return Store(path, LibraryReader(str(path)))
-    return Store(path, files)
+    return Store(path, open_arrays(path))
 
 
 class Store:
@@ -51,14 +45,14 @@ class Store:
 
     Attributes:
         path: as it was given.
-        files: the store's files, if they lie plain on this machine, else what reads them.
+        arrays: where its bytes are read from.
         manifest: what the store holds.
     """
 
-    def __init__(self, path: str | Path, files: StoreFiles | LibraryReader) -> None:
+    def __init__(self, path: str | Path, arrays: StoredArrays) -> None:
         """Read the manifest. See `open_store`."""
-        self.path, self.files = path, files
-        self.manifest: Manifest = files.read_manifest()
+        self.path, self.arrays = path, arrays
+        self.manifest: Manifest = arrays.read_manifest()
 
     @property
     def splits(self) -> list[str]:
@@ -72,8 +66,9 @@ class Store:
 
     @cached_property
     def recorded_settings(self) -> dict[str, Any]:
-        """Return the settings of the last extraction that worked on the store; none if it is at an address."""
-        return {} if is_address(str(self.path)) else last_settings(store_files(Path(self.path)).folder)
+        """Return the settings of the last extraction that worked on the store; none if no journal is at hand."""
+        files = self.arrays.journaled_files()
+        return {} if files is None else last_settings(files.folder)
 
     def __getitem__(self, split: str) -> "Split":
         """Return one split, or raise InputError naming those there are."""
@@ -102,12 +97,12 @@ class Split:
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
         """Targets: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several."""
-        return self.store.files.read_whole(f"{self.name}/{LABELS}")
+        return self.store.arrays.read_whole(f"{self.name}/{LABELS}")
 
     @cached_property
     def ids(self) -> list[str]:
-        """Stable image keys, one a row."""
-        return [str(key) for key in self.store.files.read_whole(f"{self.name}/{IDS}")]
+        """Stable image keys, one per row."""
+        return [str(key) for key in self.store.arrays.read_whole(f"{self.name}/{IDS}")]
 
     def shape(self, layer: int) -> LayerShape:
         """Return the shape of one layer's tokens."""
@@ -166,12 +161,12 @@ class Split:
         if out is None:
             out = aligned_empty(shape, wanted)
         assert (out.shape, out.dtype, out.flags.c_contiguous) == (shape, wanted, True), (out.shape, out.dtype)
-        ArrayReader(self.store.files, spec, view).read(index, out)
+        ArrayReader(self.store.arrays, spec, view).read(index, out)
         return out
 
     def reader(self, layer: int, kind: str = PATCH, view: int = 0) -> ArrayReader:
-        """Return what reads rows of one array into arrays of the caller's, ahead of their use if need be."""
-        return ArrayReader(self.store.files, self._spec(layer, kind, view), view)
+        """Return a reader of one array: it fills arrays of the caller, ahead of their use if need be."""
+        return ArrayReader(self.store.arrays, self._spec(layer, kind, view), view)
 
     def _spec(self, layer: int, kind: str, view: int) -> ArraySpec:
         kinds = self._kinds(layer)
@@ -186,22 +181,18 @@ class Split:
 
     def check_complete(self, layers: Sequence[int]) -> None:
         """Raise StoreError if a block of one of the layers has not been written yet."""
-        files = self.store.files
-        if self.store.manifest.complete or isinstance(files, LibraryReader):
+        if self.store.manifest.complete:
             return
-        recorded = read_records(files.folder)
-        for layer in layers:
-            for kind in self._kinds(layer):
-                spec = self._spec(layer, kind, 0)
-                n_missing = sum(name not in recorded for name in files.block_names(spec))
-                if n_missing:
-                    whole = f", with this layer and --views {spec.n_views}" if spec.n_views > 1 else ""
-                    raise StoreError(
-                        f"{spec.name} of {str(self.store.path)!r} is not complete ({n_missing} of "
-                        f"{spec.n_blocks * spec.n_views} blocks are missing); run the same probe extract again{whole}"
-                    )
+        specs = [self._spec(layer, kind, 0) for layer in layers for kind in self._kinds(layer)]
+        for spec, n_missing in zip(specs, self.store.arrays.count_missing(specs), strict=True):
+            if n_missing:
+                whole = f", with this layer and --views {spec.n_views}" if spec.n_views > 1 else ""
+                raise StoreError(
+                    f"{spec.name} of {str(self.store.path)!r} is not complete ({n_missing} of "
+                    f"{spec.n_blocks * spec.n_views} blocks are missing); run the same probe extract again{whole}"
+                )
 
-    def _row_numbers(self, rows: RowIndex) -> npt.NDArray[np.int64]:
+    def _row_numbers(self, rows: RowIndex) -> RowNumbers:
         given = np.asarray(rows)
         if given.size and given.dtype.kind not in "iu":
             raise InputError(f"rows of type {given.dtype} asked of split {self.name!r}; give row numbers, integers")

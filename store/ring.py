@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .array_reader import ArrayReader, finish
-from .extents import Index
 from .memory import page_aligned
+from .order import RowNumbers
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +32,7 @@ class BufferRing:
         self._memory = [np.empty(0, np.uint8)] * n_buffers
 
     def array(self, turn: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return an array over the buffer whose turn it is; its values are whatever was there."""
+        """Return an array over the buffer whose turn it is; its values are left over from the last turn."""
         n_bytes, place = prod(shape) * dtype.itemsize, turn % self.n_buffers
         if len(self._memory[place]) < n_bytes:
             self._memory[place] = np.empty(0, np.uint8)  # the old one goes before the new one comes
@@ -40,14 +40,16 @@ class BufferRing:
         return self._memory[place][:n_bytes].view(dtype).reshape(shape)
 
 
-def read_ahead(reader: ArrayReader, pieces: Sequence[Index], dtype: np.dtype[Any], ring: BufferRing) -> Iterator[Array]:
+def read_ahead(
+    reader: ArrayReader, pieces: Sequence[RowNumbers], dtype: np.dtype[Any], ring: BufferRing
+) -> Iterator[Array]:
     """Yield the rows of each piece, in order, while the next pieces are being read.
 
     Args:
         reader: of the array.
         pieces: row numbers.
         dtype: type that rows are read as.
-        ring: the buffers; what is yielded is a view of one, good until the next is asked for.
+        ring: the buffers; each piece is a view of one of them, good until the next piece is asked for.
 
     Raises:
         StoreError: a block is missing or damaged.

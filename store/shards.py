@@ -1,6 +1,6 @@
 """Plain files for other programs: `.npy` or safetensors, one for each block of each array.
 
-Both are a header that tells type and shape, then the rows: so one writer makes either, a few rows at a time.
+Both are a header with type and shape, then the rows: so one writer makes either, a few rows at a time.
 
     SPLIT/layer_05/patch/view_0/00003.npy    rows of block 3; sorted by name, the files hold the rows in order
     SPLIT/labels.npy, SPLIT/ids.json         of all rows
@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .contract import ArraySpec, array_specs
+from .array_spec import ArraySpec
 from .extents import as_bytes
 from .layout import layer_index
-from .manifest import Manifest
 from .quantize import TokenType, array_type, bfloat16_bits
 from .reader import Split, Store
+from .selection import Selection
 
 PIECE_BYTES = 32 * 2**20
 """Rows in memory at a time."""
@@ -35,7 +35,7 @@ Header = Callable[[str, TokenType, Shape], bytes]
 
 
 def npy_header(name: str, type: TokenType, shape: Shape) -> bytes:
-    """Return what comes before the values in a .npy file, which knows no name."""
+    """Return the bytes before the values in a .npy file, which knows no name."""
     header = BytesIO()
     about = {"descr": np.lib.format.dtype_to_descr(type.stored), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, about)
@@ -43,7 +43,7 @@ def npy_header(name: str, type: TokenType, shape: Shape) -> bytes:
 
 
 def safetensors_header(name: str, type: TokenType, shape: Shape) -> bytes:
-    """Return what comes before the values in a safetensors file of one tensor.
+    """Return the bytes before the values in a safetensors file of one tensor.
 
     Eight bytes with the length of the rest, then JSON, filled up with spaces so that values begin at a multiple of
     eight: https://github.com/huggingface/safetensors#format.
@@ -59,26 +59,26 @@ SAFETENSORS_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 HEADERS: dict[str, Header] = {"npy": npy_header, "safetensors": safetensors_header}
 
 
-def write_shards(form: str, store: Store, folder: Path, chosen: Manifest, progress: Callable[[int], None]) -> None:
+def write_shards(form: str, store: Store, folder: Path, chosen: Selection, progress: Callable[[int], None]) -> None:
     """Write arrays of a store to an empty folder.
 
     Args:
         form: of `HEADERS`.
         store: an open store.
         folder: to write to.
-        chosen: splits, layers and arrays of the store, and the dtype that tokens are written in.
+        chosen: the arrays to write.
         progress: called with the bytes of each piece written.
 
     Raises:
         InputError: a token does not fit the dtype; names layer and image.
     """
-    specs = list(array_specs(chosen))
+    specs = chosen.specs(store.manifest)
     for spec in specs:
         split = store[spec.name.split("/")[0]]
         for view, block in product(range(spec.n_views), range(spec.n_blocks)):
             path = folder / spec.name / f"view_{view}" / f"{block:05d}.{form}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = range(block * spec.block_rows, min((block + 1) * spec.block_rows, spec.n_images))
+            rows = spec.rows_of(block)
             with open(path, "wb") as file:
                 file.write(HEADERS[form](path.parts[-3], spec.type, (len(rows), *spec.row)))
                 for values in _pieces(split, spec, view, rows):
@@ -116,7 +116,7 @@ def _values(split: Split, spec: ArraySpec, view: int, rows: range) -> Array:
 
 
 def _about(form: str, store: Store, specs: Sequence[ArraySpec]) -> dict[str, Any]:
-    """Return what `manifest.json` says."""
+    """Return the content of `manifest.json`."""
     arrays = {
         spec.name: {
             "dtype": spec.type.name,

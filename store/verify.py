@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
+from typing import Literal
 
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
-from ..errors import MissingError
 from . import journal, lock
 from .contract import StoreFiles
 from .formats import local_path, store_files
@@ -20,7 +20,9 @@ N_THREADS = 4
 SPAN = 8 * 2**20
 """Bytes read at a time, small enough to stay in a core's cache until they are hashed."""
 
-DAMAGED = "damaged: its bytes are not those that were written"
+OTHER_BYTES = "damaged: its bytes are not those that were written"
+
+Kind = Literal["missing", "damaged", "unfinished", "foreign"]
 
 _buffers = local()
 
@@ -31,10 +33,12 @@ class Problem:
 
     Attributes:
         file: path relative to the store.
-        what: "missing", "damaged", "not finished" or "foreign", with details.
+        kind: "missing" and "damaged" files were written once, "unfinished" ones never, "foreign" ones by others.
+        what: the same in words, with details.
     """
 
     file: str
+    kind: Kind
     what: str
 
 
@@ -46,7 +50,7 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
         progress: called with the size of each file that has been read, from several threads.
 
     Returns:
-        What is wrong, sorted by file; an empty list if all is well.
+        The problems, sorted by file; an empty list if all is well.
 
     Raises:
         InputError: `path` is an address.
@@ -61,27 +65,42 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
     with ThreadPoolExecutor(N_THREADS) as pool:
         checked = pool.map(lambda record: _check(files.folder, record, progress), recorded)
         problems += [problem for problem in checked if problem is not None]
-    problems += [Problem(name, "not finished: the journal does not record it") for name in declared - records.keys()]
+    problems += map(_unfinished, declared - records.keys())
     own = {journal.NAME, lock.NAME, files.root.name}
-    problems += [Problem(name, "foreign: nothing declares it") for name in _names(files.folder) - declared - own]
+    problems += map(_foreign, _names(files.folder) - declared - own)
     return sorted(problems, key=lambda problem: problem.file)
 
 
 def read_root(files: StoreFiles) -> tuple[Manifest, list[Problem]]:
-    """Return the manifest, from the journal if the root file is not as recorded, and what is wrong with the file.
+    """Return the manifest, from the journal if the root file is not as recorded, and any problem with that file.
 
     Raises:
         MissingError: there is nothing.
         StoreError: there is no store.
     """
-    if not files.root.exists() and not files.folder.exists():
-        raise MissingError(f"no store at {str(files.path)!r}; make one with probe extract")
+    files.check_there()
     entries = journal.root_entries(files.folder)
     content = files.root.read_bytes() if files.root.is_file() else b""
     if entries and xxh3_64_hexdigest(content) not in [entry["xxh3"] for entry in entries]:
-        what = DAMAGED if content else "missing"
-        return Manifest.from_json(entries[0]["content"]), [Problem(files.root.name, what)]
+        problem = _damaged(files.root.name) if content else _missing(files.root.name)
+        return Manifest.from_json(entries[0]["content"]), [problem]
     return files.read_manifest(), []
+
+
+def _missing(file: str) -> Problem:
+    return Problem(file, "missing", "missing")
+
+
+def _damaged(file: str, what: str = OTHER_BYTES) -> Problem:
+    return Problem(file, "damaged", what)
+
+
+def _unfinished(file: str) -> Problem:
+    return Problem(file, "unfinished", "not finished: the journal does not record it")
+
+
+def _foreign(file: str) -> Problem:
+    return Problem(file, "foreign", "foreign: nothing declares it")
 
 
 def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> Problem | None:
@@ -95,13 +114,11 @@ def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> 
                 digest.update(_buffers.span[:n_read])
                 size += n_read
     except FileNotFoundError:
-        return Problem(record.file, "missing")
+        return _missing(record.file)
     progress(size)
     if size != record.size:
-        return Problem(record.file, f"damaged: {size} bytes, {record.size} when it was written")
-    if digest.hexdigest() != record.xxh3:
-        return Problem(record.file, DAMAGED)
-    return None
+        return _damaged(record.file, f"damaged: {size} bytes, {record.size} when it was written")
+    return None if digest.hexdigest() == record.xxh3 else _damaged(record.file)
 
 
 def _names(folder: Path) -> set[str]:

@@ -1,16 +1,12 @@
 """The writer: batches in, finished blocks out, with a few threads between the backbone and the disk.
 
 Memory holds the batches in the queues and nothing else, however large a block is. When a block is full
-its files are fsynced and renamed, and only then recorded in the journal: whatever it names is whole.
+its files are fsynced and renamed, and only then recorded in the journal: every file that it names is whole.
 """
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from errno import ENOSPC
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,23 +14,30 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_hexdigest
 
-from ..errors import NoSpaceError, StoreError
-from . import journal, lock
+from ..errors import StoreError
+from . import journal
+from .array_spec import ArraySpec, array_spec
 from .block_file import BlockFile
-from .contract import IDS, LABELS, ROOT_RECORD, ArraySpec, StoreFiles, array_spec
-from .durable import write_durably
+from .claim import check_path, claimed, empty
+from .contract import IDS, LABELS, ROOT_RECORD, StoreFiles
+from .durable import remove_durably, write_durably
 from .formats import store_files
 from .journal import FileRecord, Journal
 from .lanes import Lanes
-from .layout import CHANNELS, layer_index, layer_name
-from .library import is_compressed
-from .manifest import Manifest
-from .quantize import STATISTICS_ROWS
+from .layout import layer_index, layer_name
+from .manifest import ABSENT, Manifest
+from .moved_rows import files_from, first_difference
 
 N_LANES = 4
 QUEUED_BATCHES = 2
 Arrays = Mapping[str, npt.NDArray[Any]]
-Rows = tuple[npt.NDArray[np.int64], list[str]]
+
+
+class Targets(NamedTuple):
+    """The images of a split in row order: (n,) or (n, classes) int64 labels, and n ids."""
+
+    labels: npt.NDArray[np.int64]
+    ids: list[str]
 
 
 class BlockKey(NamedTuple):
@@ -51,7 +54,7 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
 
     Args:
         path: folder of the store.
-        manifest: what is wanted; merged with what is there.
+        manifest: the parts wanted; they are added to those that are there.
         overwrite: empty a store that is already there.
 
     Raises:
@@ -61,41 +64,14 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
     """
     files = store_files(path)
     check_path(path)
-    with _explained_full_disk(path), _locked(files.folder):
+    with claimed(files):
         if overwrite or not files.exists():
-            _empty(files)
+            empty(files)
         writer = StoreWriter(files, manifest)
         try:
             yield writer
         finally:
             writer.close()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock.StoreLock(folder):
-        yield
-
-
-def check_path(path: Path) -> None:
-    """Raise StoreError if something that is no store is in the way; a first run killed early is not."""
-    files = store_files(path)
-    if files.exists():
-        if is_compressed(files.folder):
-            raise StoreError(f"{str(path)!r} is compressed: it can be read, but not added to; give another path")
-        return
-    if files.root.exists() or not _is_fresh(files.folder):
-        raise StoreError(f"{str(path)!r} exists and is not a token store; give another path")
-
-
-def _is_fresh(folder: Path) -> bool:
-    """Whether a folder holds nothing, or what a writer leaves that was killed before it wrote the first root."""
-    if not folder.is_dir():
-        return not folder.exists()
-    if (folder / journal.NAME).is_file():
-        return journal.read_records(folder).keys() <= {ROOT_RECORD}
-    return all(entry.name == lock.NAME for entry in folder.iterdir())
 
 
 class StoreWriter:
@@ -111,12 +87,36 @@ class StoreWriter:
         self._lanes = Lanes(N_LANES, queued=-(-QUEUED_BATCHES * n_layers // N_LANES))
         self._growing: dict[tuple[BlockKey, int], dict[str, BlockFile]] = {}
 
-    def declare(self, rows: Mapping[str, Rows]) -> None:
-        """Write the manifest, all metadata, and (labels, ids) of each split, before any block."""
-        for split, (_, ids) in rows.items():
-            self._remove_moved(split, ids)
-        self._write_manifest()
-        for split, (labels, ids) in rows.items():
+    def drop_moved_rows(self, targets: Mapping[str, Targets]) -> None:
+        """Remove the blocks of rows that moved, because images that are stored are left out now; keep those before.
+
+        Call it before `declare` if images may be left out that an earlier extraction stored. Nothing else is removed:
+        ids that differ for another reason are for `declare` to refuse.
+
+        After a kill at any point the same two calls go on where it was: the blocks go first, then the manifest says
+        which images are left out, and only then the ids go by which rows are known to have moved.
+        """
+        moved = {split: self._first_moved_row(split, ids) for split, (_, ids) in targets.items()}
+        first = {split: row for split, row in moved.items() if row is not None}
+        if not first or self._stored is None:
+            return
+        for split, row in first.items():
+            self._remove(files_from(self._files, self._stored, split, row))
+        self._write_manifest(complete=False)
+        for split in first:
+            for name in (LABELS, IDS):
+                self._remove(self._files.whole_names(f"{split}/{name}"))
+
+    def declare(self, targets: Mapping[str, Targets]) -> None:
+        """Write the manifest, all metadata, and the labels and ids of each split, before any block.
+
+        Raises:
+            StoreError: the rows of a split are stored with other ids; nothing is written.
+        """
+        for split, (_, ids) in targets.items():
+            self._check_ids(split, ids)
+        self._write_manifest(complete=self._has_all())
+        for split, (labels, ids) in targets.items():
             self.write_whole(f"{split}/{LABELS}", labels)
             self.write_whole(f"{split}/{IDS}", ids)
         self._files.write_metadata(self.manifest)
@@ -150,14 +150,17 @@ class StoreWriter:
         """Add the next images of a block to one layer: (n, …) values in the stored dtype, by array kind."""
         self._lanes.put(layer, self._append, key, layer, arrays)
 
-    def finish(self, key: BlockKey, layer: int) -> None:
-        """Make the files of a full block durable and record them, in the background."""
-        self._lanes.put(layer, self._finish, key, layer)
+    def finish_block(self, key: BlockKey, layer: int) -> None:
+        """Make the files of one layer of a full block durable and record them, in the background."""
+        self._lanes.put(layer, self._finish_block, key, layer)
 
-    def complete(self) -> bool:
-        """Wait for everything queued and write the manifest; return whether nothing declared is missing."""
+    def seal(self) -> bool:
+        """Wait for everything queued and write the manifest; return whether the store is complete.
+
+        It is complete when every declared file is recorded. Nothing can be appended after that.
+        """
         self._lanes.join()
-        self._write_manifest()
+        self._write_manifest(complete=self._has_all())
         return self.manifest.complete
 
     def close(self) -> None:
@@ -168,27 +171,36 @@ class StoreWriter:
                 file.abandon()
         self.journal.close()
 
-    def _remove_moved(self, split: str, ids: list[str]) -> None:
-        """Remove the files of a split from the first row on that holds another image now."""
-        if self._stored is None or split not in self._stored.splits or not self.has_whole(f"{split}/{IDS}"):
-            return  # killed while it was declared: there are no blocks yet
-        stored = [str(key) for key in self._files.read_whole(f"{split}/{IDS}")]
-        if stored == ids:
-            return
-        first = next(row for row, key in enumerate([*ids, None]) if row == len(stored) or stored[row] != key)
-        whole = [f"{split}/{LABELS}", f"{split}/{IDS}"]
-        for spec in self._files.specs(self._stored):
-            if spec.name.startswith(f"{split}/"):
-                channels = spec.type.name == "int8"  # decided by the first rows, and deciding every block
-                start = 0 if channels and first < STATISTICS_ROWS else first // spec.block_rows
-                for view, block in product(range(spec.n_views), range(start, spec.n_blocks)):
-                    self._path(self._files.block_name(spec, view, block)).unlink(missing_ok=True)
-                whole += [spec.name + CHANNELS] if channels and not start else []
-        for name in (name for array in whole for name in self._files.whole_names(array)):
-            self._path(name).unlink(missing_ok=True)
+    def _first_moved_row(self, split: str, ids: list[str]) -> int | None:
+        """Return the first row that holds another image, if that is because images are left out; else None.
 
-    def _path(self, name: str) -> Path:
-        return self._files.folder / name
+        Without ids nothing tells which rows moved: then it is all of them, if more images are left out than before.
+        """
+        if self._stored is None or split not in self._stored.splits:
+            return None
+        skipped = self.manifest.splits[split].skipped
+        stored = self._stored_ids(split)
+        if stored is None:
+            return None if self._stored.splits[split].skipped == skipped else 0
+        return first_difference(stored, ids) if set(stored) & set(skipped) else None
+
+    def _check_ids(self, split: str, ids: list[str]) -> None:
+        stored = self._stored_ids(split)
+        row = None if stored is None else first_difference(stored, ids)
+        if stored is None or row is None:
+            return
+        old, new = (each[row] if row < len(each) else ABSENT for each in (stored, ids))
+        raise StoreError(
+            f"split {split!r} of {str(self._files.path)!r} holds other images from row {row} on "
+            f"(stored {old!r}, asked {new!r}); write to another store, or give --overwrite"
+        )
+
+    def _stored_ids(self, split: str) -> list[str] | None:
+        array = f"{split}/{IDS}"
+        return [str(key) for key in self._files.read_whole(array)] if self.has_whole(array) else None
+
+    def _remove(self, names: Iterable[str]) -> None:
+        remove_durably(self._files.folder / name for name in names)
 
     def _append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
         files = self._growing.setdefault((key, layer), {})
@@ -197,7 +209,7 @@ class StoreWriter:
                 files[kind] = self._new_file(key, layer, kind)
             files[kind].append(values)
 
-    def _finish(self, key: BlockKey, layer: int) -> None:
+    def _finish_block(self, key: BlockKey, layer: int) -> None:
         growing = self._growing[key, layer].values()
         self.journal.add_files([file.finish(self._there(file.name)) for file in growing])
         del self._growing[key, layer]
@@ -205,13 +217,16 @@ class StoreWriter:
     def _new_file(self, key: BlockKey, layer: int, kind: str) -> BlockFile:
         spec = self._spec(key, layer_name(layer), kind)
         name = self._files.block_name(spec, key.view, key.block)
-        return BlockFile(self._files.folder, name, spec, self._files.block_header(spec))
+        n_rows = len(spec.rows_of(key.block))
+        return BlockFile(self._files.folder, name, spec, n_rows, self._files.block_header(spec))
 
     def _spec(self, key: BlockKey, layer: str, kind: str) -> ArraySpec:
         return array_spec(self.manifest, key.split, layer, kind)
 
-    def _write_manifest(self) -> None:
-        complete = all(map(self._recorded, self._files.declared(self.manifest)))
+    def _has_all(self) -> bool:
+        return all(map(self._recorded, self._files.declared(self.manifest)))
+
+    def _write_manifest(self, *, complete: bool) -> None:
         self.manifest = replace(self.manifest, complete=complete)
         write_root(self._files, self.manifest, self.journal)
 
@@ -222,19 +237,6 @@ class StoreWriter:
         """Return the record of a file that is in the journal, and on the disk with the size it had then."""
         record = self.journal.records.get(name)
         return record if record is not None and journal.is_there(self._files.folder, record) else None
-
-
-@contextmanager
-def _explained_full_disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != ENOSPC:
-            raise
-        raise NoSpaceError(
-            f"the disk of {str(path)!r} is full; finished blocks are safe: "
-            "free some space, then run the same command again"
-        ) from error
 
 
 def file_record(store: Path, name: str) -> FileRecord:
@@ -249,15 +251,3 @@ def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
     if not files.root.exists() or files.root.read_bytes() != content:
         records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
         write_durably(files.root, content)
-
-
-def _empty(files: StoreFiles) -> None:
-    """Remove everything but the lock and an empty journal. Killed halfway, nothing counts as written."""
-    files.root.unlink(missing_ok=True)
-    if (files.folder / journal.NAME).exists():
-        os.truncate(files.folder / journal.NAME, 0)
-    for entry in files.folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name not in (lock.NAME, journal.NAME):
-            entry.unlink()

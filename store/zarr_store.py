@@ -1,4 +1,4 @@
-"""The Zarr v3 format: one folder an array, one uncompressed chunk file a (layer, view, block).
+"""The Zarr v3 format: one folder per array, one uncompressed chunk file per (layer, view, block).
 
 The zarr library writes metadata, labels and ids, and can open all of it.
 """
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .contract import LABELS, ArraySpec, StoreFiles, damaged, missing
+from .array_spec import ArraySpec, array_specs
+from .contract import LABELS, StoreFiles, damaged, missing
 from .durable import write_durably
 from .layout import CHANNELS, POOLED
 from .manifest import Manifest
@@ -18,12 +19,14 @@ from .manifest import Manifest
 ROOT = "zarr.json"
 KEYS: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
 WHOLE_FILLS: dict[str, Any] = {"i": -1, "f": float("nan"), "O": ""}
-"""What small arrays read as when their chunk is missing, by kind of type: nothing that could be meant."""
+"""Values that stand for a missing chunk of a small array, by kind of type: none that could be meant."""
 DIMENSIONS = ("view", "image", "token", "channel")
 
 
 class ZarrFiles(StoreFiles):
     """A store in the Zarr v3 format: `path` is a folder."""
+
+    form = "Zarr"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, folder=path, root=path / ROOT)
@@ -67,7 +70,7 @@ class ZarrFiles(StoreFiles):
         self._write(made)
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """See `StoreFiles.read_whole`; zarr would give its fill value for what is not there."""
+        """See `StoredArrays.read_whole`; zarr would give its fill value for a missing chunk."""
         import zarr
 
         if not all((self.folder / name).exists() for name in self.whole_names(array)):
@@ -75,7 +78,7 @@ class ZarrFiles(StoreFiles):
         return np.asarray(zarr.open_array(self.folder, path=array, mode="r")[...])
 
     def read_attributes(self) -> dict[str, Any]:
-        """See `StoreFiles.read_attributes`."""
+        """See `StoredArrays.read_attributes`."""
         try:
             root = json.loads(self.root.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -85,6 +88,17 @@ class ZarrFiles(StoreFiles):
         attributes = root.get("attributes") if isinstance(root, dict) else None
         return attributes if isinstance(attributes, dict) else {}
 
+    def is_compressed(self) -> bool:
+        """See `StoredArrays.is_compressed`: whether the blocks of the first array have codecs beside the plain one."""
+        for metadata in self.folder.glob(f"*/layer_*/*/{ROOT}"):
+            if metadata.parent.name.endswith(CHANNELS):
+                continue  # written at once, and never compressed
+            try:
+                return [codec["name"] for codec in json.loads(metadata.read_bytes())["codecs"]] != ["bytes"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise damaged(metadata, error) from error
+        return False
+
     def root_bytes(self, manifest: Manifest) -> bytes:
         """See `StoreFiles.root_bytes`."""
         root = {"zarr_format": 3, "node_type": "group", "attributes": manifest.to_json()}
@@ -92,7 +106,7 @@ class ZarrFiles(StoreFiles):
 
     def metadata_names(self, manifest: Manifest) -> list[str]:
         """See `StoreFiles.metadata_names`."""
-        arrays = {spec.name for spec in self.specs(manifest)}
+        arrays = {spec.name for spec in array_specs(manifest)}
         groups = {name.rpartition("/")[0] for name in arrays} | set(manifest.splits)
         return [f"{name}/{ROOT}" for name in sorted(arrays | groups)]
 
@@ -101,7 +115,7 @@ class ZarrFiles(StoreFiles):
         import zarr
 
         made: dict[str, Any] = {}
-        for spec in self.specs(manifest):
+        for spec in array_specs(manifest):
             zarr.create_array(
                 zarr.storage.MemoryStore(made),
                 name=spec.name,
@@ -131,7 +145,7 @@ class ZarrFiles(StoreFiles):
         return len(shape) == 2
 
     def _write(self, made: dict[str, Any]) -> None:
-        """Write what zarr made in memory, durably, but for the root, which is the manifest; keep what is the same."""
+        """Write the files that zarr made in memory, durably: not the root, which is the manifest, nor what is there."""
         for name, data in made.items():
             path = self.folder / name
             content = data.to_bytes()

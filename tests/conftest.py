@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tokenprobe.extract import ExtractConfig
-from tokenprobe.store import BlockKey, Manifest, Store, open_store, open_writer
+from tokenprobe.store import BlockKey, Manifest, Store, Targets, open_store, open_writer
 from tokenprobe.store.layout import LayerShape, layer_name
 from tokenprobe.store.manifest import Recipe, SplitInfo
 
@@ -93,7 +93,8 @@ def write_tokens(
     manifest = replace(made_manifest(tokens, labels, grid, block_rows, dtype, views), final_norm=final_norm)
     manifest = replace(manifest, recipe=replace(manifest.recipe, model=model))
     with open_writer(path, manifest) as writer:
-        writer.declare({s: (y.astype(np.int64), [f"{s}/{i}" for i in range(len(y))]) for s, y in labels.items()})
+        ids = {split: [f"{split}/{row}" for row in range(len(of_split))] for split, of_split in labels.items()}
+        writer.declare({split: Targets(y.astype(np.int64), ids[split]) for split, y in labels.items()})
         written = [(split, 0, of_split) for split, of_split in tokens.items()]
         written += [("train", view, of_view) for view, of_view in enumerate(more_views, start=1)]
         for split, view, of_split in written:
@@ -103,8 +104,8 @@ def write_tokens(
                 for layer, kinds in of_split.items():
                     stored = {kind: as_stored(values[rows], kind, dtype) for kind, values in kinds.items()}
                     writer.append(key, layer, stored)
-                    writer.finish(key, layer)
-        assert writer.complete()
+                    writer.finish_block(key, layer)
+        assert writer.seal()
     return open_store(path)
 
 

@@ -19,6 +19,7 @@ from tokenprobe.cli import main
 from tokenprobe.extract import ExtractConfig
 from tokenprobe.probe import FitConfig
 from tokenprobe.store import open_store
+from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
 from tokenprobe.workflows.export import ExportConfig
 
@@ -218,7 +219,7 @@ def test_verify_repairs_if_asked(
     out = tmp_path / f"b.{format}"
     main([*extract_flags, "-o", str(out)])
     files = store_files(out)
-    (lost, *_) = files.block_names(next(files.specs(files.read_manifest())))
+    (lost, *_) = files.block_names(next(array_specs(files.read_manifest())))
     (files.folder / lost).unlink()
     capsys.readouterr()
     assert main(["verify", str(out), "--repair"]) == 0

@@ -48,7 +48,7 @@ def export(store: str | Path, config: ExportConfig) -> Path:
     form = choose_form(config.out, config.to)
     opened = open_store(store)
     chosen = select(opened, form, layers=config.layers, splits=config.split, tokens=config.tokens, dtype=config.dtype)
-    with ByteProgress("export", exported_bytes(chosen)) as progress:
+    with ByteProgress("export", exported_bytes(opened, chosen)) as progress:
         export_store(opened, out, form, chosen, progress.advance)
         seconds = progress.seconds
     n_bytes = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

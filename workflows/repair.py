@@ -1,7 +1,7 @@
-"""`probe verify` and its `--repair`: what is damaged or unfinished is extracted again, and nothing else is touched.
+"""`probe verify` and its `--repair`: damaged and unfinished files are extracted again, and nothing else is touched.
 
-The journal holds the settings of every extraction that worked on the store. Running them again makes what is
-missing, and only that; the bytes of a store are a function of its inputs, so it becomes the store it was.
+The journal holds the settings of every extraction that worked on the store. Running them again makes the missing
+files, and only those; identical inputs give identical bytes, so the store becomes the one it was.
 """
 
 import sys
@@ -22,31 +22,29 @@ from ..store.verify import Problem, read_root, verify
 from ..store.writer import write_root
 from .progress import ByteProgress
 
-FOREIGN, DAMAGED = "foreign", "damaged"
-"""How `Problem.what` begins."""
 TEMPORARY = ".tmp"
 N_SHOWN = 20
 
 
 def check(path: str | Path) -> list[Problem]:
-    """Do what `tokenprobe.store.verify.verify` does, and show how far it is."""
+    """Verify a store as `tokenprobe.store.verify.verify` does, and show progress."""
     recorded = journal.finished_files(store_files(local_path(path)).folder)
     with ByteProgress("verify", sum(record.size for record in recorded.values())) as progress:
         return verify(path, progress.advance)
 
 
 def repair(path: str | Path) -> list[Problem]:
-    """Verify a store, make again what is damaged, missing or not finished, and verify it once more.
+    """Verify a store, make damaged, missing and unfinished files again, and verify it once more.
 
-    Files that are as they were written keep their bytes, inodes and times, but for the root: while anything is
-    missing it says that the store is not complete. A foreign file is never removed, unless it is the temporary
-    file of one of the store's own that a killed writer left.
+    Files that are as they were written keep their bytes, inodes and times. Only the root is written anew: while
+    anything is missing it says that the store is not complete. A foreign file is never removed, unless a killed writer
+    left it as the temporary file of one of the store's own.
 
     Args:
         path: of the store; it may have been moved since it was made, its data and weights may not.
 
     Returns:
-        What is still wrong.
+        The problems that remain.
 
     Raises:
         InputError: `path` is an address.
@@ -66,7 +64,7 @@ def repair(path: str | Path) -> list[Problem]:
             return []
         _say_problems(problems)
         manifest, _ = read_root(files)
-        only_foreign = all(problem.what.startswith(FOREIGN) for problem in problems)
+        only_foreign = all(problem.kind == "foreign" for problem in problems)
         configs = [] if only_foreign else _recorded_configs(files, manifest)
         _check_inputs(configs)
         _clear_away(files, manifest, problems)
@@ -111,10 +109,10 @@ def _check_inputs(configs: Sequence[ExtractConfig]) -> None:
 
 
 def _clear_away(files: StoreFiles, manifest: Manifest, problems: Sequence[Problem]) -> None:
-    """Remove what is damaged and what a killed writer left; the root says first that the store is not complete."""
+    """Remove damaged files and those that a killed writer left; the root says first that the store is not complete."""
     own = {*files.declared(manifest), files.root.name}
-    foreign = {problem.file for problem in problems if problem.what.startswith(FOREIGN)}
-    damaged = {problem.file for problem in problems if problem.what.startswith(DAMAGED)} - {files.root.name}
+    foreign = {problem.file for problem in problems if problem.kind == "foreign"}
+    damaged = {problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name}
     if len(foreign) < len(problems):
         records = Journal(files.folder)
         write_root(files, replace(manifest, complete=False), records)

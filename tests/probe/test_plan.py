@@ -380,7 +380,7 @@ def test_an_unfinished_layer_is_refused_and_others_are_not(make_store: MakeStore
 
 def rewrite(store: Store, **changes: Any) -> None:
     """Change what a store declares."""
-    store.files.root.write_bytes(store.files.root_bytes(replace(store.manifest, **changes)))
+    store.arrays.root.write_bytes(store.arrays.root_bytes(replace(store.manifest, **changes)))
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store import Split, Store, open_store, open_writer
+from tokenprobe.store import Split, Store, Targets, open_store, open_writer
+from tokenprobe.store.array_spec import array_spec
 from tokenprobe.store.verify import Problem, verify
 
 from .conformance_writing import WritingConformance, assert_tokens_equal
@@ -131,7 +132,7 @@ class StoreConformance(WritingConformance):
         labels = np.array([5, -1, 2**40, 0, 0, *range(6)])
         path, contents = place("s"), make_contents()
         with open_writer(path, contents.part({"train": {"layer_00": ["mean"]}}).manifest) as writer:
-            writer.declare({"train": (labels, ids)})
+            writer.declare({"train": Targets(labels, ids)})
         split = open_store(path)["train"]
         assert split.ids == ids
         np.testing.assert_array_equal(split.labels, labels, strict=True)
@@ -146,7 +147,7 @@ class StoreConformance(WritingConformance):
         with self.library(path) as opened:
             np.testing.assert_array_equal(np.asarray(opened["train/labels"][...]), labels, strict=True)
         assert verify(path) == []
-        files = [folder_of(path) / name for name in open_store(path).files.whole_names("train/labels")]
+        files = [folder_of(path) / name for name in open_store(path).arrays.whole_names("train/labels")]
         inodes = [file.stat().st_ino for file in files]
         with open_writer(path, contents.manifest) as writer:
             declare(writer, contents)
@@ -155,7 +156,7 @@ class StoreConformance(WritingConformance):
             name = str(file.relative_to(folder_of(path)))
             whole = file.read_bytes()
             file.unlink()
-            assert verify(path) == [Problem(name, "missing")]
+            assert verify(path) == [Problem(name, "missing", "missing")]
             with pytest.raises(StoreError, match="is not whole; run the same probe extract again"):
                 _ = open_store(path)["train"].labels
             file.write_bytes(whole)
@@ -175,7 +176,8 @@ class StoreConformance(WritingConformance):
         for name in token_arrays(contents):
             split, layer, kind = parts(store, name)
             for view, values in enumerate(contents.stored[name]):
-                extents = [split.reader(layer, kind, view).extent(block) for block in range(-(-len(split) // BLOCK))]
+                spec = array_spec(store.manifest, split.name, f"layer_{layer:02d}", kind)
+                extents = [store.arrays.extent(spec, view, block) for block in range(-(-len(split) // BLOCK))]
                 data = [path.read_bytes()[offset : offset + size] for path, offset, size in extents]
                 assert b"".join(data) == values.tobytes(), name
 
@@ -185,7 +187,7 @@ class StoreConformance(WritingConformance):
             folder = folder_of(store.path)
             found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
             own = {"journal.jsonl", ".lock", *([] if self.suffix == ".h5" else ["zarr.json"])}
-            assert store.files.declared(store.manifest) == found - own
+            assert store.arrays.declared(store.manifest) == found - own
             assert verify(store.path) == []
 
     @pytest.mark.parametrize("dtype", DTYPES)

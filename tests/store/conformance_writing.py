@@ -1,14 +1,11 @@
-"""How every store format is written, grows, is refused and overwritten. Part of `conformance.py`."""
+"""How every store format is written, and how a store grows. Part of `conformance.py`."""
 
 import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,27 +13,25 @@ import pytest
 from tokenprobe.errors import InputError, StoreError
 from tokenprobe.store import open_store, open_writer
 from tokenprobe.store.describe import describe
-from tokenprobe.store.verify import verify
 
+from .conformance_refusing import RefusingConformance
 from .kit import (
+    ALL,
     DTYPES,
     block_path,
     blocks,
     declare,
     fill,
     folder_of,
-    fork_and_kill,
     journal_lines,
     make_contents,
     root_of,
-    says_complete,
     stamps,
     tree,
     write,
     write_some,
 )
 
-ALL = ["mean", "patch", "prefix"]
 PARTS = {
     "a layer": {"train": {"layer_03": ALL}},
     "a split": {"test": {"layer_00": ALL, "layer_03": ALL}},
@@ -44,32 +39,8 @@ PARTS = {
 }
 
 
-class WritingConformance:
-    """Tests over a format; a subclass says how its library opens a store."""
-
-    suffix = ""
-
-    def library(self, path: Path) -> AbstractContextManager[Mapping[str, Any]]:
-        """Open a store with the library of its format alone."""
-        raise NotImplementedError
-
-    def attributes(self, opened: Any) -> dict[str, Any]:
-        """Return the manifest as the library shows it."""
-        raise NotImplementedError
-
-    def make_foreign(self, path: Path) -> None:
-        """Make something that the library can open and that is no store."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def place(self, ram: Path) -> Callable[[str], Path]:
-        """Give a path for a store; all have one file name."""
-
-        def make(name: str) -> Path:
-            (ram / name).mkdir()
-            return ram / name / f"store{self.suffix}"
-
-        return make
+class WritingConformance(RefusingConformance):
+    """Tests over a format: how stores are written and grow, after those of what is refused."""
 
     def test_the_same_store_has_the_same_bytes_whenever_and_in_whatever_batches_it_is_made(
         self, place: Callable[[str], Path]
@@ -133,7 +104,7 @@ class WritingConformance:
             declare(writer, contents)
             fill(writer, contents, of_train, layers=[0])
             fill(writer, contents, of_train[:2])
-            assert writer.complete() is False
+            assert writer.seal() is False
             store = open_store(path)
             assert not store.manifest.complete
             train = store["train"]
@@ -155,104 +126,13 @@ class WritingConformance:
             with self.library(path) as opened:
                 assert np.isnan(opened["train/layer_03/mean"][1]).all()
 
-    @pytest.mark.parametrize(
-        ("change", "named"),
-        [
-            ({"precision": "bfloat16"}, "precision: stored 'float32', asked 'bfloat16'"),
-            ({"dtype": "float32"}, "dtype: stored 'float16', asked 'float32'"),
-            ({"weights": "1" * 64}, f"weights: stored '{'0' * 64}', asked '{'1' * 64}'"),
-        ],
-        ids=["precision", "dtype", "weights"],
-    )
-    def test_a_store_made_differently_is_refused_and_left_alone(
-        self, place: Callable[[str], Path], change: dict[str, str], named: str
-    ) -> None:
-        contents, path = make_contents(), place("s")
-        write(path, contents)
-        before = tree(path), journal_lines(path)
-        recipe = replace(contents.manifest.recipe, **change)
-        other = replace(contents, manifest=replace(contents.manifest, recipe=recipe))
-        with pytest.raises(StoreError, match=re.escape(f"made differently ({named}); write to another store")):
-            write(path, other)
-        assert (tree(path), journal_lines(path)) == before
-
-    def test_views_drawn_differently_are_refused(self, place: Callable[[str], Path]) -> None:
-        contents, path = make_contents(), place("s")
-        write(path, contents)
-        other = contents.part({"train": {"layer_00": ALL}}, augmentation={"seed": 1})
-        with pytest.raises(StoreError, match=r"train\.augmentation\.seed: stored 0, asked 1"):
-            write(path, other)
-
-    def test_overwriting_leaves_nothing_of_what_was_there(self, place: Callable[[str], Path]) -> None:
-        path, other = (
-            place("s"),
-            make_contents("int8").part({"test": {"layer_00": [*ALL, "patch_scale", "prefix_scale"]}}),
-        )
-        write(path, make_contents())
-        write(path, other, overwrite=True)
-        assert tree(path) == tree(write(place("fresh"), other))
-        assert verify(path) == []
-
-    @pytest.mark.parametrize("copied", [False, True])  # folders list entries in the order they were made, or not
-    def test_overwriting_that_was_killed_calls_nothing_complete_and_can_be_repeated(
-        self, place: Callable[[str], Path], copied: bool
-    ) -> None:
-        contents = make_contents()
-        whole = write(place("whole"), contents)
-        for step in range(3, 80, 11):
-            path = place(str(step))
-            if copied:
-                shutil.copytree(whole.parent, path.parent, dirs_exist_ok=True)
-            else:
-                write(path, contents)
-            assert fork_and_kill(lambda path=path: write(path, contents, overwrite=True), step)
-            intact = tree(whole).items() <= tree(path).items()
-            assert intact or not says_complete(path), f"killed at step {step}"
-            write(path, contents, overwrite=True)
-            assert tree(path) == tree(whole), f"killed at step {step}"
-
-    @pytest.mark.parametrize("overwrite", [False, True])
-    def test_what_is_no_store_is_refused_and_left_alone(self, place: Callable[[str], Path], overwrite: bool) -> None:
-        for name, make in {"file": make_file, "photos": make_photos, "foreign": self.make_foreign}.items():
-            path = place(name)
-            make(path)
-            before = tree(path)
-            with (
-                pytest.raises(
-                    StoreError, match=f"^{str(path)!r} (exists and is not a token store|is damaged, or no store)"
-                ),
-                open_writer(path, make_contents().manifest, overwrite=overwrite) as writer,
-            ):
-                writer.complete()
-            assert tree(path) == before, name
-            with pytest.raises(StoreError, match=r"is not a token store: it has no manifest|is damaged, or no store"):
-                open_store(path)
-
-    def test_a_folder_of_something_else_where_blocks_would_be_is_refused(self, place: Callable[[str], Path]) -> None:
-        path = place("s")
-        make_photos(folder_of(path))
-        before = tree(path)
-        with pytest.raises(StoreError, match=f"^{str(path)!r} exists and is not a token store; give another path$"):
-            write(path, make_contents())
-        assert tree(path) == before
-
-    @pytest.mark.parametrize("left", [[], [".lock"], [".lock", "journal.jsonl"]])
-    def test_an_empty_folder_and_what_a_first_run_killed_early_leaves_are_fine(
-        self, place: Callable[[str], Path], left: list[str]
-    ) -> None:
-        path = place("s")
-        folder_of(path).mkdir()
-        for name in left:
-            (folder_of(path) / name).write_bytes(b"")
-        assert tree(write(path, make_contents())) == tree(write(place("fresh"), make_contents()))
-
     @pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 3)], ids=["deleted", "truncated"])
     def test_a_recorded_file_that_is_gone_or_cut_is_written_again(
         self, place: Callable[[str], Path], damage: Callable[[Path], None]
     ) -> None:
         contents, path = make_contents("int8"), place("s")
         write(path, contents)
-        before, names = tree(path), open_store(path).files
+        before, names = tree(path), open_store(path).arrays
         arrays = ["train/ids", "test/labels", "train/layer_00/patch_channels"]
         lost = [names.whole_names(name)[-1] for name in arrays]
         lost += [str(block_path(path, name, 0, 0).relative_to(folder_of(path))) for name in ("train/layer_03/patch",)]
@@ -265,31 +145,6 @@ class WritingConformance:
             assert name in changed
             assert {file.rsplit("/", 2)[0] for file in changed} == {name.rsplit("/", 2)[0]}, changed
 
-    def test_a_root_that_is_gone_or_damaged_is_named(self, place: Callable[[str], Path]) -> None:
-        path = write(place("s"), make_contents())
-        root = root_of(path)
-        data = root.read_bytes()
-        for damaged in (b"", b"\x00" + data[1:], data[: len(data) // 2]):
-            root.write_bytes(damaged)
-            message = (
-                f"^{str(root)!r} is damaged, or no store .*; mend it with probe verify --repair, or give another path$"
-            )
-            with pytest.raises(StoreError, match=message):
-                open_store(path)
-            with pytest.raises(StoreError, match=message):
-                write(path, make_contents())
-        root.unlink()
-        with pytest.raises(StoreError, match=f"^{str(path)!r} is not a token store: it has no manifest; make one with"):
-            open_store(path)
-
-    def test_another_format_version_is_refused(self, place: Callable[[str], Path]) -> None:
-        contents, path = make_contents(), place("s")
-        write(path, contents)
-        root_of(path).write_bytes(open_store(path).files.root_bytes(replace(contents.manifest, format=2)))
-        for call in (lambda: open_store(path), lambda: write(path, contents)):
-            with pytest.raises(StoreError, match=r"^store format 2 is not known here: this version reads format 1$"):
-                call()
-
     def test_the_journal_records_every_file_and_the_root_with_its_content(self, place: Callable[[str], Path]) -> None:
         from xxhash import xxh3_64_hexdigest
 
@@ -297,7 +152,7 @@ class WritingConformance:
         write(path, contents)
         store, entries = open_store(path), [entry for entry in journal_lines(path) if "file" in entry]
         recorded = {entry["file"]: (entry["size"], entry["xxh3"]) for entry in entries}
-        files = {name: folder_of(path) / name for name in store.files.declared(store.manifest)} | {
+        files = {name: folder_of(path) / name for name in store.arrays.declared(store.manifest)} | {
             "manifest": root_of(path)
         }
         data = {name: file.read_bytes() for name, file in files.items()}
@@ -311,12 +166,3 @@ def assert_tokens_equal(read: np.ndarray, wanted: np.ndarray, dtype: str, messag
     assert (read.dtype, read.shape) == (wanted.dtype, wanted.shape), message
     tolerance = {"rtol": 2**-10, "atol": 2e-5} if dtype == "int8" else {"rtol": 0, "atol": 0}
     np.testing.assert_allclose(read, wanted, **tolerance, err_msg=message)
-
-
-def make_file(path: Path) -> None:
-    path.write_text("mine")
-
-
-def make_photos(path: Path) -> None:
-    (path / "train").mkdir(parents=True)
-    (path / "train" / "cat.png").write_text("mine")

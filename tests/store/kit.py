@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store import BlockKey, Manifest, StoreWriter, open_store, open_writer
+from tokenprobe.store import BlockKey, Manifest, StoreWriter, Targets, open_store, open_writer
 from tokenprobe.store.layout import LayerShape
 from tokenprobe.store.manifest import Recipe, SplitInfo
 
@@ -26,6 +26,7 @@ COUNTS = {"train": 11, "test": 3}
 VIEWS = {"train": 2, "test": 1}
 LAYERS = (0, 3)
 ROWS = {"patch": (6, DIM), "prefix": (N_PREFIX, DIM), "mean": (DIM,)}
+ALL = sorted(ROWS)
 DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
 Arrays = dict[str, np.ndarray]
 
@@ -45,7 +46,24 @@ class Contents:
     returned: Arrays
 
     def ids(self, split: str) -> list[str]:
-        return [f"{split}/{row}" for row in range(self.manifest.splits[split].n_images)]
+        info = self.manifest.splits[split]
+        listed = [f"{split}/{row}" for row in range(info.n_images + len(info.skipped))]
+        return [key for key in listed if key not in info.skipped]
+
+    def without(self, split: str, rows: Sequence[int]) -> "Contents":
+        """Leave out images of a split: the rows behind them move, and the channels of int8 tokens are others."""
+        info = self.manifest.splits[split]
+        stored = dict(self.stored)
+        for name in (name for name in stored if name.startswith(f"{split}/")):
+            if name.endswith("_channels"):
+                stored[name] = stored[name] + np.float32(1)
+            else:
+                stored[name] = np.delete(stored[name], rows, axis=0 if name.endswith("labels") else 1)
+        skipped = [f"{split}/{row}" for row in rows]
+        fewer = replace(info, n_images=info.n_images - len(rows), skipped=skipped)
+        return replace(
+            self, manifest=replace(self.manifest, splits=self.manifest.splits | {split: fewer}), stored=stored
+        )
 
     def part(self, layers: dict[str, dict[str, list[str]]], **info: Any) -> "Contents":
         """Declare only these arrays, by split and layer; keywords replace fields of those splits."""
@@ -132,7 +150,7 @@ def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = F
         declare(writer, contents)
         fill(writer, contents, blocks(contents.manifest), batch)
         sys.audit("step")
-        assert writer.complete()
+        assert writer.seal()
     return path
 
 
@@ -141,18 +159,26 @@ def write_some(path: Path, contents: Contents, keys: Sequence[BlockKey]) -> Path
     with open_writer(path, contents.manifest) as writer:
         declare(writer, contents)
         fill(writer, contents, keys)
-        assert not writer.complete()
+        assert not writer.seal()
     return path
 
 
 def declare(writer: StoreWriter, contents: Contents) -> None:
-    """Write all that comes before tokens."""
+    """Write all that comes before tokens, as an extraction does."""
     splits = contents.manifest.splits
-    writer.declare({split: (contents.stored[f"{split}/labels"], contents.ids(split)) for split in splits})
+    targets = targets_of(contents)
+    writer.drop_moved_rows(targets)
+    writer.declare(targets)
     for split, info in splits.items():
         for layer, kinds in info.layers.items():
             for name in (f"{split}/{layer}/{kind}_channels" for kind in kinds if f"{kind}_scale" in kinds):
                 writer.write_whole(name, contents.stored[name])
+
+
+def targets_of(contents: Contents) -> dict[str, Targets]:
+    """Return the labels and ids of each split."""
+    splits = contents.manifest.splits
+    return {split: Targets(contents.stored[f"{split}/labels"], contents.ids(split)) for split in splits}
 
 
 def blocks(manifest: Manifest) -> list[BlockKey]:
@@ -176,7 +202,7 @@ def fill(
                 sys.audit("step")
                 writer.append(key, layer, {kind: values[start : start + batch] for kind, values in arrays.items()})
             sys.audit("step")
-            writer.finish(key, layer)
+            writer.finish_block(key, layer)
 
 
 def rows_of(contents: Contents, key: BlockKey, layer: int) -> Arrays:

@@ -12,10 +12,10 @@ import zarr
 from tokenprobe.errors import StoreError
 from tokenprobe.store import Store, open_store, open_writer
 from tokenprobe.store.archive import CHUNK_BYTES, chunk_rows
-from tokenprobe.store.contract import ArraySpec
+from tokenprobe.store.array_spec import ArraySpec, array_specs
 from tokenprobe.store.describe import describe
-from tokenprobe.store.export import export_store, exported_bytes, select
-from tokenprobe.store.library import LibraryReader
+from tokenprobe.store.export import export_store, select
+from tokenprobe.store.library import CompressedReader
 from tokenprobe.store.quantize import token_type
 from tokenprobe.store.verify import verify
 
@@ -36,7 +36,7 @@ def test_zarr_and_the_reader_give_the_same_numbers(place: Callable[[str], Path],
     path = write(place("plain"), contents)
     out = path.parent / "archive.zarr"
     store, plain = archived(path, out), open_store(path)
-    assert isinstance(store.files, LibraryReader)
+    assert isinstance(store.arrays, CompressedReader)
     assert store.manifest == plain.manifest
     group = zarr.open_group(out, mode="r")
     for name, values in contents.stored.items():
@@ -64,7 +64,7 @@ def test_an_archive_is_verified_and_described_as_a_store(tmp_path: Path, dtype: 
     data[len(data) // 2] ^= 1
     block.write_bytes(data)
     (out / "test/ids/c.0").unlink()
-    assert [(problem.file, problem.what.split(":")[0]) for problem in verify(out)] == [
+    assert [(problem.file, problem.kind) for problem in verify(out)] == [
         ("test/ids/c.0", "missing"),
         ("train/layer_03/patch/c.1.2.0.0", "damaged"),
     ]
@@ -80,7 +80,7 @@ def test_the_bytes_say_how_much_was_saved(tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     store = archived(path, out)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.name not in ("journal.jsonl", "zarr.json"))
-    assert size < 0.5 * exported_bytes(store.manifest)
+    assert size < 0.5 * sum(spec.n_bytes for spec in array_specs(store.manifest))
     shown = next(line for line in describe(store) if line.startswith("bytes"))
     assert float(shown.split(", ")[1].split()[0]) < 0.6
 

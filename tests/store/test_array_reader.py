@@ -11,6 +11,7 @@ import pytest
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import open_store
+from tokenprobe.store.array_spec import array_spec
 from tokenprobe.store.extents import threads
 
 from .kit import block_path, make_contents, write
@@ -67,7 +68,9 @@ def test_the_kernel_is_told_of_blocks_that_will_be_read_for_the_most_part(
     threads(os.getpid()).submit(int).result()
     threads(os.getpid()).shutdown()  # all advice has been given then
     threads.cache_clear()
-    wanted = [reader.extent(block) for block in (0, 2)]
+    store = open_store(path)
+    spec = array_spec(store.manifest, "train", "layer_03", "patch")
+    wanted = [store.arrays.extent(spec, 0, block) for block in (0, 2)]
     assert sorted(advised) == sorted((str(path), *rest, os.POSIX_FADV_WILLNEED) for path, *rest in wanted)
 
 

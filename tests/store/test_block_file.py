@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from xxhash import xxh3_64_hexdigest
 
+from tokenprobe.store.array_spec import ArraySpec
 from tokenprobe.store.block_file import BlockFile
-from tokenprobe.store.contract import ArraySpec
 from tokenprobe.store.quantize import DTYPES
 
 
@@ -30,7 +30,7 @@ def test_rows_are_written_in_order_and_the_record_describes_the_file(tmp_path: P
 def test_a_partial_block_is_filled_up_and_hashed_as_written(tmp_path: Path, dtype: str) -> None:
     fill = {"float16": np.nan, "bfloat16": 0x7FC0, "float32": np.nan, "int8": -128}[dtype]
     values = np.ones((2, 4, 3), DTYPES[dtype].stored)
-    file = make_file(tmp_path, n_rows=5, dtype=dtype)
+    file = make_file(tmp_path, n_rows=2, block_rows=5, dtype=dtype)
     file.append(values)
     record = file.finish()
     data = (tmp_path / "c.0.0").read_bytes()
@@ -96,6 +96,8 @@ def test_another_type_or_shape_is_not_written(tmp_path: Path, values: np.ndarray
     file.abandon()
 
 
-def make_file(folder: Path, n_rows: int, dtype: str = "float16", header: bytes = b"") -> BlockFile:
-    spec = ArraySpec("train/layer_00/patch", 1, n_rows, n_rows, (4, 3), DTYPES[dtype])
-    return BlockFile(folder, "c.0.0", spec, header)
+def make_file(
+    folder: Path, n_rows: int, block_rows: int | None = None, dtype: str = "float16", header: bytes = b""
+) -> BlockFile:
+    spec = ArraySpec("train/layer_00/patch", 1, n_rows, block_rows or n_rows, (4, 3), DTYPES[dtype])
+    return BlockFile(folder, "c.0.0", spec, n_rows, header)

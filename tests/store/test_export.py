@@ -18,14 +18,15 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_everything_is_selected_unless_asked_otherwise(store: Store) -> None:
-    assert select(store, "zarr") == store.manifest
+    assert select(store, "zarr").arrays == {split: info.layers for split, info in store.manifest.splits.items()}
     plain = select(store, "npy")
-    assert plain.recipe.dtype == "float16"
-    assert plain.splits["train"].layers == {name: ["mean", "patch", "prefix"] for name in ("layer_00", "layer_03")}
+    assert plain.dtype == "float16"
+    layers = {name: ["mean", "patch", "prefix"] for name in ("layer_00", "layer_03")}
+    assert plain.arrays == {"train": layers, "test": layers}
     # 2 layers; 6 patches and 2 prefix tokens in float16 and a mean in float32, 5 wide; 2 views of 11 images, and 3
-    assert exported_bytes(plain) == 2 * 5 * ((6 + 2) * 2 + 4) * (2 * 11 + 3)
+    assert exported_bytes(store, plain) == 2 * 5 * ((6 + 2) * 2 + 4) * (2 * 11 + 3)
     # int8 brings a float16 scale a token
-    assert exported_bytes(select(store, "zarr")) == 2 * (5 * (6 + 2) + 2 * (6 + 2) + 5 * 4) * (2 * 11 + 3)
+    assert exported_bytes(store, select(store, "zarr")) == 2 * (5 * (6 + 2) + 2 * (6 + 2) + 5 * 4) * (2 * 11 + 3)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_the_dtype_is_the_stored_one_where_the_form_has_it(
     tmp_path: Path, form: str, stored: str, asked: str | None, written: str
 ) -> None:
     store = open_store(write(tmp_path / "a.zarr", make_contents(stored)))
-    assert select(store, form, dtype=asked).recipe.dtype == written
+    assert select(store, form, dtype=asked).dtype == written
 
 
 @pytest.mark.parametrize(

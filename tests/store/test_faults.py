@@ -221,7 +221,7 @@ def check_half_written(path: Path, contents: Contents) -> dict[str, tuple[int, i
     store, finished = open_store(path), stamps(path)
     assert not store.manifest.complete
     assert sum("/patch/" in name for name in finished) >= 2
-    assert {problem.what for problem in verify(path)} == {"not finished: the journal does not record it"}
+    assert {problem.kind for problem in verify(path)} == {"unfinished"}
     n_rows = contents.manifest.splits["train"].block_rows
     read = store["train"].tokens(0, range(n_rows))
     np.testing.assert_array_equal(read, contents.stored["train/layer_00/patch"][0, :n_rows])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokenprobe.store import open_writer
+from tokenprobe.store import Targets, open_writer
 
 from .kit import DTYPES, make_contents, write
 
@@ -154,7 +154,7 @@ def test_ids_of_any_length_and_number_are_where_the_page_says(place: Callable[[s
     ids = ["", "a/b c.png", "Käfer/蜂.png", "x" * 5000, *(f"train/{row:05d}.png" for row in range(1000))]
     contents, path = make_contents(counts={"train": len(ids), "test": 1}), place("s")
     with open_writer(path, contents.part({"train": {"layer_00": ["mean"]}}).manifest) as writer:
-        writer.declare({"train": (contents.stored["train/labels"], ids)})
+        writer.declare({"train": Targets(contents.stored["train/labels"], ids)})
     reader = PageReader(path)
     assert reader.ids("train") == ids
     assert reader.manifest["complete"] is False

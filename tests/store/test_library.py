@@ -12,9 +12,11 @@ from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
 
 from tokenprobe.errors import InputError, MissingError, StoreError
-from tokenprobe.store import Store, open_store
+from tokenprobe.store import open_store
 from tokenprobe.store.describe import describe
-from tokenprobe.store.library import LibraryReader, is_address, is_compressed
+from tokenprobe.store.formats import is_address, store_files
+from tokenprobe.store.library import CompressedReader, LibraryReader
+from tokenprobe.store.zarr_store import ZarrFiles
 
 from .kit import DTYPES, make_contents, write
 
@@ -57,7 +59,7 @@ def test_the_numbers_are_those_of_the_plain_store(tmp_path: Path, copy: Copy, dt
     contents = make_contents(dtype)
     plain = open_store(write(tmp_path / "plain", contents))
     store = open_store(copy(Path(plain.path), "s"))
-    assert isinstance(store.files, LibraryReader)
+    assert isinstance(store.arrays, LibraryReader)
     assert store.manifest == plain.manifest
     for name in contents.returned:
         split, layer, kind = name.split("/")
@@ -137,5 +139,7 @@ def test_addresses_and_compression_are_recognised(tmp_path: Path) -> None:
     assert is_address("s3://bucket/a.zarr") and not is_address("/data/a.zarr") and not is_address("a.zarr")
     plain = write(tmp_path / "plain", make_contents())
     copy_store(plain, str(tmp_path / "copy"), {"compressors": ZstdCodec(level=1)})
-    assert [is_compressed(path) for path in (plain, tmp_path / "copy", tmp_path / "none")] == [False, True, False]
-    assert isinstance(open_store(plain), Store) and not isinstance(open_store(plain).files, LibraryReader)
+    paths = (plain, tmp_path / "copy", tmp_path / "none")
+    assert [store_files(path).is_compressed() for path in paths] == [False, True, False]
+    kinds = [type(open_store(path).arrays) for path in (plain, tmp_path / "copy", f"file://{plain}")]
+    assert kinds == [ZarrFiles, CompressedReader, LibraryReader]

@@ -125,7 +125,7 @@ def test_progress_and_memory_go_by_pieces(tmp_path: Path, form: str, monkeypatch
     counted: list[int] = []
     export_store(store, tmp_path / "pieces", form, chosen, counted.append)
     assert max(counted) <= 100
-    assert sum(counted) == exported_bytes(chosen)
+    assert sum(counted) == exported_bytes(store, chosen)
     for path in (tmp_path / "whole").rglob(f"*.{form}"):
         assert path.read_bytes() == (tmp_path / "pieces" / path.relative_to(tmp_path / "whole")).read_bytes()
 

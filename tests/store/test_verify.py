@@ -15,7 +15,10 @@ from tokenprobe.store.verify import Problem, verify
 
 from .kit import block_path, blocks, folder_of, make_contents, root_of, write, write_some
 
-DAMAGED = "damaged: its bytes are not those that were written"
+DAMAGED = ("damaged", "damaged: its bytes are not those that were written")
+MISSING = ("missing", "missing")
+UNFINISHED = ("unfinished", "not finished: the journal does not record it")
+FOREIGN = ("foreign", "foreign: nothing declares it")
 Place = Callable[[str], Path]
 
 
@@ -47,7 +50,7 @@ def test_one_flipped_bit_anywhere_is_found(place: Place) -> None:
         flipped = bytearray(data)
         flipped[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
         file.write_bytes(flipped)
-        assert verify(path) == [Problem(name_of(path, file), DAMAGED)]
+        assert verify(path) == [Problem(name_of(path, file), *DAMAGED)]
         file.write_bytes(data)
     assert verify(path) == []
 
@@ -61,16 +64,16 @@ def test_what_is_cut_grown_missing_or_foreign_is_named(place: Place) -> None:
     os.truncate(grown, size + 1)
     lost.unlink()
     foreign.write_bytes(b"")
-    labels = folder_of(path) / open_store(path).files.whole_names("train/labels")[-1]
+    labels = folder_of(path) / open_store(path).arrays.whole_names("train/labels")[-1]
     labels.unlink()
     (folder_of(path) / "notes.txt").write_text("mine")
-    assert {(problem.file, problem.what) for problem in verify(path)} == {
-        ("notes.txt", "foreign: nothing declares it"),
-        (name_of(path, labels), "missing"),
-        (name_of(path, cut), f"damaged: {size - 1} bytes, {size} when it was written"),
-        (name_of(path, grown), f"damaged: {size + 1} bytes, {size} when it was written"),
-        (name_of(path, lost), "missing"),
-        (name_of(path, foreign), "foreign: nothing declares it"),
+    assert set(verify(path)) == {
+        Problem("notes.txt", *FOREIGN),
+        Problem(name_of(path, labels), *MISSING),
+        Problem(name_of(path, cut), "damaged", f"damaged: {size - 1} bytes, {size} when it was written"),
+        Problem(name_of(path, grown), "damaged", f"damaged: {size + 1} bytes, {size} when it was written"),
+        Problem(name_of(path, lost), *MISSING),
+        Problem(name_of(path, foreign), *FOREIGN),
     }
 
 
@@ -82,7 +85,7 @@ def test_swapped_and_renamed_files_are_named(place: Place) -> None:
     other.write_bytes(kept)
     renamed = block_path(path, "test/layer_00/patch", 0, 0)
     renamed.rename(renamed.with_name("old"))
-    assert [(problem.file, problem.what.partition(":")[0]) for problem in verify(path)] == [
+    assert [(problem.file, problem.kind) for problem in verify(path)] == [
         (name_of(path, renamed), "missing"),
         (name_of(path, renamed.with_name("old")), "foreign"),
         (name_of(path, one), "damaged"),
@@ -98,7 +101,7 @@ def test_a_block_of_another_store_is_named(place: Place) -> None:
     write(other, strange)
     array = ("train/layer_00/patch", 1, 0)
     shutil.copy(block_path(other, *array), block_path(path, *array))
-    assert verify(path) == [Problem(name_of(path, block_path(path, *array)), DAMAGED)]
+    assert verify(path) == [Problem(name_of(path, block_path(path, *array)), *DAMAGED)]
 
 
 def test_blocks_that_are_not_written_yet_are_named(place: Place) -> None:
@@ -107,7 +110,7 @@ def test_blocks_that_are_not_written_yet_are_named(place: Place) -> None:
     write_some(path, contents, most)
     arrays = [f"{last.split}/layer_{layer}/{kind}" for layer in ("00", "03") for kind in ("mean", "patch", "prefix")]
     files = [name_of(path, block_path(path, array, last.view, last.block)) for array in arrays]
-    assert verify(path) == [Problem(name, "not finished: the journal does not record it") for name in files]
+    assert verify(path) == [Problem(name, *UNFINISHED) for name in files]
 
 
 def test_a_file_that_the_journal_does_not_record_is_named(place: Place) -> None:
@@ -116,7 +119,7 @@ def test_a_file_that_the_journal_does_not_record_is_named(place: Place) -> None:
     journal = folder_of(path) / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(line for line in lines if f'"{name}"' not in line))
-    assert verify(path) == [Problem(name, "not finished: the journal does not record it")]
+    assert verify(path) == [Problem(name, *UNFINISHED)]
 
 
 @pytest.mark.parametrize("data", [None, b"", b"junk"], ids=["missing", "empty", "junk"])
@@ -127,9 +130,9 @@ def test_a_root_that_is_gone_is_named_and_the_rest_is_checked(place: Place, data
     root_of(path).unlink()
     if data is not None:
         root_of(path).write_bytes(data)
-    root = Problem(root_of(path).name, DAMAGED if data else "missing")
+    root = Problem(root_of(path).name, *(DAMAGED if data else MISSING))
     assert sorted(verify(path), key=lambda problem: problem.file) == sorted(
-        [Problem(name_of(path, lost), "missing"), root], key=lambda problem: problem.file
+        [Problem(name_of(path, lost), *MISSING), root], key=lambda problem: problem.file
     )
 
 
@@ -144,9 +147,9 @@ def test_a_root_of_just_before_a_crash_is_as_it_should_be(place: Place) -> None:
     older = json.loads(json.dumps(contents.part({"test": {"layer_00": ["mean"]}}).manifest.to_json()))
     assert older != contents.manifest.to_json()
     root_of(path).write_bytes(
-        open_store(path).files.root_bytes(contents.part({"test": {"layer_00": ["mean"]}}).manifest)
+        open_store(path).arrays.root_bytes(contents.part({"test": {"layer_00": ["mean"]}}).manifest)
     )
-    assert verify(path) == [Problem(root_of(path).name, DAMAGED)]
+    assert verify(path) == [Problem(root_of(path).name, *DAMAGED)]
 
 
 def test_what_is_no_store_is_refused(place: Place, suffix: str) -> None:

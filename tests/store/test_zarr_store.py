@@ -12,7 +12,7 @@ import zarr
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import open_store
-from tokenprobe.store.contract import array_spec
+from tokenprobe.store.array_spec import array_spec
 from tokenprobe.store.zarr_store import ZarrFiles
 
 from .conformance import StoreConformance
@@ -58,7 +58,7 @@ def test_chunk_files_have_zarrs_own_names(tmp_path: Path) -> None:
         array = zarr.open_array(store.path, path=spec.name, mode="r")
         for view, block in ((0, 0), (0, 2), (3, 10)):
             key = array.metadata.encode_chunk_key((view, block, *(0 for _ in array.shape[2:])))
-            assert store.files.block_name(spec, view, block) == f"train/layer_03/{kind}/{key}"
+            assert store.arrays.block_name(spec, view, block) == f"train/layer_03/{kind}/{key}"
 
 
 def test_the_padding_of_the_last_block_is_the_fill_value(tmp_path: Path) -> None:

@@ -1,20 +1,17 @@
 """Repair: whatever happens to a store's files is named, and mended to the bytes there were."""
 
-import json
-import os
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import save_file
 from timm.models import VisionTransformer
 
-from tokenprobe.errors import InputError, LockedError, MissingError, StoreError
+from tokenprobe.errors import LockedError, MissingError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store
 from tokenprobe.store.formats import store_files
@@ -23,25 +20,32 @@ from tokenprobe.store.verify import Problem, verify
 from tokenprobe.workflows import progress
 from tokenprobe.workflows.repair import N_SHOWN, check, repair
 
-MakeConfig = Callable[..., ExtractConfig]
+from .repair_kit import (
+    FORMATS,
+    TINY,
+    Found,
+    block_names,
+    config_of,
+    content_of,
+    delete,
+    files_of,
+    journal_of,
+    make_images,
+    marks_of,
+    some_blocks,
+    truncate,
+)
 
-FORMATS = ("zarr", "h5")
-NOT_INPUTS_ALONE = {"journal.jsonl", ".lock"}
 N_ROUNDS, N_FLIPS = 5, 10
-FLIPPED = "damaged: its bytes are not those that were written"
-TINY: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
+FLIPPED = ("damaged", "damaged: its bytes are not those that were written")
+MISSING = ("missing", "missing")
+UNFINISHED = ("unfinished", "not finished: the journal does not record it")
+FOREIGN = ("foreign", "foreign: nothing declares it")
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    arrays: dict[str, Any] = {}
-    for split, n_images in (("train", 20), ("test", 10)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (n_images, 16, 16, 3)).astype(np.uint8)
-        arrays[f"y_{split}"] = np.arange(n_images) % 3
-    np.savez(folder / "images.npz", **arrays)
-    return folder / "images.npz"
+    return make_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -50,42 +54,11 @@ def whole(request: pytest.FixtureRequest, images: Path, tmp_path_factory: pytest
     return extract(config_of(images, tmp_path_factory.mktemp("whole") / f"a.{request.param}"))
 
 
-def config_of(images: Path, out: Path, **changes: Any) -> ExtractConfig:
-    fields: dict[str, Any] = {
-        "model": "timm:VisionTransformer",
-        "model_arg": TINY,
-        "no_pretrained": True,
-        "dtype": "int8",
-        "views": 2,
-        "batch_size": 4,
-        "workers": 0,
-    }
-    return ExtractConfig(data=f"npz:{images}", out=out, **fields | changes)
-
-
 @pytest.fixture
 def store(whole: Path, tmp_path: Path) -> Path:
     """A copy that may be damaged: its path is another, so repair works on stores that were moved."""
     shutil.copytree(whole.parent, tmp_path / "moved")
     return tmp_path / "moved" / whole.name
-
-
-def files_of(store: Path) -> dict[str, Path]:
-    """Return every file whose bytes are a function of the inputs, by the name that verify gives it."""
-    files = store_files(store)
-    found = {str(file.relative_to(files.folder)): file for file in files.folder.rglob("*") if file.is_file()}
-    return {name: file for name, file in found.items() if name not in NOT_INPUTS_ALONE} | {files.root.name: files.root}
-
-
-def content_of(store: Path) -> dict[str, bytes]:
-    return {name: file.read_bytes() for name, file in files_of(store).items()}
-
-
-def marks_of(store: Path) -> dict[str, tuple[int, int]]:
-    """Return inode and time of every file but the root, which is written before and after what was missing."""
-    marks = {name: (file.stat().st_ino, file.stat().st_mtime_ns) for name, file in files_of(store).items()}
-    del marks[store_files(store).root.name]
-    return marks
 
 
 def assert_mended(store: Path, whole: Path, hit: set[str], before: dict[str, tuple[int, int]]) -> None:
@@ -121,14 +94,9 @@ def test_one_flipped_byte_in_each_of_fifty_random_places_is_found_and_mended(
         data = bytearray(files[name].read_bytes())
         data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
         overwrite(files[name], data)
-    assert verify(store) == [Problem(name, FLIPPED) for name in sorted(hit)]
+    assert verify(store) == [Problem(name, *FLIPPED) for name in sorted(hit)]
     assert repair(store) == []
     assert_mended(store, whole, hit, before)
-
-
-def block_names(store: Path) -> set[str]:
-    files = store_files(store)
-    return {name for spec in files.specs(files.read_manifest()) for name in files.block_names(spec)}
 
 
 def overwrite(file: Path, data: bytes) -> None:
@@ -137,17 +105,7 @@ def overwrite(file: Path, data: bytes) -> None:
         opened.write(data)
 
 
-def some_blocks(store: Path, n: int, array: str = "train/layer_01/patch/") -> list[str]:
-    return sorted(name for name in block_names(store) if name.startswith(array))[:n]
-
-
-def truncate(store: Path, names: list[str]) -> dict[str, str]:
-    size = files_of(store)[names[0]].stat().st_size
-    os.truncate(files_of(store)[names[0]], size - 1)
-    return {names[0]: f"damaged: {size - 1} bytes, {size} when it was written"}
-
-
-def swap(store: Path, names: list[str]) -> dict[str, str]:
+def swap(store: Path, names: list[str]) -> Found:
     one, other = (files_of(store)[name] for name in names[:2])
     one.rename(one.with_suffix(".between"))
     other.rename(one)
@@ -155,7 +113,7 @@ def swap(store: Path, names: list[str]) -> dict[str, str]:
     return dict.fromkeys(names[:2], FLIPPED)
 
 
-def replace_by_foreign(store: Path, names: list[str]) -> dict[str, str]:
+def replace_by_foreign(store: Path, names: list[str]) -> Found:
     """Copy in the same block of a store of another seed."""
     config = next(e["config"] for e in journal_of(store) if e.get("event") == "start")
     other = extract(replace(ExtractConfig(**config), seed=1, out=store.with_name("other" + store.suffix)))
@@ -163,37 +121,27 @@ def replace_by_foreign(store: Path, names: list[str]) -> dict[str, str]:
     return {names[0]: FLIPPED}
 
 
-def delete(store: Path, names: list[str]) -> dict[str, str]:
-    for name in names:
-        files_of(store)[name].unlink()
-    return dict.fromkeys(names, "missing")
-
-
-def delete_root(store: Path, names: list[str]) -> dict[str, str]:
+def delete_root(store: Path, names: list[str]) -> Found:
     root = store_files(store).root
     root.unlink()
-    return {root.name: "missing"}
+    return {root.name: MISSING}
 
 
-def delete_labels_and_ids(store: Path, names: list[str]) -> dict[str, str]:
+def delete_labels_and_ids(store: Path, names: list[str]) -> Found:
     return delete(store, [name for name in files_of(store) if name.startswith(("train/ids", "test/labels"))])
-
-
-def journal_of(store: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (store_files(store).folder / "journal.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("damage", [truncate, swap, replace_by_foreign, delete, delete_root, delete_labels_and_ids])
 def test_what_is_cut_swapped_replaced_or_gone_is_named_and_mended(
-    store: Path, whole: Path, damage: Callable[[Path, list[str]], dict[str, str]], capsys: pytest.CaptureFixture[str]
+    store: Path, whole: Path, damage: Callable[[Path, list[str]], Found], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = marks_of(store)
     problems = damage(store, some_blocks(store, 2))
-    assert verify(store) == [Problem(name, what) for name, what in sorted(problems.items())]
+    assert verify(store) == [Problem(name, *found) for name, found in sorted(problems.items())]
     assert repair(store) == []
     assert_mended(store, whole, set(problems), before)
     shown = capsys.readouterr().err.splitlines()
-    assert all(f"{name}: {what}" in shown for name, what in problems.items())
+    assert all(f"{name}: {what}" in shown for name, (_, what) in problems.items())
 
 
 def test_a_renamed_file_is_made_again_and_stays_under_its_new_name(store: Path, whole: Path) -> None:
@@ -201,8 +149,8 @@ def test_a_renamed_file_is_made_again_and_stays_under_its_new_name(store: Path, 
     (name,) = some_blocks(store, 1)
     file = files_of(store)[name]
     file.rename(file.with_name("renamed"))
-    foreign = Problem(f"{name.rpartition('/')[0]}/renamed", "foreign: nothing declares it")
-    assert verify(store) == sorted([Problem(name, "missing"), foreign], key=lambda problem: problem.file)
+    foreign = Problem(f"{name.rpartition('/')[0]}/renamed", *FOREIGN)
+    assert verify(store) == sorted([Problem(name, *MISSING), foreign], key=lambda problem: problem.file)
     assert repair(store) == [foreign]
     file.with_name("renamed").unlink()
     assert_mended(store, whole, {name}, before)
@@ -214,7 +162,7 @@ def test_what_a_killed_writer_left_is_removed_and_other_foreign_files_are_not(st
     folder = store_files(store).folder
     for left in (f"{name}.tmp", f"{name}.tmp.tmp", "notes.tmp", "notes.txt"):
         (folder / left).write_bytes(b"mine")
-    stay = [Problem(left, "foreign: nothing declares it") for left in ("notes.tmp", "notes.txt", f"{name}.tmp.tmp")]
+    stay = [Problem(left, *FOREIGN) for left in ("notes.tmp", "notes.txt", f"{name}.tmp.tmp")]
     assert repair(store) == stay
     assert not (folder / f"{name}.tmp").exists()
     for problem in stay:
@@ -232,7 +180,7 @@ def test_a_damaged_line_of_the_journal_is_found_and_mended(store: Path, whole: P
         (place,) = (index for index, line in enumerate(lines) if f'"{name}"'.encode() in line)
         lines[place] = lines[place].replace(b'"file"', b'"fi\xffe"')
     journal.write_bytes(b"".join(lines))
-    assert verify(store) == [Problem(name, "not finished: the journal does not record it") for name in sorted(names)]
+    assert verify(store) == [Problem(name, *UNFINISHED) for name in sorted(names)]
     assert repair(store) == []
     assert_mended(store, whole, set(names), before)
 
@@ -242,70 +190,6 @@ def test_a_whole_store_is_left_alone(store: Path) -> None:
     before = marks_of(store), root.stat().st_mtime_ns, journal_of(store)
     assert repair(store) == []
     assert (marks_of(store), root.stat().st_mtime_ns, journal_of(store)) == before
-
-
-# --- stores of several extractions, and unfinished ones ----------------------------------------------------
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_store_that_several_extractions_made_is_mended_by_all_of_them(
-    images: Path, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(images.parent)
-    out = tmp_path / f"a.{format}"
-    for changes in ({"layers": "0", "views": 1}, {"split": ["test"], "layers": "1"}, {"split": ["train"]}, {}):
-        views = 1 if changes.get("split") == ["test"] else 2
-        extract(config_of(Path("images.npz"), out, **{"views": views} | changes))
-    expected, before = content_of(out), marks_of(out)
-    names = [some_blocks(out, 1, array)[0] for array in ("train/layer_00/", "test/layer_01/", "train/layer_01/mean")]
-    monkeypatch.chdir(tmp_path)
-    delete(out, names)
-    assert repair(out) == []
-    assert content_of(out) == expected
-    assert {name: mark for name, mark in marks_of(out).items() if name not in names} == {
-        name: mark for name, mark in before.items() if name not in names
-    }
-
-
-BAD = "train/bee/07.png"
-
-
-@pytest.fixture
-def broken_folder(image_folder: Path, tmp_path: Path) -> Path:
-    """The shared images, one of them zeros, as many as there were bytes."""
-    folder = Path(shutil.copytree(image_folder, tmp_path / "broken"))
-    (folder / BAD).write_bytes(bytes((image_folder / BAD).stat().st_size))
-    return folder
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_an_extraction_that_stopped_is_finished(
-    tiny_config: MakeConfig, image_folder: Path, broken_folder: Path, tmp_path: Path, format: str
-) -> None:
-    config = tiny_config(data=str(broken_folder), batch_size=2, out=tmp_path / f"a.{format}")
-    with pytest.raises(InputError, match="cannot read image 'bee/07"):
-        extract(config)
-    before = marks_of(Path(config.out))
-    assert {problem.what for problem in verify(config.out)} == {"not finished: the journal does not record it"}
-    shutil.copy(image_folder / BAD, broken_folder / BAD)
-    assert repair(config.out) == []
-    whole = extract(replace(config, out=tmp_path / "whole" / f"a.{format}"))
-    assert content_of(Path(config.out)) == content_of(whole)
-    assert before.items() <= marks_of(Path(config.out)).items()
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_images_left_out_by_a_later_extraction_are_left_out_by_all(
-    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, format: str
-) -> None:
-    config = tiny_config(data=str(broken_folder), layers="0", batch_size=2, out=tmp_path / f"a.{format}")
-    with pytest.raises(InputError, match="give --skip-bad-images"):
-        extract(config)
-    out = extract(replace(config, skip_bad_images=True))
-    expected = content_of(out)
-    delete(out, some_blocks(out, 2, "train/layer_00/patch"))
-    assert repair(out) == []
-    assert content_of(out) == expected
 
 
 # --- what cannot be mended ----------------------------------------------------------------------------------

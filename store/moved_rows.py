@@ -1,0 +1,44 @@
+"""Rows that move because an image is left out: which they are, and which files of a split hold them.
+
+A row that is left out moves every row behind it one place up. Blocks before it stay as they are. So an extraction that
+meets an unreadable image can go on without it, and keeps the blocks that were finished before.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product, zip_longest
+
+from .array_spec import ArraySpec, array_specs
+from .contract import StoreFiles
+from .layout import CHANNELS
+from .manifest import Manifest
+from .quantize import STATISTICS_ROWS
+
+
+def first_difference(stored: Sequence[str], ids: Sequence[str]) -> int | None:
+    """Return the first row that holds another image in one of two lists of ids, or None if the lists are equal."""
+    return next((row for row, (old, new) in enumerate(zip_longest(stored, ids)) if old != new), None)
+
+
+def files_from(files: StoreFiles, manifest: Manifest, split: str, row: int) -> Iterator[str]:
+    """Yield the relative paths of the files whose bytes depend on a row of a split, or on a later one.
+
+    The channel statistics of int8 tokens come from the first rows and decide every block: if one of those rows moves,
+    all blocks depend on it.
+
+    Args:
+        files: of the store.
+        manifest: that the files were written by.
+        split: by name.
+        row: the first one.
+    """
+    for spec in array_specs(manifest):
+        if spec.name.startswith(f"{split}/"):
+            standardised = spec.type.name == "int8" and row < STATISTICS_ROWS
+            yield from _blocks_from(files, spec, 0 if standardised else row // spec.block_rows)
+            if standardised:
+                yield from files.whole_names(spec.name + CHANNELS)
+
+
+def _blocks_from(files: StoreFiles, spec: ArraySpec, first: int) -> Iterator[str]:
+    for view, block in product(range(spec.n_views), range(first, spec.n_blocks)):
+        yield files.block_name(spec, view, block)
