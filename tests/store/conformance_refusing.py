@@ -14,10 +14,10 @@ from tokenprobe.errors import StoreError
 from tokenprobe.store import open_store, open_writer
 from tokenprobe.store.verify import verify
 
+from .disk import fork_and_kill
 from .kit import (
     ALL,
     folder_of,
-    fork_and_kill,
     journal_lines,
     make_contents,
     root_of,

@@ -8,7 +8,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from .disk import watch_disk
 from .kit import SUFFIXES
+
+
+@pytest.fixture
+def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """Record what is written, fsynced and renamed, and in which order. Only a power cut could tell otherwise."""
+    return watch_disk(monkeypatch)
 
 
 @pytest.fixture

@@ -1,13 +1,9 @@
 """Small stores of which every number is known, and what tests do to them."""
 
 import json
-import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,6 @@ VIEWS = {"train": 2, "test": 1}
 LAYERS = (0, 3)
 ROWS = {"patch": (6, DIM), "prefix": (N_PREFIX, DIM), "mean": (DIM,)}
 ALL = sorted(ROWS)
-DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
 Arrays = dict[str, np.ndarray]
 
 
@@ -260,55 +255,3 @@ def says_complete(path: Path) -> bool:
         return open_store(path).manifest.complete
     except (FileNotFoundError, StoreError):
         return False
-
-
-def fork_and_kill(work: Callable[[], object], step: int) -> bool:
-    """Run `work` in a fork that kills itself at its `step`-th step; return whether it came to that.
-
-    Steps are what it opens, makes, renames and removes, each batch and block it hands over, and each write,
-    which is torn in the middle.
-    """
-    return _fork(work, step)[0]
-
-
-def count_steps(work: Callable[[], object]) -> int:
-    """Run `work` in a fork and return how many steps it takes."""
-    return _fork(work, -1)[1]
-
-
-def _fork(work: Callable[[], object], fatal: int) -> tuple[bool, int]:
-    reading, writing = os.pipe()
-    process = os.fork()
-    if process == 0:
-        try:
-            steps = _count_steps_and_die_at(fatal)
-            work()
-            os.write(writing, str(next(steps)).encode())
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    os.close(writing)
-    status = os.waitpid(process, 0)[1]
-    n_steps = int(os.read(reading, 20) or 0)
-    os.close(reading)
-    assert status in (0, signal.SIGKILL), "the fork failed, see above"
-    return status == signal.SIGKILL, n_steps
-
-
-def _count_steps_and_die_at(fatal: int) -> Iterator[int]:
-    steps, write_really = count(), os.write
-
-    def die(event: str, _: tuple[Any, ...]) -> None:
-        if event in DISK_STEPS and next(steps) == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def torn_write(fd: int, data: Any) -> int:
-        if next(steps) == fatal:
-            write_really(fd, bytes(data)[: len(data) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return write_really(fd, data)
-
-    sys.addaudithook(die)
-    os.write = torn_write
-    return steps

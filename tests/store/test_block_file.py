@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from xxhash import xxh3_64_hexdigest
 
+from tokenprobe.errors import StoreError
 from tokenprobe.store.array_spec import ArraySpec
 from tokenprobe.store.block_file import BlockFile
 from tokenprobe.store.quantize import DTYPES
@@ -94,6 +95,45 @@ def test_another_type_or_shape_is_not_written(tmp_path: Path, values: np.ndarray
     with pytest.raises(AssertionError):
         file.append(values)
     file.abandon()
+
+
+def test_the_rows_are_on_disk_before_the_name_and_the_name_before_the_return(
+    tmp_path: Path, disk_calls: list[tuple[str, Path]]
+) -> None:
+    file, values = make_file(tmp_path, n_rows=2, block_rows=3), np.ones((2, 4, 3), np.float16)
+    file.append(values)
+    record = file.finish()
+    growing, whole = tmp_path / "c.0.0.tmp", tmp_path / "c.0.0"
+    assert disk_calls == [("write", growing), ("fsync", growing), ("rename", whole), ("fsync", tmp_path)]
+    disk_calls.clear()
+    again = make_file(tmp_path, n_rows=2, block_rows=3)
+    again.append(values)
+    assert again.finish(record) == record
+    assert disk_calls == [("write", growing)], "the file that is there is on disk already"
+
+
+@pytest.mark.parametrize("more", [1, 3])
+@pytest.mark.parametrize("block_rows", [2, 6])
+def test_more_rows_than_a_block_holds_are_refused_and_not_written(tmp_path: Path, more: int, block_rows: int) -> None:
+    """At the end of a split the file has room for more than its rows, and they are refused all the same."""
+    file = make_file(tmp_path, n_rows=2, block_rows=block_rows)
+    file.append(np.ones((2, 4, 3), np.float16))
+    message = (
+        f"^block file '{tmp_path}/c.0.0' holds 2 rows, and {2 + more} were given; append each row of a block once$"
+    )
+    with pytest.raises(StoreError, match=message):
+        file.append(np.ones((more, 4, 3), np.float16))
+    assert (tmp_path / "c.0.0.tmp").stat().st_size == 2 * 4 * 3 * 2
+    file.abandon()
+
+
+def test_a_block_is_not_finished_before_its_last_row(tmp_path: Path) -> None:
+    file = make_file(tmp_path, n_rows=3)
+    file.append(np.ones((2, 4, 3), np.float16))
+    with pytest.raises(StoreError, match=r"holds 3 rows, and only 2 were given; append each row of a block once$"):
+        file.finish()
+    file.abandon()
+    assert list(tmp_path.iterdir()) == []
 
 
 def make_file(

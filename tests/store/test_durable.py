@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tokenprobe.store.durable import rename_durably, sync_tree, write_durably
+from tokenprobe.store.durable import remove_durably, rename_durably, sync_tree, write_durably
+
+Calls = list[tuple[str, Path]]
 
 
 def test_the_new_bytes_replace_the_old_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -34,26 +36,20 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None
     assert path.read_bytes() == b"new"
 
 
-def test_the_data_is_on_disk_before_the_name_and_the_name_before_the_return(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only a power cut could tell, so this watches the system calls, which all really run."""
-    calls: list[tuple[str, str]] = []
-    fsync, rename = os.fsync, os.rename
-
-    def watched_fsync(fd: int) -> None:
-        calls.append(("fsync", os.readlink(f"/proc/self/fd/{fd}")))
-        fsync(fd)
-
-    def watched_rename(old: Path, new: Path) -> None:
-        calls.append(("rename", str(new)))
-        rename(old, new)
-
-    monkeypatch.setattr(os, "fsync", watched_fsync)
-    monkeypatch.setattr(os, "rename", watched_rename)
+def test_the_data_is_on_disk_before_the_name_and_the_name_before_the_return(tmp_path: Path, disk_calls: Calls) -> None:
     path = tmp_path / "file"
     write_durably(path, b"data")
-    assert calls == [("fsync", f"{path}.tmp"), ("rename", str(path)), ("fsync", str(tmp_path))]
+    assert disk_calls == [("fsync", tmp_path / "file.tmp"), ("rename", path), ("fsync", tmp_path)]
+
+
+def test_removed_files_are_gone_for_good_and_others_stay(tmp_path: Path, disk_calls: Calls) -> None:
+    names = ("a/one", "a/two", "b/one", "b/kept")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    remove_durably(tmp_path / name for name in (*names[:3], "b/absent", "absent/one"))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "b/kept"]
+    assert sorted(disk_calls) == [("fsync", tmp_path / "a"), ("fsync", tmp_path / "b")]
 
 
 def test_a_failed_rename_leaks_no_descriptor(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from tokenprobe.errors import InputError, StoreError
 from tokenprobe.store import Store, open_store
 from tokenprobe.store.export import FORMS, choose_form, export_store, exported_bytes, select
 
-from .kit import blocks, count_steps, fork_and_kill, make_contents, write, write_some
+from .disk import count_steps, fork_and_kill
+from .kit import blocks, make_contents, write, write_some
 
 
 @pytest.fixture

@@ -24,15 +24,14 @@ from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store, open_writer
 from tokenprobe.store.verify import verify
 
+from .disk import count_steps, fork_and_kill
 from .kit import (
     Contents,
     block_path,
     blocks,
-    count_steps,
     declare,
     fill,
     folder_of,
-    fork_and_kill,
     make_contents,
     says_complete,
     stamps,

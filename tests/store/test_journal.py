@@ -98,6 +98,21 @@ def test_a_line_that_the_disk_takes_only_half_of_is_an_error_and_does_no_harm(tm
     assert read_records(tmp_path) == {ONE.file: ONE, TWO.file: TWO}
 
 
+def test_what_is_recorded_is_on_disk_before_the_call_returns(
+    tmp_path: Path, disk_calls: list[tuple[str, Path]]
+) -> None:
+    journal = Journal(tmp_path)
+    for add in (
+        lambda: journal.add_files([ONE, TWO]),
+        lambda: journal.add_root(ONE, {}),
+        lambda: journal.add_event("start"),
+    ):
+        disk_calls.clear()
+        add()
+        assert disk_calls == [("write", tmp_path / NAME), ("fsync", tmp_path / NAME)]
+    journal.close()
+
+
 def append(store: Path, record: FileRecord) -> None:
     journal = Journal(store)
     journal.add_files([record])

@@ -157,6 +157,33 @@ def test_a_channel_that_never_changes_has_a_deviation_of_one() -> None:
     np.testing.assert_allclose(statistics, [[0, 1e4 + 1 / 3, -2.5], [1, 1, 1]], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("mean", "spread"), [(0.0, 0.0), (0.0, 1e-9), (0.0, 9e-7), (3.0, 1e-7), (1e4, 0.0), (1e4, 1e-3), (-2e6, 0.1)]
+)
+def test_a_channel_that_hardly_changes_comes_back_and_spoils_no_other(mean: float, spread: float) -> None:
+    """Its deviation is rounding: dividing by it would let a later change of half a unit take all levels of a token."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((400, 8))
+    values[:, 3] = mean + spread * rng.choice([-1, 1], 400)
+    channels = channel_statistics(400, values.sum(0), (values**2).sum(0))
+    assert np.isfinite(channels).all()
+    assert channels[1, 3] == 1
+    later = rng.standard_normal((50, 8))
+    later[:, 3] = mean + rng.choice([-0.5, 0, 0.5], 50)
+    for tokens in (values, later):
+        read = dequantize(*quantize(tokens.astype(np.float32), channels), channels, np.float32)
+        step = np.abs((tokens - channels[0]) / channels[1]).max(-1, keepdims=True) / 127 * channels[1]
+        rounding = 2.0**-22 * np.abs(channels[0])
+        assert (np.abs(read - tokens) <= 0.6 * step + rounding).all()
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.0, 2e-6), (1e3, 2e-3), (-50.0, 1e-4)])
+def test_a_channel_that_changes_little_but_surely_keeps_its_own_deviation(mean: float, spread: float) -> None:
+    values = mean + spread * np.tile([[-1.0], [1.0]], (200, 1))
+    channels = channel_statistics(400, values.sum(0), (values**2).sum(0))
+    np.testing.assert_allclose(channels[1], spread, rtol=1e-3)
+
+
 def test_means_and_scales_are_never_quantised() -> None:
     for dtype in DTYPES:
         assert array_type("mean", dtype) is array_type("embedding", dtype) is DTYPES["float32"]

@@ -1,6 +1,7 @@
 """The writer: what it asks for, what it leaves behind, and when it calls a store complete. In both formats."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,14 @@ from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, open_store, open_writer
 
 from .kit import (
+    Contents,
+    block_path,
     blocks,
     declare,
     fill,
     folder_of,
     make_contents,
+    root_of,
     rows_of,
     tree,
     write,
@@ -100,3 +104,59 @@ def test_rows_of_a_complete_store_do_not_move(place: Place) -> None:
     ):
         pass
     assert tree(path) == before
+
+
+def test_a_block_is_recorded_once_it_is_on_disk_and_the_root_before_it_is_written(
+    place: Place, disk_calls: list[tuple[str, Path]]
+) -> None:
+    contents, path = make_contents().part({"test": {"layer_00": ["mean"]}}), place("s")
+    (key,) = blocks(contents.manifest)
+    block, root = block_path(path, "test/layer_00/mean", 0, 0), root_of(path)
+    journal = folder_of(path) / "journal.jsonl"
+    with open_writer(path, contents.manifest) as writer:
+        declare(writer, contents)
+        disk_calls.clear()
+        fill(writer, contents, [key], batch=1)
+        assert writer.seal()
+    growing, new_root = (file.with_name(f"{file.name}.tmp") for file in (block, root))
+    assert disk_calls == [
+        *[("write", growing), ("fsync", growing), ("rename", block), ("fsync", block.parent)],
+        *[("write", journal), ("fsync", journal)],
+        *[("write", journal), ("fsync", journal)],
+        *[("fsync", new_root), ("rename", root), ("fsync", root.parent)],
+    ]
+
+
+def test_a_block_that_is_given_more_rows_than_it_holds_is_an_error_and_never_recorded(place: Place) -> None:
+    contents, path = make_contents(), place("s")
+    for block, n_rows in ((0, 4), (2, 3)):  # block 2 is the last one, with room for a row more
+        key = BlockKey("train", 0, block)
+        arrays = rows_of(contents, key, 3)
+        name = re.escape(repr(str(block_path(path, "train/layer_03/mean", 0, block))))
+        with pytest.raises(StoreError, match=f"^block file {name} holds {n_rows} rows, and {2 * n_rows} were given"):
+            give_twice(path, contents, key, arrays)
+        assert not list(folder_of(path).rglob("*.tmp"))
+        with open_writer(path, contents.manifest) as writer:
+            assert writer.missing_layers(key) == [0, 3]
+
+
+def give_twice(path: Path, contents: Contents, key: BlockKey, arrays: dict[str, np.ndarray]) -> None:
+    with open_writer(path, contents.manifest) as writer:
+        declare(writer, contents)
+        for _ in range(2):
+            writer.append(key, 3, arrays)
+        writer.finish_block(key, 3)
+        writer.seal()
+
+
+@pytest.mark.parametrize("kind", ["patch", "mean"])
+def test_an_array_that_a_block_was_not_given_keeps_it_unfinished(place: Place, kind: str) -> None:
+    contents, path = make_contents(), place("s")
+    key = BlockKey("train", 0, 0)
+    arrays = {name: values for name, values in rows_of(contents, key, 3).items() if name != kind}
+    with open_writer(path, contents.manifest) as writer:
+        declare(writer, contents)
+        writer.append(key, 3, arrays)
+        writer.finish_block(key, 3)
+        assert writer.seal() is False
+        assert writer.missing_layers(key) == [0, 3]

@@ -1,0 +1,98 @@
+"""Watching what a process does to the disk, and killing it in the middle."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
+
+
+def watch_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """Record ("write" | "fsync", path) and ("rename", new path) of every call, which all really run.
+
+    Writes to one file that follow one another count once.
+    """
+    calls: list[tuple[str, Path]] = []
+    write, fsync, rename = os.write, os.fsync, os.rename
+
+    def record(call: str, path: Path) -> None:
+        if call != "write" or calls[-1:] != [(call, path)]:
+            calls.append((call, path))
+
+    def of(fd: int) -> Path:
+        return Path(os.readlink(f"/proc/self/fd/{fd}"))
+
+    def watched_write(fd: int, data: Any) -> int:
+        record("write", of(fd))
+        return write(fd, data)
+
+    def watched_fsync(fd: int) -> None:
+        record("fsync", of(fd))
+        fsync(fd)
+
+    def watched_rename(old: Path, new: Path) -> None:
+        record("rename", Path(new))
+        rename(old, new)
+
+    for name, watched in (("write", watched_write), ("fsync", watched_fsync), ("rename", watched_rename)):
+        monkeypatch.setattr(os, name, watched)
+    return calls
+
+
+def fork_and_kill(work: Callable[[], object], step: int) -> bool:
+    """Run `work` in a fork that kills itself at its `step`-th step; return whether it came to that.
+
+    Steps are what it opens, makes, renames and removes, each batch and block it hands over, and each write,
+    which is torn in the middle.
+    """
+    return _fork(work, step)[0]
+
+
+def count_steps(work: Callable[[], object]) -> int:
+    """Run `work` in a fork and return how many steps it takes."""
+    return _fork(work, -1)[1]
+
+
+def _fork(work: Callable[[], object], fatal: int) -> tuple[bool, int]:
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            steps = _count_steps_and_die_at(fatal)
+            work()
+            os.write(writing, str(next(steps)).encode())
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    os.close(writing)
+    status = os.waitpid(process, 0)[1]
+    n_steps = int(os.read(reading, 20) or 0)
+    os.close(reading)
+    assert status in (0, signal.SIGKILL), "the fork failed, see above"
+    return status == signal.SIGKILL, n_steps
+
+
+def _count_steps_and_die_at(fatal: int) -> Iterator[int]:
+    steps, write_really = count(), os.write
+
+    def die(event: str, _: tuple[Any, ...]) -> None:
+        if event in DISK_STEPS and next(steps) == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def torn_write(fd: int, data: Any) -> int:
+        if next(steps) == fatal:
+            write_really(fd, bytes(data)[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write_really(fd, data)
+
+    sys.addaudithook(die)
+    os.write = torn_write
+    return steps
