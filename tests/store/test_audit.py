@@ -129,6 +129,16 @@ def test_a_value_that_overflows_is_told(tmp_path: Path) -> None:
     assert costs[3, "bfloat16"].relative.worst < 0.01
 
 
+@pytest.mark.parametrize("row", [0, 10], ids=["the first piece", "the last piece"])
+def test_an_overflow_in_any_piece_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int) -> None:
+    contents = make_contents("float32")
+    contents.stored["train/layer_03/patch"][0, row, 2, 1] = 7e4
+    monkeypatch.setattr(package, "PIECE_VALUES", 3 * 6 * 5)
+    costs = audit(open_store(write(tmp_path / "a.zarr", contents))).costs
+    assert {(cost.layer, cost.dtype) for cost in costs if cost.overflows} == {(3, "float16"), (3, "int8")}
+    assert {cost.largest for cost in costs if cost.layer == 3} == {7e4}
+
+
 def test_a_token_of_zeros_is_no_overflow(tmp_path: Path) -> None:
     contents = make_contents("float32")
     contents.stored["train/layer_03/patch"][0, 4, 2] = 0

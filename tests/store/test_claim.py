@@ -11,6 +11,7 @@ from tokenprobe.errors import LockedError, NoSpaceError, StoreError
 from tokenprobe.store import open_writer
 from tokenprobe.store.claim import check_path, claimed, empty
 from tokenprobe.store.formats import store_files
+from tokenprobe.store.journal import FileRecord, Journal
 
 from .kit import folder_of, make_contents, tree, write
 
@@ -58,6 +59,21 @@ def test_what_is_no_store_is_in_the_way_and_a_store_is_not(place: Place) -> None
         check_path(path)
     (folder_of(path) / "photo.png").unlink()
     check_path(write(path, make_contents()))
+
+
+def test_what_a_first_run_left_that_was_killed_before_its_root_is_not_in_the_way(place: Place) -> None:
+    """The root is recorded before it is written; once anything else is recorded, there was a root."""
+    path = place("s")
+    folder_of(path).mkdir()
+    journal = Journal(folder_of(path))
+    journal.add_event("start")
+    check_path(path)
+    journal.add_root(FileRecord("manifest", 1, "0" * 16), {})
+    check_path(path)
+    journal.add_files([FileRecord("train/ids.h5", 1, "0" * 16)])
+    journal.close()
+    with pytest.raises(StoreError, match="exists and is not a token store"):
+        check_path(path)
 
 
 def test_emptying_leaves_the_lock_and_a_journal_of_nothing(place: Place) -> None:

@@ -127,6 +127,17 @@ def test_an_interrupted_export_leaves_nothing(store: Store, tmp_path: Path, form
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_every_file_is_on_disk_before_the_folder_has_its_name(
+    store: Store, tmp_path: Path, form: str, disk_calls: list[tuple[str, Path]]
+) -> None:
+    export_store(store, tmp_path / "out", form, select(store, form))
+    synced = {path for call, path in disk_calls[: disk_calls.index(("rename", tmp_path / "out"))] if call == "fsync"}
+    growing = tmp_path / "out.partial"
+    assert {growing / path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*")} <= synced
+    assert disk_calls[-2:] == [("rename", tmp_path / "out"), ("fsync", tmp_path)]
+
+
 @pytest.mark.parametrize("form", ["npy", "safetensors"])
 def test_a_killed_export_is_never_taken_for_a_whole_one(store: Store, tmp_path: Path, form: str) -> None:
     chosen = select(store, form)

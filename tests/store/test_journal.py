@@ -9,7 +9,15 @@ from threading import Barrier
 
 import pytest
 
-from tokenprobe.store.journal import NAME, FileRecord, Journal, finished_files, read_records, root_entries
+from tokenprobe.store.journal import (
+    NAME,
+    FileRecord,
+    Journal,
+    finished_files,
+    last_settings,
+    read_records,
+    root_entries,
+)
 
 ONE, TWO = FileRecord("train/a", 10, "0" * 16), FileRecord("train/b", 20, "f" * 16)
 
@@ -92,9 +100,10 @@ def test_a_line_that_the_disk_takes_only_half_of_is_an_error_and_does_no_harm(tm
             journal.add_files([TWO])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        journal.close()
     assert TWO.file not in journal.records
-    append(tmp_path, TWO)
+    assert (tmp_path / NAME).read_bytes().endswith(b"}\n"), "no half of a line is left for the next to stick to"
+    journal.add_files([TWO])
+    journal.close()
     assert read_records(tmp_path) == {ONE.file: ONE, TWO.file: TWO}
 
 
@@ -139,6 +148,18 @@ def test_the_root_is_recorded_with_its_content_and_the_last_two_are_given_the_la
         ("manifest", 2, {"complete": True}),
         ("manifest", 1, {"complete": False}),
     ]
+
+
+@pytest.mark.parametrize("key", ["config", "exported_config"])
+def test_the_settings_are_those_of_the_last_run_that_recorded_any(tmp_path: Path, key: str) -> None:
+    assert last_settings(tmp_path) == {}
+    journal = Journal(tmp_path)
+    journal.add_event("start", **{key: {"layers": "0"}})
+    journal.add_event("start", **{key: {"layers": "1"}})
+    journal.add_event("finish", seconds=1.0)
+    journal.add_event("start", **{key: "damaged"})
+    journal.close()
+    assert last_settings(tmp_path) == {"layers": "1"}
 
 
 def test_finished_are_the_recorded_files_that_are_there_with_their_size(tmp_path: Path) -> None:

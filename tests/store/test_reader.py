@@ -9,6 +9,8 @@ import pytest
 
 from tokenprobe.errors import InputError, MissingError, StoreError
 from tokenprobe.store import Split, array_reader, open_store
+from tokenprobe.store.export import export_store, select
+from tokenprobe.store.journal import Journal
 
 from .kit import DTYPES, block_path, folder_of, make_contents, write
 
@@ -122,6 +124,21 @@ def test_a_complete_store_is_complete_even_without_its_journal(place: Callable[[
     path = write(place("s"), make_contents())
     (folder_of(path) / "journal.jsonl").unlink()
     open_store(path)["train"].check_complete([0, 3])
+
+
+def test_settings_are_those_that_the_journal_records_wherever_it_is_at_hand(
+    place: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = write(place("s"), make_contents())
+    assert open_store(path).recorded_settings == {}
+    journal = Journal(folder_of(path))
+    journal.add_event("start", config={"layers": "0,3"})
+    journal.close()
+    store = open_store(path)
+    assert store.recorded_settings == {"layers": "0,3"}
+    export_store(store, tmp_path / "out.zarr", "zarr", select(store, "zarr"))
+    assert open_store(tmp_path / "out.zarr").recorded_settings == {"layers": "0,3"}
+    assert open_store(f"file://{tmp_path / 'out.zarr'}").recorded_settings == {}, "at an address it is not at hand"
 
 
 def test_a_block_lost_after_the_store_was_opened_is_named_as_one_that_never_was(place: Callable[[str], Path]) -> None:
