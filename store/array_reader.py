@@ -29,15 +29,15 @@ class ArrayReader:
     converted a few at a time, in the threads that read them.
     """
 
-    def __init__(self, stored: StoredArrays, spec: ArraySpec, view: int) -> None:
+    def __init__(self, arrays: StoredArrays, spec: ArraySpec, view: int) -> None:
         """Prepare to read.
 
         Args:
-            stored: the store.
-            spec: of the array.
+            arrays: of the store.
+            spec: of the array that is read.
             view: index of the view.
         """
-        self._stored, self._spec, self._view = stored, spec, view
+        self._arrays, self._spec, self._view = arrays, spec, view
 
     def read(self, index: RowNumbers, out: Array) -> None:
         """Read rows, in any order, into `out`: C-contiguous (rows, …), of the stored type or any other.
@@ -59,7 +59,7 @@ class ArrayReader:
         """Have the blocks of which at least half will be read brought near, in the background."""
         blocks, counts = np.unique(index // self._spec.block_rows, return_counts=True)
         for block in blocks[counts >= self._spec.block_rows / 2].tolist():
-            threads(os.getpid()).submit(self._stored.prefetch, self._spec, self._view, block)
+            threads(os.getpid()).submit(self._arrays.prefetch, self._spec, self._view, block)
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ class ArrayReader:
         assert out.shape[1:] == self._spec.row, (out.shape, self._spec)
         assert out.flags.c_contiguous
         if out.dtype == self._spec.type.stored:
-            self._stored.read_rows(self._spec, self._view, part, out)
+            self._arrays.read_rows(self._spec, self._view, part, out)
             return
         step = max(1, CONVERTED_BYTES // self._spec.row_bytes)
         for start in range(0, len(part.rows), step):
@@ -91,16 +91,16 @@ class ArrayReader:
 
     def _few(self, block: int, rows: RowNumbers) -> Array:
         raw = np.empty((len(rows), *self._spec.row), self._spec.type.stored)
-        self._stored.read_rows(self._spec, self._view, Part(block, rows, np.arange(len(rows))), raw)
+        self._arrays.read_rows(self._spec, self._view, Part(block, rows, np.arange(len(rows))), raw)
         return raw
 
     @cached_property
     def _scale(self) -> "ArrayReader":
-        return ArrayReader(self._stored, self._spec.scale(), self._view)
+        return ArrayReader(self._arrays, self._spec.scale(), self._view)
 
     @cached_property
     def _channels(self) -> npt.NDArray[np.float32]:
-        return self._stored.read_whole(self._spec.name + CHANNELS)
+        return self._arrays.read_whole(self._spec.name + CHANNELS)
 
 
 def finish(started: Sequence[Future[None]]) -> None:

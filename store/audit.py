@@ -28,7 +28,7 @@ from .quantize import (
 from .reader import Split, Store
 
 N_IMAGES = 256
-"""Images in the sample: with a ViT-B/16, 50,176 tokens a layer."""
+"""Images in the sample: with a ViT-B/16, 50,176 tokens per layer."""
 PIECE_VALUES = 2**21
 """Values in memory at a time: 16 MiB in float64."""
 
@@ -64,7 +64,7 @@ class Cost:
     Attributes:
         layer: index.
         dtype: the other one.
-        size: bytes of the layer's arrays, as a fraction of what they take now.
+        size: bytes of the layer's arrays, as a fraction of their present bytes.
         relative: relative error of a patch token; infinite where a value overflows.
         distance: cosine distance of a patch token; infinite where a value overflows.
         largest: largest absolute value in the sample.

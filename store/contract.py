@@ -1,8 +1,8 @@
-"""The contract of a store: how any store is read, and what a store format adds so that stores can be written.
+"""The contract of a store: `StoredArrays` reads any store, `StoreFiles` adds the files of a format that is written too.
 
-Everything that reads goes through `StoredArrays`. A store format is a `StoreFiles`: it names its files, and reads and
-writes the small ones. Block files are the same in every format, a header, then the rows of one block of one array:
-`block_file.py` writes them, and `StoreFiles` reads them through `extents.py`.
+A store format is a subclass of `StoreFiles`: it names its files, and reads and writes the small ones. Block files are
+the same in every format, a header, then the rows of one block of one array: `block_file.py` writes them, and
+`StoreFiles` reads them through `extents.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ class StoredArrays(ABC):
     """A store that can be read, wherever and however its bytes are kept.
 
     Attributes:
-        path: what the user calls the store.
+        path: the store's name, as the user gave it.
         form: how the store is kept, in words for people.
     """
 
@@ -106,7 +106,7 @@ class StoreFiles(StoredArrays):
     """A store of plain files on this machine, which can be written too. Each store format is a subclass.
 
     Attributes:
-        path: what the user calls the store.
+        path: the store's name, as the user gave it.
         folder: where block files, journal and lock are; paths in the journal are relative to it.
         root: the file that holds the manifest.
     """

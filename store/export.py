@@ -10,13 +10,12 @@ from pathlib import Path
 from ..errors import InputError, unknown_name
 from .archive import write_archive
 from .durable import rename_durably, sync_tree
-from .formats import is_address, store_files
+from .formats import FORMATS, is_address
 from .layout import SCALE, layer_name, parse_layers
 from .quantize import DTYPES, stored_kinds
 from .reader import Split, Store
 from .selection import Selection
 from .shards import write_shards
-from .zarr_store import ZarrFiles
 
 Progress = Callable[[int], None]
 
@@ -54,7 +53,7 @@ def choose_form(out: str | Path, form: str | None) -> str:
     form = form or "zarr"
     if form not in FORMS:
         raise unknown_name("form of export", form, FORMS)
-    if form == "zarr" and not isinstance(store_files(Path(out)), ZarrFiles):
+    if form == "zarr" and Path(out).suffix.lower() in FORMATS:
         raise InputError(f"a Zarr store asked for at {str(out)!r}, which has the name of an HDF5 one; end it in .zarr")
     return form
 
@@ -76,8 +75,8 @@ def select(
         layers: "all", "last4" or "0,5,-1", of each split.
         splits: by name; all if empty.
         tokens: of "patch", "prefix" and "mean"; all that are stored if empty.
-        dtype: of patch and prefix tokens; by default the stored one, or what the reader gives if the form has none
-            such.
+        dtype: of patch and prefix tokens; by default the stored one, or the one that the reader returns if the form
+            lacks it.
 
     Raises:
         InputError: something is not in the store, or the form has no such dtype.

@@ -13,7 +13,7 @@ FORMATS: dict[str, Callable[[Path], StoreFiles]] = {".h5": Hdf5Files, ".hdf5": H
 
 
 def open_arrays(path: str | Path) -> StoredArrays:
-    """Return what reads the store at a path or an address: its plain files if there are any, else the zarr library.
+    """Find out how to read the store at a path or an address: as plain files, or through the zarr library.
 
     Raises:
         MissingError: there is nothing.

@@ -1,7 +1,7 @@
-"""`journal.jsonl`: which files are finished, and what happened when. Appended to, never rewritten.
+"""`journal.jsonl`: it records finished files and events. Lines are appended, never rewritten.
 
 A line is one JSON object: {"file": path, "size": bytes, "xxh3": hex} for a finished file, or
-{"event": …} for the rest. The root file is recorded as "manifest", with its content, before it is written.
+{"event": …} for a run's start or end. The root file is recorded as "manifest", with its content, before it is written.
 A crash can tear the last line; it is cut off before the next append.
 """
 
@@ -57,9 +57,9 @@ def root_entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def last_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the last extraction that worked on a store, or on the one that an archive is of.
+    """Return the settings of the last extraction that worked on a store, or on the store that was archived here.
 
-    Nothing, if none is recorded.
+    The dict is empty if none is recorded.
     """
     found = [entry.get("config", entry.get("exported_config")) for entry in read_entries(folder)]
     return next((dict(settings) for settings in reversed(found) if isinstance(settings, dict)), {})
@@ -98,7 +98,7 @@ class Journal:
             self._append([{**vars(record), "content": content}])
 
     def add_event(self, event: str, **details: Any) -> None:
-        """Record something that is not a function of the inputs: times, hosts, paths, batch sizes."""
+        """Record details that differ from run to run: times, hosts, paths, batch sizes."""
         with self._lock:
             self._append([{"event": event, **details}])
 

@@ -12,8 +12,8 @@ class Lanes:
     """Ordered background work with bounded queues.
 
     The first failure stops all work that is still queued; it is raised by the next `put` or `join`. A signal may raise
-    an exception in the midst of `put`: afterwards `stop` ends the threads all the same. `queue.Queue` does not promise
-    that: its lock and its waiters are then left as they were, and threads wait for ever.
+    an exception in the midst of `put`: afterwards `stop` still ends the threads. `queue.Queue` does not promise that:
+    the exception can leave its lock held, and then threads wait for ever.
     """
 
     def __init__(self, n_lanes: int, queued: int) -> None:
@@ -35,12 +35,12 @@ class Lanes:
         self._jobs[lane].put((call, arguments))
 
     def join(self) -> None:
-        """Do what is queued, end the threads, and raise what failed. May be called again."""
+        """Finish the queued work, end the threads, and raise the first failure. May be called again."""
         self.stop()
         self._raise_failure()
 
     def stop(self) -> None:
-        """Do what is queued and end the threads, silently."""
+        """Finish the queued work and end the threads, silently."""
         for jobs in self._jobs:
             jobs.put(None)
         for thread in self._threads:

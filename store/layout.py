@@ -1,4 +1,4 @@
-"""Names, shapes and the block rule of a store: what both formats and both stages agree on."""
+"""Names, shapes and the block rule of a store: both formats and both stages agree on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from ..errors import InputError, unknown_name
 FORMAT_VERSION = 1
 PATCH, PREFIX, MEAN, EMBEDDING = "patch", "prefix", "mean", "embedding"
 POOLED = (MEAN, EMBEDDING)
-"""Arrays of one vector an image, never rounded: kept of every layer, and of the last if the backbone has one."""
+"""Arrays of one vector per image, never rounded: the mean of every layer; of the last one the embedding, if any."""
 SCALE, CHANNELS = "_scale", "_channels"
-"""Endings of the arrays that belong to int8 tokens: one scale a token; mean and deviation of each channel."""
+"""Endings of the arrays that belong to int8 tokens: one scale per token; mean and deviation of each channel."""
 
 MIN_BLOCKS = 8
 """A split has at least this many blocks, if it has the images: shuffling permutes blocks."""
@@ -21,7 +21,7 @@ ROW_MULTIPLE = 64
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What one layer yields for one image.
+    """The tokens that one layer yields for one image.
 
     Attributes:
         grid: (height, width) of the patch tokens.

@@ -1,7 +1,7 @@
-"""What a store holds, from what and with what: the attributes of its root group.
+"""The manifest: a store's contents, their source, and how they were made. It is the attributes of the root group.
 
-A manifest is a function of the inputs of the extraction alone: no times, hosts or absolute paths, so
-that the same extraction gives the same bytes. `Manifest.merged` is the only way a store grows.
+Identical extractions give identical manifests: there are no times, hosts or absolute paths in one.
+`Manifest.merged` is the only way a store grows.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from ..errors import StoreError, unknown_name
 from .layout import FORMAT_VERSION, LayerShape, layer_index, layer_name
 
 Json = dict[str, Any]
+Differences = dict[str, tuple[Any, Any]]
+"""(stored, asked) by dotted field."""
 
 
 class _Absent:
@@ -35,8 +37,8 @@ class Recipe:
         model_args: arguments given to the model's constructor.
         weights: SHA-256 over the names, types, shapes and bytes of the weights.
         transform: the resolved transform of view 0.
-        precision: what the backbone computed in, such as "float32" or "bfloat16".
-        dtype: what patch and prefix tokens are stored as.
+        precision: that the backbone computed in, such as "float32" or "bfloat16".
+        dtype: that patch and prefix tokens are stored in.
         row_order: {"kind": "shuffled", "seed": 0} or {"kind": "dataset"}.
         prefix_names: names of the prefix tokens, such as ["cls", "reg0"].
     """
@@ -92,7 +94,7 @@ class Manifest:
     """The whole description of a store. See `docs/store-format.md`.
 
     Attributes:
-        recipe: what decides the bytes of all splits.
+        recipe: the settings that decide the bytes of all splits.
         dataset: short name of the data, such as "folder:imagenet".
         depth: blocks of the backbone, stored or not.
         layers: shape of each stored layer, by name.
@@ -114,7 +116,7 @@ class Manifest:
 
     def fingerprint(self, split: str, layer: int, view: int = 0) -> str:
         """Return the hash of everything that decides the bytes of one (split, layer, view)."""
-        what = {
+        deciding = {
             "format": self.format,
             "recipe": asdict(self.recipe),
             "split": self.splits[split].identity(),
@@ -122,8 +124,8 @@ class Manifest:
             "view": view,
         }
         if view:
-            what["augmentation"] = self.splits[split].augmentation
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+            deciding["augmentation"] = self.splits[split].augmentation
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> Json:
         """Return the root attributes: plain JSON values, fingerprints included."""
@@ -177,41 +179,51 @@ class Manifest:
         return self.layers[layer_name(layer)]
 
     def merged(self, wanted: "Manifest") -> "Manifest":
-        """Return this manifest extended by what `wanted` adds.
+        """Return this manifest extended by the splits, layers, arrays and views that `wanted` adds.
 
-        While a store is incomplete, more images may be left out of a split: the writer keeps the blocks before
-        the first of them.
+        While a store is incomplete, `wanted` may leave more images out of a split: `moved_rows.py` says which files
+        depend on them.
 
         Raises:
             StoreError: `wanted` would change bytes that are already stored; names each field that differs.
         """
         differing = _differences(asdict(self.recipe), asdict(wanted.recipe))
-        for name in self.splits.keys() & wanted.splits.keys():
-            found = _differences(self.splits[name].identity(), wanted.splits[name].identity())
-            if not self.complete and set(self.splits[name].skipped) < set(wanted.splits[name].skipped):
-                found = {key: pair for key, pair in found.items() if key not in ("skipped", "n_images")}
-            stored, asked = (info.splits[name].augmentation for info in (self, wanted))
-            if stored and asked:
-                found |= {f"augmentation.{key}": pair for key, pair in _differences(stored, asked).items()}
-            differing |= {f"{name}.{key}": values for key, values in found.items()}
+        for name in sorted(self.splits.keys() & wanted.splits.keys()):
+            found = self._split_differences(self.splits[name], wanted.splits[name])
+            differing |= {f"{name}.{key}": pair for key, pair in found.items()}
         if differing:
             listed = "; ".join(f"{key}: stored {old!r}, asked {new!r}" for key, (old, new) in differing.items())
             raise StoreError(
                 f"the store was made differently ({_shortened(listed)}); write to another store, or give --overwrite"
             )
-        splits = dict(self.splits)
-        for name, info in wanted.splits.items():
-            layers = dict(splits[name].layers) if name in splits else {}
-            for layer, arrays in info.layers.items():
-                layers[layer] = sorted({*layers.get(layer, []), *arrays})
-            most = max((splits.get(name, info), info), key=lambda each: each.views)
-            splits[name] = replace(info, layers=layers, views=most.views, augmentation=most.augmentation)
-        return replace(self, layers=self.layers | wanted.layers, splits=splits)
+        added = {
+            name: _merged_split(self.splits.get(name, replace(info, layers={})), info)
+            for name, info in wanted.splits.items()
+        }
+        return replace(self, layers=self.layers | wanted.layers, splits=self.splits | added)
+
+    def _split_differences(self, stored: SplitInfo, asked: SplitInfo) -> Differences:
+        found = _differences(stored.identity(), asked.identity())
+        if not self.complete and set(stored.skipped) < set(asked.skipped):
+            found = {key: pair for key, pair in found.items() if key not in ("skipped", "n_images")}
+        if stored.augmentation and asked.augmentation:
+            drawn = _differences(stored.augmentation, asked.augmentation)
+            found |= {f"augmentation.{key}": pair for key, pair in drawn.items()}
+        return found
 
 
-def _differences(stored: Json, asked: Json) -> dict[str, tuple[Any, Any]]:
+def _merged_split(stored: SplitInfo, wanted: SplitInfo) -> SplitInfo:
+    """Return `wanted` with the layers and arrays of both, and the views of the one that has more."""
+    layers = dict(stored.layers)
+    for layer, arrays in wanted.layers.items():
+        layers[layer] = sorted({*layers.get(layer, []), *arrays})
+    most = max((stored, wanted), key=lambda each: each.views)
+    return replace(wanted, layers=layers, views=most.views, augmentation=most.augmentation)
+
+
+def _differences(stored: Json, asked: Json) -> Differences:
     """Return {dotted field: (stored, asked)} for every leaf that differs as JSON."""
-    differing: dict[str, tuple[Any, Any]] = {}
+    differing: Differences = {}
     for key in sorted(stored.keys() | asked.keys()):
         old, new = stored.get(key, ABSENT), asked.get(key, ABSENT)
         if isinstance(old, dict) and isinstance(new, dict):

@@ -1,4 +1,4 @@
-r"""What tokens are stored as, and how they come back.
+r"""The types that tokens are stored in, and how they come back.
 
 bfloat16 has no numpy type: its bits are stored as uint16, and are the upper half of a float32.
 
@@ -33,7 +33,7 @@ class TokenType:
         name: as the manifest and the flag have it.
         stored: numpy type in the files.
         returned: type that the reader gives unless another is asked for.
-        fill: value of what has not been written: NaN, or for int8 the one level that no token has.
+        fill: stands for a row that has not been written: NaN, or for int8 the one level that no token has.
     """
 
     name: str

@@ -46,7 +46,7 @@ class Store:
     Attributes:
         path: as it was given.
         arrays: where its bytes are read from.
-        manifest: what the store holds.
+        manifest: its contents, their source, and how they were made.
     """
 
     def __init__(self, path: str | Path, arrays: StoredArrays) -> None:

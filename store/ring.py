@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 
 class BufferRing:
-    """Buffers that take turns, for one reader at a time. They grow to what is asked of them."""
+    """Buffers that take turns, for one reader at a time. They grow to the largest piece asked of them."""
 
     def __init__(self, n_buffers: int = 1, allocate: Callable[[int], Array] = page_aligned) -> None:
         """Start with nothing.

@@ -34,7 +34,7 @@ class Problem:
     Attributes:
         file: path relative to the store.
         kind: "missing" and "damaged" files were written once, "unfinished" ones never, "foreign" ones by others.
-        what: the same in words, with details.
+        what: the kind in words, with details.
     """
 
     file: str

@@ -145,7 +145,7 @@ class ZarrFiles(StoreFiles):
         return len(shape) == 2
 
     def _write(self, made: dict[str, Any]) -> None:
-        """Write the files that zarr made in memory, durably: not the root, which is the manifest, nor what is there."""
+        """Write the files that zarr made in memory, durably: not the root, which is the manifest, nor equal files."""
         for name, data in made.items():
             path = self.folder / name
             content = data.to_bytes()
