@@ -1,4 +1,4 @@
-"""Helpers of the tests of extraction: small models, forward passes by hand, the files of a store."""
+"""Shared by the tests of extraction: small models, forward passes by hand, the files of a store."""
 
 import hashlib
 import json

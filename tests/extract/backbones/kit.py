@@ -1,4 +1,4 @@
-"""Helpers of the tests of backbones: small models, their weights as files, and the outputs of their blocks."""
+"""Shared by the tests of backbones: small models, their weights as files, and the outputs of their blocks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
