@@ -33,6 +33,7 @@ class RowImages(Dataset[Tensor | BadImage]):
         augmentation: Augmentation | None = None,
     ) -> None:
         """Read from `source`; `augmentation` is that of views from 1 on, or None if view 0 is all."""
+        super().__init__()
         self._source, self._rows = source, rows
         self._pixels = Pixels(transform)
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)

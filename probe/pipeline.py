@@ -1,9 +1,9 @@
 """Stage two from top to bottom: plan, stream, train, select, write."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..runtime.console import say
 from ..store import open_store
 from .config import FitConfig
 from .fitting.checkpoint import Checkpoint
@@ -62,7 +62,7 @@ def _plans_of(todo: Sequence[LayerPlan]) -> list[Plan]:
 def _announce(todo: Sequence[LayerPlan]) -> None:
     n_cells = sum(layer.n_cells for layer in todo)
     if not n_cells:
-        print("nothing to train: every cell of this command is in the run", file=sys.stderr, flush=True)
+        say("nothing to train: every cell of this command is in the run")
         return
     plans = _plans_of(todo)
     told = [(plan.name, line) for plan in plans for line in plan.about()]
@@ -70,7 +70,7 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
     one = len(plans) == 1
     lines = "\n".join(line if one else f"{name}: {line}" for name, line in told)
     in_all = f"{n_cells} cells to train on {sum(map(bool, todo))} layers:"
-    print(in_all, lines, sep=" " if one else "\n", file=sys.stderr, flush=True)
+    say((" " if one else "\n").join([in_all, lines]))
 
 
 def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: EpochProgress) -> None:

@@ -21,7 +21,7 @@ from tokenprobe.probe import FitConfig
 from tokenprobe.store import open_store
 from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
-from tokenprobe.workflows.export import ExportConfig
+from tokenprobe.workflows.config import ExportConfig
 
 VIT_FLAGS = [
     "-m", "timm:VisionTransformer", "--no-pretrained", "--workers", "0", "--batch-size", "4",

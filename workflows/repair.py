@@ -4,7 +4,6 @@ The journal holds the settings of every extraction that worked on the store. Run
 files, and only those; identical inputs give identical bytes, so the store becomes the one it was.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from ..errors import MissingError, StoreError
 from ..extract import ExtractConfig, extract
 from ..extract.datasets import open_dataset
+from ..runtime.console import say
 from ..store import journal
 from ..store.contract import StoreFiles
 from ..store.formats import local_path, store_files
@@ -125,4 +125,4 @@ def _say_problems(problems: Sequence[Problem]) -> None:
     lines = [f"{problem.file}: {problem.what}" for problem in problems[:N_SHOWN]]
     if len(problems) > N_SHOWN:
         lines.append(f"… and {len(problems) - N_SHOWN} more")
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    say("\n".join(lines))

@@ -1,6 +1,7 @@
 """The outputs of a model's blocks, read through its own `forward_intermediates` or by hooks, and their shapes."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,18 +18,21 @@ FINAL_NORMS = ("norm", "fc_norm", "head.norm")
 """Where timm keeps the last norm: over all tokens, or over the pooled one where that comes first."""
 
 
-class Intermediates:
-    """A timm model's `forward_intermediates`, the same for all of its models.
+class Intermediates(ABC):
+    """The outputs of a model's layers, whatever the model calls them.
 
     Models made of tokens give them with their prefix, (B, N, D). All others give maps, (B, D, H, W), which are
     flattened row by row.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._device = device_of(module)
-        self._forward: Callable[..., Any] = getattr(module, "forward_intermediates")  # noqa: B009
-        self._is_of_tokens = "return_prefix_tokens" in inspect.signature(self._forward).parameters
-        self._has_prefix = self._is_of_tokens and getattr(module, "num_prefix_tokens", 1) > 0
+    def __init__(self, module: nn.Module, *, of_tokens: bool) -> None:
+        """Look at a model.
+
+        Args:
+            module: the model, on its device.
+            of_tokens: whether its layers give tokens, not maps.
+        """
+        self._device, self._is_of_tokens = device_of(module), of_tokens
 
     def __call__(self, images: Tensor, layers: list[int]) -> list[Tokens]:
         """Run the model on (B, 3, H, W) images; return patch and prefix tokens of each layer, before any norm."""
@@ -52,6 +56,22 @@ class Intermediates:
             map_shape(output[0], output[1].shape[1]) if isinstance(output, tuple) else map_shape(output, 0)
             for output in outputs
         ]
+
+    @abstractmethod
+    def _run(
+        self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
+    ) -> tuple[list[Any], Any]:
+        """Run the model; return the outputs of some layers (of all if None), and its final one if `whole`."""
+
+
+class TimmIntermediates(Intermediates):
+    """A timm model's `forward_intermediates`, the same for all of its models."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """See `Intermediates`."""
+        self._forward: Callable[..., Any] = getattr(module, "forward_intermediates")  # noqa: B009
+        super().__init__(module, of_tokens="return_prefix_tokens" in inspect.signature(self._forward).parameters)
+        self._has_prefix = self._is_of_tokens and getattr(module, "num_prefix_tokens", 1) > 0
 
     def _run(
         self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
@@ -78,11 +98,11 @@ class HookedStages(Intermediates):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._device = device_of(module)
+        """See `Intermediates`."""
+        super().__init__(module, of_tokens=False)
         self._stages: list[dict[str, Any]] = list(getattr(module, "feature_info"))  # noqa: B009
         self._hooks = BlockHooks(module, [module.get_submodule(stage["module"]) for stage in self._stages])
         self._n_prefix = int(getattr(module, "num_prefix_tokens", 0))
-        self._is_of_tokens = False
 
     def _run(
         self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
@@ -102,7 +122,7 @@ class HookedStages(Intermediates):
 def intermediates_of(module: nn.Module) -> Intermediates | None:
     """Return how to read a timm model's blocks, or None if it says nothing of them."""
     if hasattr(module, "forward_intermediates"):
-        return Intermediates(module)
+        return TimmIntermediates(module)
     stages = getattr(module, "feature_info", None)
     names_modules = isinstance(stages, list) and bool(stages) and all(stage.get("module") for stage in stages)
     return HookedStages(module) if names_modules else None

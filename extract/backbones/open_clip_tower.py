@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..views import Transform
 from .contract import Backbone, Tokens
-from .intermediates import Intermediates, device_of, final_norm_of, norm_values, prefix_names
+from .intermediates import Intermediates, TimmIntermediates, device_of, final_norm_of, norm_values, prefix_names
 
 
 class OpenClipBackbone(Backbone):
@@ -55,9 +55,10 @@ class TowerIntermediates(Intermediates):
     """The `forward_intermediates` of open_clip's own towers, which gives a dictionary."""
 
     def __init__(self, tower: nn.Module) -> None:
-        self._device = device_of(tower)
+        """See `Intermediates`."""
         self._tower: Any = tower
-        self._is_of_tokens = self._has_prefix = hasattr(tower, "class_embedding")
+        self._has_prefix = hasattr(tower, "class_embedding")
+        super().__init__(tower, of_tokens=self._has_prefix)
 
     def _run(
         self, images: Tensor, layers: list[int] | None, form: str, *, whole: bool = False
@@ -80,4 +81,4 @@ class TowerIntermediates(Intermediates):
 def intermediates_of_tower(tower: nn.Module) -> Intermediates:
     """Return how to read the blocks of a tower, or of the timm trunk in it."""
     trunk = getattr(tower, "trunk", None)
-    return TowerIntermediates(tower) if trunk is None else Intermediates(trunk)
+    return TowerIntermediates(tower) if trunk is None else TimmIntermediates(trunk)

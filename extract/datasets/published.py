@@ -11,10 +11,15 @@ from ...errors import MissingError
 
 
 class ListedImages:
-    """Images of known paths and labels, by index, as torchvision's data sets give them."""
+    """Images of known paths and labels, by index, as torchvision's data sets give them.
 
-    _images: list[tuple[str, int]]
-    _loader: Callable[[str], Any]
+    Attributes:
+        classes: names, by label.
+    """
+
+    def __init__(self, images: list[tuple[str, int]], classes: list[str], loader: Callable[[str], Any]) -> None:
+        """Take (path, label) of each image, and the function that reads a path."""
+        self._images, self.classes, self._loader = images, classes, loader
 
     def __len__(self) -> int:
         return len(self._images)
@@ -39,11 +44,10 @@ class CUB200(ListedImages):
             dict(line.split(maxsplit=1) for line in (folder / f"{name}.txt").read_text().splitlines())
             for name in ("images", "image_class_labels", "train_test_split", "classes")
         )
-        self.classes = [classes[number] for number in sorted(classes, key=int)]
         wanted = "1" if split == "train" else "0"
         chosen = [number for number in names if in_train[number] == wanted]
-        self._images = [(str(folder / "images" / names[number]), int(labels[number]) - 1) for number in chosen]
-        self._loader = loader
+        images = [(str(folder / "images" / names[number]), int(labels[number]) - 1) for number in chosen]
+        super().__init__(images, [classes[number] for number in sorted(classes, key=int)], loader)
 
 
 class Sun397Partition(ListedImages):
@@ -68,11 +72,11 @@ class Sun397Partition(ListedImages):
             raise MissingError(
                 f"no list {split}.txt in {str(folder)!r} or beside it; it is in Partitions.zip, {self.url}"
             )
-        self.classes = [_class_of(line) for line in (folder / "ClassName.txt").read_text().splitlines()]
-        label_of = {name: label for label, name in enumerate(self.classes)}
+        classes = [_class_of(line) for line in (folder / "ClassName.txt").read_text().splitlines()]
+        label_of = {name: label for label, name in enumerate(classes)}
         names = [name for name in lists[0].read_text().splitlines() if name]
-        self._images = [(f"{folder}{name}", label_of[_class_of(name.rpartition("/")[0])]) for name in names]
-        self._loader = loader
+        images = [(f"{folder}{name}", label_of[_class_of(name.rpartition("/")[0])]) for name in names]
+        super().__init__(images, classes, loader)
 
 
 def _class_of(folder: str) -> str:

@@ -9,6 +9,7 @@ from math import ceil
 from typing import NamedTuple
 
 from ...errors import InputError
+from ...runtime.text import size_text
 from ..grid.cells import CellGroup
 from ..grid.regimes import Regime
 from .memory import StepMemory
@@ -123,6 +124,6 @@ def _too_large(group: CellGroup, n_bytes: int, limit: int) -> InputError:
     cell, batch_size = group.cells[0], group.regime.batch_size
     return InputError(
         f"one cell of {cell.head.label!r} on layer {cell.layer} with {batch_size} images in a batch takes "
-        f"{n_bytes / 1e9:.3g} GB of memory, and {max(limit, 0) / 1e9:.3g} GB are there: give a smaller --batch-size, "
+        f"{size_text(n_bytes)} of memory, and {size_text(max(limit, 0))} are there: give a smaller --batch-size, "
         "a head or a layer with fewer tokens, or another --device"
     )
