@@ -14,7 +14,8 @@ from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.probe import load_head
 from tokenprobe.probe.run.saved import KEY, backbone_settings, load_saved
 from tokenprobe.store import Store, open_store
-from tokenprobe.workflows.config import ExportConfig, export
+from tokenprobe.workflows.config import ExportConfig
+from tokenprobe.workflows.export import export
 
 from ..kit import fit_made, write_made
 
