@@ -73,8 +73,8 @@ def build_pooling(
     """
     if name not in POOLINGS:
         raise unknown_name("head", name, POOLINGS)
-    for key in settings:
-        if key not in POOLINGS[name].defaults:
-            raise unknown_name(f"setting of head {name!r}", key, POOLINGS[name].defaults)
     kind = POOLINGS[name]
+    for key in settings:
+        if key not in kind.defaults:
+            raise unknown_name(f"setting of head {name!r}", key, kind.defaults)
     return kind(replace(kind.settings, **settings), dim=dim, grid=grid, cells=cells, generators=generators)

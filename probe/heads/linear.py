@@ -57,7 +57,7 @@ class LinearPooling(Pooling):
 
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
-        self.out_dim = self.dim * len(self.inputs)
+        self.out_dim = self.dim * len(self.inputs)  # one vector of each array
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
