@@ -1,60 +1,29 @@
-"""Every pooling against its formula, written naively: each token projected, each head in turn, in float64."""
+"""Every pooling against its formula of formulas.py, in float64, at 1e-10."""
 
-from collections.abc import Callable
-from math import exp, log, sqrt
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from tokenprobe.probe.heads import POOLINGS, build_pooling
+from tokenprobe.probe.heads import build_pooling
+from tokenprobe.probe.heads.attentive import AttentivePooling
 
-P = dict[str, Tensor]
-GRID, DIM, N_PREFIX = (3, 2), 24, 2
-CASES: list[tuple[str, dict[str, Any]]] = [
-    *[("ep", {"queries": q, "d_out": d}) for q, d in ((1, 1), (4, 1), (12, 1), (3, 2), (2, 4), (6, 2))],
-    ("ep", {"queries": 3, "tokens": "patch+prefix"}),
-    *[("abmilp", {"self_attention": kind, "depth": depth}) for kind in ("both", "map", "none") for depth in (1, 2, 3)],
-    *[("abmilp", {"self_attention": kind, "cond": "pe", "tokens": "patch+prefix"}) for kind in ("both", "none")],
-    ("abmilp", {"activation": "relu", "content": "patch", "tokens": "patch+prefix"}),
-    ("abmilp", {"self_attention": "none", "cond": "pe", "depth": 1}),
-    ("simpool", {}),
-    ("simpool", {"tokens": "patch+prefix"}),
-    ("esimpool", {}),
-    ("esimpool", {"heads": 4, "tokens": "patch+prefix"}),
-    ("clip", {}),
-    ("clip", {"heads": 3, "tokens": "patch+prefix"}),
-    ("siglip", {}),
-    ("siglip", {"heads": 3, "mlp_ratio": 2, "tokens": "patch+prefix"}),
-    ("aim", {"heads": 8}),
-    ("aim", {"heads": 1, "tokens": "patch+prefix"}),
-    ("cbam", {}),
-    ("coca", {}),
-    ("coca", {"heads": 3, "queries": 2, "tokens": "patch+prefix"}),
-    ("cait", {}),
-    ("cait", {"heads": 6, "mlp_ratio": 2, "tokens": "patch+prefix"}),
-    ("dinovit", {}),
-    ("dinovit", {"heads": 2, "mlp_ratio": 3, "tokens": "patch+prefix"}),
-    ("jepa", {"heads": 8}),
-    ("jepa", {"heads": 3, "mlp_ratio": 2, "tokens": "patch+prefix"}),
-    ("dolg", {}),
-    ("dolg", {"tokens": "patch+prefix"}),
-    ("cae", {}),
-    ("cae", {"heads": 3, "tokens": "patch+prefix"}),
-]
+from .facts import KNOWN
+from .formulas import DIM, GRID, Settings
+
+N_PREFIX = 2
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+CASES = [(name, settings) for name, facts in KNOWN.items() if facts.formula for settings in facts.cases]
 
 
-def label(case: tuple[str, dict[str, Any]]) -> str:
+def label(case: tuple[str, Settings]) -> str:
     name, settings = case
     return name + ":" + ",".join(f"{key}={value}" for key, value in settings.items())
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_output_attention_and_gradients_equal_the_naive_formula(
-    case: tuple[str, dict[str, Any]], training: bool
-) -> None:
+def test_output_attention_and_gradients_equal_the_naive_formula(case: tuple[str, Settings], training: bool) -> None:
     name, settings = case
     pool = stirred(name, settings).train(training)
     n_tokens = 6 + N_PREFIX * (settings.get("tokens") == "patch+prefix")
@@ -62,10 +31,15 @@ def test_output_attention_and_gradients_equal_the_naive_formula(
     x = 2 * x + torch.linspace(-1, 2, DIM, dtype=torch.float64)
     ours = {key: value[0].detach().clone().requires_grad_() for key, value in pool.named_parameters()}
     statistics = {key: value[0].clone() for key, value in pool.named_buffers()}
-    expected, maps = NAIVE[name](x, ours, {**pool.defaults, **settings}, None if training else statistics)
-    torch.testing.assert_close(pool.attention(x), maps, rtol=1e-10, atol=1e-10)
+    formula = KNOWN[name].formula
+    expected, maps = formula(x, ours, {**pool.defaults, **settings}, None if training else statistics)
+    assert (maps is not None) == isinstance(pool, AttentivePooling), "a formula gives maps where a pooling does"
+    if maps is not None:
+        torch.testing.assert_close(pool.attention(x), maps, **CLOSE)
     pooled = pool(x)
-    torch.testing.assert_close(pooled, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(pooled, expected, **CLOSE)
+    if not ours:
+        return
     cotangent = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     (expected * cotangent).sum().backward()
     (pooled * cotangent).sum().backward()
@@ -76,10 +50,7 @@ def test_output_attention_and_gradients_equal_the_naive_formula(
         )
 
 
-CLOSE = {"rtol": 1e-10, "atol": 1e-10}
-
-
-def stirred(name: str, settings: dict[str, Any]) -> Any:
+def stirred(name: str, settings: Settings) -> Any:
     """Build a pooling whose parameters and statistics are nowhere zeros, ones or tiny."""
     pool = build_pooling(name, dim=DIM, grid=GRID, **settings).double()
     generator = torch.Generator().manual_seed(1)
@@ -92,220 +63,3 @@ def stirred(name: str, settings: dict[str, Any]) -> Any:
             if key.startswith("running"):
                 value.copy_(0.5 + torch.rand(value.shape, dtype=torch.float64, generator=generator))
     return pool
-
-
-def test_every_attentive_pooling_has_a_formula() -> None:
-    assert set(NAIVE) == {name for name, _ in CASES} == set(POOLINGS) - {"linear"}
-
-
-# What the formulas are made of. Tokens of one image are (N, D).
-
-
-def softmax(scores: Tensor) -> Tensor:
-    powers = torch.exp(scores)
-    return powers / powers.sum()
-
-
-def norm(t: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    rows = []
-    for row in t:
-        variance = ((row - row.mean()) ** 2).mean()
-        rows.append((row - row.mean()) / torch.sqrt(variance + eps) * weight + bias)
-    return torch.stack(rows)
-
-
-def dense(t: Tensor, p: P, name: str) -> Tensor:
-    rows = [p[f"{name}_weight"] @ row for row in t]
-    return torch.stack(rows) + p.get(f"{name}_bias", torch.zeros(()).to(t))
-
-
-def gelu(t: Tensor) -> Tensor:
-    return t * (1 + torch.erf(t / sqrt(2))) / 2
-
-
-def mlp(t: Tensor, p: P) -> Tensor:
-    return dense(gelu(dense(t, p, "fc1")), p, "fc2")
-
-
-def multi_head(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """One query (D,) over (N, D); return the joined heads (D,) and the maps (heads, N)."""
-    width, joined, maps = len(query) // heads, [], []
-    for h in range(heads):
-        mine = slice(h * width, (h + 1) * width)
-        weights = softmax(torch.stack([query[mine] @ key[mine] / sqrt(width) for key in keys]))
-        joined.append(sum(w * value[mine] for w, value in zip(weights, values, strict=True)))
-        maps.append(weights)
-    return torch.cat(joined), torch.stack(maps)
-
-
-def each_image(formula: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Lift a formula for one image; statistics over the batch are not its business."""
-
-    def of_batch(x: Tensor, p: P, settings: dict[str, Any], statistics: P | None) -> tuple[Tensor, Tensor]:
-        results = [formula(tokens, p, settings) for tokens in x]
-        return torch.stack([y for y, _ in results]), torch.stack([maps for _, maps in results])
-
-    return of_batch
-
-
-def ep(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    values = torch.stack([p["value"] @ token for token in x])
-    maps = torch.stack([softmax(torch.stack([q @ token / sqrt(DIM) for token in x])) for q in p["queries"]])
-    blocks = zip(maps, values.chunk(s["queries"], dim=1), strict=True)
-    return torch.cat([sum(w * row for w, row in zip(a, block, strict=True)) for a, block in blocks]), maps
-
-
-def abmilp(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    if s["content"] == "patch":
-        x = x[-6:]
-    mixed = x
-    if s["self_attention"] != "none":
-        query, key, value = (x @ weight.T for weight in p["qkv_weight"].chunk(3))
-        mixed = torch.stack([multi_head(q, key, value, 1)[0] for q in query])
-        mixed = dense(mixed, p, "proj")
-    z, v = mixed, mixed if s["self_attention"] == "both" else x
-    if s["cond"] == "pe":
-        z = torch.cat([z[:-6], z[-6:] + positions()])
-    f = {"tanh": torch.tanh, "relu": torch.relu}[s["activation"]]
-    for layer in range(s["depth"]):
-        z = dense(f(z) if layer else z, p, f"score{layer}")
-    weights = softmax(z[:, 0])
-    return sum(w * row for w, row in zip(weights, v, strict=True)), weights[None]
-
-
-def positions() -> Tensor:
-    """Sines and cosines of the column, then of the row, place by place."""
-    table = []
-    for row in range(GRID[0]):
-        for column in range(GRID[1]):
-            angles = [[at * exp(-log(10000) * i / 6) for i in range(6)] for at in (column, row)]
-            table.append(
-                [
-                    wave
-                    for axis in angles
-                    for f in (torch.sin, torch.cos)
-                    for wave in f(torch.tensor(axis, dtype=torch.float64))
-                ]
-            )
-    return torch.tensor(table, dtype=torch.float64)
-
-
-def simpool(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    normed = norm(x, p["norm_weight"], p["norm_bias"], 1e-6)
-    return multi_head(p["q_weight"] @ x.mean(0), dense(normed, p, "k"), normed, 1)
-
-
-def esimpool(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    query, keys = (norm(t, p["norm_weight"], p["norm_bias"], 1e-6) for t in (x.mean(0, keepdim=True), x))
-    return multi_head(query[0], keys, x, s["heads"])
-
-
-def clip(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    normed = norm(x, p["norm_weight"], p["norm_bias"], 1e-6)
-    n_prefix = len(x) - 6
-    places = torch.cat([p["position"][:1], torch.zeros(n_prefix, DIM).to(x), p["position"][1:]])
-    query, keys, values = dense(torch.cat([normed.mean(0, keepdim=True), normed]) + places, p, "qkv").chunk(3, dim=1)
-    joined, maps = multi_head(query[0], keys, values, s["heads"])
-    return dense(joined[None], p, "proj")[0], maps[:, 1:]
-
-
-def siglip(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    keys, values = dense(x, p, "kv").chunk(2, dim=1)
-    joined, maps = multi_head(dense(p["latent"], p, "q")[0], keys, values, s["heads"])
-    o = dense(joined[None], p, "proj")
-    return (o + mlp(o, p))[0], maps
-
-
-def jepa(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    keys, values = dense(norm(x, p["norm1_weight"], p["norm1_bias"], 1e-5), p, "kv").chunk(2, dim=1)
-    joined, maps = multi_head(dense(p["query"], p, "q")[0], keys, values, s["heads"])
-    y = p["query"] + dense(joined[None], p, "proj")
-    return (y + mlp(norm(y, p["norm2_weight"], p["norm2_bias"], 1e-5), p))[0], maps
-
-
-def cae(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    query, keys, values = (
-        dense(norm(t, p[f"norm_{n}_weight"], p[f"norm_{n}_bias"], 1e-5), p, n)
-        for n, t in (("q", p["query"]), ("k", x), ("v", x))
-    )
-    joined, maps = multi_head(query[0], keys, values, s["heads"])
-    return dense(joined[None], p, "proj")[0], maps
-
-
-def cait(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    c = p["query"]
-    t = norm(torch.cat([c, x]), p["norm1_weight"], p["norm1_bias"], 1e-6)
-    joined, maps = multi_head(dense(t, p, "q")[0], dense(t, p, "k"), dense(t, p, "v"), s["heads"])
-    c = c + p["scale1"] * dense(joined[None], p, "proj")
-    c = c + p["scale2"] * mlp(norm(c, p["norm2_weight"], p["norm2_bias"], 1e-6), p)
-    return norm(c, p["norm_weight"], p["norm_bias"], 1e-5)[0], maps[:, 1:]
-
-
-def coca(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    normed = norm(p["query_bank"], p["norm_weight"], torch.zeros(DIM).to(x), 1e-5)
-    outputs = []
-    for query in dense(normed, p, "q"):  # all of them, as published
-        keys, values = dense(x, p, "kv").chunk(2, dim=1)
-        heads = [multi_head(mine, keys, values, 1) for mine in query.chunk(s["heads"])]
-        outputs.append((torch.cat([y for y, _ in heads]), torch.cat([maps for _, maps in heads])))
-    joined, maps = outputs[0]
-    return p["proj_weight"] @ joined, maps
-
-
-def dinovit(x: Tensor, p: P, s: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    query, keys, values = dense(norm(x, p["norm1_weight"], p["norm1_bias"], 1e-5), p, "qkv").chunk(3, dim=1)
-    rows = [multi_head(q, keys, values, s["heads"]) for q in query]
-    x = x + dense(torch.stack([y for y, _ in rows]), p, "proj")
-    x = x + mlp(norm(x, p["norm2_weight"], p["norm2_bias"], 1e-5), p)
-    return x.mean(0), torch.stack([maps for _, maps in rows]).mean(0)
-
-
-def batch_norm(values: Tensor, eps: float, statistics: P | None) -> Tensor:
-    """Norm (…, C) by channel over everything else, or by running statistics."""
-    flat = values.flatten(0, -2)
-    mean = flat.mean(0) if statistics is None else statistics["running_mean"]
-    variance = ((flat - mean) ** 2).mean(0) if statistics is None else statistics["running_var"]
-    return (values - mean) / torch.sqrt(variance + eps)
-
-
-def aim(x: Tensor, p: P, s: dict[str, Any], statistics: P | None) -> tuple[Tensor, Tensor]:
-    normed = batch_norm(x, 1e-6, statistics)
-    results = [multi_head(p["query"][0], t @ p["key"].T, t @ p["value"].T, s["heads"]) for t in normed]
-    return torch.stack([y for y, _ in results]), torch.stack([maps for _, maps in results])
-
-
-def dolg(x: Tensor, p: P, s: dict[str, Any], statistics: P | None) -> tuple[Tensor, Tensor]:
-    projected = torch.stack([dense(tokens, p, "conv1") for tokens in x])
-    f = batch_norm(projected, 1e-5, statistics) * p["bn_weight"] + p["bn_bias"]
-    scores = torch.log(1 + torch.exp(torch.relu(f) @ p["conv2_weight"][0] + p["conv2_bias"]))
-    lengths = torch.sqrt((f**2).sum(-1, keepdim=True))
-    return (scores[..., None] * f / lengths).mean(1), scores[:, None] / x.shape[1]
-
-
-def cbam(x: Tensor, p: P, s: dict[str, Any], statistics: P | None) -> tuple[Tensor, Tensor]:
-    def excite(v: Tensor) -> Tensor:
-        return torch.relu(v @ p["fc1_weight"].T) @ p["fc2_weight"].T
-
-    gate = torch.sigmoid(excite(x.mean(1)) + excite(x.max(1).values))
-    gated = gate[:, None] * x
-    planes = torch.stack([gated.mean(2), gated.max(2).values], dim=1).view(len(x), 2, *GRID)
-    raw = torch.zeros(len(x), *GRID, dtype=x.dtype)
-    for row in range(GRID[0]):
-        for column in range(GRID[1]):
-            for r in range(GRID[0]):
-                for c in range(GRID[1]):
-                    kernel = p["conv_weight"][:, r - row + 3, c - column + 3]
-                    raw[:, row, column] = raw[:, row, column] + planes[:, :, r, c] @ kernel
-    normed = batch_norm(raw[..., None], 1e-5, statistics) * p["bn_weight"] + p["bn_bias"]
-    places = torch.sigmoid(normed).view(len(x), 6, 1)
-    return torch.relu(places * gated + x).mean(1), places.transpose(1, 2)
-
-
-NAIVE: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "aim": aim,
-    "cbam": cbam,
-    "dolg": dolg,
-    **{
-        f.__name__: each_image(f) for f in (ep, abmilp, simpool, esimpool, clip, siglip, jepa, cae, cait, coca, dinovit)
-    },
-}

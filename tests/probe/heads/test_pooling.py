@@ -12,12 +12,13 @@ from tokenprobe.probe.heads import POOLINGS, Pooling, build_pooling
 from tokenprobe.probe.heads.attentive import AttentivePooling
 from tokenprobe.probe.heads.pooling import PoolingSettings
 
-ATTENTIVE = [name for name, pooling in POOLINGS.items() if issubclass(pooling, AttentivePooling)]
+from .facts import KNOWN
+from .kit import DIM
+
+ATTENTIVE = [name for name in KNOWN if issubclass(POOLINGS[name], AttentivePooling)]
+WITH_WEIGHTS = [name for name, facts in KNOWN.items() if facts.drawn is not None]
 WITH_PREFIX = [name for name in ATTENTIVE if "tokens" in POOLINGS[name].defaults]
-SUMS_TO_ONE = set(ATTENTIVE) - {"cbam", "dolg", "clip", "cait"}
-BFLOAT16_GRADIENT = {"abmilp": 0.1, "dolg": 0.05}
-"""Where it is not 0.02: logits of tens between tokens are rounded; a norm is taken of rounded products."""
-DIM, GRID = 96, (3, 2)
+GRID = (3, 2)
 
 
 def make_tokens(n_images: int = 3, n_tokens: int = 6, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -139,6 +140,21 @@ def test_training_on_one_image_works(name: str) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", POOLINGS)
+def test_a_cell_that_was_zeroed_gives_finite_vectors(name: str, training: bool) -> None:
+    """As one that has diverged is: numbers that are not finite are slow on some processors."""
+    pool, x = make(name, seeds=(0, 1)).train(training), make_tokens()
+    with torch.no_grad():
+        for value in pool.state_dict().values():
+            value[1] = 0
+    pooled = pool(x)
+    assert pooled.isfinite().all()
+    if pooled.requires_grad:
+        pooled.square().sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in pool.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", POOLINGS)
 def test_stacked_cells_equal_each_alone(name: str, training: bool) -> None:
     """Outputs, gradients, statistics and initial weights: what a seed gives alone it gives in a stack."""
     x, seeds = make_tokens(), (5, 0, 5)
@@ -162,41 +178,23 @@ def test_stacked_cells_equal_each_alone(name: str, training: bool) -> None:
             torch.testing.assert_close(stacked.state_dict()[key][cell], value[0], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ATTENTIVE)
+@pytest.mark.parametrize("name", KNOWN)
 def test_cells_of_different_seeds_start_different(name: str) -> None:
-    pool, constant = make(name, seeds=(0, 1)), {"esimpool"}
-    assert any(not torch.equal(value[0], value[1]) for value in pool.parameters()) == (name not in constant)
-
-
-UNIFORM = 3**-0.5
-"""Standard deviation of a uniform distribution within ±1."""
+    pool, starts = make(name, seeds=(0, 1)), KNOWN[name].starts
+    differ = any(not torch.equal(value[0], value[1]) for value in pool.parameters())
+    assert differ == any(std > 0 for _, std in starts.values()), (
+        f"{name} draws its weights at random, or does not, unlike `starts` in its facts, which has {dict(starts)}: "
+        "give the mean and standard deviation of each initial weight that is published"
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter", "std"),
-    [
-        ("ep", "queries", 0.02), ("ep", "value", UNIFORM * DIM**-0.5),
-        ("abmilp", "qkv_weight", UNIFORM * DIM**-0.5), ("abmilp", "score0_weight", UNIFORM * DIM**-0.5),
-        ("simpool", "k_weight", UNIFORM * DIM**-0.5), ("esimpool", "norm_weight", 0),
-        ("clip", "position", DIM**-0.5), ("clip", "qkv_weight", DIM**-0.5), ("clip", "qkv_bias", 0),
-        ("clip", "proj_weight", UNIFORM * DIM**-0.5), ("siglip", "latent", 0.8796 * DIM**-0.5),
-        ("siglip", "kv_weight", UNIFORM * DIM**-0.5), ("siglip", "fc2_weight", UNIFORM * (4 * DIM) ** -0.5),
-        ("aim", "query", 0.02), ("aim", "value", UNIFORM * DIM**-0.5), ("cbam", "fc1_weight", UNIFORM * DIM**-0.5),
-        ("cbam", "fc2_weight", UNIFORM * 6**-0.5), ("cbam", "conv_weight", UNIFORM * 98**-0.5),
-        ("coca", "query_bank", 1), ("coca", "kv_weight", UNIFORM * DIM**-0.5),
-        ("coca", "proj_weight", UNIFORM * 512**-0.5),
-        ("cait", "query", 0.02), ("cait", "k_weight", UNIFORM * DIM**-0.5), ("cait", "scale1", 0),
-        ("dinovit", "qkv_weight", UNIFORM * DIM**-0.5), ("dinovit", "fc1_weight", UNIFORM * DIM**-0.5),
-        ("jepa", "query", 0.02), ("jepa", "kv_weight", 0.02), ("jepa", "fc1_weight", 0.02), ("jepa", "q_bias", 0),
-        ("jepa", "proj_weight", 0.02 * 2**-0.5), ("jepa", "fc2_weight", 0.02 * 2**-0.5),
-        ("dolg", "conv1_weight", (2 / DIM) ** 0.5), ("dolg", "conv2_weight", 2**0.5),
-        ("dolg", "conv1_bias", UNIFORM * DIM**-0.5), ("cae", "query", 0), ("cae", "q_weight", UNIFORM * DIM**-0.5),
-    ],
-)  # fmt: skip
-def test_initial_weights_have_the_published_deviation(name: str, parameter: str, std: float) -> None:
+    ("name", "parameter", "mean", "std"),
+    [(name, key, *of_key) for name, facts in KNOWN.items() for key, of_key in facts.starts.items()],
+)
+def test_initial_weights_have_the_published_deviation(name: str, parameter: str, mean: float, std: float) -> None:
     drawn = make(name, seeds=tuple(range(12))).get_parameter(parameter)
-    center = {"esimpool": 1, "cait": 1e-5 if std == 0 else 0}.get(name, 0)
-    assert abs(drawn.mean() - center) <= 5 * std / drawn.numel() ** 0.5 + 1e-9
+    assert abs(drawn.mean() - mean) <= 5 * std / drawn.numel() ** 0.5 + 1e-9
     if std:  # five standard errors of the sample deviation of a normal distribution, the widest of them
         assert abs(drawn.std() / std - 1) < 5 / sqrt(2 * drawn.numel())
     else:
@@ -211,10 +209,12 @@ def test_attention_is_a_map_over_tokens_for_each_cell(name: str) -> None:
     for found in (maps, alone):
         assert (found >= 0).all()
         sums = found.sum(-1)
-        if name in SUMS_TO_ONE:
+        if KNOWN[name].maps_sum == "one":
             torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-12)
-        elif name in ("clip", "cait"):
+        elif KNOWN[name].maps_sum == "below one":
             assert ((sums > 0) & (sums < 1)).all()
+        else:
+            assert KNOWN[name].maps_sum == "anything"
 
 
 @pytest.mark.parametrize("name", ATTENTIVE)
@@ -238,7 +238,7 @@ def test_prefix_tokens_come_first_and_are_weighed_like_others(name: str) -> None
     assert same == ("patch",)
 
 
-@pytest.mark.parametrize("name", ATTENTIVE)
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_bfloat16_products_give_the_float64_result_to_their_rounding(name: str) -> None:
     """Autocast rounds factors to 8 bits, 2^-9 relative: a few such roundings in a row stay below a percent or two.
 
@@ -253,21 +253,20 @@ def test_bfloat16_products_give_the_float64_result_to_their_rounding(name: str) 
     pool.float()
     with torch.autocast("cpu", torch.bfloat16):
         rounded = pool(x)
-        assert pool.attention(x).dtype == torch.float32
+        assert name not in ATTENTIVE or pool.attention(x).dtype == torch.float32
     (rounded * cotangent).sum().backward()
     assert (rounded - exact).norm() <= 1e-2 * exact.norm()
     overall = sqrt(sum(float(gradient.norm()) ** 2 for gradient in expected.values()))
     for key, gradient in expected.items():
         found = pool.get_parameter(key).grad
         assert found.dtype == torch.float32
-        assert (found - gradient).norm() <= BFLOAT16_GRADIENT.get(name, 2e-2) * max(
-            float(gradient.norm()), 0.1 * overall
-        ), key
+        largest = KNOWN[name].bfloat16_gradient * max(float(gradient.norm()), 0.1 * overall)
+        assert (found - gradient).norm() <= largest, key
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", ATTENTIVE)
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_the_gpu_gives_what_the_cpu_gives(name: str) -> None:
     x, pool = make_tokens(n_images=8), stir(make(name, seeds=(0, 1)))
     state = {key: value.clone() for key, value in pool.state_dict().items()}

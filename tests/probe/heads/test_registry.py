@@ -1,43 +1,73 @@
-"""The registry: the settings of every pooling, their defaults, and those that are refused."""
+"""The registry: what every pooling needs, its settings, their defaults, and those that are refused."""
 
+import re
 from dataclasses import FrozenInstanceError, fields
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from tokenprobe.errors import InputError
 from tokenprobe.probe.heads import POOLINGS, Pooling, build_pooling
 
+from .facts import FACTS, KNOWN
+
 GRID = (3, 2)
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "ep": {"queries": 32, "d_out": 1, "tokens": "patch"},
-    "abmilp": {
-        "self_attention": "both", "depth": 2, "activation": "tanh", "content": "all", "cond": "none", "tokens": "patch",
-    },
-    "simpool": {"tokens": "patch"},
-    "esimpool": {"heads": 12, "tokens": "patch"},
-    "clip": {"heads": 4, "tokens": "patch"},
-    "siglip": {"heads": 8, "mlp_ratio": 4, "tokens": "patch"},
-    "aim": {"heads": 16, "tokens": "patch"},
-    "cbam": {},
-    "coca": {"heads": 8, "queries": 196, "tokens": "patch"},
-    "cait": {"heads": 4, "mlp_ratio": 4, "tokens": "patch"},
-    "dinovit": {"heads": 8, "mlp_ratio": 4, "tokens": "patch"},
-    "jepa": {"heads": 16, "mlp_ratio": 4, "tokens": "patch"},
-    "dolg": {"tokens": "patch"},
-    "cae": {"heads": 8, "tokens": "patch"},
-    "linear": {"pool": "mean", "unit": False},
-}  # fmt: skip
-"""Those of the published heads. Their order makes labels, which saved results hold."""
+ROOT = Path(__file__).parents[3]
 
 
 def with_setting(setting: str) -> list[str]:
-    return [name for name, defaults in DEFAULTS.items() if setting in defaults]
+    return [name for name, facts in KNOWN.items() if setting in facts.defaults]
 
 
-def test_defaults_are_the_published_ones_in_the_order_of_labels() -> None:
-    found = {name: list(pooling.defaults.items()) for name, pooling in POOLINGS.items()}
-    assert found == {name: list(defaults.items()) for name, defaults in DEFAULTS.items()}
+def test_every_pooling_is_registered_and_has_its_facts() -> None:
+    named = {
+        name
+        for file in (ROOT / "probe" / "heads").glob("*.py")
+        for name in re.findall(r'^    name = "(\w+)"', file.read_text(), re.M)
+    }
+    unregistered = sorted((named | set(FACTS)) - set(POOLINGS))
+    assert not unregistered, f"not in POOLINGS: {unregistered}. Add a line for each in probe/heads/__init__.py"
+    missing = [name for name in POOLINGS if name not in FACTS]
+    assert not missing, (
+        f"the tests know nothing of {missing}. Add an entry for each to FACTS in tests/probe/heads/facts.py: at least "
+        "`defaults`, `formula` and `references`; tests/probe/heads/kit.py describes every field, and "
+        'docs/heads.md, "Adding one", every place'
+    )
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_facts_of_a_head_are_complete(name: str) -> None:
+    facts, lacking = KNOWN[name], {}
+    if facts.formula is None or not facts.cases:
+        lacking["formula"] = "the formula written naively in formulas.py, and at least one of `cases`"
+    if not facts.references and facts.references is not None:
+        lacking["references"] = (
+            "files of reference vectors with their settings, or None if no reference implementation exists"
+        )
+    if facts.references and not (facts.counts and facts.published_mflop):
+        lacking["counts, published_mflop"] = "parameters and operations of the reference implementation"
+    if not (facts.trained and facts.saved):
+        lacking["trained, saved"] = 'settings to train and to save it with, "" for the defaults'
+    assert not lacking, f"tests/probe/heads/facts.py lacks of {name}: {lacking}"
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_defaults_are_the_published_ones_in_the_order_of_labels(name: str) -> None:
+    found = dict(POOLINGS[name].defaults)
+    assert list(found.items()) == list(KNOWN[name].defaults.items()), (
+        f"{name} has other defaults or another order, which labels of saved results hold. If it is new, add "
+        f"defaults={found} to its facts"
+    )
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_the_documentation_has_every_setting(name: str) -> None:
+    section = (ROOT / "docs" / "heads.md").read_text().split("\n## Settings\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("|")]
+    for key in POOLINGS[name].defaults:
+        assert any(
+            f"`{key}`" in keys and (f"`{name}`" in names or "all attentive heads" in names) for keys, names in rows
+        ), f'docs/heads.md, table of "Settings": no row has `{key}` of `{name}`'
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -59,13 +89,13 @@ def test_settings_are_frozen(name: str) -> None:
 def test_a_pooling_has_the_settings_it_was_given_and_leaves_the_defaults() -> None:
     pool = build_pooling("ep", dim=96, grid=GRID, queries=8)
     assert vars(pool.settings) == {"queries": 8, "d_out": 1, "tokens": "patch"}
-    assert vars(POOLINGS["ep"].settings) == pool.defaults == DEFAULTS["ep"]
+    assert vars(POOLINGS["ep"].settings) == pool.defaults == FACTS["ep"].defaults
 
 
-@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("name", KNOWN)
 def test_the_registry_agrees_with_the_pooling(name: str) -> None:
     pool = build_pooling(name, dim=96, grid=(7, 7), **POOLINGS[name].defaults)
-    assert pool.name == name and pool.inputs == (("mean",) if name == "linear" else ("patch",))
+    assert pool.name == name and pool.inputs == KNOWN[name].inputs
     default, named = (
         dict(build_pooling(name, dim=96, grid=(7, 7), **s).named_parameters()) for s in ({}, pool.defaults)
     )
@@ -78,7 +108,7 @@ def test_unknown_tokens_are_refused(name: str) -> None:
         build_pooling(name, dim=96, grid=GRID, tokens="prefix")
 
 
-@pytest.mark.parametrize("name", sorted({*with_setting("heads")} - {"coca"}))
+@pytest.mark.parametrize("name", [name for name in with_setting("heads") if not KNOWN[name].any_heads])
 def test_heads_that_do_not_divide_the_width_are_refused(name: str) -> None:
     for heads in (10, 0, -8):
         expected = rf"{name} with heads={heads} on tokens 96 wide: heads must divide the width; give one of "
