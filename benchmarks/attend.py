@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenprobe.probe.heads import build_pooling, folded, fused
+from tokenprobe.probe.heads import build_pooling, fused
 from tokenprobe.probe.heads.folded import attend, attend_unfused, token_rstd
 
 DIM = 768
+Tasks = Iterator[tuple[str, Callable[[], None]]]
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
 
@@ -138,7 +139,7 @@ def measure(forward: Callable[[], Tensor]) -> str:
     return f"{alone:8.3f} {both:8.3f} {peak:6.2f}"
 
 
-def check(bench: Bench, case: Case) -> None:
+def check(case: Case) -> None:
     """Print the errors of z and of the gradient, unfused and fused."""
     x_BND, u_BHMD, rstd_BN = case.inputs(16)
     exact_u = u_BHMD.detach().double().requires_grad_()
@@ -186,23 +187,49 @@ def compare_heads(bench: Bench, name: str, n_cells: int) -> None:
         pool.zero_grad()
 
 
-def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], backward: bool) -> None:
+def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], direction: str) -> None:
     """Print the time of a kernel, and the rate of its matrix products without padding."""
-    from tokenprobe.probe.heads.fused_kernels import Tiles, Tokens, launch_backward, launch_forward, power_of_two
+    from tokenprobe.probe.heads.fused_launch import Attention, Tiles, power_of_two
 
     queries, width, warps, stages = tiles
     chosen = Tiles(queries, power_of_two(case.n_tokens), width, warps, stages)
     x_BND, u_BHMD, rstd_BN = case.inputs(bench.n_images)
     mean_BN = None if rstd_BN is None else x_BND.mean(-1, dtype=FP32)
-    tokens, u_GXD = Tokens(x_BND, rstd_BN, mean_BN), u_BHMD.detach()[:, 0]
+    u_GXD = u_BHMD.detach()[:, 0]
+    attention = Attention(x_BND, u_GXD, rstd_BN, mean_BN)
     z_BXD, lse_BX = torch.ops.tokenprobe.attend(x_BND, u_GXD, rstd_BN, mean_BN)
-    if backward:
+    if direction == "backward":
         ds_BXN = torch.ops.tokenprobe.attend_scores_backward(x_BND, u_GXD, rstd_BN, mean_BN, lse_BX, z_BXD, None)
-        spent = milliseconds(lambda: launch_backward(tokens, u_GXD, lse_BX, z_BXD, None, ds_BXN, chosen))
+        spent = milliseconds(lambda: attention.backward(lse_BX, z_BXD, None, ds_BXN, chosen))
     else:
-        spent = milliseconds(lambda: launch_forward(tokens, u_GXD, z_BXD, lse_BX, chosen))
+        spent = milliseconds(lambda: attention.forward(z_BXD, lse_BX, chosen))
     flop = 4 * bench.n_images * case.n_queries * case.n_tokens * DIM
     print(f"{spent:8.3f} ms {flop / spent / 1e9:6.0f} TFLOP/s", end="")
+
+
+def checks(bench: Bench) -> Tasks:
+    print("\nerror against float64: unfused z, du   fused z, du")
+    return ((str(case), lambda case=case: check(case)) for case in CHECKS)
+
+
+def comparisons(bench: Bench) -> Tasks:
+    print("\nunfused forward ms, with backward ms, GiB   fused likewise")
+    return ((str(case), lambda case=case: compare(bench, case)) for case in CASES)
+
+
+def head_comparisons(bench: Bench) -> Tasks:
+    print("\nunfused forward ms, with backward ms, GiB   fused likewise")
+    return (
+        (f"{name} x {cells}", lambda name=name, cells=cells: compare_heads(bench, name, cells)) for name, cells in HEADS
+    )
+
+
+def tile_times(bench: Bench) -> Tasks:
+    print("\nqueries, width, warps, stages")
+    for direction, table in (("forward", FORWARD_TILES), ("backward", BACKWARD_TILES)):
+        for case, choices in table.items():
+            for tiles in choices:
+                yield f"{direction} {case} {tiles}", lambda c=case, t=tiles, d=direction: time_tiles(bench, c, t, d)
 
 
 def main() -> None:
@@ -213,27 +240,11 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = Bench(arguments.images, arguments.seconds)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Triton starts: {fused.starts()}")
-    if "check" in arguments.parts:
-        print("\nerror against float64: unfused z, du   fused z, du")
-        for case in CHECKS:
-            with bench.line(str(case)):
-                check(bench, case)
-    if "attend" in arguments.parts:
-        print("\nunfused forward ms, with backward ms, GiB   fused likewise")
-        for case in CASES:
-            with bench.line(str(case)):
-                compare(bench, case)
-    if "heads" in arguments.parts:
-        print("\nunfused forward ms, with backward ms, GiB   fused likewise")
-        for name, n_cells in HEADS:
-            with bench.line(f"{name} x {n_cells}"):
-                compare_heads(bench, name, n_cells)
-    if "tiles" in arguments.parts:
-        for direction, table in (("forward", FORWARD_TILES), ("backward", BACKWARD_TILES)):
-            for case, choices in table.items():
-                for tiles in choices:
-                    with bench.line(f"{direction} {case} {tiles}"):
-                        time_tiles(bench, case, tiles, direction == "backward")
+    tasks = {"check": checks, "attend": comparisons, "heads": head_comparisons, "tiles": tile_times}
+    for part in arguments.parts:
+        for name, task in tasks[part](bench):
+            with bench.line(name):
+                task()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 r"""Fused attention: z = softmax(u xᵀ) x without writing a map, for tokens on a GPU.
 
-The operation is registered with torch as `tokenprobe::attend`, with shapes for tensors without values, a gradient, and its
-cost (`flops.py`). The forward pass keeps the log-sum-exp of the scores and no map; the backward pass makes the scores
-again (`fused_kernels.py`). It writes their gradient for a part of the queries at a time, as an operation of its own, so
-that an estimate of memory sees it; one matrix product with the tokens then gives the gradient of those queries.
+torch knows the operation as `tokenprobe::attend`: its result's shape, its gradient, its cost (`flops.py`). The forward
+pass keeps the log-sum-exp of the scores and no map; the backward pass makes the scores again (`fused_kernels.py`). It
+writes their gradient for a part of the queries at a time, as an operation of its own, so that an estimate of memory
+sees it. One matrix product with the tokens then gives the gradient of these queries.
 
 Tokens come from a store and get no gradient. Where they need one, or Triton cannot start, `folded.attend` computes the
 same by torch's own operations.
@@ -49,7 +49,7 @@ def can_fuse(x_BND: Tensor, u_BHMD: Tensor) -> bool:
 def starts() -> bool:
     """Return whether Triton starts; say once why not. It needs a C compiler, which not every machine has."""
     try:
-        from .fused_kernels import launch_nothing
+        from .fused_launch import launch_nothing
 
         launch_nothing()
     except Exception as error:  # of an import, a compiler, a driver: each has its own
@@ -70,7 +70,7 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tupl
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
     """
     x_BND = x_BND.to(_common_dtype(x_BND, u_BHMD)).contiguous()
-    u_GXD = u_BHMD.to(x_BND.dtype).flatten(1, 2)
+    u_GXD = _with_whole_rows(u_BHMD.to(x_BND.dtype).flatten(1, 2))
     mean_BN = None if rstd_BN is None else x_BND.mean(-1, dtype=torch.float32)
     z_BXD, lse_BX = torch.ops.tokenprobe.attend(x_BND, u_GXD, rstd_BN, mean_BN)
     return z_BXD.unflatten(1, u_BHMD.shape[1:3]), lse_BX.unflatten(1, u_BHMD.shape[1:3])
@@ -86,6 +86,11 @@ def _common_dtype(x_BND: Tensor, u_BHMD: Tensor) -> torch.dtype | None:
     return x_BND.dtype if x_BND.dtype == u_BHMD.dtype else None
 
 
+def _with_whole_rows(values: Tensor) -> Tensor:
+    """Return values whose last axis lies together in memory; the others may lie anyhow."""
+    return values if values.stride(-1) == 1 else values.contiguous()
+
+
 def _empty(x_BND: Tensor, u_GXD: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """Return an empty (B, X, width), in the order in memory in which a matrix product for each query takes it."""
     (n_images, *_), (n_groups, n_queries, _) = x_BND.shape, u_GXD.shape
@@ -94,7 +99,6 @@ def _empty(x_BND: Tensor, u_GXD: Tensor, width: int, dtype: torch.dtype) -> Tens
     return x_BND.new_empty(n_images, n_queries, width, dtype=dtype)
 
 
-@torch.library.register_fake("tokenprobe::attend", lib=LIBRARY)
 def _make_outputs(
     x_BND: Tensor, u_GXD: Tensor, scale_BN: Tensor | None, mean_BN: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -102,22 +106,19 @@ def _make_outputs(
     return z_BXD, x_BND.new_empty(z_BXD.shape[:2], dtype=torch.float32)
 
 
-@torch.library.impl("tokenprobe::attend", "CompositeExplicitAutograd", lib=LIBRARY)
 def _attend(x_BND: Tensor, u_GXD: Tensor, scale_BN: Tensor | None, mean_BN: Tensor | None) -> tuple[Tensor, Tensor]:
-    from .fused_kernels import Tokens, launch_forward
+    from .fused_launch import Attention
 
     z_BXD, lse_BX = _make_outputs(x_BND, u_GXD, scale_BN, mean_BN)
-    launch_forward(Tokens(x_BND, scale_BN, mean_BN), u_GXD, z_BXD, lse_BX)
+    Attention(x_BND, u_GXD, scale_BN, mean_BN).forward(z_BXD, lse_BX)
     return z_BXD, lse_BX
 
 
-@torch.library.register_fake("tokenprobe::attend_scores_backward", lib=LIBRARY)
 def _make_scores_gradient(x_BND: Tensor, u_GXD: Tensor, *_: Tensor | None) -> Tensor:
     return _empty(x_BND, u_GXD, x_BND.shape[1], x_BND.dtype)
 
 
-@torch.library.impl("tokenprobe::attend_scores_backward", "CompositeExplicitAutograd", lib=LIBRARY)
-def _attend_scores_backward(  # noqa: PLR0913, the operands of one formula
+def _attend_scores_backward(
     x_BND: Tensor,
     u_GXD: Tensor,
     scale_BN: Tensor | None,
@@ -126,10 +127,10 @@ def _attend_scores_backward(  # noqa: PLR0913, the operands of one formula
     g_BXD: Tensor,
     h_BX: Tensor | None,
 ) -> Tensor:
-    from .fused_kernels import Tokens, launch_backward
+    from .fused_launch import Attention
 
     ds_BXN = _make_scores_gradient(x_BND, u_GXD)
-    launch_backward(Tokens(x_BND, scale_BN, mean_BN), u_GXD, lse_BX, g_BXD, h_BX, ds_BXN)
+    Attention(x_BND, u_GXD, scale_BN, mean_BN).backward(lse_BX, g_BXD, h_BX, ds_BXN)
     return ds_BXN
 
 
@@ -139,12 +140,11 @@ def _keep(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Ten
 
 
 def _gradient(ctx: Any, g_BXD: Tensor | None, h_BX: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Return the gradient of u, from those of z and of the log-sum-exp."""
+    """Return the gradient of u alone, from those of z and of the log-sum-exp."""
     x_BND, u_GXD, scale_BN, mean_BN, lse_BX = ctx.saved_tensors
     if g_BXD is None:
-        g_BXD = x_BND.new_zeros(()).expand(*lse_BX.shape, x_BND.shape[2])
-    if g_BXD.stride(2) != 1:
-        g_BXD = g_BXD.contiguous()
+        g_BXD = x_BND.new_zeros(*lse_BX.shape, x_BND.shape[2])
+    g_BXD = _with_whole_rows(g_BXD)
     n_images, n_tokens, _ = x_BND.shape
     n_queries = max(1, SCORES_BYTES // (x_BND.itemsize * n_images * n_tokens))
     du_GXD = []
@@ -161,7 +161,14 @@ def _gradient(ctx: Any, g_BXD: Tensor | None, h_BX: Tensor | None) -> tuple[Tens
 
 def _over_images(ds_BXN: Tensor, x_BND: Tensor) -> Tensor:
     """Return the gradient of queries that all images share, (1, X, D)."""
-    return (ds_BXN.transpose(0, 1).flatten(1) @ x_BND.flatten(0, 1))[None]
+    du_XD: Tensor = ds_BXN.transpose(0, 1).flatten(1) @ x_BND.flatten(0, 1)
+    return du_XD[None]
 
 
+for _name, _run, _fake in (
+    ("attend", _attend, _make_outputs),
+    ("attend_scores_backward", _attend_scores_backward, _make_scores_gradient),
+):
+    LIBRARY.impl(_name, _run, "CompositeExplicitAutograd")  # any device: Triton's interpreter runs on CPUs
+    torch.library.register_fake(f"tokenprobe::{_name}", _fake, lib=LIBRARY)
 torch.library.register_autograd("tokenprobe::attend", _gradient, setup_context=_keep, lib=LIBRARY)
