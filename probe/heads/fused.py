@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...runtime.console import say
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+DTYPES = {torch.float16, torch.bfloat16, torch.float32}
 MOST_TOKENS = 1024
 """All tokens of an image are in registers at once; for more, the tiles get too small to be worth it."""
 SCORES_BYTES = 2 * 2**30
@@ -38,7 +38,8 @@ def can_fuse(x_BND: Tensor, u_BHMD: Tensor) -> bool:
         x_BND.device.type == "cuda"
         and not (x_BND.requires_grad and torch.is_grad_enabled())
         and x_BND.shape[1] <= MOST_TOKENS
-        and _common_dtype(x_BND, u_BHMD) is not None
+        and {x_BND.dtype, u_BHMD.dtype} <= DTYPES
+        and (x_BND.dtype == u_BHMD.dtype or torch.is_autocast_enabled("cuda"))
         and not torch.compiler.is_exporting()
         and starts()
         and torch.cuda.get_device_capability(x_BND.device) >= (8, 0)  # older ones have no bfloat16
@@ -62,28 +63,26 @@ def starts() -> bool:
 def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return z, (B, H, M, D), and the log-sum-exp of its scores, (B, H, M), in float32.
 
-    z has the type of the tokens, or float32 over layer-normalised ones; under autocast its type is that of the tokens.
+    Tokens and queries are multiplied in the type of the tokens, or of autocast. z has that type, or float32 over
+    layer-normalised tokens.
 
     Args:
         x_BND: tokens.
         u_BHMD: folded queries; B is 1 where they are the same for all images. With `rstd_BN`, they are centred.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
     """
-    x_BND = x_BND.to(_common_dtype(x_BND, u_BHMD)).contiguous()
+    x_BND = x_BND.to(_product_dtype(x_BND)).contiguous()
     u_GXD = _with_whole_rows(u_BHMD.to(x_BND.dtype).flatten(1, 2))
     mean_BN = None if rstd_BN is None else x_BND.mean(-1, dtype=torch.float32)
     z_BXD, lse_BX = torch.ops.tokenprobe.attend(x_BND, u_GXD, rstd_BN, mean_BN)
     return z_BXD.unflatten(1, u_BHMD.shape[1:3]), lse_BX.unflatten(1, u_BHMD.shape[1:3])
 
 
-def _common_dtype(x_BND: Tensor, u_BHMD: Tensor) -> torch.dtype | None:
-    """Return the type that both are multiplied in, None if there is none that a kernel takes."""
+def _product_dtype(x_BND: Tensor) -> torch.dtype:
+    """Return the type that tokens are multiplied in."""
     kind = x_BND.device.type
-    if x_BND.dtype not in DTYPES or u_BHMD.dtype not in DTYPES:
-        return None
-    if torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return x_BND.dtype if x_BND.dtype == u_BHMD.dtype else None
+    rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if rounds else x_BND.dtype
 
 
 def _with_whole_rows(values: Tensor) -> Tensor:
