@@ -64,6 +64,24 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tens
     return attend_unfused(x_BND, u_BHMD, rstd_BN)
 
 
+def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return z, and the log-sum-exp of the logits, (B, H, M): for a softmax over the tokens and more.
+
+    With a logit s and a row y more, the weight of the tokens is sigmoid(lse − s), and z' = sigmoid(lse − s) z +
+    sigmoid(s − lse) y.
+
+    Args:
+        x_BND: as for `attend`.
+        u_BHMD: likewise.
+        rstd_BN: likewise.
+    """
+    if fused.can_fuse(x_BND, u_BHMD):
+        return fused.attend(x_BND, u_BHMD if rstd_BN is None else centred(u_BHMD), rstd_BN)
+    scores = logits(x_BND, u_BHMD, rstd_BN)
+    lse_BHM = scores.to(torch.promote_types(scores.dtype, torch.float32)).logsumexp(-1)
+    return aggregate(x_BND, softmax(scores), rstd_BN), lse_BHM
+
+
 def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
     """Return the same by torch's own operations, keeping few of the maps."""
     if torch.compiler.is_exporting():  # a program for any number of images has no parts that depend on it
