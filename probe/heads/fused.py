@@ -20,8 +20,8 @@ from torch import Tensor
 from ...runtime.console import say
 
 DTYPES = {torch.float16, torch.bfloat16, torch.float32}
-MOST_TOKENS = 1024
-"""All tokens of an image are in registers at once; for more, the tiles get too small to be worth it."""
+MOST_TOKENS = 512
+"""All tokens of an image are in registers at once; for more, few queries fit beside them."""
 SCORES_BYTES = 2 * 2**30
 """Gradients of scores that the backward pass makes at a time."""
 

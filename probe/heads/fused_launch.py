@@ -31,13 +31,16 @@ class Tiles(NamedTuple):
     stages: int
 
 
-def choose_tiles(x_BND: Tensor, n_queries: int, n_factors: int) -> Tiles:
-    """Choose the tiles for a kernel that multiplies the tokens with `n_factors` vectors per query at once."""
-    tokens, room = power_of_two(x_BND.shape[1]), shared_bytes(x_BND.device)
-    most = TILE // n_factors // tokens // (1 if x_BND.itemsize == 2 else 4)  # float32 has no matrix unit
+def choose_tiles(x_BND: Tensor, n_queries: int, *, backward: bool) -> Tiles:
+    """Choose the tiles of a kernel: as many scores as registers hold, as many slices ahead as shared memory holds."""
+    itemsize, tokens, n_factors = x_BND.itemsize, power_of_two(x_BND.shape[1]), 2 if backward else 1
+    most = TILE // n_factors // tokens // (1 if itemsize == 2 else 4)  # float32 has no matrix unit
     queries = min(power_of_two(n_queries), max(16, most), 128)
-    width = min(power_of_two(x_BND.shape[2]), 128 // x_BND.itemsize)
-    slice_bytes = (n_factors * queries + tokens) * width * x_BND.itemsize
+    room = shared_bytes(x_BND.device)
+    if not backward:
+        room -= queries * tokens * itemsize  # the maps, where warps exchange them for the second product
+    width = min(power_of_two(x_BND.shape[2]), 128 // itemsize)
+    slice_bytes = (n_factors * queries + tokens) * width * itemsize
     while slice_bytes * 2 > room and width > 16:
         width, slice_bytes = width // 2, slice_bytes // 2
     warps = 8 if queries * tokens * n_factors >= TILE // 2 else 4
@@ -86,7 +89,7 @@ class Attention:
             lse_BX: float32.
             tiles: others than `choose_tiles` chooses.
         """
-        self._launch(kernels.forward, (z_BXD, lse_BX), tiles or self._choose_tiles(1))
+        self._launch(kernels.forward, (z_BXD, lse_BX), tiles or self._choose_tiles(backward=False))
 
     def backward(
         self, lse_BX: Tensor, g_BXD: Tensor, h_BX: Tensor | None, ds_BXN: Tensor, tiles: Tiles | None = None
@@ -100,10 +103,10 @@ class Attention:
             ds_BXN: of any type.
             tiles: others than `choose_tiles` chooses.
         """
-        self._launch(kernels.backward, (lse_BX, g_BXD, h_BX, ds_BXN), tiles or self._choose_tiles(2))
+        self._launch(kernels.backward, (lse_BX, g_BXD, h_BX, ds_BXN), tiles or self._choose_tiles(backward=True))
 
-    def _choose_tiles(self, n_factors: int) -> Tiles:
-        return choose_tiles(self._tokens[0], self._u_GXD.shape[1], n_factors)
+    def _choose_tiles(self, *, backward: bool) -> Tiles:
+        return choose_tiles(self._tokens[0], self._u_GXD.shape[1], backward=backward)
 
     def _launch(self, kernel: Any, others: tuple[Tensor | None, ...], tiles: Tiles) -> None:
         (n_images, n_tokens, dim), (n_groups, n_queries, _) = self._tokens[0].shape, self._u_GXD.shape
