@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +52,11 @@ class Case:
 
         x_BND = draw(n_images, self.n_tokens, DIM)
         u_BHMD = draw(1 if self.shared else n_images, 1, self.n_queries, DIM) * DIM**-0.5
-        return x_BND, u_BHMD.requires_grad_(), token_rstd(x_BND, 1e-6) if self.normed else None
+        return x_BND, u_BHMD.float().requires_grad_(), token_rstd(x_BND, 1e-6) if self.normed else None
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of training in the case's type: queries are parameters, in float32."""
+        return torch.autocast("cuda", self.dtype if self.dtype != FP32 else BF16, enabled=self.dtype != FP32)
 
 
 CASES = [
@@ -147,7 +152,8 @@ def check(case: Case) -> None:
     exact.backward(cotangent)
     for function in (attend_unfused, attend):
         u_BHMD.grad = None
-        z = function(x_BND, u_BHMD, rstd_BN)
+        with case.autocast():
+            z = function(x_BND, u_BHMD, rstd_BN)
         z.backward(cotangent.to(z.dtype))
         errors = [(z - exact).norm() / exact.norm(), (u_BHMD.grad - exact_u.grad).norm() / exact_u.grad.norm()]
         print(" ".join(f"{float(error.detach()):8.1e}" for error in errors), end="   ")
@@ -156,9 +162,14 @@ def check(case: Case) -> None:
 def compare(bench: Bench, case: Case) -> None:
     """Print the times and memory of attention, unfused and fused."""
     inputs = case.inputs(bench.n_images)
+
+    def forward(function: Callable[..., Tensor]) -> Tensor:
+        with case.autocast():
+            return function(*inputs)
+
     for function in (attend_unfused, attend):
         try:
-            print(measure(lambda f=function: f(*inputs)), end="   ")
+            print(measure(partial(forward, function)), end="   ")
         except torch.cuda.OutOfMemoryError:
             print("out of memory", end="   ")
         inputs[1].grad = None
@@ -194,7 +205,7 @@ def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], direc
     chosen = Tiles(queries, power_of_two(case.n_tokens), width, warps, stages)
     x_BND, u_BHMD, rstd_BN = case.inputs(bench.n_images)
     mean_BN = None if rstd_BN is None else x_BND.mean(-1, dtype=FP32)
-    u_GXD = u_BHMD.detach()[:, 0]
+    u_GXD = u_BHMD.detach()[:, 0].to(case.dtype)
     attention = Attention(x_BND, u_GXD, rstd_BN, mean_BN)
     z_BXD, lse_BX = torch.ops.tokenprobe.attend(x_BND, u_GXD, rstd_BN, mean_BN)
     if direction == "backward":
