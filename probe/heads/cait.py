@@ -4,7 +4,7 @@ r"""CaiT's class attention (arXiv 2103.17239, section 3): one class-attention bl
     c' = c + g_1 ⊙ (W_p [sum a_h v_h]_h + b_p),   c'' = c' + g_2 ⊙ MLP(LN(c')),   y = LN_out(c'')
 
 with a learned class token c, ε = 1e-6 (1e-5 in LN_out). The class token is a row of the keys and values beside
-the tokens: its logit joins theirs in the softmax, its share the aggregate. g_1 and g_2 start at 1e-5, so y starts
+the tokens: its logit joins theirs in the softmax, its share the aggregate (`folded.attend_beside`). g_1 and g_2 start at 1e-5, so y starts
 out the same for all images to that precision; the head's BatchNorm (ε = 1e-6) then gives nearly nothing, and
 learning starts through g_1 and g_2.
 """  # noqa: E501
@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from .attentive import AttentivePooling, layer_norm, module_names
-from .folded import aggregate, fold_keys, logits, project_blocks, softmax, token_rstd
+from .folded import attend_beside, fold_keys, logits, project_blocks, softmax, token_rstd
 from .initial import linear_initial, mlp_initial, norm_initial, normal_initial
 from .pooling import PoolingSettings
 
@@ -84,8 +84,10 @@ class CaiTPooling(AttentivePooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        rstd_BN, own_BHM1, maps_BHMN = self._attend(x_BND)
-        z_BHMD = aggregate(x_BND, maps_BHMN, rstd_BN) + own_BHM1 * layer_norm(self.query, EPS)
+        rstd_BN, u_1HMD, own_1HM1 = self._queries(x_BND)
+        z_BHMD, lse_BHM = attend_beside(x_BND, u_1HMD, rstd_BN)
+        lead_BHM1 = lse_BHM[..., None] - own_1HM1
+        z_BHMD = torch.sigmoid(lead_BHM1) * z_BHMD + torch.sigmoid(-lead_BHM1) * layer_norm(self.query, EPS)
         z_BHMD = self.affine("norm1", z_BHMD)
         o_HBD = self.linear("proj", project_blocks(z_BHMD, self.v_weight) + self.v_bias[:, None])
         c_HBD = self.query + self.scale1[:, None] * o_HBD
@@ -94,13 +96,12 @@ class CaiTPooling(AttentivePooling):
 
     def maps(self, x_BND: Tensor) -> Tensor:
         """See `AttentivePooling.maps`."""
-        return self._attend(x_BND)[2]
+        rstd_BN, u_1HMD, own_1HM1 = self._queries(x_BND)
+        own_BHM1 = own_1HM1.expand(x_BND.shape[0], -1, -1, -1)
+        return softmax(torch.cat([own_BHM1, logits(x_BND, u_1HMD, rstd_BN)], -1))[..., 1:]
 
-    def _attend(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the tokens' rstd (B, N), and the weights of the class token (B, H, M, 1) and tokens (B, H, M, N)."""
-        rstd_BN = token_rstd(x_BND, EPS)
+    def _queries(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tokens' rstd (B, N), the folded queries (1, H, M, D), the class token's logits (1, H, M, 1)."""
         q_H1D = self.linear("q", self.norm("norm1", self.query, EPS))
         u_1HMD = fold_keys(q_H1D, self.k_weight, self.settings.heads) * self.norm1_weight[:, None]
-        own_1HM1 = (u_1HMD * layer_norm(self.query, EPS)).sum(-1, keepdim=True)
-        maps = softmax(torch.cat([own_1HM1.expand(x_BND.shape[0], -1, -1, -1), logits(x_BND, u_1HMD, rstd_BN)], -1))
-        return rstd_BN, maps[..., :1], maps[..., 1:]
+        return token_rstd(x_BND, EPS), u_1HMD, (u_1HMD * layer_norm(self.query, EPS)).sum(-1, keepdim=True)

@@ -1,10 +1,13 @@
 """The cost of computing a head: floating-point operations of matrix products and convolutions, two a multiply-add."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+
+from . import fused as fused  # registers the operations that are counted here
 
 
 class Flops(NamedTuple):
@@ -41,3 +44,16 @@ def _count(module: nn.Module, n_images: int, n_tokens: int, dim: int) -> Flops:
         if output.requires_grad:
             output.sum().backward()
     return Flops(forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops())
+
+
+@register_flop_formula(torch.ops.tokenprobe.attend)
+def _attend_flop(x_shape: Sequence[int], u_shape: Sequence[int], *_: Any, **__: Any) -> int:
+    """Count two products of queries and tokens: the scores, and z."""
+    (n_images, n_tokens, dim), n_queries = x_shape, u_shape[1]
+    return 2 * (2 * n_images * n_queries * n_tokens * dim)
+
+
+@register_flop_formula(torch.ops.tokenprobe.attend_scores_backward)
+def _attend_scores_backward_flop(x_shape: Sequence[int], u_shape: Sequence[int], *_: Any, **__: Any) -> int:
+    """Count the product that the gradient needs; scores that are made again are no cost of the head."""
+    return _attend_flop(x_shape, u_shape) // 2

@@ -26,8 +26,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from . import fused
+
 MAPS_BYTES = 4 * 2**30
-"""Maps, in float32, that `attend` keeps for the backward pass; more are made again, this much at a time."""
+"""Maps, in float32, that `attend_unfused` keeps for the backward pass; more are made again, this much at a time."""
 
 
 def fold_keys(q_HBO: Tensor, key_HOD: Tensor, n_maps: int) -> Tensor:
@@ -48,13 +50,40 @@ def project_blocks(z_BHMD: Tensor, value_HOD: Tensor) -> Tensor:
 
 
 def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
-    """Return z, (B, H, M, D), for maps that are the softmax over tokens of `logits`, keeping few of them.
+    """Return z, (B, H, M, D), for maps that are the softmax over tokens of `logits`.
+
+    On a GPU no map is written (`fused.py`), unless the tokens need a gradient.
 
     Args:
         x_BND: tokens.
         u_BHMD: folded queries; B is 1 where they are the same for all images.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
     """
+    if fused.can_fuse(x_BND, u_BHMD):
+        return fused.attend(x_BND, u_BHMD if rstd_BN is None else centred(u_BHMD), rstd_BN)[0]
+    return attend_unfused(x_BND, u_BHMD, rstd_BN)
+
+
+def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return z, and the log-sum-exp of the logits, (B, H, M): for a softmax over the tokens and more.
+
+    With a logit s and a row y more, the weight of the tokens is sigmoid(lse − s), and z' = sigmoid(lse − s) z +
+    sigmoid(s − lse) y.
+
+    Args:
+        x_BND: as for `attend`.
+        u_BHMD: likewise.
+        rstd_BN: likewise.
+    """
+    if fused.can_fuse(x_BND, u_BHMD):
+        return fused.attend(x_BND, u_BHMD if rstd_BN is None else centred(u_BHMD), rstd_BN)
+    scores = logits(x_BND, u_BHMD, rstd_BN)
+    lse_BHM = scores.to(torch.promote_types(scores.dtype, torch.float32)).logsumexp(-1)
+    return aggregate(x_BND, softmax(scores), rstd_BN), lse_BHM
+
+
+def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
+    """Return the same by torch's own operations, keeping few of the maps."""
     if torch.compiler.is_exporting():  # a program for any number of images has no parts that depend on it
         return _attend(x_BND, u_BHMD, rstd_BN)
     n_images, n_tokens, _ = x_BND.shape

@@ -1,0 +1,262 @@
+"""Fused attention against torch's own operations, on a CUDA device.
+
+    python benchmarks/attend.py [--parts check attend heads tiles] [--seconds 85] [--images 1024]
+
+check: the error of both against float64, relative to its norm. attend: milliseconds of forward and of forward with
+backward, and the peak memory of the latter beside its inputs, for X queries per image; N tokens 768 wide. heads: the
+same for whole poolings with H stacked cells, under bfloat16 autocast. tiles: each kernel with other tiles than it
+chooses. Medians by the device's own clock. A measurement that fails is printed as such; none starts after `--seconds`.
+"""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenprobe.probe.heads import build_pooling, fused
+from tokenprobe.probe.heads.folded import attend, attend_unfused, token_rstd
+
+DIM = 768
+Tasks = Iterator[tuple[str, Callable[[], None]]]
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+
+
+@dataclass(frozen=True)
+class Case:
+    """Attention of X queries over N tokens; `shared` by all images or not, over `normed` tokens or not."""
+
+    n_queries: int
+    n_tokens: int = 196
+    shared: bool = True
+    normed: bool = False
+    dtype: torch.dtype = BF16
+
+    def __str__(self) -> str:
+        words = [f"X={self.n_queries:<5} N={self.n_tokens:<5}", str(self.dtype).removeprefix("torch.")]
+        return " ".join([*words, *["per image"] * (not self.shared), *["normed"] * self.normed])
+
+    def inputs(self, n_images: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return tokens, queries (B or 1, 1, X, D), and the tokens' rstd or nothing."""
+        generator = torch.Generator("cuda").manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, device="cuda", dtype=self.dtype, generator=generator)
+
+        x_BND = draw(n_images, self.n_tokens, DIM)
+        u_BHMD = draw(1 if self.shared else n_images, 1, self.n_queries, DIM) * DIM**-0.5
+        return x_BND, u_BHMD.float().requires_grad_(), token_rstd(x_BND, 1e-6) if self.normed else None
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of training in the case's type: queries are parameters, in float32."""
+        return torch.autocast("cuda", self.dtype if self.dtype != FP32 else BF16, enabled=self.dtype != FP32)
+
+
+CASES = [
+    Case(32), Case(256), Case(2048), Case(8192), Case(256, normed=True), Case(256, dtype=FP32), Case(256, dtype=FP16),
+    Case(256, 49), Case(256, 261), Case(256, 576), Case(256, 1024), Case(8, shared=False, normed=True),
+    Case(196, shared=False), Case(1568, shared=False),
+]  # fmt: skip
+CHECKS = [
+    Case(32), Case(70, normed=True), Case(40, shared=False), Case(40, dtype=FP16), Case(40, dtype=FP32),
+    Case(40, 49), Case(40, 7), Case(40, 576), Case(40, 1024), Case(5, shared=False, normed=True, dtype=FP32),
+]  # fmt: skip
+HEADS = [
+    ("ep", 1), ("ep", 8), ("ep", 64), ("aim", 8), ("cae", 8), ("coca", 8), ("siglip", 8), ("jepa", 8), ("simpool", 8),
+    ("cait", 8), ("abmilp", 1), ("abmilp", 8),
+]  # fmt: skip
+FORWARD_TILES = {
+    Case(2048): [(128, 64, 8, 3), (128, 64, 8, 2), (128, 64, 8, 4), (128, 32, 8, 4), (128, 128, 8, 2), (64, 64, 4, 3),
+                 (64, 64, 8, 3)],
+    Case(32): [(32, 64, 4, 3), (32, 64, 8, 3), (32, 128, 4, 2), (32, 128, 8, 2), (64, 64, 4, 3), (64, 64, 8, 3),
+               (16, 64, 4, 3)],
+    Case(256, dtype=FP32): [(32, 32, 8, 2), (16, 32, 8, 2), (16, 16, 4, 3), (64, 32, 8, 2)],
+}  # fmt: skip
+BACKWARD_TILES = {
+    Case(2048): [(64, 64, 8, 3), (64, 64, 8, 2), (64, 64, 8, 4), (64, 32, 8, 4), (64, 128, 8, 2), (32, 64, 4, 3),
+                 (32, 64, 8, 3)],
+    Case(32): [(32, 64, 4, 3), (32, 64, 8, 3), (32, 128, 8, 2), (64, 64, 8, 3), (16, 64, 4, 3)],
+    Case(256, normed=True): [(64, 64, 8, 3), (64, 64, 8, 2), (64, 32, 8, 3), (32, 64, 8, 2)],
+    Case(256, dtype=FP32): [(16, 32, 8, 2), (32, 32, 8, 2), (16, 16, 4, 3)],
+}  # fmt: skip
+"""Queries of a tile, channels of a slice, warps, stages."""
+
+
+class Bench:
+    """How many images, and until when measurements start."""
+
+    def __init__(self, n_images: int, seconds: float) -> None:
+        self.n_images, self.end = n_images, time.monotonic() + seconds
+
+    @contextmanager
+    def line(self, name: str) -> Iterator[None]:
+        """Print a line that begins with the name and holds what is printed, or the error."""
+        print(f"{name:<38}", end=" ", flush=True)
+        try:
+            if time.monotonic() > self.end:
+                raise TimeoutError("no time left")
+            yield
+        except Exception as error:
+            print(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}", end="")
+        print(flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def milliseconds(step: Callable[[], Any]) -> float:
+    """Return the median time of a step, of few if it is long."""
+    step()
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    times: list[float] = []
+    while len(times) < 15 and (len(times) < 4 or sum(times) < 300):
+        events[0].record()
+        step()
+        events[1].record()
+        events[1].synchronize()
+        times.append(events[0].elapsed_time(events[1]))
+    return statistics.median(times[1:])
+
+
+def measure(forward: Callable[[], Tensor]) -> str:
+    """Return milliseconds of the forward pass and of both, and GiB of their peak."""
+
+    def inference() -> None:
+        with torch.inference_mode():
+            forward()
+
+    def train() -> None:
+        forward().backward(cotangent)
+
+    alone = milliseconds(inference)
+    cotangent = torch.randn_like(forward().detach())
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    both = milliseconds(train)
+    peak = (torch.cuda.max_memory_allocated() - before) / 2**30
+    return f"{alone:8.3f} {both:8.3f} {peak:6.2f}"
+
+
+def check(case: Case) -> None:
+    """Print the errors of z and of the gradient, unfused and fused."""
+    x_BND, u_BHMD, rstd_BN = case.inputs(16)
+    exact_u = u_BHMD.detach().double().requires_grad_()
+    exact = attend_unfused(x_BND.double(), exact_u, None if rstd_BN is None else token_rstd(x_BND.double(), 1e-6))
+    cotangent = torch.randn_like(exact)
+    exact.backward(cotangent)
+    for function in (attend_unfused, attend):
+        u_BHMD.grad = None
+        with case.autocast():
+            z = function(x_BND, u_BHMD, rstd_BN)
+        z.backward(cotangent.to(z.dtype))
+        errors = [(z - exact).norm() / exact.norm(), (u_BHMD.grad - exact_u.grad).norm() / exact_u.grad.norm()]
+        print(" ".join(f"{float(error.detach()):8.1e}" for error in errors), end="   ")
+
+
+def compare(bench: Bench, case: Case) -> None:
+    """Print the times and memory of attention, unfused and fused."""
+    inputs = case.inputs(bench.n_images)
+
+    def forward(function: Callable[..., Tensor]) -> Tensor:
+        with case.autocast():
+            return function(*inputs)
+
+    for function in (attend_unfused, attend):
+        try:
+            print(measure(partial(forward, function)), end="   ")
+        except torch.cuda.OutOfMemoryError:
+            print("out of memory", end="   ")
+        inputs[1].grad = None
+
+
+def compare_heads(bench: Bench, name: str, n_cells: int) -> None:
+    """Print the times and memory of a pooling, unfused and fused."""
+    torch.manual_seed(0)
+    pool = build_pooling(name, dim=DIM, grid=(14, 14), cells=n_cells).cuda()
+    x_BND = torch.randn(bench.n_images, 196, DIM, dtype=BF16, device="cuda")
+
+    def forward() -> Tensor:
+        with torch.autocast("cuda", BF16):
+            return pool(x_BND)
+
+    can_fuse = fused.can_fuse
+    for choose in (lambda *_: False, can_fuse):
+        fused.can_fuse = choose
+        try:
+            print(measure(forward), end="   ")
+        except torch.cuda.OutOfMemoryError:
+            print("out of memory", end="   ")
+        finally:
+            fused.can_fuse = can_fuse
+        pool.zero_grad()
+
+
+def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], direction: str) -> None:
+    """Print the time of a kernel, and the rate of its matrix products without padding."""
+    from tokenprobe.probe.heads.fused_launch import Attention, Tiles, power_of_two
+
+    queries, width, warps, stages = tiles
+    chosen = Tiles(queries, power_of_two(case.n_tokens), width, warps, stages)
+    x_BND, u_BHMD, rstd_BN = case.inputs(bench.n_images)
+    mean_BN = None if rstd_BN is None else x_BND.mean(-1, dtype=FP32)
+    u_GXD = u_BHMD.detach()[:, 0].to(case.dtype)
+    attention = Attention(x_BND, u_GXD, rstd_BN, mean_BN)
+    z_BXD, lse_BX = torch.ops.tokenprobe.attend(x_BND, u_GXD, rstd_BN, mean_BN)
+    if direction == "backward":
+        ds_BXN = torch.ops.tokenprobe.attend_scores_backward(x_BND, u_GXD, rstd_BN, mean_BN, lse_BX, z_BXD, None)
+        spent = milliseconds(lambda: attention.backward(lse_BX, z_BXD, None, ds_BXN, chosen))
+    else:
+        spent = milliseconds(lambda: attention.forward(z_BXD, lse_BX, chosen))
+    flop = 4 * bench.n_images * case.n_queries * case.n_tokens * DIM
+    print(f"{spent:8.3f} ms {flop / spent / 1e9:6.0f} TFLOP/s", end="")
+
+
+def checks(bench: Bench) -> Tasks:
+    print("\nerror against float64: unfused z, du   fused z, du")
+    return ((str(case), lambda case=case: check(case)) for case in CHECKS)
+
+
+def comparisons(bench: Bench) -> Tasks:
+    print("\nunfused forward ms, with backward ms, GiB   fused likewise")
+    return ((str(case), lambda case=case: compare(bench, case)) for case in CASES)
+
+
+def head_comparisons(bench: Bench) -> Tasks:
+    print("\nunfused forward ms, with backward ms, GiB   fused likewise")
+    return (
+        (f"{name} x {cells}", lambda name=name, cells=cells: compare_heads(bench, name, cells)) for name, cells in HEADS
+    )
+
+
+def tile_times(bench: Bench) -> Tasks:
+    print("\nqueries, width, warps, stages")
+    for direction, table in (("forward", FORWARD_TILES), ("backward", BACKWARD_TILES)):
+        for case, choices in table.items():
+            for tiles in choices:
+                yield f"{direction} {case} {tiles}", lambda c=case, t=tiles, d=direction: time_tiles(bench, c, t, d)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["check", "attend", "heads", "tiles"])
+    parser.add_argument("--seconds", type=float, default=85)
+    parser.add_argument("--images", type=int, default=1024)
+    arguments = parser.parse_args()
+    fused.MOST_TOKENS = 1024  # more than are fused: to see whether they should be
+    bench = Bench(arguments.images, arguments.seconds)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Triton starts: {fused.starts()}")
+    tasks = {"check": checks, "attend": comparisons, "heads": head_comparisons, "tiles": tile_times}
+    for part in arguments.parts:
+        for name, task in tasks[part](bench):
+            with bench.line(name):
+                task()
+
+
+if __name__ == "__main__":
+    main()
