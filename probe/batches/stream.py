@@ -90,7 +90,7 @@ class TokenStream:
     ) -> Iterator[TokenBatch]:
         """Yield batches over the windows, in order: arrays in the stored dtype, or normed in float32.
 
-        On the CPU, a batch from disk is good until the next is asked for.
+        On the CPU, patch tokens are good until the next batch is asked for.
 
         Args:
             windows: rows, in the order wanted.
@@ -136,7 +136,7 @@ class TokenStream:
         if source not in self._kept:
             return self._from_disk(source, batches)
         kept = self._kept[source]
-        if kept.device.type == self.device.type:
+        if kept.device.type != "cpu" or (self.device.type == "cpu" and source.kind != PATCH):
             return (kept[places] for places in self._places(batches))
         return self._from_ram(source, batches)
 
@@ -166,7 +166,7 @@ class TokenStream:
 
     def _from_ram(self, source: Source, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
         kept = self._kept[source]
-        values = (kept.view(torch.int16) if kept.dtype == torch.bfloat16 else kept).numpy()
+        values = (kept.view(torch.uint16) if kept.dtype == torch.bfloat16 else kept).numpy()
         places, piece_rows = [self._place[rows] for rows in batches], PIECE_BYTES // max(1, values[:1].nbytes)
         return self._through_buffers(source, MemoryReader(values), places, piece_rows)
 
