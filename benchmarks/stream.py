@@ -18,8 +18,8 @@ from statistics import median
 
 import numpy as np
 import torch
-from store import ROW_BYTES, write_store  # the benchmark beside this one
 
+from store import ROW_BYTES, write_store  # the benchmark beside this one
 from tokenprobe.probe.batches.order import epoch_windows
 from tokenprobe.probe.batches.pieces import make_ring, read_batches
 from tokenprobe.probe.batches.stream import PIECE_BYTES, TokenStream
