@@ -47,14 +47,14 @@ def parts_of(index: RowNumbers, block_rows: int, row_bytes: int) -> Iterator[Par
     order = np.argsort(index, kind="stable")
     blocks, rows = np.divmod(index[order], block_rows)
     cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)), len(order)]
-    step = _rows_per_job(len(index), row_bytes)
+    step = rows_per_job(len(index), row_bytes)
     for first, stop in pairwise(cuts):
         for start in range(first, stop, step):
             part = slice(start, min(start + step, stop))
             yield Part(int(blocks[first]), rows[part], order[part])
 
 
-def _rows_per_job(n_rows: int, row_bytes: int) -> int:
+def rows_per_job(n_rows: int, row_bytes: int) -> int:
     """Return how many rows one thread reads at a time: every thread has as many jobs as any other."""
     n_bytes = n_rows * row_bytes
     n_rounds = max(1, -(-n_bytes // (N_THREADS * JOB_BYTES)))

@@ -4,16 +4,32 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .array_reader import ArrayReader, finish
+from .array_reader import finish
 from .memory import page_aligned
 from .order import RowNumbers
 
 Array = npt.NDArray[Any]
+Filling = tuple[Array, list[Future[None]]]
+"""An array, and the reads that fill it."""
+
+
+class RowReader(Protocol):
+    """Reads rows of one array: from a store (`ArrayReader`) or from memory (`MemoryReader`)."""
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """Shape of a row."""
+
+    def start(self, index: RowNumbers, out: Array) -> list[Future[None]]:
+        """Start to read rows, in any order, into `out`; it is whole when `finish` has seen all futures."""
+
+    def expect(self, index: RowNumbers) -> None:
+        """Have rows that will be asked for brought near, in the background."""
 
 
 class BufferRing:
@@ -30,6 +46,15 @@ class BufferRing:
         self.n_buffers = n_buffers
         self._allocate = allocate
         self._memory = [np.empty(0, np.uint8)] * n_buffers
+        self._reads: list[list[Future[None]]] = [[] for _ in range(n_buffers)]
+
+    def fill(self, turn: int, reader: RowReader, index: RowNumbers, dtype: np.dtype[Any]) -> Filling:
+        """Start to read rows into the buffer whose turn it is, once nobody else reads into it any more."""
+        place = turn % self.n_buffers
+        wait(self._reads[place])
+        out = self.array(turn, (len(index), *reader.row), dtype)
+        self._reads[place] = reader.start(index, out)
+        return out, self._reads[place]
 
     def array(self, turn: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return an array over the buffer whose turn it is; its values are left over from the last turn."""
@@ -41,7 +66,7 @@ class BufferRing:
 
 
 def read_ahead(
-    reader: ArrayReader, pieces: Sequence[RowNumbers], dtype: np.dtype[Any], ring: BufferRing
+    reader: RowReader, pieces: Sequence[RowNumbers], dtype: np.dtype[Any], ring: BufferRing
 ) -> Iterator[Array]:
     """Yield the rows of each piece, in order, while the next pieces are being read.
 
@@ -54,12 +79,11 @@ def read_ahead(
     Raises:
         StoreError: a block is missing or damaged.
     """
-    ahead: deque[tuple[Array, list[Future[None]]]] = deque()
+    ahead: deque[Filling] = deque()
 
     def begin(turn: int) -> None:
         if turn < len(pieces):
-            out = ring.array(turn, (len(pieces[turn]), *reader.row), dtype)
-            ahead.append((out, reader.start(pieces[turn], out)))
+            ahead.append(ring.fill(turn, reader, pieces[turn], dtype))
 
     try:
         for turn in range(ring.n_buffers - 1):

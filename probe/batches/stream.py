@@ -5,7 +5,6 @@ same. From disk, a window of whole batches at a time is read straight into its p
 copied on the way. The next window is on its way while the last is used.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -17,14 +16,17 @@ from torch import Tensor
 
 from ...store import Split
 from ...store.layout import PATCH, POOLED
+from ...store.memory_reader import MemoryReader
 from ...store.order import RowNumbers
-from ...store.ring import BufferRing, read_ahead
+from ...store.ring import RowReader
 from .norm import FinalNorm, is_derived
 from .order import WINDOW_BLOCKS, batch_sizes, sequential_windows
+from .pieces import Rings, read_batches
 from .token_batch import TokenBatch
-from .upload import Upload
 
 EVAL_BATCH = 256
+PIECE_BYTES = 2**24
+"""Batches that are smaller together are gathered together: large against the cost of handing work to threads."""
 
 
 class Source(NamedTuple):
@@ -33,13 +35,6 @@ class Source(NamedTuple):
     layer: int
     kind: str
     view: int
-
-
-class Rings(defaultdict[tuple[int, str], BufferRing]):
-    """Buffers for reading, by layer and kind; streams that take turns share them."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(lambda: make_ring(device))
 
 
 class TokenStream:
@@ -74,7 +69,7 @@ class TokenStream:
         self._rings = Rings(device) if rings is None else rings
         self._place = np.full(len(split), -1, dtype=np.int64)
         self._place[rows] = np.arange(len(rows))
-        self._labels = torch.from_numpy(split.labels[rows])
+        self._labels = torch.from_numpy(split.labels[rows]).to(device)
         read = self._read_to_device if cache == "gpu" else self._read
         self._kept: dict[Source, Tensor] = {
             source: read(source, rows)
@@ -95,7 +90,7 @@ class TokenStream:
     ) -> Iterator[TokenBatch]:
         """Yield batches over the windows, in order: arrays in the stored dtype, or normed in float32.
 
-        On the CPU, a batch from disk is good until the next is asked for.
+        On the CPU, patch tokens are good until the next batch is asked for.
 
         Args:
             windows: rows, in the order wanted.
@@ -108,14 +103,9 @@ class TokenStream:
         cuts = np.cumsum([0, *batch_sizes(len(order), batch_size, drop_last=drop_last)])
         batches = [order[start:stop] for start, stop in pairwise(cuts)]
         wanted = self._sources(kinds or self._kinds, view)
-        from_disk = {source: self._from_disk(source, batches) for source in wanted if source not in self._kept}
-        for rows in batches:
-            places = torch.from_numpy(self._place[rows])
-            found = {
-                source: next(from_disk[source]) if source in from_disk else self._from_memory(source, places)
-                for source in wanted
-            }
-            yield TokenBatch(self._joined(found), self._labels[places].to(self.device))
+        tokens = [self._tokens(source, batches) for source in wanted]
+        for places, *found in zip(self._places(batches), *tokens, strict=True):
+            yield TokenBatch(self._joined(dict(zip(wanted, found, strict=True))), self._labels[places])
 
     def in_order(self, rows: RowNumbers, kinds: Sequence[str] = ()) -> Iterator[TokenBatch]:
         """Yield batches of view 0 of sorted rows, for evaluation."""
@@ -139,20 +129,21 @@ class TokenStream:
         assert self._norm is not None
         patch = mean._replace(kind=PATCH)
         batches = [part for window in sequential_windows(rows, self.split.info.block_rows) for part in _cut(window)]
-        tokens = (
-            (self._from_memory(patch, torch.from_numpy(self._place[part])) for part in batches)
-            if patch in self._kept
-            else self._from_disk(patch, batches)
-        )
-        return torch.cat([self._norm(part).mean(1).cpu() for part in tokens])
+        return torch.cat([self._norm(part).mean(1).cpu() for part in self._tokens(patch, batches)])
 
-    def _from_memory(self, source: Source, places: Tensor) -> Tensor:
+    def _tokens(self, source: Source, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
+        """Yield the rows of each batch on the device, from wherever they are kept."""
+        if source not in self._kept:
+            return self._from_disk(source, batches)
         kept = self._kept[source]
-        if kept.device.type == self.device.type:
-            return kept[places.to(kept.device)]
-        batch = torch.empty((len(places), *kept.shape[1:]), dtype=kept.dtype, pin_memory=True)
-        torch.index_select(kept, 0, places, out=batch)
-        return batch.to(self.device, non_blocking=True)  # torch gives pinned memory out again once it is copied
+        if kept.device.type != "cpu" or (self.device.type == "cpu" and source.kind != PATCH):
+            return (kept[places] for places in self._places(batches))
+        return self._from_ram(source, batches)
+
+    def _places(self, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
+        """Yield where the rows of each batch are kept, on the device: one copy for all, since a copy is waited for."""
+        rows = np.concatenate([*batches, np.empty(0, np.int64)])
+        yield from torch.from_numpy(self._place[rows]).to(self.device).split([len(each) for each in batches])
 
     def _read(self, source: Source, rows: RowNumbers) -> Tensor:
         layer, kind, view = source
@@ -170,15 +161,28 @@ class TokenStream:
         return kept
 
     def _from_disk(self, source: Source, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
-        """Yield the rows of each batch on the device."""
-        layer, kind, view = source
-        groups = group_batches(batches, WINDOW_BLOCKS * self.split.info.block_rows)
-        reader, ring = self.split.reader(layer, kind, view), self._rings[layer, kind]
-        pieces = read_ahead(reader, [np.concatenate(group) for group in groups], self._dtype(kind), ring)
-        upload = Upload(self.device)
-        for group, piece in zip(groups, pieces, strict=True):
-            ends = np.cumsum([len(rows) for rows in group])
-            yield from upload.each(self._as_tensor(kind, part) for part in np.split(piece, ends[:-1]))
+        reader = self.split.reader(source.layer, source.kind, source.view)
+        return self._through_buffers(source, reader, batches, WINDOW_BLOCKS * self.split.info.block_rows)
+
+    def _from_ram(self, source: Source, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
+        kept = self._kept[source]
+        values = (kept.view(torch.uint16) if kept.dtype == torch.bfloat16 else kept).numpy()
+        places, piece_rows = [self._place[rows] for rows in batches], PIECE_BYTES // max(1, values[:1].nbytes)
+        return self._through_buffers(source, MemoryReader(values), places, piece_rows)
+
+    def _through_buffers(
+        self, source: Source, reader: RowReader, batches: Sequence[RowNumbers], piece_rows: int
+    ) -> Iterator[Tensor]:
+        layer, kind, _ = source
+        return read_batches(
+            reader,
+            batches,
+            piece_rows,
+            dtype=self._dtype(kind),
+            ring=self._rings[layer, kind],
+            as_tensor=lambda values: self._as_tensor(kind, values),
+            device=self.device,
+        )
 
     def _dtype(self, kind: str) -> np.dtype[Any]:
         """Return the type that rows are read as: bfloat16 as its bits, which torch takes as they are."""
@@ -187,29 +191,6 @@ class TokenStream:
     def _as_tensor(self, kind: str, values: npt.NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(values)
         return tensor.view(torch.bfloat16) if self.split.is_bfloat16(kind) else tensor
-
-
-def make_ring(device: torch.device) -> BufferRing:
-    """Return buffers for reading: for a GPU two that are pinned, for a CPU one, since it is busy with one thing."""
-    if device.type != "cuda":
-        return BufferRing()
-    return BufferRing(2, lambda n_bytes: torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
-
-
-def group_batches(batches: Sequence[RowNumbers], window: int) -> list[list[RowNumbers]]:
-    """Put consecutive batches together while they hold no more rows than a window.
-
-    Rows of one window that are read together follow one another in their files: a few large reads instead of many.
-    """
-    groups: list[list[RowNumbers]] = []
-    n_rows = window
-    for rows in batches:
-        n_rows += len(rows)
-        if n_rows > window:
-            groups.append([])
-            n_rows = len(rows)
-        groups[-1].append(rows)
-    return groups
 
 
 def _cut(rows: RowNumbers) -> list[RowNumbers]:

@@ -16,22 +16,26 @@ class Upload:
     def each(self, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield each tensor on the device, in order.
 
-        On the CPU they are the tensors themselves. On a GPU all copies are done when this ends, so that the
-        (pinned) memory they came from may be used again.
+        On the CPU they are the tensors themselves. On a GPU a tensor is copied before the next is asked for of
+        `tensors`, so that the (pinned) memory it came from may be used again. The device may be one tensor behind:
+        a host that is farther ahead would fill its memory with copies.
         """
         if self._stream is None:
             yield from tensors
             return
-        copied: Tensor | None = None
+        ready: Tensor | None = None
+        used: torch.cuda.Event | None = None
         for tensor in tensors:
-            following, event = self._copy(tensor)
-            if copied is not None:
-                yield copied
-            torch.cuda.current_stream(self._device).wait_event(event)
-            copied = following
-        self._stream.synchronize()
-        if copied is not None:
-            yield copied
+            copying, copied = self._copy(tensor)
+            if ready is not None:
+                yield ready
+                if used is not None:
+                    used.synchronize()
+                used = torch.cuda.current_stream(self._device).record_event()
+            copied.synchronize()
+            ready = copying
+        if ready is not None:
+            yield ready
 
     def _copy(self, tensor: Tensor) -> tuple[Tensor, torch.cuda.Event]:
         """Start a copy; return its target and the event of its end."""

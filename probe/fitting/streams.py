@@ -5,7 +5,8 @@ import torch
 from ...store.order import RowNumbers
 from ..batches.data import SUBSETS, TEST, TRAIN, VAL
 from ..batches.norm import FinalNorm
-from ..batches.stream import Rings, TokenStream
+from ..batches.pieces import Rings
+from ..batches.stream import TokenStream
 from ..batches.subsets import FULL
 from ..grid.regimes import Regime
 from ..planning.layer_plan import LayerPlan

@@ -10,8 +10,10 @@ import torch
 
 from tokenprobe.errors import StoreError
 from tokenprobe.probe.batches import stream as stream_module
+from tokenprobe.probe.batches.norm import FinalNorm
 from tokenprobe.probe.batches.order import epoch_windows, sequential_windows
-from tokenprobe.probe.batches.stream import Rings, TokenStream, group_batches
+from tokenprobe.probe.batches.pieces import Rings
+from tokenprobe.probe.batches.stream import TokenStream
 from tokenprobe.store import Split, open_store
 from tokenprobe.store.memory import page_aligned
 from tokenprobe.store.ring import BufferRing
@@ -48,10 +50,12 @@ def labels_of(rows: np.ndarray) -> list[int]:
     return MADE["float16"].stored["train/labels"][rows].tolist()
 
 
-def take(stream: TokenStream, windows: list[np.ndarray], batch_size: int, drop_last: bool = True) -> list[tuple]:
+def take(
+    stream: TokenStream, windows: list[np.ndarray], batch_size: int, drop_last: bool = True, view: int = 0
+) -> list[tuple]:
     return [
         ({kind: values.clone() for kind, values in batch.arrays.items()}, batch.labels.tolist())  # a view is lent
-        for batch in stream.batches(windows, batch_size, drop_last=drop_last)
+        for batch in stream.batches(windows, batch_size, drop_last=drop_last, view=view)
     ]
 
 
@@ -186,26 +190,48 @@ def test_batches_from_memory_may_be_changed_without_changing_what_is_kept(split_
     assert labels == labels_of(np.arange(N))
 
 
-def test_batches_are_read_together_while_a_window_holds_them() -> None:
-    batches = [np.arange(size) for size in (3, 7, 1, 20, 4, 4, 2)]
-    groups = group_batches(batches, window=10)
-    assert [[len(rows) for rows in group] for group in groups] == [[3, 7], [1], [20], [4, 4, 2]]
-    assert group_batches([], window=10) == []
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("norm", [None, FinalNorm("LayerNorm", 1e-6, None, None)], ids=["as stored", "normed"])
+@pytest.mark.parametrize("view", [0, 1])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batches_on_a_gpu_are_those_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, view: int, norm: FinalNorm | None
+) -> None:
+    """Two layers joined, arrays of three kinds, pieces of several batches and of one: the same bits from anywhere."""
+    monkeypatch.setattr(stream_module, "PIECE_BYTES", 2000)
+    contents = make_contents(dtype, counts={"train": N, "test": 3}, block_rows=BLOCK)
+    split, device = open_store(write(tmp_path / "s.zarr", contents))["train"], torch.device("cuda", 0)
+    windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)
+
+    def stream(cache: str) -> TokenStream:
+        kinds = ["mean", "patch", "prefix"]
+        return TokenStream(split, [0, LAYER], SOME, kinds, cache=cache, device=device, norm=norm)
+
+    of_caches = [take(stream(cache), windows, 7, view=view) for cache in CACHES]
+    for first, *others in zip(*of_caches, strict=True):
+        for arrays, labels in others:
+            assert labels == first[1]
+            for kind, values in first[0].items():
+                assert values.device.type == arrays[kind].device.type == "cuda"
+                torch.testing.assert_close(arrays[kind], values, rtol=0, atol=0)
+    if norm is None:
+        order = np.concatenate(windows)[:7]
+        tokens = [torch.from_numpy(contents.returned[f"train/layer_{n:02d}/patch"][view, order]) for n in (0, LAYER)]
+        assert_equal(of_caches[0][0][0]["patch"].cpu(), torch.cat(tokens, -1).to(TENSORS[dtype]), dtype)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("cache", ["gpu", "ram", "disk"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_batches_on_a_gpu_are_those_on_the_cpu(split_of: Callable[[str], Split], dtype: str, cache: str) -> None:
-    kinds, device = ["mean", "patch", "prefix"], torch.device("cuda", 0)
-    on_gpu = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache=cache, device=device)
-    on_cpu = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache="ram", device=CPU)
-    windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)
-    for (arrays, labels), (wanted_arrays, wanted_labels) in zip(
-        take(on_gpu, windows, 7), take(on_cpu, windows, 7), strict=True
-    ):
-        assert labels == wanted_labels
-        for kind in kinds:
-            assert arrays[kind].device.type == "cuda"
-            torch.testing.assert_close(arrays[kind].cpu(), wanted_arrays[kind], rtol=0, atol=0)
+def test_memory_is_pinned_once_for_all_passes(tmp_path: Path) -> None:
+    device, rings = torch.device("cuda", 0), Rings(torch.device("cuda", 0))
+    split = open_store(write(tmp_path / "s.zarr", MADE["float16"]))["train"]
+    stream = TokenStream(split, [LAYER], SOME, ["patch"], cache="ram", device=device, rings=rings)
+    places = set()
+    for epoch in range(3):
+        take(stream, epoch_windows(SOME, BLOCK, 0, epoch), 10)
+        for turn in range(2):
+            memory = rings[LAYER, "patch"].array(turn, (1,), np.dtype(np.uint8))
+            assert torch.from_numpy(memory).is_pinned()
+            places.add(memory.ctypes.data)
+    assert len(places) == 2

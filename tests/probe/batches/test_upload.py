@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenprobe.probe.batches.stream import make_ring
+from tokenprobe.probe.batches.pieces import make_ring
 from tokenprobe.probe.batches.upload import Upload
 
 
