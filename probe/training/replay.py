@@ -6,7 +6,9 @@ weights, moments, statistics, sums and the batch. Numbers that the host computes
 What a step makes for itself, gradients too, is in memory that all recordings share: groups take turns.
 """
 
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 
 import torch
@@ -24,48 +26,94 @@ Step = Callable[[Tensor, Tensor], None]
 
 
 class Recorder:
-    """Records the steps of the groups that take turns on one GPU.
+    """What the groups that take turns on one device share to replay their steps.
+
+    This one makes a step again instead of replaying it.
 
     Attributes:
-        batches: that recorded steps read.
+        batches: that the steps read.
+        users: the groups' replays.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """Prepare a stream to record on, and memory that recordings share."""
+    def __init__(self) -> None:
+        """Start without recordings."""
         self.batches = StaticBatches()
-        self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self.users: weakref.WeakSet[Replay] = weakref.WeakSet()
 
     def rehearse(self, work: Callable[[], None]) -> None:
-        """Do what will be recorded, on the stream that it will be recorded on."""
+        """Do what will be recorded, as it will be recorded."""
+        work()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return what replays `work`. Recording changes no value on the device."""
+        return work
+
+
+class GraphRecorder(Recorder):
+    """Records the steps of the groups on one GPU as CUDA graphs, on one stream, into memory that they share."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Prepare the stream and the memory."""
+        super().__init__()
+        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+
+    def rehearse(self, work: Callable[[], None]) -> None:
+        """See `Recorder.rehearse`. The stream, its workspaces and gradients are those of the recording.
+
+        Work takes as much memory as its recording. So the recordings that there are make room, and are made again.
+        """
         current = torch.cuda.current_stream(self._stream.device)
+        if any(user.is_recorded for user in self.users):
+            current.synchronize()
+            for user in self.users:
+                user.drop()
+            self._pool = torch.cuda.graph_pool_handle()  # torch takes none again that all graphs have left
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             work()
         current.wait_stream(self._stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return what replays `work` on the current stream. Recording changes no value on the device."""
+        """See `Recorder.record`. It is replayed on the current stream."""
         graph = torch.cuda.CUDAGraph()
-        with (
-            torch.cuda.stream(self._stream),  # a recording that fails leaves its stream the current one
-            # Threads that read tokens ahead may allocate meanwhile: their errors are not ours.
-            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
-        ):
-            work()
+        try:
+            with (
+                torch.cuda.stream(self._stream),  # a recording that fails leaves its stream the current one
+                # Threads that read tokens ahead may allocate meanwhile, which is no error of this one.
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                work()
+        except Exception:
+            self._abandon()
+            raise
         replay: Callable[[], None] = graph.replay
         return replay
 
+    def _abandon(self) -> None:
+        """Tell torch's allocator that a recording has ended: it believes in one that failed for ever."""
+        for end in (torch._C._cuda_endAllocateToPool, torch._C._cuda_releasePool):
+            with suppress(RuntimeError):  # it failed before or after
+                end(self._stream.device_index, self._pool)
+        self._pool = torch.cuda.graph_pool_handle()
+
+
+def can_record(device: torch.device) -> bool:
+    """Whether steps on a device are recorded."""
+    return device.type == "cuda"
+
 
 def make_recorder(device: torch.device) -> Recorder | None:
-    """Return a recorder for the groups of a pass, or None where nothing can be recorded."""
-    return Recorder(device) if device.type == "cuda" else None
+    """Return a recorder for the groups of a pass, or None where nothing is recorded."""
+    return GraphRecorder(device) if can_record(device) else None
 
 
 class Replay:
     """The recorded step of one group: first rehearsed, then recorded, then replayed.
 
     The first batch decides on the size. Batches of another size are not for this.
+
+    Attributes:
+        is_recorded: whether there is a recording.
     """
 
     def __init__(self, recorder: Recorder, form: Form) -> None:
@@ -76,44 +124,56 @@ class Replay:
             form: of the batches that the group reads.
         """
         self._recorder, self._form = recorder, form
-        self._n_images, self._n_rehearsed, self._failed = 0, 0, False
+        self._n_images, self._n_rehearsed = 0, 0
         self._recorded: tuple[Inputs, Callable[[], None]] | None = None
+        self._is_current, self._failed = False, False
+        recorder.users.add(self)
+
+    @property
+    def is_recorded(self) -> bool:
+        """See the attributes."""
+        return self._recorded is not None
 
     def prepare(self, batch: TokenBatch, step: Step) -> bool:
         """Record the step if it is time to; return whether `run` can make it."""
         self._n_images = self._n_images or len(batch)
         if self._failed or len(batch) != self._n_images:
             return False
-        if self._n_rehearsed >= REHEARSALS and not self._is_current(batch):
-            self._record(self._recorder.batches.place(batch, self._form), step)
+        place = self._recorder.batches.place(batch, self._form)
+        if self._n_rehearsed >= REHEARSALS and not self._reads(place):
+            self._record(place, step)
         return not self._failed
 
     def run(self, batch: TokenBatch, step: Step) -> None:
         """Make the step for which `prepare` was called."""
         inputs = self._recorder.batches.load(batch, self._form)
-        if self._recorded is None:
+        if self._recorded is not None:
+            self._recorded[1]()
+        else:
             self._n_rehearsed += 1
             self._recorder.rehearse(partial(step, *inputs))
-        else:
-            self._recorded[1]()
 
     def forget(self) -> None:
-        """Record again before the next step: the step is another one now."""
+        """Record again before the next step: it is another one now."""
+        self._is_current = False
+
+    def drop(self) -> None:
+        """Give up the recording and its memory."""
         self._recorded = None
 
-    def _is_current(self, batch: TokenBatch) -> bool:
-        """Whether there is a recording that reads the batch from where it will be."""
-        if self._recorded is None:
-            return False
-        place = self._recorder.batches.place(batch, self._form)
-        return place.tokens.data_ptr() == self._recorded[0].tokens.data_ptr()
+    def _reads(self, place: Inputs) -> bool:
+        """Whether there is a recording of the step as it is now, with tokens at that place."""
+        known = self._recorded
+        return known is not None and self._is_current and known[0].tokens.data_ptr() == place.tokens.data_ptr()
 
-    def _record(self, inputs: Inputs, step: Step) -> None:
-        self.forget()  # its memory is that of the next
+    def _record(self, place: Inputs, step: Step) -> None:
         try:
-            self._recorded = inputs, self._recorder.record(partial(step, *inputs))
+            # The recording there was is kept meanwhile, and with it the memory of all.
+            self._recorded = place, self._recorder.record(partial(step, *place))
+            self._is_current = True
         except Exception as error:  # kernels and libraries refuse to be recorded in any way they like
             self._failed = True
+            self.drop()
             _say_once(f"steps are launched one kernel at a time, since recording them failed: {_reason(error)}")
 
 

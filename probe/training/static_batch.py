@@ -12,6 +12,10 @@ Form = tuple[tuple[str, ...], torch.dtype]
 """The arrays that a group reads, and the type it reads them in."""
 
 
+MOST_NUMBERS = 2**30
+"""Copied by one kernel."""
+
+
 class Inputs(NamedTuple):
     """The batch as a step reads it.
 
@@ -35,6 +39,11 @@ class StaticBatches:
         self._places: dict[Form, Inputs] = {}
         self._loaded: dict[Form, weakref.ref[TokenBatch]] = {}
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all places."""
+        return sum(values.nbytes for place in self._places.values() for values in place)
+
     def place(self, batch: TokenBatch, form: Form) -> Inputs:
         """Return where `load` puts such a batch, whatever is there now."""
         found = self._places.get(form)
@@ -48,9 +57,9 @@ class StaticBatches:
         inputs, loaded = self.place(batch, form), self._loaded.get(form)
         if loaded is None or loaded() is not batch:
             arrays = _arrays(batch, form[0])
-            parts = inputs.tokens.split([array.shape[1] for array in arrays], dim=1)
-            # Not `copy_`: on a GPU its kernel from float16 to bfloat16 reads one number at a time.
-            torch._foreach_copy_(list(parts), arrays)
+            targets = inputs.tokens.split([array.shape[1] for array in arrays], dim=1)
+            for target, array in zip(targets, arrays, strict=True):
+                _convert(target, array)
             inputs.labels.copy_(batch.labels)
             self._loaded[form] = weakref.ref(batch)
         return inputs
@@ -68,3 +77,13 @@ def _arrays(batch: TokenBatch, kinds: tuple[str, ...]) -> list[Tensor]:
     """Return arrays of tokens, each (B, N, D)."""
     arrays = (batch.arrays[kind] for kind in kinds)
     return [array if array.ndim == 3 else array[:, None] for array in arrays]
+
+
+def _convert(target: Tensor, array: Tensor) -> None:
+    """Copy tokens into those of another type.
+
+    Not by `copy_`: on a GPU its kernel from float16 to bfloat16 takes one number at a time, and three times as long as
+    memory does. That of `_foreach_copy_` takes four, and counts them in 32 bits.
+    """
+    n_images = max(1, MOST_NUMBERS // array[0].numel())
+    torch._foreach_copy_(list(target.split(n_images)), list(array.split(n_images)))

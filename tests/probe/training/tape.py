@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from tokenprobe.probe.training.replay import Recorder
-from tokenprobe.probe.training.static_batch import StaticBatches
 
 ATEN = torch.ops.aten
 NEEDS_THE_HOST = {
@@ -69,10 +68,8 @@ class TapeRecorder(Recorder):
     """
 
     def __init__(self) -> None:
-        self.batches, self.n_recorded, self.n_replayed = StaticBatches(), 0, 0
-
-    def rehearse(self, work: Callable[[], None]) -> None:
-        work()
+        super().__init__()
+        self.n_recorded = self.n_replayed = 0
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         tape = Tape()

@@ -1,6 +1,6 @@
 """Replayed steps do what eager steps do: on a CPU from a tape bit for bit, on a GPU from a CUDA graph to rounding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -215,30 +215,59 @@ def test_maps_that_are_made_again_are_replayed(device: str, monkeypatch: pytest.
 
 
 @on_both
+@pytest.mark.parametrize("where", ["forward", "after the backward pass"])
 def test_steps_that_cannot_be_recorded_are_made_all_the_same(
-    device: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    where: str, device: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """And said once, for all groups that fail alike."""
+    """And said once, for all groups that fail alike; groups after them are recorded."""
     replay._say_once.cache_clear()
-    pool = POOLINGS["ep"].pool
+    owner, name = (POOLINGS["ep"], "pool") if where == "forward" else (Group, "_finish_gradients")
+    plain = getattr(owner, name)
 
-    def reading(self: Any, x_BND: torch.Tensor) -> torch.Tensor:
-        self.queries.sum().item()
-        return pool(self, x_BND)
+    def reading(self: Any, *arguments: Any) -> Any:
+        next(iter(self.parameters() if where == "forward" else self.head.parameters())).sum().item()
+        return plain(self, *arguments)
 
-    monkeypatch.setattr(POOLINGS["ep"], "pool", reading)
     recorder = recorder_for(device)
-    pairs = [make_groups(make_cells("ep:queries=4", "adamw"), device, recorder) for _ in range(2)]
-    train([group for pair in pairs for group in pair], device)
-    for pair in pairs:
-        assert_equal(*pair)
+    recorded = make_groups(make_cells("aim:heads=4", "adamw"), device, recorder)
+    train(recorded, device)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, reading)
+        pairs = [make_groups(make_cells("ep:queries=4", "adamw"), device, recorder) for _ in range(2)]
+        train([group for pair in pairs for group in pair], device)
     said = capfd.readouterr().err
     assert said.startswith("steps are launched one kernel at a time, since recording them failed: ")
     assert said.count("\n") == 1
-    monkeypatch.undo()
-    others = make_groups(make_cells("ep:queries=4", "adamw"), device, recorder)
-    train(others, device)
-    assert_equal(*others)
+    pairs += [recorded, make_groups(make_cells("ep:queries=4", "adamw"), device, recorder)]
+    train([group for pair in pairs for group in pair], device)
+    for pair in pairs:
+        assert_equal(*pair)
+    assert capfd.readouterr().err == ""
+
+
+class RefusingRecorder(Recorder):
+    n_asked = 0
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.n_asked += 1
+        try:
+            raise ValueError("cannot\nat all")
+        except ValueError:
+            raise RuntimeError("so it failed") from None
+
+
+def test_a_recording_that_failed_is_not_tried_again_and_its_first_reason_is_said(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    replay._say_once.cache_clear()
+    recorder = RefusingRecorder()
+    groups = make_groups(make_cells("linear", "sgd"), "cpu", recorder)
+    train(groups, "cpu")
+    assert_equal(*groups)
+    assert recorder.n_asked == 1
+    assert capfd.readouterr().err == (
+        "steps are launched one kernel at a time, since recording them failed: ValueError: cannot\n"
+    )
 
 
 def test_nothing_is_recorded_on_a_cpu() -> None:

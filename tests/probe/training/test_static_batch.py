@@ -1,8 +1,10 @@
 """Batches at one place: the same tokens as `TokenBatch.joined` makes, wherever groups find them."""
 
+import pytest
 import torch
 
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.training import static_batch
 from tokenprobe.probe.training.static_batch import StaticBatches
 
 PATCH = ("patch",), torch.bfloat16
@@ -60,6 +62,29 @@ def test_a_larger_batch_gets_a_new_place_and_is_brought_there() -> None:
     assert torch.equal(found.tokens, large.joined(*PATCH)) and torch.equal(found.labels, large.labels)
     assert torch.equal(before.tokens, kept)
     assert torch.equal(batches.load(small, PATCH).tokens, small.joined(*PATCH))
+
+
+def test_a_batch_is_brought_to_a_place_that_is_new_since() -> None:
+    batches, small = StaticBatches(), make_batch(0)
+    before = batches.load(small, PATCH)
+    batches.place(make_batch(1, 7), PATCH)
+    found = batches.load(small, PATCH)
+    assert found.tokens.data_ptr() != before.tokens.data_ptr()
+    assert torch.equal(found.tokens, small.joined(*PATCH)) and torch.equal(found.labels, small.labels)
+
+
+def test_large_batches_are_brought_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_batch, "MOST_NUMBERS", 2 * 6 * 4 + 1)
+    batch = make_batch(0)
+    for form in (PATCH, ALL):
+        assert torch.equal(StaticBatches().load(batch, form).tokens, batch.joined(*form))
+
+
+def test_bytes_are_those_of_all_places() -> None:
+    batches = StaticBatches()
+    for form in (PATCH, ALL):
+        batches.load(make_batch(0), form)
+    assert batches.n_bytes == 5 * (6 * 4 * 2 + 8) + 5 * ((2 + 1 + 6) * 4 * 4 + 8)
 
 
 def test_labels_may_be_several_an_image() -> None:
