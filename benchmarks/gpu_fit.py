@@ -1,6 +1,7 @@
 """What `gpu.py` measures of stage two: training heads, and reading their tokens."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from torch import Tensor, nn
 # All that this file takes from the package.
 from tokenprobe.probe import FitConfig
 from tokenprobe.probe.batches.order import epoch_windows
-from tokenprobe.probe.fitting.group_fit import start_fit
+from tokenprobe.probe.fitting.group_fit import GroupFit, start_fit
 from tokenprobe.probe.fitting.streams import LayerStreams
 from tokenprobe.probe.fitting.train import _train_epoch as train_epoch
+from tokenprobe.probe.grid.cells import CellGroup
 from tokenprobe.probe.planning.layer_plan import make_layer_plan, memory_of
 from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.probe.planning.passes import needed
+from tokenprobe.probe.training.replay import make_recorder
 from tokenprobe.store import BlockKey, Manifest, Targets, open_store, open_writer
 from tokenprobe.store.layout import LayerShape, block_rows
 from tokenprobe.store.manifest import Recipe, SplitInfo
@@ -84,12 +87,16 @@ class Training:
         memory = partial(memory_of, self.plan, machine.device)
         self.predicted = max(needed(groups, memory) for groups in layer.passes)
         self._before = bench.begin_peak()
-        self.passes = [[start_fit(self.plan, group, machine.device) for group in groups] for groups in layer.passes]
+        self.passes = [self._start(groups, machine.device) for groups in layer.passes]
 
     @property
     def n_steps(self) -> int:
         """Steps in an epoch of one pass."""
         return self.regime.n_steps
+
+    def _start(self, groups: Sequence[CellGroup], device: torch.device) -> list[GroupFit]:
+        recorder = make_recorder(device)
+        return [start_fit(self.plan, group, device, recorder) for group in groups]
 
     def epoch(self) -> None:
         """Train all heads for one epoch."""

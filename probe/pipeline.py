@@ -23,6 +23,7 @@ from .planning.settings import identity
 from .report import write_report
 from .run.made_from import claim, name_stores
 from .run.results import Run, open_run
+from .training.replay import make_recorder
 
 
 def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
@@ -87,7 +88,8 @@ def _train_pass(
     plan: Plan, machine: Machine, run: Run, groups: Sequence[CellGroup], streams: LayerStreams, progress: EpochProgress
 ) -> None:
     """Train the groups of one pass over the tokens, and write their results; nothing of them stays in memory."""
-    fits = [start_fit(plan, group, machine.device) for group in groups]
+    recorder = make_recorder(machine.device)
+    fits = [start_fit(plan, group, machine.device, recorder) for group in groups]
     cells = [cell.name for group in groups for cell in group.cells]
     checkpoint = Checkpoint(run.path, [identity(plan), *cells])
     train_pass(plan, fits, streams, checkpoint, progress)

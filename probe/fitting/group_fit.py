@@ -11,6 +11,7 @@ from ..planning.plan import Plan
 from ..run.selection import EpochTracker, Scores, figure_name
 from ..training.group import Group
 from ..training.metrics import Counter
+from ..training.replay import Recorder
 
 
 class GroupFit:
@@ -63,9 +64,9 @@ class GroupFit:
         self.history = state["history"]
 
 
-def start_fit(plan: Plan, cells: CellGroup, device: torch.device) -> GroupFit:
-    """Draw the initial weights of a group on a device."""
-    group = Group(cells.cells, plan.group_setup(cells, device))
+def start_fit(plan: Plan, cells: CellGroup, device: torch.device, recorder: Recorder | None = None) -> GroupFit:
+    """Draw the initial weights of a group on a device; `recorder` is shared by the groups of a pass."""
+    group = Group(cells.cells, plan.group_setup(cells, device), recorder)
     return GroupFit(group, cells.regime, plan.config.protocol)
 
 

@@ -19,6 +19,7 @@ from ..grid.cells import CellGroup
 from ..grid.specs import HeadSpec
 from ..training.group import Group
 from ..training.metrics import make_counter
+from ..training.replay import REHEARSALS, make_recorder
 from .layer_plan import LayerPlan, memory_of
 from .machine import Machine
 from .passes import needed
@@ -142,7 +143,8 @@ def _seconds(layer: LayerPlan, group: CellGroup, machine: Machine, timed: Timed)
 def _time_steps(layer: LayerPlan, cells: CellGroup, machine: Machine) -> tuple[float, float]:
     """Return the seconds that training on one image takes, and scoring one."""
     data, device = layer.plan.data, machine.device
-    group = Group(cells.cells, layer.plan.group_setup(cells, device))
+    recorder = make_recorder(device)
+    group = Group(cells.cells, layer.plan.group_setup(cells, device), recorder)
     rows = np.arange(min(EVAL_BATCH, cells.regime.batch_size))
     norm = None if data.norm is None else FinalNorm.from_json(data.norm).to(device)
     stream = TokenStream(data.train, layer.layers, rows, group.kinds, cache="ram", device=device, norm=norm)
@@ -150,7 +152,8 @@ def _time_steps(layer: LayerPlan, cells: CellGroup, machine: Machine) -> tuple[f
     counter = make_counter(data.n_classes, data.multi_label)
 
     def seconds(step: Callable[[], None]) -> float:
-        step()
+        for _ in range(1 if recorder is None else REHEARSALS + 1):
+            step()
         group.take_losses()  # waits for the device
         start = time.perf_counter()
         step()

@@ -14,6 +14,7 @@ from ..batches.token_batch import TokenBatch
 from ..grid.cells import Cell
 from ..training.group import Group, GroupSetup
 from ..training.metrics import Counter
+from ..training.replay import Recorder, can_record
 from .shadow import Shadows
 
 
@@ -22,7 +23,8 @@ class StepMemory(NamedTuple):
 
     Attributes:
         kept: all the time: parameters, statistics, the optimizer's moments, the best weights so far.
-        working: beside that at the peak of a step or of scoring a batch, the batch included.
+        working: beside that at the peak of a step or of scoring a batch, the batch included. On a GPU the memory of a
+            recorded step and its batch stay while batches are scored: there it is the sum of both.
         batch: the part of `working` that is the batch, as stored and as converted.
         kinds: arrays that the batch is made of. Groups with the same ones share it.
     """
@@ -51,8 +53,10 @@ def step_memory(cells: Sequence[Cell], setup: GroupSetup, stored: torch.dtype = 
 @cache
 def _measure(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype, drawn: torch.dtype) -> StepMemory:
     """Measure a group; a sweep asks for the same on every layer. `drawn` is the type that weights are drawn in."""
+    recorder = Recorder() if can_record(setup.device) else None
     with Shadows(setup.device) as shadows:
-        group = Group(cells, setup)
+        group = Group(cells, setup, recorder)
+        kept = shadows.now + _n_bytes(group.head.state_dict().values())
 
         def of_batch(use: Callable[[TokenBatch], None], n_images: int) -> tuple[int, int]:
             """Return the peak that using a batch takes, and the bytes of the batch itself."""
@@ -65,8 +69,10 @@ def _measure(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype, dr
 
         training, batch = of_batch(lambda batch: group.train_batch(batch, 1.0), setup.batch_size)
         scoring, _ = of_batch(lambda batch: group.count_batch(_NoCounter(), batch), EVAL_BATCH)
-        best = _n_bytes(group.head.state_dict().values())
-        return StepMemory(shadows.now + best, max(training, scoring), batch, group.kinds)
+        if recorder is None:
+            return StepMemory(kept, max(training, scoring), batch, group.kinds)
+        static = recorder.batches.n_bytes
+        return StepMemory(kept, static + training + scoring, static + batch, group.kinds)
 
 
 def _empty_batch(group: Group, setup: GroupSetup, n_images: int, stored: torch.dtype) -> TokenBatch:

@@ -14,6 +14,7 @@ from ..heads import Head, build_pooling
 from .losses import cell_losses
 from .metrics import Counter
 from .optim import OPTIMIZERS
+from .replay import Recorder, Replay
 from .stopwatch import Stopwatch
 
 PUBLISHED_LR_BATCH = 256
@@ -50,21 +51,25 @@ class Group:
         head: the stacked head.
     """
 
-    def __init__(self, cells: Sequence[Cell], setup: GroupSetup) -> None:
+    def __init__(self, cells: Sequence[Cell], setup: GroupSetup, recorder: Recorder | None = None) -> None:
         """Draw the initial weights of every cell from its own seed.
 
         Args:
             cells: of one head, layer and optimizer.
             setup: of all of them.
+            recorder: records steps, to replay them; shared by groups that take turns. Without it every step is
+                launched kernel by kernel.
         """
         self.cells, self.device = list(cells), setup.device
         self._autocast_dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(setup.precision)
         self.head = _draw_head(cells, setup)
         self._loss_scale = _loss_scale(setup)
+        self._of_losses = self.head.weight.new_full((len(cells),), self._loss_scale)
         peak_lrs = [(cell.lr or 0.0) * setup.batch_size / PUBLISHED_LR_BATCH for cell in cells]
         self._peak_lr = self.head.weight.new_tensor(peak_lrs)
         decays = self.head.weight.new_tensor([cell.weight_decay or 0.0 for cell in cells])
         self._optimizer = OPTIMIZERS[cells[0].optimizer](self.head.parameters(), decays)
+        self._replay = None if recorder is None else Replay(recorder, (self.kinds, self._token_dtype))
         self._alive = torch.ones(len(self.cells), dtype=torch.bool, device=self.device)
         self._find_retired()
         self._loss_sum, self._n_batches = torch.zeros_like(self._peak_lr), 0
@@ -83,12 +88,13 @@ class Group:
 
     def train_batch(self, batch: TokenBatch, lr_factor: float) -> None:
         """Make one step of every living cell; `lr_factor` is the schedule's factor on the peak rates."""
+        replays = self._replay is not None and self._replay.prepare(batch, self._step)
         with self._stopwatch.running():
-            losses_H = self._losses(batch)
-            (losses_H.sum() * self._loss_scale).backward()
-            self._finish_gradients()
-            self._optimizer.step(self._peak_lr * lr_factor)
-            self._loss_sum += losses_H.detach()
+            self._optimizer.begin(self._peak_lr * lr_factor)
+            if self._replay is not None and replays:
+                self._replay.run(batch, self._step)
+            else:
+                self._step(self._tokens(batch), batch.labels)
         self._n_batches += 1
 
     def count_batch(self, counter: Counter, batch: TokenBatch) -> None:
@@ -117,7 +123,8 @@ class Group:
         """
         for value in (self._loss_sum[:, None], *self.head.state_dict().values()):
             self._alive &= value.flatten(1).isfinite().all(1)
-        self._find_retired()
+        if self._alive.logical_not().sum() > len(self._retired):
+            self._find_retired()
         own = [*self.head.parameters(), *self._optimizer.moments(), self._loss_sum]
         if not self.head.pooling.shared:  # those of shared features are everybody's
             own += self.head.buffers()
@@ -162,27 +169,41 @@ class Group:
         self._n_batches = int(state["n_batches"])
         self._stopwatch = Stopwatch(self.device, float(state["seconds"]))
 
-    def _losses(self, batch: TokenBatch) -> Tensor:
-        """Return the training loss of each cell, (H,)."""
+    def _step(self, tokens_BND: Tensor, labels: Tensor) -> None:
+        """Make the step that the optimizer began. It is recorded: it reads no number from the device."""
+        self.head.zero_grad()  # a recording that failed leaves gradients
         self.head.train()
         with self._autocast():
-            logits_BHC = self.head(self._tokens(batch))
-        return cell_losses(logits_BHC, batch.labels)
+            logits_BHC = self.head(tokens_BND)
+        losses_H = cell_losses(logits_BHC, labels)
+        losses_H.backward(self._of_losses)
+        self._finish_gradients()
+        self._optimizer.apply()
+        self._loss_sum += losses_H.detach()
 
     def _finish_gradients(self) -> None:
         """Take the loss scale out of the gradients, which is exact, and keep retired cells where they are."""
-        for parameter in self.head.parameters():
-            if parameter.grad is not None and self._loss_scale != 1:
-                parameter.grad /= self._loss_scale
-            if parameter.grad is not None and len(self._retired):
-                parameter.grad[self._retired] = 0
+        gradients = [parameter.grad for parameter in self.head.parameters() if parameter.grad is not None]
+        if self._loss_scale != 1:
+            torch._foreach_div_(gradients, self._loss_scale)
+        if len(self._retired):
+            for gradient in gradients:
+                gradient.index_fill_(0, self._retired, 0)
 
     def _find_retired(self) -> None:
+        """Find the retired cells; a recorded step knows those there were."""
         self._retired = (~self._alive).nonzero()[:, 0]
+        if self._replay is not None:
+            self._replay.forget()
+
+    @property
+    def _token_dtype(self) -> torch.dtype:
+        """Type of the tokens that the head reads: rounded for autocast."""
+        return self._autocast_dtype or self.head.weight.dtype
 
     def _tokens(self, batch: TokenBatch) -> Tensor:
-        """Return the arrays that the head reads, (B, N, D), rounded for autocast."""
-        return batch.joined(self.kinds, self._autocast_dtype or self.head.weight.dtype)
+        """Return the arrays that the head reads, (B, N, D)."""
+        return batch.joined(self.kinds, self._token_dtype)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._autocast_dtype is None:

@@ -5,6 +5,7 @@ A cell's step is what the optimizer would do with that cell's slice alone.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from itertools import compress
 from typing import ClassVar
 
 import torch
@@ -16,10 +17,13 @@ MOMENTUM = 0.9
 class StackedOptimizer(ABC):
     """Updates parameters in place from their gradients, and clears the gradients.
 
-    A step is bound by memory: everything happens in place, in the parameter, the moments and the gradient.
+    A step is bound by memory: everything happens in place, in the parameter, the moments and the gradient. It is also
+    bound by launches on a GPU: one launch does for all parameters wherever the sums come out the same. And it may be
+    recorded there (`replay.py`): every number that changes from step to step comes from a tensor.
 
     Attributes:
         MOMENTS: names of what is kept of each parameter.
+        factor: (H,), minus the rate, that `move` multiplies directions by; set by `begin`.
     """
 
     MOMENTS: ClassVar[tuple[str, ...]]
@@ -27,28 +31,47 @@ class StackedOptimizer(ABC):
     def __init__(self, parameters: Iterable[Tensor], weight_decay: Tensor) -> None:
         """Take the parameters, each (H, …), and the weight decay of each cell, (H,)."""
         self.parameters = list(parameters)
-        self.weight_decay = weight_decay
+        self.weight_decay, self.factor = weight_decay, torch.zeros_like(weight_decay)
         self.decays = bool(weight_decay.any())
         self.n_steps = 0
         self._moments = {name: [torch.zeros_like(values) for values in self.parameters] for name in self.MOMENTS}
 
-    @torch.no_grad()
     def step(self, lr: Tensor) -> None:
         """Make one step with the learning rates (H,) of the cells."""
+        self.begin(lr)
+        self.apply()
+
+    @torch.no_grad()
+    def begin(self, lr: Tensor) -> None:
+        """Count a step, and put the numbers that are its own into tensors for `apply`."""
         self.n_steps += 1
-        for index, parameter in enumerate(self.parameters):
-            if parameter.grad is not None:
-                moments = [self._moments[name][index] for name in self.MOMENTS]
-                self.update(parameter, parameter.grad, *moments, lr=_per_cell(lr, parameter))
-                parameter.grad = None
+        torch.neg(lr, out=self.factor)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Make the step that `begin` began."""
+        given = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        parameters = [self.parameters[index] for index in given]
+        if given:
+            moments = [[self._moments[name][index] for index in given] for name in self.MOMENTS]
+            self.update(parameters, [_gradient(parameter) for parameter in parameters], *moments)
+        for parameter in parameters:
+            parameter.grad = None
 
     @abstractmethod
-    def update(self, parameter: Tensor, gradient: Tensor, *moments: Tensor, lr: Tensor) -> None:
-        """Update one parameter and its moments, spoiling the gradient; `lr` is shaped to multiply it."""
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], *moments: list[Tensor]) -> None:
+        """Update parameters and their moments, spoiling the gradients."""
 
-    def decay(self, parameter: Tensor) -> Tensor:
-        """Return the weight decay, shaped to multiply `parameter`."""
-        return _per_cell(self.weight_decay, parameter)
+    def add_decay(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        """Add the weight decay to the gradients."""
+        if self.decays:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                gradient.addcmul_(_per_cell(self.weight_decay, parameter), parameter)
+
+    def move(self, parameters: list[Tensor], directions: list[Tensor]) -> None:
+        """Subtract lr × direction."""
+        for parameter, direction in zip(parameters, directions, strict=True):
+            parameter.addcmul_(_per_cell(self.factor, parameter), direction)
 
     def moments(self) -> list[Tensor]:
         """Return all moments, each (H, …)."""
@@ -71,13 +94,13 @@ class MomentumSGD(StackedOptimizer):
 
     MOMENTS = ("momentum",)
 
-    def update(self, parameter: Tensor, gradient: Tensor, *moments: Tensor, lr: Tensor) -> None:
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], *moments: list[Tensor]) -> None:
         """See `StackedOptimizer.update`."""
-        if self.decays:
-            gradient.addcmul_(self.decay(parameter), parameter)
-        (momentum,) = moments
-        torch.add(gradient, momentum, alpha=MOMENTUM, out=momentum)
-        parameter.addcmul_(-lr, momentum)
+        (momenta,) = moments
+        self.add_decay(parameters, gradients)
+        for gradient, momentum in zip(gradients, momenta, strict=True):
+            torch.add(gradient, momentum, alpha=MOMENTUM, out=momentum)
+        self.move(parameters, momenta)
 
 
 class LARS(StackedOptimizer):
@@ -89,19 +112,25 @@ class LARS(StackedOptimizer):
 
     MOMENTS, TRUST = ("momentum",), 0.001
 
-    def update(self, parameter: Tensor, gradient: Tensor, *moments: Tensor, lr: Tensor) -> None:
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], *moments: list[Tensor]) -> None:
         """See `StackedOptimizer.update`."""
-        (momentum,) = moments
-        momentum.mul_(MOMENTUM)
-        if parameter[0].ndim < 2:
-            momentum.add_(gradient)
-        else:
-            if self.decays:
-                gradient.addcmul_(self.decay(parameter), parameter)
-            norm, size = _cell_norms(parameter), _cell_norms(gradient)
-            trust = torch.where((norm > 0) & (size > 0), self.TRUST * norm / size, torch.ones_like(norm))
-            momentum.addcmul_(_per_cell(trust, parameter), gradient)
-        parameter.addcmul_(-lr, momentum)
+        (momenta,) = moments
+        torch._foreach_mul_(momenta, MOMENTUM)
+        is_matrix = [parameter[0].ndim > 1 for parameter in parameters]
+        matrices, of_matrices = list(compress(parameters, is_matrix)), list(compress(gradients, is_matrix))
+        self.add_decay(matrices, of_matrices)
+        trusts = iter(self._trusts(matrices, of_matrices) if matrices else ())
+        for gradient, momentum, by_trust in zip(gradients, momenta, is_matrix, strict=True):
+            if by_trust:
+                momentum.addcmul_(_per_cell(next(trusts), gradient), gradient)
+            else:
+                momentum.add_(gradient)
+        self.move(parameters, momenta)
+
+    def _trusts(self, parameters: list[Tensor], gradients: list[Tensor]) -> Tensor:
+        """Return the factor of each parameter (first axis) and cell."""
+        norm, size = (torch.stack([_cell_norms(each) for each in values]) for values in (parameters, gradients))
+        return torch.where((norm > 0) & (size > 0), self.TRUST * norm / size, torch.ones_like(norm))
 
 
 class AdamW(StackedOptimizer):
@@ -114,17 +143,37 @@ class AdamW(StackedOptimizer):
 
     MOMENTS, BETAS, EPS = ("first", "second"), (0.9, 0.999), 1e-8
 
-    def update(self, parameter: Tensor, gradient: Tensor, *moments: Tensor, lr: Tensor) -> None:
-        """See `StackedOptimizer.update`."""
-        first, second = moments
-        first.lerp_(gradient, 1 - self.BETAS[0])
-        second.mul_(self.BETAS[1]).addcmul_(gradient, gradient, value=1 - self.BETAS[1])
+    def __init__(self, parameters: Iterable[Tensor], weight_decay: Tensor) -> None:
+        """See `StackedOptimizer`."""
+        super().__init__(parameters, weight_decay)
+        self._kept = torch.ones_like(weight_decay)
+        self._eps = weight_decay.new_zeros(())
+
+    @torch.no_grad()
+    def begin(self, lr: Tensor) -> None:
+        """See `StackedOptimizer.begin`; beside the rate, set the decay's factor on p and eps sqrt(b)."""
+        super().begin(lr)
         unbias_first, unbias_second = (1 - beta**self.n_steps for beta in self.BETAS)
+        torch.mul(self.factor, unbias_second**0.5, out=self.factor).div_(unbias_first)
+        self._eps.fill_(self.EPS * unbias_second**0.5)
         if self.decays:
-            parameter.mul_(1 - lr * self.decay(parameter))
-        scratch = torch.sqrt(second, out=gradient).add_(self.EPS * unbias_second**0.5)
-        torch.div(first, scratch, out=scratch)
-        parameter.addcmul_(-lr * unbias_second**0.5 / unbias_first, scratch)
+            torch.sub(1, lr * self.weight_decay, out=self._kept)
+
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], *moments: list[Tensor]) -> None:
+        """See `StackedOptimizer.update`."""
+        firsts, seconds = moments
+        torch._foreach_lerp_(firsts, gradients, 1 - self.BETAS[0])
+        torch._foreach_mul_(seconds, self.BETAS[1])
+        torch._foreach_addcmul_(seconds, gradients, gradients, 1 - self.BETAS[1])
+        if self.decays:
+            for parameter in parameters:
+                parameter.mul_(_per_cell(self._kept, parameter))
+        for second, scratch in zip(seconds, gradients, strict=True):
+            torch.sqrt(second, out=scratch)
+        torch.ops.aten._foreach_add_.Tensor(gradients, self._eps)  # `torch._foreach_add_` would read it on the host
+        for first, scratch in zip(firsts, gradients, strict=True):
+            torch.div(first, scratch, out=scratch)
+        self.move(parameters, gradients)
 
 
 OPTIMIZERS: Mapping[str, type[StackedOptimizer]] = {"lars": LARS, "sgd": MomentumSGD, "adamw": AdamW}
@@ -139,3 +188,8 @@ def _cell_norms(values: Tensor) -> Tensor:
 def _per_cell(values: Tensor, like: Tensor) -> Tensor:
     """Shape (H,) values to multiply an (H, …) tensor."""
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad

@@ -18,6 +18,7 @@ from tokenprobe.probe.planning import memory
 from tokenprobe.probe.planning.memory import StepMemory, step_memory
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.probe.training.metrics import make_counter
+from tokenprobe.probe.training.replay import REHEARSALS, Recorder, make_recorder
 from tokenprobe.store.layout import LayerShape
 
 SHAPE, N_CLASSES = LayerShape(grid=(4, 6), dim=96, n_prefix=2, embedding=96), 30
@@ -36,18 +37,26 @@ def estimate(cells: list[Cell], shape: LayerShape = SHAPE, **changes: object) ->
     return step_memory(cells, setup, stored)  # type: ignore[arg-type]
 
 
-def make_batch(group: Group, n_images: int, multi_label: bool = False, device: torch.device = CPU) -> TokenBatch:
-    types = {kind: torch.float32 if kind in ("mean", "embedding") else torch.float16 for kind in group.kinds}
+def make_batch(
+    group: Group,
+    n_images: int,
+    multi_label: bool = False,
+    device: torch.device = CPU,
+    stored: torch.dtype = torch.float16,
+) -> TokenBatch:
+    types = {kind: torch.float32 if kind in ("mean", "embedding") else stored for kind in group.kinds}
     arrays = {kind: torch.zeros(n_images, *SHAPE.row_shape(kind), dtype=types[kind], device=device) for kind in types}
     labels = torch.zeros((n_images, N_CLASSES) if multi_label else (n_images,), dtype=torch.int64, device=device)
     return TokenBatch(arrays, labels)
 
 
-def allocated(group: Group, n_images: int, *, training: bool, multi_label: bool = False) -> int:
+def allocated(
+    group: Group, n_images: int, *, training: bool, multi_label: bool = False, stored: torch.dtype = torch.float16
+) -> int:
     """Return the peak of what torch's allocator gave out while one batch was made and used."""
     counter = make_counter(N_CLASSES, multi_label)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        batch = make_batch(group, n_images, multi_label)
+        batch = make_batch(group, n_images, multi_label, stored=stored)
         if training:
             group.train_batch(batch, 1.0)
         else:
@@ -124,6 +133,32 @@ def test_the_batch_is_told_apart_since_groups_share_it() -> None:
     assert wide.batch == 300 * (24 * 96 * 4 + 8)  # nothing to convert
 
 
+@pytest.mark.parametrize(
+    ("head", "precision", "stored"),
+    [
+        ("ep:queries=4", "float32", torch.float16),
+        ("ep:queries=4", "float32", torch.float32),
+        ("ep:tokens=patch+prefix", "bfloat16", torch.float16),
+    ],
+)
+def test_where_steps_are_recorded_their_memory_stays_while_batches_are_scored(
+    monkeypatch: pytest.MonkeyPatch, head: str, precision: str, stored: torch.dtype
+) -> None:
+    """And so does the batch that they read: beside it, there is none that is converted."""
+    monkeypatch.setattr(memory, "can_record", lambda device: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # it copies operands on CPUs that compute in bfloat16
+    memory._measure.cache_clear()
+    cells = make_cells(head, 3)
+    found = estimate(cells, batch_size=500, precision=precision, stored=stored)
+    memory._measure.cache_clear()
+    group = Group(cells, GroupSetup(SHAPE, N_CLASSES, 500, CPU, precision), Recorder())
+    steps = [allocated(group, n, training=n == 500, stored=stored) for n in (500, EVAL_BATCH)]
+    assert found.working == pytest.approx(sum(steps), rel=0.04)
+    numbers = 500 * 96 * (24 + 2 * ("prefix" in head))
+    read = torch.empty((), dtype=getattr(torch, precision)).itemsize
+    assert found.batch == numbers * (stored.itemsize + read) + 2 * 500 * 8  # labels twice
+
+
 def test_a_cell_more_takes_as_much_as_the_one_before() -> None:
     two, three, nine = (estimate(make_cells("aim", n)) for n in (2, 3, 9))
     for field in ("kept", "working"):
@@ -196,18 +231,23 @@ print(json.dumps({"announced": announced.kept + announced.working, "grown": resi
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("head", "n_cells"), [("ep", 16), ("aim", 8), ("linear:pool=mean", 64)])
-def test_on_a_gpu_a_step_takes_what_the_allocator_gives_out(head: str, n_cells: int, precision: str) -> None:
-    """To 25%: blocks are rounded up. Matrix products have a workspace, which a step of the same size makes before."""
+@pytest.mark.parametrize(
+    ("head", "n_cells", "batch_size"), [("ep", 16, 8192), ("aim", 8, 16384), ("linear:pool=mean", 64, 65536)]
+)
+def test_on_a_gpu_training_and_scoring_take_what_the_allocator_takes(
+    head: str, n_cells: int, batch_size: int, precision: str
+) -> None:
+    """To 25%: blocks are rounded up, and matrix products have workspaces. Recorded steps hold theirs to the end."""
     device, cells = torch.device("cuda", 0), make_cells(head, n_cells)
-    found = estimate(cells, batch_size=2048, device=device, precision=precision)
-    warm = Group(cells, GroupSetup(SHAPE, N_CLASSES, batch_size=2048, device=device, precision=precision))
-    warm.train_batch(make_batch(warm, 2048, device=device), 1.0)
-    del warm
-    before = torch.cuda.memory_allocated()
+    found = estimate(cells, batch_size=batch_size, device=device, precision=precision)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
     torch.cuda.reset_peak_memory_stats()
-    group = Group(cells, GroupSetup(SHAPE, N_CLASSES, batch_size=2048, device=device, precision=precision))
+    setup = GroupSetup(SHAPE, N_CLASSES, batch_size=batch_size, device=device, precision=precision)
+    group = Group(cells, setup, make_recorder(device))
     group.keep_best([True] * n_cells)
-    group.train_batch(make_batch(group, 2048, device=device), 1.0)
-    peak = torch.cuda.max_memory_allocated() - before
+    for _ in range(REHEARSALS + 2):
+        group.train_batch(make_batch(group, batch_size, device=device), 1.0)
+    group.count_batch(make_counter(N_CLASSES, multi_label=False), make_batch(group, EVAL_BATCH, device=device))
+    peak = torch.cuda.max_memory_reserved() - before
     assert found.kept + found.working == pytest.approx(peak, rel=0.25)

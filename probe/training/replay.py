@@ -1,0 +1,189 @@
+"""Steps that a GPU replays: one launch instead of a hundred.
+
+A step of a small group takes the host longer to launch than the device to make. So it is recorded once, as a CUDA
+graph, and replayed. A recording knows addresses, not values. Tensors that it reads and writes stay where they are:
+weights, moments, statistics, sums and the batch. Numbers that the host computes are tensors, set before each replay.
+What a step makes for itself, gradients too, is in memory that all recordings share: groups take turns.
+"""
+
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from ...runtime.console import say
+from ..batches.token_batch import TokenBatch
+from .static_batch import Form, Inputs, StaticBatches
+
+REHEARSALS = 3
+"""Steps before the recording, made as usual: libraries load, kernels are chosen, workspaces are made."""
+
+Step = Callable[[Tensor, Tensor], None]
+"""Makes a step on tokens and labels."""
+
+
+class Recorder:
+    """What the groups that take turns on one device share to replay their steps.
+
+    This one makes a step again instead of replaying it.
+
+    Attributes:
+        batches: that the steps read.
+        users: the groups' replays.
+    """
+
+    def __init__(self) -> None:
+        """Start without recordings."""
+        self.batches = StaticBatches()
+        self.users: weakref.WeakSet[Replay] = weakref.WeakSet()
+
+    def rehearse(self, work: Callable[[], None]) -> None:
+        """Do what will be recorded, as it will be recorded."""
+        work()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return what replays `work`. Recording changes no value on the device."""
+        return work
+
+
+class GraphRecorder(Recorder):
+    """Records the steps of the groups on one GPU as CUDA graphs, on one stream, into memory that they share."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Prepare the stream and the memory."""
+        super().__init__()
+        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+
+    def rehearse(self, work: Callable[[], None]) -> None:
+        """See `Recorder.rehearse`. The stream, its workspaces and gradients are those of the recording.
+
+        Work takes as much memory as its recording. So the recordings that there are make room, and are made again.
+        """
+        current = torch.cuda.current_stream(self._stream.device)
+        if any(user.is_recorded for user in self.users):
+            current.synchronize()
+            for user in self.users:
+                user.drop()
+            self._pool = torch.cuda.graph_pool_handle()  # torch takes none again that all graphs have left
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            work()
+        current.wait_stream(self._stream)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """See `Recorder.record`. It is replayed on the current stream."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with (
+                torch.cuda.stream(self._stream),  # a recording that fails leaves its stream the current one
+                # Threads that read tokens ahead may allocate meanwhile, which is no error of this one.
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                work()
+        except Exception:
+            self._abandon()
+            raise
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+    def _abandon(self) -> None:
+        """Tell torch's allocator that a recording has ended: it believes in one that failed for ever."""
+        for end in (torch._C._cuda_endAllocateToPool, torch._C._cuda_releasePool):
+            with suppress(RuntimeError):  # it failed before or after
+                end(self._stream.device_index, self._pool)
+        self._pool = torch.cuda.graph_pool_handle()
+
+
+def can_record(device: torch.device) -> bool:
+    """Whether steps on a device are recorded."""
+    return device.type == "cuda"
+
+
+def make_recorder(device: torch.device) -> Recorder | None:
+    """Return a recorder for the groups of a pass, or None where nothing is recorded."""
+    return GraphRecorder(device) if can_record(device) else None
+
+
+class Replay:
+    """The recorded step of one group: first rehearsed, then recorded, then replayed.
+
+    The first batch decides on the size. Batches of another size are not for this.
+
+    Attributes:
+        is_recorded: whether there is a recording.
+    """
+
+    def __init__(self, recorder: Recorder, form: Form) -> None:
+        """Start without a recording.
+
+        Args:
+            recorder: shared with the other groups of a pass.
+            form: of the batches that the group reads.
+        """
+        self._recorder, self._form = recorder, form
+        self._n_images, self._n_rehearsed = 0, 0
+        self._recorded: tuple[Inputs, Callable[[], None]] | None = None
+        self._is_current, self._failed = False, False
+        recorder.users.add(self)
+
+    @property
+    def is_recorded(self) -> bool:
+        """See the attributes."""
+        return self._recorded is not None
+
+    def prepare(self, batch: TokenBatch, step: Step) -> bool:
+        """Record the step if it is time to; return whether `run` can make it."""
+        self._n_images = self._n_images or len(batch)
+        if self._failed or len(batch) != self._n_images:
+            return False
+        place = self._recorder.batches.place(batch, self._form)
+        if self._n_rehearsed >= REHEARSALS and not self._reads(place):
+            self._record(place, step)
+        return not self._failed
+
+    def run(self, batch: TokenBatch, step: Step) -> None:
+        """Make the step for which `prepare` was called."""
+        inputs = self._recorder.batches.load(batch, self._form)
+        if self._recorded is not None:
+            self._recorded[1]()
+        else:
+            self._n_rehearsed += 1
+            self._recorder.rehearse(partial(step, *inputs))
+
+    def forget(self) -> None:
+        """Record again before the next step: it is another one now."""
+        self._is_current = False
+
+    def drop(self) -> None:
+        """Give up the recording and its memory."""
+        self._recorded = None
+
+    def _reads(self, place: Inputs) -> bool:
+        """Whether there is a recording of the step as it is now, with tokens at that place."""
+        known = self._recorded
+        return known is not None and self._is_current and known[0].tokens.data_ptr() == place.tokens.data_ptr()
+
+    def _record(self, place: Inputs, step: Step) -> None:
+        try:
+            # The recording there was is kept meanwhile, and with it the memory of all.
+            self._recorded = place, self._recorder.record(partial(step, *place))
+            self._is_current = True
+        except Exception as error:  # kernels and libraries refuse to be recorded in any way they like
+            self._failed = True
+            self.drop()
+            _say_once(f"steps are launched one kernel at a time, since recording them failed: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of the error that came first: those after it are about the recording that it broke."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@cache
+def _say_once(line: str) -> None:
+    say(line)

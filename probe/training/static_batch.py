@@ -1,0 +1,89 @@
+"""Batches that stay at one place in memory, so that recorded work finds each of them there."""
+
+import weakref
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..batches.token_batch import TokenBatch
+
+Form = tuple[tuple[str, ...], torch.dtype]
+"""The arrays that a group reads, and the type it reads them in."""
+
+
+MOST_NUMBERS = 2**30
+"""Copied by one kernel."""
+
+
+class Inputs(NamedTuple):
+    """The batch as a step reads it.
+
+    Attributes:
+        tokens: (B, N, D), the arrays joined along the token axis.
+        labels: (B,) or (B, C), as in `TokenBatch`.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+
+
+class StaticBatches:
+    """One place for every form of a batch. Groups that read the same form share it and take turns.
+
+    Smaller batches use the front of the place of larger ones. A larger batch than any before gets a new place.
+    """
+
+    def __init__(self) -> None:
+        """Start without places: each is made for the first batch of its form."""
+        self._places: dict[Form, Inputs] = {}
+        self._loaded: dict[Form, weakref.ref[TokenBatch]] = {}
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all places."""
+        return sum(values.nbytes for place in self._places.values() for values in place)
+
+    def place(self, batch: TokenBatch, form: Form) -> Inputs:
+        """Return where `load` puts such a batch, whatever is there now."""
+        found = self._places.get(form)
+        if found is None or len(found.labels) < len(batch):
+            found = self._places[form] = _make_place(batch, form)
+            self._loaded.pop(form, None)
+        return Inputs(*(values[: len(batch)] for values in found))
+
+    def load(self, batch: TokenBatch, form: Form) -> Inputs:
+        """Put a batch in its place, unless another group did so, and return it."""
+        inputs, loaded = self.place(batch, form), self._loaded.get(form)
+        if loaded is None or loaded() is not batch:
+            arrays = _arrays(batch, form[0])
+            targets = inputs.tokens.split([array.shape[1] for array in arrays], dim=1)
+            for target, array in zip(targets, arrays, strict=True):
+                _convert(target, array)
+            inputs.labels.copy_(batch.labels)
+            self._loaded[form] = weakref.ref(batch)
+        return inputs
+
+
+def _make_place(batch: TokenBatch, form: Form) -> Inputs:
+    kinds, dtype = form
+    arrays = _arrays(batch, kinds)
+    n_images, _, dim = arrays[0].shape
+    tokens = arrays[0].new_empty((n_images, sum(array.shape[1] for array in arrays), dim), dtype=dtype)
+    return Inputs(tokens, torch.empty_like(batch.labels))
+
+
+def _arrays(batch: TokenBatch, kinds: tuple[str, ...]) -> list[Tensor]:
+    """Return arrays of tokens, each (B, N, D)."""
+    arrays = (batch.arrays[kind] for kind in kinds)
+    return [array if array.ndim == 3 else array[:, None] for array in arrays]
+
+
+def _convert(target: Tensor, array: Tensor) -> None:
+    """Copy tokens into those of another type.
+
+    Not by `copy_`: on a GPU its kernel from float16 to bfloat16 takes one number at a time, and three times as long as
+    memory does. That of `_foreach_copy_` takes four, and counts them in 32 bits.
+    """
+    n_images = max(1, MOST_NUMBERS // array[0].numel())
+    torch._foreach_copy_(list(target.split(n_images)), list(array.split(n_images)))
