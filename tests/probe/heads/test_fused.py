@@ -29,7 +29,7 @@ def test_tokens_on_a_gpu_are_fused_where_triton_starts(monkeypatch: pytest.Monke
     monkeypatch.setattr(fused, "starts", lambda: starts)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
 
-    def can_fuse(device: str = "cuda:0", n_tokens: int = 7, types: str = "float32 float32", **grad: bool) -> bool:
+    def can_fuse(device: str = "cuda:0", n_tokens: int = 7, types: str = "bfloat16 bfloat16", **grad: bool) -> bool:
         of_x, of_u = (getattr(torch, name) for name in types.split())
         with Shadows(torch.device(device)):
             return fused.can_fuse(torch.empty(2, n_tokens, 8, dtype=of_x, **grad), torch.empty(1, 1, 3, 8, dtype=of_u))
@@ -37,6 +37,9 @@ def test_tokens_on_a_gpu_are_fused_where_triton_starts(monkeypatch: pytest.Monke
     assert can_fuse() and can_fuse(types="float16 float16") and can_fuse(n_tokens=fused.MOST_TOKENS)
     assert not can_fuse("cpu") and not can_fuse(n_tokens=fused.MOST_TOKENS + 1) and not can_fuse(requires_grad=True)
     assert not can_fuse(types="float64 float64") and not can_fuse(types="float16 float32")
+    assert not can_fuse(types="float32 float32")  # torch's own products are faster
+    with torch.autocast("cuda", torch.bfloat16):
+        assert can_fuse(types="bfloat16 float32") and can_fuse(types="float32 float32")
     starts = False
     assert not can_fuse()
 
