@@ -114,7 +114,7 @@ def test_on_a_gpu_it_gives_the_formula_in_float64(
     """In float32 sums over 1,024 channels round a few times more than those of the interpreter's cases."""
     case = Case(*sizes, shared, normed, dtype)
     x, u, _, _ = case.tensors("cuda")
-    assert fused.can_fuse(x, u)
+    assert fused.can_fuse(x, u) == (dtype != "float32" and x.shape[1] <= fused.MOST_TOKENS)
     assert all_below(TOLERANCE[dtype] * (4 if dtype == "float32" else 1), *fused_kit.errors(case, "cuda"))
 
 
