@@ -140,6 +140,16 @@ def test_among_several_cells_the_best_are_named(make_run: MakeRun, image_folder:
         predict(run.path, config(image_folder, cell="none"))
 
 
+def test_a_selected_cell_without_weights_is_no_choice(
+    make_run: MakeRun, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(["knn:k=5", "linear"])
+    assert set(run.results["head"][run.results["selected"]]) == {"knn", "linear"}
+    (cell,) = run.results["cell"][run.results["head"] == "linear"]
+    assert len(predict(run.path, config(image_folder / "test"))) == 24
+    assert f"24 images by {cell}" in capsys.readouterr().err
+
+
 def test_bad_images_are_named_or_left_out(
     make_run: MakeRun, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

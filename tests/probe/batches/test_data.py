@@ -13,7 +13,7 @@ from tokenprobe.errors import InputError
 from tokenprobe.probe import FitConfig, fit, load_head
 from tokenprobe.store import Store
 
-from ..kit import BLOCK_ROWS, GRID, HEADS, LABELS, assert_same, fit_made, pooled_tokens, tokens_of, write_made
+from ..kit import BLOCK_ROWS, GRID, HEADS, LABELS, assert_same, fit_made, plan_of, pooled_tokens, tokens_of, write_made
 
 WriteStore = Callable[..., Store]
 SAME = ["layer", "head", "lr", "seed", "shots", "val_top1", "test_top1", "last_test_top1", "best_epoch", "selected"]
@@ -84,6 +84,17 @@ def test_a_store_that_was_made_again_is_refused(write_store: WriteStore, tmp_pat
     message = r"run '.*run' was made from other data under '.*s.zarr' \(train, val, test images, backbone, transform"
     with pytest.raises(InputError, match=message):
         fit_made(again, tmp_path / "run", layers="0", epochs=1)
+
+
+def test_stores_that_differ_in_their_views_are_other_data_to_train_on(write_store: WriteStore, tmp_path: Path) -> None:
+    """Training sees all views, scoring the first alone."""
+    found = []
+    for n_more in range(3):
+        more = [tokens_of("train", view) for view in range(1, 1 + n_more)]
+        store = write_made(write_store, tmp_path / f"{n_more}.zarr", more_views=more)
+        found.append(plan_of(store).data.fingerprints())
+    assert len({each["train"] for each in found}) == 3
+    assert len({(each["val"], each["test"]) for each in found}) == 1
 
 
 def several_labels(split: str) -> np.ndarray:

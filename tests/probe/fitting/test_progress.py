@@ -59,6 +59,16 @@ def test_the_estimate_is_of_the_latest_epochs(turn: Turn, capsys: pytest.Capture
     assert capsys.readouterr().err.splitlines()[-1] == "fit a pass  160/200 epochs  800 s left"
 
 
+def test_a_pass_is_not_estimated_by_the_one_before(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
+    with EpochProgress(20) as bar:
+        for name, n_epochs, seconds in (("layer 0", 10, 1.0), ("layer 1", 1, 20.0)):
+            bar.advance(name, 0)  # no checkpoint
+            for _ in range(n_epochs):
+                turn(seconds)
+                bar.advance(name)
+    assert capsys.readouterr().err.splitlines() == ["fit layer 1  11/20 epochs  180 s left"]
+
+
 def test_a_terminal_gets_a_bar(turn: Turn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")

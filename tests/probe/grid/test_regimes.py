@@ -44,6 +44,13 @@ def test_a_small_subset_is_scored_ten_times_or_for_as_much_as_its_training_costs
     assert gaps.max() - gaps.min() <= 1
 
 
+def test_what_a_subsets_training_costs_counts_how_often_an_epoch_is_repeated() -> None:
+    scored = scored_epochs(90, 3 * 90, 160, 2000, "16")
+    assert len(scored) == 22 and scored[-1] == 270  # 270 passes over 160 images are 21.6 over 2000
+    assert all(after % 3 == 0 for after in scored)
+    assert scored_epochs(90, 2 * 90, 1000, 2000, "16") == tuple(range(2, 181, 2))
+
+
 def test_few_epochs_are_all_scored() -> None:
     assert scored_epochs(4, 4, 10, 2000, "1") == (1, 2, 3, 4)
 

@@ -57,6 +57,17 @@ def test_as_many_bytes_are_read_as_were_announced(
     assert announced.windows == min(32, most) * ROW  # eight blocks of four
 
 
+def test_a_subset_is_announced_to_be_read_as_seldom_as_it_is_scored(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS | {"cache": "disk", "shots": ["2"], "epochs": 30, "seeds": 1}
+    (layer,) = layer_plans(store, tmp_path / "run", **settings)
+    assert [len(regime.scored) for regime in layer.regimes] == [10]
+    with counted_bytes(monkeypatch) as read:
+        fit_made(store, tmp_path / "run", **settings)
+    assert sum(read) == estimate_of(layer).read > 0
+
+
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 @pytest.mark.parametrize("heads", [["linear", "knn:k=5"], ["linear", "ep:queries=4"]])
 def test_means_of_normed_tokens_are_announced_as_the_tokens_that_they_are_made_of(

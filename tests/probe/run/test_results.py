@@ -1,6 +1,7 @@
 """The run folder: its tables, what a second run does with it, and the heads in it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import yaml
 
 from tokenprobe.errors import InputError, LockedError
 from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.run import results
 from tokenprobe.probe.run.results import Run, open_run
 from tokenprobe.store import Store, open_store
+from tokenprobe.store.durable import write_durably
 
 COLUMNS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "n_params", "optimizer", "lr",
@@ -227,6 +230,31 @@ def test_a_run_killed_between_its_files_keeps_no_epoch_twice(store: Store, tmp_p
     again = fit_made(store, tmp_path / "run", layers="4,5")
     assert len(again.results) == 6
     pd.testing.assert_frame_equal(again.history, whole)
+
+
+@pytest.mark.parametrize("n_files", range(4))
+def test_a_run_killed_after_any_of_its_files_has_the_history_of_every_finished_cell(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_files: int
+) -> None:
+    """What is finished is not trained again, so that nothing would bring its history back."""
+    whole = fit_made(store, tmp_path / "whole", heads=["linear"])
+    rows, history = (table.to_dict("records") for table in (whole.results, whole.history))
+    written: list[Path] = []
+
+    def write_or_be_killed(path: Path, content: bytes) -> None:
+        if len(written) == n_files:
+            raise KeyboardInterrupt
+        write_durably(path, content)
+        written.append(path)
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(results, "write_durably", write_or_be_killed)
+    with suppress(KeyboardInterrupt):
+        Run(tmp_path / "run").add(rows, history)
+    assert len(written) == min(n_files, 3)
+    found = Run(tmp_path / "run")
+    assert found.finished <= set(found.history.get("cell", []))
+    assert (found.finished == whole.finished) == (n_files >= 3)
 
 
 def test_a_folder_without_results_is_taken(store: Store, tmp_path: Path) -> None:

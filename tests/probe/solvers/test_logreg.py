@@ -57,10 +57,12 @@ def test_between_two_classes_the_difference_is_penalised_as_scikit_learn_does() 
         assert ours == pytest.approx(oracle.intercept_[0], rel=1e-5, abs=1e-6)
 
 
-def test_several_labels_are_scikit_learns_one_versus_rest() -> None:
+@pytest.mark.parametrize("n_labels", [1, 2, 3])
+def test_several_labels_are_scikit_learns_one_versus_rest(n_labels: int) -> None:
+    """Two of them too: each has a sigmoid and a penalty of its own, unlike the two classes of a softmax."""
     features, labels = draw(300, 8, 4)
-    several = torch.stack([labels == 0, labels > 1, labels % 2 == 0], dim=1).long()
-    for found, strength in zip(fit(features, several, 3), STRENGTHS, strict=True):
+    several = torch.stack([labels == 0, labels > 1, labels % 2 == 0], dim=1).long()[:, :n_labels]
+    for found, strength in zip(fit(features, several, n_labels), STRENGTHS, strict=True):
         oracle = OneVsRestClassifier(make_oracle(strength)).fit(features.double().numpy(), several.numpy())
         for index, single in enumerate(oracle.estimators_):
             np.testing.assert_allclose(found.weight[index], single.coef_[0], rtol=1e-5, atol=1e-7)

@@ -180,6 +180,21 @@ def test_a_group_goes_on_exactly_from_its_state() -> None:
             assert name == "seconds" or torch.equal(value, other.state()[name]), name
 
 
+def test_a_retired_cell_stays_retired_in_a_group_that_goes_on() -> None:
+    """It does not train again until the end of the next epoch."""
+    for optimizer in RATES:
+        cells = make_cells("ep:queries=3", optimizer)
+        cells[1] = replace(cells[1], lr=1e30, weight_decay=0.1)
+        group, other = make_group(cells), make_group(cells)
+        train(group, 3)
+        assert group.retire() == [True, False, True, True]
+        other.load_state({name: value.clone() for name, value in group.state().items()})
+        other.train_batch(make_batch(7), 1.0)
+        for name, value in other.state().items():
+            if name.startswith(("head.weight", "head.bias", "head.pooling", "optimizer.")) and value.ndim:
+                assert (value[1] == 0).all() and (value[2] != 0).any(), (optimizer, name)
+
+
 def test_several_labels_an_image_train_by_the_sigmoids_loss() -> None:
     """One step of SGD against the gradient of torch's own loss."""
     group = make_group(make_cells("linear:pool=mean", "sgd")[:1], multi_label=True)
