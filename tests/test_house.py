@@ -179,7 +179,6 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/config.py": "tests/test_cli.py",
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
-        "runtime/flags.py": "tests/test_cli.py",
         "probe/fitting/group_fit.py": "tests/probe/fitting/test_train.py",
         "probe/fitting/result_rows.py": "tests/probe/run/test_results.py",
         "probe/planning/make_plan.py": "tests/probe/planning/test_plan.py",
