@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from tokenprobe.errors import InputError
 from tokenprobe.probe.heads import POOLINGS, Pooling, build_pooling
@@ -13,6 +14,7 @@ from .facts import FACTS, KNOWN
 
 GRID = (3, 2)
 ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "heads.md").read_text()
 
 
 def with_setting(setting: str) -> list[str]:
@@ -62,7 +64,7 @@ def test_defaults_are_the_published_ones_in_the_order_of_labels(name: str) -> No
 
 @pytest.mark.parametrize("name", POOLINGS)
 def test_the_documentation_has_every_setting(name: str) -> None:
-    section = (ROOT / "docs" / "heads.md").read_text().split("\n## Settings\n")[1].split("\n## ")[0]
+    section = PAGE.split("\n## Settings\n")[1].split("\n## ")[0]
     rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("|")]
     for key in POOLINGS[name].defaults:
         assert any(
@@ -122,6 +124,20 @@ def test_heads_that_do_not_divide_the_width_are_refused(name: str) -> None:
 def test_an_mlp_without_hidden_units_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} with mlp_ratio=0: expected 1 or more"):
         build_pooling(name, dim=96, grid=GRID, mlp_ratio=0)
+
+
+def test_the_template_in_the_documentation_computes_its_formula() -> None:
+    (code,) = re.findall(r'^```python\n(r""".*?)^```', PAGE, re.M | re.S)
+    module = {"__name__": "tokenprobe.probe.heads.gem", "__package__": "tokenprobe.probe.heads"}
+    exec(code, module)
+    kind: type[Pooling] = module["GeMPooling"]  # type: ignore[assignment]
+    pool = kind(kind.settings, dim=4, grid=GRID, cells=2).double()
+    x = torch.randn(3, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pool.get_parameter("log_power")[1] = 0
+    for cell, power in enumerate((3.0, 1.0)):
+        expected = [[(sum(max(float(v), 1e-6) ** power for v in c) / 6) ** (1 / power) for c in image.T] for image in x]
+        torch.testing.assert_close(pool(x)[:, cell], torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-6)
 
 
 def test_unknown_head_lists_the_nearest_first() -> None:
