@@ -11,6 +11,7 @@ from tokenprobe.errors import InputError
 from tokenprobe.probe.heads import POOLINGS, Pooling, build_pooling
 
 from .facts import FACTS, KNOWN
+from .formulas import FORMULAS
 
 GRID = (3, 2)
 ROOT = Path(__file__).parents[3]
@@ -32,7 +33,7 @@ def test_every_pooling_is_registered_and_has_its_facts() -> None:
     missing = [name for name in POOLINGS if name not in FACTS]
     assert not missing, (
         f"the tests know nothing of {missing}. Add an entry for each to FACTS in tests/probe/heads/facts.py: at least "
-        "`defaults`, `formula` and `references`; tests/probe/heads/kit.py describes every field, and "
+        "`defaults` and `references`; tests/probe/heads/kit.py describes every field, and "
         'docs/heads.md, "Adding one", every place'
     )
 
@@ -40,8 +41,8 @@ def test_every_pooling_is_registered_and_has_its_facts() -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_facts_of_a_head_are_complete(name: str) -> None:
     facts, lacking = KNOWN[name], {}
-    if facts.formula is None or not facts.cases:
-        lacking["formula"] = "the formula written naively in formulas.py, and at least one of `cases`"
+    if not facts.cases:
+        lacking["cases"] = "settings to compare with the formula, {} for the defaults"
     if not facts.references and facts.references is not None:
         lacking["references"] = (
             "files of reference vectors with their settings, or None if no reference implementation exists"
@@ -51,6 +52,7 @@ def test_the_facts_of_a_head_are_complete(name: str) -> None:
     if not (facts.trained and facts.saved):
         lacking["trained, saved"] = 'settings to train and to save it with, "" for the defaults'
     assert not lacking, f"tests/probe/heads/facts.py lacks of {name}: {lacking}"
+    assert name in FORMULAS, f"tests/probe/heads/formulas.py lacks a naive formula {name!r}, as a function of that name"
 
 
 @pytest.mark.parametrize("name", KNOWN)
