@@ -30,7 +30,18 @@ class Pooling(nn.Module, ABC):
     """Pools the tokens of each image.
 
     A subclass sets the class attributes and writes `choose_inputs`, `initial` and `pool`, and where it needs them
-    `set_up` and `make_buffers`. It has no constructor of its own.
+    `set_up` and `make_buffers`. It has no constructor of its own. docs/heads.md, "Adding one", lists all that a new
+    pooling touches. What a pooling must obey:
+
+    * Cells never mix: nothing is drawn, summed or normalised over their axis, and a cell may be NaN.
+    * Softmax, statistics, norms and powers are in at least float32, and in float64 for tokens in float64.
+    * The output is finite where all parameters and statistics of a cell are zero: `Group.retire` zeroes a cell that
+      has diverged, and it stays in the stack.
+    * A parameter with one axis per cell, (H, n), counts as a bias: LARS gives it no trust ratio and no weight decay.
+      A weight vector that should have both is (H, 1, n).
+    * No kernel takes much memory for itself. The memory estimate runs `pool` on tensors without values, and sees
+      tensors alone: `logsumexp`, for one, has temporaries as large as its input, which it does not see.
+    * No shape and no branch depends on values, nor, while `torch.compiler.is_exporting()`, on the number of images.
 
     Attributes:
         name: in the registry.

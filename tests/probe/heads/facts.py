@@ -5,7 +5,6 @@ A new pooling is one entry of `FACTS`; docs/heads.md, "Adding one", has the reci
 
 from tokenprobe.probe.heads import POOLINGS
 
-from . import formulas
 from .formulas import Settings
 from .kit import DIM, D, HeadFacts, N
 
@@ -18,7 +17,6 @@ AS_LINEAR = (0, UNIFORM * DIM**-0.5)
 FACTS = {
     "ep": HeadFacts(
         defaults={"queries": 32, "d_out": 1, "tokens": "patch"},
-        formula=formulas.ep,
         cases=[
             *({"queries": q, "d_out": d} for q, d in ((1, 1), (4, 1), (12, 1), (3, 2), (2, 4), (6, 2))),
             {"queries": 3, **WITH_PREFIX},
@@ -39,7 +37,6 @@ FACTS = {
             "self_attention": "both", "depth": 2, "activation": "tanh", "content": "all", "cond": "none",
             "tokens": "patch",
         },
-        formula=formulas.abmilp,
         cases=[
             *({"self_attention": kind, "depth": depth} for kind in ("both", "map", "none") for depth in (1, 2, 3)),
             *({"self_attention": kind, "cond": "pe", **WITH_PREFIX} for kind in ("both", "none")),
@@ -64,7 +61,6 @@ FACTS = {
     ),
     "simpool": HeadFacts(
         defaults={"tokens": "patch"},
-        formula=formulas.simpool,
         cases=[{}, WITH_PREFIX],
         references={"simpool": {}},
         counts=[({}, 1_950_184)],
@@ -76,7 +72,6 @@ FACTS = {
     ),
     "esimpool": HeadFacts(
         defaults={"heads": 12, "tokens": "patch"},
-        formula=formulas.esimpool,
         cases=[{}, {"heads": 4, **WITH_PREFIX}],
         references={"esimpool": {}},
         counts=[({}, 770_536)],
@@ -87,7 +82,6 @@ FACTS = {
     ),
     "clip": HeadFacts(
         defaults={"heads": 4, "tokens": "patch"},
-        formula=formulas.clip,
         cases=[{}, {"heads": 3, **WITH_PREFIX}],
         references={"clip": {}},
         counts=[({}, 3_284_200)],
@@ -103,7 +97,6 @@ FACTS = {
     ),
     "siglip": HeadFacts(
         defaults={"heads": 8, "mlp_ratio": 4, "tokens": "patch"},
-        formula=formulas.siglip,
         cases=[{}, {"heads": 3, "mlp_ratio": 2, **WITH_PREFIX}],
         references={"siglip": {}},
         counts=[({}, 7_854_568)],
@@ -117,7 +110,6 @@ FACTS = {
     ),
     "aim": HeadFacts(
         defaults={"heads": 16, "tokens": "patch"},
-        formula=formulas.aim,
         cases=[{"heads": 8}, {"heads": 1, **WITH_PREFIX}],
         references={"aim": {"heads": 8}},
         counts=[({}, 1_949_416), ({"heads": 12}, 1_949_416)],
@@ -128,7 +120,6 @@ FACTS = {
         saved=["heads=4"],
     ),
     "cbam": HeadFacts(
-        formula=formulas.cbam,
         references={"cbam": {}},
         counts=[({}, 842_828)],
         published_mflop=(0.33, 0.85),
@@ -141,7 +132,6 @@ FACTS = {
     ),
     "coca": HeadFacts(
         defaults={"heads": 8, "queries": 196, "tokens": "patch"},
-        formula=formulas.coca,
         cases=[{}, {"heads": 3, "queries": 2, **WITH_PREFIX}],
         references={"coca": {}},
         counts=[({}, 1_805_032)],
@@ -155,7 +145,6 @@ FACTS = {
     ),
     "cait": HeadFacts(
         defaults={"heads": 4, "mlp_ratio": 4, "tokens": "patch"},
-        formula=formulas.cait,
         cases=[{}, {"heads": 6, "mlp_ratio": 2, **WITH_PREFIX}],
         references={"cait": {}},
         counts=[({}, 7_860_712)],
@@ -167,7 +156,6 @@ FACTS = {
     ),
     "dinovit": HeadFacts(
         defaults={"heads": 8, "mlp_ratio": 4, "tokens": "patch"},
-        formula=formulas.dinovit,
         cases=[{}, {"heads": 2, "mlp_ratio": 3, **WITH_PREFIX}],
         references={"dinovit": {}},
         counts=[({}, 7_854_568)],
@@ -179,7 +167,6 @@ FACTS = {
     ),
     "jepa": HeadFacts(
         defaults={"heads": 16, "mlp_ratio": 4, "tokens": "patch"},
-        formula=formulas.jepa,
         cases=[{"heads": 8}, {"heads": 3, "mlp_ratio": 2, **WITH_PREFIX}],
         references={"jepa": {"heads": 8}},
         counts=[({}, 7_857_640)],
@@ -194,7 +181,6 @@ FACTS = {
     ),
     "dolg": HeadFacts(
         defaults={"tokens": "patch"},
-        formula=formulas.dolg,
         cases=[{}, WITH_PREFIX],
         references={"dolg": {}},
         counts=[({}, 1_361_897)],
@@ -210,7 +196,6 @@ FACTS = {
     ),
     "cae": HeadFacts(
         defaults={"heads": 8, "tokens": "patch"},
-        formula=formulas.cae,
         cases=[{}, {"heads": 3, **WITH_PREFIX}],
         references={"cae": {}},
         counts=[({}, 3_135_976)],
@@ -221,7 +206,6 @@ FACTS = {
     ),
     "linear": HeadFacts(
         defaults={"pool": "mean", "unit": False},
-        formula=formulas.linear,
         cases=[
             {"pool": pool, "unit": unit}
             for pool in ("cls", "mean", "cls+mean", "max", "embedding")

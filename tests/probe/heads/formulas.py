@@ -2,7 +2,8 @@
 
 A formula takes the tokens of a batch, one cell's parameters by name, all settings of the pooling, and the running
 statistics, or None in training. It returns the output (B, O) and the attention maps (B, M, N), or None for the maps
-where a pooling has no attention. Those under `each_image` are written for one image, whose tokens are (N, D).
+where a pooling has no attention. One under `of_image` is written for one image, whose tokens are (N, D), and has no
+statistics.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,14 +21,25 @@ GRID, DIM = (3, 2), 24
 """Of the tokens that the formulas are for."""
 
 
-def each_image(formula: Callable[[Tensor, P, Settings], Pooled]) -> Formula:
-    """Lift a formula for one image; statistics over the batch are not its business."""
+FORMULAS: dict[str, Formula] = {}
+"""By the name of the head, which is that of the function."""
 
-    def of_batch(x: Tensor, p: P, settings: Settings, statistics: P | None) -> Pooled:
+
+def of_batch(formula: Formula) -> Formula:
+    """Register a formula that has statistics over the batch."""
+    FORMULAS[formula.__name__] = formula
+    return formula
+
+
+def of_image(formula: Callable[[Tensor, P, Settings], Pooled]) -> Formula:
+    """Register a formula for one image."""
+
+    def lifted(x: Tensor, p: P, settings: Settings, statistics: P | None) -> Pooled:
         outputs, maps = zip(*(formula(tokens, p, settings) for tokens in x), strict=True)
         return torch.stack(outputs), None if maps[0] is None else torch.stack(maps)
 
-    return of_batch
+    FORMULAS[formula.__name__] = lifted
+    return lifted
 
 
 def softmax(scores: Tensor) -> Tensor:
@@ -67,7 +79,7 @@ def multi_head(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> tuple
     return torch.cat(joined), torch.stack(maps)
 
 
-@each_image
+@of_image
 def ep(x: Tensor, p: P, s: Settings) -> Pooled:
     values = torch.stack([p["value"] @ token for token in x])
     maps = torch.stack([softmax(torch.stack([q @ token / sqrt(DIM) for token in x])) for q in p["queries"]])
@@ -75,7 +87,7 @@ def ep(x: Tensor, p: P, s: Settings) -> Pooled:
     return torch.cat([sum(w * row for w, row in zip(a, block, strict=True)) for a, block in blocks]), maps
 
 
-@each_image
+@of_image
 def abmilp(x: Tensor, p: P, s: Settings) -> Pooled:
     if s["content"] == "patch":
         x = x[-6:]
@@ -111,19 +123,19 @@ def positions() -> Tensor:
     return torch.tensor(table, dtype=torch.float64)
 
 
-@each_image
+@of_image
 def simpool(x: Tensor, p: P, s: Settings) -> Pooled:
     normed = norm(x, p["norm_weight"], p["norm_bias"], 1e-6)
     return multi_head(p["q_weight"] @ x.mean(0), dense(normed, p, "k"), normed, 1)
 
 
-@each_image
+@of_image
 def esimpool(x: Tensor, p: P, s: Settings) -> Pooled:
     query, keys = (norm(t, p["norm_weight"], p["norm_bias"], 1e-6) for t in (x.mean(0, keepdim=True), x))
     return multi_head(query[0], keys, x, s["heads"])
 
 
-@each_image
+@of_image
 def clip(x: Tensor, p: P, s: Settings) -> Pooled:
     normed = norm(x, p["norm_weight"], p["norm_bias"], 1e-6)
     n_prefix = len(x) - 6
@@ -133,7 +145,7 @@ def clip(x: Tensor, p: P, s: Settings) -> Pooled:
     return dense(joined[None], p, "proj")[0], maps[:, 1:]
 
 
-@each_image
+@of_image
 def siglip(x: Tensor, p: P, s: Settings) -> Pooled:
     keys, values = dense(x, p, "kv").chunk(2, dim=1)
     joined, maps = multi_head(dense(p["latent"], p, "q")[0], keys, values, s["heads"])
@@ -141,7 +153,7 @@ def siglip(x: Tensor, p: P, s: Settings) -> Pooled:
     return (o + mlp(o, p))[0], maps
 
 
-@each_image
+@of_image
 def jepa(x: Tensor, p: P, s: Settings) -> Pooled:
     keys, values = dense(norm(x, p["norm1_weight"], p["norm1_bias"], 1e-5), p, "kv").chunk(2, dim=1)
     joined, maps = multi_head(dense(p["query"], p, "q")[0], keys, values, s["heads"])
@@ -149,7 +161,7 @@ def jepa(x: Tensor, p: P, s: Settings) -> Pooled:
     return (y + mlp(norm(y, p["norm2_weight"], p["norm2_bias"], 1e-5), p))[0], maps
 
 
-@each_image
+@of_image
 def cae(x: Tensor, p: P, s: Settings) -> Pooled:
     query, keys, values = (
         dense(norm(t, p[f"norm_{n}_weight"], p[f"norm_{n}_bias"], 1e-5), p, n)
@@ -159,7 +171,7 @@ def cae(x: Tensor, p: P, s: Settings) -> Pooled:
     return dense(joined[None], p, "proj")[0], maps
 
 
-@each_image
+@of_image
 def cait(x: Tensor, p: P, s: Settings) -> Pooled:
     c = p["query"]
     t = norm(torch.cat([c, x]), p["norm1_weight"], p["norm1_bias"], 1e-6)
@@ -169,7 +181,7 @@ def cait(x: Tensor, p: P, s: Settings) -> Pooled:
     return norm(c, p["norm_weight"], p["norm_bias"], 1e-5)[0], maps[:, 1:]
 
 
-@each_image
+@of_image
 def coca(x: Tensor, p: P, s: Settings) -> Pooled:
     normed = norm(p["query_bank"], p["norm_weight"], torch.zeros(DIM).to(x), 1e-5)
     outputs = []
@@ -181,7 +193,7 @@ def coca(x: Tensor, p: P, s: Settings) -> Pooled:
     return p["proj_weight"] @ joined, maps
 
 
-@each_image
+@of_image
 def dinovit(x: Tensor, p: P, s: Settings) -> Pooled:
     query, keys, values = dense(norm(x, p["norm1_weight"], p["norm1_bias"], 1e-5), p, "qkv").chunk(3, dim=1)
     rows = [multi_head(q, keys, values, s["heads"]) for q in query]
@@ -198,12 +210,14 @@ def batch_norm(values: Tensor, eps: float, statistics: P | None) -> Tensor:
     return (values - mean) / torch.sqrt(variance + eps)
 
 
+@of_batch
 def aim(x: Tensor, p: P, s: Settings, statistics: P | None) -> Pooled:
     normed = batch_norm(x, 1e-6, statistics)
     results = [multi_head(p["query"][0], t @ p["key"].T, t @ p["value"].T, s["heads"]) for t in normed]
     return torch.stack([y for y, _ in results]), torch.stack([maps for _, maps in results])
 
 
+@of_batch
 def dolg(x: Tensor, p: P, s: Settings, statistics: P | None) -> Pooled:
     projected = torch.stack([dense(tokens, p, "conv1") for tokens in x])
     f = batch_norm(projected, 1e-5, statistics) * p["bn_weight"] + p["bn_bias"]
@@ -212,6 +226,7 @@ def dolg(x: Tensor, p: P, s: Settings, statistics: P | None) -> Pooled:
     return (scores[..., None] * f / lengths).mean(1), scores[:, None] / x.shape[1]
 
 
+@of_batch
 def cbam(x: Tensor, p: P, s: Settings, statistics: P | None) -> Pooled:
     def excite(v: Tensor) -> Tensor:
         return torch.relu(v @ p["fc1_weight"].T) @ p["fc2_weight"].T
@@ -231,7 +246,7 @@ def cbam(x: Tensor, p: P, s: Settings, statistics: P | None) -> Pooled:
     return torch.relu(places * gated + x).mean(1), places.transpose(1, 2)
 
 
-@each_image
+@of_image
 def linear(x: Tensor, p: P, s: Settings) -> Pooled:
     mean = sum(x) / len(x)
     pooled = {

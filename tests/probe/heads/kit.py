@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .formulas import Formula, Settings
+from .formulas import Settings
 
 N, D = 196, 768
 """Tokens of an image, and their width, in the published comparison."""
@@ -18,8 +18,7 @@ class HeadFacts:
 
     Attributes:
         defaults: every setting and its default, in the order of labels, which saved results hold.
-        formula: one of formulas.py.
-        cases: settings to compare with the formula, on six patch tokens 24 wide.
+        cases: settings to compare with the formula of formulas.py, on six patch tokens 24 wide.
         references: settings by file of reference vectors, `tests/data/heads/NAME.safetensors`, made with 49 tokens 96
             wide; None if the head has no reference implementation.
         counts: settings, and the parameters of a head with them, for 1,000 classes and tokens 768 wide.
@@ -42,7 +41,6 @@ class HeadFacts:
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    formula: Formula | None = None
     cases: Sequence[Settings] = ({},)
     references: Mapping[str, Settings] | None = field(default_factory=dict)
     counts: Sequence[tuple[Settings, int]] = ()

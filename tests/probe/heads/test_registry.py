@@ -5,14 +5,17 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from tokenprobe.errors import InputError
 from tokenprobe.probe.heads import POOLINGS, Pooling, build_pooling
 
 from .facts import FACTS, KNOWN
+from .formulas import FORMULAS
 
 GRID = (3, 2)
 ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "heads.md").read_text()
 
 
 def with_setting(setting: str) -> list[str]:
@@ -30,7 +33,7 @@ def test_every_pooling_is_registered_and_has_its_facts() -> None:
     missing = [name for name in POOLINGS if name not in FACTS]
     assert not missing, (
         f"the tests know nothing of {missing}. Add an entry for each to FACTS in tests/probe/heads/facts.py: at least "
-        "`defaults`, `formula` and `references`; tests/probe/heads/kit.py describes every field, and "
+        "`defaults` and `references`; tests/probe/heads/kit.py describes every field, and "
         'docs/heads.md, "Adding one", every place'
     )
 
@@ -38,8 +41,8 @@ def test_every_pooling_is_registered_and_has_its_facts() -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_facts_of_a_head_are_complete(name: str) -> None:
     facts, lacking = KNOWN[name], {}
-    if facts.formula is None or not facts.cases:
-        lacking["formula"] = "the formula written naively in formulas.py, and at least one of `cases`"
+    if not facts.cases:
+        lacking["cases"] = "settings to compare with the formula, {} for the defaults"
     if not facts.references and facts.references is not None:
         lacking["references"] = (
             "files of reference vectors with their settings, or None if no reference implementation exists"
@@ -49,6 +52,7 @@ def test_the_facts_of_a_head_are_complete(name: str) -> None:
     if not (facts.trained and facts.saved):
         lacking["trained, saved"] = 'settings to train and to save it with, "" for the defaults'
     assert not lacking, f"tests/probe/heads/facts.py lacks of {name}: {lacking}"
+    assert name in FORMULAS, f"tests/probe/heads/formulas.py lacks a naive formula {name!r}, as a function of that name"
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -62,7 +66,7 @@ def test_defaults_are_the_published_ones_in_the_order_of_labels(name: str) -> No
 
 @pytest.mark.parametrize("name", POOLINGS)
 def test_the_documentation_has_every_setting(name: str) -> None:
-    section = (ROOT / "docs" / "heads.md").read_text().split("\n## Settings\n")[1].split("\n## ")[0]
+    section = PAGE.split("\n## Settings\n")[1].split("\n## ")[0]
     rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("|")]
     for key in POOLINGS[name].defaults:
         assert any(
@@ -122,6 +126,20 @@ def test_heads_that_do_not_divide_the_width_are_refused(name: str) -> None:
 def test_an_mlp_without_hidden_units_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} with mlp_ratio=0: expected 1 or more"):
         build_pooling(name, dim=96, grid=GRID, mlp_ratio=0)
+
+
+def test_the_template_in_the_documentation_computes_its_formula() -> None:
+    (code,) = re.findall(r'^```python\n(r""".*?)^```', PAGE, re.M | re.S)
+    module = {"__name__": "tokenprobe.probe.heads.gem", "__package__": "tokenprobe.probe.heads"}
+    exec(code, module)
+    kind: type[Pooling] = module["GeMPooling"]  # type: ignore[assignment]
+    pool = kind(kind.settings, dim=4, grid=GRID, cells=2).double()
+    x = torch.randn(3, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pool.get_parameter("log_power")[1] = 0
+    for cell, power in enumerate((3.0, 1.0)):
+        expected = [[(sum(max(float(v), 1e-6) ** power for v in c) / 6) ** (1 / power) for c in image.T] for image in x]
+        torch.testing.assert_close(pool(x)[:, cell], torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-6)
 
 
 def test_unknown_head_lists_the_nearest_first() -> None:
