@@ -20,7 +20,8 @@ def resolve_device(asked: str) -> torch.device:
         InputError: torch knows no such device, or finds none.
     """
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return choose_device(asked, n_devices, torch.cuda.current_device() if n_devices else 0)
+    means_current = n_devices and asked in ("auto", "cuda")  # to ask for it starts CUDA
+    return choose_device(asked, n_devices, torch.cuda.current_device() if means_current else 0)
 
 
 def choose_device(asked: str, n_devices: int, current: int) -> torch.device:

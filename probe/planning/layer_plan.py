@@ -1,6 +1,7 @@
 """The plan of one layer, or of several joined: the cells that a run lacks, the place of each row set, the passes.
 
-Free memory is looked at once per layer, here. Everything that depends on it is decided here and handed on.
+Free memory is looked at once per layer, here, before the first layer starts. Everything that depends on it is decided
+here and handed on.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -101,20 +102,30 @@ def make_layer_plan(plan: Plan, machine: Machine, layers: tuple[int, ...], finis
     groups = [*solved, *(group for together in trained for group in together)]
     if not groups:
         return LayerPlan(plan, layers, [], [], [], {}, {}, [])
-    shape = plan.data.shape(layers)
-    kinds = sorted({kind for head in {cell.head for g in groups for cell in g.cells} for kind in head.inputs(shape)})
-    rows = row_sets(plan.data, _regimes(groups))
+    kinds = sorted({kind for group in groups for kind in group.cells[0].head.inputs(plan.data.shape(layers))})
+    rows, places, room = _divide_memory(plan, machine, layers, _regimes(groups), keeps_patches=PATCH in kinds)
+    packed = [make_passes(together, room, partial(memory_of, plan, machine.device)) for together in trained]
+    passes = [groups for of_regimes in packed for groups in of_regimes.passes]
+    notes = [note for of_regimes in packed for note in of_regimes.notes]
+    return LayerPlan(plan, layers, solved, passes, kinds, rows, places, notes)
+
+
+def _divide_memory(
+    plan: Plan, machine: Machine, layers: tuple[int, ...], regimes: Sequence[Regime], *, keeps_patches: bool
+) -> tuple[dict[str, RowNumbers], dict[str, str], int]:
+    """Divide the free memory between tokens that are kept and training.
+
+    Returns:
+        The rows of each row set that is read, the place of each, and the bytes that a pass may take.
+    """
+    rows = row_sets(plan.data, regimes)
     sizes = {name: len(of_set) * plan.data.patch_bytes(layers, name) for name, of_set in rows.items()}
     free = machine.free_bytes()
     places = choose_places(machine.cache, sizes, {place: n_bytes // 2 for place, n_bytes in free.items()})
     if places.get(TRAIN, DISK) != DISK:
         rows.pop(SUBSETS, None)  # they are rows of the training set, which is kept already
-    kept = sum(sizes[name] for name in rows if places[name] == machine.place) if PATCH in kinds else 0
-    room = int(USABLE * free[machine.place]) - kept
-    packed = [make_passes(together, room, partial(memory_of, plan, machine.device)) for together in trained]
-    passes = [groups for of_regimes in packed for groups in of_regimes.passes]
-    notes = [note for of_regimes in packed for note in of_regimes.notes]
-    return LayerPlan(plan, layers, solved, passes, kinds, rows, places, notes)
+    kept = sum(sizes[name] for name in rows if places[name] == machine.place) if keeps_patches else 0
+    return rows, places, int(USABLE * free[machine.place]) - kept
 
 
 def memory_of(plan: Plan, device: torch.device, group: CellGroup) -> StepMemory:

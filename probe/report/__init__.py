@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from ..run.results import Run
 
 CONTENTS = {
-    "results.csv, .parquet": "one row a cell",
-    "history.parquet": "one row a cell and scored epoch",
+    "results.csv, .parquet": "one row per cell",
+    "history.parquet": "one row per cell and scored epoch",
     "summary.md": "this table",
     "figures/layer_curve.png": "the same as a picture, also as .svg",
     "figures/shots_curve.png": "each head over images a class, also as .svg",

@@ -15,7 +15,7 @@ LONGEST_NAME = 20
 
 
 def layer_table(summary: pd.DataFrame, *, spread: bool = True, mark: bool = False) -> pd.DataFrame:
-    """Return the figure in percent as text, a row a layer and a column a head.
+    """Return the figure in percent as text, one row per layer and one column per head.
 
     Args:
         summary: the rows of one source and number of shots.
@@ -30,7 +30,7 @@ def layer_table(summary: pd.DataFrame, *, spread: bool = True, mark: bool = Fals
 
 
 def shots_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the figure of each head's selected layer in percent as text, a row a number of shots and a column a head.
+    """Return the figure of each head's selected layer in percent as text, one row per shots and one column per head.
 
     Args:
         summary: the rows of one source.

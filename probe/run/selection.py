@@ -98,7 +98,7 @@ def mark_selected(results: pd.DataFrame, group_by: Sequence[str]) -> "pd.Series[
     The best by the figure, meaned over seeds; of equals the smallest. A choice at which a cell diverged is none.
 
     Args:
-        results: one row a cell.
+        results: one row per cell.
         group_by: columns within which learning rate and weight decay were swept.
     """
     counted = pd.Series(float("nan"), index=results.index)

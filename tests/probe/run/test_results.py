@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tokenprobe.errors import InputError, LockedError
-from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe import FitConfig, fit, pipeline
 from tokenprobe.probe.run import results
 from tokenprobe.probe.run.results import Run, open_run
 from tokenprobe.store import Store, open_store
@@ -275,3 +275,20 @@ def test_a_file_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
     opened = open_run(tmp_path / "run")
     with pytest.raises(InputError, match="run' is a file; give a folder for the run with --out"):
         opened.__enter__()
+
+
+def test_cells_that_another_fit_finished_meanwhile_are_not_trained_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other fit ends between the plan of this one and its lock."""
+    opened = pipeline.open_run
+
+    def open_late(path: Path) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline, "open_run", opened)
+            fit_made(store, tmp_path / "run", heads=["linear"])
+        return opened(path)
+
+    monkeypatch.setattr(pipeline, "open_run", open_late)
+    run = fit_made(store, tmp_path / "run", heads=["linear", "linear:pool=cls"])
+    assert run.results["cell"].is_unique and len(run.results) == 4
