@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -17,7 +18,9 @@ from . import __version__
 from .errors import InputError, MissingError, StoreError, TokenprobeError
 from .extract.config import ExtractConfig
 from .probe.config import FILE_KEYS, FitConfig
+from .runtime.console import shown, status
 from .runtime.flags import EXIT_INPUT, Parser, add_fields, given_fields
+from .runtime.text import counted, json_text, plural, printable
 from .workflows.config import ExportConfig, PredictConfig
 
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
@@ -74,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        arguments.run(arguments)
+        with shown(arguments.verbose - arguments.quiet):
+            arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # who read our output has read enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
@@ -98,26 +102,43 @@ def _what_is_safe(command: str) -> str:
 
 
 def _extract(arguments: argparse.Namespace) -> None:
-    from .extract import extract
+    from .extract import describe_extraction, extract
+    from .store import open_store
+    from .store.facts import facts
 
-    extract(ExtractConfig(**given_fields(arguments, ExtractConfig)))
+    config = ExtractConfig(**given_fields(arguments, ExtractConfig))
+    if config.dry_run:
+        print("\n".join(describe_extraction(config)))
+        return
+    out = extract(config)
+    if arguments.json:
+        print(json_text(facts(open_store(out))))
 
 
 def _fit(arguments: argparse.Namespace) -> None:
-    from .probe import fit
-    from .probe.report import print_run
+    from .probe import describe_fit, fit
 
     from_file = _read_config(arguments.config) if arguments.config else {}
     config = FitConfig(**from_file | given_fields(arguments, FitConfig))
-    run = fit(arguments.stores, config)
-    if not config.dry_run:
+    if config.dry_run:
+        print("\n".join(describe_fit(arguments.stores, config)))
+    else:
+        _show_run(fit(arguments.stores, config), arguments)
+
+
+def _show_run(run: Any, arguments: argparse.Namespace) -> None:
+    from .probe.report import print_run, run_facts
+
+    if arguments.json:
+        print(json_text(run_facts(run)))
+    else:
         print_run(run)
 
 
 def _datasets(arguments: argparse.Namespace) -> None:
-    from .extract.datasets import describe_datasets
+    from .extract.datasets import describe_datasets, list_datasets
 
-    print("\n".join(describe_datasets()))
+    print(json_text(list_datasets()) if arguments.json else "\n".join(describe_datasets()))
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -126,12 +147,18 @@ def _info(arguments: argparse.Namespace) -> None:
     from .store import open_store
     from .store.audit import audit
     from .store.describe import audit_table, describe
+    from .store.facts import facts
 
     store = open_store(arguments.store)
-    print("\n".join(describe(store)))
+    measured = None
     if arguments.audit:
-        with Console(stderr=True).status("measuring what other dtypes would do to every layer"):
+        with status("measuring what other dtypes would do to every layer"):
             measured = audit(store)
+    if arguments.json:
+        print(json_text(facts(store) | ({} if measured is None else {"audit": asdict(measured)})))
+        return
+    print("\n".join(map(printable, describe(store))))
+    if measured is not None:
         Console().print(audit_table(measured))
 
 
@@ -139,11 +166,16 @@ def _verify(arguments: argparse.Namespace) -> None:
     from .workflows.repair import check, repair
 
     problems = repair(arguments.store) if arguments.repair else check(arguments.store)
-    for problem in problems:
-        print(f"{problem.file}: {problem.what}")
+    if arguments.json:
+        print(json_text({"store": arguments.store, "problems": [asdict(problem) for problem in problems]}))
+    else:
+        for problem in problems:
+            print(printable(f"{problem.file}: {problem.what}"))
     if problems:
-        raise StoreError(f"{len(problems)} files of {arguments.store!r} are not as they should be")
-    print(f"{arguments.store}: every file is as it was written")
+        wrong = plural(len(problems), "is not as it should be", "are not as they should be")
+        raise StoreError(f"{counted(len(problems), 'file')} of {arguments.store!r} {wrong}")
+    if not arguments.json:
+        print(f"{arguments.store}: every file is as it was written")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -158,25 +190,30 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     config = PredictConfig(**given_fields(arguments, PredictConfig))
     table = predict(arguments.folder, config)
-    if config.out is None:
+    if arguments.json:
+        print(json_text(table.to_dict("records")))
+    elif config.out is None:
         print(as_csv(table), end="")
 
 
 def _models(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from .extract.backbones.catalogue import page_of, table_of
+    from .extract.backbones.catalogue import facts_of, page_of, table_of
 
     page = page_of(arguments.pattern, arguments.page)
-    with Console(stderr=True).status("looking at the shapes of each"):
-        table = table_of(page)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)  # names in one piece, for grep
+    with status("looking at the shapes of each"):
+        found = facts_of(page) if arguments.json else table_of(page)
+    if isinstance(found, dict):
+        print(json_text(found))
+    else:
+        Console(width=None if sys.stdout.isatty() else WIDE).print(found)  # names in one piece, for grep
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from .workflows.demo import run_demo
 
-    run_demo(Path(arguments.out))
+    _show_run(run_demo(Path(arguments.out)), arguments)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -234,6 +271,11 @@ def _add_command(
         epilog=example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("-v", "--verbose", action="store_const", const=1, default=0, help="show details")
+    parser.add_argument(
+        "-q", "--quiet", action="store_const", const=1, default=0, help="show warnings and errors alone"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
     return parser
 

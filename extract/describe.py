@@ -1,18 +1,17 @@
-"""A plan in words: the lines that a dry run prints."""
+"""A plan in words: the lines of a dry run."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..runtime.console import plural
-from ..runtime.text import size_text, time_text
+from ..runtime.text import counted, size_text, time_text
 from ..store.layout import LayerShape, layer_index
 from ..store.manifest import SplitInfo
 from .plan import Plan, free_bytes
 
 
 def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool) -> list[str]:
-    """Return the lines that a dry run prints.
+    """Return the lines of a dry run.
 
     Args:
         plan: of the extraction.
@@ -23,7 +22,7 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
     manifest, sizes = plan.manifest, plan.layer_bytes()
     n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
     lines = [
-        ("model", f"{manifest.recipe.model}, {_counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
+        ("model", f"{manifest.recipe.model}, {counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
         ("pixels", _transform_text(manifest.recipe.transform)),
         ("data", manifest.dataset),
         *_split_lines(manifest.splits),
@@ -42,8 +41,8 @@ def _split_lines(splits: Mapping[str, SplitInfo]) -> list[tuple[str, str]]:
     """Return one line per split, then one per split of several views."""
     lines = []
     for name, info in splits.items():
-        images = f"{info.n_images:,} {plural(info.n_images, 'image')}"
-        blocks, classes = _counted(info.n_blocks, "block"), _counted(len(info.classes), "class", "classes")
+        images, blocks = counted(info.n_images, "image"), counted(info.n_blocks, "block")
+        classes = counted(len(info.classes), "class", "classes")
         lines.append((f"  {name}", f"{images} in {blocks}, {classes}"))
     return lines + [("views", _views_text(name, info)) for name, info in splits.items() if info.augmentation]
 
@@ -71,10 +70,5 @@ def _views_text(split: str, info: SplitInfo) -> str:
 
 def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
     if len(set(sizes.values())) == 1:
-        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {_counted(len(sizes), 'layer')}")]
+        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {counted(len(sizes), 'layer')}")]
     return [(name, size_text(size)) for name, size in sizes.items()]
-
-
-def _counted(n: int, one: str, many: str | None = None) -> str:
-    """Return a number and its noun: "8 blocks"."""
-    return f"{n} {plural(n, one, many)}"

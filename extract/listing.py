@@ -1,10 +1,10 @@
 """The images of the data that become rows: splits, unreadable images, limits, order."""
 
+import logging
 from collections.abc import Set
 from pathlib import Path
 
 from ..errors import InputError, unknown_name
-from ..runtime.console import say
 from ..store.formats import store_files
 from .config import ExtractConfig
 from .datasets import ImageList, ImageSource
@@ -12,6 +12,8 @@ from .loading import RowImages, find_bad_images, n_workers
 from .plan import ChosenImages, augmentation_of, views_of
 from .rows import SplitRows, choose_rows
 from .views import Transform
+
+logger = logging.getLogger(__name__)
 
 
 def list_images(config: ExtractConfig, source: ImageSource, transform: Transform) -> dict[str, ChosenImages]:
@@ -60,7 +62,7 @@ def _skipped(
         info = known.splits.get(split)
         if info is not None and info.source == images.content and (info.skipped or known.complete):
             return info.skipped
-    say(f"looking for unreadable images in {split!r}: every image is decoded once more")
+    logger.info(f"looking for unreadable images in {split!r}: every image is decoded once more")
     readable: set[str] = set()
     skipped: set[str] = set()
     while True:  # under a limit, others take the place of those left out
@@ -71,6 +73,6 @@ def _skipped(
         if not bad:
             return sorted(skipped)
         for image in bad:
-            say(f"left out {image.split}/{image.id}: {image.reason}")
+            logger.warning(f"left out {image.split}/{image.id}: {image.reason}")
         skipped |= {image.id for image in bad}
         readable |= set(rows.ids) - skipped

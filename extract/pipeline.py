@@ -1,5 +1,6 @@
 """Stage one from top to bottom: plan, load, loop, write, finish."""
 
+import logging
 import os
 import socket
 import time
@@ -10,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ..runtime.console import plural, say
 from ..runtime.device import resolve_device, resolve_precision
+from ..runtime.text import counted
 from ..store import BlockKey, StoreWriter, Targets, open_writer
 from ..store.layout import layer_name
 from .backbones import Backbone, absolute_model, load_backbone
@@ -30,10 +31,16 @@ from .rows import batches_of, even_batch_size
 from .statistics import channels_of
 from .stored import stored_arrays
 
+logger = logging.getLogger(__name__)
+
 
 def extract(config: ExtractConfig) -> Path:
     """See `tokenprobe.extract.extract`."""
     out = Path(config.out)
+    if config.dry_run:
+        for line in describe_extraction(config):
+            logger.info(line)
+        return out
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
@@ -41,10 +48,6 @@ def extract(config: ExtractConfig) -> Path:
     backbone = _load_backbone(config)
     images = list_images(config, source, backbone.transform)
     plan = make_plan(config, backbone, source, images, precision)
-    if config.dry_run:
-        speed = images_per_second(backbone, config, device, precision)
-        print("\n".join(describe(plan, out, speed, overwrite=config.overwrite)))
-        return out
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
         writer.journal.add_event("start", **_circumstances(config, source, device))
@@ -59,6 +62,18 @@ def extract(config: ExtractConfig) -> Path:
         writer.journal.add_event("finish", **_what_was_done(work, seconds, decode_speed))
     _say_done(out, work, seconds, complete)
     return out
+
+
+def describe_extraction(config: ExtractConfig) -> list[str]:
+    """See `tokenprobe.extract.describe_extraction`."""
+    check_config(config)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.amp, device)
+    source = _open_source(config)
+    backbone = _load_backbone(config)
+    plan = make_plan(config, backbone, source, list_images(config, source, backbone.transform), precision)
+    speed = images_per_second(backbone, config, device, precision)
+    return describe(plan, Path(config.out), speed, overwrite=config.overwrite)
 
 
 def _open_source(config: ExtractConfig) -> ImageSource:
@@ -77,7 +92,7 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         image_size=config.image_size,
     )
     for line in backbone.loaded.lines() if backbone.loaded else []:
-        say(line)
+        logger.info(line)
     return backbone
 
 
@@ -141,9 +156,12 @@ def _what_was_done(work: Sequence[Batch], seconds: float, decode_speed: DecodeSp
 
 def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) -> None:
     if not work:
-        say(f"{out}: nothing to do, everything asked for is there")
+        logger.info(f"{out}: nothing to do, everything asked for is there")
     else:
         n_images = sum(len(batch.rows) for batch in work)
-        say(f"{out}: {n_images:,} {plural(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s")
+        done = f"{counted(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s"
+        logger.info(f"{out}: {done}")
     if not complete:
-        say(f"{out}: parts that another command began are not finished; probe info names them: extract those too")
+        logger.warning(
+            f"{out}: parts that another command began are not finished; probe info names them: extract those too"
+        )

@@ -1,16 +1,18 @@
 """Mean and deviation of each channel over the first images of a split, by which int8 tokens are standardised."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..runtime.console import say
 from ..store import BlockKey, StoreWriter
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
 from ..store.quantize import STATISTICS_ROWS, channel_statistics
 from .forward import Batch, Job, Outputs, run_batches
 from .rows import batches_of, even_batch_size
+
+logger = logging.getLogger(__name__)
 
 Channels = dict[tuple[str, int], dict[str, Tensor]]
 
@@ -34,7 +36,7 @@ def channels_of(job: Job, work: Sequence[Batch], writer: StoreWriter) -> Channel
         names = {key: names for key, names in arrays.items() if key[0] == split}
         lacking = [layer for (_, layer), of_layer in names.items() if not all(map(writer.has_whole, of_layer.values()))]
         if lacking:
-            say(f"int8: taking the channel statistics of the first images of {split!r}")
+            logger.info(f"int8: taking the channel statistics of the first images of {split!r}")
             sums = ChannelSums()
             for _, tokens in run_batches(job, _first_batches(job, split, lacking)):
                 sums.add(tokens)

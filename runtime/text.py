@@ -1,4 +1,9 @@
-"""Sizes and times in words, for people."""
+"""Numbers, sizes and times in words, for people."""
+
+import json
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
 
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 SECONDS_PER_MINUTE, MINUTES_PER_HOUR = 60, 60
@@ -17,6 +22,16 @@ def size_text(n_bytes: float) -> str:
     return f"{size:.{1 if size >= 9.995 else 2}f} {SIZE_UNITS[unit]}"
 
 
+def printable(text: str) -> str:
+    r"""Escape the characters of a text that would act on a terminal: line feeds, escape codes, changes of direction.
+
+    Names of classes, ids of images and whatever else comes out of a file may hold them. They are written as Python's
+    `repr` writes them, such as `\x1b` and `\n`. For a table or a line of rich's, whose `[bold]` acts too, give
+    `rich.text.Text(printable(text))`.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def time_text(seconds: float) -> str:
     """Write a duration with two digits or more: "95 s" below 2 minutes, "95 min" below 2 hours, then "3 h 12 min"."""
     whole_seconds, minutes = round(seconds), round(seconds / SECONDS_PER_MINUTE)
@@ -26,3 +41,26 @@ def time_text(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, MINUTES_PER_HOUR)
     return f"{hours} h {minutes} min"
+
+
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Return the noun for a number: `one` for 1, for any other `many`, or `one` with an "s"."""
+    return one if n == 1 else many or f"{one}s"
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """Return a number and its noun: "1 image", "1,281,167 images"."""
+    return f"{n:,} {plural(n, one, many)}"
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON, for scripts; numbers that JSON lacks, such as NaN, are null."""
+    return json.dumps(_json_value(value), indent=2, allow_nan=False)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -65,6 +65,12 @@ def last_settings(folder: Path) -> dict[str, Any]:
     return next((dict(settings) for settings in reversed(found) if isinstance(settings, dict)), {})
 
 
+def last_finish(folder: Path) -> dict[str, Any] | None:
+    """Return what the last extraction that came to its end recorded: its seconds, its images and their speed."""
+    ends = [entry for entry in read_entries(folder) if entry.get("event") == "finish"]
+    return {key: value for key, value in ends[-1].items() if key != "event"} if ends else None
+
+
 def is_there(store: Path, record: FileRecord) -> bool:
     """Whether a recorded file is on the disk with the size it had."""
     try:

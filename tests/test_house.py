@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "workflows": {"extract", "probe", "store", "runtime", "errors"},
     "cli": {"workflows", "extract", "probe", "store", "runtime", "errors", "__version__"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"runtime"},
 }
 PROBE_FLOORS = (
     ("config", "heads"),

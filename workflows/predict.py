@@ -1,5 +1,6 @@
 """`probe predict`: a trained head behind its backbone, on new images."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,13 @@ from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
 from ..probe.run.results import Run
 from ..probe.run.saved import saved_cells
-from ..runtime.console import plural, say
 from ..runtime.device import AMP, resolve_device, resolve_precision
+from ..runtime.text import counted
 from .config import PredictConfig
 from .predictions import SUFFIXES, predicted_rows, write_predictions
 from .probed_model import ProbedModel, export_pipeline
+
+logger = logging.getLogger(__name__)
 
 N_NAMED = 3
 """Cells that the error names when there are several."""
@@ -61,8 +64,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if config.out is not None:
         write_predictions(table, kept, model.about, config.out)
-    n_images = f"{len(table):,} {plural(len(table), 'image')}"
-    say(f"{n_images} by {cell}" + (f" -> {config.out}" if config.out else ""))
+    logger.info(f"{counted(len(table), 'image')} by {cell}" + (f" -> {config.out}" if config.out else ""))
     return table
 
 
@@ -124,7 +126,7 @@ def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) ->
         images = RowImages(source, {SPLIT: rows}, model.transform)
         bad = find_bad_images(images, _keys(range(len(rows))), workers=n_workers(config.workers))
         for image in bad:
-            say(f"left out {image.id}: {image.reason}")
+            logger.warning(f"left out {image.id}: {image.reason}")
         rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
     if not len(rows):
         raise InputError(f"none of the images in {config.images!r} can be read")

@@ -4,6 +4,7 @@ The journal holds the settings of every extraction that worked on the store. Run
 files, and only those; identical inputs give identical bytes, so the store becomes the one it was.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 from ..errors import MissingError, StoreError
 from ..extract import ExtractConfig, extract
 from ..extract.datasets import open_dataset
-from ..runtime.console import say
 from ..store import journal
 from ..store.contract import StoreFiles
 from ..store.formats import local_path, store_files
@@ -21,6 +21,8 @@ from ..store.manifest import Manifest
 from ..store.verify import Problem, read_root, verify
 from ..store.writer import write_root
 from .progress import ByteProgress
+
+logger = logging.getLogger(__name__)
 
 TEMPORARY = ".tmp"
 N_SHOWN = 20
@@ -122,7 +124,7 @@ def _clear_away(files: StoreFiles, manifest: Manifest, problems: Sequence[Proble
 
 
 def _say_problems(problems: Sequence[Problem]) -> None:
-    lines = [f"{problem.file}: {problem.what}" for problem in problems[:N_SHOWN]]
+    for problem in problems[:N_SHOWN]:
+        logger.warning(f"{problem.file}: {problem.what}")
     if len(problems) > N_SHOWN:
-        lines.append(f"… and {len(problems) - N_SHOWN} more")
-    say("\n".join(lines))
+        logger.warning(f"… and {len(problems) - N_SHOWN:,} more")

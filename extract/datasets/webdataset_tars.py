@@ -6,6 +6,7 @@ tar per core at a time. From then on every image is read from where it lies, in 
 """
 
 import glob
+import logging
 import os
 import re
 import tarfile
@@ -21,12 +22,14 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
-from ...runtime.console import plural, say
+from ...runtime.text import counted
 from ...runtime.workers import leave_signals_to_the_main_process, n_cores
 from .classes import index_classes
 from .contract import ImageList
 from .files import EXTENSIONS
 from .options import absolute, join_options, split_options
+
+logger = logging.getLogger(__name__)
 
 TRAIN, OTHER_SPLITS = "train", ("val", "test")
 LABEL = "cls"
@@ -83,7 +86,7 @@ class TarImages:
         self.splits: Sequence[str] = sorted(patterns)
         tars = {split: find_tars(pattern) for split, pattern in patterns.items()}
         n_tars = sum(map(len, tars.values()))
-        say(f"{self.name}: reading the headers of {n_tars} tar {plural(n_tars, 'file')}")
+        logger.info(f"{self.name}: reading the headers of {counted(n_tars, 'tar file')}")
         self._samples = {split: _read_all(of_split, wanted) for split, of_split in tars.items()}
         texts = {split: [sample.label for sample in samples] for split, samples in self._samples.items()}
         self._labels, self.classes = index_classes(texts, repr(self.spec))

@@ -1,7 +1,7 @@
 """Heads that are not trained by steps: fitted on features in memory, scored once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,25 +17,30 @@ from ..run.results import Run
 from ..run.selection import Scores, score_columns
 from ..solvers import LinearSolver, Solver
 from ..training.metrics import make_counter
+from .progress import FitProgress
 from .result_rows import HeadForm, cell_columns, cost_columns, save_head
 from .streams import LayerStreams
 
 
-def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list[dict[str, Any]]:
+def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progress: FitProgress) -> list[dict[str, Any]]:
     """Fit the cells of one solver, save their heads, and return their rows of the results."""
     start, (regime, cells) = time.perf_counter(), group
     solver = make_solver(cells)
+    n_scored = len(streams.test_rows) + len(regime.val_rows)
     features, labels = pooled_features(plan, cells[0], solver.pool, streams.train(regime), regime.train_rows)
-    solver.fit(features, labels, plan.data.n_classes)
-    seconds = (time.perf_counter() - start) / len(cells)
+    work = solver.work(len(features), n_scored, features.shape[1], plan.data.n_classes)
 
     def scores(stream: TokenStream, rows: RowNumbers) -> Sequence[Scores]:
-        return _scores(plan, solver, *pooled_features(plan, cells[0], solver.pool, stream, rows))
+        found = pooled_features(plan, cells[0], solver.pool, stream, rows)
+        return _scores(plan, solver, *found, lambda n_images: progress.advance(work.scores * n_images / n_scored))
 
-    tests = scores(streams.test, streams.test_rows)
-    vals: Sequence[Scores | None] = [None] * len(cells)
-    if len(regime.val_rows):
-        vals = scores(streams.val(regime), regime.val_rows)
+    with progress.part(f"layer {cells[0].layer}, {solver.name}", len(cells), work.fit + work.scores):
+        solver.fit(features, labels, plan.data.n_classes, lambda part: progress.advance(work.fit * part))
+        seconds = (time.perf_counter() - start) / len(cells)
+        tests = scores(streams.test, streams.test_rows)
+        vals: Sequence[Scores | None] = [None] * len(cells)
+        if len(regime.val_rows):
+            vals = scores(streams.val(regime), regime.val_rows)
     return [
         cell_columns(plan, cell, ARRAYS[solver.pool])
         | score_columns(vals[index], tests[index])
@@ -53,12 +58,15 @@ def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
-def _scores(plan: Plan, solver: Solver, features: Tensor, labels: Tensor) -> Sequence[Scores]:
+def _scores(
+    plan: Plan, solver: Solver, features: Tensor, labels: Tensor, tell: Callable[[int], None]
+) -> Sequence[Scores]:
     """Score every cell on features (n, F) with their labels."""
     counter, done = make_counter(plan.data.n_classes, plan.data.multi_label), 0
     for logits_BHC in solver.scores(features):
         counter.add(logits_BHC, labels[done : done + len(logits_BHC)])
         done += len(logits_BHC)
+        tell(len(logits_BHC))
     return counter.scores()
 
 

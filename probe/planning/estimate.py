@@ -49,7 +49,7 @@ class Estimate:
 
 
 def describe(todo: Sequence[LayerPlan], machine: Machine) -> list[str]:
-    """Return the lines that the dry run prints."""
+    """Return the lines of a dry run."""
     lines, timed = [], Timed()
     for plan in {layer.plan.name: layer.plan for layer in todo}.values():
         manifest = plan.data.store.manifest

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
-from .contract import Solver, chunk_rows
+from .contract import Solver, Tell, Work, chunk_rows, keep_quiet
 
 QUERY_ROWS = 1024
 
@@ -27,6 +27,7 @@ class KNN(Solver):
     name = "knn"
     defaults: ClassVar[dict[str, Any]] = {"k": 20, "temperature": 0.07, "pool": "mean"}
     optimizer = "none"
+    fit_dtype = torch.float32
 
     def __init__(self, settings: Sequence[Mapping[str, Any]], decays: Sequence[float]) -> None:
         """See `Solver`."""
@@ -44,7 +45,11 @@ class KNN(Solver):
                 f"head 'knn': k={self.most} neighbours of {n_images} training images; give k of at most {n_images}"
             )
 
-    def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
+    def work(self, n_images: int, n_scored: int, width: int, n_classes: int) -> Work:
+        """See `Solver.work`: every image is compared with every other."""
+        return Work(fit=3 * n_images * width, scores=2 * n_scored * n_images * width)
+
+    def fit(self, features: Tensor, labels: Tensor, n_classes: int, tell: Tell = keep_quiet) -> None:
         """See `Solver.fit`."""
         self.check(len(features))
         self.bank_NF, self.labels, self.n_classes = F.normalize(features), labels, n_classes

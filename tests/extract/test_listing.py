@@ -47,6 +47,7 @@ def test_an_image_mended_in_place_lets_the_same_command_continue(
     assert open_store(out).manifest.complete
 
 
+@pytest.mark.usefixtures("messages")
 def test_skipped_images_are_left_out_and_recorded(
     tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,6 +170,7 @@ def test_a_gpu_gives_the_tokens_that_the_cpu_gives(
         np.testing.assert_allclose(on_gpu, on_cpu, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.usefixtures("messages")
 def test_keys_of_a_checkpoint_without_a_place_are_listed_and_ignored(
     tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,7 @@ def test_mean_and_deviation_of_each_channel_over_all_batches() -> None:
         assert values.dtype == torch.float32
 
 
+@pytest.mark.usefixtures("messages")
 def test_int8_tokens_are_standardised_by_the_first_1024_rows_of_their_split(
     tiny_config: MakeConfig, tmp_path: Path, sources: list[CountingSource], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,6 +131,7 @@ def delete_labels_and_ids(store: Path, names: list[str]) -> Found:
     return delete(store, [name for name in files_of(store) if name.startswith(("train/ids", "test/labels"))])
 
 
+@pytest.mark.usefixtures("messages")
 @pytest.mark.parametrize("damage", [truncate, swap, replace_by_foreign, delete, delete_root, delete_labels_and_ids])
 def test_what_is_cut_swapped_replaced_or_gone_is_named_and_mended(
     store: Path, whole: Path, damage: Callable[[Path, list[str]], Found], capsys: pytest.CaptureFixture[str]
@@ -195,6 +196,7 @@ def test_a_whole_store_is_left_alone(store: Path) -> None:
 # --- what cannot be mended ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("messages")
 def test_of_many_problems_repair_shows_the_first(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = sorted(block_names(store))[: N_SHOWN + 3]
     delete(store, names)
@@ -266,13 +268,8 @@ def test_a_repair_that_is_refused_leaves_a_store_that_says_it_is_not_complete(im
 # --- progress -----------------------------------------------------------------------------------------------
 
 
-def test_a_terminal_gets_a_bar(
-    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check(store)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "150")
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_a_bar(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(store)
     total = sum(file.stat().st_size for file in files_of(store).values())
     total -= store_files(store).root.stat().st_size
@@ -281,10 +278,14 @@ def test_a_terminal_gets_a_bar(
     assert f"{total / 1000:.1f}/{total / 1000:.1f} kB" in shown
 
 
+@pytest.mark.usefixtures("messages")
 def test_elsewhere_there_is_a_line_now_and_then(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    check(store)
+    assert capsys.readouterr() == ("", ""), "it took less than ten seconds"
+    monkeypatch.setattr(progress, "LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(progress, "PAUSE_SHARE", 0.0)
     check(store)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(r"verify (\d+)/\1 MB  [\d.]+ MB/s  0 s left", last), last
+    assert re.fullmatch(r"verify ([\d.]+ kB) of \1  [\d.]+ .?B/s  0 s left", last), last

@@ -1,9 +1,7 @@
 """The dry run: what it says against what a fit does."""
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from tokenprobe.probe.planning.layer_plan import LayerPlan, make_layer_plan
 from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.run.made_from import name_stores
 from tokenprobe.probe.run.results import Run
-from tokenprobe.store import Store, extents
+from tokenprobe.store import Store
 
-from ..kit import fit_made, plan_of, write_made
+from ..kit import counted_bytes, fit_made, plan_of, write_made
 
 MACHINE = make_machine(FitConfig(out="run", device="cpu"))
 ROW = 6 * 8 * 2
@@ -44,12 +42,10 @@ def estimate_of(layer: LayerPlan) -> Estimate:
 
 @pytest.mark.parametrize("shots", [["full"], ["4", "2"], ["full", "4", "2"]])
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_as_many_bytes_are_read_as_were_announced(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, shots: list[str]
-) -> None:
+def test_as_many_bytes_are_read_as_were_announced(store: Store, tmp_path: Path, cache: str, shots: list[str]) -> None:
     (layer,) = layer_plans(store, tmp_path / "run", cache=cache, shots=shots)
     announced = estimate_of(layer)
-    with counted_bytes(monkeypatch) as read:
+    with counted_bytes() as read:
         fit_made(store, tmp_path / "run", cache=cache, shots=shots, **SETTINGS)
     assert sum(read) == announced.read > 0
     assert announced.kept == (announced.read if cache == "ram" else 0)
@@ -57,13 +53,11 @@ def test_as_many_bytes_are_read_as_were_announced(
     assert announced.windows == min(32, most) * ROW  # eight blocks of four
 
 
-def test_a_subset_is_announced_to_be_read_as_seldom_as_it_is_scored(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_subset_is_announced_to_be_read_as_seldom_as_it_is_scored(store: Store, tmp_path: Path) -> None:
     settings = SETTINGS | {"cache": "disk", "shots": ["2"], "epochs": 30, "seeds": 1}
     (layer,) = layer_plans(store, tmp_path / "run", **settings)
     assert [len(regime.scored) for regime in layer.regimes] == [10]
-    with counted_bytes(monkeypatch) as read:
+    with counted_bytes() as read:
         fit_made(store, tmp_path / "run", **settings)
     assert sum(read) == estimate_of(layer).read > 0
 
@@ -71,14 +65,14 @@ def test_a_subset_is_announced_to_be_read_as_seldom_as_it_is_scored(
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 @pytest.mark.parametrize("heads", [["linear", "knn:k=5"], ["linear", "ep:queries=4"]])
 def test_means_of_normed_tokens_are_announced_as_the_tokens_that_they_are_made_of(
-    write_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, heads: list[str]
+    write_store: Callable[..., Store], tmp_path: Path, cache: str, heads: list[str]
 ) -> None:
     norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": None, "bias": None}
     store = write_made(write_store, tmp_path / "s.zarr", final_norm=norm)
     settings = SETTINGS | {"heads": heads, "norm": "final", "cache": cache, "shots": ["full", "4"]}
     (layer,) = layer_plans(store, tmp_path / "run", **settings)
     announced = estimate_of(layer)
-    with counted_bytes(monkeypatch) as read:
+    with counted_bytes() as read:
         fit_made(store, tmp_path / "run", **settings)
     assert sum(read) == announced.read > 0
     in_memory = cache == "ram" and "ep:queries=4" in heads
@@ -89,26 +83,12 @@ def test_means_of_normed_tokens_are_announced_as_the_tokens_that_they_are_made_o
     assert announced.windows == (0 if in_memory else 32 * ROW)
 
 
-@contextmanager
-def counted_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Give the bytes of every read meanwhile."""
-    read, preadv = list[int](), os.preadv
-
-    def counted(*arguments: Any) -> int:
-        n_bytes = preadv(*arguments)
-        read.append(n_bytes)
-        return n_bytes
-
-    with monkeypatch.context() as patched:
-        patched.setattr(extents.os, "preadv", counted)
-        yield read
-
-
+@pytest.mark.usefixtures("messages")
 def test_the_dry_run_says_what_would_be_done_and_does_nothing(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = fit_made(store, tmp_path / "run", dry_run=True, shots=["full", "4"], layers="all,0+1", seeds=2)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert run.results.empty and not (tmp_path / "run").exists()
     assert f"{store.path}: timm:none on made, as none" in said
     assert "  80 training, 8 held-out and 60 test images" in said
