@@ -55,7 +55,7 @@ def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows
 
 def _scores(plan: Plan, solver: Solver, features: Tensor, labels: Tensor) -> Sequence[Scores]:
     """Score every cell on features (n, F) with their labels."""
-    counter, done = make_counter(plan.data.n_classes, plan.data.multi_label), 0
+    counter, done = make_counter(plan.data.n_classes, plan.data.multi_label, votes=solver.votes), 0
     for logits_BHC in solver.scores(features):
         counter.add(logits_BHC, labels[done : done + len(logits_BHC)])
         done += len(logits_BHC)

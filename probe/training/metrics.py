@@ -35,14 +35,22 @@ class AccuracyCounter(Counter):
     accuracies over the classes that there are images of. The guess of a cell whose logits are all NaN is some class.
     """
 
-    def __init__(self, n_classes: int) -> None:
-        """Count for labels 0 to `n_classes` - 1."""
-        self._n_classes = n_classes
+    def __init__(self, n_classes: int, *, votes: bool = False) -> None:
+        """Count for labels 0 to `n_classes` - 1.
+
+        Args:
+            n_classes: of the data.
+            votes: whether scores are shares of votes: a class without a vote is no guess.
+        """
+        self._n_classes, self._votes = n_classes, votes
         self._n_C = self._top1_CH = self._top5_H = torch.tensor(0)
 
     def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
         """See `Counter.add`."""
-        hits_BHK = logits_BHC.topk(min(TOP, self._n_classes), dim=2).indices == labels[:, None, None]
+        best = logits_BHC.topk(min(TOP, self._n_classes), dim=2)
+        hits_BHK = best.indices == labels[:, None, None]
+        if self._votes:
+            hits_BHK &= best.values > 0
         no_hits_CH = labels.new_zeros(self._n_classes, logits_BHC.shape[1])
         self._top1_CH = self._top1_CH + no_hits_CH.index_add_(0, labels, hits_BHK[..., 0].long())
         self._top5_H = self._top5_H + hits_BHK.any(2).sum(0)
@@ -100,6 +108,12 @@ def average_precisions(logits_nC: Tensor, labels_nC: Tensor) -> Tensor:
     return (hits_nC * precision_nC.gather(0, last_nC)).sum(0) / hits_nC.sum(0)
 
 
-def make_counter(n_classes: int, multi_label: bool) -> Counter:
-    """Return the counter for labels of `n_classes` classes, one or any number of them an image."""
-    return PrecisionCounter() if multi_label else AccuracyCounter(n_classes)
+def make_counter(n_classes: int, multi_label: bool, *, votes: bool = False) -> Counter:
+    """Return the counter for labels of `n_classes` classes, one or any number of them an image.
+
+    Args:
+        n_classes: of the data.
+        multi_label: whether an image has any number of labels.
+        votes: whether scores are shares of votes.
+    """
+    return PrecisionCounter() if multi_label else AccuracyCounter(n_classes, votes=votes)
