@@ -83,8 +83,10 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
     logger.info(f"{counted(n_cells, 'cell')} to train on {counted(sum(map(bool, todo)), 'layer')}")
     told = [(plan.name, line) for plan in plans for line in plan.about()]
     told += [(layer.plan.name, note) for layer in todo for note in layer.notes]
+    warnings = {line for plan in plans for line in plan.lacking()}
     for name, line in told:
-        logger.info(line if len(plans) == 1 else f"{name}: {line}")
+        level = logging.WARNING if line in warnings else logging.INFO
+        logger.log(level, line if len(plans) == 1 else f"{name}: {line}")
 
 
 def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgress) -> None:

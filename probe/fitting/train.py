@@ -12,6 +12,7 @@ from ..planning.plan import Plan
 from ..training.metrics import Counter, make_counter
 from ..training.schedule import lr_factor
 from .checkpoint import Checkpoint
+from .damage import describe_damage
 from .group_fit import GroupFit
 from .progress import FitProgress
 from .streams import LayerStreams
@@ -36,6 +37,10 @@ def train_pass(
             _score(plan, fits, regimes, streams, scoring, progress)
             if checkpoint.due():
                 checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
+    for fit in fits:
+        if fit.diverged_at_once:
+            regime = fit.regime
+            fit.explain(describe_damage(streams.train(regime), regime.train_rows, fit.group.kinds))
 
 
 def _n_images(plan: Plan, regimes: Sequence[Regime], scoring: int) -> int:

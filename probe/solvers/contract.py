@@ -47,6 +47,7 @@ class Solver(ABC):
         optimizer: how it is solved, as results say it.
         fit_dtype: type of most of a fit's operations.
         penalties: the grid of penalties, one cell each; empty if there is nothing to penalise.
+        votes: whether scores are shares of votes: 0 for a class without one, which is no guess.
         settings: of each cell, in the order of the axis H.
         decays: the penalty of each cell, in the same order.
         pool: which of the linear pooling's vectors are the features.
@@ -57,6 +58,7 @@ class Solver(ABC):
     optimizer: ClassVar[str]
     fit_dtype: ClassVar[torch.dtype] = torch.float64
     penalties: ClassVar[tuple[float, ...]] = ()
+    votes: ClassVar[bool] = False
 
     def __init__(self, settings: Sequence[Mapping[str, Any]], decays: Sequence[float]) -> None:
         """Take the settings and the penalty of each cell; all read the same features.
