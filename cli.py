@@ -37,6 +37,10 @@ EXTRACT_EXAMPLE = """examples:
 DATASETS_EXAMPLE = """example:
   probe datasets
 """
+HEADS_EXAMPLE = """examples:
+  probe heads
+  probe heads ep
+"""
 FIT_EXAMPLE = """examples:
   probe fit mae.zarr -o runs/mae --head ep:queries=32 --head linear:pool=cls
   probe fit mae.zarr -o runs/lr --head 'ep:queries=8|32' --layers last4 --lr 0.1,1,10 --seeds 3
@@ -210,6 +214,17 @@ def _models(arguments: argparse.Namespace) -> None:
         Console(width=None if sys.stdout.isatty() else WIDE).print(found)  # names in one piece, for grep
 
 
+def _heads(arguments: argparse.Namespace) -> None:
+    from .probe.grid.specs import HEADS
+    from .probe.report.head_list import describe_head, head_facts, list_heads
+
+    if arguments.json:
+        facts = [head_facts(name) for name in ([arguments.name] if arguments.name else HEADS)]
+        print(json_text(facts[0] if arguments.name else facts))
+    else:
+        print("\n".join(describe_head(arguments.name) if arguments.name else list_heads()))
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     from .workflows.demo import run_demo
 
@@ -225,6 +240,9 @@ def _make_parser() -> argparse.ArgumentParser:
     add_fields(extract, ExtractConfig, FILE_KEYS)
 
     _add_command(commands, "datasets", _datasets, "what data can be loaded, and how to write it", DATASETS_EXAMPLE)
+
+    heads = _add_command(commands, "heads", _heads, "what heads there are, their settings and size", HEADS_EXAMPLE)
+    heads.add_argument("name", metavar="NAME", nargs="?", help="of one head, to describe it")
 
     fit = _add_command(commands, "fit", _fit, "train heads from stores", FIT_EXAMPLE)
     fit.add_argument(

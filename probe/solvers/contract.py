@@ -5,6 +5,7 @@ n training images, m others, F features, C classes, H cells
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..heads.head import BATCH_NORM_EPS
+from ..heads.pooling import PoolingSettings
 
 POOLS = ("cls", "mean", "cls+mean", "embedding")
+POOL = "The vector of an image: cls, mean, cls+mean (2D wide) or embedding."
+"""What the setting `pool` means."""
 CHUNK_ELEMENTS = 1 << 24
 """Numbers in the largest temporary array of any solver: 64 MiB in float32."""
 
@@ -43,7 +47,10 @@ class Solver(ABC):
 
     Attributes:
         name: in the registry.
-        defaults: every setting and its default value, the one that tells heads apart first.
+        summary: what it does, in one sentence.
+        source: where it is published.
+        own_settings: the settings that a head spec may give, with their defaults, the one that tells heads apart first.
+        defaults: the same by name.
         optimizer: how it is solved, as results say it.
         fit_dtype: type of most of a fit's operations.
         penalties: the grid of penalties, one cell each; empty if there is nothing to penalise.
@@ -54,11 +61,20 @@ class Solver(ABC):
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    own_settings: ClassVar[PoolingSettings]
     defaults: ClassVar[Mapping[str, Any]]
     optimizer: ClassVar[str]
     fit_dtype: ClassVar[torch.dtype] = torch.float64
     penalties: ClassVar[tuple[float, ...]] = ()
     votes: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Derive `defaults` from `own_settings`."""
+        super().__init_subclass__()
+        if hasattr(cls, "own_settings"):
+            cls.defaults = asdict(cls.own_settings)
 
     def __init__(self, settings: Sequence[Mapping[str, Any]], decays: Sequence[float]) -> None:
         """Take the settings and the penalty of each cell; all read the same features.

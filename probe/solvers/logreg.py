@@ -18,20 +18,30 @@ take 1,000 iterations in place of 15,000.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..heads.head import BATCH_NORM_EPS
-from .contract import LinearSolver, Tell, Work, chunk_rows, keep_quiet
+from ..heads.pooling import PoolingSettings
+from .contract import POOL, LinearSolver, Tell, Work, chunk_rows, keep_quiet
 from .ridge import moments_work, take_moments
 
 USUAL_ITERATIONS = 25
 """Iterations for one strength, in the mean over the grid: 1,000 for 45 on CIFAR-10."""
 CERTAIN = 1e4
 """Score of a class that all training images have, and minus that of one that none has: a probability of 1 or 0."""
+
+
+@dataclass(frozen=True)
+class LogregSettings(PoolingSettings):
+    """Settings of logistic regression."""
+
+    pool: Annotated[str, POOL] = "mean"
+    unit: Annotated[bool, "Whether vectors are divided by their norm; one grid of C then suits every layer."] = True
 
 
 class LogisticRegression(LinearSolver):
@@ -47,7 +57,9 @@ class LogisticRegression(LinearSolver):
     """
 
     name = "logreg"
-    defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "unit": True}
+    summary = "Logistic regression with an L2 penalty, for 45 strengths."
+    source = "arXiv 2304.07193, evaluation"
+    own_settings = LogregSettings()
     optimizer = "lbfgs"
     penalties = tuple(10.0 ** (6 - step / 4) for step in range(45))
     tolerance = 1e-6

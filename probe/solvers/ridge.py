@@ -18,24 +18,35 @@ The diagonal of D S D is 1 (to eps), so e is 1 on average whatever the layer's s
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..heads.head import BATCH_NORM_EPS
-from .contract import LinearSolver, Tell, Work, chunk_rows, keep_quiet
+from ..heads.pooling import PoolingSettings
+from .contract import POOL, LinearSolver, Tell, Work, chunk_rows, keep_quiet
 
 EIGH_WORK = 30
 """Operations of a symmetric eigendecomposition over F³, as fast as those of a product: it is a third as fast."""
+
+
+@dataclass(frozen=True)
+class RidgeSettings(PoolingSettings):
+    """Settings of ridge regression."""
+
+    pool: Annotated[str, POOL] = "mean"
 
 
 class Ridge(LinearSolver):
     """Least squares on one-hot labels with an L2 penalty λ of 1e-6, 1e-5, …, 1e3."""
 
     name = "ridge"
-    defaults: ClassVar[dict[str, Any]] = {"pool": "mean"}
+    summary = "Least squares on one-hot labels, for ten L2 penalties from one decomposition."
+    source = "common practice"
+    own_settings = RidgeSettings()
     optimizer = "eigh"
     logits = False
     penalties = tuple(10.0**power for power in range(-6, 4))
