@@ -169,8 +169,8 @@ def test_bad_images_are_named_or_left_out(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "batch_size 0, workers 0: expected at least 1 image and 0 processes"),
-        ({"workers": -1}, "batch_size 5, workers -1: expected at least 1 image and 0 processes"),
+        ({"batch_size": 0}, "^batch_size 0: expected at least 1$"),
+        ({"workers": -1}, "^workers -1: expected at least 0$"),
         ({"amp": "int4"}, "unknown amp 'int4'; known: auto, off"),
         ({"out": "p.txt"}, "cannot write 'p.txt': expected a file name that ends in .csv, .parquet, .npz"),
         ({"out": f"{__file__}/p.csv"}, f"cannot write '{__file__}/p.csv': '{__file__}' is no folder that can be"),
