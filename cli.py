@@ -19,7 +19,7 @@ from .extract.config import EXAMPLES as EXTRACT_EXAMPLES
 from .extract.config import ExtractConfig
 from .probe.config import EXAMPLES as FIT_EXAMPLES
 from .probe.config import FitConfig
-from .runtime.flags import Call, Program, ReadableGroup, UsageError
+from .runtime.flags import PROGRAM, Program, ReadableGroup, UsageError
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
 
 STAGES, STORES, LISTS = "Stages", "Stores and runs", "Lists"
@@ -46,19 +46,15 @@ class _Terminated(BaseException):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status."""
-    try:
-        call = program.parse(sys.argv[1:] if argv is None else argv)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_INPUT
-    return call if isinstance(call, int) else _run(call)
-
-
-def _run(call: Call) -> int:
+    """Run one command line; return its exit status."""
+    name = PROGRAM
     _Terminated.arrived = False
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        call = program.parse(sys.argv[1:] if argv is None else argv)
+        if isinstance(call, int):
+            return call
+        name = call.path
         call.run()
         sys.stdout.flush()
     except BrokenPipeError:  # who read our output has read enough, as head does
@@ -68,21 +64,21 @@ def _run(call: Call) -> int:
         print(error, file=sys.stderr)
         return EXIT_INPUT
     except (TokenprobeError, OSError) as error:
-        print(f"{call.path}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
-        print(f"{call.path}: interrupted{_what_is_safe(call)}", file=sys.stderr)
+        print(f"{name}: interrupted{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (_Terminated, RuntimeError):
         if not _Terminated.arrived:  # else torch may tell first that a worker was terminated too
             raise
-        print(f"{call.path}: terminated{_what_is_safe(call)}", file=sys.stderr)
+        print(f"{name}: terminated{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_TERMINATED
     return 0
 
 
-def _what_is_safe(call: Call) -> str:
-    return "; what was finished is safe" if call.command.name in KEEP_WHAT_IS_FINISHED else ""
+def _what_is_safe(name: str) -> str:
+    return "; what was finished is safe" if name.removeprefix(f"{PROGRAM} ") in KEEP_WHAT_IS_FINISHED else ""
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -105,7 +101,7 @@ def _program(
     pass
 
 
-@program.command("Store every layer's tokens of a data set.", STAGES, EXTRACT_EXAMPLES)
+@program.command("Store the tokens of every layer, for a data set.", STAGES, EXTRACT_EXAMPLES)
 def _extract(config: ExtractConfig) -> None:
     from .extract import extract
 

@@ -36,14 +36,14 @@ class ExtractConfig(Settings):
     )
     split_fraction: Annotated[
         float | None,
-        Option("If the data has one split: make this part of it the test split, by class.", DATA),
+        Option("Part of each class that becomes the test split, if the data has one split only.", DATA),
     ] = None
     limit: Annotated[
         int | None, Option("Use at most this many images per split, balanced over classes.", DATA, least=1)
     ] = None
     row_order: Annotated[
         Literal["shuffled", "dataset"],
-        Option("Order of the rows. shuffled follows --seed, dataset the order of the source.", DATA),
+        Option("Order of the rows. shuffled draws it from --seed, dataset keeps that of the source.", DATA),
     ] = "shuffled"
     skip_bad_images: SkipBadImages = False
     views: Annotated[
@@ -53,10 +53,10 @@ class ExtractConfig(Settings):
         ),
     ] = 1
     view_scale: Annotated[
-        list[float], Option("Smallest and largest part of the image's area in a random crop.", DATA, metavar="MIN,MAX")
+        list[float], Option("Smallest and largest part of an image that a random crop takes.", DATA, metavar="MIN,MAX")
     ] = field(default_factory=lambda: [0.08, 1.0])
     view_ratio: Annotated[
-        list[float], Option("Smallest and largest width over height of a random crop.", DATA, metavar="MIN,MAX")
+        list[float], Option("Smallest and largest ratio of width to height of a random crop.", DATA, metavar="MIN,MAX")
     ] = field(default_factory=lambda: [3 / 4, 4 / 3])
     seed: Annotated[
         int,
@@ -83,7 +83,7 @@ class ExtractConfig(Settings):
         list[str], Option("Weights, or submodules such as norm, that the checkpoint may lack.", BACKBONE)
     ] = field(default_factory=list)
     no_pretrained: Annotated[bool, Option("Load no weights; draw them from --seed.", BACKBONE)] = False
-    model_arg: Annotated[dict[str, Any], Option("Arguments for the backbone's constructor.", BACKBONE)] = field(
+    model_arg: Annotated[dict[str, Any], Option("Arguments for the constructor of the backbone.", BACKBONE)] = field(
         default_factory=dict
     )
     image_size: Annotated[
@@ -92,7 +92,7 @@ class ExtractConfig(Settings):
             "Size in pixels that the backbone sees: one side, or height and width.",
             BACKBONE,
             metavar="SIDE",
-            default="the backbone's own",
+            default="that of the backbone",
         ),
     ] = field(default_factory=list)
     out: Annotated[

@@ -75,7 +75,7 @@ class FitConfig(Settings):
     ] = "all"
     norm: Annotated[
         Literal["none", "final"],
-        Option("Norm before the heads. final applies the backbone's final norm to every token.", GRID),
+        Option("Norm of the tokens. final applies the final norm of the backbone to every token.", GRID),
     ] = "none"
     shots: Annotated[
         list[str],
@@ -116,7 +116,7 @@ class FitConfig(Settings):
         ),
     ] = "select"
     val: Annotated[float, Option("Part of the training split that protocol select holds out.", TRAINING)] = 0.1
-    optimizer: Annotated[Literal["lars", "sgd", "adamw"], Option("Optimizer.", TRAINING)] = "lars"
+    optimizer: Annotated[Literal["lars", "sgd", "adamw"], Option("Optimizer of the heads.", TRAINING)] = "lars"
     epochs: Annotated[int, Option("Passes over the training images.", TRAINING, least=1)] = 90
     batch_size: Annotated[
         int | None,
@@ -143,7 +143,7 @@ class FitConfig(Settings):
         int, Option("Seed of the batch order and of the held-out images.", TRAINING, least=0, most=2**63 - 1)
     ] = 0
     out: Annotated[str | Path, Option("Folder of the run.", OUTPUT, short="-o", metavar="RUN")]
-    dry_run: Annotated[bool, Option("Show what would be trained, read and taken, and do nothing.", OUTPUT)] = False
+    dry_run: Annotated[bool, Option("Show cells, memory and time, and do nothing.", OUTPUT)] = False
     device: Device = "auto"
     amp: Amp = "auto"
     cache: Annotated[

@@ -6,6 +6,7 @@ returns a `Call`, which runs outside of typer, so that errors and signals stay o
 """
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from .settings import Settings
 from .values import read_value
 
 PROGRAM = "probe"
+COMPLETE = "_PROBE_COMPLETE"
+"""Variable in which a shell asks typer for completions."""
 GENERAL = "General"
 """The last panel of a command's help."""
 CONFIG = "config"
@@ -51,12 +54,14 @@ class Command:
         function: that runs.
         arguments: its parameters for typer, by name.
         settings: class of its parameter `config`, if it has one.
+        summary: what it does, in one sentence.
         examples: command lines, as its help shows them.
     """
 
     function: Callable[..., None]
     arguments: Mapping[str, inspect.Parameter]
     settings: type[Settings] | None
+    summary: str
     examples: str
 
     @property
@@ -165,7 +170,8 @@ class Program:
         def add(function: Callable[..., None]) -> Callable[..., None]:
             parameters = dict(inspect.signature(function).parameters)
             config = parameters.pop(CONFIG, None)
-            command = Command(function, parameters, config.annotation if config else None, examples.strip("\n"))
+            settings = config.annotation if config else None
+            command = Command(function, parameters, settings, summary, examples.strip("\n"))
 
             def read(**given: Any) -> Call:
                 return Call(command, given)
@@ -193,6 +199,7 @@ class Program:
             The call, or an exit status if typer has done all that was asked for, such as showing help.
 
         Raises:
+            BrokenPipeError: nobody reads the help.
             UsageError: it cannot be read.
         """
         if len(argv) == 1 and argv[0] in self.commands:
@@ -203,6 +210,10 @@ class Program:
         except typer.TyperException as error:
             path = f"{PROGRAM} {argv[0]}" if argv[0] in self.commands else PROGRAM
             raise UsageError(path, _message_of(error)) from None
+        except SystemExit as stopped:
+            if stopped.code == 1 and COMPLETE not in os.environ:  # so rich ends when its reader has read enough
+                raise BrokenPipeError from None
+            raise
         return done
 
 
@@ -262,11 +273,12 @@ def _parameter_of(field: Field) -> inspect.Parameter:
 
 
 def _completer(choices: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return what completes a choice, the last one of a list too."""
+    """Return what completes a choice, or the last one of a list."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
-        return [before + comma + choice for choice in choices if choice.startswith(last)]
+        left = [choice for choice in choices if choice not in before.split(",")]
+        return [before + comma + choice for choice in left if choice.startswith(last)]
 
     return complete
 

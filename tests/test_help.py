@@ -34,6 +34,13 @@ def test_nothing_is_cut_from_the_help(command: Command, columns: int) -> None:
     assert max(map(len, shown.splitlines())) <= columns
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_texts_have_no_apostrophe(command: Command) -> None:
+    """zsh loses it from the completions that typer writes."""
+    texts = [field.text + (field.default or "") for field in command.fields.values()]
+    assert not [text for text in [*texts, command.summary] if "'" in text]
+
+
 def test_help_in_colour_has_the_same_words() -> None:
     plain = probe("fit", "--help", COLUMNS="80", NO_COLOR="1", TERM="dumb").stdout
     coloured = probe("fit", "--help", COLUMNS="80", FORCE_COLOR="1", TERM="xterm-256color").stdout
@@ -54,6 +61,22 @@ def test_the_program_without_arguments_shows_its_help() -> None:
     assert bare.stdout == probe("--help").stdout
     for command in COMMANDS:
         assert f"│ {command.name} " in bare.stdout
+
+
+def test_a_reader_of_help_that_has_read_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "tokenprobe", "fit", "--help"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_help_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "tokenprobe", "fit", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "probe: [Errno 28] No space left on device\n")
 
 
 def test_the_version_is_shown() -> None:

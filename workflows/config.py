@@ -33,14 +33,14 @@ class ExportConfig(Settings):
     out: Annotated[str | Path, Option("Folder to make.", OUTPUT, short="-o", metavar="FOLDER")]
     to: Annotated[
         Literal["npy", "safetensors", "zarr"] | None,
-        Option("Form to write. zarr is compressed.", OUTPUT, default="zarr, if the folder's name ends in .zarr"),
+        Option("Form to write. zarr is compressed.", OUTPUT, default="zarr, if the folder ends in .zarr"),
     ] = None
     dtype: Annotated[
         Literal["float16", "bfloat16", "float32", "int8"] | None,
         Option(
             "Type of patch and prefix tokens. npy files have no bfloat16, and only zarr has int8.",
             OUTPUT,
-            default="the store's, where the form has it",
+            default="that of the store, if the form has it",
         ),
     ] = None
 
@@ -59,7 +59,7 @@ class PredictConfig(Settings):
         None
     )
     checkpoint: Annotated[
-        str | Path | None, Option("File with the backbone's weights, if it has moved.", BACKBONE, metavar="FILE")
+        str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
     ] = None
     out: Annotated[
         str | Path | None,

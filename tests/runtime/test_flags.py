@@ -176,7 +176,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str], monkeypa
     ("argv", "incomplete", "expected"),
     [
         (["fit", "--kinds"], "p", ["patch", "prefix"]),
-        (["fit", "--kinds"], "patch,pr", ["patch,prefix"]),
+        (["fit", "--kinds"], "patch,", ["patch,prefix"]),
         (["fit"], "--hea", ["--heads", "--head"]),
         ([], "s", ["show"]),
         (["fit", "--heads"], "", []),
