@@ -15,11 +15,12 @@ import numpy.typing as npt
 from ..errors import InputError, StoreError, unknown_name
 from .array_reader import ArrayReader
 from .array_spec import ArraySpec, array_spec
+from .contents import SplitInfo
 from .contract import IDS, LABELS, StoredArrays
 from .formats import open_arrays
 from .journal import last_settings
 from .layout import PATCH, LayerShape, layer_index, layer_name
-from .manifest import Manifest, SplitInfo
+from .manifest import Manifest
 from .memory import aligned_empty
 from .order import RowNumbers
 from .quantize import array_type
