@@ -122,10 +122,9 @@ class StoredArrays(ABC):
 
     def damaged(self, file: str | Path, why: object) -> StoreError:
         """Make the error for a file that is not as it was written."""
+        what = "damaged, or no store" if str(file) == self.root_name else "damaged"
         said = printable(" ".join(str(why).split()))
-        return StoreError(
-            f"{str(file)!r} is damaged, or of no store ({said}); {self.remedy(str(file))}, or give another path"
-        )
+        return StoreError(f"{str(file)!r} is {what} ({said}); {self.remedy(str(file))}, or give another path")
 
 
 class StoreFiles(StoredArrays):

@@ -27,6 +27,7 @@ from .lanes import Lanes
 from .layout import layer_index, layer_name
 from .manifest import ABSENT, Manifest
 from .moved_rows import files_from, first_difference
+from .small import read_small
 
 N_LANES = 4
 QUEUED_BATCHES = 2
@@ -138,8 +139,8 @@ class StoreWriter:
         return all(self._recorded(name) for name in self._files.whole_names(array))
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """Read a small array that is written."""
-        return self._files.read_whole(array)
+        """Read a small array that is written, if it is not damaged."""
+        return read_small(self._files, array)
 
     def missing_layers(self, key: BlockKey) -> list[int]:
         """Return the wanted layers of a block of which some array is not recorded."""
@@ -201,7 +202,7 @@ class StoreWriter:
 
     def _stored_ids(self, split: str) -> list[str] | None:
         array = f"{split}/{IDS}"
-        return [str(key) for key in self._files.read_whole(array)] if self.has_whole(array) else None
+        return [str(key) for key in self.read_whole(array)] if self.has_whole(array) else None
 
     def _append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
         files = self._growing.setdefault((key, layer), {})
