@@ -6,8 +6,8 @@ from typing import Any
 
 from ..runtime.console import plural
 from ..runtime.text import size_text, time_text
+from ..store.contents import SplitInfo
 from ..store.layout import LayerShape, layer_index
-from ..store.manifest import SplitInfo
 from .plan import Plan, free_bytes
 
 
