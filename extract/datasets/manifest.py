@@ -22,7 +22,7 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError
 from .classes import check_labelled, index_class_sets, index_classes
 from .contract import ImageList
-from .files import ABSENT_SIZE, file_size, read_image
+from .files import ABSENT_SIZE, check_no_pointer, file_size, read_image
 from .options import absolute, join_options, split_options
 
 Columns = Mapping[str, Sequence[Any]]
@@ -55,6 +55,7 @@ class ManifestImages:
         self.name = f"{kind}:{Path(file).name}"
         self.spec = f"{kind}:{join_options(absolute(file), options)}"
         self._root = options.get("root", os.path.dirname(absolute(file)))
+        check_no_pointer(file)
         columns = read(file)
         _check_columns(columns, file)
         rows = _rows_of_splits(columns, file)
@@ -129,14 +130,13 @@ def read_parquet(file: str) -> Columns:
     Raises:
         InputError: it is no Parquet file.
     """
-    import pyarrow
     from pyarrow import parquet
 
     try:
         names = parquet.read_schema(file).names
         used = [name for name in names if name in (PATH, LABEL, LABELS, SPLIT)]
         columns: Columns = parquet.read_table(file, columns=used, partitioning=None).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
+    except Exception as error:  # pyarrow has its own ways to fail on damaged bytes, and its types on values
         raise InputError(f"{file!r} is not a readable Parquet file: {error}") from error
     return columns or {name: [] for name in names}
 

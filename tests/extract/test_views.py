@@ -1,5 +1,6 @@
 """Pixels and normalisation, against torchvision and timm called by hand."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,17 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path, kind: str) -> None:
     with Image.open(tmp_path / f"a.{kind}") as image:
         pixels = Pixels(Transform((64, 64), "bicubic", None, "none", (0.5,) * 3, (0.5,) * 3))(image)
     np.testing.assert_array_equal(pixels, np.broadcast_to(ramp // 256, (3, 64, 64)))
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(16))], ids=["one colour", "every colour"])
+def test_a_palette_with_transparency_gives_its_colours_without_a_warning(transparency: int | bytes) -> None:
+    file, indices = BytesIO(), np.arange(256, dtype=np.uint8).reshape(16, 16) % 16
+    palette = np.random.default_rng(0).integers(0, 256, (16, 3)).astype(np.uint8)
+    written = Image.fromarray(indices, "P")
+    written.putpalette(palette.tobytes())
+    written.save(file, "PNG", transparency=transparency)
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(np.asarray(to_rgb(image)), palette[indices])
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])

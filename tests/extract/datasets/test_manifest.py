@@ -161,6 +161,18 @@ def test_blanks_around_names_of_columns_labels_and_splits_do_not_count(images: l
     assert (source.classes, source.images("train").labels.tolist()) == (["ant", "dog"], [[1, 1], [0, 0]])
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_pointer_of_git_lfs_says_so(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "t").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(InputError, match=r"^'.*/t' is a Git LFS pointer in place of the file; fetch the file with git"):
+        open_dataset(f"{kind}:{tmp_path}/t")
+
+
+def test_a_path_with_a_nul_is_refused(write_csv: WriteCsv) -> None:
+    with pytest.raises(InputError, match=r"^image 0 of '.*t.csv' has path 'a\\x00b.png'; expected a path$"):
+        open_dataset("csv:" + write_csv("path,label", "a\0b.png,0"))
+
+
 def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(write_csv: WriteCsv) -> None:
     source = open_dataset("csv:" + write_csv("path,label", "x/0.png,0", "x/1.png,0"))
     message = (
