@@ -8,7 +8,6 @@ not count; an empty label, or -1, is none.
 
 import csv
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -154,8 +153,8 @@ def _check_columns(columns: Columns, file: str) -> None:
     if not columns[PATH]:
         raise InputError(f"{file!r} lists no images")
     kinds = {PATH: "a path", LABEL: "text or an integer", LABELS: "texts or integers"}
-    kinds |= {SPLIT: "a name of letters, digits and . _ -"}
-    fits = {PATH: _is_path, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_split}
+    kinds |= {SPLIT: "text"}
+    fits = {PATH: _is_path, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_text}
     for name in kinds.keys() & columns.keys():
         for row, value in enumerate(columns[name]):
             if not fits[name](value):
@@ -174,8 +173,8 @@ def _are_labels(value: Any) -> bool:
     return isinstance(value, list) and all(each is not None and _is_label(each) for each in value)
 
 
-def _is_split(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII) is not None
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _rows_of_splits(columns: Columns, file: str) -> dict[str, list[int]]:
