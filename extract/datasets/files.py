@@ -42,14 +42,17 @@ def decode_image(file: BinaryIO) -> Image.Image:
             image.load()
             return image
     except UnidentifiedImageError:
+        n_bytes = file.seek(0, os.SEEK_END)
         file.seek(0)
-        raise UnidentifiedImageError(_no_image(file.read(len(POINTER)))) from None
+        raise UnidentifiedImageError(_no_image(file.read(len(POINTER)), n_bytes)) from None
 
 
-def _no_image(beginning: bytes) -> str:
+def _no_image(beginning: bytes, n_bytes: int) -> str:
     if beginning == POINTER:
         return f"a {POINTER_ADVICE}"
-    return f"no image that Pillow knows: it begins with {beginning[:8]!r}" if beginning else "the file is empty"
+    if not n_bytes:
+        return "the file is empty"
+    return f"cannot identify an image in {n_bytes} bytes that begin with {beginning[:8]!r}"
 
 
 def check_no_pointer(path: str) -> None:

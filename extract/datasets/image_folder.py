@@ -28,6 +28,8 @@ SPLIT_NAME = re.compile("train|val|test|dev|eval", re.IGNORECASE)
 class ImageFolder:
     """A folder of class folders. Classes are the sorted names over all splits, so labels agree between them."""
 
+    upright = False
+
     def __init__(self, path: str) -> None:
         """List the splits and classes.
 

@@ -35,6 +35,8 @@ class ManifestImages:
     An image that the table lists and the disk lacks is unreadable; a disk that lacks all of them is an error.
     """
 
+    upright = False
+
     def __init__(self, kind: str, read: Callable[[str], Columns], argument: str) -> None:
         """Read the table.
 

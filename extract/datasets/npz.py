@@ -27,6 +27,8 @@ DEMO_FILE = "fashion_mnist_7k.npz"
 class NpzImages:
     """Images in one .npz file. Grey images become RGB by repetition, in the transform."""
 
+    upright = False
+
     def __init__(self, path: str) -> None:
         """Read the file.
 

@@ -69,6 +69,8 @@ class Wanted(NamedTuple):
 class TarImages:
     """Samples in tars on this machine."""
 
+    upright = False
+
     def __init__(self, argument: str) -> None:
         """Read the headers of all tars.
 

@@ -11,7 +11,17 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from tokenprobe.extract.views import Augmentation, Crop, Pixels, RandomCrops, Transform, draw_crop, normalise, to_rgb
+from tokenprobe.extract.views import (
+    Augmentation,
+    Crop,
+    Pixels,
+    RandomCrops,
+    Transform,
+    draw_crop,
+    normalise,
+    to_rgb,
+    turned_upright,
+)
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CROPS = Augmentation(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), seed=0)
@@ -102,6 +112,26 @@ def test_a_transform_is_plain_json() -> None:
         "mean": MEAN,
         "std": STD,
     }
+
+
+def test_a_transform_says_that_it_turns_images_only_if_it_does() -> None:
+    assert "upright" not in transform(upright=False).to_json()
+    assert transform(upright=True).to_json()["upright"] is True
+
+
+@pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
+def test_an_image_is_turned_as_its_exif_says(orientation: int) -> None:
+    """As shown by exif.org: how the first row and the first column of the file lie in what is seen."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6)).astype(np.uint8)
+    seen = {
+        2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T,
+        6: pixels[::-1].T, 7: pixels[::-1, ::-1].T, 8: pixels.T[::-1],
+    }.get(orientation, pixels)  # fmt: skip
+    file, exif = BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(np.asarray(turned_upright(image)), seen)
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff"])

@@ -44,7 +44,7 @@ def test_a_path_with_a_nul_is_no_file() -> None:
     ("data", "message"),
     [
         (b"", "^the file is empty$"),
-        (b"not an image", r"^no image that Pillow knows: it begins with b'not an i'$"),
+        (b"not an image", "^cannot identify an image in 12 bytes that begin with b'not an i'$"),
         (POINTER + b"v1\noid sha256:0\n", "^a Git LFS pointer in place of the file; fetch the file with git lfs pull$"),
     ],
 )
