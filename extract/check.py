@@ -7,11 +7,13 @@ from ..store.formats import local_path
 from ..store.layout import PATCH, PREFIX
 from ..store.quantize import DTYPES
 from .config import ExtractConfig
+from .views import EXACT, FAST
 
 CHOICES = {
     "dtype": tuple(DTYPES),
     "row_order": ("shuffled", "dataset"),
     "amp": AMP,
+    "decode": (EXACT, FAST),
 }
 LEAST = {"batch_size": 1, "block_mib": 1, "limit": 1, "workers": 0, "seed": 0, "views": 1}
 MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}

@@ -1,5 +1,7 @@
 """Transforms: an image of any kind in, the pixels that the backbone sees out.
 
+Pillow resamples images, and torch uint8 tensors (`fast.py`): several times as fast, at most two grey levels apart.
+
 Workers deliver uint8 pixels, a quarter of the bytes of float32; scaling and normalisation happen on the
 device, as ToTensor and Normalize would do them.
 
@@ -8,20 +10,26 @@ resized, and of a flip: a function of (seed, image, view) alone, whichever proce
 """
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.transforms import str_to_interp_mode
+from timm.data.transforms import ResizeKeepRatio, str_to_interp_mode
 from timm.data.transforms_factory import transforms_imagenet_eval
 from torch import Tensor
+from torchvision import transforms as v1
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 from xxhash import xxh3_64_intdigest
 
+from ..errors import InputError
+
 N_TRIES = 10
+EXACT, FAST = "exact", "fast"
+RESAMPLED_FAST, BORDER = ("bilinear", "bicubic"), "border"
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Transform:
         crop_mode: timm's "center", "squash" or "border"; "none" resizes only if sizes differ.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
+        decode: "exact" (Pillow decodes and resamples) or "fast" (JPEGs by torchvision and torch).
     """
 
     input_size: tuple[int, int]
@@ -43,10 +52,14 @@ class Transform:
     crop_mode: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    decode: str = EXACT
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
+        """Return the fields as JSON values, without `decode` if it is exact: older stores have no such field."""
+        values = asdict(self)
+        if self.decode == EXACT:
+            del values["decode"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -81,44 +94,74 @@ class Crop(NamedTuple):
     flipped: bool
 
 
+def decoded_as(decode: str, transform: Transform) -> Transform:
+    """Return a transform with another choice of decoding.
+
+    Raises:
+        InputError: fast decoding has no such resampling or crop.
+    """
+    knows = transform.interpolation in RESAMPLED_FAST and transform.crop_mode != BORDER
+    if decode == FAST and not knows:
+        raise InputError(
+            f"fast decoding asked for, and the backbone's images are resampled {transform.interpolation}, with crop "
+            f"mode {transform.crop_mode}; it knows {' and '.join(RESAMPLED_FAST)}, and no {BORDER}: give --decode exact"
+        )
+    return replace(transform, decode=decode)
+
+
 class Pixels:
-    """Turns PIL images into uint8 pixels of the transform's size. Made once in each worker's dataset."""
+    """Turns images into uint8 pixels of the transform's size. Made once in each worker's dataset."""
 
     def __init__(self, transform: Transform) -> None:
         size, mode = transform.input_size, transform.interpolation
         if transform.crop_mode == "none":
-            self._resize = v2.Compose(
-                [v2.Resize(size, interpolation=str_to_interp_mode(mode), antialias=True), v2.PILToTensor()]
-            )
+            steps = [v2.Resize(size, interpolation=str_to_interp_mode(mode), antialias=True)]
         else:
-            self._resize = transforms_imagenet_eval(
+            steps = transforms_imagenet_eval(
                 img_size=size,
                 crop_pct=transform.crop_pct,
                 crop_mode=transform.crop_mode,
                 interpolation=mode,
                 mean=transform.mean,
                 normalize=False,
-            )
+            ).transforms[:-1]  # the last one makes a tensor
+        self._of_image = v2.Compose([*steps, v2.PILToTensor()])
+        self._of_tensor = v2.Compose([_on_uint8(step) for step in steps])
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return (3, height, width) uint8."""
-        pixels: Tensor = self._resize(to_rgb(image))
+    def __call__(self, image: Image.Image | Tensor) -> Tensor:
+        """Return (3, height, width) uint8 of an image, or of one that is decoded: (3, its height, its width) uint8."""
+        pixels: Tensor = self._of_tensor(image) if isinstance(image, Tensor) else self._of_image(to_rgb(image))
         return pixels
 
 
+def _on_uint8(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a step that takes uint8 tensors: timm's resize computes in float32."""
+    if isinstance(step, v1.Resize):
+        return v2.Resize(step.size, step.interpolation, antialias=True)
+    if isinstance(step, ResizeKeepRatio):
+
+        def resize(image: Tensor) -> Tensor:
+            size = ResizeKeepRatio.get_params(image, step.size, step.longest)
+            return TF.resize(image, size, step.interpolation, antialias=True)
+
+        return resize
+    return step
+
+
 class RandomCrops:
-    """Turns PIL images into uint8 pixels of one of their random views, resampled as view 0 is."""
+    """Turns images into uint8 pixels of one of their random views, resampled as view 0 is."""
 
     def __init__(self, transform: Transform, augmentation: Augmentation) -> None:
         self._size, self._augmentation = transform.input_size, augmentation
         self._interpolation = str_to_interp_mode(transform.interpolation)
 
-    def __call__(self, image: Image.Image, key: str, view: int) -> Tensor:
-        """Return (3, height, width) uint8 of the view of the image that is called `key`."""
-        crop = draw_crop(image.height, image.width, key, view, self._augmentation)
-        box = list(crop[:4])
-        resized = TF.resized_crop(to_rgb(image), *box, list(self._size), self._interpolation, antialias=True)
-        pixels: Tensor = TF.pil_to_tensor(resized)
+    def __call__(self, image: Image.Image | Tensor, key: str, view: int) -> Tensor:
+        """Return (3, height, width) uint8 of the view of the image, decoded or not, that is called `key`."""
+        height, width = TF.get_size(image)
+        crop = draw_crop(height, width, key, view, self._augmentation)
+        whole = image if isinstance(image, Tensor) else to_rgb(image)
+        resized = TF.resized_crop(whole, *crop[:4], list(self._size), self._interpolation, antialias=True)
+        pixels: Tensor = resized if isinstance(resized, Tensor) else TF.pil_to_tensor(resized)
         return pixels.flip(-1) if crop.flipped else pixels
 
 
@@ -174,7 +217,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode!r}: 32-bit values of unknown range; save it as 8 or 16 bits")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def normalise(pixels: Tensor, transform: Transform) -> Tensor:
