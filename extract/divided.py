@@ -58,10 +58,6 @@ class DividedSource:
         """Read one image."""
         return self._source.load(self._source.splits[0], int(self._index[split][index]))
 
-    def encoded(self, split: str, index: int) -> bytes | None:
-        """Read the file of one image."""
-        return self._source.encoded(self._source.splits[0], int(self._index[split][index]))
-
     @cached_property
     def _whole(self) -> ImageList:
         return self._source.images(self._source.splits[0])

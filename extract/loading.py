@@ -4,17 +4,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..runtime.workers import leave_the_group, n_cores
 from .datasets import ImageSource
 from .decoded import BadImage, DecodedBatch
-from .fast import decode_fast
 from .rows import SplitRows
 from .slots import Slots, n_slots
-from .views import FAST, Augmentation, Pixels, RandomCrops, Transform
+from .views import Augmentation, Pixels, RandomCrops, Transform
 
 CHUNK = 8
 """Images that a worker decodes before it tells: few, so that all cores work on the first batch and on the last."""
@@ -73,7 +71,7 @@ class RowImages:
     ) -> None:
         """Read from `source`; `augmentation` is that of views from 1 on, or None if view 0 is all."""
         self._source, self._rows = source, rows
-        self._pixels, self._fast = Pixels(transform), transform.decode == FAST
+        self._pixels = Pixels(transform)
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
         self.shape = (3, *transform.input_size)
 
@@ -81,18 +79,13 @@ class RowImages:
         """Return (3, H, W) uint8. Any error of any decoder becomes a `BadImage`: the main process reports it."""
         name = self._rows[split].ids[row]
         try:
-            image = self._decode(split, int(self._rows[split].index[row]))
+            image = self._source.load(split, int(self._rows[split].index[row]))
             if view == 0:
                 return self._pixels(image)
             assert self._crops is not None, view
             return self._crops(image, name, view)
         except Exception as error:
             return BadImage(split, name, f"{type(error).__name__}: {error}")
-
-    def _decode(self, split: str, index: int) -> Image.Image | Tensor:
-        encoded = self._source.encoded(split, index) if self._fast else None
-        decoded = None if encoded is None else decode_fast(encoded)
-        return self._source.load(split, index) if decoded is None else decoded
 
 
 class Chunks(Dataset[DecodedChunk]):

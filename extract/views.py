@@ -1,6 +1,7 @@
 """Transforms: an image of any kind in, the pixels that the backbone sees out.
 
-Pillow resamples images, and torch uint8 tensors (`fast.py`): several times as fast, at most two grey levels apart.
+Pillow decodes. It also resamples, which takes most of the time. Under `--decode fast` torch resamples uint8 instead, to
+pixels at most two grey levels apart.
 
 Workers deliver uint8 pixels, a quarter of the bytes of float32; scaling and normalisation happen on the
 device, as ToTensor and Normalize would do them.
@@ -43,7 +44,7 @@ class Transform:
         crop_mode: timm's "center", "squash" or "border"; "none" resizes only if sizes differ.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
-        decode: "exact" (Pillow decodes and resamples) or "fast" (JPEGs by torchvision and torch).
+        decode: "exact" (resampled by Pillow) or "fast" (resampled by torch, as uint8).
     """
 
     input_size: tuple[int, int]
@@ -110,7 +111,7 @@ def decoded_as(decode: str, transform: Transform) -> Transform:
 
 
 class Pixels:
-    """Turns images into uint8 pixels of the transform's size. Made once in each worker's dataset."""
+    """Turns PIL images into uint8 pixels of the transform's size. Made once in each worker's dataset."""
 
     def __init__(self, transform: Transform) -> None:
         size, mode = transform.input_size, transform.interpolation
@@ -125,17 +126,18 @@ class Pixels:
                 mean=transform.mean,
                 normalize=False,
             ).transforms[:-1]  # the last one makes a tensor
-        self._of_image = v2.Compose([*steps, v2.PILToTensor()])
-        self._of_tensor = v2.Compose([_on_uint8(step) for step in steps])
+        is_fast = transform.decode == FAST
+        steps = [to_tensor, *map(_on_uint8, steps)] if is_fast else [*steps, v2.PILToTensor()]
+        self._steps = v2.Compose(steps)
 
-    def __call__(self, image: Image.Image | Tensor) -> Tensor:
-        """Return (3, height, width) uint8 of an image, or of one that is decoded: (3, its height, its width) uint8."""
-        pixels: Tensor = self._of_tensor(image) if isinstance(image, Tensor) else self._of_image(to_rgb(image))
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return (3, height, width) uint8."""
+        pixels: Tensor = self._steps(to_rgb(image))
         return pixels
 
 
 def _on_uint8(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a step that takes uint8 tensors: timm's resize computes in float32."""
+    """Return a step that resamples uint8 tensors as they are: timm's would compute in float32."""
     if isinstance(step, v1.Resize):
         return v2.Resize(step.size, step.interpolation, antialias=True)
     if isinstance(step, ResizeKeepRatio):
@@ -148,20 +150,28 @@ def _on_uint8(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return step
 
 
+def to_tensor(image: Image.Image) -> Tensor:
+    """Return (3, height, width) uint8 in channels_last format of an RGB image."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1)
+
+
 class RandomCrops:
-    """Turns images into uint8 pixels of one of their random views, resampled as view 0 is."""
+    """Turns PIL images into uint8 pixels of one of their random views, resampled as view 0 is."""
 
     def __init__(self, transform: Transform, augmentation: Augmentation) -> None:
-        self._size, self._augmentation = transform.input_size, augmentation
+        self._size, self._augmentation = list(transform.input_size), augmentation
         self._interpolation = str_to_interp_mode(transform.interpolation)
+        self._is_fast = transform.decode == FAST
 
-    def __call__(self, image: Image.Image | Tensor, key: str, view: int) -> Tensor:
-        """Return (3, height, width) uint8 of the view of the image, decoded or not, that is called `key`."""
-        height, width = TF.get_size(image)
-        crop = draw_crop(height, width, key, view, self._augmentation)
-        whole = image if isinstance(image, Tensor) else to_rgb(image)
-        resized = TF.resized_crop(whole, *crop[:4], list(self._size), self._interpolation, antialias=True)
-        pixels: Tensor = resized if isinstance(resized, Tensor) else TF.pil_to_tensor(resized)
+    def __call__(self, image: Image.Image, key: str, view: int) -> Tensor:
+        """Return (3, height, width) uint8 of the view of the image that is called `key`."""
+        crop = draw_crop(image.height, image.width, key, view, self._augmentation)
+        cropped = TF.crop(to_rgb(image), *crop[:4])
+        if self._is_fast:
+            cropped = to_tensor(cropped)
+        resized = TF.resize(cropped, self._size, self._interpolation, antialias=True)
+        pixels: Tensor = resized if self._is_fast else TF.pil_to_tensor(resized)
         return pixels.flip(-1) if crop.flipped else pixels
 
 
@@ -226,4 +236,4 @@ def normalise(pixels: Tensor, transform: Transform) -> Tensor:
         torch.tensor(values, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1)
         for values in (transform.mean, transform.std)
     )
-    return pixels.float().div_(255).sub_(mean).div_(std)  # in place: a third of the memory
+    return pixels.contiguous().float().div_(255).sub_(mean).div_(std)  # in place: a third of the memory

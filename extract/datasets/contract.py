@@ -46,6 +46,3 @@ class ImageSource(Protocol):
 
     def load(self, split: str, index: int) -> Image.Image:
         """Read one image; whatever makes it unreadable is raised as it comes."""
-
-    def encoded(self, split: str, index: int) -> bytes | None:
-        """Return the file of one image as it is stored, or None if the source holds pixels."""

@@ -46,7 +46,6 @@ class HfImages:
         image = self._column(features, package.Image, "image", options)
         self._label = self._column(features, package.ClassLabel, "label", options)
         self._images = {split: _as_images(package, rows, image, self.spec) for split, rows in loaded.items()}
-        self._stored = {split: images.with_format("arrow") for split, images in self._images.items()}
         values = {split: _values(rows, self._label) for split, rows in loaded.items()}
         self._labels, self.classes = self._index(features[self._label], values)
 
@@ -73,15 +72,6 @@ class HfImages:
         if not isinstance(image, Image.Image):
             raise ValueError(f"the row has no image but {image!r}")
         return image
-
-    def encoded(self, split: str, index: int) -> bytes | None:
-        """Read the file of one image, or None if only the package can: it is in an archive, or changes its mode."""
-        stored = self._stored[split][index].column(0)[0].as_py() or {}
-        (feature,) = self._images[split].features.values()
-        path = stored.get("path") or ""
-        if feature.mode is not None or (stored.get("bytes") is None and not os.path.isfile(path)):
-            return None
-        return stored["bytes"] or Path(path).read_bytes()
 
     def _column(self, features: Mapping[str, Any], kind: type[Any], what: str, options: Mapping[str, str]) -> str:
         """Return the column that an option names, or else the only one of a kind."""

@@ -7,7 +7,6 @@ set has more, `splits` names the wanted ones.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,12 +123,6 @@ class TorchvisionImages:
             image: Image.Image = opened[index][0]
             return image
         return read_image(os.path.join(self._root, self._ids[split][index]))
-
-    def encoded(self, split: str, index: int) -> bytes | None:
-        """Read one file, if the data set has files."""
-        if isinstance(self._opened[split], ARRAYS):
-            return None
-        return Path(self._root, self._ids[split][index]).read_bytes()
 
     def _open(self, split: str) -> Any:
         if split not in self._opened:

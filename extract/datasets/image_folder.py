@@ -72,14 +72,7 @@ class ImageFolder:
 
     def load(self, split: str, index: int) -> Image.Image:
         """Decode one image."""
-        return read_image(self._path(split, index))
-
-    def encoded(self, split: str, index: int) -> bytes | None:
-        """Read one file."""
-        return Path(self._path(split, index)).read_bytes()
-
-    def _path(self, split: str, index: int) -> str:
-        return f"{self._roots[split]}/{self._files[split][index]}"
+        return read_image(str(self._roots[split] / self._files[split][index]))
 
 
 def _subfolders(folder: Path) -> list[str]:

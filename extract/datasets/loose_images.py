@@ -46,7 +46,3 @@ class LooseImages:
     def load(self, split: str, index: int) -> Image.Image:
         """Decode one image."""
         return read_image(str(self._folder / self._files[index]))
-
-    def encoded(self, split: str, index: int) -> bytes | None:
-        """Read one file."""
-        return (self._folder / self._files[index]).read_bytes()

@@ -91,10 +91,6 @@ class ManifestImages:
         """Decode one image."""
         return read_image(os.path.join(self._root, self._ids[split][index]))
 
-    def encoded(self, split: str, index: int) -> bytes | None:
-        """Read one file."""
-        return Path(self._root, self._ids[split][index]).read_bytes()
-
 
 def read_csv(file: str) -> Columns:
     """Read a CSV file with a header, all as text.

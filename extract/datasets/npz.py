@@ -72,10 +72,6 @@ class NpzImages:
         """Return one image."""
         return Image.fromarray(self._pixels[split][index])
 
-    def encoded(self, split: str, index: int) -> bytes | None:
-        """Return None: pixels are not encoded."""
-        return None
-
 
 def open_demo(argument: str) -> NpzImages:
     """Open the bundled images, a part of Fashion-MNIST: `demo`."""

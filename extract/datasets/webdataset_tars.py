@@ -110,15 +110,10 @@ class TarImages:
 
     def load(self, split: str, index: int) -> Image.Image:
         """Read one image from its tar and decode it."""
-        with Image.open(BytesIO(self.encoded(split, index))) as image:
+        sample = self._samples[split][index]
+        with open(sample.tar, "rb") as file, Image.open(BytesIO(_read(file.fileno(), sample.image))) as image:
             image.load()
             return image
-
-    def encoded(self, split: str, index: int) -> bytes:
-        """Read one image from its tar."""
-        sample = self._samples[split][index]
-        with open(sample.tar, "rb") as file:
-            return _read(file.fileno(), sample.image)
 
 
 def find_tars(pattern: str) -> list[str]:
