@@ -20,8 +20,8 @@ class ExtractConfig:
         layers: "all", "last4", or indices such as "0,5,-1".
         tokens: arrays to keep, of "patch" and "prefix"; the mean over patches is always kept.
         dtype: what tokens are stored as: "float16", "bfloat16", "float32" or "int8".
-        decode: "exact" (images are resampled by Pillow) or "fast" (by torch: twice as many images per core, pixels at
-            most two grey levels apart).
+        decode: "exact" (Pillow resamples images) or "fast" (torch does: 1.5 times as many images per core, and pixels
+            at most two grey levels apart).
         views: fixed draws of the transform for each training image: the evaluation transform, then random crops.
         view_scale: smallest and largest part of the image's area that a random crop takes.
         view_ratio: smallest and largest width over height of a random crop.

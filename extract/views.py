@@ -13,7 +13,7 @@ resized, and of a flip: a function of (seed, image, view) alone, whichever proce
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -136,18 +136,17 @@ class Pixels:
         return pixels
 
 
-def _on_uint8(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _on_uint8(step: Any) -> Callable[[Any], Any]:
     """Return a step that resamples uint8 tensors as they are: timm's would compute in float32."""
-    if isinstance(step, v1.Resize):
-        return v2.Resize(step.size, step.interpolation, antialias=True)
-    if isinstance(step, ResizeKeepRatio):
 
-        def resize(image: Tensor) -> Tensor:
-            size = ResizeKeepRatio.get_params(image, step.size, step.longest)
-            return TF.resize(image, size, step.interpolation, antialias=True)
+    def resize(image: Tensor) -> Tensor:
+        keeps_ratio = isinstance(step, ResizeKeepRatio)
+        size = ResizeKeepRatio.get_params(image, step.size, step.longest) if keeps_ratio else step.size
+        resized: Tensor = TF.resize(image, size, step.interpolation, antialias=True)
+        return resized
 
-        return resize
-    return step
+    changes_size = isinstance(step, v1.Resize | v2.Resize | ResizeKeepRatio)
+    return resize if changes_size else cast(Callable[[Any], Any], step)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

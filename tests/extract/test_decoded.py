@@ -46,4 +46,4 @@ def test_a_stopwatch_adds_up_its_blocks_and_no_time_between() -> None:
         before = watch.seconds
         time.sleep(0.05)
         assert watch.seconds == before
-    assert 0.04 <= watch.seconds < 0.09
+    assert watch.seconds >= 0.04
