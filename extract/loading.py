@@ -12,7 +12,7 @@ from .datasets import ImageSource
 from .decoded import BadImage, DecodedBatch
 from .rows import SplitRows
 from .slots import Slots, n_slots
-from .views import Augmentation, Pixels, RandomCrops, Transform
+from .views import Augmentation, Pixels, RandomCrops, Transform, turned_upright
 
 CHUNK = 8
 """Images that a worker decodes before it tells: few, so that all cores work on the first batch and on the last."""
@@ -71,7 +71,7 @@ class RowImages:
     ) -> None:
         """Read from `source`; `augmentation` is that of views from 1 on, or None if view 0 is all."""
         self._source, self._rows = source, rows
-        self._pixels = Pixels(transform)
+        self._pixels, self._upright = Pixels(transform), transform.upright
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
         self.shape = (3, *transform.input_size)
 
@@ -80,6 +80,8 @@ class RowImages:
         name = self._rows[split].ids[row]
         try:
             image = self._source.load(split, int(self._rows[split].index[row]))
+            if self._upright:
+                image = turned_upright(image)
             if view == 0:
                 return self._pixels(image)
             assert self._crops is not None, view

@@ -105,7 +105,7 @@ def test_a_batch_names_its_bad_image(tmp_path: Path, workers: int) -> None:
     assert not first.bad
     (bad,) = second.bad
     assert (bad.split, bad.id) == ("train", "one/03.png")
-    assert bad.reason.startswith("UnidentifiedImageError: cannot identify image file ")
+    assert bad.reason.startswith("UnidentifiedImageError: cannot identify an image in ")
 
 
 def test_bad_images_of_a_batch_are_told_in_its_order(tmp_path: Path) -> None:
