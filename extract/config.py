@@ -46,6 +46,14 @@ class ExtractConfig(Settings):
         Option("Order of the rows. shuffled draws it from --seed, dataset keeps that of the source.", DATA),
     ] = "shuffled"
     skip_bad_images: SkipBadImages = False
+    decode: Annotated[
+        Literal["exact", "fast"],
+        Option(
+            "How images are resampled: exact by Pillow; fast by torch, 1.5 times as many per core, with pixels at most "
+            "two grey levels apart.",
+            DATA,
+        ),
+    ] = "exact"
     views: Annotated[
         int,
         Option(

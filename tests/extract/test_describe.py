@@ -36,6 +36,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert lines["free"] == "2.34 TB"
 
 
+def test_a_dry_run_tells_of_fast_decoding(tiny_config: MakeConfig) -> None:
+    for decode in ("exact", "fast"):
+        lines = shown("\n".join(describe_extraction(tiny_config(decode=decode))))
+        assert lines["pixels"].endswith(", decoded fast") == (decode == "fast")
+
+
 def test_a_dry_run_tells_of_views(tiny_config: MakeConfig) -> None:
     lines = shown("\n".join(describe_extraction(tiny_config(views=3, view_scale=[0.25, 0.5]))))
     text = "3 of train: the above, then crops of 0.25 to 0.5 of the area, width / height 0.75 to 1.33, flipped or not"
