@@ -131,6 +131,7 @@ def test_the_backbone_computes_in_the_precision_asked_for(
     assert not torch.allclose(exact, rounded)
 
 
+@pytest.mark.usefixtures("messages")
 def test_one_file_is_enough(make_run: MakeRun, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(["linear"])
     capsys.readouterr()
@@ -176,6 +177,7 @@ def test_among_several_cells_the_best_are_named(make_run: MakeRun, image_folder:
         predict(run.path, config(image_folder, cell="none"))
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_selected_cell_without_weights_is_no_choice(
     make_run: MakeRun, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_selected_cell_without_weights_is_no_choice(
     assert f"24 images by {cell}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("messages")
 def test_bad_images_are_named_or_left_out(
     make_run: MakeRun, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
