@@ -33,6 +33,10 @@ class ExtractConfig:
         amp: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
         block_mib: size aimed at for one block file of one layer, in MiB.
         checkpoint: file with the weights; nothing is downloaded then.
+        checkpoint_key: key of the checkpoint, or beginning of names in it, behind which the weights are, such as
+            "model"; if several sets fit, their average is taken by default.
+        checkpoint_grid: patches that the checkpoint's position table is for: a side, or height and width; told from its
+            size by default.
         allow_missing: weights, or submodules such as "norm", that the checkpoint may lack.
         no_pretrained: draw weights from `seed` instead of loading any.
         model_arg: arguments for the backbone's constructor.
@@ -62,6 +66,8 @@ class ExtractConfig:
     amp: str = "auto"
     block_mib: int = 128
     checkpoint: str | Path | None = None
+    checkpoint_key: str | None = None
+    checkpoint_grid: list[int] = field(default_factory=list)
     allow_missing: list[str] = field(default_factory=list)
     no_pretrained: bool = False
     model_arg: dict[str, Any] = field(default_factory=dict)

@@ -71,6 +71,8 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         config.model,
         model_arg=config.model_arg,
         checkpoint=config.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        checkpoint_grid=config.checkpoint_grid,
         allow_missing=config.allow_missing,
         no_pretrained=config.no_pretrained,
         seed=config.seed,

@@ -37,6 +37,8 @@ class PredictConfig:
             by default the command prints the table.
         model: the backbone, if it is a local folder (of torch.hub code, or local-dir:) that is not where it was.
         checkpoint: file with the backbone's weights, if they are not where they were.
+        checkpoint_key: key of the checkpoint, or beginning of names in it, behind which the weights are; by default as
+            they were extracted with.
         batch_size: images in one forward pass.
         workers: processes that decode images; by default as many as there are cores.
         device: "auto", "cpu", "cuda", "cuda:1"….
@@ -49,6 +51,7 @@ class PredictConfig:
     out: str | Path | None = None
     model: str | None = None
     checkpoint: str | Path | None = None
+    checkpoint_key: str | None = None
     batch_size: int = 64
     workers: int | None = None
     device: str = "auto"

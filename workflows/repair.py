@@ -104,7 +104,7 @@ def _check_inputs(configs: Sequence[ExtractConfig]) -> None:
             open_dataset(config.data)
         except MissingError as error:
             raise MissingError(f"cannot repair: the data were {config.data!r}: {error}; put them back") from error
-        if config.checkpoint is not None and not Path(config.checkpoint).is_file():
+        if config.checkpoint is not None and not Path(config.checkpoint).exists():
             raise MissingError(f"cannot repair: the weights were {str(config.checkpoint)!r}; put them back")
 
 

@@ -1,12 +1,10 @@
 """Image towers of open_clip: its own transformers and ResNets, timm trunks, CoCa. The text tower is left out."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,14 +12,19 @@ import torch
 from ...errors import InputError, unknown_name
 from ...store.layout import LayerShape
 from ..views import Transform
-from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import BackboneRequest
 from .from_timm import convert_to_timm
 from .names import HUB_FORMS, portable, reason
 from .open_clip_tower import OpenClipBackbone
+from .weights.files import Checkpoint, load_checkpoint
+from .weights.loading import Converted, LoadReport, Reading, load_weights
+from .weights.position_tables import fit_tables
+from .weights.sets import Weights
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
 """timm's names for open_clip's ways to resize to a square."""
+TRUNK = "trunk."
+"""Beginning of the names of weights of a timm model in a tower."""
 TOP_LEVEL = ("embed_dim", "quick_gelu")
 """Settings of a model that are not of its vision tower alone."""
 
@@ -39,7 +42,7 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
         tower, preprocessing = _pretrained_tower(request)
     else:
         tower, preprocessing = _drawn_tower(request)
-    loaded = _load_tower(tower, checkpoint, request.allow_missing) if checkpoint else None
+    loaded = _load_tower(tower, checkpoint, request.reading) if checkpoint else None
     tower.eval().requires_grad_(False)
     transform = _transform(preprocessing, tower, request)
     try:
@@ -176,32 +179,20 @@ def _side_or_sides(size: tuple[int, int] | None) -> int | tuple[int, int] | None
     return size[0] if size and size[0] == size[1] else size
 
 
-def _load_tower(tower: Any, checkpoint: Checkpoint, allow_missing: Sequence[str]) -> LoadReport:
-    """Load a CLIP checkpoint's image tower, its position table resampled by open_clip's means or by timm's."""
+def _load_tower(tower: Any, checkpoint: Checkpoint, reading: Reading) -> LoadReport:
+    """Load a CLIP checkpoint's image tower, its position table resampled as open_clip or timm does."""
 
-    def convert(weights: Weights) -> Weights:
+    def convert(weights: Weights) -> Converted:
         trunk = getattr(tower, "trunk", None)
         if trunk is None:
-            return _resampled(weights, tower, checkpoint.path)
-        of_trunk = {n.removeprefix("trunk."): tensor for n, tensor in weights.items() if n.startswith("trunk.")}
-        others = {name: tensor for name, tensor in weights.items() if not name.startswith("trunk.")}
-        return others | {f"trunk.{n}": v for n, v in convert_to_timm(of_trunk, trunk, checkpoint.path).items()}
+            return Converted(*fit_tables(tower, weights, checkpoint.path, reading.grid))
+        of_trunk = {n.removeprefix(TRUNK): tensor for n, tensor in weights.items() if n.startswith(TRUNK)}
+        others = {name: tensor for name, tensor in weights.items() if not name.startswith(TRUNK)}
+        converted = convert_to_timm(of_trunk, trunk, checkpoint.path, reading.grid)
+        tables = [replace(table, name=TRUNK + table.name) for table in converted.tables]
+        return Converted(others | {TRUNK + name: each for name, each in converted.weights.items()}, tables)
 
-    return load_weights(tower, checkpoint, allow_missing=allow_missing, convert=convert)
-
-
-def _resampled(weights: Weights, tower: Any, path: Path) -> Weights:
-    from open_clip.model import resize_pos_embed
-
-    named = {f"visual.{name}": tensor for name, tensor in weights.items()}
-    try:
-        resize_pos_embed(named, SimpleNamespace(visual=tower))
-    except Exception as error:  # it takes the table for one of a square grid
-        raise InputError(
-            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
-            "check --model and --model-arg"
-        ) from error
-    return {name.removeprefix("visual."): tensor for name, tensor in named.items()}
+    return load_weights(tower, checkpoint, reading, convert)
 
 
 def _transform(preprocessing: Mapping[str, Any], tower: Any, request: BackboneRequest) -> Transform:

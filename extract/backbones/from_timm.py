@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from timm.data.config import resolve_data_config
+from timm.models import Eva, VisionTransformer
 from torch import Tensor, nn
 
 from ...errors import InputError, unknown_name
 from ...store.layout import LayerShape
 from ..views import Transform
 from . import torchvision_vit
-from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import Backbone, BackboneRequest, Tokens
 from .intermediates import Intermediates, final_norm_of, intermediates_of, prefix_names
 from .names import HUB_FORMS, portable, reason
+from .weights.files import Checkpoint, load_checkpoint
+from .weights.loading import Converted, LoadReport, Reading, load_weights
+from .weights.position_tables import Grid, PositionTable, fit_tables, flat_tables, in_words
+from .weights.sets import Weights
 
 BILINEAR: dict[str, Any] = {"interpolation": "bilinear", "antialias": False}
 CONVERSIONS: dict[str, dict[str, Any]] = {
@@ -35,6 +40,10 @@ CONVERSIONS: dict[str, dict[str, Any]] = {
     "vit_so400m_patch16_radio": BILINEAR | {"align_corners": False},
 }
 """Arguments that timm's own loading gives its conversion of weights, by the beginning of an architecture's name."""
+INTERPOLATION = ("interpolation", "antialias", "align_corners")
+"""Those of them that are of position tables too."""
+RADIO_TABLE = "radio_model.model.patch_generator.pos_embed"
+"""Position table of RADIO's own files: a square one, larger than images need, out of which a part is cut."""
 
 
 class TimmBackbone(Backbone):
@@ -72,7 +81,7 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     _check_name(request)
     checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
     module = _create(request)
-    loaded = load_timm_weights(module, checkpoint, request.allow_missing) if checkpoint else None
+    loaded = load_timm_weights(module, checkpoint, request.reading) if checkpoint else None
     module.eval().requires_grad_(False)
     intermediates = intermediates_of(module)
     if intermediates is None:
@@ -169,22 +178,27 @@ def _build(request: BackboneRequest, changes: Mapping[str, Any], *, download: bo
         raise InputError(f"timm model {request.name!r} cannot be built: {reason(error)}") from error
 
 
-def load_timm_weights(module: nn.Module, checkpoint: Checkpoint, allow_missing: Sequence[str]) -> LoadReport:
+def load_timm_weights(module: nn.Module, checkpoint: Checkpoint, reading: Reading) -> LoadReport:
     """Load a checkpoint into a timm model, by way of the conversion that timm keeps beside its architecture.
 
     Raises:
         InputError: it does not fit.
     """
-    return load_weights(
-        module,
-        checkpoint,
-        allow_missing=allow_missing,
-        convert=lambda weights: convert_to_timm(weights, module, checkpoint.path),
-    )
+
+    def convert(weights: Weights) -> Converted:
+        return convert_to_timm(weights, module, checkpoint.path, reading.grid)
+
+    return load_weights(module, checkpoint, reading, convert)
 
 
-def convert_to_timm(weights: Weights, module: nn.Module, path: Path) -> Weights:
-    """Apply the conversion that timm keeps beside an architecture: names, position tables of another grid.
+def convert_to_timm(weights: Weights, module: nn.Module, path: Path, grid: Grid | None) -> Converted:
+    """Apply the conversion that timm keeps beside an architecture, and bring position tables to the module's grid.
+
+    Args:
+        weights: by the names of any training code.
+        module: a timm model.
+        path: of the weights' file.
+        grid: (height, width) in patches of its position tables; None to tell it from their size.
 
     Raises:
         InputError: the weights are not those of the architecture.
@@ -197,17 +211,39 @@ def convert_to_timm(weights: Weights, module: nn.Module, path: Path) -> Weights:
             f"checkpoint {str(path)!r} does not fit: {name!r} is {tuple(given.shape)} there and {tuple(own.shape)} in "
             "the backbone; check --model and --model-arg"
         )
-    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     architecture = str(getattr(module, "pretrained_cfg", {}).get("architecture", ""))
     options = next((options for begin, options in CONVERSIONS.items() if architecture.startswith(begin)), {})
     try:
-        converted: Weights = convert(dict(weights), module, **options) if convert else weights
+        converted = _converted(weights, module, options)
     except Exception as error:  # it takes the weights for those of its architecture
         raise InputError(
             f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
             "check --model and --model-arg"
         ) from error
-    return converted
+    interpolation = {name: value for name, value in options.items() if name in INTERPOLATION}
+    if RADIO_TABLE not in weights:
+        return Converted(*fit_tables(module, converted, path, grid, **interpolation))
+    table = converted.pop("pos_embed")  # which timm brought to the grid, by RADIO's own means
+    fitted, tables = fit_tables(module, converted, path, grid, **interpolation)
+    side = isqrt(weights[RADIO_TABLE].shape[1])
+    cut = PositionTable("pos_embed", in_words((side, side)), in_words(flat_tables(module)["pos_embed"]))
+    return Converted(fitted | {"pos_embed": table}, [cut, *tables])
+
+
+def _converted(weights: Weights, module: nn.Module, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Apply timm's conversion, but to no flat position table: it would guess the grid, and say nothing."""
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return dict(weights)
+    if isinstance(module, VisionTransformer | Eva) and RADIO_TABLE not in weights:
+        table, module.pos_embed = module.pos_embed, None  # it resamples tables for models that have one
+        try:
+            return dict(convert(dict(weights), module, **options))
+        finally:
+            module.pos_embed = table
+    tables = {} if RADIO_TABLE in weights else {name: weights[name] for name in flat_tables(module) if name in weights}
+    others = {name: tensor for name, tensor in weights.items() if name not in tables}
+    return dict(convert(others, module, **options)) | tables
 
 
 def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[str, str]) -> Transform:
