@@ -78,7 +78,7 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         seed=config.seed,
         image_size=config.image_size,
     )
-    for line in backbone.loaded.lines() if backbone.loaded else []:
+    for line in [*(backbone.loaded.lines() if backbone.loaded else []), *backbone.notes]:
         say(line)
     return backbone
 

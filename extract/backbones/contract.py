@@ -52,6 +52,7 @@ class Backbone(ABC):
         transform: of view 0.
         packages: distributions that made it, beside torch and timm.
         loaded: outcome of loading a checkpoint, or None if there was none.
+        notes: what else people should know of how it was built, in lines.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Backbone(ABC):
     transform: Transform
     packages: Sequence[str] = ()
     loaded: LoadReport | None = None
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:

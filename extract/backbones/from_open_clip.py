@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +14,12 @@ from ...errors import InputError, unknown_name
 from ...store.layout import LayerShape
 from ..views import Transform
 from .contract import BackboneRequest
-from .from_timm import convert_to_timm
 from .names import HUB_FORMS, portable, reason
 from .open_clip_tower import OpenClipBackbone
+from .timm_weights import convert_to_timm
 from .weights.files import Checkpoint, load_checkpoint
-from .weights.loading import Converted, LoadReport, Reading, load_weights
-from .weights.position_tables import fit_tables
+from .weights.loading import Converted, LoadReport, Reading, load_weights, table_lines
+from .weights.position_tables import fit_tables, flat_tables, left_tables, moved_tables
 from .weights.sets import Weights
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
@@ -55,6 +56,9 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
             f"images of {transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
+    if request.image_size and (loaded is None or hasattr(tower, "trunk")):
+        native = _native_tower(request)
+        backbone.notes = table_lines(moved_tables(getattr(native, "trunk", native), getattr(tower, "trunk", tower)))
     return backbone
 
 
@@ -131,13 +135,24 @@ def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]
             force_image_size=_side_or_sides(request.image_size),
             **options,
         )
+    _resample_left_tables(model.visual, request)
     return model.visual, model.visual.preprocess_cfg
+
+
+def _resample_left_tables(tower: Any, request: BackboneRequest) -> None:
+    """Resample the table of published weights that open_clip left as it is: of another grid, and as large."""
+    if request.image_size is None or hasattr(tower, "trunk"):
+        return
+    native = _native_tower(request)
+    for name in left_tables(native, tower, of_other_form=False):
+        table = {name: tower.state_dict()[name]}
+        fitted, _ = fit_tables(tower, table, Path(request.name), flat_tables(native)[name])
+        tower.load_state_dict(fitted, strict=False)
 
 
 def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
     """Build an image tower alone, of weights drawn from the seed, and preprocessing as for the weights of its tag."""
     import open_clip
-    from open_clip.model import _build_vision_tower
     from open_clip.transform import PreprocessCfg
 
     if request.name.startswith(HUB_FORMS):
@@ -146,11 +161,28 @@ def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
             "architecture, such as open_clip:ViT-B-16"
         )
     architecture, tag = _known_name(request)
-    config = open_clip.get_model_config(architecture)
-    settings = config | _settings(config, request)
+    config, published = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
+    activation = {"quick_gelu": True} if published.get("quick_gelu") else {}  # weights of one are no network of another
+    tower = _tower_of(config | activation, request)
+    return tower, asdict(PreprocessCfg()) | published
+
+
+def _native_tower(request: BackboneRequest) -> Any:
+    """Build the image tower without weights, for the image size that is its own."""
+    import open_clip
+
+    hub_form = request.name.startswith(HUB_FORMS)
+    config = open_clip.get_model_config(request.name if hub_form else split_tag(request.name)[0])
+    with torch.device("meta"):
+        return _tower_of(config, replace(request, image_size=None))
+
+
+def _tower_of(config: Mapping[str, Any], request: BackboneRequest) -> Any:
+    from open_clip.model import _build_vision_tower
+
+    settings = {**config, **_settings(config, request)}
     with _built(request):
-        tower = _build_vision_tower(settings["embed_dim"], settings["vision_cfg"], settings.get("quick_gelu", False))
-    return tower, asdict(PreprocessCfg()) | open_clip.get_pretrained_cfg(architecture, tag)
+        return _build_vision_tower(settings["embed_dim"], settings["vision_cfg"], settings.get("quick_gelu", False))
 
 
 def _known_name(request: BackboneRequest) -> tuple[str, str]:

@@ -2,48 +2,27 @@
 
 import inspect
 import json
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from math import isqrt
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from timm.data.config import resolve_data_config
-from timm.models import Eva, VisionTransformer
 from torch import Tensor, nn
 
 from ...errors import InputError, unknown_name
 from ...store.layout import LayerShape
 from ..views import Transform
-from . import torchvision_vit
 from .contract import Backbone, BackboneRequest, Tokens
 from .intermediates import Intermediates, final_norm_of, intermediates_of, prefix_names
 from .names import HUB_FORMS, portable, reason
-from .weights.files import Checkpoint, load_checkpoint
-from .weights.loading import Converted, LoadReport, Reading, load_weights
-from .weights.position_tables import Grid, PositionTable, fit_tables, flat_tables, in_words
-from .weights.sets import Weights
-
-BILINEAR: dict[str, Any] = {"interpolation": "bilinear", "antialias": False}
-CONVERSIONS: dict[str, dict[str, Any]] = {
-    "deit3": {"adapt_layer_scale": True},
-    "flexivit": BILINEAR,
-    "vit_base_patch16_radio_v3": BILINEAR | {"align_corners": True},
-    "vit_huge_patch16_radio_v3": BILINEAR | {"align_corners": True},
-    "vit_large_patch16_radio": BILINEAR | {"align_corners": False},
-    "vit_huge_patch16_radio_v4": BILINEAR | {"align_corners": False},
-    "vit_giant_patch16_radio": BILINEAR | {"align_corners": False},
-    "vit_so400m_patch16_radio": BILINEAR | {"align_corners": False},
-}
-"""Arguments that timm's own loading gives its conversion of weights, by the beginning of an architecture's name."""
-INTERPOLATION = ("interpolation", "antialias", "align_corners")
-"""Those of them that are of position tables too."""
-RADIO_TABLE = "radio_model.model.patch_generator.pos_embed"
-"""Position table of RADIO's own files: a square one, larger than images need, out of which a part is cut."""
+from .timm_weights import load_timm_weights
+from .weights.files import load_checkpoint
+from .weights.loading import table_lines
+from .weights.position_tables import left_tables, moved_tables
 
 
 class TimmBackbone(Backbone):
@@ -98,6 +77,8 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
             f"3 channels and {transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
+    if _downloads(request) and (request.image_size or "img_size" in request.arguments):
+        backbone.notes = table_lines(moved_tables(_native(request), module))
     return backbone
 
 
@@ -144,18 +125,51 @@ def _architecture(name: str) -> type[nn.Module] | None:
 
 def _create(request: BackboneRequest) -> nn.Module:
     """Build the model; one that fixes its image size is built for the size that is wanted."""
-    download = request.pretrained and request.checkpoint is None
-    if request.image_size is None:
-        return _build(request, {}, download=download)
-    if "img_size" in request.arguments:
+    asked = request.arguments.get("img_size")
+    if request.image_size is not None and asked is not None:
         raise InputError(
-            f"image size {request.image_size} and model argument img_size={request.arguments['img_size']!r} asked for; "
+            f"image size {request.image_size} and model argument img_size={asked!r} asked for; "
             "give one of --image-size and --model-arg img_size"
         )
+    if request.image_size is None and (asked is None or not _downloads(request)):
+        return _build(request, {}, download=_downloads(request))
+    native = _native(request)
+    takes_size = any("img_size" in inspect.signature(kind).parameters for kind in type(native).__mro__[:-1])
+    size = {"img_size": request.image_size or asked} if takes_size else {}
+    left = _left_tables(native, request, size) if size and _downloads(request) else []
+    if not left:
+        return _build(request, size, download=_downloads(request))
+    if not hasattr(native, "set_input_size"):
+        raise InputError(
+            f"timm model {request.name!r} cannot see images of {size['img_size']} pixels: nothing resamples its "
+            f"position table {left[0]!r}; give an --image-size of its own form"
+        )
+    module = _build(_of_its_size(request), {}, download=True)
+    module.set_input_size(**size)  # which knows both grids; timm's loading would see equal shapes
+    return module
+
+
+def _downloads(request: BackboneRequest) -> bool:
+    return request.pretrained and request.checkpoint is None
+
+
+def _of_its_size(request: BackboneRequest) -> BackboneRequest:
+    return replace(request, arguments={name: each for name, each in request.arguments.items() if name != "img_size"})
+
+
+def _native(request: BackboneRequest) -> nn.Module:
+    """Build the model without weights, for the image size that is its own."""
     with torch.device("meta"):
-        drawn = _build(request, {}, download=False)
-    takes_size = any("img_size" in inspect.signature(kind).parameters for kind in type(drawn).__mro__[:-1])
-    return _build(request, {"img_size": request.image_size} if takes_size else {}, download=download)
+        return _build(_of_its_size(request), {}, download=False)
+
+
+def _left_tables(native: nn.Module, request: BackboneRequest, size: Mapping[str, Any]) -> list[str]:
+    """Return the tables of published weights that timm's loading would leave as they are, though of another grid."""
+    with torch.device("meta"):
+        module = _build(request, size, download=False)
+    own = native.pretrained_cfg["input_size"][-2:]
+    height, width = _sides(size["img_size"])
+    return left_tables(native, module, of_other_form=height * own[1] != width * own[0])
 
 
 def _build(request: BackboneRequest, changes: Mapping[str, Any], *, download: bool) -> nn.Module:
@@ -178,74 +192,6 @@ def _build(request: BackboneRequest, changes: Mapping[str, Any], *, download: bo
         raise InputError(f"timm model {request.name!r} cannot be built: {reason(error)}") from error
 
 
-def load_timm_weights(module: nn.Module, checkpoint: Checkpoint, reading: Reading) -> LoadReport:
-    """Load a checkpoint into a timm model, by way of the conversion that timm keeps beside its architecture.
-
-    Raises:
-        InputError: it does not fit.
-    """
-
-    def convert(weights: Weights) -> Converted:
-        return convert_to_timm(weights, module, checkpoint.path, reading.grid)
-
-    return load_weights(module, checkpoint, reading, convert)
-
-
-def convert_to_timm(weights: Weights, module: nn.Module, path: Path, grid: Grid | None) -> Converted:
-    """Apply the conversion that timm keeps beside an architecture, and bring position tables to the module's grid.
-
-    Args:
-        weights: by the names of any training code.
-        module: a timm model.
-        path: of the weights' file.
-        grid: (height, width) in patches of its position tables; None to tell it from their size.
-
-    Raises:
-        InputError: the weights are not those of the architecture.
-    """
-    weights = torchvision_vit.renamed(weights)
-    name = "patch_embed.proj.weight"
-    own, given = module.state_dict().get(name), weights.get(name)
-    if own is not None and given is not None and own.ndim == given.ndim and own.shape != given.shape:
-        raise InputError(  # timm would resample the patches without a word
-            f"checkpoint {str(path)!r} does not fit: {name!r} is {tuple(given.shape)} there and {tuple(own.shape)} in "
-            "the backbone; check --model and --model-arg"
-        )
-    architecture = str(getattr(module, "pretrained_cfg", {}).get("architecture", ""))
-    options = next((options for begin, options in CONVERSIONS.items() if architecture.startswith(begin)), {})
-    try:
-        converted = _converted(weights, module, options)
-    except Exception as error:  # it takes the weights for those of its architecture
-        raise InputError(
-            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
-            "check --model and --model-arg"
-        ) from error
-    interpolation = {name: value for name, value in options.items() if name in INTERPOLATION}
-    if RADIO_TABLE not in weights:
-        return Converted(*fit_tables(module, converted, path, grid, **interpolation))
-    table = converted.pop("pos_embed")  # which timm brought to the grid, by RADIO's own means
-    fitted, tables = fit_tables(module, converted, path, grid, **interpolation)
-    side = isqrt(weights[RADIO_TABLE].shape[1])
-    cut = PositionTable("pos_embed", in_words((side, side)), in_words(flat_tables(module)["pos_embed"]))
-    return Converted(fitted | {"pos_embed": table}, [cut, *tables])
-
-
-def _converted(weights: Weights, module: nn.Module, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Apply timm's conversion, but to no flat position table: it would guess the grid, and say nothing."""
-    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
-    if convert is None:
-        return dict(weights)
-    if isinstance(module, VisionTransformer | Eva) and RADIO_TABLE not in weights:
-        table, module.pos_embed = module.pos_embed, None  # it resamples tables for models that have one
-        try:
-            return dict(convert(dict(weights), module, **options))
-        finally:
-            module.pos_embed = table
-    tables = {} if RADIO_TABLE in weights else {name: weights[name] for name in flat_tables(module) if name in weights}
-    others = {name: tensor for name, tensor in weights.items() if name not in tables}
-    return dict(convert(others, module, **options)) | tables
-
-
 def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[str, str]) -> Transform:
     """Resolve the evaluation transform, with the input size that the model was built with."""
     size = _built_size(module, request)
@@ -264,8 +210,12 @@ def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[st
 def _built_size(module: nn.Module, request: BackboneRequest) -> tuple[int, int, int] | None:
     built = getattr(getattr(module, "patch_embed", None), "img_size", None)
     size = request.image_size or built or request.arguments.get("img_size")
-    height, width = (size, size) if isinstance(size, int) else size or (0, 0)
-    return (3, int(height), int(width)) if size else None
+    return (3, *_sides(size)) if size else None
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
 
 
 def _channel_values(metadata: Mapping[str, str], key: str, request: BackboneRequest) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ....errors import InputError, unknown_name
 from .files import Checkpoint
 from .kinds import fault_of, is_finite
-from .position_tables import Grid, PositionTable
+from .position_tables import UNKNOWN, Grid, PositionTable, shape_in_words
 from .sets import Weights, choose_weights
 
 
@@ -91,12 +91,14 @@ def table_lines(tables: Sequence[PositionTable]) -> list[str]:
     names: dict[tuple[str, str], list[str]] = {}
     for table in tables:
         names.setdefault((table.before, table.after), []).append(table.name)
-    return [
-        f"position table of {before} resampled to {after}: {_shown(each)}"
-        if before != after
-        else f"position table taken for {after}, as the backbone's (--checkpoint-grid if it is another): {_shown(each)}"
-        for (before, after), each in names.items()
-    ]
+    return [f"position table {_what_was_done(*grids)}: {_shown(each)}" for grids, each in names.items()]
+
+
+def _what_was_done(before: str, after: str) -> str:
+    if before != after:
+        return f"of {before} resampled to {after}"
+    how = "loaded as it is" if after == UNKNOWN else "--checkpoint-grid if it is another"
+    return f"taken for {after}, as the backbone's ({how})"
 
 
 def load_weights(
@@ -187,14 +189,8 @@ def _other_tables(part: Weights, found: Weights, known: Sequence[PositionTable])
     changed = (name for name, tensor in found.items() if name in part and part[name].shape != tensor.shape)
     names = set(changed) - {table.name for table in known}
     return [
-        PositionTable(name, _shape_in_words(part[name]), _shape_in_words(found[name]))
-        for name in found
-        if name in names
+        PositionTable(name, shape_in_words(part[name]), shape_in_words(found[name])) for name in found if name in names
     ]
-
-
-def _shape_in_words(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape))
 
 
 def _is_of(name: str, allowed: Sequence[str]) -> bool:

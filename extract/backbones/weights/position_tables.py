@@ -5,6 +5,7 @@ is the one that was asked for; else the backbone's own, if that has as many posi
 backbone's own is no square and the count is one, either may be meant, so it must be asked for.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isqrt
@@ -21,6 +22,13 @@ Grid = tuple[int, int]
 
 ABSOLUTE = ("pos_embed", "positional_embedding")
 """Names of flat tables of (1, positions, dim) or (positions, dim)."""
+UNKNOWN = "an unknown grid"
+FLAT = 3
+"""Axes of a flat table, at most."""
+MOST_PREFIX = 16
+"""Prefix tokens that have a position, at most."""
+HIDDEN = re.compile(r"(^|\.)(pos_embed_\d|patch_pos|attention_biases)$")
+"""Names of flat tables whose grid is nowhere to be found: CrossViT's, TNT's, LeViT's, EfficientFormer's."""
 RELATIVE = "relative_position_bias_table"
 """Name of flat tables of (offsets, heads)."""
 
@@ -50,12 +58,46 @@ def flat_tables(module: nn.Module) -> dict[str, Grid]:
     patches, found = _grid_of(module), {}
     for name, own in module.state_dict().items():
         parent, _, last = name.rpartition(".")
-        if name in ABSOLUTE and patches is not None and own.ndim <= 3:
-            found[name] = patches
+        if name in ABSOLUTE and patches is not None and own.ndim <= FLAT:
+            n_prefix = own.shape[-2] - _n_patches(patches)
+            if 0 <= n_prefix <= MOST_PREFIX:  # else it is of a size of its own, and resampled in every forward pass
+                found[name] = patches
         if last == RELATIVE and own.ndim == 2:
             height, width = module.get_submodule(parent).window_size  # type: ignore[misc]
             found[name] = (height, width)
     return found
+
+
+def moved_tables(native: nn.Module, module: nn.Module) -> list[PositionTable]:
+    """Return the tables of a backbone that was brought to another image size, and what they were at its own.
+
+    Args:
+        native: the backbone at its own size; its weights do not matter.
+        module: at the other.
+    """
+    before, after, ours = flat_tables(native), flat_tables(module), module.state_dict()
+    both = [name for name in before if name in after]
+    moved = [PositionTable(name, in_words(before[name]), in_words(after[name])) for name in both]
+    moved += [
+        PositionTable(name, shape_in_words(theirs), shape_in_words(ours[name]))
+        for name, theirs in native.state_dict().items()
+        if name not in both and name in ours
+    ]
+    return [table for table in moved if table.resampled]
+
+
+def left_tables(native: nn.Module, module: nn.Module, *, of_other_form: bool) -> list[str]:
+    """Return the tables that have the same shape at another image size and are of another grid: nothing resamples them.
+
+    Args:
+        native: the backbone at its own size.
+        module: at the other.
+        of_other_form: whether height and width have another ratio there.
+    """
+    before, after, ours = flat_tables(native), flat_tables(module), module.state_dict()
+    same = [name for name, theirs in native.state_dict().items() if name in ours and ours[name].shape == theirs.shape]
+    hidden = _tables_of_no_grid(module) if of_other_form else []
+    return [name for name in same if name in hidden or before.get(name) != after.get(name, before.get(name))]
 
 
 def fit_tables(
@@ -94,6 +136,8 @@ def fit_tables(
         elif taken != grid:
             fitted[name] = _resampled(table, n_others, taken, grid, options)
         tables.append(PositionTable(name, in_words(taken), in_words(grid)))
+    hidden = [name for name in _tables_of_no_grid(module) if name in weights]
+    tables += [PositionTable(name, UNKNOWN, UNKNOWN) for name in hidden if weights[name].shape == own[name].shape]
     if asked is not None and not needed:
         raise InputError(
             f"--checkpoint-grid asked for, and checkpoint {str(path)!r} has no position table that leaves its grid open"
@@ -106,10 +150,24 @@ def in_words(grid: Grid) -> str:
     return f"{grid[0]} × {grid[1]}"
 
 
+def shape_in_words(tensor: Tensor) -> str:
+    """Return a shape as people write it: "1 × 14 × 14 × 768"."""
+    return " × ".join(map(str, tensor.shape))
+
+
 def _grid_of(module: nn.Module) -> Grid | None:
     """Return the grid of a backbone's patches, of timm's or of open_clip's."""
     grid = getattr(getattr(module, "patch_embed", module), "grid_size", None)
     return grid if isinstance(grid, tuple) else None
+
+
+def _tables_of_no_grid(module: nn.Module) -> list[str]:
+    of_no_patches = "pos_embed" if _grid_of(module) is None else ""  # Hiera's
+    return [
+        name
+        for name, own in module.state_dict().items()
+        if HIDDEN.search(name) or (name == of_no_patches and own.ndim <= FLAT)
+    ]
 
 
 def _n_patches(grid: Grid) -> int:

@@ -12,7 +12,7 @@ from tokenprobe.extract.backbones.weights.loading import (
     load_weights,
     table_lines,
 )
-from tokenprobe.extract.backbones.weights.position_tables import PositionTable
+from tokenprobe.extract.backbones.weights.position_tables import UNKNOWN, PositionTable
 from tokenprobe.extract.backbones.weights.sets import Weights
 
 from ..kit import WEIGHTS, assert_weights, named, of_file
@@ -173,6 +173,7 @@ def test_the_report_says_what_happened_and_nothing_else() -> None:
         PositionTable("a.pos", "4 × 4", "4 × 4"),
         *(PositionTable(f"{i}.pos", "6 × 6", "4 × 9") for i in range(2)),
     ]
+    tables += [PositionTable("patch_pos", UNKNOWN, UNKNOWN)]
     heads = [f"head.{i}" for i in range(5)]
     report = LoadReport(3, 4, "model.encoder", ["ema.encoder", ""], tables, ["norm"], ["head\x1b[2J", *heads])
     assert report.lines() == [
@@ -180,6 +181,7 @@ def test_the_report_says_what_happened_and_nothing_else() -> None:
         "checkpoint: 'ema.encoder' fits as well; --checkpoint-key ema.encoder takes it",
         "checkpoint: position table taken for 4 × 4, as the backbone's (--checkpoint-grid if it is another): a.pos",
         "checkpoint: position table of 6 × 6 resampled to 4 × 9: 0.pos, 1.pos",
+        "checkpoint: position table taken for an unknown grid, as the backbone's (loaded as it is): patch_pos",
         "checkpoint: 1 missing, left as initialised: norm",
         "checkpoint: 6 no place in the backbone, ignored: 'head\\x1b[2J', head.0, head.1, head.2, head.3, …",
     ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tokenprobe.errors import InputError
 from tokenprobe.extract.backbones.weights.position_tables import (
+    UNKNOWN,
     Grid,
     PositionTable,
     fit_tables,
@@ -209,6 +210,19 @@ FLAT = {
 def test_flat_tables_of_timms_models_are_found(name: str) -> None:
     with torch.device("meta"):
         assert flat_tables(timm.create_model(name)) == FLAT[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("tnt_s_patch16_224", "patch_pos"), ("hiera_tiny_224", "pos_embed"), ("crossvit_9_240", "pos_embed_1")],
+)
+def test_tables_whose_grid_nothing_tells_are_told_to_be_so(name: str, table: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    weights = {table: model.state_dict()[table]}
+    fitted, tables = fit_tables(model, weights, PATH, None)
+    assert (fitted, tables) == (weights, [PositionTable(table, UNKNOWN, UNKNOWN)])
+    assert fit_tables(model, {table: torch.ones(1, 2, 3)}, PATH, None)[1] == []
 
 
 def test_flat_tables_of_windows_are_found() -> None:

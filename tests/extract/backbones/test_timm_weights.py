@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenprobe.extract.backbones.weights.position_tables import PositionTable
 
-from ..kit import TINY_BLOCKS, load
+from .kit import TINY_BLOCKS, load
 
 State = dict[str, Tensor]
 BLOCKS = TINY_BLOCKS | {"patch_size": 8}
