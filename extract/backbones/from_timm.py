@@ -133,7 +133,7 @@ def _create(request: BackboneRequest) -> nn.Module:
         )
     if request.image_size is None and (asked is None or not _downloads(request)):
         return _build(request, {}, download=_downloads(request))
-    native = _native(request)
+    native: Any = _native(request)
     takes_size = any("img_size" in inspect.signature(kind).parameters for kind in type(native).__mro__[:-1])
     size = {"img_size": request.image_size or asked} if takes_size else {}
     left = _left_tables(native, request, size) if size and _downloads(request) else []
@@ -144,8 +144,8 @@ def _create(request: BackboneRequest) -> nn.Module:
             f"timm model {request.name!r} cannot see images of {size['img_size']} pixels: nothing resamples its "
             f"position table {left[0]!r}; give an --image-size of its own form"
         )
-    module = _build(_of_its_size(request), {}, download=True)
-    module.set_input_size(**size)  # which knows both grids; timm's loading would see equal shapes
+    module = _build(_of_its_size(request), {}, download=True)  # timm's loading would see equal shapes
+    module.set_input_size(**size)  # type: ignore[operator]
     return module
 
 
@@ -163,13 +163,13 @@ def _native(request: BackboneRequest) -> nn.Module:
         return _build(_of_its_size(request), {}, download=False)
 
 
-def _left_tables(native: nn.Module, request: BackboneRequest, size: Mapping[str, Any]) -> list[str]:
+def _left_tables(native: Any, request: BackboneRequest, size: Mapping[str, Any]) -> list[str]:
     """Return the tables of published weights that timm's loading would leave as they are, though of another grid."""
     with torch.device("meta"):
         module = _build(request, size, download=False)
     own = native.pretrained_cfg["input_size"][-2:]
     height, width = _sides(size["img_size"])
-    return left_tables(native, module, of_other_form=height * own[1] != width * own[0])
+    return left_tables(native, module, of_other_form=bool(height * own[1] != width * own[0]))
 
 
 def _build(request: BackboneRequest, changes: Mapping[str, Any], *, download: bool) -> nn.Module:
