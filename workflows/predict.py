@@ -9,18 +9,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingError, unknown_name
+from ..errors import InputError, MissingError
+from ..extract.ahead import upload
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoded import BadImage, DecodeSpeed
 from ..extract.forward import autocast, explained_memory
-from ..extract.loading import RowImages, RowKey, find_bad_images, make_loader, n_workers
+from ..extract.loading import RowImages, Wanted, find_bad_images, make_loader, n_workers
 from ..extract.progress import ImageProgress
 from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
 from ..probe.run.results import Run
 from ..probe.run.saved import saved_cells
 from ..runtime.console import plural, say
-from ..runtime.device import AMP, resolve_device, resolve_precision
+from ..runtime.device import resolve_device, resolve_precision
 from .config import PredictConfig
 from .predictions import SUFFIXES, predicted_rows, write_predictions
 from .probed_model import ProbedModel, export_pipeline
@@ -69,12 +70,6 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
 
 
 def _check(config: PredictConfig) -> None:
-    if config.batch_size < 1 or (config.workers or 0) < 0:
-        raise InputError(
-            f"batch_size {config.batch_size}, workers {config.workers}: expected at least 1 image and 0 processes"
-        )
-    if config.amp not in AMP:
-        raise unknown_name("amp", config.amp, AMP)
     if config.out is not None and Path(config.out).suffix not in SUFFIXES:
         raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
     if config.out is not None:
@@ -124,7 +119,7 @@ def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) ->
     rows = choose_rows(listed, set(), None, shuffled=False, seed=0)
     if config.skip_bad_images:
         images = RowImages(source, {SPLIT: rows}, model.transform)
-        bad = find_bad_images(images, _keys(range(len(rows))), workers=n_workers(config.workers))
+        bad = find_bad_images(images, Wanted(SPLIT, range(len(rows))), workers=n_workers(config.workers))
         for image in bad:
             say(f"left out {image.id}: {image.reason}")
         rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
@@ -139,9 +134,9 @@ def _run_batches(
     """Start decoding, and return an iterator over the logits (B, classes) of each batch, float32 on the CPU."""
     device = next(model.parameters()).device
     precision = resolve_precision(config.amp, device)
-    keys = [_keys(part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
+    batches = [Wanted(SPLIT, part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
     images, workers = RowImages(source, {SPLIT: rows}, model.transform), n_workers(config.workers)
-    loader = iter(make_loader(images, keys, workers=workers, pinned=device.type == "cuda"))  # starts the workers
+    loader = make_loader(images, batches, workers=workers, pinned=device.type == "cuda")  # starts the workers
     return (_logits(model, pixels, precision, config.images) for pixels in decode_speed.watch(loader))
 
 
@@ -153,11 +148,7 @@ def _logits(model: ProbedModel, pixels: Tensor | BadImage, precision: str, image
         )
     device = next(model.parameters()).device
     with torch.inference_mode(), explained_memory(len(pixels)):
-        inputs = normalise(pixels.to(device, non_blocking=True), model.transform)
+        inputs = normalise(upload(pixels, device), model.transform)
         with autocast(device, precision):
             tokens = model.forward_features(inputs)
         return model.forward_head(tokens).float().cpu()
-
-
-def _keys(rows: range) -> list[RowKey]:
-    return [(SPLIT, row, 0) for row in rows]

@@ -144,4 +144,6 @@ def _transform_of(about: SavedHead) -> Transform:
 def _timm_config(transform: Transform) -> dict[str, Any]:
     """Say a transform in timm's words. It has none for a resize only if sizes differ; squashing to a size does that."""
     config = asdict(transform) | {"input_size": (3, *transform.input_size)}
+    for of_the_file in ("upright", "decode"):  # not of the pixels that timm transforms
+        del config[of_the_file]
     return config | ({"crop_mode": "squash", "crop_pct": 1.0} if transform.crop_mode == "none" else {})

@@ -18,6 +18,7 @@ from .kit import MakeConfig
         ({"dtype": "float61"}, "^unknown dtype 'float61'; known: float16, bfloat16, float32, int8$"),
         ({"row_order": "random"}, "^unknown row_order 'random'; known: shuffled, dataset$"),
         ({"amp": "on"}, "^unknown amp 'on'; known: .*auto"),
+        ({"decode": "faster"}, "^unknown decode 'faster'; known: fast, exact$"),
         ({"tokens": ["patches"]}, "^unknown tokens 'patches'; known: patch, prefix$"),
         ({"batch_size": 0}, "^batch_size 0: expected at least 1$"),
         ({"block_mib": -1}, "^block_mib -1: expected at least 1$"),
