@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from ..errors import InputError
-from .console import set_level
+from .console import shown
 from .help import GENERAL, ReadableCommand, as_markup
 from .options import Field, fields_of
 from .settings import Settings
@@ -70,11 +70,12 @@ class Command:
             text = "YAML file whose keys are these options. A flag wins over it."
             fields.append(_parameter(CONFIG, str, "--config", metavar="FILE", help=text))
         shared = [
-            _parameter("verbose", bool, "-v", "--verbose", help="Say more."),
-            _parameter("quiet", bool, "-q", "--quiet", help="Say only what is wrong."),
+            _parameter("verbose", bool, "-v", "--verbose", help="Show details."),
+            _parameter("quiet", bool, "-q", "--quiet", help="Show only warnings and errors."),
         ]
         own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in self.arguments.values()]
-        return inspect.Signature([*own, *fields, *shared])
+        general = [each for each in own if each.annotation.__metadata__[0].rich_help_panel == GENERAL]
+        return inspect.Signature([*(each for each in own if each not in general), *fields, *general, *shared])
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class Call:
     def run(self) -> None:
         """Call the function."""
         arguments = self.arguments()
-        set_level(verbose=bool(self.given.get("verbose")), quiet=bool(self.given.get("quiet")))
-        self.command.function(**arguments)
+        with shown(bool(self.given.get("verbose")) - bool(self.given.get("quiet"))):
+            self.command.function(**arguments)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the function.

@@ -1,7 +1,7 @@
 """Functions as commands: what typer reads, how errors are put, and help that can be read. Tried on a made program."""
 
-import inspect
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +10,8 @@ import pytest
 import typer
 
 from tokenprobe.errors import InputError
-from tokenprobe.runtime import console
 from tokenprobe.runtime.flags import Call, Program, UsageError
-from tokenprobe.runtime.help import ReadableGroup
+from tokenprobe.runtime.help import GENERAL, ReadableGroup
 from tokenprobe.runtime.options import DATA, MACHINE, Option
 from tokenprobe.runtime.settings import Settings
 
@@ -43,8 +42,9 @@ def make_program() -> Program:
     def _show(
         pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Names.")] = "*",
         page: Annotated[int, typer.Option("--page", metavar="N", help="Page.")] = 1,
+        json: Annotated[bool, typer.Option("--json", help="As JSON.", rich_help_panel=GENERAL)] = False,
     ) -> None:
-        CALLS.append({"pattern": pattern, "page": page})
+        CALLS.append({"pattern": pattern, "page": page, "json": json})
 
     return program
 
@@ -81,19 +81,18 @@ def test_flags_become_settings(argv: list[str], expected: dict[str, Any]) -> Non
 def test_arguments_stand_anywhere() -> None:
     assert arguments("fit", "a", "-ob", "c")["stores"] == ["a", "c"]
     assert arguments("show") == {}
-    assert arguments("show", "x*", "--page", "2") == {"pattern": "x*", "page": 2}
+    assert arguments("show", "x*", "--page", "2") == {"pattern": "x*", "page": 2, "json": False}
 
 
 def test_a_call_runs_its_function_and_sets_how_much_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    levels: list[dict[str, bool]] = []
-    monkeypatch.setattr("tokenprobe.runtime.flags.set_level", lambda **level: levels.append(level))
-    for argv in (["show"], ["show", "-q"], ["show", "--verbose"]):
+    levels: list[int] = []
+    monkeypatch.setattr("tokenprobe.runtime.flags.shown", lambda level: nullcontext(levels.append(level)))
+    for argv in (["show"], ["show", "-q"], ["show", "--verbose"], ["show", "-vq"]):
         call = make_program().parse(argv)
         assert isinstance(call, Call)
         call.run()
-    assert CALLS[-1] == {"pattern": "*", "page": 1}
-    assert levels == [{"verbose": v, "quiet": q} for v, q in ((False, False), (False, True), (True, False))]
-    assert set(inspect.signature(console.set_level).parameters) == {"verbose", "quiet"}
+    assert CALLS[-1] == {"pattern": "*", "page": 1, "json": False}
+    assert levels == [0, -1, 1, 0]
 
 
 def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
@@ -165,6 +164,12 @@ def test_help_shows_panels_defaults_and_examples(
     assert any(line.startswith("* STORE ") and line.endswith("Stores. [required]") for line in lines)
     examples = "Examples:\n   probe fit a -o b \\\n       --heads 'ep:[x]'\n   probe fit a b -o c"
     assert examples in "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def test_the_general_panel_is_the_last(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(capsys, monkeypatch, "show", "--help")
+    assert re.findall(r"─ (\w+) ─", text) == ["Arguments", "Options", "General"]
+    assert re.findall(r"│ (--\w+)", text) == ["--page", "--json", "--verbose", "--quiet", "--help"]
 
 
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
