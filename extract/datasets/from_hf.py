@@ -26,6 +26,8 @@ ROWS = 1000
 class HfImages:
     """One data set of the `datasets` package. Ids are positions in a split."""
 
+    upright = True
+
     def __init__(self, argument: str) -> None:
         """Load it, and find the columns of images and labels.
 

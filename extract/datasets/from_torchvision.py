@@ -75,6 +75,8 @@ ARRAYS = (datasets.CIFAR10, datasets.STL10)
 class TorchvisionImages:
     """One published data set."""
 
+    upright = False
+
     def __init__(self, argument: str) -> None:
         """Open one of its splits, which tells whether it is there.
 
