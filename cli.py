@@ -19,7 +19,8 @@ from .extract.config import EXAMPLES as EXTRACT_EXAMPLES
 from .extract.config import ExtractConfig
 from .probe.config import EXAMPLES as FIT_EXAMPLES
 from .probe.config import FitConfig
-from .runtime.flags import PROGRAM, Program, ReadableGroup, UsageError
+from .runtime.flags import PROGRAM, Program, UsageError
+from .runtime.help import ReadableGroup
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
 
 STAGES, STORES, LISTS = "Stages", "Stores and runs", "Lists"
