@@ -136,13 +136,13 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from .workflows.repair import check, repair
+    from .workflows.repair import check, repair, summary
 
     problems = repair(arguments.store) if arguments.repair else check(arguments.store)
     for problem in problems:
-        print(f"{problem.file}: {problem.what}")
+        print(problem.line)
     if problems:
-        raise StoreError(f"{len(problems)} files of {arguments.store!r} are not as they should be")
+        raise StoreError(summary(arguments.store, problems))
     print(f"{arguments.store}: every file is as it was written")
 
 
