@@ -165,9 +165,9 @@ def _verify(
 
     problems = workflow.repair(store) if repair else workflow.check(store)
     for problem in problems:
-        print(f"{problem.file}: {problem.what}")
+        print(problem.line)
     if problems:
-        raise StoreError(f"{len(problems)} files of {store!r} are not as they should be")
+        raise StoreError(summary(store, problems))
     print(f"{store}: every file is as it was written")
 
 
