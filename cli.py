@@ -167,7 +167,7 @@ def _verify(
     for problem in problems:
         print(problem.line)
     if problems:
-        raise StoreError(summary(store, problems))
+        raise StoreError(workflow.summary(store, problems))
     print(f"{store}: every file is as it was written")
 
 
