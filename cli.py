@@ -20,8 +20,9 @@ from .extract.config import EXAMPLES as EXTRACT_EXAMPLES
 from .extract.config import ExtractConfig
 from .probe.config import EXAMPLES as FIT_EXAMPLES
 from .probe.config import FitConfig
-from .runtime.flags import GENERAL, PROGRAM, Program, ReadableGroup, UsageError
-from .runtime.text import counted, json_text, plural, printable
+from .runtime.flags import PROGRAM, Program, UsageError
+from .runtime.help import GENERAL, ReadableGroup
+from .runtime.text import json_text, printable
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
 
 if TYPE_CHECKING:
@@ -189,12 +190,11 @@ def _verify(
     if json:
         print(json_text({"store": store, "problems": [asdict(problem) for problem in problems]}))
     elif problems:
-        _print_lines(f"{problem.file}: {problem.what}" for problem in problems)
+        _print_lines(problem.line for problem in problems)
     else:
         _print_lines([f"{store}: every file is as it was written"])
     if problems:
-        wrong = plural(len(problems), "is not as it should be", "are not as they should be")
-        raise StoreError(f"{counted(len(problems), 'file')} of {store!r} {wrong}")
+        raise StoreError(workflow.summary(store, problems))
 
 
 @program.command("Write tokens as plain files, or compress a store.", STORES, EXPORT_EXAMPLES)

@@ -90,12 +90,14 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         config.model,
         model_arg=config.model_arg,
         checkpoint=config.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        checkpoint_grid=config.checkpoint_grid,
         allow_missing=config.allow_missing,
         no_pretrained=config.no_pretrained,
         seed=config.seed,
         image_size=config.image_size,
     )
-    for line in backbone.loaded.lines() if backbone.loaded else []:
+    for line in [*(backbone.loaded.lines() if backbone.loaded else []), *backbone.notes]:
         logger.info(line)
     backbone.transform = decoded_as(config.decode, backbone.transform)
     return backbone

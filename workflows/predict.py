@@ -51,7 +51,9 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     device = resolve_device(config.device)
     source = LooseImages(config.images)
     cell = config.cell or only_cell(Path(run))
-    model = export_pipeline(run, cell, model=config.model, checkpoint=config.checkpoint).to(device)
+    model = export_pipeline(
+        run, cell, model=config.model, checkpoint=config.checkpoint, checkpoint_key=config.checkpoint_key
+    ).to(device)
     readable, decode_speed = _readable(source, model, config), DecodeSpeed()
     batches = _run_batches(model, source, readable, config, decode_speed)  # forks before the bar has a thread
     keeps_logits = config.out is not None and Path(config.out).suffix == ".npz"

@@ -216,6 +216,25 @@ def test_weights_that_moved_can_be_named_and_others_are_refused(make_run: MakeRu
         export_pipeline(run.path, cell, checkpoint=other)
 
 
+def test_a_set_of_weights_that_was_asked_for_is_loaded_again(make_run: MakeRun, tmp_path: Path) -> None:
+    sets = {}
+    for key, seed in (("model", 5), ("model_ema", 6)):
+        backbone = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=seed)
+        sets[key] = backbone.module.state_dict()
+    torch.save(sets, tmp_path / "w.pth")
+    run = make_run(["linear"], checkpoint=tmp_path / "w.pth", no_pretrained=False, checkpoint_key="model")
+    cell = run.results["cell"].iloc[0]
+    found = export_pipeline(run.path, cell).backbone.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in sets["model"].items())
+    with pytest.raises(InputError, match=r"; give the --checkpoint and --checkpoint-key of its probe extract$"):
+        export_pipeline(run.path, cell, checkpoint_key="model_ema")
+    torch.save({"net": sets["model"], "ema": sets["model_ema"]}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"unknown key in checkpoint '.*/w\.pth' 'model'; known: (net, ema|ema, net)"):
+        export_pipeline(run.path, cell)
+    found = export_pipeline(run.path, cell, checkpoint_key="net").backbone.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in sets["model"].items())
+
+
 def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: MakeRun, tmp_path: Path) -> None:
     """Without one it knows the model by name, and not the file of its weights, and says so."""
     backbone = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=5)
@@ -233,7 +252,7 @@ def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: Make
     named = f"the backbone of '{cell}' is 'timm:VisionTransformer': .* no published weights; give --checkpoint.*{why}"
     with pytest.raises(InputError, match=named):
         export_pipeline(run.path, cell)
-    with pytest.raises(InputError, match=f"give --checkpoint with the file that probe extract was given{why}"):
+    with pytest.raises(InputError, match=f"give the --checkpoint and --checkpoint-key of its probe extract{why}"):
         export_pipeline(run.path, cell, checkpoint=other)
     assert export_pipeline(run.path, cell, checkpoint=weights)(torch.randn(1, 3, 16, 16)).shape == (1, 3)
 

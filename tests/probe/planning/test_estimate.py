@@ -9,6 +9,7 @@ import pytest
 
 from tokenprobe.probe import FitConfig
 from tokenprobe.probe.grid.regimes import row_sets
+from tokenprobe.probe.planning import estimate as estimate_module
 from tokenprobe.probe.planning.estimate import Estimate, describe, estimate
 from tokenprobe.probe.planning.layer_plan import LayerPlan, make_layer_plan
 from tokenprobe.probe.planning.machine import make_machine
@@ -95,19 +96,35 @@ def test_the_dry_run_says_what_would_be_done_and_does_nothing(
     assert "  shots 4, 2 seeds: 16 training, 8 held-out and 60 test images" in said
     cells = 3 * 2 * 2 * 2  # heads, shots, rates, seeds
     for layer in ("0", "1", "0+1"):
-        assert f"none, layer {layer}: {cells} cells in 9 groups and 1 passes; reads " in said
-    total = re.search(r"in all (\d+) cells: .* to read, .* of memory at most, \d+ s of training and scoring", said)
+        assert f"none, layer {layer}: {cells} cells in 9 groups and 1 pass; reads " in said
+    total = re.search(r"in all (\d+) cells: .* to read, .* of memory at most, \d+ s of fitting and scoring", said)
     assert total is not None and int(total[1]) == 3 * cells
 
 
 @pytest.mark.parametrize(("pool", "width"), [("mean", 8), ("embedding", 5)])
-def test_pooled_vectors_are_announced_and_solvers_are_said_not_to_be_timed(
+def test_pooled_vectors_are_announced_and_the_time_of_solvers_is_said_to_be_a_guess(
     store: Store, tmp_path: Path, pool: str, width: int
 ) -> None:
     (layer,) = layer_plans(store, tmp_path / "run", heads=[f"linear:pool={pool}", f"ridge:pool={pool}"])
     found = estimate_of(layer)
     assert found.read == found.kept == (88 + 60) * width * 4
-    assert describe([layer], MACHINE)[-1] == "the time of knn, ridge and logreg is not in it"
+    assert found.solving > 0
+    assert describe([layer], MACHINE)[-1] == "0 s of it for ridge: a guess, from counted operations"
+
+
+def test_one_of_a_kind_is_singular_and_a_solver_makes_no_pass(store: Store, tmp_path: Path) -> None:
+    (layer,) = layer_plans(store, tmp_path / "run", heads=["knn:k=5"], seeds=1)
+    lines = describe([layer], MACHINE)
+    assert lines[-3].startswith("none, layer 1: 1 cell in 1 group; reads ") and "training" not in lines[-3]
+    assert lines[-2].startswith("in all 1 cell: ") and lines[-1].startswith("0 s of it for knn: ")
+
+
+def test_the_time_in_all_counts_solvers_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_module, "solver_seconds", lambda plan, group, device: 3600.0)
+    (layer,) = layer_plans(store, tmp_path / "run", heads=["knn:k=5", "ridge", "linear"], seeds=1)
+    *_, in_all, solvers = describe([layer], MACHINE)
+    assert in_all.endswith(", 2 h 0 min of fitting and scoring")
+    assert solvers == "2 h 0 min of it for knn, ridge: a guess, from counted operations"
 
 
 def test_the_time_is_that_of_all_steps_and_of_scoring_validation_and_test(store: Store, tmp_path: Path) -> None:
