@@ -8,7 +8,9 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from errno import EINVAL
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -37,6 +39,18 @@ Size = Annotated[int, Range(1, 2**40)]
 """A number of things, of which there is at least one."""
 Width = Annotated[int, Range(1, 2**24)]
 """A number of values in a row along one axis."""
+
+
+def read_file(path: Path) -> bytes:
+    """Read a plain file; a device or a pipe in its place might never end.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: there is something else, or it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(EINVAL, "it is no plain file", str(path))
+    return path.read_bytes()
 
 
 def parse(text: bytes | str) -> Any:

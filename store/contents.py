@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 from .checked import Size, UnfitError, Width, read
 from .layout import LayerShape
 from .quantize import DTYPES
 
+MOST_VALUES = 2**28
+"""Values of one image in one array: 4,096 tokens of 4,096 channels are 2**24."""
 Json = dict[str, Any]
 IDENTITY = ("n_images", "block_rows", "source", "limit", "skipped", "classes")
 """Fields of a split that decide the bytes of view 0."""
@@ -118,3 +120,6 @@ class SplitInfo:
                 raise UnfitError(
                     f"arrays of {layer} are {', '.join(kinds)[:100] or 'none'}; expected some of {expected}"
                 )
+            for kind in kinds:
+                if (n := prod(shapes[layer].row_shape(kind))) > MOST_VALUES:
+                    raise UnfitError(f"{kind} of {layer} has {n} values an image; expected at most {MOST_VALUES}")

@@ -74,7 +74,7 @@ class Hdf5Files(StoreFiles):
         import h5py
 
         path = self.folder / self.whole_names(array)[0]
-        if not path.exists():
+        if not path.is_file():
             raise missing(path)
         try:
             with _open(path) as file:

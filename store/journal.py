@@ -22,7 +22,7 @@ from threading import Lock
 from typing import Any
 
 from ..errors import StoreError
-from .checked import UnfitError, parse
+from .checked import UnfitError, parse, read_file
 from .durable import open_kept
 
 NAME = "journal.jsonl"
@@ -53,11 +53,10 @@ def mark_of(beginning: bytes) -> bytes:
 
 def read_mark(folder: Path) -> bytes:
     """Return what tells a store from others, or nothing if it has no journal: see `mark_of`."""
-    try:
-        with open(folder / NAME, "rb") as file:
-            return mark_of(file.read(MARK_BYTES))
-    except (FileNotFoundError, NotADirectoryError):
+    if not (folder / NAME).is_file():
         return b""
+    with open(folder / NAME, "rb") as file:
+        return mark_of(file.read(MARK_BYTES))
 
 
 def is_ours(path: Path) -> bool:
@@ -89,12 +88,13 @@ def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _lines(folder: Path) -> list[bytes]:
+    path = folder / NAME
     try:
-        return (folder / NAME).read_bytes().split(b"\n")[:-1]
+        return read_file(path).split(b"\n")[:-1]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise StoreError(f"cannot read the journal {str(folder / NAME)!r}: {error.strerror}") from error
+        raise StoreError(f"cannot read the journal {str(path)!r}: {error.strerror}") from error
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from threading import local
 from typing import Literal
 
@@ -127,20 +128,27 @@ def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> 
     """Compare one file's size and hash with its record."""
     if not hasattr(_buffers, "span"):
         _buffers.span = memoryview(bytearray(SPAN))
-    digest, size = xxh3_64(), 0
+    digest = xxh3_64()
     try:
-        with open(store / record.file, "rb", buffering=0) as file:
+        with open(store / record.file, "rb", buffering=0, opener=_open_at_once) as file:
+            about = os.fstat(file.fileno())
+            if not S_ISREG(about.st_mode):
+                return _damaged(record.file, "damaged: it is no plain file")
+            if about.st_size != record.size:
+                return _damaged(record.file, f"damaged: {about.st_size} bytes, {record.size} when it was written")
             while n_read := file.readinto(_buffers.span):
                 digest.update(_buffers.span[:n_read])
-                size += n_read
     except (FileNotFoundError, NotADirectoryError):
         return _missing(record.file)
     except OSError as error:
         return _damaged(record.file, f"damaged: it cannot be read: {error.strerror}")
-    progress(size)
-    if size != record.size:
-        return _damaged(record.file, f"damaged: {size} bytes, {record.size} when it was written")
+    progress(record.size)
     return None if digest.hexdigest() == record.xxh3 else _damaged(record.file)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file that should be a plain one: a pipe in its place would make us wait for somebody who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _names(folder: Path) -> set[str]:

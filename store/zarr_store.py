@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .array_spec import ArraySpec, array_specs
-from .checked import Count, UnfitError, parse, read
+from .checked import Count, UnfitError, parse, read, read_file
 from .contract import LABELS, StoreFiles, attributes_of, missing
 from .durable import write_durably
 from .layout import CHANNELS, POOLED
@@ -76,7 +76,7 @@ class ZarrFiles(StoreFiles):
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`; zarr would give its fill value for a missing chunk."""
         metadata, chunk = (self.folder / name for name in self.whole_names(array))
-        if not (metadata.exists() and chunk.exists()):
+        if not (metadata.is_file() and chunk.is_file()):
             raise missing(self.folder / array)
         try:
             values = self._read_plain(metadata, chunk)
@@ -86,7 +86,7 @@ class ZarrFiles(StoreFiles):
 
     def _read_plain(self, metadata: Path, chunk: Path) -> npt.NDArray[Any] | None:
         """Read numbers as they are in the file: zarr takes half a second to import. None if they are no plain ones."""
-        about = parse(metadata.read_bytes())
+        about = parse(read_file(metadata))
         dtype = PLAIN.get(about["data_type"])
         if dtype is None or about["codecs"] != PLAIN_CODECS:
             return None
@@ -100,7 +100,7 @@ class ZarrFiles(StoreFiles):
     def read_attributes(self) -> dict[str, Any]:
         """See `StoredArrays.read_attributes`."""
         try:
-            return attributes_of(self.root.read_bytes())
+            return attributes_of(read_file(self.root))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, UnfitError) as error:
@@ -112,7 +112,7 @@ class ZarrFiles(StoreFiles):
             if metadata.parent.name.endswith(CHANNELS):
                 continue  # written at once, and never compressed
             try:
-                return [codec["name"] for codec in parse(metadata.read_bytes())["codecs"]] != ["bytes"]
+                return [codec["name"] for codec in parse(read_file(metadata))["codecs"]] != ["bytes"]
             except (OSError, UnfitError, KeyError, TypeError) as error:
                 raise self.damaged(metadata, error) from error
         return False
@@ -157,7 +157,7 @@ class ZarrFiles(StoreFiles):
             return False
         folder = self.folder / array
         try:
-            return len(parse((folder / ROOT).read_bytes())["shape"]) == 2
+            return len(parse(read_file(folder / ROOT))["shape"]) == 2
         except (OSError, UnfitError, KeyError, TypeError):
             return (folder / "c.0.0").exists()
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from tokenprobe.extract import ExtractConfig
@@ -15,6 +16,16 @@ from tokenprobe.runtime.console import shown
 from tokenprobe.store import BlockKey, Manifest, Store, Targets, open_store, open_writer
 from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape, layer_name
+
+CALM: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("quick", derandomize=True, max_examples=60, **CALM)
+settings.register_profile("random", max_examples=2000, **CALM)
+settings.load_profile("quick")
+"""What is tried at random is the same in every run, unless pytest is given --hypothesis-profile=random."""
 
 DATA = Path(__file__).parent / "data"
 CLASSES = ["ant", "bee", "cat"]

@@ -1,6 +1,7 @@
 """Values from files: each type takes what it should, and names whatever it does not."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store.checked import Count, Range, Size, UnfitError, parse, read
+from tokenprobe.store.checked import Count, Range, Size, UnfitError, parse, read, read_file
 
 
 @dataclass(frozen=True)
@@ -120,3 +121,17 @@ def test_what_is_no_json_is_refused(text: bytes | str, fault: str) -> None:
 def test_json_is_read() -> None:
     assert parse(b'{"a": [1, 2.5, null, true, "\xc3\xa9"]}') == {"a": [1, 2.5, None, True, "é"]}
     assert read(Count, parse("0"), "n") == 0
+
+
+def test_plain_files_are_read_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("plain")
+    assert read_file(tmp_path / "plain") == read_file(tmp_path / "link") == b"x"
+    (tmp_path / "nowhere").symlink_to("nothing")
+    for absent in ("none", "nowhere"):
+        with pytest.raises(FileNotFoundError):
+            read_file(tmp_path / absent)
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="it is no plain file"):
+            read_file(odd)

@@ -64,6 +64,15 @@ def test_layers_that_a_split_cannot_have_are_refused(layers: dict[str, list[str]
         replace(TRAIN, layers=layers).check(SHAPES, dtype)
 
 
+def test_an_image_of_more_values_than_anybody_stores_is_refused() -> None:
+    shapes = {"layer_00": LayerShape((2**10, 2**10), 257, 1)}
+    replace(TRAIN, layers={"layer_00": ["mean", "prefix"]}).check(shapes, "float16")
+    with pytest.raises(
+        UnfitError, match=r"^patch of layer_00 has 269484032 values an image; expected at most 268435456$"
+    ):
+        replace(TRAIN, layers={"layer_00": ["mean", "patch"]}).check(shapes, "float16")
+
+
 def test_what_decides_bytes_is_text_that_is_made_once() -> None:
     assert json.loads(RECIPE.text) == asdict(RECIPE)
     assert RECIPE.text is RECIPE.text and TRAIN.text is TRAIN.text
