@@ -32,7 +32,8 @@ def list_images(config: ExtractConfig, source: ImageSource, transform: Transform
         skipped = _skipped(config, source, split, images, transform) if config.skip_bad_images else []
         rows = _choose(config, images, set(skipped))
         if not len(rows):
-            raise InputError(f"split {split!r} of {config.data!r} has no images")
+            advice = "; name others with --split to leave it out" if len(source.splits) > 1 else ""
+            raise InputError(f"split {split!r} of {config.data!r} has no images{advice}")
         n_listed = min(len(images.ids), config.limit or len(images.ids))
         chosen[split] = ChosenImages(rows, n_listed, images.content, skipped)
     for line in odd_classes(labels, {split: each.rows.labels for split, each in chosen.items()}, source.classes):

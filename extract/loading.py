@@ -87,7 +87,7 @@ class RowImages:
             assert self._crops is not None, view
             return self._crops(image, name, view)
         except Exception as error:
-            return BadImage(split, name, f"{type(error).__name__}: {error}")
+            return BadImage(split, name, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class Chunks(Dataset[DecodedChunk]):

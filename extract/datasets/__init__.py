@@ -3,6 +3,7 @@
 Each source of data is a file here and a line in `DATASETS`; all give the `ImageSource` of `contract.py`.
 """
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from textwrap import wrap
@@ -85,7 +86,7 @@ DATASETS: dict[str, Source] = {
 
 
 def open_dataset(spec: str) -> ImageSource:
-    """Open "SOURCE:ARGUMENT"; a path alone means "folder:PATH".
+    """Open "SOURCE:ARGUMENT"; a path alone means "folder:PATH", and "~" in front is the home folder.
 
     Raises:
         InputError: no such source.
@@ -94,7 +95,7 @@ def open_dataset(spec: str) -> ImageSource:
     source, argument = _parts(spec)
     if source not in DATASETS:
         raise unknown_name("data source", source, DATASETS)
-    return DATASETS[source].open(argument)
+    return DATASETS[source].open(os.path.expanduser(argument))
 
 
 def describe_datasets() -> list[str]:

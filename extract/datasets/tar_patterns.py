@@ -21,7 +21,7 @@ def find_tars(pattern: str) -> list[str]:
         MissingError: one of them is not there.
     """
     tars = []
-    for name in expand_braces(pattern):
+    for name in expand_braces(os.path.expanduser(pattern)):
         named = sorted(glob.glob(name)) if "*" in name else [name]
         found = [path for path in named if os.path.exists(path) and not os.path.isdir(path)]
         if not found:

@@ -82,7 +82,7 @@ def test_mode_none_resizes_the_whole_image_where_sizes_differ() -> None:
     np.testing.assert_array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(whole))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA", "PA", "YCbCr", "HSV"])
 def test_every_kind_of_image_becomes_rgb(mode: str) -> None:
     other = image(16, 16).convert(mode)
     pixels = Pixels(transform(crop_mode="none", crop_pct=None))(other)

@@ -165,3 +165,13 @@ def test_the_list_names_every_source_and_data_set() -> None:
 def test_the_list_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "    not installed: pip install 'tokenprobe[hf]'" in describe_datasets()
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_path_may_begin_at_home(kind: str, tmp_path: Path, turned: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell replaces no "~" behind a colon."""
+    spec = WRITERS[kind](tmp_path, [("0.png", 0, png(np.zeros((4, 4), np.uint8)))] if kind == "npz" else turned)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = open_dataset(spec.replace(str(tmp_path), "~"))
+    assert len(source.images("train").ids) == 1
+    assert source.spec == spec

@@ -30,7 +30,7 @@ from tokenprobe.extract.datasets.tar_patterns import expand_braces
 from tokenprobe.extract.views import to_rgb
 
 drawn = settings(
-    derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
