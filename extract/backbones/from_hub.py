@@ -212,6 +212,14 @@ def absolute_entry(name: str) -> str:
     return f"{os.path.abspath(repository)}/{entry}" if _is_local(repository) else name
 
 
+def hub_code(name: str) -> str:
+    """Return in words which code a hub entry runs."""
+    repository, _ = split_entry(name)
+    if GITHUB_FORM.fullmatch(repository) and not _is_local(repository):
+        return f"code that is fetched from https://github.com/{repository.partition(':')[0]}"
+    return f"the hubconf.py in {os.path.abspath(repository)!r}"
+
+
 def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
     if not _is_local(repository) and not GITHUB_FORM.fullmatch(repository):
         raise MissingError(f"no folder at {repository!r}; asked for a hubconf.py in it, with the entry {entry!r}")
