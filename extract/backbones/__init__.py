@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import unknown_name
+from ...errors import InputError, unknown_name
 from .contract import Backbone, BackboneRequest
 from .from_hub import absolute_entry, hub_code, load_hub
 from .from_open_clip import is_open_clip, load_open_clip
@@ -44,7 +44,7 @@ def load_backbone(  # noqa: PLR0913
         MissingError: no such checkpoint.
     """
     source, name = split_source(model)
-    return BACKBONES[source](
+    backbone = BACKBONES[source](
         BackboneRequest(
             name=name,
             arguments=model_arg or {},
@@ -55,6 +55,12 @@ def load_backbone(  # noqa: PLR0913
             reading=Reading(allow_missing, checkpoint_key, _height_and_width(checkpoint_grid)),
         )
     )
+    for name, parameter in backbone.module.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise InputError(
+                f"backbone {model!r} has weights that are not finite, such as {name!r}; take other weights"
+            )
+    return backbone
 
 
 def split_source(model: str) -> tuple[str, str]:
