@@ -182,11 +182,15 @@ def _info(
 def _verify(
     store: Store,
     repair: Annotated[bool, typer.Option("--repair", help="Extract damaged and missing files again.")] = False,
+    trust_code: Annotated[
+        bool,
+        typer.Option("--trust-code", help="Let --repair run the code of a torch.hub backbone that the store names."),
+    ] = False,
     json: Json = False,
 ) -> None:
     from .workflows import repair as workflow
 
-    problems = workflow.repair(store) if repair else workflow.check(store)
+    problems = workflow.repair(store, trust_code=trust_code) if repair else workflow.check(store)
     if json:
         print(json_text({"store": store, "problems": [asdict(problem) for problem in problems]}))
     elif problems:

@@ -52,7 +52,12 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     source = LooseImages(config.images)
     cell = config.cell or only_cell(Path(run))
     model = export_pipeline(
-        run, cell, model=config.model, checkpoint=config.checkpoint, checkpoint_key=config.checkpoint_key
+        run,
+        cell,
+        model=config.model,
+        checkpoint=config.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        trust_code=config.trust_code,
     ).to(device)
     readable, decode_speed = _readable(source, model, config), DecodeSpeed()
     batches = _run_batches(model, source, readable, config, decode_speed)  # forks before the bar has a thread

@@ -15,6 +15,7 @@ from ..probe.batches.norm import FinalNorm
 from ..probe.heads import Head
 from ..probe.run.saved import SavedHead, load_saved
 from ..store.layout import EMBEDDING, MEAN, PREFIX
+from .trust import check_code
 
 
 class ProbedModel(nn.Module):
@@ -88,6 +89,7 @@ def export_pipeline(
     model: str | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_key: str | None = None,
+    trust_code: bool = False,
 ) -> ProbedModel:
     """Compose the backbone that a cell's tokens came from and the cell's head.
 
@@ -100,17 +102,20 @@ def export_pipeline(
         model: the backbone, if it is a local folder that is not where it was.
         checkpoint: the backbone's weights, if they are not where they were.
         checkpoint_key: where in the checkpoint they are, if it is not where they were.
+        trust_code: whether code may run that the head names, a torch.hub repository; that of `model` may.
 
     Returns:
         A module in evaluation mode on the CPU.
 
     Raises:
-        InputError: no such cell, one that has no weights, or a backbone that is not the one it was trained on.
+        InputError: no such cell, one that has no weights, a backbone that is not the one it was trained on, or code
+            that is not trusted.
         MissingError: no such run, or the weights are gone; names the path.
     """
     head, about = load_saved(run, cell)
     moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
+    check_code(settings["model"], f"the head of {cell!r}", trust_code or model is not None, ", or name it with --model")
     try:
         backbone = load_backbone(**settings)
     except (InputError, MissingError) as error:

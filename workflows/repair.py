@@ -23,6 +23,7 @@ from ..store.manifest import Manifest
 from ..store.verify import Problem, read_root, verify
 from ..store.writer import write_root
 from .progress import ByteProgress
+from .trust import check_code
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def check(path: str | Path) -> list[Problem]:
         return verify(path, progress.advance)
 
 
-def repair(path: str | Path) -> list[Problem]:
+def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
     """Verify a store, make damaged, missing and unfinished files again, and verify it once more.
 
     Files that are as they were written keep their bytes, inodes and times. Only the root is written anew: while
@@ -46,12 +47,13 @@ def repair(path: str | Path) -> list[Problem]:
 
     Args:
         path: of the store; it may have been moved since it was made, its data and weights may not.
+        trust_code: whether code may run that the journal names: a torch.hub repository.
 
     Returns:
         The problems that remain.
 
     Raises:
-        InputError: `path` is an address.
+        InputError: `path` is an address, or the journal names code that is not trusted.
         LockedError: another process is writing to the store.
         MissingError: there is no journal, or the data or weights are not where they were; names the path.
         StoreError: the journal records no extraction, or they would not give the store that is there.
@@ -70,7 +72,7 @@ def repair(path: str | Path) -> list[Problem]:
         manifest, _ = read_root(files)
         to_make = {problem.file for problem in problems if problem.kind != "foreign"} - {files.root.name}
         configs = _recorded_configs(files, manifest) if to_make else []
-        _check_inputs(configs)
+        _check_inputs(files, configs, trust_code)
         if any(problem.kind != "foreign" for problem in problems):
             _write_root(files, replace(manifest, complete=not to_make))
         _clear_away(files, manifest, problems)
@@ -116,9 +118,10 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
     return configs
 
 
-def _check_inputs(configs: Sequence[ExtractConfig]) -> None:
-    """Raise MissingError if data or weights are gone, before anything is removed."""
+def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_code: bool) -> None:
+    """Raise before anything is removed: MissingError if data or weights are gone, InputError for code of strangers."""
     for config in configs:
+        check_code(config.model, f"the journal of {str(files.path)!r}", trust_code)
         try:
             open_dataset(config.data)
         except MissingError as error:

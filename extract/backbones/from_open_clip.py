@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ...store.layout import LayerShape
 from ..views import Transform
 from .contract import BackboneRequest
 from .names import HUB_FORMS, portable, reason
+from .open_clip_preprocessing import activation_note, preprocessing_of
 from .open_clip_tower import OpenClipBackbone
 from .timm_weights import convert_to_timm
 from .weights.files import Checkpoint, load_checkpoint
@@ -55,9 +56,11 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
             f"images of {transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
+    notes = activation_note(*split_tag(request.name)) if checkpoint else []
     if request.image_size and (loaded is None or hasattr(tower, "trunk")):
         native = _native_tower(request)
-        backbone.notes = table_lines(moved_tables(getattr(native, "trunk", native), getattr(tower, "trunk", tower)))
+        notes += table_lines(moved_tables(getattr(native, "trunk", native), getattr(tower, "trunk", tower)))
+    backbone.notes = notes
     return backbone
 
 
@@ -139,7 +142,6 @@ def _resample_left_tables(tower: Any, request: BackboneRequest) -> None:
 def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
     """Build an image tower alone, of weights drawn from the seed, and preprocessing as for the weights of its tag."""
     import open_clip
-    from open_clip.transform import PreprocessCfg
 
     if request.name.startswith(HUB_FORMS):
         raise InputError(
@@ -147,10 +149,10 @@ def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
             "architecture, such as open_clip:ViT-B-16"
         )
     architecture, tag = _known_name(request)
+    preprocessing = preprocessing_of(architecture, tag, request.checkpoint)
     config, published = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
     activation = {"quick_gelu": True} if published.get("quick_gelu") else {}  # weights of one are no network of another
-    tower = _tower_of(config | activation, request)
-    return tower, asdict(PreprocessCfg()) | published
+    return _tower_of(config | activation, request), preprocessing
 
 
 def _native_tower(request: BackboneRequest) -> Any:

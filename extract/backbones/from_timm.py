@@ -24,6 +24,9 @@ from .weights.files import load_checkpoint
 from .weights.loading import table_lines
 from .weights.position_tables import left_tables, moved_tables
 
+N_NAMED = 3
+"""Weights that a line names."""
+
 
 class TimmBackbone(Backbone):
     """A timm model; see `load_timm`."""
@@ -77,6 +80,8 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
             f"3 channels and {transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
+    if checkpoint and transform.crop_mode != "none":  # which weights with preprocessing of their own have
+        backbone.notes = _other_preprocessing(request)
     if _downloads(request) and (request.image_size or "img_size" in request.arguments):
         backbone.notes = table_lines(moved_tables(_native(request), module))
     return backbone
@@ -205,6 +210,27 @@ def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[st
         mean=_channel_values(metadata, "mean", request) if plain else tuple(config["mean"]),
         std=_channel_values(metadata, "std", request) if plain else tuple(config["std"]),
     )
+
+
+def _other_preprocessing(request: BackboneRequest) -> list[str]:
+    """Return a line if a name without its weights' tag leaves open how images are prepared for weights of one's own."""
+    taken = timm.get_pretrained_cfg(request.name, allow_unregistered=True)
+    if "." in request.name or taken is None:
+        return []
+    tags = {name: timm.get_pretrained_cfg(name) for name in timm.list_pretrained(f"{request.name}.*")}
+    others = [name for name, config in tags.items() if _how(config) != _how(taken)]
+    if not others:
+        return []
+    mean, std, interpolation = _how(taken)
+    named = ", ".join(others[:N_NAMED]) + (", …" if len(others) > N_NAMED else "")
+    return [
+        f"preprocessing of {request.name}.{taken.tag} taken: mean {mean[0]:.3g}, deviation {std[0]:.3g}, "
+        f"{interpolation}; {named} differ, so name the weights that yours are like, such as timm:{others[0]}"
+    ]
+
+
+def _how(config: Any) -> tuple[Any, ...]:
+    return config.mean, config.std, config.interpolation
 
 
 def _built_size(module: nn.Module, request: BackboneRequest) -> tuple[int, int, int] | None:

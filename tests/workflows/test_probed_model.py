@@ -149,7 +149,7 @@ def test_backbones_of_every_source_can_be_exported(
     if model == "hub":
         model = f"hub:{Path(__file__).parents[1] / 'data' / 'hub'}/dinov2_tiny_reg"
     run = make_run(["ep:queries=2"], model=model, model_arg=arguments, image_size=[size], layers="-1")
-    assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0]), (size, size))
+    assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0], trust_code=True), (size, size))
 
 
 def assert_exported(model: ProbedModel, size: tuple[int, int]) -> None:
@@ -265,11 +265,11 @@ def test_a_local_model_is_found_from_another_folder_or_where_it_is_named(
     run = make_run(["linear"], model="hub:hub/dinov2_tiny", model_arg={}, image_size=[16])
     monkeypatch.chdir(tmp_path)
     cell, images = run.results["cell"].iloc[0], torch.randn(1, 3, 16, 16)
-    logits = export_pipeline(run.path, cell)(images)
+    logits = export_pipeline(run.path, cell, trust_code=True)(images)
     (tmp_path / "here").rename(tmp_path / "there")
     gone = (
         rf"the backbone of '{cell}' is 'hub:hub/dinov2_tiny': no folder at .*; if it has moved, give --model or --che"
     )
     with pytest.raises(MissingError, match=gone):
-        export_pipeline(run.path, cell)
+        export_pipeline(run.path, cell, trust_code=True)
     assert torch.equal(export_pipeline(run.path, cell, model="hub:there/hub/dinov2_tiny")(images), logits)

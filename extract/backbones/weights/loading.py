@@ -4,7 +4,8 @@ Training files keep a backbone beside much else: the MAE's decoder, DINO's stude
 are the backbone's is loaded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +16,9 @@ from ....errors import InputError, unknown_name
 from .files import Checkpoint
 from .kinds import fault_of, is_finite
 from .position_tables import UNKNOWN, Grid, PositionTable, shape_in_words
-from .sets import Weights, choose_weights
+from .sets import Choice, Weights, choose_weights
+
+NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class LoadReport:
         part: where in the file they were, such as "teacher.backbone", or "".
         others: where else in the file weights are that fit as well.
         tables: position tables, as they were taken and as they are now.
+        beyond: names of blocks in the file that a backbone of fewer blocks has no place for.
         missing: weights that the file lacks and that were allowed to be missing.
         ignored: names in the file that the backbone has no place for.
     """
@@ -65,6 +69,7 @@ class LoadReport:
     part: str = ""
     others: Sequence[str] = ()
     tables: Sequence[PositionTable] = ()
+    beyond: Sequence[str] = ()
     missing: Sequence[str] = ()
     ignored: Sequence[str] = ()
 
@@ -78,6 +83,8 @@ class LoadReport:
         where = f" from {self.part!r}" if self.part else ""
         lines = [f"{self.n_loaded} of the backbone's {self.n_weights} weights loaded{where}"]
         lines += [f"{other!r} fits as well; --checkpoint-key {other} takes it" for other in self.others if other]
+        if self.beyond:
+            lines.append(f"{len(self.beyond)} of more blocks than the backbone has, ignored: {_shown(self.beyond)}")
         lines += table_lines(self.tables)
         if self.missing:
             lines.append(f"{len(self.missing)} missing, left as initialised: {_shown(self.missing)}")
@@ -132,22 +139,30 @@ def load_weights(
     )
     _check_shapes(own, found, checkpoint.path)
     module.load_state_dict(own | found)
-    used = {_storage(tensor) for tensor in found.values()}
+    rest = _rest(choice, own, {_storage(tensor) for tensor in found.values()})
+    kinds = {NUMBER.sub("#", choice.prefix + name) for name in own}
+    beyond = [name for name in rest if NUMBER.sub("#", name) in kinds]
     return LoadReport(
         n_loaded=len(found),
         n_weights=len(own),
         part=choice.prefix.strip("."),
         others=[prefix.strip(".") for prefix in choice.others],
         tables=[*converted.tables, *_other_tables(part, found, converted.tables)],
+        beyond=beyond,
         missing=missing,
-        ignored=[
-            name
-            for name, tensor in choice.weights.items()
-            if name.removeprefix(choice.prefix) not in own
-            and _storage(tensor) not in used
-            and not any(other and name.startswith(other) for other in choice.others)
-        ],
+        ignored=[name for name in rest if name not in beyond],
     )
+
+
+def _rest(choice: Choice, own: Collection[str], used: Collection[int]) -> list[str]:
+    """Return the names of all that was not loaded, but those of other sets of the backbone's weights."""
+    return [
+        name
+        for name, tensor in choice.weights.items()
+        if name.removeprefix(choice.prefix) not in own
+        and _storage(tensor) not in used
+        and not any(other and name.startswith(other) for other in choice.others)
+    ]
 
 
 def _check_complete(

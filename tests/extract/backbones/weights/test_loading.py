@@ -162,6 +162,14 @@ def test_a_conversion_brings_tables_along_and_what_else_it_reshaped_is_told() ->
     assert report.resampled == ["pos_embed", "weight"]
 
 
+def test_blocks_beyond_the_backbones_are_told_apart_from_heads() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2))
+    given = {name: tensor for i in range(4) for name, tensor in named(f"net.{i}.").items()}
+    report = load_weights(module, of_file(given | {"net.head.weight": torch.ones(1), "1.w": torch.ones(1)}), AS_IT_IS)
+    assert list(report.beyond) == ["net.2.weight", "net.2.bias", "net.3.weight", "net.3.bias"]
+    assert list(report.ignored) == ["net.head.weight", "1.w"]
+
+
 @pytest.mark.parametrize("name", ["mask_token", "decoder.0.weight", "lm_head.weight", "head.weight"])
 def test_heads_and_decoders_are_listed_by_their_names_in_the_file(name: str) -> None:
     report = load_weights(nn.Linear(3, 2), of_file(named("encoder.") | {name: torch.ones(2, 2)}), AS_IT_IS)
@@ -175,10 +183,13 @@ def test_the_report_says_what_happened_and_nothing_else() -> None:
     ]
     tables += [PositionTable("patch_pos", UNKNOWN, UNKNOWN)]
     heads = [f"head.{i}" for i in range(5)]
-    report = LoadReport(3, 4, "model.encoder", ["ema.encoder", ""], tables, ["norm"], ["head\x1b[2J", *heads])
+    report = LoadReport(
+        3, 4, "model.encoder", ["ema.encoder", ""], tables, ["blocks.4.w"], ["norm"], ["head\x1b[2J", *heads]
+    )
     assert report.lines() == [
         "checkpoint: 3 of the backbone's 4 weights loaded from 'model.encoder'",
         "checkpoint: 'ema.encoder' fits as well; --checkpoint-key ema.encoder takes it",
+        "checkpoint: 1 of more blocks than the backbone has, ignored: blocks.4.w",
         "checkpoint: position table taken for 4 × 4, as the backbone's (--checkpoint-grid if it is another): a.pos",
         "checkpoint: position table of 6 × 6 resampled to 4 × 9: 0.pos, 1.pos",
         "checkpoint: position table taken for an unknown grid, as the backbone's (loaded as it is): patch_pos",
