@@ -12,7 +12,7 @@ SECONDS_PER_MINUTE, MINUTES_PER_HOUR = 60, 60
 def size_text(n_bytes: float) -> str:
     """Write a size with three significant digits and a decimal unit: "512 B", "9.87 GB", "1.00 TB".
 
-    Whole bytes below 1 kB have no decimals; petabytes grow without end.
+    Whole bytes below 1 kB have no decimals. The largest unit is the petabyte.
     """
     size, unit = float(round(n_bytes)), 0
     while size >= 999.5 and unit < len(SIZE_UNITS) - 1:
@@ -25,15 +25,14 @@ def size_text(n_bytes: float) -> str:
 def printable(text: str) -> str:
     r"""Escape the characters of a text that would act on a terminal: line feeds, escape codes, changes of direction.
 
-    Names of classes, ids of images and whatever else comes out of a file may hold them. They are written as Python's
-    `repr` writes them, such as `\x1b` and `\n`. For a table or a line of rich's, whose `[bold]` acts too, give
-    `rich.text.Text(printable(text))`.
+    Any text from a file may hold such characters: class names, image ids. They are written as in Python's `repr`, such
+    as `\x1b` and `\n`. rich also interprets `[bold]`: give its tables and lines `rich.text.Text(printable(text))`.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def time_text(seconds: float) -> str:
-    """Write a duration with two digits or more: "95 s" below 2 minutes, "95 min" below 2 hours, then "3 h 12 min"."""
+    """Write a duration: "95 s" below 2 minutes, "95 min" below 2 hours, then "3 h 12 min"."""
     whole_seconds, minutes = round(seconds), round(seconds / SECONDS_PER_MINUTE)
     if whole_seconds < 2 * SECONDS_PER_MINUTE:
         return f"{whole_seconds} s"
@@ -44,7 +43,7 @@ def time_text(seconds: float) -> str:
 
 
 def plural(n: int, one: str, many: str | None = None) -> str:
-    """Return the noun for a number: `one` for 1, for any other `many`, or `one` with an "s"."""
+    """Return the noun for a number: `one` for 1, else `many`, which defaults to `one` with an "s"."""
     return one if n == 1 else many or f"{one}s"
 
 
@@ -54,7 +53,7 @@ def counted(n: int, one: str, many: str | None = None) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON, for scripts; numbers that JSON lacks, such as NaN, are null."""
+    """Return a value as JSON, for scripts. Numbers that JSON lacks, such as NaN, become null."""
     return json.dumps(_json_value(value), indent=2, allow_nan=False)
 
 

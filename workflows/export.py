@@ -17,13 +17,13 @@ def export(store: str | Path, config: ExportConfig) -> Path:
 
     Args:
         store: path of the store, or an address.
-        config: parts of the store, their new form, and the folder to make.
+        config: parts of the store, their new form, and the folder to create.
 
     Returns:
         The path of the new folder.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message offers the way out.
+        TokenprobeError: a setting cannot be met; the message says what to do.
     """
     out = Path(config.out)
     form = choose_form(config.out, config.to)

@@ -159,7 +159,7 @@ class StoreConformance(WritingConformance):
             whole = file.read_bytes()
             file.unlink()
             assert verify(path) == [Problem(name, "missing", "missing")]
-            with pytest.raises(StoreError, match="is not whole; run the same probe extract again"):
+            with pytest.raises(StoreError, match="is not complete; run the same probe extract again"):
                 _ = open_store(path)["train"].labels
             file.write_bytes(whole)
 
@@ -213,7 +213,7 @@ class StoreConformance(WritingConformance):
         )
         gone = re.escape(repr(str(block_path(path, "train/layer_00/patch", 1, 1))))
         for rows in ([5], None):
-            with pytest.raises(StoreError, match=f"^block file {gone} is not there; run the same probe extract again"):
+            with pytest.raises(StoreError, match=f"^block file {gone} is missing; run the same probe extract again"):
                 split.tokens(0, rows, view=1)
 
     def test_what_stands_for_a_missing_block_is_no_number(self) -> None:

@@ -44,7 +44,7 @@ def test_a_failure_is_raised_once_nothing_reads_any_more(place: Place, monkeypat
     monkeypatch.setattr(os, "preadv", slow)
     out = np.zeros((11, 6, 5), np.float16)
     threading.Timer(0.1, gate.set).start()
-    with pytest.raises(StoreError, match="is not there"):
+    with pytest.raises(StoreError, match="is missing"):
         reader.read(np.arange(11), out)
     before = out.copy()
     assert before[8:].any()
@@ -80,7 +80,7 @@ def test_a_block_that_is_not_there_is_no_reason_to_fail_before_it_is_read(place:
     reader = open_store(path)["train"].reader(3)
     reader.expect(np.arange(11))
     out = np.empty((1, *reader.row), np.float16)
-    with pytest.raises(StoreError, match="is not there"):
+    with pytest.raises(StoreError, match="is missing"):
         reader.read(np.array([0]), out)
 
 
@@ -90,6 +90,6 @@ def test_a_read_that_fails_leaks_no_descriptor(place: Place, damage: Callable[[P
     split = open_store(path)["train"]
     damage(block_path(path, NAME, 0, 1))
     n_open = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(StoreError, match=r"ends at byte 0|is not there"):
+    with pytest.raises(StoreError, match=r"ends at byte 0|is missing"):
         split.tokens(3)
     assert len(os.listdir("/proc/self/fd")) == n_open

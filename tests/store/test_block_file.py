@@ -123,7 +123,7 @@ def test_more_rows_than_a_block_holds_are_refused_and_not_written(tmp_path: Path
     file = make_file(tmp_path, n_rows=2, block_rows=block_rows)
     file.append(np.ones((2, 4, 3), np.float16))
     message = (
-        f"^block file '{tmp_path}/c.0.0' holds 2 rows, and {2 + more} were given; append each row of a block once$"
+        f"^block file '{tmp_path}/c.0.0' holds 2 rows, but {2 + more} were given; append each row of a block once$"
     )
     with pytest.raises(StoreError, match=message):
         file.append(np.ones((more, 4, 3), np.float16))
@@ -134,7 +134,7 @@ def test_more_rows_than_a_block_holds_are_refused_and_not_written(tmp_path: Path
 def test_a_block_is_not_finished_before_its_last_row(tmp_path: Path) -> None:
     file = make_file(tmp_path, n_rows=3)
     file.append(np.ones((2, 4, 3), np.float16))
-    with pytest.raises(StoreError, match=r"holds 3 rows, and only 2 were given; append each row of a block once$"):
+    with pytest.raises(StoreError, match=r"holds 3 rows, but only 2 were given; append each row of a block once$"):
         file.finish()
     file.abandon()
     assert list(tmp_path.iterdir()) == []

@@ -206,7 +206,7 @@ def test_a_forked_process_sees_a_missing_block_as_the_same_error(place: Place) -
     block_path(path, "train/layer_00/patch", 0, 1).unlink()
     with (
         ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool,
-        pytest.raises(StoreError, match="is not there; run the same probe extract again"),
+        pytest.raises(StoreError, match="is missing; run the same probe extract again"),
     ):
         pool.submit(split.tokens, 0).result()
 

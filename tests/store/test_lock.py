@@ -99,7 +99,7 @@ def test_a_lock_that_is_a_link_leads_to_no_other_file(tmp_path: Path, there: boo
     if there:
         mine.write_text("a file of mine")
     (store / NAME).symlink_to(mine)
-    message = f"^'{store / NAME}' is a symbolic link, and nothing is written through it; remove it$"
+    message = f"^'{store / NAME}' is a symbolic link, which is never written through; remove it$"
     with pytest.raises(StoreError, match=message), StoreLock(store):
         pass
     assert mine.exists() == there and (not there or mine.read_text() == "a file of mine")

@@ -80,7 +80,9 @@ def test_rows_that_are_not_there_are_refused(split: Split, rows: list[int]) -> N
 
 @pytest.mark.parametrize("rows", [np.arange(11) % 2 == 0, [0.5, 1.9]], ids=["mask", "fractions"])
 def test_what_is_no_row_number_is_not_taken_for_one(split: Split, rows: Any) -> None:
-    with pytest.raises(InputError, match=r"^rows of type (bool|float64) asked of split 'train'; give row numbers, int"):
+    with pytest.raises(
+        InputError, match=r"^rows of type (bool|float64) asked of split 'train'; give integer row numbers"
+    ):
         split.tokens(3, rows)
 
 
@@ -147,7 +149,7 @@ def test_a_block_lost_after_the_store_was_opened_is_named_as_one_that_never_was(
     lost = block_path(path, "train/layer_03/prefix", 1, 2)
     lost.unlink()
     with pytest.raises(
-        StoreError, match=f"^block file '{lost}' is not there; run the same probe extract again, or probe"
+        StoreError, match=f"^block file '{lost}' is missing; run the same probe extract again, or probe"
     ):
         split.tokens(3, [9], kind="prefix", view=1)
 

@@ -106,7 +106,7 @@ def test_a_missing_block_is_an_error_when_its_piece_comes(place: Place, n_buffer
     lost.unlink()
     ahead = read_ahead(reader, [np.arange(8), np.arange(8, 11), np.arange(4)], FLOAT16, BufferRing(n_buffers))
     np.testing.assert_array_equal(next(ahead), PATCH[:8])
-    with pytest.raises(StoreError, match=f"{lost.name}' is not there"):
+    with pytest.raises(StoreError, match=f"{lost.name}' is missing"):
         next(ahead)
 
 

@@ -52,9 +52,9 @@ def test_a_flipped_bit_is_an_error_that_names_the_file_and_what_to_do(
     offset = {".zarr": -8, ".h5": 2048}[path.suffix] if array == "labels" else -1
     flip(file, offset)
     advice = (
-        "mend it with probe verify --repair" if repairable else "no journal tells how it was made, so make it again"
+        "mend it with probe verify --repair" if repairable else "no journal records how it was made, so make it again"
     )
-    message = f"^'{file}' is damaged \\(its bytes are not those that were written\\); {advice}"
+    message = f"^'{file}' is damaged \\(its bytes differ from those that were written\\); {advice}"
     with pytest.raises(StoreError, match=message):
         READERS[array](open_store(path))
 
@@ -63,7 +63,7 @@ def test_the_metadata_of_labels_are_compared_too(tmp_path: Path) -> None:
     path = write(tmp_path / "s.zarr", make_contents())
     metadata = path / "train/labels/zarr.json"
     metadata.write_text(metadata.read_text().replace('"int64"', '"uint8"'))
-    with pytest.raises(StoreError, match=f"^'{metadata}' is damaged .its bytes are not those that were written"):
+    with pytest.raises(StoreError, match=f"^'{metadata}' is damaged .its bytes differ from those that were written"):
         _ = open_store(path)["train"].labels
 
 

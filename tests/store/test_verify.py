@@ -15,7 +15,7 @@ from tokenprobe.store.verify import Problem, verify
 
 from .kit import block_path, blocks, folder_of, make_contents, root_of, write, write_some
 
-DAMAGED = ("damaged", "damaged: its bytes are not those that were written")
+DAMAGED = ("damaged", "damaged: its bytes differ from those that were written")
 MISSING = ("missing", "missing")
 UNFINISHED = ("unfinished", "not finished: the journal does not record it")
 FOREIGN = ("foreign", "foreign: nothing declares it")
@@ -143,7 +143,7 @@ def test_a_root_of_just_before_a_crash_is_as_it_should_be(place: Place) -> None:
     before = root_of(path).read_bytes()
     write(path, contents)
     root_of(path).write_bytes(before)
-    unsealed = "not finished: it says that the store is not complete, and every file is there"
+    unsealed = "not finished: it says that the store is not complete, but every file is there"
     assert verify(path) == [Problem(root_of(path).name, "unfinished", unsealed)]
     older = json.loads(json.dumps(contents.part({"test": {"layer_00": ["mean"]}}).manifest.to_json()))
     assert older != contents.manifest.to_json()

@@ -133,7 +133,7 @@ def test_a_block_that_is_given_more_rows_than_it_holds_is_an_error_and_never_rec
         key = BlockKey("train", 0, block)
         arrays = rows_of(contents, key, 3)
         name = re.escape(repr(str(block_path(path, "train/layer_03/mean", 0, block))))
-        with pytest.raises(StoreError, match=f"^block file {name} holds {n_rows} rows, and {2 * n_rows} were given"):
+        with pytest.raises(StoreError, match=f"^block file {name} holds {n_rows} rows, but {2 * n_rows} were given"):
             give_twice(path, contents, key, arrays)
         assert not list(folder_of(path).rglob("*.tmp"))
         with open_writer(path, contents.manifest) as writer:

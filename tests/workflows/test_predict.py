@@ -212,7 +212,7 @@ def test_bad_images_are_named_or_left_out(
         ({"workers": -1}, "^workers -1: expected at least 0$"),
         ({"amp": "int4"}, "unknown amp 'int4'; known: auto, off"),
         ({"out": "p.txt"}, "cannot write 'p.txt': expected a file name that ends in .csv, .parquet, .npz"),
-        ({"out": f"{__file__}/p.csv"}, f"cannot write '{__file__}/p.csv': '{__file__}' is no folder that can be"),
+        ({"out": f"{__file__}/p.csv"}, f"cannot write '{__file__}/p.csv': '{__file__}' is not a folder that can be"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_run_of_knn_alone_or_without_results_is_refused(make_run: MakeRun, ima
         predict(run.path, config(image_folder))
     (run.path / "heads").mkdir()
     (run.path / "results.parquet").unlink()
-    with pytest.raises(MissingError, match=r"run '.*/run' has no results yet; let its probe fit go on, or give one of"):
+    with pytest.raises(MissingError, match=r"run '.*/run' has no results yet; wait for its probe fit, or give one of"):
         predict(run.path, config(image_folder))
 
 

@@ -248,7 +248,7 @@ def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: Make
     assert export_pipeline(run.path, run.results["cell"].iloc[0])(torch.randn(1, 3, 16, 16)).shape == (1, 3)
     (tmp_path / "archive.zarr" / "journal.jsonl").unlink()
     run = fit(tmp_path / "archive.zarr", replace(config, out=tmp_path / "run3"))
-    cell, why = run.results["cell"].iloc[0], "; the head is of a store without a journal: nothing says with which file"
+    cell, why = run.results["cell"].iloc[0], "; the head's store had no journal, so the file, size and seed"
     named = f"the backbone of '{cell}' is 'timm:VisionTransformer': .* no published weights; give --checkpoint.*{why}"
     with pytest.raises(InputError, match=named):
         export_pipeline(run.path, cell)

@@ -37,7 +37,7 @@ from .repair_kit import (
 )
 
 N_ROUNDS, N_FLIPS = 5, 10
-FLIPPED = ("damaged", "damaged: its bytes are not those that were written")
+FLIPPED = ("damaged", "damaged: its bytes differ from those that were written")
 MISSING = ("missing", "missing")
 UNFINISHED = ("unfinished", "not finished: the journal does not record it")
 FOREIGN = ("foreign", "foreign: nothing declares it")
@@ -215,7 +215,7 @@ def test_a_store_that_is_being_written_is_left_alone(store: Path) -> None:
 
 
 def test_without_a_journal_nothing_is_known(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"^no journal at '.*/none\.zarr/journal\.jsonl', so nothing tells how"):
+    with pytest.raises(MissingError, match=r"^no journal at '.*/none\.zarr/journal\.jsonl', so it is unknown how"):
         repair(tmp_path / "none.zarr")
     assert list(tmp_path.iterdir()) == []
 
@@ -267,15 +267,16 @@ def test_a_repair_that_is_refused_leaves_a_store_that_says_it_is_not_complete(im
 
 def test_what_to_do_depends_on_what_is_wrong_and_on_the_journal(store: Path) -> None:
     folder, root = store_files(store).folder, store_files(store).root
-    mend, cannot = f"mend it with probe verify --repair {store}", "--repair cannot mend it, since no journal tells how"
-    foreign, lost = Problem("notes", *FOREIGN), Problem("train/labels", *MISSING)
-    assert summary(store, [foreign]).startswith(
-        f"'{store}': 1 file is not as it should be; remove by hand what is foreign"
+    mend, cannot = (
+        f"mend it with probe verify --repair {store}",
+        "--repair cannot mend it, since no journal records how",
     )
-    assert summary(store, [foreign, lost]) == f"'{store}': 2 files are not as they should be; {mend}"
+    foreign, lost = Problem("notes", *FOREIGN), Problem("train/labels", *MISSING)
+    assert summary(store, [foreign]).startswith(f"'{store}': 1 file has a problem; remove foreign files by hand")
+    assert summary(store, [foreign, lost]) == f"'{store}': 2 files have problems; {mend}"
     journal = folder / "journal.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"exported_config"'))
-    assert summary(store, [lost]).startswith(f"'{store}': 1 file is not as it should be; {cannot}")
+    assert summary(store, [lost]).startswith(f"'{store}': 1 file has a problem; {cannot}")
     assert summary(store, [Problem(root.name, *MISSING)]).endswith(mend), "the journal has a copy of it"
 
 

@@ -13,7 +13,7 @@ from tokenprobe.workflows.repair import repair
 from ..store.disk import count_steps, fork_and_kill
 from .repair_kit import FORMATS, config_of, content_of, delete, journal_of, make_images, marks_of, some_blocks, truncate
 
-UNSEALED = ("unfinished", "not finished: it says that the store is not complete, and every file is there")
+UNSEALED = ("unfinished", "not finished: it says that the store is not complete, but every file is there")
 
 
 @pytest.fixture(scope="module", params=FORMATS)
