@@ -91,7 +91,7 @@ def _fault_of(name: object) -> str | None:
     if name.startswith((".", "__")):
         return "begins with '.' or '__'"
     if not name.isprintable() or name != name.strip():  # refuses lone surrogates too, which no file name can hold
-        return "has control characters, or blanks at an end"
+        return "holds control characters, or blanks at an end"
     if name in RESERVED or name.endswith(TEMPORARY):
         return "is reserved for files of the store"
     return "is too long" if len(name.encode()) > MAX_SPLIT_BYTES else None

@@ -168,7 +168,7 @@ NAMES = {
     "..": "begins with '.'",
     "": "is empty",
     "journal.jsonl": "is reserved for files of the store",
-    "a\nb": "has control characters",
+    "a\nb": "holds control characters",
 }
 """Names that no split of a store has, and why."""
 

@@ -1,4 +1,4 @@
-"""How every store format refuses what is in the way, and overwrites a store. Part of `conformance.py`."""
+"""Tests that every format refuses a path that is in use, and overwrites a store. Part of `conformance.py`."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ class RefusingConformance:
     suffix = ""
 
     def library(self, path: Path) -> AbstractContextManager[Mapping[str, Any]]:
-        """Open a store with the library of its format alone."""
+        """Open a store with only the library of its format."""
         raise NotImplementedError
 
     def attributes(self, opened: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class RefusingConformance:
         raise NotImplementedError
 
     def make_foreign(self, path: Path) -> None:
-        """Make something that the library can open and that is no store."""
+        """Make something that the library can open but that is not a store."""
         raise NotImplementedError
 
     @pytest.fixture

@@ -1,4 +1,4 @@
-"""A compressed store holds the same numbers, opens, verifies, and is not written to."""
+"""A compressed store holds the same numbers, opens and verifies, and cannot be written."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the reader of one array does beside reading right, which is tested for each format."""
+"""The reader of one array: everything but the values it reads, which are tested for each format."""
 
 import os
 import threading
@@ -31,7 +31,7 @@ def test_reading_may_be_started_and_awaited(place: Place) -> None:
 
 
 def test_a_failure_is_raised_once_nothing_reads_any_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block 0 is missing; block 2 is held up on its way, and may not come into what is somebody else's by then."""
+    """Block 0 is missing and block 2 is slow: it must not write to the caller's array after the error."""
     path = write(place("s"), make_contents())
     reader = open_store(path)["train"].reader(3)
     block_path(path, NAME, 0, 0).unlink()
@@ -66,7 +66,7 @@ def test_the_kernel_is_told_of_blocks_that_will_be_read_for_the_most_part(
     monkeypatch.setattr(os, "posix_fadvise", advise)
     reader.expect(np.r_[0:10, 10:14, 25:30, 39])
     threads(os.getpid()).submit(int).result()
-    threads(os.getpid()).shutdown()  # all advice has been given then
+    threads(os.getpid()).shutdown()  # after that, all advice to the kernel has been given
     threads.cache_clear()
     store = open_store(path)
     spec = array_spec(store.manifest, "train", "layer_03", "patch")

@@ -1,4 +1,4 @@
-"""Values from files: each type takes what it should, and names whatever it does not."""
+"""Values from files: each type accepts valid values, and the error names any other."""
 
 import json
 import os

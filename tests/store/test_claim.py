@@ -1,4 +1,4 @@
-"""Who may write at a path: one writer, and only where nothing else is. In both formats."""
+"""Claiming a path: one writer, and only at a path without other files. In both formats."""
 
 import os
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_what_is_no_store_is_in_the_way_and_a_store_is_not(place: Place) -> None
 
 
 def test_what_a_first_run_left_that_was_killed_before_its_root_is_not_in_the_way(place: Place) -> None:
-    """The root is recorded before it is written; once anything else is recorded, there was a root."""
+    """The root is recorded before it is written. If anything else is recorded, there was a root."""
     path = place("s")
     folder_of(path).mkdir()
     journal = Journal(folder_of(path))

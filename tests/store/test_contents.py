@@ -1,4 +1,4 @@
-"""The parts of a manifest: whatever no store can be made by, or hold, is refused."""
+"""The parts of a manifest: impossible settings and contents are refused."""
 
 import json
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""A store in words: every figure is the one in the files."""
+"""A store in words: every figure agrees with the files."""
 
 from collections.abc import Callable
 from dataclasses import replace

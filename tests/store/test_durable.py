@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one."""
+"""A write leaves either the old file or the complete new one."""
 
 import errno
 import os

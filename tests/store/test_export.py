@@ -1,4 +1,4 @@
-"""What an export takes from a store, and that it is there whole or not at all."""
+"""The part of a store that an export writes. The output is complete or absent."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_everything_is_selected_unless_asked_otherwise(store: Store) -> None:
     assert plain.arrays == {"train": layers, "test": layers}
     # 2 layers; 6 patches and 2 prefix tokens in float16 and a mean in float32, 5 wide; 2 views of 11 images, and 3
     assert exported_bytes(store, plain) == 2 * 5 * ((6 + 2) * 2 + 4) * (2 * 11 + 3)
-    # int8 brings a float16 scale a token
+    # int8 brings one float16 scale per token
     assert exported_bytes(store, select(store, "zarr")) == 2 * (5 * (6 + 2) + 2 * (6 + 2) + 5 * 4) * (2 * 11 + 3)
 
 
@@ -148,7 +148,7 @@ def test_a_killed_export_is_never_taken_for_a_whole_one(store: Store, tmp_path: 
         return lambda: export_store(store, tmp_path / name, form, chosen)
 
     n_steps = count_steps(export("counted"))
-    last = n_steps - 1  # comes after the renaming
+    last = n_steps - 1  # happens after the renaming
     for step in [*range(0, n_steps - 6, n_steps // 8), *range(n_steps - 6, n_steps)]:
         assert fork_and_kill(export(str(step)), step)
         assert (tmp_path / str(step)).exists() == (step == last)

@@ -1,4 +1,4 @@
-"""The format follows from the ending of the path."""
+"""The format follows from the suffix of the path."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""HDF5 stores do what every store does, and are what h5py takes for its own."""
+"""HDF5 stores pass the tests of every format, and h5py can read them."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_the_tree_is_that_of_a_zarr_store(tmp_path: Path) -> None:
 
 
 def members(group: Any) -> list[tuple[str, Any]]:
-    """Return (path, array) of what is in a split."""
+    """Return (path, array) for everything in a split."""
     direct = [(name, group[name]) for name in ("ids", "labels")]
     assert {*group} - {"ids", "labels"} == {"layer_00", "layer_03"}
     return direct + [

@@ -1,4 +1,4 @@
-"""The journal: whole lines, whatever threads, kills and full disks do."""
+"""The journal holds whole lines, despite threads, kills and full disks."""
 
 import json
 import os

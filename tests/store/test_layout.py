@@ -1,4 +1,4 @@
-"""Names, shapes, and how many images a block holds."""
+"""Names, shapes, and the number of images per block."""
 
 from itertools import product
 from math import ceil
@@ -130,20 +130,20 @@ def test_plain_names_of_splits_are_fine(name: str) -> None:
         (".", "'.' begins with '.' or '__'"),
         ("..", "'..' begins with"),
         (".lock", "'.lock' begins with"),
-        ("__proto", "'__proto' begins with"),  # kept for extensions of Zarr
+        ("__proto", "'__proto' begins with"),  # reserved for extensions of Zarr
         ("../../esc", "'../../esc' holds a path separator"),
         ("/abs", "'/abs' holds a path separator"),
         ("a/b", "'a/b' holds a path separator"),
         ("a\\b", "'a\\\\\\\\b' holds a path separator"),
-        ("a\nb", "'a\\\\nb' has control characters"),
-        ("a\x00b", "'a\\\\x00b' has control characters"),
-        ("\x1b[31mred", "'\\\\x1b\\[31mred' has control characters"),
-        ("\udcff", "'\\\\udcff' has control characters"),
-        ("train ", "'train ' has control characters, or blanks at an end"),
+        ("a\nb", "'a\\\\nb' holds control characters"),
+        ("a\x00b", "'a\\\\x00b' holds control characters"),
+        ("\x1b[31mred", "'\\\\x1b\\[31mred' holds control characters"),
+        ("\udcff", "'\\\\udcff' holds control characters"),
+        ("train ", "'train ' holds control characters, or blanks at an end"),
         ("zarr.json", "'zarr.json' is reserved for files of the store"),
-        ("journal.jsonl", "'journal.jsonl' is kept"),
-        ("journal.d", "'journal.d' is kept"),
-        ("train.tmp", "'train.tmp' is kept"),
+        ("journal.jsonl", "'journal.jsonl' is reserved"),
+        ("journal.d", "'journal.d' is reserved"),
+        ("train.tmp", "'train.tmp' is reserved"),
         ("t" * 101, "'t{99} is too long"),
         ("é" * 51, "'é{51}' is too long"),
         (5, "5 is not text"),

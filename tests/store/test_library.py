@@ -1,4 +1,4 @@
-"""Stores that only zarr can read, compressed or at an address, give the numbers of the plain store."""
+"""Stores that only zarr can read, compressed or at an address, give the same numbers as the plain store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ Copy = Callable[[Path, str], str]
 
 @pytest.fixture(params=["compressed", "memory"])
 def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Copy:
-    """Give a function that copies a plain store, array by array, and returns where to."""
+    """Give a function that copies a plain store, array by array, and returns the new path."""
 
     def make(path: Path, name: str) -> str:
         compressed = request.param == "compressed"
@@ -38,7 +38,7 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Copy:
 
 
 def copy_store(path: Path, target: str, how: dict[str, Any]) -> None:
-    """Copy a store as anybody with zarr would."""
+    """Copy a store with zarr."""
     source, made = zarr.open_group(path, mode="r"), zarr.open_group(target, mode="w")
     made.update_attributes(dict(source.attrs))
     for split in open_store(path).splits:

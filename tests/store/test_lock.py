@@ -15,7 +15,7 @@ from tokenprobe.store.lock import NAME, StoreLock
 
 def test_a_second_lock_is_refused_and_names_the_holder(tmp_path: Path) -> None:
     with forked(lambda tell: hold(tmp_path, tell)) as (holder, _):
-        for _ in range(2):  # the refused one neither takes nor spoils it
+        for _ in range(2):  # the refused writer neither takes nor changes the lock
             with pytest.raises(LockedError) as raised, StoreLock(tmp_path):
                 pass
             assert str(raised.value) == (
@@ -120,7 +120,7 @@ def hold(store: Path, tell: Callable[[int], None]) -> None:
 
 @contextmanager
 def forked(work: Callable[[Callable[[int], None]], None]) -> Iterator[tuple[int, int]]:
-    """Run `work` in a fork; yield its process and what it told once it did."""
+    """Run `work` in a fork; once it has sent its message, yield process and message."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:

@@ -1,4 +1,4 @@
-"""What decides the bytes, what does not, and how a store may grow."""
+"""The settings that decide bytes, those that do not, and the ways a store may grow."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What may be asked of a reader, and what it refuses. That it reads right is tested for each format."""
+"""Requests that a reader accepts and refuses. The values it reads are tested for each format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ PATCH = make_contents().stored["train/layer_03/patch"][0]
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a store that every test reads and none touches; `test` has no prefix tokens and no layer 0."""
+    """From a store that tests only read; `test` has no prefix tokens and no layer 0."""
     contents = make_contents()
     of_train = contents.manifest.splits["train"].layers
     some = contents.part({"train": of_train, "test": {"layer_03": ["mean", "patch"]}})

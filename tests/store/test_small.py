@@ -1,4 +1,4 @@
-"""Labels, ids and channels: one flipped bit is an error where a journal tells, and what cannot be is one everywhere."""
+"""Labels, ids and channels: with a journal, one flipped bit is an error. Impossible values are always an error."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ READERS = {
 
 
 def flip(path: Path, offset: int = -1) -> None:
-    """Turn one bit around."""
+    """Flip one bit."""
     data = bytearray(path.read_bytes())
     data[offset] ^= 1
     path.write_bytes(data)
@@ -68,7 +68,7 @@ def test_the_metadata_of_labels_are_compared_too(tmp_path: Path) -> None:
 
 
 def test_damaged_ids_are_not_taken_for_other_images(place: Place) -> None:
-    """The advice for those is to overwrite the store."""
+    """The advice for such metadata is to overwrite the store."""
     contents, path = make_contents(), place("s")
     write(path, contents)
     flip(values_of(path, "ids"))
@@ -160,7 +160,7 @@ def test_labels_are_writable_as_any_array(place: Place) -> None:
 
 
 def test_a_label_file_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
-    """A virtual dataset, or values kept in another file, would show numbers of any file of yours."""
+    """A virtual dataset, or values in another file, could show numbers from any of the user's files."""
     path = write(tmp_path / "s.h5", make_contents())
     (folder_of(path) / "journal.jsonl").unlink()
     (tmp_path / "secret").write_bytes(np.arange(11, dtype="<i8").tobytes())

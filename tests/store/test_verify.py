@@ -1,4 +1,4 @@
-"""Verification: whatever happens to a file is found and named, and nothing else is. In both formats."""
+"""Verification names every changed file, and no other. In both formats."""
 
 import json
 import os
@@ -137,7 +137,7 @@ def test_a_root_that_is_gone_is_named_and_the_rest_is_checked(place: Place, data
 
 
 def test_a_root_of_just_before_a_crash_is_as_it_should_be(place: Place) -> None:
-    """The journal has a root before it is written: a crash between them leaves the one before."""
+    """The journal records a root before it is written: a crash between the two leaves the previous root."""
     contents, path = make_contents(), place("s")
     write_some(path, contents, blocks(contents.manifest)[:-1])
     before = root_of(path).read_bytes()

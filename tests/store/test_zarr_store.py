@@ -1,4 +1,4 @@
-"""Zarr stores do what every store does, and are what zarr-python takes for its own."""
+"""Zarr stores pass the tests of every format, and zarr-python can read them."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""`probe predict` on image files: what it writes against the head alone, and what it refuses."""
+"""`probe predict` on image files: its output against the head alone, and its refusals."""
 
 import io
 import re
@@ -54,7 +54,7 @@ def test_a_run_predicts_its_test_images_as_its_results_say(make_run: MakeRun, im
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Class folders of photos, half of which their EXIF turns by a quarter."""
+    """Class folders of photos, half of them turned by a quarter in their EXIF."""
     rng = np.random.default_rng(0)
     for split, n_images in (("train", 12), ("test", 6)):
         for label, name in enumerate(CLASSES):
@@ -72,7 +72,7 @@ def photos(tmp_path: Path) -> Path:
 def test_photos_are_turned_as_the_data_of_the_head_were(
     make_run: MakeRun, photos: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """hf: turns photos upright, folder: does not; what a head sees at last is what it was trained on."""
+    """hf: turns photos upright, folder: does not. In both cases the head sees photos as in training."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
     run = make_run(["linear"], data=f"{kind}:{photos}")

@@ -1,4 +1,4 @@
-"""Repair: whatever happens to a store's files is named, and mended to the bytes there were."""
+"""Repair names every change to a store's files, and restores the original bytes."""
 
 import re
 import shutil
@@ -56,13 +56,13 @@ def whole(request: pytest.FixtureRequest, images: Path, tmp_path_factory: pytest
 
 @pytest.fixture
 def store(whole: Path, tmp_path: Path) -> Path:
-    """A copy that may be damaged: its path is another, so repair works on stores that were moved."""
+    """A copy for damaging. Its path differs, so repair is tested on a moved store."""
     shutil.copytree(whole.parent, tmp_path / "moved")
     return tmp_path / "moved" / whole.name
 
 
 def assert_mended(store: Path, whole: Path, hit: set[str], before: dict[str, tuple[int, int]]) -> None:
-    """All bytes are those of the whole store, and files that were not hit are the very same files."""
+    """All bytes equal those of the complete store, and undamaged files are untouched."""
     assert content_of(store) == content_of(whole)
     assert verify(store) == []
     assert open_store(store).manifest.complete
@@ -79,9 +79,9 @@ def assert_mended(store: Path, whole: Path, hit: set[str], before: dict[str, tup
 def test_one_flipped_byte_in_each_of_fifty_random_places_is_found_and_mended(
     store: Path, whole: Path, seed: int
 ) -> None:
-    """Ten places a round, four of them in small files: metadata, labels, ids, statistics; every other round the root.
+    """Ten places per round, four of them in small files: metadata, labels, ids, statistics; every other round the root.
 
-    The journal is left out: its bytes are no function of the inputs. What a damaged line costs has its own test.
+    The journal is left out, because its bytes do not depend only on the inputs. Damaged lines have their own test.
     """
     rng = np.random.default_rng(seed)
     files, before, root = files_of(store), marks_of(store), store_files(store).root.name
@@ -114,7 +114,7 @@ def swap(store: Path, names: list[str]) -> Found:
 
 
 def replace_by_foreign(store: Path, names: list[str]) -> Found:
-    """Copy in the same block of a store of another seed."""
+    """Replace a block with the same block of a store with another seed."""
     config = next(e["config"] for e in journal_of(store) if e.get("event") == "start")
     other = extract(replace(ExtractConfig(**config), seed=1, out=store.with_name("other" + store.suffix)))
     shutil.copy(files_of(other)[names[0]], files_of(store)[names[0]])
