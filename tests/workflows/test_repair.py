@@ -231,7 +231,7 @@ def test_without_a_record_of_an_extraction_the_user_is_asked_to_run_it(store: Pa
 
 @pytest.mark.parametrize(
     "changes",
-    [{"layers": 5}, {"batch_size": "x"}, {"tokens": [1]}, {"model_arg": [1]}, {"nonsense": 1}, {"model": None}],
+    [{"batch_size": "x"}, {"tokens": [1]}, {"model_arg": [1]}, {"nonsense": 1}, {"model": None}],
 )
 def test_settings_of_another_type_are_no_record_of_an_extraction(store: Path, changes: dict[str, object]) -> None:
     entries = [
