@@ -1,5 +1,6 @@
 """Repair: whatever happens to a store's files is named, and mended to the bytes there were."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -225,6 +226,21 @@ def test_without_a_record_of_an_extraction_the_user_is_asked_to_run_it(store: Pa
     journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"confis"'))
     delete(store, some_blocks(store, 1))
     with pytest.raises(StoreError, match=r"records no extraction to run again; run the probe extract that made it$"):
+        repair(store)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_size": "x"}, {"tokens": [1]}, {"model_arg": [1]}, {"nonsense": 1}, {"model": None}],
+)
+def test_settings_of_another_type_are_no_record_of_an_extraction(store: Path, changes: dict[str, object]) -> None:
+    entries = [
+        entry | ({"config": entry["config"] | changes} if "config" in entry else {}) for entry in journal_of(store)
+    ]
+    journal = store_files(store).folder / "journal.jsonl"
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    delete(store, some_blocks(store, 1))
+    with pytest.raises(StoreError, match="records no extraction to run again"):
         repair(store)
 
 
