@@ -5,6 +5,7 @@ of the user's.
 """
 
 import os
+import shutil
 from collections.abc import Iterable
 from errno import ELOOP
 from pathlib import Path
@@ -80,3 +81,9 @@ def sync_tree(folder: Path) -> None:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space on the disk that holds, or would hold, a path."""
+    path = path.absolute()
+    return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free
