@@ -20,7 +20,7 @@ from .planning.machine import Machine, make_machine
 from .planning.make_plan import make_plan
 from .planning.plan import Plan
 from .planning.settings import identity
-from .report import write_report
+from .report import is_reported, write_report
 from .run.made_from import claim, name_stores
 from .run.results import Run, open_run
 from .training.replay import make_recorder
@@ -34,6 +34,9 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     todo = _plan_layers(plans, seen, machine)  # a refusal comes before there is a folder
     if config.dry_run:
         print("\n".join(describe(todo, machine)))
+        return seen
+    if not any(todo) and is_reported(seen):
+        say("nothing to train: every cell of this command is in the run")
         return seen
     with open_run(out) as run:
         if run.finished != seen.finished:  # another fit has written to it meanwhile
@@ -62,9 +65,6 @@ def _plans_of(todo: Sequence[LayerPlan]) -> list[Plan]:
 
 def _announce(todo: Sequence[LayerPlan]) -> None:
     n_cells = sum(layer.n_cells for layer in todo)
-    if not n_cells:
-        say("nothing to train: every cell of this command is in the run")
-        return
     plans = _plans_of(todo)
     told = [(plan.name, line) for plan in plans for line in plan.about()]
     told += [(layer.plan.name, note) for layer in todo for note in layer.notes]
