@@ -1,19 +1,10 @@
 """Checks of the settings alone, before anything is loaded."""
 
-from ..errors import InputError, unknown_name
-from ..runtime.device import AMP
+from ..errors import InputError
 from ..store.claim import check_path
 from ..store.formats import local_path
-from ..store.layout import PATCH, PREFIX
-from ..store.quantize import DTYPES
 from .config import ExtractConfig
 
-CHOICES = {
-    "dtype": tuple(DTYPES),
-    "row_order": ("shuffled", "dataset"),
-    "amp": AMP,
-}
-LEAST = {"batch_size": 1, "block_mib": 1, "limit": 1, "workers": 0, "seed": 0, "views": 1}
 MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
 
 
@@ -21,19 +12,9 @@ def check_config(config: ExtractConfig) -> None:
     """Check the settings that can be judged without backbone and data.
 
     Raises:
-        InputError: a field is unknown or out of range.
+        InputError: a field is out of range.
         StoreError: the path of the store holds something that is no store.
     """
-    for name, known in CHOICES.items():
-        if getattr(config, name) not in known:
-            raise unknown_name(name, str(getattr(config, name)), known)
-    for kind in config.tokens:
-        if kind not in (PATCH, PREFIX):
-            raise unknown_name("tokens", kind, (PATCH, PREFIX))
-    for name, least in LEAST.items():
-        value = getattr(config, name)
-        if value is not None and value < least:
-            raise InputError(f"{name} {value}: expected at least {least}")
     if config.split_fraction is not None and not 0 < config.split_fraction < 1:
         raise InputError(f"split_fraction {config.split_fraction}: expected a number between 0 and 1")
     for name, most in MOST_OF_RANGE.items():

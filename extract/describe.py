@@ -6,8 +6,8 @@ from typing import Any
 
 from ..runtime.console import plural
 from ..runtime.text import size_text, time_text
+from ..store.contents import SplitInfo
 from ..store.layout import LayerShape, layer_index
-from ..store.manifest import SplitInfo
 from .plan import Plan, free_bytes
 
 
@@ -57,8 +57,9 @@ def _transform_text(transform: Mapping[str, Any]) -> str:
     height, width = transform["input_size"]
     how = "resized if sizes differ" if transform["crop_mode"] == "none" else f"{transform['crop_mode']} crop"
     part = f" {transform['crop_pct']:g}" if transform["crop_pct"] else ""
+    turned = ", turned upright" if transform.get("upright") else ""
     mean, std = (" ".join(f"{value:.3g}" for value in transform[name]) for name in ("mean", "std"))
-    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}"
+    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}{turned}"
 
 
 def _views_text(split: str, info: SplitInfo) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 from ..errors import InputError, unknown_name
 from ..runtime.console import say
 from ..store.formats import store_files
+from ..store.layout import check_split_name
 from .config import ExtractConfig
 from .datasets import ImageList, ImageSource
 from .loading import RowImages, find_bad_images, n_workers
+from .odd_classes import odd_classes
 from .plan import ChosenImages, augmentation_of, views_of
 from .rows import SplitRows, choose_rows
 from .views import Transform
@@ -18,17 +20,21 @@ def list_images(config: ExtractConfig, source: ImageSource, transform: Transform
     """List each split wanted and fix its rows; with `skip_bad_images`, leave out images that cannot be read.
 
     Raises:
-        InputError: a split is unknown or empty, or views are asked for and no split is for training.
+        InputError: a split is unknown or empty, or has a name that no store can hold; or views are asked for and no
+            split is for training.
     """
-    chosen = {}
+    chosen, labels = {}, {}
     for split in _splits(config, source):
         images = source.images(split)
+        labels[split] = images.labels
         skipped = _skipped(config, source, split, images, transform) if config.skip_bad_images else []
         rows = _choose(config, images, set(skipped))
         if not len(rows):
             raise InputError(f"split {split!r} of {config.data!r} has no images")
         n_listed = min(len(images.ids), config.limit or len(images.ids))
         chosen[split] = ChosenImages(rows, n_listed, images.content, skipped)
+    for line in odd_classes(labels, {split: each.rows.labels for split, each in chosen.items()}, source.classes):
+        say(line)
     return chosen
 
 
@@ -37,6 +43,10 @@ def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
     for split in splits:
         if split not in source.splits:
             raise unknown_name(f"split of {config.data!r}", split, source.splits)
+        try:
+            check_split_name(split)
+        except InputError as error:
+            raise InputError(f"{config.data!r}: {error}, or name others with --split to leave it out") from error
     if config.views > 1 and all(views_of(split, config) == 1 for split in splits):
         raise InputError(
             f"{config.views} views asked for, and none of the splits ({', '.join(splits)}) is for training: its name "

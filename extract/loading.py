@@ -12,7 +12,7 @@ from ..runtime.workers import leave_the_group, n_cores
 from .datasets import ImageSource
 from .decoded import BadImage, DecodedBatch
 from .rows import SplitRows
-from .views import Augmentation, Pixels, RandomCrops, Transform
+from .views import Augmentation, Pixels, RandomCrops, Transform, turned_upright
 
 RowKey = tuple[str, int, int]
 WORKER_OPTIONS: dict[str, Any] = {
@@ -35,7 +35,7 @@ class RowImages(Dataset[Tensor | BadImage]):
         """Read from `source`; `augmentation` is that of views from 1 on, or None if view 0 is all."""
         super().__init__()
         self._source, self._rows = source, rows
-        self._pixels = Pixels(transform)
+        self._pixels, self._upright = Pixels(transform), transform.upright
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
 
     def __getitem__(self, key: RowKey) -> Tensor | BadImage:
@@ -44,6 +44,8 @@ class RowImages(Dataset[Tensor | BadImage]):
         name = self._rows[split].ids[row]
         try:
             image = self._source.load(split, int(self._rows[split].index[row]))
+            if self._upright:
+                image = turned_upright(image)
             if view == 0:
                 return self._pixels(image)
             assert self._crops is not None, view

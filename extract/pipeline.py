@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def extract(config: ExtractConfig) -> Path:
     precision = resolve_precision(config.amp, device)
     source = _open_source(config)
     backbone = _load_backbone(config)
+    backbone.transform = replace(backbone.transform, upright=source.upright)
     images = list_images(config, source, backbone.transform)
     plan = make_plan(config, backbone, source, images, precision)
     if config.dry_run:

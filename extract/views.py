@@ -8,12 +8,12 @@ resized, and of a flip: a function of (seed, image, view) alone, whichever proce
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from timm.data.transforms import str_to_interp_mode
 from timm.data.transforms_factory import transforms_imagenet_eval
 from torch import Tensor
@@ -35,6 +35,7 @@ class Transform:
         crop_mode: timm's "center", "squash" or "border"; "none" resizes only if sizes differ.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
+        upright: whether images are first turned as the orientation in their EXIF says.
     """
 
     input_size: tuple[int, int]
@@ -43,10 +44,12 @@ class Transform:
     crop_mode: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    upright: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
+        """Return the fields as JSON values, but for defaults: older stores have no such fields."""
+        defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING}
+        return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,11 @@ def _below(bits: np.random.PCG64, n: int) -> int:
     return int(bits.random_raw()) * n >> 64
 
 
+def turned_upright(image: Image.Image) -> Image.Image:
+    """Turn an image as the orientation in its EXIF says, if it says so."""
+    return ImageOps.exif_transpose(image) if ExifTags.Base.Orientation in image.getexif() else image
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB; 16-bit grey keeps its upper byte, where Pillow would clip at 255.
 
@@ -174,6 +182,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode!r}: 32-bit values of unknown range; save it as 8 or 16 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")  # the same pixels; straight to RGB, Pillow warns
     return image.convert("RGB")
 
 

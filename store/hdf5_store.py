@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from ..errors import StoreError
 from .array_spec import ArraySpec, array_specs
-from .contract import LABELS, MANIFEST_KEYS, StoreFiles, damaged, missing
+from .checked import parse
+from .contract import LABELS, MANIFEST_KEYS, StoreFiles, missing
 from .durable import write_durably
 from .manifest import Manifest
 
@@ -73,9 +74,13 @@ class Hdf5Files(StoreFiles):
         path = self.folder / self.whole_names(array)[0]
         if not path.exists():
             raise missing(path)
-        with _open(path) as file:
-            data = file[ROWS]
-            return np.asarray(data.asstr()[...] if h5py.check_string_dtype(data.dtype) else data[...])
+        try:
+            with _open(path) as file:
+                data = file[ROWS]
+                _check_plain(data, path.stat().st_size)
+                return np.asarray(data.asstr()[...] if h5py.check_string_dtype(data.dtype) else data[...])
+        except Exception as error:  # on damaged files h5py raises errors of every kind
+            raise self.damaged(path, error) from error
 
     def read_attributes(self) -> dict[str, Any]:
         """See `StoredArrays.read_attributes`."""
@@ -83,10 +88,10 @@ class Hdf5Files(StoreFiles):
             return {}
         try:
             with _open(self.root) as file:
-                attributes = json.loads(file.attrs.get(MANIFEST, "{}"))
-                links = [group.get(LABELS, getlink=True) for group in file.values() if hasattr(group, "get")]
-        except (OSError, ValueError) as error:
-            raise damaged(self.root, error) from error
+                attributes = parse(file.attrs.get(MANIFEST, "{}"))
+                links = [file.get(f"{split}/{LABELS}", getlink=True) for split in file]
+        except Exception as error:  # see above
+            raise self.damaged(self.root, error) from error
         if not isinstance(attributes, dict) or MANIFEST_KEYS - attributes.keys():
             return {}
         self._check_folder({link.filename.split("/")[0] for link in links if hasattr(link, "filename")})
@@ -148,6 +153,12 @@ def _open(path: Path) -> Any:
     import h5py
 
     return h5py.File(BytesIO(path.read_bytes()), "r")
+
+
+def _check_plain(data: Any, n_bytes: int) -> None:
+    """Refuse a dataset whose values are not in its file of so many bytes, one after the other as they are written."""
+    if data.is_virtual or data.external or data.chunks or data.size * data.dtype.itemsize > n_bytes:
+        raise StoreError("its values are not in the file, one after the other")
 
 
 @cache

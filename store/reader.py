@@ -15,14 +15,16 @@ import numpy.typing as npt
 from ..errors import InputError, StoreError, unknown_name
 from .array_reader import ArrayReader
 from .array_spec import ArraySpec, array_spec
+from .contents import SplitInfo
 from .contract import IDS, LABELS, StoredArrays
 from .formats import open_arrays
 from .journal import last_settings
 from .layout import PATCH, LayerShape, layer_index, layer_name
-from .manifest import Manifest, SplitInfo
+from .manifest import Manifest
 from .memory import aligned_empty
 from .order import RowNumbers
 from .quantize import array_type
+from .small import read_ids, read_labels
 
 RowIndex = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -52,7 +54,32 @@ class Store:
     def __init__(self, path: str | Path, arrays: StoredArrays) -> None:
         """Read the manifest. See `open_store`."""
         self.path, self.arrays = path, arrays
+        self._mark = arrays.read_mark()
         self.manifest: Manifest = arrays.read_manifest()
+
+    def check_unchanged(self) -> None:
+        """Ask whether the store is still the one that was opened: it costs reading its manifest.
+
+        A store is another one once it is made anew (`probe extract --overwrite`), replaced or removed, though all its
+        bytes may be the same; or once images that it held are left out. It is the same while layers, splits or views
+        are added, and when it is repaired. A journal begins with a random number, by which stores differ. A store
+        without one, such as a copy made with zarr, is known by its fingerprints alone.
+
+        Call it again after the last read, before results are written: whoever makes a store anew removes first what
+        this looks at.
+
+        Raises:
+            StoreError: it is another store now, or gone.
+        """
+        try:
+            same = self.arrays.read_mark() == self._mark and self.arrays.read_manifest().holds(self.manifest)
+        except (StoreError, OSError):
+            same = False
+        if not same:
+            raise StoreError(
+                f"the store {str(self.path)!r} was made anew, moved or removed after it was opened, so what is read "
+                "now does not belong to what was read before; run the same command again once it is complete"
+            )
 
     @property
     def splits(self) -> list[str]:
@@ -96,13 +123,16 @@ class Split:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Targets: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several."""
-        return self.store.arrays.read_whole(f"{self.name}/{LABELS}")
+        """Targets: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several.
+
+        Reading them raises StoreError if they are missing, or damaged: their bytes are compared with the journal.
+        """
+        return read_labels(self.store.arrays, f"{self.name}/{LABELS}", self.info)
 
     @cached_property
     def ids(self) -> list[str]:
-        """Stable image keys, one per row."""
-        return [str(key) for key in self.store.arrays.read_whole(f"{self.name}/{IDS}")]
+        """Stable image keys, one per row; checked as labels are."""
+        return read_ids(self.store.arrays, f"{self.name}/{IDS}", len(self))
 
     def shape(self, layer: int) -> LayerShape:
         """Return the shape of one layer's tokens."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
+from ..errors import StoreError
 from . import journal, lock
 from .contract import StoreFiles
 from .formats import local_path, store_files
@@ -79,6 +80,10 @@ def read_root(files: StoreFiles) -> tuple[Manifest, list[Problem]]:
         StoreError: there is no store.
     """
     files.check_there()
+    if not files.root.exists() and journal.is_being_emptied(files.folder):
+        raise StoreError(
+            f"{str(files.path)!r} was stopped while it was made anew; run the same probe extract --overwrite again"
+        )
     entries = journal.root_entries(files.folder)
     content = files.root.read_bytes() if files.root.is_file() else b""
     if entries and xxh3_64_hexdigest(content) not in [entry["xxh3"] for entry in entries]:

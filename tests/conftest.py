@@ -12,8 +12,8 @@ from PIL import Image
 
 from tokenprobe.extract import ExtractConfig
 from tokenprobe.store import BlockKey, Manifest, Store, Targets, open_store, open_writer
+from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape, layer_name
-from tokenprobe.store.manifest import Recipe, SplitInfo
 
 DATA = Path(__file__).parent / "data"
 CLASSES = ["ant", "bee", "cat"]

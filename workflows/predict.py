@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingError, unknown_name
+from ..errors import InputError, MissingError
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoded import BadImage, DecodeSpeed
 from ..extract.forward import autocast, explained_memory
@@ -20,7 +20,7 @@ from ..extract.views import normalise
 from ..probe.run.results import Run
 from ..probe.run.saved import saved_cells
 from ..runtime.console import plural, say
-from ..runtime.device import AMP, resolve_device, resolve_precision
+from ..runtime.device import resolve_device, resolve_precision
 from .config import PredictConfig
 from .predictions import SUFFIXES, predicted_rows, write_predictions
 from .probed_model import ProbedModel, export_pipeline
@@ -67,12 +67,6 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
 
 
 def _check(config: PredictConfig) -> None:
-    if config.batch_size < 1 or (config.workers or 0) < 0:
-        raise InputError(
-            f"batch_size {config.batch_size}, workers {config.workers}: expected at least 1 image and 0 processes"
-        )
-    if config.amp not in AMP:
-        raise unknown_name("amp", config.amp, AMP)
     if config.out is not None and Path(config.out).suffix not in SUFFIXES:
         raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
     if config.out is not None:

@@ -138,4 +138,5 @@ def _transform_of(about: SavedHead) -> Transform:
 def _timm_config(transform: Transform) -> dict[str, Any]:
     """Say a transform in timm's words. It has none for a resize only if sizes differ; squashing to a size does that."""
     config = asdict(transform) | {"input_size": (3, *transform.input_size)}
+    del config["upright"]  # of the file, not of the pixels that timm transforms
     return config | ({"crop_mode": "squash", "crop_pct": 1.0} if transform.crop_mode == "none" else {})

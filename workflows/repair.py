@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import MissingError, StoreError
+from ..errors import InputError, MissingError, StoreError
 from ..extract import ExtractConfig, extract
 from ..extract.datasets import open_dataset
 from ..runtime.console import say
@@ -84,7 +84,7 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
     for entry in journal.read_entries(files.folder):
         try:
             recorded = ExtractConfig(**entry["config"])
-        except (KeyError, TypeError):  # not the start of an extraction, or a damaged one
+        except (KeyError, TypeError, InputError):  # not the start of an extraction, or a damaged one
             continue
         skip = recorded.skip_bad_images or left_out
         config = replace(recorded, out=files.path, overwrite=False, dry_run=False, skip_bad_images=skip)

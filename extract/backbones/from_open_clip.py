@@ -30,10 +30,9 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
     """Build an open_clip image tower, load its weights and freeze it.
 
     Raises:
-        InputError: open_clip is not installed, no such architecture or weights, arguments it does not take, weights
-            that do not fit or cannot be fetched.
+        InputError: no such architecture or weights, arguments it does not take, weights that do not fit or cannot be
+            fetched.
     """
-    _check_installed()
     checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
     if request.pretrained and checkpoint is None:
         tower, preprocessing = _pretrained_tower(request)
@@ -56,11 +55,9 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
 
 
 def open_clip_names() -> list[str]:
-    """Return every architecture and weights that open_clip can load; none if it is not installed."""
-    try:
-        import open_clip
-    except ImportError:
-        return []
+    """Return every architecture and weights that open_clip can load."""
+    import open_clip
+
     return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
 
 
@@ -79,11 +76,9 @@ def _shapes_of(architecture: str) -> list[LayerShape]:
 
 
 def is_open_clip(name: str) -> bool:
-    """Return whether a name, such as "ViT-B-32:openai", is one of open_clip's; if that is installed."""
-    try:
-        import open_clip
-    except ImportError:
-        return False
+    """Return whether a name, such as "ViT-B-32:openai", is one of open_clip's."""
+    import open_clip
+
     return split_tag(name)[0] in open_clip.list_models()
 
 
@@ -91,15 +86,6 @@ def split_tag(name: str) -> tuple[str, str]:
     """Split "ARCH/TAG" or "ARCH:TAG" into architecture and tag; the tag is "" if there is none."""
     architecture, _, tag = name.replace(":", "/").partition("/")
     return architecture, tag
-
-
-def _check_installed() -> None:
-    try:
-        import open_clip  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"open_clip models need the package open_clip_torch ({error}); pip install 'tokenprobe[open_clip]'"
-        ) from error
 
 
 def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:

@@ -2,12 +2,12 @@
 
 Columns `path` and `label`, and `split` if there is more than one; others are ignored. Paths are relative to the table's
 folder, or to `root`. Labels are class indices or class names. Where an image may be of several classes, or of none, the
-column is `labels`: in CSV "cat|dog" or nothing, in Parquet a list.
+column is `labels`: in CSV "cat|dog" or nothing, in Parquet a list. Blanks around names of columns, labels and splits do
+not count; an empty label, or -1, is none.
 """
 
 import csv
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,9 +19,9 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
-from .classes import index_class_sets, index_classes
+from .classes import check_labelled, index_class_sets, index_classes
 from .contract import ImageList
-from .files import ABSENT_SIZE, file_size, read_image
+from .files import ABSENT_SIZE, check_no_pointer, file_size, read_image
 from .options import absolute, join_options, split_options
 
 Columns = Mapping[str, Sequence[Any]]
@@ -34,6 +34,8 @@ class ManifestImages:
 
     An image that the table lists and the disk lacks is unreadable; a disk that lacks all of them is an error.
     """
+
+    upright = False
 
     def __init__(self, kind: str, read: Callable[[str], Columns], argument: str) -> None:
         """Read the table.
@@ -54,6 +56,7 @@ class ManifestImages:
         self.name = f"{kind}:{Path(file).name}"
         self.spec = f"{kind}:{join_options(absolute(file), options)}"
         self._root = options.get("root", os.path.dirname(absolute(file)))
+        check_no_pointer(file)
         columns = read(file)
         _check_columns(columns, file)
         rows = _rows_of_splits(columns, file)
@@ -72,9 +75,11 @@ class ManifestImages:
         """List a split in the table's order; ids are paths relative to the root.
 
         Raises:
+            InputError: images of it have no label.
             MissingError: none of the images is there.
         """
         ids, labels = self._ids[split], self._labels[split]
+        check_labelled(labels, split, repr(self.spec))
         sizes = [file_size(os.path.join(self._root, key)) for key in ids]
         if all(size == ABSENT_SIZE for size in sizes):
             raise MissingError(
@@ -111,9 +116,12 @@ def read_csv(file: str) -> Columns:
                 rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file!r} is not a readable CSV file in UTF-8: {error}") from error
-    columns: dict[str, list[Any]] = {name: [row[column] for row in rows] for column, name in enumerate(header)}
+    names = [name.strip() for name in header]
+    columns: dict[str, list[Any]] = {name: [row[column] for row in rows] for column, name in enumerate(names)}
     if LABELS in columns:
-        columns[LABELS] = [text.split(SEPARATOR) if text else [] for text in columns[LABELS]]
+        columns[LABELS] = [text.split(SEPARATOR) if text.strip() else [] for text in columns[LABELS]]
+    if SPLIT in columns:
+        columns[SPLIT] = [split.strip() for split in columns[SPLIT]]
     return columns
 
 
@@ -123,14 +131,13 @@ def read_parquet(file: str) -> Columns:
     Raises:
         InputError: it is no Parquet file.
     """
-    import pyarrow
     from pyarrow import parquet
 
     try:
         names = parquet.read_schema(file).names
         used = [name for name in names if name in (PATH, LABEL, LABELS, SPLIT)]
         columns: Columns = parquet.read_table(file, columns=used, partitioning=None).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
+    except Exception as error:  # pyarrow has its own ways to fail on damaged bytes, and its types on values
         raise InputError(f"{file!r} is not a readable Parquet file: {error}") from error
     return columns or {name: [] for name in names}
 
@@ -148,28 +155,28 @@ def _check_columns(columns: Columns, file: str) -> None:
     if not columns[PATH]:
         raise InputError(f"{file!r} lists no images")
     kinds = {PATH: "a path", LABEL: "text or an integer", LABELS: "texts or integers"}
-    kinds |= {SPLIT: "a name of letters, digits and . _ -"}
-    fits = {PATH: _is_text, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_split}
+    kinds |= {SPLIT: "text"}
+    fits = {PATH: _is_path, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_text}
     for name in kinds.keys() & columns.keys():
         for row, value in enumerate(columns[name]):
             if not fits[name](value):
                 raise InputError(f"image {row} of {file!r} has {name} {value!r}; expected {kinds[name]}")
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def _is_label(value: Any) -> bool:
-    return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
+    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
 
 
 def _are_labels(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_label, value))
+    return isinstance(value, list) and all(each is not None and _is_label(each) for each in value)
 
 
-def _is_split(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII) is not None
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _rows_of_splits(columns: Columns, file: str) -> dict[str, list[int]]:

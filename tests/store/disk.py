@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tokenprobe.store import block_file
+
 DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
 
 
@@ -44,6 +46,19 @@ def watch_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
     for name, watched in (("write", watched_write), ("fsync", watched_fsync), ("rename", watched_rename)):
         monkeypatch.setattr(os, name, watched)
     return calls
+
+
+def fill_up_for(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
+    """Let one file find no space: /dev/full, a disk without any that everybody has, is opened in its place, once."""
+    really_open = block_file.open_new
+
+    def open_new(path: Path) -> int:
+        if path != temporary:
+            return really_open(path)
+        monkeypatch.setattr(block_file, "open_new", really_open)
+        return os.open("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(block_file, "open_new", open_new)
 
 
 def fork_and_kill(work: Callable[[], object], step: int) -> bool:

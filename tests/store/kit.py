@@ -12,8 +12,8 @@ import torch
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, Manifest, StoreWriter, Targets, open_store, open_writer
+from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape
-from tokenprobe.store.manifest import Recipe, SplitInfo
 
 SUFFIXES = (".zarr", ".h5")
 DTYPES = ("float16", "bfloat16", "float32", "int8")
@@ -247,6 +247,11 @@ def stamps(path: Path) -> dict[str, tuple[int, int]]:
     names = {entry["file"] for entry in journal_lines(path) if "file" in entry} - {"manifest"}
     files = [file for name in names if (file := folder_of(path) / name).exists()]
     return {str(file.relative_to(folder_of(path))): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+def first_line(path: Path) -> dict[str, Any]:
+    """Return the first line of a store's journal."""
+    return journal_lines(path)[0]
 
 
 def says_complete(path: Path) -> bool:

@@ -83,7 +83,7 @@ def test_many_classes_layers_and_images_left_out_are_summed_up(tmp_path: Path) -
         layers={f"layer_{layer:02d}": ["mean"] for layer in (1, 2, 3, 10)} | {"layer_00": ["mean", "patch"]},
     )
     shapes = dict.fromkeys(train.layers, contents.manifest.layers["layer_00"])
-    manifest = replace(contents.manifest, splits={"train": train}, layers=shapes, complete=True)
+    manifest = replace(contents.manifest, depth=11, splits={"train": train}, layers=shapes, complete=True)
     path = write_root(tmp_path / "a.zarr", manifest)
     lines = shown(path)
     assert lines["train"] == "11 images, 1,000 classes, 2 unreadable left out"

@@ -129,7 +129,7 @@ def test_an_hdf5_file_without_a_manifest_is_not_a_store(tmp_path: Path) -> None:
 def test_a_manifest_that_is_no_json_is_damaged(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file.attrs["manifest"] = "{"
-    with pytest.raises(StoreError, match=r"s\.h5' is damaged, or no store \(.*\); mend it with"):
+    with pytest.raises(StoreError, match=r"s\.h5' is damaged, or no store \(no JSON: .*\); no journal tells how"):
         open_store(tmp_path / "s.h5")
 
 

@@ -12,8 +12,8 @@ from tokenprobe.extract.backbones.checkpoint import PREFIXES, WRAPPERS
 from tokenprobe.extract.backbones.from_hub import FAMILIES, split_entry
 from tokenprobe.extract.backbones.from_open_clip import split_tag
 from tokenprobe.extract.config import ExtractConfig
-from tokenprobe.probe.config import FILE_KEYS, FitConfig
-from tokenprobe.runtime.flags import read_pairs
+from tokenprobe.probe.config import FitConfig
+from tokenprobe.runtime.values import read_pairs
 
 PAGE = (Path(__file__).parents[3] / "docs" / "backbones.md").read_text()
 MODELS = sorted(set(re.findall(r"-m (\S+?)[`\s]", PAGE)) - {"SOURCE:NAME"})
@@ -42,7 +42,7 @@ def test_a_model_of_the_page_is_known(model: str) -> None:
 
 def test_flags_of_the_page_are_flags() -> None:
     flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][a-z-]+)", PAGE)}
-    of_fit = {FILE_KEYS.get(name, name) for name in FitConfig.__dataclass_fields__}
+    of_fit = set(FitConfig.__dataclass_fields__)
     assert flags <= of_fit | set(ExtractConfig.__dataclass_fields__)
     for pairs in re.findall(r"--model-arg ([a-z_]+=\S+?)`", PAGE):
         assert read_pairs(pairs)

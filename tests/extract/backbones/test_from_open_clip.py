@@ -1,7 +1,6 @@
 """open_clip's models: their preprocessing and weights, the names that lead to them, and what cannot be had."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,17 +193,6 @@ def test_an_unreachable_hub_is_told_in_one_line(
         with pytest.raises(InputError, match=rf"^open_clip model '{name}' cannot be built, or its weights not fetched"):
             load_tower(name, {}, pretrained=True)
     assert capsys.readouterr().err == "", "open_clip's own log would say it again"
-
-
-def test_without_open_clip_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(
-        InputError, match=r"need the package open_clip_torch .*; pip install 'tokenprobe\[open_clip\]'$"
-    ):
-        load_tower("ViT-B-32")
-    assert split_source("vit_tiny_patch16_224") == ("timm", "vit_tiny_patch16_224")
-    with pytest.raises(InputError, match=r"^unknown backbone source 'ViT-B-32'; known: timm, open_clip"):
-        split_source("ViT-B-32:openai")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from webdataset import autodecode
 
 from tokenprobe.extract.datasets import DATASETS, describe_datasets, open_dataset
 from tokenprobe.extract.datasets.from_torchvision import PUBLISHED
+from tokenprobe.extract.divided import DividedSource
 
 N = 150
 Files = list[tuple[str, int, bytes]]
@@ -150,6 +151,7 @@ def test_an_orientation_is_followed_where_the_own_loader_follows_it(kind: str, t
     theirs = as_the_own_loader_does(kind, tmp_path / "0.jpg", turned[0][2])
     image = source.load("train", 0)
     assert image.size == theirs.size == ((8, 12) if kind == "hf" else (12, 8))
+    assert source.upright == DividedSource(source, 0.5, seed=0).upright == (kind == "hf")
     np.testing.assert_array_equal(np.asarray(image), np.asarray(theirs))
 
 

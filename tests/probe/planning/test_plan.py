@@ -87,6 +87,9 @@ def test_the_test_split_may_lie_in_another_store(
     other = write_made(write_store, tmp_path / "other.zarr", ["train", "test"])
     made = plan_for(train, test_store=other.path)
     assert made.data.test.store.path == other.path and made.data.test.name == "test"
+    turned = other.manifest.recipe.transform | {"upright": True}
+    rewrite(other, recipe=replace(other.manifest.recipe, transform=turned))
+    assert plan_for(train, test_store=other.path).data.test.name == "test", "each source turns photos in its own way"
     rewrite(other, recipe=replace(other.manifest.recipe, weights="1" * 64))
     with pytest.raises(
         InputError, match=r"test_store '.*other.zarr' does not hold the features of '.*s.zarr' \(weights: "
