@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -131,7 +130,7 @@ def _demo(
 ) -> None:
     from .workflows.demo import run_demo
 
-    run_demo(Path(out))
+    run_demo(out)
 
 
 @program.command("Show what a store holds, and whether it is complete.", STORES, "probe info mae.zarr --audit")

@@ -21,6 +21,7 @@ from .planning.make_plan import make_plan
 from .planning.plan import Plan
 from .planning.settings import identity
 from .report import is_reported, write_report
+from .run.files import check_run_folder
 from .run.made_from import claim, name_stores
 from .run.results import Run, open_run
 from .training.replay import make_recorder
@@ -28,7 +29,7 @@ from .training.replay import make_recorder
 
 def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     """See `tokenprobe.probe.fit`."""
-    machine, out = make_machine(config), Path(config.out)
+    out, machine = check_run_folder(config.out), make_machine(config)
     plans = [make_plan(open_store(path), config, machine.precision) for path in paths]
     seen = Run(out)
     todo = _plan_layers(plans, seen, machine)  # a refusal comes before there is a folder

@@ -21,6 +21,7 @@ from ..probe.run.results import Run
 from ..probe.run.saved import saved_cells
 from ..runtime.console import plural, say
 from ..runtime.device import resolve_device, resolve_precision
+from ..store.outputs import check_file
 from .config import PredictConfig
 from .predictions import SUFFIXES, predicted_rows, write_predictions
 from .probed_model import ProbedModel, export_pipeline
@@ -70,7 +71,7 @@ def _check(config: PredictConfig) -> None:
     if config.out is not None and Path(config.out).suffix not in SUFFIXES:
         raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
     if config.out is not None:
-        _check_place(Path(config.out))
+        _check_place(check_file(config.out))
 
 
 def _check_place(out: Path) -> None:

@@ -1,6 +1,7 @@
 """Figures of a run. No display is needed, and the same results give the same files."""
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ...store.durable import write_durably
 from .summary import FIGURES, best_layers, layer_order, shots_order, with_most_data
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -23,6 +25,10 @@ PANEL_INCHES = (6.4, 4.0)
 PANELS_A_ROW = 3
 LEGEND_INCHES = 2.2
 MOST_TICKS = 12
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 200, "metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None}},
+}
 MOST_HEADS_INSIDE = 4
 """Heads that a legend inside a single panel can name without hiding lines."""
 
@@ -200,8 +206,11 @@ def _add_legend(figure: Figure, all_axes: Sequence[Axes]) -> None:
 
 def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
-    with mpl.rc_context({"svg.hashsalt": "tokenprobe"}):
-        figure.savefig(files[0], dpi=200, metadata={"Software": None})
-        figure.savefig(files[1], metadata={"Date": None})
+    files = []
+    for kind, options in SAVE_OPTIONS.items():
+        content = BytesIO()
+        with mpl.rc_context({"svg.hashsalt": "tokenprobe"}):
+            figure.savefig(content, format=kind, **options)
+        files.append(folder / f"{name}.{kind}")
+        write_durably(files[-1], content.getvalue())
     return files

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ...errors import InputError
+from ...errors import NoSpaceError
 from ...store.durable import write_durably
 from ...store.lock import StoreLock
 from ..grid.cells import store_of
+from .files import check_names
 from .selection import mark_selected
 from .tables import read_table, table_bytes
 
@@ -90,20 +92,27 @@ class Run:
 
 @contextmanager
 def open_run(path: Path) -> Iterator[Run]:
-    """Open a run folder for one fit at a time, making it if need be.
+    """Open a run folder for one fit at a time, making it if need be; a full disk meanwhile is explained.
 
     Raises:
-        InputError: there is a file in the way.
         LockedError: another process is writing to it.
-        RunError: its tables are damaged, or of another version.
+        NoSpaceError: the disk filled up.
+        RunError: something else has the name of one of its files, or its tables are damaged or of another version.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{str(path)!r} is a file; give a folder for the run with --out")
-    path.mkdir(parents=True, exist_ok=True)
-    with StoreLock(path):
-        run = Run(path)
-        _ = run.history  # one that is damaged is found now, not after hours of training
-        yield run
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with StoreLock(path):
+            check_names(path)
+            run = Run(path)
+            _ = run.history  # one that is damaged is found now, not after hours of training
+            yield run
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        raise NoSpaceError(
+            f"the disk of {str(path)!r} is full (writing {error.filename!r}); finished cells are safe: free some "
+            "space, then run the same command again"
+        ) from error
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:
