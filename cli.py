@@ -18,7 +18,8 @@ from .extract.config import EXAMPLES as EXTRACT_EXAMPLES
 from .extract.config import ExtractConfig
 from .probe.config import EXAMPLES as FIT_EXAMPLES
 from .probe.config import FitConfig
-from .runtime.flags import PROGRAM, Program, ReadableGroup, UsageError
+from .runtime.flags import PROGRAM, Program, UsageError
+from .runtime.help import ReadableGroup
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
 
 STAGES, STORES, LISTS = "Stages", "Stores and runs", "Lists"
@@ -163,9 +164,9 @@ def _verify(
 
     problems = workflow.repair(store) if repair else workflow.check(store)
     for problem in problems:
-        print(f"{problem.file}: {problem.what}")
+        print(problem.line)
     if problems:
-        raise StoreError(f"{len(problems)} files of {store!r} are not as they should be")
+        raise StoreError(workflow.summary(store, problems))
     print(f"{store}: every file is as it was written")
 
 

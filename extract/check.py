@@ -28,5 +28,8 @@ def check_config(config: ExtractConfig) -> None:
 def _check_backbone(config: ExtractConfig) -> None:
     if len(config.image_size) > 2 or min(config.image_size, default=1) < 1:
         raise InputError(f"image_size {config.image_size}: expected a side in pixels, or height and width")
-    if config.allow_missing and config.checkpoint is None:
-        raise InputError(f"allow_missing {config.allow_missing} without a checkpoint; give --checkpoint FILE with it")
+    if len(config.checkpoint_grid) > 2 or min(config.checkpoint_grid, default=1) < 1:
+        raise InputError(f"checkpoint_grid {config.checkpoint_grid}: expected a side in patches, or height and width")
+    for name in ("allow_missing", "checkpoint_key", "checkpoint_grid"):
+        if getattr(config, name) and config.checkpoint is None:
+            raise InputError(f"{name} {getattr(config, name)} without a checkpoint; give --checkpoint FILE with it")

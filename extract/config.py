@@ -46,6 +46,14 @@ class ExtractConfig(Settings):
         Option("Order of the rows. shuffled draws it from --seed, dataset keeps that of the source.", DATA),
     ] = "shuffled"
     skip_bad_images: SkipBadImages = False
+    decode: Annotated[
+        Literal["exact", "fast"],
+        Option(
+            "How images are resampled: exact by Pillow; fast by torch, 1.5 times as many per core, with pixels at most "
+            "two grey levels apart.",
+            DATA,
+        ),
+    ] = "exact"
     views: Annotated[
         int,
         Option(
@@ -79,6 +87,19 @@ class ExtractConfig(Settings):
     checkpoint: Annotated[
         str | Path | None, Option("File with the weights. Nothing is downloaded then.", BACKBONE, metavar="FILE")
     ] = None
+    checkpoint_key: Annotated[
+        str | None,
+        Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="an average, if there is one"),
+    ] = None
+    checkpoint_grid: Annotated[
+        list[int],
+        Option(
+            "Patches that the position table of the checkpoint is for: one side, or height and width.",
+            BACKBONE,
+            metavar="SIDE",
+            default="told from its size",
+        ),
+    ] = field(default_factory=list)
     allow_missing: Annotated[
         list[str], Option("Weights, or submodules such as norm, that the checkpoint may lack.", BACKBONE)
     ] = field(default_factory=list)

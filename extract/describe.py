@@ -9,6 +9,7 @@ from ..runtime.text import size_text, time_text
 from ..store.contents import SplitInfo
 from ..store.layout import LayerShape, layer_index
 from .plan import Plan, free_bytes
+from .views import FAST
 
 
 def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool) -> list[str]:
@@ -58,8 +59,9 @@ def _transform_text(transform: Mapping[str, Any]) -> str:
     how = "resized if sizes differ" if transform["crop_mode"] == "none" else f"{transform['crop_mode']} crop"
     part = f" {transform['crop_pct']:g}" if transform["crop_pct"] else ""
     turned = ", turned upright" if transform.get("upright") else ""
+    fast = ", decoded fast" if transform.get("decode") == FAST else ""
     mean, std = (" ".join(f"{value:.3g}" for value in transform[name]) for name in ("mean", "std"))
-    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}{turned}"
+    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}{turned}{fast}"
 
 
 def _views_text(split: str, info: SplitInfo) -> str:

@@ -9,7 +9,7 @@ from ..store.formats import store_files
 from ..store.layout import check_split_name
 from .config import ExtractConfig
 from .datasets import ImageList, ImageSource
-from .loading import RowImages, find_bad_images, n_workers
+from .loading import RowImages, Wanted, find_bad_images, n_workers
 from .odd_classes import odd_classes
 from .plan import ChosenImages, augmentation_of, views_of
 from .rows import SplitRows, choose_rows
@@ -75,9 +75,9 @@ def _skipped(
     skipped: set[str] = set()
     while True:  # under a limit, others take the place of those left out
         rows = _choose(config, images, skipped)
-        keys = [(split, row, 0) for row, key in enumerate(rows.ids) if key not in readable]
+        unknown = Wanted(split, [row for row, key in enumerate(rows.ids) if key not in readable])
         decoded = RowImages(source, {split: rows}, transform, augmentation_of(config))
-        bad = find_bad_images(decoded, keys, workers=n_workers(config.workers))
+        bad = find_bad_images(decoded, unknown, workers=n_workers(config.workers))
         if not bad:
             return sorted(skipped)
         for image in bad:

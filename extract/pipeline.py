@@ -19,7 +19,7 @@ from .backbones import Backbone, absolute_model, load_backbone
 from .check import check_config
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
-from .decoded import DecodeSpeed
+from .decoded import Waits
 from .describe import describe
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
@@ -30,6 +30,7 @@ from .progress import ImageProgress
 from .rows import batches_of, even_batch_size
 from .statistics import channels_of
 from .stored import stored_arrays
+from .views import decoded_as
 
 
 def extract(config: ExtractConfig) -> Path:
@@ -54,11 +55,12 @@ def extract(config: ExtractConfig) -> Path:
         writer.drop_moved_rows(targets)  # unreadable images may be left out that an earlier run stopped at
         writer.declare(targets)
         work = _missing_batches(plan, writer, config.batch_size)
-        decode_speed, start = DecodeSpeed(), time.monotonic()
-        _extract_batches(Job(config, plan, backbone, source, device), work, writer, decode_speed)
-        complete = writer.seal()  # waits for the disk
+        waits, start = Waits(), time.monotonic()
+        _extract_batches(Job(config, plan, backbone, source, device), work, writer, waits)
+        with waits.for_disk:
+            complete = writer.seal()
         seconds = time.monotonic() - start
-        writer.journal.add_event("finish", **_what_was_done(work, seconds, decode_speed))
+        writer.journal.add_event("finish", **_what_was_done(work, seconds, waits))
     _say_done(out, work, seconds, complete)
     return out
 
@@ -73,13 +75,16 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         config.model,
         model_arg=config.model_arg,
         checkpoint=config.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        checkpoint_grid=config.checkpoint_grid,
         allow_missing=config.allow_missing,
         no_pretrained=config.no_pretrained,
         seed=config.seed,
         image_size=config.image_size,
     )
-    for line in backbone.loaded.lines() if backbone.loaded else []:
+    for line in [*(backbone.loaded.lines() if backbone.loaded else []), *backbone.notes]:
         say(line)
+    backbone.transform = decoded_as(config.decode, backbone.transform)
     return backbone
 
 
@@ -96,25 +101,25 @@ def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[B
     return work
 
 
-def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decode_speed: DecodeSpeed) -> None:
+def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, waits: Waits) -> None:
     """Run the backbone over the missing batches, and hand the stored arrays to the writer."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
-    batches = run_batches(
-        job, work, decode_speed
-    )  # forks the workers, before the progress bar has a thread that prints
-    with ImageProgress(sum(len(batch.rows) for batch in work), decode_speed) as progress:
+    batches = run_batches(job, work, waits.for_images)  # forks, before the progress bar has a thread that prints
+    with ImageProgress(sum(len(batch.rows) for batch in work), waits.for_images) as progress:
         for batch, tokens in batches:
             n_bytes = 0
             split = batch.key.split
             ids = job.plan.rows[split].ids[batch.rows.start : batch.rows.stop]
             for layer, outputs in tokens.items():
                 kinds = job.plan.manifest.splits[split].layers[layer_name(layer)]
-                arrays = stored_arrays(outputs, kinds, dtype, channels.get((split, layer), {}), layer, ids)
+                with waits.for_tokens:
+                    arrays = stored_arrays(outputs, kinds, dtype, channels.get((split, layer), {}), layer, ids)
                 n_bytes += sum(values.nbytes for values in arrays.values())
-                writer.append(batch.key, layer, arrays)
-                if batch.last:
-                    writer.finish_block(batch.key, layer)
+                with waits.for_disk:
+                    writer.append(batch.key, layer, arrays)
+                    if batch.last:
+                        writer.finish_block(batch.key, layer)
             progress.advance(len(batch.rows), n_bytes)
 
 
@@ -131,13 +136,15 @@ def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.dev
     }
 
 
-def _what_was_done(work: Sequence[Batch], seconds: float, decode_speed: DecodeSpeed) -> dict[str, Any]:
+def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[str, Any]:
     """Return the facts that the journal keeps of a run that came to its end."""
     return {
         "seconds": round(seconds, 3),
         "n_images": sum(len(batch.rows) for batch in work),
-        "decoded_per_core_second": round(decode_speed.images_per_core_second, 1),
-        "seconds_waited_for_images": round(decode_speed.waited, 3),
+        "decoded_per_core_second": round(waits.for_images.images_per_core_second, 1),
+        "seconds_waited_for_images": round(waits.for_images.waited, 3),
+        "seconds_waited_for_tokens": round(waits.for_tokens.seconds, 3),
+        "seconds_waited_for_disk": round(waits.for_disk.seconds, 3),
     }
 
 

@@ -76,7 +76,13 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
 
 
 def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: EpochProgress) -> None:
-    """Fit the missing cells of one layer, all of them on the same streams, and write the results of every pass."""
+    """Fit the missing cells of one layer, all of them on the same streams, and write the results of every pass.
+
+    The stores are asked before the layer is read and before anything is written whether they are still those that were
+    opened: somebody may make one anew meanwhile.
+    """
+    data = layer.plan.data
+    data.check_unchanged()
     streams = LayerStreams(layer, machine.device)
     solved = [row for group in layer.solved_groups for row in solve(layer.plan, run, group, streams)]
     if solved:
@@ -94,6 +100,7 @@ def _train_pass(
     cells = [cell.name for group in groups for cell in group.cells]
     checkpoint = Checkpoint(run.path, [identity(plan), *cells])
     train_pass(plan, fits, streams, checkpoint, progress)
+    plan.data.check_unchanged()
     for fit in fits:
         save_heads(run, plan, fit)
     run.add([row for fit in fits for row in group_rows(plan, fit)], [row for fit in fits for row in fit.history])

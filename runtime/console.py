@@ -1,11 +1,16 @@
 """Messages to the user. They go to stderr: stdout is for results alone."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_verbosity = 0
 
 
 def say(line: str) -> None:
     """Print a line on stderr, at once."""
-    print(line, file=sys.stderr, flush=True)
+    if _verbosity >= 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def plural(n: int, one: str, many: str | None = None) -> str:
@@ -13,5 +18,12 @@ def plural(n: int, one: str, many: str | None = None) -> str:
     return one if n == 1 else many or f"{one}s"
 
 
-def set_level(*, verbose: bool, quiet: bool) -> None:
-    """Choose how much is said."""
+@contextmanager
+def shown(verbosity: int = 0) -> Iterator[None]:
+    """Show messages while a command runs: -1 for a quiet one, 0 as usual, 1 for a verbose one."""
+    global _verbosity
+    before, _verbosity = _verbosity, verbosity
+    try:
+        yield
+    finally:
+        _verbosity = before

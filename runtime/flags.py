@@ -7,17 +7,16 @@ returns a `Call`, which runs outside of typer, so that errors and signals stay o
 
 import inspect
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from ..errors import InputError
-from .console import set_level
+from .console import shown
+from .help import GENERAL, ReadableCommand, as_markup
 from .options import Field, fields_of
 from .settings import Settings
 from .values import read_value
@@ -25,18 +24,7 @@ from .values import read_value
 PROGRAM = "probe"
 COMPLETE = "_PROBE_COMPLETE"
 """Variable in which a shell asks typer for completions."""
-GENERAL = "General"
-"""The last panel of a command's help."""
 CONFIG = "config"
-
-THEME = {
-    "STYLE_OPTION": "cyan",
-    "STYLE_SWITCH": "green",
-    "STYLE_TYPES": "",
-    "STYLE_USAGE": "bold",
-    "STYLE_COMMANDS_TABLE_FIRST_COLUMN": "cyan",
-}
-"""Styles of typer's help. Yellow vanishes on a light background, and so do the bright colours that bold makes."""
 
 
 class UsageError(InputError):
@@ -82,11 +70,12 @@ class Command:
             text = "YAML file whose keys are these options. A flag wins over it."
             fields.append(_parameter(CONFIG, str, "--config", metavar="FILE", help=text))
         shared = [
-            _parameter("verbose", bool, "-v", "--verbose", help="Say more."),
-            _parameter("quiet", bool, "-q", "--quiet", help="Say only what is wrong."),
+            _parameter("verbose", bool, "-v", "--verbose", help="Show details."),
+            _parameter("quiet", bool, "-q", "--quiet", help="Show only warnings and errors."),
         ]
         own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in self.arguments.values()]
-        return inspect.Signature([*own, *fields, *shared])
+        general = [each for each in own if each.annotation.__metadata__[0].rich_help_panel == GENERAL]
+        return inspect.Signature([*(each for each in own if each not in general), *fields, *general, *shared])
 
 
 @dataclass(frozen=True)
@@ -109,8 +98,8 @@ class Call:
     def run(self) -> None:
         """Call the function."""
         arguments = self.arguments()
-        set_level(verbose=bool(self.given.get("verbose")), quiet=bool(self.given.get("quiet")))
-        self.command.function(**arguments)
+        with shown(bool(self.given.get("verbose")) - bool(self.given.get("quiet"))):
+            self.command.function(**arguments)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the function.
@@ -179,9 +168,9 @@ class Program:
             read.__signature__ = command.signature  # type: ignore[attr-defined]
             self._app.command(
                 command.name,
-                cls=_ReadableCommand,
+                cls=ReadableCommand,
                 help=summary,
-                epilog=_as_markup("\nExamples:\n" + indent(command.examples, "  ")),
+                epilog=as_markup("\nExamples:\n" + indent(command.examples, "  ")),
                 rich_help_panel=panel,
             )(read)
             self.commands[command.name] = command
@@ -217,42 +206,6 @@ class Program:
         return done
 
 
-class ReadableGroup(TyperGroup):
-    """A program with readable help."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
-        _make_readable(self.get_params(ctx))
-        super().format_help(ctx, formatter)
-
-
-class _ReadableCommand(TyperCommand):
-    """A command with readable help, which ends with `--help`."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        _make_readable(self.get_params(ctx))
-        super().format_help(ctx, formatter)
-
-    def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.rich_help_panel = GENERAL
-        return option
-
-
-def _make_readable(parameters: Sequence[Any]) -> None:
-    """Set the styles, and leave out names of Python's types, which typer writes beside switches and arguments."""
-    from typer import rich_utils  # loads rich
-
-    for name, style in THEME.items():
-        setattr(rich_utils, name, style)
-    for each in parameters:
-        if each.param_type_name == "argument":
-            each.display_type_rich = lambda ctx: ""
-        elif each.is_flag:
-            each.metavar = ""
-
-
 def _parameter(name: str, kind: type[Any], *flags: str, panel: str = GENERAL, **about: Any) -> inspect.Parameter:
     """Return a parameter whose flag may be absent."""
     option = typer.Option(None, *flags, rich_help_panel=panel, show_default=False, **about)
@@ -266,7 +219,7 @@ def _parameter_of(field: Field) -> inspect.Parameter:
         bool if field.type is bool else list[str] if field.several else str,
         *field.flags,
         panel=field.option.panel,
-        help=_as_markup(field.text) + (f" [dim]{_as_markup(f'[{note}]')}[/dim]" if note else ""),
+        help=as_markup(field.text) + (f" [dim]{as_markup(f'[{note}]')}[/dim]" if note else ""),
         metavar=field.metavar,
         autocompletion=_completer(field.choices) if field.choices else None,
     )
@@ -281,11 +234,6 @@ def _completer(choices: Sequence[str]) -> Callable[[str], list[str]]:
         return [before + comma + choice for choice in left if choice.startswith(last)]
 
     return complete
-
-
-def _as_markup(text: str) -> str:
-    """Keep brackets from being read as styles."""
-    return re.sub(r"\[(?=[a-z#/@][^\[]*?\])", r"\\[", text)
 
 
 def _in_words(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock
@@ -139,8 +140,9 @@ def finished_files(store: Path) -> dict[str, FileRecord]:
 
 def root_entries(folder: Path) -> list[dict[str, Any]]:
     """Return the last entries of the root file, the latest first: at most two, since a crash may come between."""
-    found = [entry for entry in read_entries(folder) if isinstance(entry.get("content"), dict) and _record(entry)]
-    return found[:-3:-1]
+    entries = (_entry(line) for line in reversed(_lines(folder)) if b'"content"' in line)
+    found = (entry for entry in entries if entry and isinstance(entry.get("content"), dict) and _record(entry))
+    return list(islice(found, 2))
 
 
 def last_settings(folder: Path) -> dict[str, Any]:

@@ -214,7 +214,9 @@ def test_info_and_verify_tell_of_a_store(
     assert main(["verify", str(tmp_path / "a.zarr")]) == 2
     shown = capsys.readouterr()
     assert shown.out == "train/layer_01/mean/c.0.3.0: missing\n"
-    assert "1 files of" in shown.err
+    assert shown.err.splitlines()[-1].endswith(
+        f"'{tmp_path}/a.zarr': 1 file is not as it should be; mend it with probe verify --repair {tmp_path}/a.zarr"
+    )
 
 
 @pytest.mark.parametrize("format", ["zarr", "h5"])
@@ -235,7 +237,10 @@ def test_verify_repairs_if_asked(
     assert main(["verify", str(out), "--repair"]) == 2
     shown = capsys.readouterr()
     assert shown.out == "notes.txt: foreign: nothing declares it\n"
-    assert shown.err.splitlines()[-1] == f"probe verify: 1 files of '{out}' are not as they should be"
+    assert shown.err.splitlines()[-1] == (
+        f"probe verify: '{out}': 1 file is not as it should be; "
+        "remove by hand what is foreign: --repair removes only the temporary files of a killed writer"
+    )
 
 
 def test_models_are_listed_with_their_names_in_one_piece(capsys: pytest.CaptureFixture[str]) -> None:

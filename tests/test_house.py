@@ -176,7 +176,6 @@ def test_every_package_file_has_a_test_file() -> None:
     """Tests mirror the tree; files without behaviour of their own are named here."""
     tested_elsewhere = {
         "__main__.py": "tests/test_cli.py",
-        "extract/config.py": "tests/test_cli.py",
         "extract/backbones/contract.py": "tests/extract/backbones/test_from_timm.py",
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
         "probe/fitting/group_fit.py": "tests/probe/fitting/test_train.py",
@@ -185,7 +184,6 @@ def test_every_package_file_has_a_test_file() -> None:
         "probe/planning/settings.py": "tests/probe/run/test_results.py",
         "probe/run/made_from.py": "tests/probe/run/test_results.py",
         "extract/datasets/published.py": "tests/extract/datasets/test_from_torchvision.py",
-        "workflows/config.py": "tests/test_cli.py",
         "workflows/predictions.py": "tests/workflows/test_predict.py",
         **{f"probe/heads/{name}.py": "tests/probe/heads/test_formulas.py" for name in ONLY_A_FORMULA},
     }

@@ -61,6 +61,10 @@ class PredictConfig(Settings):
     checkpoint: Annotated[
         str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
     ] = None
+    checkpoint_key: Annotated[
+        str | None,
+        Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="that of probe extract"),
+    ] = None
     out: Annotated[
         str | Path | None,
         Option(

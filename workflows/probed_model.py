@@ -82,7 +82,12 @@ class ProbedModel(nn.Module):
 
 
 def export_pipeline(
-    run: str | Path, cell: str, *, model: str | None = None, checkpoint: str | Path | None = None
+    run: str | Path,
+    cell: str,
+    *,
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_key: str | None = None,
 ) -> ProbedModel:
     """Compose the backbone that a cell's tokens came from and the cell's head.
 
@@ -94,6 +99,7 @@ def export_pipeline(
         cell: name of the cell, from the results' column `cell`.
         model: the backbone, if it is a local folder that is not where it was.
         checkpoint: the backbone's weights, if they are not where they were.
+        checkpoint_key: where in the checkpoint they are, if it is not where they were.
 
     Returns:
         A module in evaluation mode on the CPU.
@@ -103,7 +109,7 @@ def export_pipeline(
         MissingError: no such run, or the weights are gone; names the path.
     """
     head, about = load_saved(run, cell)
-    moved = {"model": model, "checkpoint": checkpoint}
+    moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
     try:
         backbone = load_backbone(**settings)
@@ -115,8 +121,8 @@ def export_pipeline(
     if found != about.weights:
         raise InputError(
             f"{cell!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, and those "
-            f"loaded now are {found[:12]}…; give --checkpoint with the file that probe extract was given"
-            f"{_if_unknown(about)}"
+            f"loaded now are {found[:12]}…; give the --checkpoint and --checkpoint-key of its probe "
+            f"extract{_if_unknown(about)}"
         )
     return ProbedModel(backbone, head, about)
 
@@ -138,5 +144,6 @@ def _transform_of(about: SavedHead) -> Transform:
 def _timm_config(transform: Transform) -> dict[str, Any]:
     """Say a transform in timm's words. It has none for a resize only if sizes differ; squashing to a size does that."""
     config = asdict(transform) | {"input_size": (3, *transform.input_size)}
-    del config["upright"]  # of the file, not of the pixels that timm transforms
+    for of_the_file in ("upright", "decode"):  # not of the pixels that timm transforms
+        del config[of_the_file]
     return config | ({"crop_mode": "squash", "crop_pct": 1.0} if transform.crop_mode == "none" else {})

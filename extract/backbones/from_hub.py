@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from ...errors import InputError, MissingError
 from ...store.layout import LayerShape
 from ..views import Transform
-from .checkpoint import load_checkpoint, load_weights
 from .contract import Backbone, BackboneRequest, Tokens
 from .hooks import BlockHooks, flat_blocks
 from .intermediates import norm_values
 from .names import reason
+from .weights.files import load_checkpoint
+from .weights.loading import load_weights
 
 DEFAULT_SIZE = (224, 224)
 CROP_PCT = 224 / 256
@@ -162,7 +163,7 @@ def load_hub(request: BackboneRequest) -> HubBackbone:
             f"hub model {request.name!r} is built like none that is known ({'; '.join(row.name for row in FAMILIES)}): "
             f"{type(module).__name__} has no such list of blocks"
         )
-    loaded = load_weights(module, checkpoint, allow_missing=request.allow_missing) if checkpoint else None
+    loaded = load_weights(module, checkpoint, request.reading) if checkpoint else None
     module.eval().requires_grad_(False)
     size = request.image_size or DEFAULT_SIZE
     transform = Transform(size, "bicubic", CROP_PCT, "center", family.mean, family.std)

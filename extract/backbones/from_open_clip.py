@@ -1,12 +1,11 @@
 """Image towers of open_clip: its own transformers and ResNets, timm trunks, CoCa. The text tower is left out."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,14 +13,19 @@ import torch
 from ...errors import InputError, unknown_name
 from ...store.layout import LayerShape
 from ..views import Transform
-from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import BackboneRequest
-from .from_timm import convert_to_timm
 from .names import HUB_FORMS, portable, reason
 from .open_clip_tower import OpenClipBackbone
+from .timm_weights import convert_to_timm
+from .weights.files import Checkpoint, load_checkpoint
+from .weights.loading import Converted, LoadReport, Reading, load_weights, table_lines
+from .weights.position_tables import fit_tables, flat_tables, left_tables, moved_tables
+from .weights.sets import Weights
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
 """timm's names for open_clip's ways to resize to a square."""
+TRUNK = "trunk."
+"""Beginning of the names of weights of a timm model in a tower."""
 TOP_LEVEL = ("embed_dim", "quick_gelu")
 """Settings of a model that are not of its vision tower alone."""
 
@@ -38,7 +42,7 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
         tower, preprocessing = _pretrained_tower(request)
     else:
         tower, preprocessing = _drawn_tower(request)
-    loaded = _load_tower(tower, checkpoint, request.allow_missing) if checkpoint else None
+    loaded = _load_tower(tower, checkpoint, request.reading) if checkpoint else None
     tower.eval().requires_grad_(False)
     transform = _transform(preprocessing, tower, request)
     try:
@@ -51,6 +55,9 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
             f"images of {transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
+    if request.image_size and (loaded is None or hasattr(tower, "trunk")):
+        native = _native_tower(request)
+        backbone.notes = table_lines(moved_tables(getattr(native, "trunk", native), getattr(tower, "trunk", tower)))
     return backbone
 
 
@@ -114,13 +121,24 @@ def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]
             force_image_size=_side_or_sides(request.image_size),
             **options,
         )
+    _resample_left_tables(model.visual, request)
     return model.visual, model.visual.preprocess_cfg
+
+
+def _resample_left_tables(tower: Any, request: BackboneRequest) -> None:
+    """Resample the table of published weights that open_clip left as it is: of another grid, and as large."""
+    if request.image_size is None or hasattr(tower, "trunk"):
+        return
+    native = _native_tower(request)
+    for name in left_tables(native, tower, of_other_form=False):
+        table = {name: tower.state_dict()[name]}
+        fitted, _ = fit_tables(tower, table, Path(request.name), flat_tables(native)[name])
+        tower.load_state_dict(fitted, strict=False)
 
 
 def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
     """Build an image tower alone, of weights drawn from the seed, and preprocessing as for the weights of its tag."""
     import open_clip
-    from open_clip.model import _build_vision_tower
     from open_clip.transform import PreprocessCfg
 
     if request.name.startswith(HUB_FORMS):
@@ -129,11 +147,28 @@ def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
             "architecture, such as open_clip:ViT-B-16"
         )
     architecture, tag = _known_name(request)
-    config = open_clip.get_model_config(architecture)
-    settings = config | _settings(config, request)
+    config, published = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
+    activation = {"quick_gelu": True} if published.get("quick_gelu") else {}  # weights of one are no network of another
+    tower = _tower_of(config | activation, request)
+    return tower, asdict(PreprocessCfg()) | published
+
+
+def _native_tower(request: BackboneRequest) -> Any:
+    """Build the image tower without weights, for the image size that is its own."""
+    import open_clip
+
+    hub_form = request.name.startswith(HUB_FORMS)
+    config = open_clip.get_model_config(request.name if hub_form else split_tag(request.name)[0])
+    with torch.device("meta"):
+        return _tower_of(config, replace(request, image_size=None))
+
+
+def _tower_of(config: Mapping[str, Any], request: BackboneRequest) -> Any:
+    from open_clip.model import _build_vision_tower
+
+    settings = {**config, **_settings(config, request)}
     with _built(request):
-        tower = _build_vision_tower(settings["embed_dim"], settings["vision_cfg"], settings.get("quick_gelu", False))
-    return tower, asdict(PreprocessCfg()) | open_clip.get_pretrained_cfg(architecture, tag)
+        return _build_vision_tower(settings["embed_dim"], settings["vision_cfg"], settings.get("quick_gelu", False))
 
 
 def _known_name(request: BackboneRequest) -> tuple[str, str]:
@@ -162,32 +197,20 @@ def _side_or_sides(size: tuple[int, int] | None) -> int | tuple[int, int] | None
     return size[0] if size and size[0] == size[1] else size
 
 
-def _load_tower(tower: Any, checkpoint: Checkpoint, allow_missing: Sequence[str]) -> LoadReport:
-    """Load a CLIP checkpoint's image tower, its position table resampled by open_clip's means or by timm's."""
+def _load_tower(tower: Any, checkpoint: Checkpoint, reading: Reading) -> LoadReport:
+    """Load a CLIP checkpoint's image tower, its position table resampled as open_clip or timm does."""
 
-    def convert(weights: Weights) -> Weights:
+    def convert(weights: Weights) -> Converted:
         trunk = getattr(tower, "trunk", None)
         if trunk is None:
-            return _resampled(weights, tower, checkpoint.path)
-        of_trunk = {n.removeprefix("trunk."): tensor for n, tensor in weights.items() if n.startswith("trunk.")}
-        others = {name: tensor for name, tensor in weights.items() if not name.startswith("trunk.")}
-        return others | {f"trunk.{n}": v for n, v in convert_to_timm(of_trunk, trunk, checkpoint.path).items()}
+            return Converted(*fit_tables(tower, weights, checkpoint.path, reading.grid))
+        of_trunk = {n.removeprefix(TRUNK): tensor for n, tensor in weights.items() if n.startswith(TRUNK)}
+        others = {name: tensor for name, tensor in weights.items() if not name.startswith(TRUNK)}
+        converted = convert_to_timm(of_trunk, trunk, checkpoint.path, reading.grid)
+        tables = [replace(table, name=TRUNK + table.name) for table in converted.tables]
+        return Converted(others | {TRUNK + name: each for name, each in converted.weights.items()}, tables)
 
-    return load_weights(tower, checkpoint, allow_missing=allow_missing, convert=convert)
-
-
-def _resampled(weights: Weights, tower: Any, path: Path) -> Weights:
-    from open_clip.model import resize_pos_embed
-
-    named = {f"visual.{name}": tensor for name, tensor in weights.items()}
-    try:
-        resize_pos_embed(named, SimpleNamespace(visual=tower))
-    except Exception as error:  # it takes the table for one of a square grid
-        raise InputError(
-            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
-            "check --model and --model-arg"
-        ) from error
-    return {name.removeprefix("visual."): tensor for name, tensor in named.items()}
+    return load_weights(tower, checkpoint, reading, convert)
 
 
 def _transform(preprocessing: Mapping[str, Any], tower: Any, request: BackboneRequest) -> Transform:

@@ -47,6 +47,11 @@ class Data:
         """The splits, each once."""
         return list({id(split): split for split in (self.train, self.val, self.test)}.values())
 
+    def check_unchanged(self) -> None:
+        """Raise StoreError if a store that the splits are of was made anew, moved or removed since it was opened."""
+        for store in {id(split.store): split.store for split in self.splits}.values():
+            store.check_unchanged()
+
     @property
     def n_classes(self) -> int:
         """Classes of the labels."""

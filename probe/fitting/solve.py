@@ -27,6 +27,9 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list
     """Fit the cells of one solver, save their heads, and return their rows of the results.
 
     Features that are not finite are not fitted: the rows say so, as those of cells that diverged. There is no head.
+
+    Raises:
+        StoreError: a store is another one than was opened.
     """
     (regime, cells), watch = group, Stopwatch(streams.test.device)
     solver = make_solver(cells)
@@ -38,6 +41,7 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list
     shared = {"train_seconds": watch.seconds / len(cells), "train_cpu_seconds": watch.cpu_seconds / len(cells)}
     rows = [cell_columns(plan, cell, ARRAYS[solver.pool]) | shared for cell in cells]
     if damage:
+        plan.data.check_unchanged()
         return [row | {"status": f"diverged: {damage}"} for row in rows]
 
     def scores(stream: TokenStream, rows: RowNumbers) -> Sequence[Scores]:
@@ -47,6 +51,7 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list
     vals: Sequence[Scores | None] = [None] * len(cells)
     if len(regime.val_rows):
         vals = scores(streams.val(regime), regime.val_rows)
+    plan.data.check_unchanged()  # all is read, and nothing is written yet
     return [
         row
         | score_columns(vals[index], tests[index])

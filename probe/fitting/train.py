@@ -19,7 +19,11 @@ from .streams import LayerStreams
 def train_pass(
     plan: Plan, fits: Sequence[GroupFit], streams: LayerStreams, checkpoint: Checkpoint, progress: EpochProgress
 ) -> None:
-    """Train the groups of a pass to the end of their regimes, which are scored equally often."""
+    """Train the groups of a pass to the end of their regimes, which are scored equally often.
+
+    Raises:
+        StoreError: a store is another one than was opened; no checkpoint holds anything of it.
+    """
     regimes = list(dict.fromkeys(fit.regime for fit in fits))
     n_scorings = len(regimes[0].scored)
     first = _restore(fits, checkpoint)
@@ -32,6 +36,7 @@ def train_pass(
         _score(plan, fits, regimes, streams, scoring)
         progress.advance(_label(fits))
         if checkpoint.due():
+            plan.data.check_unchanged()
             checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
     for fit in fits:
         if fit.diverged_at_once:

@@ -25,7 +25,10 @@ from .results import Run
 FOLDER, SUFFIX = "heads", ".safetensors"
 KEY, DIGEST = "tokenprobe", "digest"
 """Of the file's metadata, and within it. One key: safetensors writes several in no fixed order."""
-BACKBONE = ("model", "model_arg", "checkpoint", "allow_missing", "no_pretrained", "seed", "image_size")
+BACKBONE = (
+    *("model", "model_arg", "checkpoint", "checkpoint_key", "checkpoint_grid", "allow_missing"),
+    *("no_pretrained", "seed", "image_size"),
+)
 """Settings of an extraction that decide which backbone ran, with which weights."""
 
 

@@ -33,6 +33,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert lines["free"] == "2.34 TB"
 
 
+def test_a_dry_run_tells_of_fast_decoding(tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    for decode in ("exact", "fast"):
+        extract(tiny_config(decode=decode, dry_run=True))
+        assert shown(capsys.readouterr().out)["pixels"].endswith(", decoded fast") == (decode == "fast")
+
+
 def test_a_dry_run_tells_of_views(tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     extract(tiny_config(views=3, view_scale=[0.25, 0.5], dry_run=True))
     lines = shown(capsys.readouterr().out)

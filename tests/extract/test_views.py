@@ -282,3 +282,18 @@ def test_an_augmentation_is_plain_json() -> None:
         "flip": 0.5,
         "seed": 0,
     }
+
+
+NEEDS_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_a_batch_in_any_memory_format_is_normalised_as_torchvision_does_each_image(device: str) -> None:
+    """Bit for bit on a CPU; a GPU may divide otherwise in the last place."""
+    pixels = torch.arange(2 * 3 * 16 * 16).view(2, 3, 16, 16).to(torch.uint8)
+    expected = torch.stack([TF.normalize(each.float() / 255, MEAN, STD) for each in pixels])
+    for batch in (pixels, pixels.to(memory_format=torch.channels_last)):
+        found = normalise(batch.to(device), transform())
+        assert found.is_contiguous()
+        tolerance = 0 if device == "cpu" else 1e-6
+        torch.testing.assert_close(found.cpu(), expected, rtol=tolerance, atol=tolerance)

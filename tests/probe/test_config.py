@@ -46,7 +46,9 @@ def test_the_defaults_are_the_published_schedule() -> None:
     ],
 )
 def test_a_file_says_what_python_says(tmp_path: Path, text: str, given: dict[str, Any]) -> None:
-    assert from_yaml(tmp_path, text) == FitConfig(**{"out": "runs/x"} | given)
+    config = from_yaml(tmp_path, text)
+    assert config == FitConfig(**{"out": "runs/x"} | given)
+    assert {name: getattr(config, name) for name in given} == given
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,17 @@
 """Functions as commands: what typer reads, how errors are put, and help that can be read. Tried on a made program."""
 
-import inspect
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 import typer
-from rich.color import Color
-from rich.style import Style
 
 from tokenprobe.errors import InputError
-from tokenprobe.runtime import console
-from tokenprobe.runtime.flags import THEME, Call, Program, ReadableGroup, UsageError
+from tokenprobe.runtime.flags import Call, Program, UsageError
+from tokenprobe.runtime.help import GENERAL, ReadableGroup
 from tokenprobe.runtime.options import DATA, MACHINE, Option
 from tokenprobe.runtime.settings import Settings
 
@@ -44,8 +42,9 @@ def make_program() -> Program:
     def _show(
         pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Names.")] = "*",
         page: Annotated[int, typer.Option("--page", metavar="N", help="Page.")] = 1,
+        json: Annotated[bool, typer.Option("--json", help="As JSON.", rich_help_panel=GENERAL)] = False,
     ) -> None:
-        CALLS.append({"pattern": pattern, "page": page})
+        CALLS.append({"pattern": pattern, "page": page, "json": json})
 
     return program
 
@@ -82,19 +81,18 @@ def test_flags_become_settings(argv: list[str], expected: dict[str, Any]) -> Non
 def test_arguments_stand_anywhere() -> None:
     assert arguments("fit", "a", "-ob", "c")["stores"] == ["a", "c"]
     assert arguments("show") == {}
-    assert arguments("show", "x*", "--page", "2") == {"pattern": "x*", "page": 2}
+    assert arguments("show", "x*", "--page", "2") == {"pattern": "x*", "page": 2, "json": False}
 
 
 def test_a_call_runs_its_function_and_sets_how_much_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    levels: list[dict[str, bool]] = []
-    monkeypatch.setattr("tokenprobe.runtime.flags.set_level", lambda **level: levels.append(level))
-    for argv in (["show"], ["show", "-q"], ["show", "--verbose"]):
+    levels: list[int] = []
+    monkeypatch.setattr("tokenprobe.runtime.flags.shown", lambda level: nullcontext(levels.append(level)))
+    for argv in (["show"], ["show", "-q"], ["show", "--verbose"], ["show", "-vq"]):
         call = make_program().parse(argv)
         assert isinstance(call, Call)
         call.run()
-    assert CALLS[-1] == {"pattern": "*", "page": 1}
-    assert levels == [{"verbose": v, "quiet": q} for v, q in ((False, False), (False, True), (True, False))]
-    assert set(inspect.signature(console.set_level).parameters) == {"verbose", "quiet"}
+    assert CALLS[-1] == {"pattern": "*", "page": 1, "json": False}
+    assert levels == [0, -1, 1, 0]
 
 
 def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
@@ -168,6 +166,12 @@ def test_help_shows_panels_defaults_and_examples(
     assert examples in "\n".join(line.rstrip() for line in text.splitlines())
 
 
+def test_the_general_panel_is_the_last(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(capsys, monkeypatch, "show", "--help")
+    assert re.findall(r"─ (\w+) ─", text) == ["Arguments", "Options", "General"]
+    assert re.findall(r"│ (--\w+)", text) == ["--page", "--json", "--verbose", "--quiet", "--help"]
+
+
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(capsys, monkeypatch) == shown(capsys, monkeypatch, "--help")
 
@@ -195,21 +199,3 @@ def test_names_and_choices_are_completed(
     with pytest.raises(SystemExit, match="0"):
         make_program().parse([])
     assert capsys.readouterr().out.split() == expected
-
-
-def luminance(color: tuple[float, ...]) -> float:
-    """WCAG 2.1, relative luminance."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (each / 255 for each in color)]
-    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-@pytest.mark.parametrize("background", [(0, 0, 0), (255, 255, 255)], ids=["dark", "light"])
-def test_the_theme_can_be_read_on_dark_and_light(background: tuple[int, ...]) -> None:
-    """With the colours of the Windows console; 3 : 1 is WCAG's least contrast for large text."""
-    for style in THEME.values():
-        made = Style.parse(style)
-        assert not (made.bold and made.color), f"{style}: terminals draw bold colours bright"
-        if made.color:
-            color = Color.parse(made.color.name).get_truecolor()
-            ordered = sorted((luminance(tuple(color)), luminance(background)))
-            assert (ordered[1] + 0.05) / (ordered[0] + 0.05) > 3, style

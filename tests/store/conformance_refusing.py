@@ -164,6 +164,7 @@ class RefusingConformance:
         contents, path = make_contents(), place("s")
         write(path, contents)
         root_of(path).write_bytes(open_store(path).arrays.root_bytes(replace(contents.manifest, format=2)))
+        (folder_of(path) / "journal.jsonl").unlink()
         for call in (lambda: open_store(path), lambda: write(path, contents)):
             with pytest.raises(StoreError, match=r"^store format 2 is not known here: this version reads format 1$"):
                 call()

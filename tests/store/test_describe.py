@@ -99,6 +99,15 @@ def write_root(path: Path, manifest: Manifest) -> Path:
     return path
 
 
+def test_names_do_not_act_on_the_terminal(tmp_path: Path) -> None:
+    contents = make_contents()
+    train = replace(contents.manifest.splits["train"], classes=["\x1b[31mred\n", "[bold]", "\u202e"])
+    manifest = replace(contents.manifest, splits={"train": train}, dataset="folder:\x07", complete=True)
+    lines = describe(open_store(write_root(tmp_path / "a.zarr", manifest)))
+    assert all(line.isprintable() for line in lines)
+    assert r"\x1b[31mred\n, [bold], \u202e" in "\n".join(lines)
+
+
 def test_an_unfinished_store_says_what_is_missing(place: Callable[[str], Path]) -> None:
     contents = make_contents()
     first = [key for key in blocks(contents.manifest) if key.split == "test" or key.view == 0]

@@ -18,7 +18,7 @@ from tokenprobe.store import open_store
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.lock import StoreLock
 from tokenprobe.store.verify import Problem, verify
-from tokenprobe.workflows.repair import N_SHOWN, check, repair
+from tokenprobe.workflows.repair import N_SHOWN, check, repair, summary
 
 from .repair_kit import (
     FORMATS,
@@ -261,6 +261,29 @@ def test_a_repair_that_is_refused_leaves_a_store_that_says_it_is_not_complete(im
     with pytest.raises(StoreError, match=r"the store was made differently \(train\.source: stored "):
         repair(out)
     assert not open_store(out).manifest.complete
+
+
+def test_what_to_do_depends_on_what_is_wrong_and_on_the_journal(store: Path) -> None:
+    folder, root = store_files(store).folder, store_files(store).root
+    mend, cannot = f"mend it with probe verify --repair {store}", "--repair cannot mend it, since no journal tells how"
+    foreign, lost = Problem("notes", *FOREIGN), Problem("train/labels", *MISSING)
+    assert summary(store, [foreign]).startswith(
+        f"'{store}': 1 file is not as it should be; remove by hand what is foreign"
+    )
+    assert summary(store, [foreign, lost]) == f"'{store}': 2 files are not as they should be; {mend}"
+    journal = folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"exported_config"'))
+    assert summary(store, [lost]).startswith(f"'{store}': 1 file is not as it should be; {cannot}")
+    assert summary(store, [Problem(root.name, *MISSING)]).endswith(mend), "the journal has a copy of it"
+
+
+def test_a_root_alone_is_mended_without_an_extraction(store: Path, whole: Path) -> None:
+    journal = store_files(store).folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"exported_config"'))
+    for damage in (lambda root: root.unlink(), lambda root: root.write_bytes(b"junk")):
+        damage(store_files(store).root)
+        assert repair(store) == []
+        assert content_of(store) == content_of(whole)
 
 
 # --- progress -----------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import pytest
 import timm
 
 from tokenprobe.extract.backbones import split_source
-from tokenprobe.extract.backbones.checkpoint import PREFIXES, WRAPPERS
 from tokenprobe.extract.backbones.from_hub import FAMILIES, split_entry
 from tokenprobe.extract.backbones.from_open_clip import split_tag
+from tokenprobe.extract.backbones.weights.sets import AVERAGES, LEFT_FOR_LAST
 from tokenprobe.extract.config import ExtractConfig
 from tokenprobe.probe.config import FitConfig
 from tokenprobe.runtime.values import read_pairs
@@ -55,8 +55,8 @@ def test_arguments_of_the_page_build_the_shared_table_of_simmim() -> None:
     assert "blocks.0.attn.relative_position_bias_table" not in model.state_dict()
 
 
-def test_the_page_lists_wrappers_prefixes_and_families() -> None:
-    for name in (*WRAPPERS, *PREFIXES):
-        assert f"`{name}`" in PAGE, name
+def test_the_page_lists_the_words_that_rank_sets_of_weights_and_the_families() -> None:
+    for words in (AVERAGES, LEFT_FOR_LAST):
+        assert " ".join(f"`{word}`" for word in words) in PAGE
     for family in FAMILIES:
         assert all(part in PAGE for part in family.name.split(", "))

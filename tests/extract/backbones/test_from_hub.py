@@ -164,7 +164,7 @@ def test_a_checkpoint_gives_the_weights(tmp_path: Path) -> None:
     found = backbone.module.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
     assert backbone.loaded is not None
-    assert backbone.loaded.ignored == ["dino_head.mlp.0.weight"]
+    assert backbone.loaded.ignored == ["teacher.dino_head.mlp.0.weight"]
 
 
 def test_a_manifest_keeps_no_folders(tmp_path: Path) -> None:

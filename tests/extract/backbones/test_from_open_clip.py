@@ -102,7 +102,7 @@ def test_a_checkpoint_of_a_whole_clip_gives_its_image_tower(tmp_path: Path) -> N
     found = backbone.module.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in model.visual.state_dict().items())
     assert backbone.loaded is not None
-    assert backbone.loaded.part == "state_dict: module.visual."
+    assert backbone.loaded.part == "state_dict.module.visual"
     n_text = len(model.state_dict()) - len(found)
     assert len(backbone.loaded.ignored) == n_text
 
@@ -122,7 +122,7 @@ def test_a_checkpoint_of_a_timm_trunk_goes_through_timms_conversion(tmp_path: Pa
 def test_a_table_that_is_no_square_does_not_fit(tmp_path: Path) -> None:
     weights = made_clip().visual.state_dict() | {"positional_embedding": torch.zeros(12, 32)}
     torch.save(weights, tmp_path / "a.pt")
-    with pytest.raises(InputError, match=r"a\.pt' does not fit: RuntimeError .*; check --model and --model-arg$"):
+    with pytest.raises(InputError, match=r"'positional_embedding' of checkpoint '.*a\.pt' is of 11 positions, no "):
         load_tower("ViT-B-32", checkpoint=tmp_path / "a.pt")
 
 
