@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from ...store.order import RowNumbers
 from ..batches.order import epoch_windows
 from ..batches.stream import TokenStream
+from ..grid.cells import abbreviated
 from ..grid.regimes import Regime
 from ..planning.plan import Plan
 from ..training.metrics import Counter, make_counter
@@ -96,4 +97,4 @@ def _kinds_of(fits: Iterable[GroupFit]) -> list[str]:
 
 
 def _label(fits: Sequence[GroupFit]) -> str:
-    return f"layer {fits[0].group.cells[0].layer}"
+    return f"layer {abbreviated(fits[0].group.cells[0].layer)}"

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ...store.durable import write_durably
+from ..grid.cells import abbreviated
 from .summary import FIGURES, best_layers, layer_order, shots_order, with_most_data
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -158,7 +159,7 @@ def _label_layers(axes: Axes, places: dict[str, int]) -> None:
 
 
 def _two_a_line(layer: str) -> str:
-    indices = layer.split("+")
+    indices = abbreviated(layer).split("+")
     return "+\n".join("+".join(indices[start : start + 2]) for start in range(0, len(indices), 2))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ...errors import InputError
+from ..grid.cells import shortened
 from ..grid.regimes import default_warmup
 from ..planning.plan import Plan
 from ..planning.settings import grid_settings, resolved_settings, shared_settings
@@ -20,6 +21,8 @@ from .origin import KnownStore, Origin, read_origin, write_origin
 from .results import Run
 
 MOST_EPOCHS = 2**31
+LONGEST_STORE = 80
+"""Bytes of a store's name, which begins the names of cells."""
 
 
 def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
@@ -98,7 +101,7 @@ def _name_store(run: Run, plan: Plan, stores: dict[str, KnownStore]) -> str:
                 "backbone, transform or split differ); give another --out"
             )
     model = plan.data.store.manifest.recipe.model
-    name = re.sub(r"[^\w.@+=-]", "_", model.partition(":")[2] or model)
+    name = shortened(re.sub(r"[^\w.@+=-]", "_", model.partition(":")[2] or model), LONGEST_STORE)
     if name in stores:
         name += "~" + hashlib.sha256(json.dumps(asked.fingerprints).encode()).hexdigest()[:6]
     stores[name] = asked
