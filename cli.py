@@ -182,11 +182,11 @@ def _predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Made by probe fit.")], config: PredictConfig
 ) -> None:
     from .workflows.predict import predict
-    from .workflows.predictions import as_csv
+    from .workflows.predictions import as_lines
 
     table = predict(run, config)
     if config.out is None:
-        print(as_csv(table), end="")
+        print(as_lines(table), end="")
 
 
 @program.command(

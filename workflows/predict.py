@@ -82,10 +82,8 @@ def _check_place(out: Path) -> None:
     folder = next(each for each in out.absolute().parents if each.exists())
     if out.is_dir():
         raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            f"cannot write {str(out)!r}: {str(folder)!r} is no folder that can be written to; give another"
-        )
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {str(out)!r}: {str(folder)!r} cannot be written to; give another folder")
 
 
 def only_cell(run: Path) -> str:

@@ -48,11 +48,12 @@ def print_run(run: Run) -> None:
     """Print the summary table, each head's selected layer, and where the files are, on stdout."""
     from rich.console import Console
 
+    from ...runtime.text import printable
     from .page import print_summary
     from .summary import tidy
 
     print_summary(tidy(run.results), Console())
-    print(f"\n{run.path}/")
+    print(f"\n{printable(str(run.path))}/")
     for name, what in CONTENTS.items():
         if "shots" in name and run.results["shots"].nunique() < 2:
             continue

@@ -101,7 +101,7 @@ def _panels(names: Sequence[str], n_heads: int) -> tuple[Figure, list[Axes]]:
     all_axes = [figure.add_subplot(n_rows, n_columns, number + 1) for number in range(len(names))]
     for axes, name in zip(all_axes, names, strict=True):
         if len(names) > 1:
-            axes.set_title(name.replace(" on ", "\non ", 1), fontsize="small")
+            axes.set_title(name.replace(" on ", "\non ", 1), fontsize="small", parse_math=False)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, all_axes

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ...errors import InputError
+from ...runtime.text import utf8_text
 from ..grid.cells import shortened
 from ..grid.regimes import default_warmup
 from ..planning.plan import Plan
@@ -85,7 +86,7 @@ def _has_default_warmup(settings: Mapping[str, Any]) -> bool:
 
 
 def _known(plan: Plan) -> KnownStore:
-    return KnownStore(str(plan.data.store.path), plan.data.fingerprints())
+    return KnownStore(utf8_text(plan.data.store.path), plan.data.fingerprints())
 
 
 def _name_store(run: Run, plan: Plan, stores: dict[str, KnownStore]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ...errors import NoSpaceError
+from ...runtime.text import csv_cell
 from ...store.durable import write_durably
 from ...store.lock import StoreLock
 from ..grid.cells import store_of
@@ -86,7 +87,7 @@ class Run:
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
         write_durably(self.path / "history.parquet", table_bytes(self.history))
-        write_durably(self.path / "results.csv", self.results.to_csv(index=False).encode())
+        write_durably(self.path / "results.csv", _csv_bytes(self.results))
         write_durably(self.path / "results.parquet", table_bytes(self.results))
 
 
@@ -113,6 +114,11 @@ def open_run(path: Path) -> Iterator[Run]:
             f"the disk of {str(path)!r} is full (writing {error.filename!r}); finished cells are safe: free some "
             "space, then run the same command again"
         ) from error
+
+
+def _csv_bytes(results: pd.DataFrame) -> bytes:
+    cells = {name: results[name].map(csv_cell, na_action="ignore") for name in TEXTS}
+    return str(results.assign(**cells).to_csv(index=False)).encode()
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:
