@@ -21,7 +21,8 @@ def write_durably(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails does not name its file
         temporary.unlink(missing_ok=True)  # a full disk took part of it
         raise
     rename_durably(temporary, path)

@@ -8,6 +8,7 @@ from ..runtime.text import size_text
 from ..store import open_store
 from ..store.durable import free_bytes
 from ..store.export import choose_form, export_store, exported_bytes, select
+from ..store.outputs import check_folder
 from .config import ExportConfig
 from .progress import ByteProgress
 
@@ -27,7 +28,7 @@ def export(store: str | Path, config: ExportConfig) -> Path:
     Raises:
         TokenprobeError: something asked for cannot be had; the message offers the way out.
     """
-    out = Path(config.out)
+    out = check_folder(config.out)
     form = choose_form(config.out, config.to)
     opened = open_store(store)
     chosen = select(opened, form, layers=config.layers, splits=config.split, tokens=config.tokens, dtype=config.dtype)
