@@ -9,6 +9,7 @@ from ..store.formats import store_files
 from .config import ExtractConfig
 from .datasets import ImageList, ImageSource
 from .loading import RowImages, find_bad_images, n_workers
+from .odd_classes import odd_classes
 from .plan import ChosenImages, augmentation_of, views_of
 from .rows import SplitRows, choose_rows
 from .views import Transform
@@ -20,15 +21,18 @@ def list_images(config: ExtractConfig, source: ImageSource, transform: Transform
     Raises:
         InputError: a split is unknown or empty, or views are asked for and no split is for training.
     """
-    chosen = {}
+    chosen, labels = {}, {}
     for split in _splits(config, source):
         images = source.images(split)
+        labels[split] = images.labels
         skipped = _skipped(config, source, split, images, transform) if config.skip_bad_images else []
         rows = _choose(config, images, set(skipped))
         if not len(rows):
             raise InputError(f"split {split!r} of {config.data!r} has no images")
         n_listed = min(len(images.ids), config.limit or len(images.ids))
         chosen[split] = ChosenImages(rows, n_listed, images.content, skipped)
+    for line in odd_classes(labels, {split: each.rows.labels for split, each in chosen.items()}, source.classes):
+        say(line)
     return chosen
 
 

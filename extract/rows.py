@@ -32,6 +32,8 @@ class SplitRows:
 def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> SplitRows:
     """Leave out skipped images, take a class-balanced part if `limit` asks for one, and fix the order.
 
+    A limit below the number of classes keeps some classes: by the seed and the class alone, so the same in all splits.
+
     Images that may be of several classes cannot be balanced: of those the part is seeded alone.
 
     Args:
@@ -44,7 +46,7 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
     index = np.array([i for i, key in enumerate(images.ids) if key not in skipped], dtype=np.int64)
     keys = random_keys([images.ids[i] for i in index], seed)
     if limit is not None and limit < len(index):
-        chosen = _balanced(class_of_each(images.labels[index]), keys, limit)
+        chosen = _balanced(class_of_each(images.labels[index]), keys, limit, seed)
         index, keys = index[chosen], keys[chosen]
     if shuffled:
         index = index[np.argsort(keys, kind="stable")]
@@ -61,13 +63,17 @@ def random_keys(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
     return np.array([xxh3_64_intdigest(key.encode(), seed=seed) for key in ids], dtype=np.uint64)
 
 
-def _balanced(labels: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], limit: int) -> npt.NDArray[np.int64]:
+def _balanced(
+    labels: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], limit: int, seed: int
+) -> npt.NDArray[np.int64]:
     """Return `limit` sorted positions, as many of each class as of any other while they last."""
+    classes, class_of = np.unique(labels, return_inverse=True)
+    class_keys = random_keys([str(label) for label in classes], seed)[class_of]
     turn = np.empty(len(labels), dtype=np.int64)  # how many of its class come before an image, in seeded order
-    for label in np.unique(labels):
+    for label in classes:
         of_class = np.flatnonzero(labels == label)
         turn[of_class[np.argsort(keys[of_class], kind="stable")]] = np.arange(len(of_class))
-    return np.sort(np.lexsort((keys, turn))[:limit])
+    return np.sort(np.lexsort((keys, class_keys * (turn == 0), turn))[:limit])
 
 
 def even_batch_size(block_rows: int, batch_size: int) -> int:

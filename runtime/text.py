@@ -17,6 +17,16 @@ def size_text(n_bytes: float) -> str:
     return f"{size:.{1 if size >= 9.995 else 2}f} {SIZE_UNITS[unit]}"
 
 
+def printable(text: str) -> str:
+    r"""Escape the characters of a text that would act on a terminal: line feeds, escape codes, changes of direction.
+
+    Names of classes, ids of images and whatever else comes out of a file may hold them. They are written as Python's
+    `repr` writes them, such as `\x1b` and `\n`. For a table or a line of rich's, whose `[bold]` acts too, give
+    `rich.text.Text(printable(text))`.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def time_text(seconds: float) -> str:
     """Write a duration with two digits or more: "95 s" below 2 minutes, "95 min" below 2 hours, then "3 h 12 min"."""
     whole_seconds, minutes = round(seconds), round(seconds / SECONDS_PER_MINUTE)

@@ -58,6 +58,7 @@ def write_archive(store: Store, folder: Path, chosen: Selection, progress: Calla
     files, journal = ArchiveFiles(folder), Journal(folder)
     manifest = archive_manifest(store.manifest, chosen)
     try:
+        journal.add_mark()
         journal.add_event("export", exported_config=store.recorded_settings)
         journal.add_files(file_record(folder, name) for name in _write_small(store, files, manifest))
         for spec in chosen.specs(manifest):

@@ -81,6 +81,10 @@ class StoredArrays(ABC):
         """Return the files of the store by the names that its journal uses, or None if no journal is at hand."""
 
     @abstractmethod
+    def read_mark(self) -> bytes:
+        """Return what tells the store from one made anew at the same place; nothing if it has no journal."""
+
+    @abstractmethod
     def is_compressed(self) -> bool:
         """Whether blocks are kept compressed, as far as this can tell.
 
@@ -178,6 +182,10 @@ class StoreFiles(StoredArrays):
     def journaled_files(self) -> "StoreFiles | None":
         """See `StoredArrays.journaled_files`."""
         return self if (self.folder / journal.NAME).exists() else None
+
+    def read_mark(self) -> bytes:
+        """See `StoredArrays.read_mark`."""
+        return journal.read_mark(self.folder)
 
     def is_compressed(self) -> bool:
         """See `StoredArrays.is_compressed`: no, unless a format says so."""

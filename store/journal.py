@@ -1,5 +1,8 @@
 """`journal.jsonl`: it records finished files and events. Lines are appended, never rewritten.
 
+The first line of a new journal is {"event": "made", "id": random hex}: it tells a store from another that is made at
+the same place later, whose other bytes may all be the same.
+
 A line is one JSON object: {"file": path, "size": bytes, "xxh3": hex} for a finished file, or
 {"event": …} for a run's start or end. The root file is recorded as "manifest", with its content, before it is written.
 A crash can tear the last line; it is cut off before the next append.
@@ -10,11 +13,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 from typing import Any
 
 NAME = "journal.jsonl"
 RECORD_KEYS = {"file", "size", "xxh3"}
+MARK_BYTES = 2**16
+"""So much of a journal's first line is looked at: in older stores it holds the settings of an extraction."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,20 @@ class FileRecord:
     file: str
     size: int
     xxh3: str
+
+
+def mark_of(beginning: bytes) -> bytes:
+    """Return what tells a store from others: the first line of its journal, given its first `MARK_BYTES`."""
+    return beginning.split(b"\n", 1)[0]
+
+
+def read_mark(folder: Path) -> bytes:
+    """Return what tells a store from others, or nothing if it has no journal: see `mark_of`."""
+    try:
+        with open(folder / NAME, "rb") as file:
+            return mark_of(file.read(MARK_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
 
 
 def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
@@ -96,6 +116,10 @@ class Journal:
         """Record the root file and the manifest in it, before it is written."""
         with self._lock:
             self._append([{**vars(record), "content": content}])
+
+    def add_mark(self) -> None:
+        """Record that a store begins here: a random number, by which it differs from any that was here before."""
+        self.add_event("made", id=token_hex(16))
 
     def add_event(self, event: str, **details: Any) -> None:
         """Record details that differ from run to run: times, hosts, paths, batch sizes."""

@@ -12,6 +12,14 @@ POOLED = (MEAN, EMBEDDING)
 SCALE, CHANNELS = "_scale", "_channels"
 """Endings of the arrays that belong to int8 tokens: one scale per token; mean and deviation of each channel."""
 
+TEMPORARY = ".tmp"
+"""Ending of a file that is being written."""
+
+RESERVED = {"journal.jsonl", "journal.d", "zarr.json"}
+"""Names at the top of a store that no split can have: they are its own."""
+MAX_SPLIT_BYTES = 100
+"""Bytes of the longest name of a split, in UTF-8: with what is added to it, it is a file name on every disk."""
+
 MIN_BLOCKS = 8
 """A split has at least this many blocks, if it has the images: shuffling permutes blocks."""
 
@@ -46,6 +54,40 @@ class LayerShape:
             return (self.dim if kind == MEAN else self.embedding,)
         n_tokens = {PATCH: self.n_patches, PREFIX: self.n_prefix}[kind.removesuffix(SCALE)]
         return (n_tokens,) if kind.endswith(SCALE) else (n_tokens, self.dim)
+
+
+def check_split_name(name: object) -> None:
+    """Refuse a name of a split that could not be a folder of a store in every format.
+
+    A split is a folder, a Zarr group and a part of file names: the name must not lead out of the store, nor be one that
+    a store, or Zarr (specification 3, "Node names"), keeps for itself.
+
+    Raises:
+        InputError: says what is wrong with the name.
+    """
+    fault = _fault_of(name)
+    if fault is not None:
+        raise InputError(
+            f"split name {repr(name)[:MAX_SPLIT_BYTES]} {fault}; "
+            f"give the split a plain name, such as train, of at most {MAX_SPLIT_BYTES} bytes"
+        )
+
+
+def _fault_of(name: object) -> str | None:
+    """Return what keeps a name from being a split's, or None."""
+    if not isinstance(name, str):
+        return "is no text"
+    if name == "":
+        return "is empty"
+    if "/" in name or "\\" in name:
+        return "holds a path separator"
+    if name.startswith((".", "__")):
+        return "begins with '.' or '__'"
+    if not name.isprintable() or name != name.strip():  # a lone surrogate, which no file name holds, is not printable
+        return "holds control characters, or blanks at an end"
+    if name in RESERVED or name.endswith(TEMPORARY):
+        return "is kept for files of the store"
+    return "is too long" if len(name.encode()) > MAX_SPLIT_BYTES else None
 
 
 def layer_name(layer: int) -> str:

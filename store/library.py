@@ -1,5 +1,6 @@
 """Stores that are compressed or far away, read through the zarr library: slower, the same numbers."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import MissingError, StoreError
+from . import journal
 from .array_spec import ArraySpec
 from .contract import StoredArrays, StoreFiles
 from .extents import Part
@@ -40,7 +42,8 @@ class LibraryReader(StoredArrays):
 
     def read_attributes(self) -> dict[str, Any]:
         """See `StoredArrays.read_attributes`."""
-        return dict(self._group.attrs)
+        root = json.loads(self._read("zarr.json") or b"{}")  # zarr keeps the ones it saw first
+        return dict(root.get("attributes", {}))
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`; zarr would give its fill value for a missing chunk."""
@@ -67,9 +70,22 @@ class LibraryReader(StoredArrays):
         """See `StoredArrays.journaled_files`: a journal at an address is not at hand."""
         return None
 
+    def read_mark(self) -> bytes:
+        """See `StoredArrays.read_mark`: a journal is there if the whole folder of a store was copied."""
+        from zarr.abc.store import RangeByteRequest
+
+        return journal.mark_of(self._read(journal.NAME, RangeByteRequest(0, journal.MARK_BYTES)) or b"")
+
     def is_compressed(self) -> bool:
         """See `StoredArrays.is_compressed`: at an address nobody looks."""
         return False
+
+    def _read(self, name: str, part: Any = None) -> bytes | None:
+        """Return the bytes of a file of the store, or of a part of it; None if it is not there."""
+        from zarr.core.sync import sync
+
+        found = sync((self._group.store_path / name).get(byte_range=part))
+        return None if found is None else bytes(found.to_bytes())
 
     def _require_chunk(self, name: str, array: Any, place: tuple[int, ...]) -> None:
         from zarr.core.sync import sync
@@ -103,6 +119,10 @@ class CompressedReader(LibraryReader):
     def journaled_files(self) -> StoreFiles | None:
         """See `StoredArrays.journaled_files`."""
         return self._files.journaled_files()
+
+    def read_mark(self) -> bytes:
+        """See `StoredArrays.read_mark`."""
+        return self._files.read_mark()
 
     def is_compressed(self) -> bool:
         """See `StoredArrays.is_compressed`."""

@@ -168,6 +168,20 @@ class Manifest:
             raise StoreError("the manifest was changed by hand: its fingerprints are not those of its content")
         return manifest
 
+    def holds(self, earlier: "Manifest") -> bool:
+        """Whether all that an earlier manifest declares is declared here too, with the same bytes."""
+        here, there = self._fingerprints(), earlier._fingerprints()
+        return here.items() >= there.items()
+
+    def _fingerprints(self) -> dict[tuple[str, str, int], str]:
+        """Return every fingerprint by split, layer's name and view."""
+        return {
+            (split, name, view): self.fingerprint(split, layer_index(name), view)
+            for split, info in self.splits.items()
+            for name in info.layers
+            for view in range(info.views)
+        }
+
     def split(self, name: str) -> SplitInfo:
         """Return one split, or raise InputError naming those there are."""
         if name not in self.splits:

@@ -52,7 +52,32 @@ class Store:
     def __init__(self, path: str | Path, arrays: StoredArrays) -> None:
         """Read the manifest. See `open_store`."""
         self.path, self.arrays = path, arrays
+        self._mark = arrays.read_mark()
         self.manifest: Manifest = arrays.read_manifest()
+
+    def check_unchanged(self) -> None:
+        """Ask whether the store is still the one that was opened: it costs reading its manifest.
+
+        A store is another one once it is made anew (`probe extract --overwrite`), replaced or removed, though all its
+        bytes may be the same; or once images that it held are left out. It is the same while layers, splits or views
+        are added, and when it is repaired. A journal begins with a random number, by which stores differ. A store
+        without one, such as a copy made with zarr, is known by its fingerprints alone.
+
+        Call it again after the last read, before results are written: whoever makes a store anew removes first what
+        this looks at.
+
+        Raises:
+            StoreError: it is another store now, or gone.
+        """
+        try:
+            same = self.arrays.read_mark() == self._mark and self.arrays.read_manifest().holds(self.manifest)
+        except (StoreError, OSError):
+            same = False
+        if not same:
+            raise StoreError(
+                f"the store {str(self.path)!r} was made anew, moved or removed after it was opened, so what is read "
+                "now does not belong to what was read before; run the same command again once it is complete"
+            )
 
     @property
     def splits(self) -> list[str]:

@@ -83,6 +83,8 @@ class StoreWriter:
         self._stored = files.read_manifest() if files.exists() else None
         self.manifest = self._stored.merged(wanted) if self._stored else wanted
         self.journal = Journal(files.folder)
+        if self._stored is None:
+            self.journal.add_mark()
         n_layers = max(len(info.layers) for info in wanted.splits.values())
         self._lanes = Lanes(N_LANES, queued=-(-QUEUED_BATCHES * n_layers // N_LANES))
         self._growing: dict[tuple[BlockKey, int], dict[str, BlockFile]] = {}

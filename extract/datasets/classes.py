@@ -1,6 +1,8 @@
-"""Class names and indices from the labels in a table, a tar or a column."""
+"""Class names and indices from the labels in a table, a tar, an array or a column."""
 
-from collections.abc import Mapping, Sequence, Set
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -8,27 +10,33 @@ import numpy.typing as npt
 from ...errors import InputError
 
 MAX_CLASSES = 10**6
+NO_LABEL = -1
+MAX_DIGITS = 18
+"""Digits of a label that is still read as a number; every longer one is out of range."""
+MAX_TABLE_BYTES = 2**35
+"""Of the labels of a split whose images may be of several classes: one int64 for each image and class."""
+
+Label = int | str | None
+Indices = npt.NDArray[np.int64]
 
 
-def index_classes(
-    values: Mapping[str, Sequence[int | str]], where: str
-) -> tuple[dict[str, npt.NDArray[np.int64]], list[str]]:
+def index_classes(values: Mapping[str, Sequence[Label]], where: str) -> tuple[dict[str, Indices], list[str]]:
     """Turn labels into class indices, the same for all splits.
 
-    Integers are indices already and stay the same, whichever of them occur; texts are names, and sorted.
-    Texts that are all written as integers count as such.
+    Integers are indices already and stay the same, whichever of them occur; texts are names, and sorted. Texts that
+    are all written as integers count as such. None, an empty text and -1 are no label.
 
     Args:
         values: of each split, one label per image.
         where: the table or column that holds them, for the error.
 
     Returns:
-        (n,) int64 for each split, and the class names by index.
+        (n,) int64 for each split, `NO_LABEL` where there is none, and the class names by index.
 
     Raises:
         InputError: an integer is no class index.
     """
-    index, classes = _index({value for of_split in values.values() for value in of_split}, where)
+    index, classes = _index(chain.from_iterable(values.values()), where)
     labels = {
         split: np.fromiter((index[value] for value in of_split), dtype=np.int64, count=len(of_split))
         for split, of_split in values.items()
@@ -38,44 +46,90 @@ def index_classes(
 
 def index_class_sets(
     values: Mapping[str, Sequence[Sequence[int | str]]], where: str
-) -> tuple[dict[str, npt.NDArray[np.int64]], list[str]]:
+) -> tuple[dict[str, Indices], list[str]]:
     """Turn labels into class indices as `index_classes` does, for any number of labels per image.
 
     Returns:
         (n, classes) int64 for each split, 1 for the classes of an image and 0 for others, and the class names.
 
     Raises:
-        InputError: an integer is no class index.
+        InputError: an integer is no class index, a text is empty, or there are too many classes for such a table.
     """
-    index, classes = _index(
-        {value for of_split in values.values() for of_image in of_split for value in of_image}, where
-    )
+    index, classes = _index((value for of_split in values.values() for each in of_split for value in each), where)
+    for of_image in chain.from_iterable(values.values()):
+        if any(index[value] == NO_LABEL for value in of_image):
+            raise InputError(f"{where} holds {list(of_image)!r}; expected class names or indices, none of them empty")
     return {
-        split: one_hot([[index[value] for value in of_image] for of_image in of_split], len(classes))
+        split: one_hot([[index[value] for value in of_image] for of_image in of_split], len(classes), where)
         for split, of_split in values.items()
     }, classes
 
 
-def one_hot(indices: Sequence[Sequence[int]], n_classes: int) -> npt.NDArray[np.int64]:
-    """Return (n, classes) int64: 1 at the class indices of each image, else 0."""
+def one_hot(indices: Sequence[Sequence[int]], n_classes: int, where: str) -> Indices:
+    """Return (n, classes) int64: 1 at the class indices of each image, else 0.
+
+    Raises:
+        InputError: such a table would be too large.
+    """
+    if len(indices) * n_classes * 8 > MAX_TABLE_BYTES:
+        raise InputError(
+            f"{where}: labels of {len(indices):,} images, each of any of {n_classes:,} classes, take "
+            f"{len(indices) * n_classes * 8 / 1e9:,.0f} GB; class indices count from 0: write fewer classes, or names"
+        )
     labels = np.zeros((len(indices), n_classes), dtype=np.int64)
     for row, of_image in enumerate(indices):
         labels[row, list(of_image)] = 1
     return labels
 
 
-def _index(found: Set[int | str], where: str) -> tuple[dict[int | str, int], list[str]]:
-    """Return the index of each label, and the class names by index."""
-    if not all(_is_integer(value) for value in found):
-        classes = sorted({str(value) for value in found})
-        label_of = {name: label for label, name in enumerate(classes)}
-        return {value: label_of[str(value)] for value in found}, classes
-    index = {value: int(value) for value in found}
-    for label in index.values():
-        if not 0 <= label < MAX_CLASSES:
-            raise InputError(f"label {label} in {where}: integers are class indices, from 0 to {MAX_CLASSES - 1}")
-    return index, [str(label) for label in range(1 + max(index.values(), default=-1))]
+def check_labelled(labels: Indices, split: str, where: str) -> None:
+    """Check that every image of a split has a label.
+
+    Args:
+        labels: (n,) or (n, classes), `NO_LABEL` where there is none.
+        split: its name, for the error.
+        where: the source, for the error.
+
+    Raises:
+        InputError: some have none.
+    """
+    n_without = int((labels.reshape(len(labels), -1) == NO_LABEL).any(axis=1).sum()) if labels.size else 0
+    if n_without:
+        raise InputError(
+            f"{n_without} of {len(labels)} images in split {split!r} of {where} have no label, "
+            f"or {NO_LABEL} (class indices count from 0); name other splits with --split to leave it out"
+        )
 
 
-def _is_integer(value: int | str) -> bool:
-    return isinstance(value, int) or (value.removeprefix("-").isdecimal() and value.isascii())
+def class_name(text: str) -> str:
+    """Return a label's text as the name of a class: one spelling for texts that look alike.
+
+    A byte order mark and blanks around it are dropped. Letters are composed (Unicode NFC): macOS writes the names of
+    folders with accents apart, most other programs do not.
+    """
+    return unicodedata.normalize("NFC", text.removeprefix("\ufeff").strip())
+
+
+def _index(values: Iterable[Label], where: str) -> tuple[dict[Label, int], list[str]]:
+    """Return the index of each label, `NO_LABEL` for what is none, and the class names by index."""
+    names = {value: class_name(str(value)) if value is not None else "" for value in set(values)}
+    absent = {value for value, name in names.items() if name in ("", str(NO_LABEL))}
+    found = {name for value, name in names.items() if value not in absent}
+    if all(map(_is_integer, found)):
+        index = {name: _class_index(name, where) for name in found}
+        classes = [str(label) for label in range(1 + max(index.values(), default=-1))]
+    else:
+        classes = sorted(found)
+        index = {name: label for label, name in enumerate(classes)}
+    return {value: NO_LABEL if value in absent else index[name] for value, name in names.items()}, classes
+
+
+def _is_integer(name: str) -> bool:
+    return name.isascii() and name.removeprefix("-").isdecimal()
+
+
+def _class_index(name: str, where: str) -> int:
+    label = int(name) if len(name) <= MAX_DIGITS else MAX_CLASSES
+    if not 0 <= label < MAX_CLASSES:
+        raise InputError(f"label {name[:40]} in {where}: integers are class indices, from 0 to {MAX_CLASSES - 1}")
+    return label

@@ -6,18 +6,17 @@ decoded as that package does it: unlike other sources, they are turned upright b
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError, unknown_name
-from .classes import index_class_sets, index_classes, one_hot
+from .classes import check_labelled
 from .contract import ImageList
 from .files import file_size
+from .hf_labels import TRAIN, LabelColumn, element_of, index_columns
 from .options import absolute, join_options, split_options
 
 ROWS = 1000
@@ -42,25 +41,28 @@ class HfImages:
         package = _package()
         loaded = _load(package, name, options.get("config"))
         self.splits: Sequence[str] = sorted(loaded)
-        features = loaded[self.splits[0]].features
+        features = loaded[TRAIN if TRAIN in loaded else self.splits[0]].features
         image = self._column(features, package.Image, "image", options)
-        self._label = self._column(features, package.ClassLabel, "label", options)
-        self._images = {split: _as_images(package, rows, image, self.spec) for split, rows in loaded.items()}
-        values = {split: _values(rows, self._label) for split, rows in loaded.items()}
-        self._labels, self.classes = self._index(features[self._label], values)
+        label = self._column(features, package.ClassLabel, "label", options)
+        self._columns = [image, label]
+        whole = {split: loaded[split] for split in self.splits if loaded[split].features.keys() >= {image, label}}
+        self._images = {split: _as_images(package, rows, image, self.spec) for split, rows in whole.items()}
+        columns = {split: LabelColumn(rows.features[label], _values(rows, label)) for split, rows in whole.items()}
+        self._labels, self.classes = index_columns(columns, f"column {label!r} of {self.spec!r}")
 
     def images(self, split: str) -> ImageList:
         """List a split.
 
         Raises:
-            InputError: images of it have no label.
+            InputError: it lacks a column, or images of it have no label.
         """
-        labels = self._labels[split]
-        if len(labels) and labels.min() < 0:
+        if split not in self._labels:
             raise InputError(
-                f"{int((labels < 0).sum())} of {len(labels)} images in split {split!r} of {self.spec!r} have no label; "
+                f"split {split!r} of {self.spec!r} has not both columns, {' and '.join(self._columns)}; "
                 "name other splits with --split to leave it out"
             )
+        labels = self._labels[split]
+        check_labelled(labels, split, repr(self.spec))
         content = xxh3_128("".join(f"{size}\n" for size in _sizes(self._images[split])).encode())
         content.update(labels.tobytes())
         content.update("\n".join(self.classes).encode())
@@ -79,40 +81,13 @@ class HfImages:
             if options[what] not in features:
                 raise unknown_name(f"column of {self.name}", options[what], features)
             return options[what]
-        found = [name for name, feature in features.items() if isinstance(_element(feature), kind)]
+        found = [name for name, feature in features.items() if isinstance(element_of(feature), kind)]
         if len(found) != 1:
             raise InputError(
                 f"{self.spec!r} has {len(found)} columns of the type {kind.__name__} ({', '.join(found) or 'none'}); "
                 f"add {what}=COLUMN, one of {', '.join(features)}"
             )
         return found[0]
-
-    def _index(self, feature: Any, values: Mapping[str, Sequence[Any]]) -> tuple[dict[str, Any], Sequence[str]]:
-        """Turn labels into class indices, -1 for none."""
-        names, where = getattr(_element(feature), "names", None), f"column {self._label!r} of {self.spec!r}"
-        several = _element(feature) is not feature
-        if names and not several:
-            known = {split: [-1 if value is None else value for value in of] for split, of in values.items()}
-            return {split: np.array(of, dtype=np.int64) for split, of in known.items()}, list(names)
-        fits = partial(_is_label, n_classes=len(names) if names else None)
-        for value in (value for of_split in values.values() for value in of_split):
-            if not (isinstance(value, list) and all(map(fits, value)) if several else fits(value)):
-                raise InputError(f"{where} holds {value!r}; expected text or integers")
-        if names:
-            return {split: one_hot(of_split, len(names)) for split, of_split in values.items()}, list(names)
-        return index_class_sets(values, where) if several else index_classes(values, where)
-
-
-def _element(feature: Any) -> Any:
-    """Return the feature of a list's elements. Images with a list of labels may be of several classes."""
-    return getattr(feature, "feature", feature)
-
-
-def _is_label(value: Any, n_classes: int | None) -> bool:
-    """Whether a value can be a label; of a column of class indices, one of those."""
-    if n_classes is not None:
-        return isinstance(value, int) and 0 <= value < n_classes
-    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _values(rows: Any, column: str) -> list[Any]:
@@ -142,19 +117,21 @@ def _load(package: Any, name: str, config: str | None) -> Mapping[str, Any]:
         raise MissingError(
             f"cannot load hf:{name} ({reason}); check the name and ?config=, or give a local folder or Parquet file"
         ) from error
-    return loaded if isinstance(loaded, dict) else {"train": loaded}
+    of_splits = loaded if isinstance(loaded, dict) else {TRAIN: loaded}
+    return {split: rows.with_format(None) for split, rows in of_splits.items()}  # a data set is saved with its format
 
 
 def _as_images(package: Any, rows: Any, column: str, spec: str) -> Any:
     """Return a split with the column of images alone, as such."""
     images = rows.select_columns([column])
-    if isinstance(images.features[column], package.Image):
+    feature = images.features[column]
+    if isinstance(feature, package.Image) and feature.decode:
         return images
     try:
         return images.cast_column(column, package.Image())
     except Exception as error:  # pyarrow and datasets have their own for each type
         raise InputError(
-            f"column {column!r} of {spec!r} is {images.features[column]}; expected images, their bytes or their paths"
+            f"column {column!r} of {spec!r} is {feature}; expected images, their bytes or their paths"
         ) from error
 
 

@@ -106,10 +106,20 @@ class TorchvisionImages:
         """
         opened = self._open(split)
         if _class_names(opened) != self.classes:
-            raise InputError(f"split {split!r} of {self.spec!r} has other classes than {self.splits[-1]!r}")
+            differing = sorted(set(_class_names(opened)) ^ set(self.classes))[:1]
+            raise InputError(
+                f"split {split!r} of {self.spec!r} has other classes than {self.splits[-1]!r}"
+                + (f", such as {differing[0]!r}; " if differing else " or another order; ")
+                + "put the whole data set there, or give its class folders as folder:PATH"
+            )
         if isinstance(opened, ARRAYS):
             return _list_arrays(split, opened)
         paths, labels = _files(opened)
+        if labels.size and not (labels.min() >= 0 and labels.max() < len(self.classes)):
+            raise InputError(
+                f"split {split!r} of {self.spec!r} has labels from {labels.min()} to {labels.max()}, and "
+                f"{len(self.classes)} classes; put the data set there as it is distributed"
+            )
         self._ids[split] = [os.path.relpath(path, self._root) for path in paths]
         content = xxh3_128()
         for key, label in zip(self._ids[split], labels, strict=True):

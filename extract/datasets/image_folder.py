@@ -9,6 +9,7 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
+from .classes import class_name
 from .contract import ImageList
 from .files import EXTENSIONS, entry_name, image_files, read_image
 from .options import absolute
@@ -34,7 +35,8 @@ class ImageFolder:
         self._flat = [name for name in below if nested and name not in nested and _has_images(root / name)]
         self._roots = {name: root / name for name in [*nested, *self._flat]} if nested else {"train": root}
         self.splits: Sequence[str] = sorted(self._roots)
-        self.classes: Sequence[str] = sorted({c for folder in self._roots.values() for c in _subfolders(folder)})
+        below = [name for folder in self._roots.values() for name in _subfolders(folder)]
+        self.classes: Sequence[str] = sorted({class_name(name) for name in below})
         if not self.classes:
             raise InputError(
                 f"folder {path!r} holds no class folders; expected PATH/SPLIT/CLASS/images or PATH/CLASS/images"
@@ -65,7 +67,7 @@ class ImageFolder:
                 )
             for file, size in found:
                 files.append(f"{name}/{file}")
-                labels.append(label_of[name])
+                labels.append(label_of[class_name(name)])
                 content.update(f"{name}/{file} {size}\n".encode())
         self._files[split] = files
         return ImageList(files, np.array(labels, dtype=np.int64), content.hexdigest())

@@ -2,7 +2,8 @@
 
 Columns `path` and `label`, and `split` if there is more than one; others are ignored. Paths are relative to the table's
 folder, or to `root`. Labels are class indices or class names. Where an image may be of several classes, or of none, the
-column is `labels`: in CSV "cat|dog" or nothing, in Parquet a list.
+column is `labels`: in CSV "cat|dog" or nothing, in Parquet a list. Blanks around names of columns, labels and splits do
+not count; an empty label, or -1, is none.
 """
 
 import csv
@@ -19,7 +20,7 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
-from .classes import index_class_sets, index_classes
+from .classes import check_labelled, index_class_sets, index_classes
 from .contract import ImageList
 from .files import ABSENT_SIZE, file_size, read_image
 from .options import absolute, join_options, split_options
@@ -72,9 +73,11 @@ class ManifestImages:
         """List a split in the table's order; ids are paths relative to the root.
 
         Raises:
+            InputError: images of it have no label.
             MissingError: none of the images is there.
         """
         ids, labels = self._ids[split], self._labels[split]
+        check_labelled(labels, split, repr(self.spec))
         sizes = [file_size(os.path.join(self._root, key)) for key in ids]
         if all(size == ABSENT_SIZE for size in sizes):
             raise MissingError(
@@ -111,9 +114,12 @@ def read_csv(file: str) -> Columns:
                 rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file!r} is not a readable CSV file in UTF-8: {error}") from error
-    columns: dict[str, list[Any]] = {name: [row[column] for row in rows] for column, name in enumerate(header)}
+    names = [name.strip() for name in header]
+    columns: dict[str, list[Any]] = {name: [row[column] for row in rows] for column, name in enumerate(names)}
     if LABELS in columns:
-        columns[LABELS] = [text.split(SEPARATOR) if text else [] for text in columns[LABELS]]
+        columns[LABELS] = [text.split(SEPARATOR) if text.strip() else [] for text in columns[LABELS]]
+    if SPLIT in columns:
+        columns[SPLIT] = [split.strip() for split in columns[SPLIT]]
     return columns
 
 
@@ -149,23 +155,23 @@ def _check_columns(columns: Columns, file: str) -> None:
         raise InputError(f"{file!r} lists no images")
     kinds = {PATH: "a path", LABEL: "text or an integer", LABELS: "texts or integers"}
     kinds |= {SPLIT: "a name of letters, digits and . _ -"}
-    fits = {PATH: _is_text, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_split}
+    fits = {PATH: _is_path, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_split}
     for name in kinds.keys() & columns.keys():
         for row, value in enumerate(columns[name]):
             if not fits[name](value):
                 raise InputError(f"image {row} of {file!r} has {name} {value!r}; expected {kinds[name]}")
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def _is_label(value: Any) -> bool:
-    return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
+    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
 
 
 def _are_labels(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_label, value))
+    return isinstance(value, list) and all(each is not None and _is_label(each) for each in value)
 
 
 def _is_split(value: Any) -> bool:

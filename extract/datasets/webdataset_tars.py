@@ -23,7 +23,7 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError
 from ...runtime.console import plural, say
 from ...runtime.workers import leave_signals_to_the_main_process, n_cores
-from .classes import index_classes
+from .classes import check_labelled, index_classes
 from .contract import ImageList
 from .files import EXTENSIONS
 from .options import absolute, join_options, split_options
@@ -92,9 +92,10 @@ class TarImages:
         """List a split, tar by tar; ids are the samples' keys, behind the tar's name if some occur twice.
 
         Raises:
-            InputError: a sample occurs twice in one tar, or in two of one name.
+            InputError: a sample has no label, or occurs twice in one tar, or in two of one name.
         """
         samples, labels = self._samples[split], self._labels[split]
+        check_labelled(labels, split, repr(self.spec))
         ids = [sample.key for sample in samples]
         if len(set(ids)) < len(ids):
             ids = [f"{os.path.basename(sample.tar)}/{sample.key}" for sample in samples]

@@ -117,6 +117,8 @@ def open_data(store: Store, config: FitConfig) -> Data:
                 f"splits {train.name!r} and {other.name!r} of {str(other.store.path)!r} have different classes "
                 f"({len(train.classes)} and {len(other.classes)}): their labels do not mean the same"
             )
+    for split in (train, val, test):
+        _check_labels(split)
     if test_store is store and train.name == test.name:
         raise InputError(f"split {test.name!r} is both trained on and reported on; give another --test-split")
     if config.val_split is not None and val.name in (train.name, test.name if test_store is store else None):
@@ -165,6 +167,14 @@ def _test_split_name(store: Store, config: FitConfig) -> str:
             f"(it has {', '.join(store.splits)}); {advice}"
         )
     return names[0]
+
+
+def _check_labels(split: Split) -> None:
+    if split.labels.ndim > 1 and not split.labels.any():
+        raise InputError(
+            f"no image of split {split.name!r} of {str(split.store.path)!r} shows a class, so it has no precision; "
+            "give another"
+        )
 
 
 def _check_same_features(store: Store, test_store: Store) -> None:

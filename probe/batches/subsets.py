@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
+from ...runtime.console import plural
 from ...store.order import RowNumbers, permutation
 
 Labels = npt.NDArray[np.int64]
@@ -57,14 +58,17 @@ def hold_out(labels: Labels, fraction: float, seed: int, names: Sequence[str]) -
     counts = np.bincount(classes)
     if labels.ndim == 1 and (counts == 1).any():
         name = names[counts.tolist().index(1)]
-        raise InputError(f"class {name!r} has one training image; a validation split needs two or more")
+        raise InputError(
+            f"class {name!r} has one training image, so none of it can be held out to select on; give --val-split, or "
+            "--protocol paper"
+        )
     n_held = np.clip(_rounded(counts * fraction), 1, np.maximum(counts - 1, 1))
     held = turn < n_held[classes]
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def subset(labels: Labels, rows: RowNumbers, shots: str, seed: int, names: Sequence[str]) -> RowNumbers:
-    """Choose training rows: k of each class, or a fraction of each, at least one; sorted.
+    """Choose training rows: k of each class, or a fraction of each, at least one; sorted. Of a class without any, none.
 
     A smaller subset of a seed lies inside every larger one. Images with several labels are drawn without regard to
     them.
@@ -77,7 +81,7 @@ def subset(labels: Labels, rows: RowNumbers, shots: str, seed: int, names: Seque
         names: of the classes, for the error.
 
     Raises:
-        InputError: a class has too few images, or "k of each class" is asked of images with several labels.
+        InputError: a class has some images, but too few, or "k of each class" is asked of images with several labels.
     """
     if shots == FULL:
         return rows
@@ -89,11 +93,12 @@ def subset(labels: Labels, rows: RowNumbers, shots: str, seed: int, names: Seque
         raise InputError(
             f"shots {shots}: images have several labels, so there are no {shots} images a class; give --fraction"
         )
-    short = np.flatnonzero(counts < int(shots))
+    short = np.flatnonzero((counts > 0) & (counts < int(shots)))
     if len(short):
+        n_images, n_others = counts[short[0]], len(short) - 1
         raise InputError(
-            f"shots {shots}: class {names[short[0]]!r} has {counts[short[0]]} training images"
-            + (f", and {len(short) - 1} other classes have too few" if len(short) > 1 else "")
+            f"shots {shots}: class {names[short[0]]!r} has {n_images} {plural(n_images, 'image')} to train on"
+            + f", and {n_others} other {plural(n_others, 'class has', 'classes have')} too few" * (n_others > 0)
             + "; ask for fewer --shots"
         )
     return rows[turn < int(shots)]

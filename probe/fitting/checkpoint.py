@@ -10,7 +10,7 @@ import torch
 
 from ...store.durable import write_durably
 
-LAYOUT = "layout 2"
+LAYOUT = "layout 3"
 """Changes with the names under which a state is kept."""
 SECONDS = 30.0
 """Between checkpoints, at least; more where writing one takes more than a twentieth of that."""

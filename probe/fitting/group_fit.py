@@ -47,6 +47,16 @@ class GroupFit:
             improved.append(goes_on and tracker.add(epoch, *scores))
         self.group.keep_best(improved)
 
+    @property
+    def diverged_at_once(self) -> bool:
+        """Whether no cell has come through to its first score, at any rate."""
+        return not any(tracker.epochs for tracker in self.trackers)
+
+    def explain(self, cause: str | None) -> None:
+        """Note why all cells diverged."""
+        for tracker in self.trackers:
+            tracker.cause = cause
+
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on, as tensors and plain values."""
         trackers = [

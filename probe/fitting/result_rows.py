@@ -61,6 +61,7 @@ def group_rows(plan: Plan, fit: GroupFit) -> list[dict[str, Any]]:
         "batch_size": regime.batch_size,
         "epochs": regime.epochs,
         "train_seconds": group.seconds / len(group.cells),
+        "train_cpu_seconds": group.cpu_seconds / len(group.cells),
     }
     return [
         cell_columns(plan, cell, group.kinds) | shared | tracker.row()

@@ -1,6 +1,5 @@
 """Heads that are not trained by steps: fitted on features in memory, scored once."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,18 +15,30 @@ from ..planning.plan import Plan
 from ..run.results import Run
 from ..run.selection import Scores, score_columns
 from ..solvers import LinearSolver, Solver
+from ..solvers.contract import chunk_rows
 from ..training.metrics import make_counter
+from ..training.stopwatch import Stopwatch
+from .damage import damage_text, damaged_images
 from .result_rows import HeadForm, cell_columns, cost_columns, save_head
 from .streams import LayerStreams
 
 
 def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list[dict[str, Any]]:
-    """Fit the cells of one solver, save their heads, and return their rows of the results."""
-    start, (regime, cells) = time.perf_counter(), group
+    """Fit the cells of one solver, save their heads, and return their rows of the results.
+
+    Features that are not finite are not fitted: the rows say so, as those of cells that diverged. There is no head.
+    """
+    (regime, cells), watch = group, Stopwatch(streams.test.device)
     solver = make_solver(cells)
-    features, labels = pooled_features(plan, cells[0], solver.pool, streams.train(regime), regime.train_rows)
-    solver.fit(features, labels, plan.data.n_classes)
-    seconds = (time.perf_counter() - start) / len(cells)
+    with watch.running():
+        features, labels = pooled_features(plan, cells[0], solver.pool, streams.train(regime), regime.train_rows)
+        damage = _damage(features)
+        if not damage:
+            solver.fit(features, labels, plan.data.n_classes)
+    shared = {"train_seconds": watch.seconds / len(cells), "train_cpu_seconds": watch.cpu_seconds / len(cells)}
+    rows = [cell_columns(plan, cell, ARRAYS[solver.pool]) | shared for cell in cells]
+    if damage:
+        return [row | {"status": f"diverged: {damage}"} for row in rows]
 
     def scores(stream: TokenStream, rows: RowNumbers) -> Sequence[Scores]:
         return _scores(plan, solver, *pooled_features(plan, cells[0], solver.pool, stream, rows))
@@ -37,11 +48,11 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list
     if len(regime.val_rows):
         vals = scores(streams.val(regime), regime.val_rows)
     return [
-        cell_columns(plan, cell, ARRAYS[solver.pool])
+        row
         | score_columns(vals[index], tests[index])
-        | {"status": solver.status(index), "train_seconds": seconds}
-        | _save(plan, run, solver, cell, index)
-        for index, cell in enumerate(cells)
+        | {"status": solver.status(index)}
+        | _save(plan, run, solver, cells[index], index)
+        for index, row in enumerate(rows)
     ]
 
 
@@ -53,9 +64,15 @@ def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
+def _damage(features: Tensor) -> str | None:
+    """Say how many of the training features (n, F) are not finite; None if all are."""
+    parts = features.split(chunk_rows(features.shape[1]))
+    return damage_text((damaged_images([part]) for part in parts), len(features))
+
+
 def _scores(plan: Plan, solver: Solver, features: Tensor, labels: Tensor) -> Sequence[Scores]:
     """Score every cell on features (n, F) with their labels."""
-    counter, done = make_counter(plan.data.n_classes, plan.data.multi_label), 0
+    counter, done = make_counter(plan.data.n_classes, plan.data.multi_label, votes=solver.votes), 0
     for logits_BHC in solver.scores(features):
         counter.add(logits_BHC, labels[done : done + len(logits_BHC)])
         done += len(logits_BHC)

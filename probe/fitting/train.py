@@ -10,6 +10,7 @@ from ..planning.plan import Plan
 from ..training.metrics import Counter, make_counter
 from ..training.schedule import lr_factor
 from .checkpoint import Checkpoint
+from .damage import describe_damage
 from .group_fit import GroupFit
 from .progress import EpochProgress
 from .streams import LayerStreams
@@ -32,6 +33,10 @@ def train_pass(
         progress.advance(_label(fits))
         if checkpoint.due():
             checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
+    for fit in fits:
+        if fit.diverged_at_once:
+            regime = fit.regime
+            fit.explain(describe_damage(streams.train(regime), regime.train_rows, fit.group.kinds))
 
 
 def _restore(fits: Sequence[GroupFit], checkpoint: Checkpoint) -> int:

@@ -67,7 +67,7 @@ def make_regimes(data: Data, config: FitConfig, shots: Sequence[str]) -> list[Re
         shots: of `parse_shots`.
 
     Raises:
-        InputError: too few images, of a class or altogether.
+        InputError: too few images, of a class or altogether, or of several labels none to select by.
     """
     train_rows, val_rows = _split_rows(data, config)
     seeds = tuple(range(config.seeds))
@@ -78,6 +78,11 @@ def make_regimes(data: Data, config: FitConfig, shots: Sequence[str]) -> list[Re
             held = val_rows
             if shot != FULL and len(val_rows):
                 held = at_most_as_many(data.val.labels, val_rows, data.train.labels[rows], config.seed)
+            if data.multi_label and len(held) and not data.val.labels[held].any():
+                raise InputError(
+                    f"none of the {len(held)} held-out images shows a class, so there is no precision to select by "
+                    f"(shots {shot}); hold out more by --val, or give --val-split or --protocol paper"
+                )
             regimes.append(_make_regime(data, config, shot, of_regime, rows, held))
     return regimes
 

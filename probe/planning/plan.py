@@ -6,9 +6,11 @@ import torch
 
 from ...store.layout import LayerShape
 from ..batches.data import Data
+from ..batches.lacking import describe_lacking
 from ..batches.subsets import FULL
 from ..config import FitConfig
 from ..grid.cells import Cell, CellGroup, Grid
+from ..grid.regimes import Regime
 from ..training.group import GroupSetup
 
 
@@ -68,6 +70,21 @@ class Plan:
             if len(regime.scored) < self.config.epochs:
                 line += f", scored {len(regime.scored)} times"
             lines.append(line)
+        lines += self._lacking()
         if self.config.protocol == "paper":
             lines.append("protocol paper: the reported accuracy is the best epoch on the test split itself")
         return lines
+
+    def _lacking(self) -> list[str]:
+        """Say which classes training lacks; of subsets, where it is not what full data or another subset lacks."""
+        said: dict[str, str] = {}
+        for regime in self.grid.regimes:
+            line = self._lacking_line(regime)
+            if line and line not in said:
+                said[line] = "" if regime.shots == FULL else f"shots {regime.shots}, seed {regime.seeds[0]}: "
+        return [where + line for line, where in said.items()]
+
+    def _lacking_line(self, regime: Regime) -> str | None:
+        data = self.data
+        scored = {"test": data.test.labels, "held-out": data.val.labels[regime.val_rows]}
+        return describe_lacking(data.train.labels[regime.train_rows], scored, data.train.classes)

@@ -4,12 +4,16 @@ from typing import Any
 
 import pandas as pd
 
+from ...runtime.console import plural
 from ..grid.cells import store_of
 
 SELECTED_BY = ["source", "head", "shots"]
 """Columns of a summary within which the protocol picks one layer."""
 
 FIGURES = {"top1": "top-1", "map": "mAP"}
+UNSCORED = {"val": "held-out", "test": "test"}
+"""Splits whose images may have scores that are not finite, in words."""
+ADVICE = "probe verify names damaged files"
 
 
 def tidy(results: pd.DataFrame) -> pd.DataFrame:
@@ -133,16 +137,24 @@ def optimism_line(cells: pd.DataFrame, summary: pd.DataFrame) -> str | None:
 
 
 def status_lines(cells: pd.DataFrame) -> list[str]:
-    """Return how many cells diverged, or did not converge, and at which rates or penalties."""
+    """Return how many cells diverged, did not converge, or have scores that are not finite, and where."""
     lines = []
-    diverged = cells["status"].str.startswith("diverged")
-    if diverged.any():
-        lines.append(f"{diverged.sum()} of {len(cells)} cells diverged (base lr {_numbers(cells['lr'][diverged])})")
+    diverged = cells[cells["status"].str.startswith("diverged")]
+    for cause, of_cause in diverged.groupby(diverged["status"].map(_cause), sort=False):
+        where = f"layer {_layers(of_cause)}" if cause else f"base lr {_numbers(of_cause['lr'])}"
+        lines.append(f"{len(of_cause)} of {len(cells)} cells diverged ({where})" + f": {cause}; {ADVICE}" * bool(cause))
     for name, of_head in cells.groupby(cells["head"].str.partition(":")[0], sort=False):
         open_ended = of_head["status"].str.startswith("not converged")
         if open_ended.any():
             penalties = _numbers(of_head["weight_decay"][open_ended])
             lines.append(f"{open_ended.sum()} of {len(of_head)} {name} cells did not converge (penalty {penalties})")
+    for split, images in UNSCORED.items():
+        unscored = cells[cells[f"{split}_unscored"] > 0]
+        if len(unscored):
+            most = unscored[f"{split}_unscored"].max()
+            of_images = f"{most} {images} {plural(most, 'image')}, counted as {plural(most, 'an error', 'errors')}"
+            which = f"{len(unscored)} of {len(cells)} cells (layer {_layers(unscored)})"
+            lines.append(f"{which} have scores that are not finite for {of_images}; {ADVICE}")
     return lines
 
 
@@ -166,6 +178,14 @@ def _head_line(row: Any) -> str:
     costs = [] if pd.isna(row.n_params) else [f"{row.n_params:,.0f} parameters"]
     costs += [] if pd.isna(row.flops_forward) else [f"{row.flops_forward:,.0f} FLOP an image"]
     return f"{row.head}: {', '.join([*parts, figure])}" + ("; " + ", ".join(costs) if costs else "")
+
+
+def _cause(status: str) -> str:
+    return status.partition(": ")[2]
+
+
+def _layers(cells: pd.DataFrame) -> str:
+    return ", ".join(sorted(set(cells["layer"]), key=layer_order))
 
 
 def _numbers(values: pd.Series) -> str:

@@ -17,12 +17,16 @@ TEXTS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots", "protocol",
     "status",
 ]  # fmt: skip
-COUNTS = ["n_params", "batch_size", "epochs", "seed", "best_epoch", "flops_forward", "flops_train"]
+COUNTS = [
+    "n_params", "batch_size", "epochs", "seed", "best_epoch", "flops_forward", "flops_train", "val_unscored",
+    "test_unscored",
+]  # fmt: skip
 COLUMNS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "n_params", "optimizer", "lr",
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
-    "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "flops_forward", "flops_train",
-    "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map", "status",
+    "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "train_cpu_seconds",
+    "flops_forward", "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map",
+    "val_unscored", "test_unscored", "status",
 ]  # fmt: skip
 HEAD_COLUMNS = ["name", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 """Within which rates are swept; "name" is the store's in the run, since a store may be moved."""

@@ -28,6 +28,7 @@ class EpochTracker:
         val: scores after each; empty under "paper".
         test: scores after each.
         diverged: the epoch by which the loss or a weight was not finite any more, if one was.
+        cause: of that, where more is known than its rates.
     """
 
     protocol: str
@@ -35,6 +36,7 @@ class EpochTracker:
     val: list[Scores] = field(default_factory=list)
     test: list[Scores] = field(default_factory=list)
     diverged: int | None = None
+    cause: str | None = None
 
     def add(self, epoch: int, val: Scores | None, test: Scores) -> bool:
         """Take one epoch; return whether it is the best so far. Of equals the first is the best."""
@@ -54,7 +56,9 @@ class EpochTracker:
     @property
     def status(self) -> str:
         """What became of the cell, for the results."""
-        return "trained" if self.diverged is None else f"diverged in epoch {self.diverged}"
+        if self.diverged is None:
+            return "trained"
+        return f"diverged in epoch {self.diverged}" + (f": {self.cause}" if self.cause else "")
 
     def row(self) -> dict[str, Any]:
         """Return the columns of the results; of a cell that diverged, those of the epochs before."""
@@ -88,7 +92,7 @@ def score_columns(val: Scores | None, test: Scores) -> dict[str, float]:
     return (
         columns
         | {f"last_test_{name}": test[name], f"peak_test_{name}": test[name]}
-        | ({f"val_{name}": val[name]} if val is not None else {})
+        | {f"val_{key}": value for key, value in (val or {}).items() if key in (name, "unscored")}
     )
 
 

@@ -26,6 +26,7 @@ class Solver(ABC):
         defaults: every setting and its default value, the one that tells heads apart first.
         optimizer: how it is solved, as results say it.
         penalties: the grid of penalties, one cell each; empty if there is nothing to penalise.
+        votes: whether scores are shares of votes: 0 for a class without one, which is no guess.
         settings: of each cell, in the order of the axis H.
         decays: the penalty of each cell, in the same order.
         pool: which of the linear pooling's vectors are the features.
@@ -35,6 +36,7 @@ class Solver(ABC):
     defaults: ClassVar[Mapping[str, Any]]
     optimizer: ClassVar[str]
     penalties: ClassVar[tuple[float, ...]] = ()
+    votes: ClassVar[bool] = False
 
     def __init__(self, settings: Sequence[Mapping[str, Any]], decays: Sequence[float]) -> None:
         """Take the settings and the penalty of each cell; all read the same features.

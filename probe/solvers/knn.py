@@ -3,7 +3,8 @@
 The protocol is that of arXiv 1805.01978, section 3.4 (as in DINO, arXiv 2104.14294): features of unit length, the k
 nearest by cosine similarity s among all training images, each with a vote of exp(s/T) for its label. One search
 serves every k and T. Votes are divided by their sum, which ranks no class differently, so that scores are the
-weighted mean of the neighbours' labels; exp((s - s_max)/T) is the same quotient and cannot overflow.
+weighted mean of the neighbours' labels; exp((s - s_max)/T) is the same quotient and cannot overflow. A class without
+a vote is no guess: with k = 1, top-5 is top-1.
 
     n training images, b images asked about, F features, C classes, k neighbours
 """
@@ -19,6 +20,8 @@ from ...errors import InputError
 from .contract import Solver, chunk_rows
 
 QUERY_ROWS = 1024
+LEAST_VOTE = 2.0**-100
+"""A vote that float32 would round to none is this large: far below the sum of votes, which is 1 or more."""
 
 
 class KNN(Solver):
@@ -27,6 +30,7 @@ class KNN(Solver):
     name = "knn"
     defaults: ClassVar[dict[str, Any]] = {"k": 20, "temperature": 0.07, "pool": "mean"}
     optimizer = "none"
+    votes = True
 
     def __init__(self, settings: Sequence[Mapping[str, Any]], decays: Sequence[float]) -> None:
         """See `Solver`."""
@@ -56,7 +60,7 @@ class KNN(Solver):
             similarity_BK, nearest_BK = nearest(F.normalize(x_BF), self.bank_NF, self.most)
             voted: dict[tuple[int, float], Tensor] = {}
             for temperature, ks in self._ks().items():
-                weights_BK = ((similarity_BK - similarity_BK[:, :1]) / temperature).exp()
+                weights_BK = ((similarity_BK - similarity_BK[:, :1]) / temperature).exp().clamp_min(LEAST_VOTE)
                 found = vote(weights_BK, nearest_BK, self.labels, self.n_classes, ks)
                 voted |= {(k, temperature): scores for k, scores in found.items()}
             yield torch.stack([voted[s["k"], s["temperature"]] for s in self.settings], dim=1)

@@ -83,8 +83,13 @@ class Group:
 
     @property
     def seconds(self) -> float:
-        """Time that the device has worked on training steps."""
+        """Time that the device has worked on training steps, by the clock."""
         return self._stopwatch.seconds
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that this process has spent on training steps."""
+        return self._stopwatch.cpu_seconds
 
     def train_batch(self, batch: TokenBatch, lr_factor: float) -> None:
         """Make one step of every living cell; `lr_factor` is the schedule's factor on the peak rates."""
@@ -156,6 +161,7 @@ class Group:
             "loss_sum": self._loss_sum,
             "n_batches": torch.tensor(self._n_batches),
             "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+            "cpu_seconds": torch.tensor(self.cpu_seconds, dtype=torch.float64),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -167,7 +173,7 @@ class Group:
         self._find_retired()
         self._loss_sum.copy_(state["loss_sum"])
         self._n_batches = int(state["n_batches"])
-        self._stopwatch = Stopwatch(self.device, float(state["seconds"]))
+        self._stopwatch = Stopwatch(self.device, float(state["seconds"]), float(state["cpu_seconds"]))
 
     def _step(self, tokens_BND: Tensor, labels: Tensor) -> None:
         """Make the step that the optimizer began. It is recorded: it reads no number from the device."""

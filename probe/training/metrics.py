@@ -6,43 +6,59 @@ B images, H cells, C classes
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 TOP = 5
 
 
 class Counter(ABC):
-    """Takes the logits of H cells batch by batch; a cell's scores depend on its own logits alone."""
+    """Takes the logits of H cells batch by batch; a cell's scores depend on its own logits alone.
+
+    An image with a logit that is not finite, of a damaged token or by overflow, is no hit, and is ranked last. It is
+    counted in the score `unscored`.
+    """
 
     @abstractmethod
     def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
         """Count one batch.
 
         Args:
-            logits_BHC: (B, H, C) floating point; they may hold NaN or infinity, where a cell has diverged.
+            logits_BHC: (B, H, C) floating point; they may hold NaN or infinity.
             labels: (B,) int64, or (B, C) for multi-label data, on the device of the logits.
         """
 
     @abstractmethod
     def scores(self) -> list[dict[str, float]]:
-        """Return the scores of each cell over all batches, fractions by name."""
+        """Return the scores of each cell over all batches: fractions by name, and `unscored`, a number of images."""
 
 
 class AccuracyCounter(Counter):
     """Counts the hits of each class.
 
     Scores: `top1`; `top5`, which is 1 with five classes or fewer; `mean_class`, the mean of the classes' top-1
-    accuracies over the classes that there are images of. The guess of a cell whose logits are all NaN is some class.
+    accuracies over the classes that there are images of.
     """
 
-    def __init__(self, n_classes: int) -> None:
-        """Count for labels 0 to `n_classes` - 1."""
-        self._n_classes = n_classes
-        self._n_C = self._top1_CH = self._top5_H = torch.tensor(0)
+    def __init__(self, n_classes: int, *, votes: bool = False) -> None:
+        """Count for labels 0 to `n_classes` - 1.
+
+        Args:
+            n_classes: of the data.
+            votes: whether scores are shares of votes: a class without a vote is no guess.
+        """
+        self._n_classes, self._votes = n_classes, votes
+        self._n_C = self._top1_CH = self._top5_H = self._unscored_H = torch.tensor(0)
 
     def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
         """See `Counter.add`."""
-        hits_BHK = logits_BHC.topk(min(TOP, self._n_classes), dim=2).indices == labels[:, None, None]
+        best = logits_BHC.topk(min(TOP, self._n_classes), dim=2)
+        hits_BHK = best.indices == labels[:, None, None]
+        if self._votes:
+            hits_BHK &= best.values > 0
+        finite_BH = logits_BHC.isfinite().all(2)
+        hits_BHK &= finite_BH[..., None]
+        self._unscored_H = self._unscored_H + finite_BH.logical_not().sum(0)
         no_hits_CH = labels.new_zeros(self._n_classes, logits_BHC.shape[1])
         self._top1_CH = self._top1_CH + no_hits_CH.index_add_(0, labels, hits_BHK[..., 0].long())
         self._top5_H = self._top5_H + hits_BHK.any(2).sum(0)
@@ -52,8 +68,14 @@ class AccuracyCounter(Counter):
         """See `Counter.scores`."""
         n_images, present_C = int(self._n_C.sum()), self._n_C > 0
         of_class_CH = self._top1_CH[present_C].double() / self._n_C[present_C, None]
-        found = zip(self._top1_CH.sum(0).tolist(), self._top5_H.tolist(), of_class_CH.mean(0).tolist(), strict=True)
-        return [{"top1": a / n_images, "top5": b / n_images, "mean_class": mean} for a, b, mean in found]
+        found = zip(
+            (self._top1_CH.sum(0).double() / n_images).tolist(),
+            (self._top5_H.double() / n_images).tolist(),
+            of_class_CH.mean(0).tolist(),
+            self._unscored_H.tolist(),
+            strict=True,
+        )
+        return [dict(zip(("top1", "top5", "mean_class", "unscored"), of_cell, strict=True)) for of_cell in found]
 
 
 class PrecisionCounter(Counter):
@@ -61,7 +83,7 @@ class PrecisionCounter(Counter):
 
     Score: `map`, the mean over classes of the average precision, the sum over thresholds n of (R_n - R_{n-1}) P_n with
     recall R_n and precision P_n among the images that score no less; images of equal score share a threshold. It is
-    over the classes that some image shows, and NaN for a cell with a logit that is not finite.
+    over the classes that some image shows.
     """
 
     def __init__(self) -> None:
@@ -79,27 +101,37 @@ class PrecisionCounter(Counter):
         labels_nC = torch.cat(self._labels)
         shown_C = labels_nC.any(0)
         n_cells = self._logits[0].shape[1]
-        of_cells = (torch.cat([logits_BHC[:, cell] for logits_BHC in self._logits]) for cell in range(n_cells))
-        return [{"map": float(average_precisions(logits_nC, labels_nC)[shown_C].mean())} for logits_nC in of_cells]
+        found = []
+        for cell in range(n_cells):
+            logits_nC = torch.cat([logits_BHC[:, cell] for logits_BHC in self._logits])
+            unscored_n = ~logits_nC.isfinite().all(1)
+            ranked_nC = logits_nC.masked_fill(unscored_n[:, None], -torch.inf)
+            precision = average_precisions(ranked_nC, labels_nC)[shown_C].mean()
+            found.append({"map": float(precision), "unscored": int(unscored_n.sum())})
+        return found
 
 
 def average_precisions(logits_nC: Tensor, labels_nC: Tensor) -> Tensor:
-    """Return the average precision of each class, (C,) float64: NaN for all if a logit is not finite.
+    """Return the average precision of each class, (C,) float64, from logits without NaN.
 
     A sorted image's precision is that of the last image of its score, since all of them pass the threshold together:
     the mean of those precisions over the positive images is the sum over thresholds.
     """
-    if not logits_nC.isfinite().all():
-        return torch.full_like(logits_nC[0], torch.nan, dtype=torch.float64)
     sorted_nC, order_nC = logits_nC.sort(dim=0, descending=True)
     hits_nC = labels_nC.gather(0, order_nC).double()
     place_n1 = torch.arange(len(logits_nC))[:, None]
     precision_nC = hits_nC.cumsum(0) / (place_n1 + 1)
-    ends_nC = sorted_nC.diff(dim=0, append=torch.full_like(sorted_nC[:1], -torch.inf)) != 0
+    ends_nC = F.pad(sorted_nC[1:] != sorted_nC[:-1], (0, 0, 0, 1), value=True)  # a difference of infinities is NaN
     last_nC = torch.where(ends_nC, place_n1, len(logits_nC)).flip(0).cummin(0).values.flip(0)
     return (hits_nC * precision_nC.gather(0, last_nC)).sum(0) / hits_nC.sum(0)
 
 
-def make_counter(n_classes: int, multi_label: bool) -> Counter:
-    """Return the counter for labels of `n_classes` classes, one or any number of them an image."""
-    return PrecisionCounter() if multi_label else AccuracyCounter(n_classes)
+def make_counter(n_classes: int, multi_label: bool, *, votes: bool = False) -> Counter:
+    """Return the counter for labels of `n_classes` classes, one or any number of them an image.
+
+    Args:
+        n_classes: of the data.
+        multi_label: whether an image has any number of labels.
+        votes: whether scores are shares of votes.
+    """
+    return PrecisionCounter() if multi_label else AccuracyCounter(n_classes, votes=votes)

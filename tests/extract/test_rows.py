@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.extract.datasets import ImageList
-from tokenprobe.extract.rows import batches_of, choose_rows, even_batch_size
+from tokenprobe.extract.rows import batches_of, choose_rows, even_batch_size, random_keys
 
 
 def image_list(*n_of_class: int) -> ImageList:
@@ -63,6 +63,31 @@ def test_a_limit_takes_as_many_of_each_class_as_there_are(n_of_class: list[int],
 def test_a_limit_draws_by_the_seed() -> None:
     draws = [set(choose_rows(image_list(50, 50), set(), 10, shuffled=False, seed=seed).ids) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("limit", [1, 8, 19, 20, 25])
+def test_a_limit_keeps_the_same_classes_in_splits_of_other_images(limit: int) -> None:
+    """Below the number of classes too: the same 20 classes in both, other ids, other numbers of each."""
+    train, test = image_list(*range(1, 21)), image_list(*[3] * 20)
+    test = ImageList([f"test/{key}" for key in test.ids], test.labels, "content")
+    drawn = [set(choose_rows(images, set(), limit, shuffled=True, seed=0).labels.tolist()) for images in (train, test)]
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == min(limit, 20)
+
+
+def test_which_classes_a_small_limit_keeps_is_drawn_by_the_seed() -> None:
+    images = image_list(*[2] * 20)
+    drawn = [set(choose_rows(images, set(), 5, shuffled=True, seed=seed).labels.tolist()) for seed in range(4)]
+    assert len(set(map(frozenset, drawn))) == 4
+
+
+def test_a_limit_of_all_classes_takes_the_images_that_it_took_before_classes_were_drawn() -> None:
+    """Of 3 classes 7 images: two of each, and the one whose key is lowest among the third of each class."""
+    images = image_list(4, 4, 4)
+    keys = random_keys(images.ids, 3)
+    of_class = [sorted(range(4 * label, 4 * label + 4), key=lambda row: keys[row]) for label in range(3)]
+    expected = {row for rows in of_class for row in rows[:2]} | {min((rows[2] for rows in of_class), key=keys.item)}
+    assert set(choose_rows(images, set(), 7, shuffled=False, seed=3).index.tolist()) == expected
 
 
 def test_the_row_order_does_not_change_which_images_a_limit_takes() -> None:

@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
 
-from tokenprobe.runtime.text import size_text, time_text
+from tokenprobe.runtime.text import printable, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,27 @@ def test_a_time_has_two_digits_or_more(seconds: float, text: str) -> None:
 def test_it_loads_neither_torch_nor_numpy() -> None:
     code = "import sys, tokenprobe.runtime.text; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("great white shark", "great white shark"),
+        ("Übung 訓練 [bold] a\\b 'q' 100%", "Übung 訓練 [bold] a\\b 'q' 100%"),
+        ("two\nlines\r\t", r"two\nlines\r\t"),
+        ("\x1b[31mred\x1b[0m\x07", r"\x1b[31mred\x1b[0m\x07"),
+        ("\x9b31m", r"\x9b31m"),  # an escape code of one character
+        ("a\u202egpj.exe", r"a\u202egpj.exe"),  # turns what follows around
+        ("line\u2028end", r"line\u2028end"),
+        ("\udcff", r"\udcff"),  # a byte of a file name that is no UTF-8: printing it fails
+    ],
+)
+def test_what_acts_on_a_terminal_is_escaped_and_nothing_else(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+def test_no_character_that_is_left_is_a_control_or_cannot_be_encoded() -> None:
+    everything = printable("".join(map(chr, range(0x110000))))
+    everything.encode()
+    assert not {unicodedata.category(character) for character in everything} & {"Cc", "Cf", "Cs", "Zl", "Zp"}

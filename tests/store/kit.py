@@ -249,6 +249,11 @@ def stamps(path: Path) -> dict[str, tuple[int, int]]:
     return {str(file.relative_to(folder_of(path))): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
+def first_line(path: Path) -> dict[str, Any]:
+    """Return the first line of a store's journal."""
+    return journal_lines(path)[0]
+
+
 def says_complete(path: Path) -> bool:
     """Whether there is a root that says so."""
     try:

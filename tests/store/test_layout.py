@@ -6,7 +6,16 @@ from math import ceil
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.store.layout import LayerShape, array_name, block_rows, layer_index, layer_name, parse_layers
+from tokenprobe.store import journal, lock, zarr_store
+from tokenprobe.store.layout import (
+    LayerShape,
+    array_name,
+    block_rows,
+    check_split_name,
+    layer_index,
+    layer_name,
+    parse_layers,
+)
 
 STORED = [0, 3, 7, 8, 11]
 CASES = list(
@@ -107,3 +116,47 @@ def test_layers_are_read(spec: str, expected: list[int]) -> None:
 def test_bad_layers_are_refused(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_layers(spec, STORED, depth=12)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test-2", "train_100%", "Übung", "訓練", "a b", "x..y", "t" * 100])
+def test_plain_names_of_splits_are_fine(name: str) -> None:
+    check_split_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("", "'' is empty"),
+        (".", "'.' begins with '.' or '__'"),
+        ("..", "'..' begins with"),
+        (".lock", "'.lock' begins with"),
+        ("__proto", "'__proto' begins with"),  # kept for extensions of Zarr
+        ("../../esc", "'../../esc' holds a path separator"),
+        ("/abs", "'/abs' holds a path separator"),
+        ("a/b", "'a/b' holds a path separator"),
+        ("a\\b", "'a\\\\\\\\b' holds a path separator"),
+        ("a\nb", "'a\\\\nb' holds control characters"),
+        ("a\x00b", "'a\\\\x00b' holds control characters"),
+        ("\x1b[31mred", "'\\\\x1b\\[31mred' holds control characters"),
+        ("\udcff", "'\\\\udcff' holds control characters"),
+        ("train ", "'train ' holds control characters, or blanks at an end"),
+        ("zarr.json", "'zarr.json' is kept for files of the store"),
+        ("journal.jsonl", "'journal.jsonl' is kept"),
+        ("journal.d", "'journal.d' is kept"),
+        ("train.tmp", "'train.tmp' is kept"),
+        ("t" * 101, "'t{99} is too long"),
+        ("é" * 51, "'é{51}' is too long"),
+        (5, "5 is no text"),
+        (None, "None is no text"),
+        (["train"], r"\['train'\] is no text"),
+    ],
+)
+def test_names_that_no_split_can_have_are_refused(name: object, fault: str) -> None:
+    with pytest.raises(InputError, match=f"^split name {fault}.*; give the split a plain name, such as train, of at m"):
+        check_split_name(name)
+
+
+@pytest.mark.parametrize("name", [journal.NAME, lock.NAME, zarr_store.ROOT])
+def test_no_split_has_the_name_of_a_file_of_the_store(name: str) -> None:
+    with pytest.raises(InputError, match="split name"):
+        check_split_name(name)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.extract.datasets.classes import index_class_sets, index_classes, one_hot
+from tokenprobe.extract.datasets.classes import check_labelled, class_name, index_class_sets, index_classes, one_hot
 
 
 def test_names_are_sorted_over_all_splits() -> None:
@@ -32,7 +32,7 @@ def test_no_images_have_no_classes() -> None:
     assert (labels["train"].shape, classes) == ((0,), [])
 
 
-@pytest.mark.parametrize("value", [-1, "-1", 10**6])
+@pytest.mark.parametrize("value", [-2, "-2", 10**6, "1" + "0" * 18, -(10**6)])
 def test_an_integer_that_is_no_index_is_refused(value: int | str) -> None:
     with pytest.raises(InputError, match=rf"^label {value} in 'a.csv': integers are class indices, from 0 to 999999$"):
         index_classes({"train": [0, value]}, "'a.csv'")
@@ -53,5 +53,51 @@ def test_sets_of_integers_are_columns_by_index() -> None:
 
 
 def test_one_hot_keeps_classes_that_no_image_has() -> None:
-    assert one_hot([[1], []], 3).tolist() == [[0, 1, 0], [0, 0, 0]]
-    assert one_hot([], 2).shape == (0, 2)
+    assert one_hot([[1], []], 3, "here").tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert one_hot([], 2, "here").shape == (0, 2)
+
+
+def test_a_number_of_any_length_is_no_traceback() -> None:
+    with pytest.raises(InputError, match=r"^label 7{40} in here: integers are class indices"):
+        index_classes({"train": ["7" * 5000]}, "here")
+
+
+def test_none_an_empty_text_and_minus_one_are_no_label() -> None:
+    for nothing in (None, "", " \n", "\ufeff", -1, "-1"):
+        labels, classes = index_classes({"train": ["dog", nothing, "ant"]}, "here")
+        assert (labels["train"].tolist(), classes) == ([1, -1, 0], ["ant", "dog"])
+    labels, classes = index_classes({"train": [1, -1, 0], "test": [None, None]}, "here")
+    assert ({split: of.tolist() for split, of in labels.items()}, classes) == (
+        {"train": [1, -1, 0], "test": [-1, -1]},
+        ["0", "1"],
+    )
+
+
+def test_texts_that_look_alike_are_one_class() -> None:
+    values = {"train": ["caf\u00e9", "ant"], "test": ["\ufeffcafe\u0301", " ant\r\n"]}
+    labels, classes = index_classes(values, "here")
+    assert classes == ["ant", "caf\u00e9"]
+    assert labels["train"].tolist() == labels["test"].tolist() == [1, 0]
+    assert class_name("\ufeff a  b\t") == "a  b"
+
+
+def test_images_without_a_label_are_counted() -> None:
+    message = (
+        r"^2 of 3 images in split 'test' of 'a.csv' have no label, or -1 \(class indices count from 0\); "
+        "name other splits with --split to leave it out$"
+    )
+    with pytest.raises(InputError, match=message):
+        check_labelled(np.array([-1, 0, -1]), "test", "'a.csv'")
+    for labels in (np.array([0, 1]), np.zeros((0,), np.int64), np.zeros((2, 0), np.int64), np.array([[0, 1]])):
+        check_labelled(labels, "test", "'a.csv'")
+
+
+def test_a_set_with_an_empty_name_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^here holds \['dog', ' '\]; expected class names or indices, none of them"):
+        index_class_sets({"train": [["dog"], ["dog", " "]]}, "here")
+
+
+def test_a_table_of_sparse_indices_that_would_not_fit_is_refused() -> None:
+    message = r"^here: labels of 5,000 images, each of any of 900,001 classes, take 36 GB; class indices count from 0: "
+    with pytest.raises(InputError, match=message):
+        index_class_sets({"train": [["900000"]] * 5000}, "here")

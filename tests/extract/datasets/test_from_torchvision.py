@@ -185,7 +185,11 @@ def test_lists_of_partitions_that_are_not_there_are_named(tmp_path: Path, monkey
 def test_splits_of_other_classes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LAYOUTS["DTD"](tmp_path, monkeypatch)
     (tmp_path / "dtd/dtd/labels/train1.txt").write_text("banded/b1.jpg\n")
-    with pytest.raises(InputError, match=r"^split 'train' of 'torchvision:DTD.*' has other classes than 'val'$"):
+    message = (
+        r"^split 'train' of 'torchvision:DTD.*' has other classes than 'val', such as 'dotted'; put the whole data set "
+        "there, or give its class folders as folder:PATH$"
+    )
+    with pytest.raises(InputError, match=message):
         open_dataset(f"torchvision:DTD?root={tmp_path}").images("train")
 
 
@@ -208,3 +212,14 @@ def test_a_package_that_a_reader_needs_is_named(tmp_path: Path, monkeypatch: pyt
 def test_wrong_specs_list_what_is_known(argument: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_dataset(f"torchvision:{argument}")
+
+
+def test_labels_without_a_class_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LAYOUTS["CUB200"](tmp_path, monkeypatch)
+    labels = tmp_path / "CUB_200_2011" / "image_class_labels.txt"
+    for label, found in (("0", "-1 to 1"), ("3", "1 to 2")):
+        labels.write_text(f"1 1\n2 {label}\n3 2\n4 2\n")
+        with pytest.raises(
+            InputError, match=rf"^split 'test' of 'torchvision:CUB.*' has labels from {found}, and 2 cl"
+        ):
+            open_dataset(f"torchvision:CUB200?root={tmp_path}").images("test")

@@ -153,6 +153,14 @@ def test_images_of_several_classes_through_a_store(
     assert store["train"].classes == ["c0", "c1", "c2"]
 
 
+def test_blanks_around_names_of_columns_labels_and_splits_do_not_count(images: list[str], write_csv: WriteCsv) -> None:
+    plain, wide = (["path,label,split", "a/0.png,dog,train"], ["path, label , split", "a/0.png, dog , train"])
+    one, other = (open_dataset("csv:" + write_csv(*lines)) for lines in (plain, wide))
+    assert (one.splits, one.classes) == (other.splits, other.classes) == (["train"], ["dog"])
+    source = open_dataset("csv:" + write_csv("path,labels", "a/0.png,dog | ant", "a/1.png,  "))
+    assert (source.classes, source.images("train").labels.tolist()) == (["ant", "dog"], [[1, 1], [0, 0]])
+
+
 def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(write_csv: WriteCsv) -> None:
     source = open_dataset("csv:" + write_csv("path,label", "x/0.png,0", "x/1.png,0"))
     message = (
@@ -168,13 +176,15 @@ def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(writ
         ([], "has columns none; expected path, label \\(or labels for several an image\\), and split"),
         (["file,label", "a.png,0"], "has columns file, label; expected path, label "),
         (["path,label,labels", "a,0,0"], "has columns path, label, labels; expected path, label "),
-        (["path,labels", "a,0|"], r"^image 0 of '.*' has labels \['0', ''\]; expected texts or integers$"),
+        (
+            ["path,labels", "a,0|"],
+            r"^'.*t.csv' holds \['0', ''\]; expected class names or indices, none of them empty$",
+        ),
         (["path,label"], "lists no images$"),
         (["path,label", "a,0", "b"], "^line 3 of '.*t.csv' has 1 fields, and the header has 2$"),
         (["path,label", "a,0,1"], "^line 2 of '.*t.csv' has 3 fields, and the header has 2$"),
         (["path,label", '"a,0'], "is not a readable CSV file in UTF-8: unexpected end of data$"),
         (["path,label", ",0"], "^image 0 of '.*t.csv' has path ''; expected a path$"),
-        (["path,label", "a,0", "b,"], "^image 1 of '.*t.csv' has label ''; expected text or an integer$"),
         (["path,label,split", "a,0,../x"], r"^image 0 of '.*' has split '../x'; expected a name of letters, digits"),
         (["path,label,split", "a,0,"], "has split ''; expected a name"),
         (["path,label", "a,-3"], "^label -3 in '.*t.csv': integers are class indices"),
@@ -195,6 +205,8 @@ def test_tables_of_another_form_are_refused(write_csv: WriteCsv, lines: list[str
         ({"path": ["a", None], "label": [0, 1]}, "^image 1 of '.*' has path None; expected a path$"),
         ({"path": ["a", "b"], "label": [0.0, 1.0]}, "^image 0 of '.*' has label 0.0; expected text or an integer$"),
         ({"path": ["a"], "label": [True]}, "has label True; expected text or an integer$"),
+        ({"path": ["a\0b"], "label": [0]}, r"^image 0 of '.*' has path 'a\\x00b'; expected a path$"),
+        ({"path": ["a"], "labels": [[None]]}, r"has labels \[None\]; expected texts or integers$"),
         ({"path": ["a"], "label": [0], "split": [3]}, "has split 3; expected a name"),
         ({"path": ["a"], "labels": [[0.5]]}, r"has labels \[0.5\]; expected texts or integers$"),
         ({"path": ["a"], "labels": ["0"]}, "has labels '0'; expected texts or integers$"),

@@ -65,6 +65,7 @@ def test_content_changes_with_a_label_a_pixel_and_a_size(tmp_path: Path) -> None
         (np.zeros((4, 6, 8, 4), np.uint8), r"uint8 \(4, 6, 8, 4\)"),
         (np.zeros((4, 3, 6, 8), np.uint8), r"uint8 \(4, 3, 6, 8\)"),
         (np.uint8(3), r"uint8 \(\)"),
+        (np.zeros((4, 0, 8), np.uint8), r"uint8 \(4, 0, 8\)"),
     ],
 )
 def test_pixels_of_another_form_are_refused(tmp_path: Path, pixels: Any, found: str) -> None:
@@ -81,12 +82,15 @@ def test_pixels_of_another_form_are_refused(tmp_path: Path, pixels: Any, found: 
         (Y.astype(np.float64), r"float64 \(4,\)"),
         (Y > 0, r"bool \(4,\)"),
         (Y[:, None, None], r"int64 \(4, 1, 1\)"),
-        (np.array(["a", "b", "c", "d"]), r"<U1 \(4,\)"),
+        (np.array([b"a", b"b", b"c", b"d"]), r"\|S1 \(4,\)"),
+        (np.array([["a", "b"]] * 4), r"<U1 \(4, 2\)"),
     ],
 )
 def test_labels_of_another_form_are_refused(tmp_path: Path, labels: Any, found: str) -> None:
     arrays = {"x_train": X} | ({} if labels is None else {"y_train": labels})
-    with pytest.raises(InputError, match=rf"^y_train in '.*a\.npz': expected 4 integer labels, found {found}$"):
+    with pytest.raises(
+        InputError, match=rf"^y_train in '.*a\.npz': expected 4 labels, integers or text, found {found}$"
+    ):
         NpzImages(write(tmp_path, **arrays))
 
 
@@ -106,6 +110,38 @@ def test_images_may_be_of_several_classes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("labels", [Y, Y % 2, np.array(["b", "a", "c", "b"])])
+def test_a_column_is_one_label_an_image(tmp_path: Path, labels: np.ndarray) -> None:
+    """As MedMNIST's files have them: of 0 and 1 too, a column is no class of its own."""
+    flat = NpzImages(write(tmp_path, x_train=X, y_train=labels))
+    column = NpzImages(write(tmp_path, x_train=X, y_train=labels[:, None]))
+    assert column.classes == flat.classes
+    np.testing.assert_array_equal(column.images("train").labels, flat.images("train").labels, strict=True)
+    assert column.images("train").content == flat.images("train").content
+
+
+def test_labels_may_be_names(tmp_path: Path) -> None:
+    names = np.array(["dog", "ant", "dog", "bee"])
+    source = NpzImages(write(tmp_path, x_train=X, y_train=names, x_test=X[:1], y_test=np.array(["cat"])))
+    assert source.classes == ["ant", "bee", "cat", "dog"]
+    assert source.images("train").labels.tolist() == [3, 0, 3, 1]
+    with pytest.raises(InputError, match=r"a\.npz' holds names in y_SPLIT, and classes, names by index; leave out one"):
+        NpzImages(write(tmp_path, x_train=X, y_train=names, classes=names))
+    with pytest.raises(InputError, match=r"other shapes \(y_test int64 \(4,\), y_train <U3 \(4,\)\)"):
+        NpzImages(write(tmp_path, x_train=X, y_train=names, x_test=X, y_test=Y))
+
+
+def test_an_array_that_is_not_used_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path, x_train=X, y_train=Y, notes=np.array([{"by": "someone"}], dtype=object))
+    assert NpzImages(path).images("train").labels.tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize("names", [np.array("ant"), np.array([["ant"]]), np.array([0.5, 1, 2])])
+def test_names_of_another_form_are_refused(tmp_path: Path, names: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"^classes in '.*a\.npz' is .*; expected text \(classes,\)$"):
+        NpzImages(write(tmp_path, x_train=X, y_train=Y, classes=names))
+
+
 def test_splits_of_other_classes_are_refused(tmp_path: Path) -> None:
     for labels in (SETS[:, :2], Y):
         with pytest.raises(
@@ -114,11 +150,13 @@ def test_splits_of_other_classes_are_refused(tmp_path: Path) -> None:
             NpzImages(write(tmp_path, x_train=X, y_train=SETS, x_test=X, y_test=labels))
     with pytest.raises(InputError, match=r"^classes in '.*a.npz' has 4 names, and the labels need 3$"):
         NpzImages(write(tmp_path, x_train=X, y_train=SETS, classes=np.array(list("abcd"))))
-    with pytest.raises(InputError, match=r"^y_train in '.*': expected 0 and 1 for each class, found 0 to 2$"):
+    with pytest.raises(
+        InputError, match=r"^y_train in '.*': expected \(n, classes\) of 0 and 1, found \(4, 3\) from 0 to 2$"
+    ):
         NpzImages(write(tmp_path, x_train=X, y_train=SETS * 2))
 
 
-@pytest.mark.parametrize("labels", [np.array([-1, 0, 1, 2]), np.array([0, 1, 2, 2**63], dtype=np.uint64)])
+@pytest.mark.parametrize("labels", [np.array([-2, 0, 1, 2]), np.array([0, 1, 2, 2**63], dtype=np.uint64)])
 def test_labels_that_are_no_class_indices_are_refused(tmp_path: Path, labels: Any) -> None:
     with pytest.raises(InputError, match=r"y_train in '.*a\.npz'"):
         NpzImages(write(tmp_path, x_train=X, y_train=labels))

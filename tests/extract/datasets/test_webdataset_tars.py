@@ -231,7 +231,7 @@ def test_ctrl_c_while_headers_are_read_is_for_the_main_process(tmp_path: Path) -
             "",
             "^a label in '.*a.tar' is no text: member .cls of '0'; name another",
         ),
-        ([("0.png", b""), ("0.cls", b"-1")], "", "^label -1 in 'wds:.*': integers are class indices"),
+        ([("0.png", b""), ("0.cls", b"-2")], "", "^label -2 in 'wds:.*': integers are class indices"),
     ],
 )
 def test_samples_of_another_form_are_refused(tmp_path: Path, members: Members, options: str, message: str) -> None:

@@ -44,7 +44,8 @@ def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
 
 
 def test_a_class_of_one_image_is_named() -> None:
-    with pytest.raises(InputError, match="class 'bee' has one training image; a validation split needs two or more"):
+    message = "class 'bee' has one training image, .*; give --val-split, or --protocol paper"
+    with pytest.raises(InputError, match=message):
         hold_out(np.array([0, 2, 0, 3, 3]), 0.1, 0, ["ant", "absent", "bee", "cat"])
 
 
@@ -100,11 +101,21 @@ def test_validation_has_at_most_as_many_of_a_class_as_training() -> None:
 
 
 def test_a_class_with_too_few_images_is_named() -> None:
-    message = "shots 10: class 'class 0' has 2 training images, and 2 other classes have too few; ask for fewer --shots"
+    message = (
+        "shots 10: class 'class 0' has 2 images to train on, and 2 other classes have too few; ask for fewer --sho"
+    )
     with pytest.raises(InputError, match=message):
         drawn("10")
-    with pytest.raises(InputError, match="class 'absent' has 0 training images; ask for fewer --shots"):
-        subset(np.array([0, 0]), np.arange(2), "1", 0, ["there", "absent"])
+    with pytest.raises(InputError, match="class 'b' has 1 image to train on; ask for fewer --shots"):
+        subset(np.array([0, 1, 0]), np.arange(3), "2", 0, ["a", "b"])
+
+
+@pytest.mark.parametrize("shots", ["1", "3", "0.5"])
+def test_of_a_class_without_training_images_none_is_drawn(shots: str) -> None:
+    """Labels that are counted from 1 leave class 0 without any; so does a class that other splits alone have."""
+    labels = 1 + np.arange(12) % 3
+    rows = subset(labels, np.arange(12), shots, 0, ["0", "1", "2", "3", "4"])
+    assert Counter(labels[rows].tolist()) == dict.fromkeys([1, 2, 3], {"1": 1, "3": 3, "0.5": 2}[shots])
 
 
 MANY = (np.random.default_rng(1).random((60, 4)) < 0.3).astype(np.int64)

@@ -46,3 +46,20 @@ def test_pooled_vectors_are_those_of_the_rows_asked_for(store: Store, pool: str)
     expected = np.concatenate([parts[name].astype(np.float32) for name in pool.split("+")], axis=1)
     assert np.array_equal(features.numpy(), expected[rows])
     assert np.array_equal(labels.numpy(), LABELS["train"][rows])
+
+
+def test_top_5_of_neighbours_counts_classes_with_a_vote_alone(store: Store, tmp_path: Path) -> None:
+    """Four classes: all of them are among the first five, but one neighbour votes for one class, three for three."""
+    heads = ["knn:k=1|3,temperature=0.07|0.0001"]  # at the low one float32 rounds the votes of most neighbours to 0
+    found = fit_made(store, tmp_path / "run", heads=heads, layers="1", protocol="paper").results
+    x, x_test = (tokens_of(split)[1]["mean"].astype(np.float64) for split in LABELS)
+    cosines = [[row @ other / np.linalg.norm(row) / np.linalg.norm(other) for other in x] for row in x_test]
+    order = np.argsort(-np.array(cosines), axis=1)
+    for row in found.itertuples():
+        k = int(row.head_config.partition("k=")[2].partition(",")[0])
+        voted = [set(LABELS["train"][nearest[:k]]) for nearest in order]
+        assert row.test_top5 == np.mean(
+            [label in classes for label, classes in zip(LABELS["test"], voted, strict=True)]
+        )
+        assert k > 1 or row.test_top5 == row.test_top1
+    assert len(found) == 4 and found["test_top5"].max() < 1

@@ -167,7 +167,8 @@ def test_the_seconds_of_a_group_are_shared_among_its_cells(store: Store, monkeyp
     (group,) = plan.grid.trained_groups((1,), plan.grid.regimes[0])
     fit = start_fit(plan, group, torch.device("cpu"))
     monkeypatch.setattr(Group, "seconds", property(lambda self: 6.0))
-    assert [row["train_seconds"] for row in group_rows(plan, fit)] == [1.5] * 4
+    monkeypatch.setattr(Group, "cpu_seconds", property(lambda self: 2.0))
+    assert [(row["train_seconds"], row["train_cpu_seconds"]) for row in group_rows(plan, fit)] == [(1.5, 0.5)] * 4
 
 
 def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(

@@ -62,7 +62,7 @@ def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore
         ({"norm": "last"}, "unknown norm 'last'; known: "),
         ({"norm": "final"}, "norm 'final' asked for, and '.*' keeps no final norm of 'timm:none'; give --norm none"),
         ({"shots": ["0"]}, "shots '0': expected full, or a number of images a class"),
-        ({"shots": ["19"]}, r"shots 19: class 'class 0' has 18 training images, and 2 other classes have too few"),
+        ({"shots": ["19"]}, r"shots 19: class 'class 0' has 18 images to train on, and 2 other classes have too few"),
         ({"fraction": [2.0]}, "fraction 2.0: expected a number between 0 and 1"),
         ({"min_steps": -1}, "min_steps -1: expected at least 0"),
         ({"val_split": "dev"}, "unknown split 'dev'; known: "),
@@ -174,7 +174,7 @@ def test_a_class_with_one_training_image_cannot_be_split(write_store: Callable[.
     labels = {"train": np.array([0, 0, 1]), "test": np.array([0, 1])}
     tokens = {split: {0: {"mean": np.zeros((len(y), 8), np.float32)}} for split, y in labels.items()}
     store = write_store(tmp_path / "s.zarr", tokens, labels, grid=(2, 2), block_rows=8)
-    with pytest.raises(InputError, match="class 'class 1' has one training image; a validation split"):
+    with pytest.raises(InputError, match="class 'class 1' has one training image, so none of it can be held out"):
         plan_for(store)
     assert len(plan_for(store, protocol="paper").grid.regimes[0].train_rows) == 3
 

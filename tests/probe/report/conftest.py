@@ -33,6 +33,7 @@ ROW: dict[str, Any] = {
     "best_epoch": 90,
     "selected": True,
     "train_seconds": 1.0,
+    "train_cpu_seconds": 1.0,
     "flops_forward": 21_990_000,
     "flops_train": 65_970_000,
     "test_mean_class": NAN,
@@ -40,9 +41,19 @@ ROW: dict[str, Any] = {
     "test_map": NAN,
     "last_test_map": NAN,
     "peak_test_map": NAN,
+    "val_unscored": 0,
+    "test_unscored": 0,
     "status": "trained",
 }
-TYPES = {"n_params": "Int64", "flops_forward": "Int64", "lr": float, "weight_decay": float, "head_config": "str"}
+TYPES = {
+    "n_params": "Int64",
+    "flops_forward": "Int64",
+    "val_unscored": "Int64",
+    "test_unscored": "Int64",
+    "lr": float,
+    "weight_decay": float,
+    "head_config": "str",
+}
 
 
 @pytest.fixture

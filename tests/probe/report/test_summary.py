@@ -248,13 +248,31 @@ def test_what_diverged_and_what_did_not_converge_is_counted(make_results: MakeRe
         {"lr": 30.0, **DIVERGED},
         {"lr": 10.0, **DIVERGED},
         {"lr": 30.0, "layer": "1", **DIVERGED},
+        {"lr": 0.1, "layer": "1", **DIVERGED, "status": "diverged in epoch 1: 3 of 9 images"},
+        {"head": "knn", "lr": nan, "layer": "10", **DIVERGED, "status": "diverged: 3 of 9 images"},
+        {"head": "knn", "lr": nan, "layer": "2", **DIVERGED, "status": "diverged: 1 of 9 images"},
         logreg | {"weight_decay": 0.1, "status": "not converged in 1000 iterations (gradient 0.02)"},
         logreg | {"weight_decay": 1e-5, "status": "not converged in 1000 iterations (gradient 0.3)"},
         logreg | {"weight_decay": 10.0, "status": "converged in 37 iterations", "selected": True},
         {"head": "ridge", "lr": nan, "test": 0.4, "status": "solved"},
     ]
     assert status_lines(tidy(make_results(*rows))) == [
-        "3 of 8 cells diverged (base lr 10, 30)",
+        "3 of 11 cells diverged (base lr 10, 30)",
+        "2 of 11 cells diverged (layer 1, 10): 3 of 9 images; probe verify names damaged files",
+        "1 of 11 cells diverged (layer 2): 1 of 9 images; probe verify names damaged files",
         "2 of 3 logreg cells did not converge (penalty 1e-05, 0.1)",
     ]
     assert status_lines(tidy(make_results({"test": 0.5}))) == []
+
+
+def test_images_without_scores_are_counted(make_results: MakeResults) -> None:
+    rows = [
+        {"layer": "2", "test": 0.5, "test_unscored": 1},
+        {"layer": "10", "test": 0.5, "test_unscored": 2, "val_unscored": 1},
+        {"layer": "3", "status": "diverged in epoch 1", "test_unscored": pd.NA, "val_unscored": pd.NA},
+    ]
+    told = "have scores that are not finite for"
+    assert status_lines(tidy(make_results(*rows)))[1:] == [
+        f"1 of 3 cells (layer 10) {told} 1 held-out image, counted as an error; probe verify names damaged files",
+        f"2 of 3 cells (layer 2, 10) {told} 2 test images, counted as errors; probe verify names damaged files",
+    ]

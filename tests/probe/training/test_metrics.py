@@ -31,7 +31,7 @@ def test_accuracies_over_batches_equal_scikit_learns(n_classes: int) -> None:
                 assert scores[f"top{k}"] == top_k_accuracy_score(labels, given, k=k, labels=np.arange(n_classes))
         expected = balanced_accuracy_score(labels, logits[:, cell].argmax(1))
         assert scores["mean_class"] == pytest.approx(expected, rel=1e-12)
-        assert set(scores) == {"top1", "top5", "mean_class"}
+        assert set(scores) == {"top1", "top5", "mean_class", "unscored"} and scores["unscored"] == 0
         assert n_classes > 5 or scores["top5"] == 1
     assert found[0]["top1"] < found[1]["top1"] < found[2]["top1"]
 
@@ -40,16 +40,19 @@ def test_classes_without_images_are_left_out_of_the_mean() -> None:
     logits = torch.eye(4)[[0, 0, 2, 1]][:, None]  # guesses 0, 0, 2, 1
     counter = AccuracyCounter(4)
     counter.add(logits, torch.tensor([0, 1, 2, 1]))
-    assert counter.scores() == [{"top1": 0.75, "top5": 1, "mean_class": (1 + 0.5 + 1) / 3}]
+    assert counter.scores() == [{"top1": 0.75, "top5": 1, "mean_class": (1 + 0.5 + 1) / 3, "unscored": 0}]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_accuracy_of_a_cell_that_diverged_is_counted_apart(value: float) -> None:
-    logits = np.eye(6, dtype=np.float32)[np.arange(80) % 6][:, None].repeat(2, 1)
-    logits[:, 1] = value
+def test_images_with_a_logit_that_is_not_finite_are_errors_of_that_cell(value: float) -> None:
+    logits = np.eye(6, dtype=np.float32)[np.arange(80) % 6][:, None].repeat(3, 1)
+    logits[:, 1], logits[[0, 20, 45], 2, [5, 1, 2]] = value, value
     found = count(AccuracyCounter(6), logits, np.arange(80) % 6)
-    assert found[0] == {"top1": 1, "top5": 1, "mean_class": 1}
-    assert found[1]["top1"] <= 14 / 80 and found[1]["mean_class"] == pytest.approx(1 / 6)  # one guess for all images
+    assert found[0] == {"top1": 1, "top5": 1, "mean_class": 1, "unscored": 0}
+    assert found[1] == {"top1": 0, "top5": 0, "mean_class": 0, "unscored": 80}
+    of_class = np.bincount(np.arange(80) % 6) - np.bincount(np.array([0, 20, 45]) % 6, minlength=6)
+    mean_class = pytest.approx((of_class / np.bincount(np.arange(80) % 6)).mean(), rel=1e-12)
+    assert found[2] == {"top1": 77 / 80, "top5": 77 / 80, "mean_class": mean_class, "unscored": 3}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -66,17 +69,23 @@ def test_average_precision_equals_scikit_learns(dtype: type, decimals: int) -> N
     for cell, scores in enumerate(found):
         given = logits[:, cell].astype(np.float32)
         expected = average_precision_score(labels[:, shown], given[:, shown], average="macro")
-        assert scores == {"map": pytest.approx(expected, rel=1e-12)}
+        assert scores == {"map": pytest.approx(expected, rel=1e-12), "unscored": 0}
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_average_precision_of_a_cell_that_diverged_is_none(value: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_images_with_a_logit_that_is_not_finite_are_ranked_last(value: float) -> None:
     rng = np.random.default_rng(0)
-    labels, logits = rng.integers(0, 2, (80, 7)), rng.normal(size=(80, 2, 7))
+    labels = rng.integers(0, 2, (80, 7))
+    labels[[30, 31]] = 1
+    logits = rng.normal(size=(80, 2, 7)) + 2 * labels[:, None]
     expected = count(PrecisionCounter(), logits, labels)
-    logits[30, 1, 2] = value
+    logits[[30, 31], 1, [2, 4]] = value
     found = count(PrecisionCounter(), logits, labels)
-    assert found[0] == expected[0] and np.isnan(found[1]["map"])
+    ranked = logits[:, 1].copy()
+    ranked[[30, 31]] = -1e9
+    last = average_precision_score(labels, ranked, average="macro")
+    assert found == [expected[0], {"map": pytest.approx(last, rel=1e-6), "unscored": 2}]
+    assert last < expected[1]["map"]
 
 
 def test_what_is_kept_for_ranking_is_float32_on_the_cpu() -> None:
@@ -84,7 +93,7 @@ def test_what_is_kept_for_ranking_is_float32_on_the_cpu() -> None:
     logits = torch.tensor([[[1.0]], [[1.0 + 1e-12]]], dtype=torch.float64)
     counter = PrecisionCounter()
     counter.add(logits, torch.tensor([[1], [0]]))
-    assert counter.scores() == [{"map": 0.5}]
+    assert counter.scores() == [{"map": 0.5, "unscored": 0}]
 
 
 def test_the_kind_of_labels_decides_what_is_counted() -> None:

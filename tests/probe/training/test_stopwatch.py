@@ -20,6 +20,18 @@ def test_seconds_are_summed_over_what_is_measured(monkeypatch: pytest.MonkeyPatc
     assert watch.seconds == 5 + 3 * 14
 
 
+def test_cpu_time_is_what_this_process_works_and_not_what_it_waits() -> None:
+    watch = Stopwatch(torch.device("cpu"), cpu_seconds=5.0)
+    with watch.running():
+        time.sleep(0.3)
+    assert watch.seconds >= 0.3 and 5 <= watch.cpu_seconds < 5.2
+    with watch.running():
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+    assert 5.2 <= watch.cpu_seconds < 5.5
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_what_it_works_is_measured_and_not_what_it_is_handed() -> None:
