@@ -13,6 +13,8 @@ SCORES, SCORES_NORMED = 208, 136
 so do norms and means of normalised tokens."""
 TILES = [(128, 4), (128, 8), (64, 4), (64, 8), (32, 4), (32, 8), (16, 4), (16, 8)]
 """Queries and warps of a program. The first that does is the fastest: each slice of tokens serves more queries."""
+LARGEST_PART = 256
+"""Rows that the hardware copies at once."""
 SHARED_BYTES = 96 * 2**10
 """Shared memory of a program, where no device says how much it has."""
 
@@ -64,11 +66,15 @@ def choose_tiles(x_BND: Tensor, n_queries: int, *, normed: bool, g_bytes: int | 
 
 
 def divide_tokens(n_tokens: int) -> tuple[int, ...]:
-    """Return up to three powers of two from 16, the largest first, whose sum is the number of tokens or little more."""
-    parts: list[int] = []
+    """Return up to three powers of two, the largest first, whose sum is the number of tokens or little more.
+
+    Three are enough for `fused.MOST_TOKENS`. Beside a largest part, a small one costs more registers than it saves.
+    """
+    smallest, parts = 16 if n_tokens <= LARGEST_PART else 64, list[int]()
     while n_tokens > 0:
-        whole = power_of_two(n_tokens)
-        parts.append(whole if whole - n_tokens < 16 or len(parts) == 2 else whole // 2)
+        whole = max(smallest, power_of_two(n_tokens))
+        part = whole if whole - n_tokens < smallest or len(parts) == 2 else whole // 2
+        parts.append(min(part, LARGEST_PART))
         n_tokens -= parts[-1]
     return tuple(parts)
 

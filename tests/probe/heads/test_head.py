@@ -138,8 +138,11 @@ def test_the_classifier_starts_within_torchs_bound(name: str) -> None:
 def test_features_that_autocast_rounded_are_normed_as_in_full_precision(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    """What a GPU does, on the CPU: logits, gradients and statistics are those of a BatchNorm in float32."""
-    found = []
+    """What a GPU does, on the CPU: logits and gradients are bit-equal to those of a BatchNorm in float32.
+
+    The running statistics are its own to the last bit but one: the CPU's kernel sums in another order.
+    """
+    found, statistics = [], []
     for rounds in (False, True):
         monkeypatch.setattr(head_module, "rounds", lambda _, rounds=rounds: rounds)
         head, x = (
@@ -151,6 +154,7 @@ def test_features_that_autocast_rounded_are_normed_as_in_full_precision(
             scored = head.eval()(x)
         logits.float().square().sum().backward()
         gradients = [parameter.grad for parameter in head.parameters()]
-        found.append([logits.detach(), scored, *gradients, head.running_mean, head.running_var])
-    for in_full, rounded in zip(*found, strict=True):
-        torch.testing.assert_close(rounded, in_full, rtol=1e-6, atol=1e-6)
+        found.append([logits.detach(), scored, *gradients])
+        statistics.append([head.running_mean, head.running_var])
+    assert all(torch.equal(in_full, rounded) for in_full, rounded in zip(*found, strict=True))
+    torch.testing.assert_close(*statistics, rtol=3e-7, atol=1e-7)
