@@ -33,7 +33,7 @@ from tokenprobe.extract.datasets import open_dataset
 from tokenprobe.extract.rows import even_batch_size
 from tokenprobe.extract.views import Pixels, normalise
 from tokenprobe.runtime.device import resolve_device, resolve_precision
-from tokenprobe.runtime.flags import read_pairs
+from tokenprobe.runtime.values import read_pairs
 from tokenprobe.store.durable import write_durably
 from tokenprobe.store.journal import finished_files, read_entries
 from tokenprobe.workflows.demo import ARCHITECTURE, WEIGHTS

@@ -12,7 +12,9 @@ cells_64, cells_256: stacked EP heads: their rate, their memory against the pred
     a disk of 20 GB/s delivers the tokens.
 cache_disk, cache_ram, cache_gpu: a pass over a store, and an epoch of one head.
 profile_1, profile_64: kernels, launches, host and device time of a step; the top ten kernels are in `profile_N.txt`.
-extract_one, extract_all: extraction against the bare backbone, the decoders alone and a raw durable write.
+extract_exact, extract_fast: one layer of 20,000 images against the bare backbone, the decoders alone and a raw durable
+    write, with each kind of decoding; the loader alone against the decoders; what the main process waited for.
+extract_all: all layers against a raw durable write.
 tests: those marked `gpu`; the log is `tests.log`.
 """
 
@@ -46,7 +48,8 @@ ROWS = {
     "cache_gpu": ("gpu_fit", "reading", "gpu"),
     "profile_1": ("gpu_fit", "profile", 0),
     "profile_64": ("gpu_fit", "profile", 1),
-    "extract_one": ("gpu_extract", "one_layer"),
+    "extract_exact": ("gpu_extract", "one_layer", "exact"),
+    "extract_fast": ("gpu_extract", "one_layer", "fast"),
     "extract_all": ("gpu_extract", "all_layers"),
     "tests": ("__main__", "run_tests"),
 }

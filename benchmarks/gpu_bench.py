@@ -53,7 +53,7 @@ class Sizes:
     copied: int = 2**31
     matrix: int = 8192
     jpegs: int = 4000
-    names: int = 3
+    names: int = 5
     all_layers_images: int = 2048
     model: str = "timm:vit_base_patch16_224"
     model_arg: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Sizes:
 
 TINY = Sizes(
     images=64, grid=(4, 4), dim=32, classes=5, queries=4, batch=16, cells=(1, 4, 8), repeats=2, copied=2**20, matrix=64,
-    jpegs=12, names=2, all_layers_images=16, model="timm:VisionTransformer", forward_batch=8,
+    jpegs=48, names=4, all_layers_images=16, model="timm:VisionTransformer", forward_batch=8,
     model_arg={"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )  # fmt: skip
 """To try every path on a CPU."""

@@ -18,13 +18,17 @@ from PIL import Image
 # All that this file takes from the package.
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import load_backbone
-from tokenprobe.extract.views import Pixels
+from tokenprobe.extract.datasets import open_dataset
+from tokenprobe.extract.loading import RowImages, Wanted, make_loader
+from tokenprobe.extract.rows import choose_rows
+from tokenprobe.extract.views import Transform, decoded_as
 from tokenprobe.runtime.device import resolve_precision
+from tokenprobe.runtime.workers import leave_signals_to_the_main_process
 from tokenprobe.store.durable import write_durably
 
 FORK = multiprocessing.get_context("fork")
-DECODER: dict[str, Pixels] = {}
-"""The transform of a decoding process."""
+IMAGES: dict[str, RowImages] = {}
+"""What a decoding process inherits."""
 
 
 def make_images(folder: Path, sizes: Sizes) -> Path:
@@ -33,7 +37,7 @@ def make_images(folder: Path, sizes: Sizes) -> Path:
         paths = [folder / "train" / str(index % 2) / f"{index:06d}.jpg" for index in range(sizes.jpegs)]
         for path in paths[:2]:
             path.parent.mkdir(parents=True)
-        with FORK.Pool(CORES) as pool:
+        with FORK.Pool(CORES, leave_signals_to_the_main_process) as pool:
             pool.map(partial(make_jpeg, n_names=sizes.names), paths)
     return folder
 
@@ -46,7 +50,7 @@ def make_jpeg(path: Path, n_names: int) -> None:
         os.link(path, path.with_stem(f"{path.stem}_{index}"))
 
 
-def make_config(bench: Bench, layers: str, limit: int | None) -> ExtractConfig:
+def make_config(bench: Bench, layers: str, decode: str, limit: int | None) -> ExtractConfig:
     return ExtractConfig(
         model=bench.sizes.model,
         model_arg=bench.sizes.model_arg,
@@ -54,6 +58,7 @@ def make_config(bench: Bench, layers: str, limit: int | None) -> ExtractConfig:
         data=f"folder:{make_images(bench.folder / 'images', bench.sizes)}",
         out=bench.folder / "extracted.zarr",
         layers=layers,
+        decode=decode,
         limit=limit,
         batch_size=bench.sizes.forward_batch,
         device=str(bench.device),
@@ -73,66 +78,109 @@ def bare_forward(bench: Bench, backbone: Any) -> Times:
     return bench.seconds(forward)[0]
 
 
-def start_decoder(transform: Any) -> None:
+def start_decoder() -> None:
+    leave_signals_to_the_main_process()
     torch.set_num_threads(1)
-    DECODER["pixels"] = Pixels(transform)
 
 
-def decode(path: Path) -> None:
-    DECODER["pixels"](Image.open(path))
+def decode(row: int) -> None:
+    assert torch.is_tensor(IMAGES["all"].pixels("train", row, 0))
 
 
-def decoders_alone(folder: Path, transform: Any) -> float:
-    """Return images/s of as many processes as there are cores, which decode, transform and hand nothing over."""
-    paths = sorted((folder / "train").rglob("*.jpg"))
-    with FORK.Pool(CORES, start_decoder, (transform,)) as pool:
-        pool.map(decode, paths[: 8 * CORES], 1)
-        start = time.perf_counter()
-        pool.map(decode, paths, 16)
-        return len(paths) / (time.perf_counter() - start)
+def decoding(bench: Bench, config: ExtractConfig, transform: Transform) -> dict[str, float]:
+    """Return images/s of processes that decode and hand nothing over, and of the loader, which hands over batches.
+
+    Both have as many processes as there are cores, and take turns, twice. Neither counts the start of its processes.
+    """
+    source = open_dataset(config.data)
+    rows = choose_rows(source.images("train"), set(), None, shuffled=True, seed=0)
+    IMAGES["all"] = RowImages(source, {"train": rows}, transform)
+    warm, half = 8 * CORES, len(rows) // 2
+    rates: dict[str, list[float]] = {"decoders": [], "loader": []}
+    for first in (0, half):
+        of_half = range(first, first + half)
+        with FORK.Pool(CORES, start_decoder) as pool:
+            pool.map(decode, of_half[:warm], 1)
+            start = time.perf_counter()
+            pool.map(decode, of_half, 8)
+            rates["decoders"].append(half / (time.perf_counter() - start))
+        rates["loader"].append(loader_alone(of_half, config.batch_size, bench.on_gpu))
+    return {name: median(of) for name, of in rates.items()}
 
 
-def extract_and_write(config: ExtractConfig) -> dict[str, float]:
-    """Extract, then write the same bytes raw, in files as large as a block; return images/s of both."""
+def loader_alone(rows: range, batch_size: int, pinned: bool) -> float:
+    """Return images/s from the first batch that comes to the last."""
+    batches = [Wanted("train", rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
+    loader = make_loader(IMAGES["all"], batches, workers=CORES, pinned=pinned)
+    n_first = len(next(loader).pixels)
+    start = time.perf_counter()
+    n_images = sum(len(batch.pixels) for batch in loader)
+    return (n_images or n_first) / (time.perf_counter() - start)
+
+
+def run_extraction(config: ExtractConfig) -> dict[str, Any]:
+    """Extract; return images/s, up to the last durable byte, and where the main process spent its time."""
     start = time.perf_counter()
     store = extract(config)
     command = time.perf_counter() - start
     events = [json.loads(line) for line in (store / "journal.jsonl").read_text().splitlines()]
     finish = next(event for event in events if event.get("event") == "finish")
+    waits = {name: finish[f"seconds_waited_for_{name}"] for name in ("images", "tokens", "disk")}
     sizes = [file.stat().st_size for file in store.rglob("*") if file.is_file()]
+    n_images, seconds = finish["n_images"], finish["seconds"]
+    rates = {"extract": n_images / seconds, "command": n_images / command}
+    return rates | {"sizes": sizes, "n_images": n_images, "seconds": seconds, "waits_s": waits}
+
+
+def write_raw(store: Path, run: dict[str, Any]) -> float:
+    """Write as many bytes as a run did, in files as large as a block; return images/s."""
+    sizes = run["sizes"]
     data, folder = memoryview(np.random.default_rng(0).bytes(max(sizes))), store / "raw"
     folder.mkdir()
     start = time.perf_counter()
     for offset in range(0, sum(sizes), len(data)):
         write_durably(folder / str(offset), data[: sum(sizes) - offset])
-    raw = time.perf_counter() - start
-    shutil.rmtree(store)
-    n_images = finish["n_images"]
-    rates = {"extract": n_images / finish["seconds"], "raw_write": n_images / raw, "command": n_images / command}
-    return rates | {"gb": sum(sizes) / 1e9, "n_images": n_images, "waited_s": finish["seconds_waited_for_images"]}
+    return run["n_images"] / (time.perf_counter() - start)
 
 
-def one_layer(bench: Bench) -> Row:
-    """Extract the last layer, twice, against the least of its limits."""
-    config = make_config(bench, "last1", None)
+def extract_and_write(config: ExtractConfig, repeats: int) -> tuple[list[dict[str, Any]], float]:
+    """Extract several times, then write the same bytes once; return the runs, and images/s of writing."""
+    runs = []
+    for _ in range(repeats):
+        shutil.rmtree(config.out, ignore_errors=True)
+        runs.append(run_extraction(config))
+    raw = write_raw(Path(config.out), runs[-1])
+    shutil.rmtree(config.out)
+    for run in runs:
+        run["gb"] = sum(run.pop("sizes")) / 1e9
+    return runs, raw
+
+
+def one_layer(bench: Bench, decode: str) -> Row:
+    """Extract the last layer, twice, against the least of its limits, and the loader against the decoders."""
+    config = make_config(bench, "last1", decode, None)
     backbone = load_backbone(config.model, model_arg=config.model_arg, no_pretrained=True)
     forward = bare_forward(bench, backbone)
-    limits = {
-        "bare forward": 10 * config.batch_size / forward["median"],
-        "decoders": decoders_alone(bench.folder / "images", backbone.transform),
-    }
+    found = decoding(bench, config, decoded_as(decode, backbone.transform))
     del backbone
-    runs = [extract_and_write(config) for _ in range(2)]
-    limits["raw write"] = median(run["raw_write"] for run in runs)
+    bench.release()
+    runs, raw = extract_and_write(config, 2)
+    limits = {"bare forward": 10 * config.batch_size / forward["median"], "decoders": found["decoders"]}
+    limits["raw write"] = raw
     ratios = [run["extract"] / min(limits.values()) for run in runs]
-    figures = {"images_per_s": limits, "runs": runs, "of_limit": ratios, "ten_forwards_s": forward}
+    figures = {"images_per_s": limits | found, "runs": runs, "of_limit": ratios, "ten_forwards_s": forward}
     rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in limits.items())
-    behind = f"{median(run['extract'] for run in runs):,.0f} images/s; {rates}"
-    return figures, [("one layer extracted, of the least limit", f"{median(ratios):.2f}", "≥ 0.9", behind)]
+    waits = ", ".join(f"{name} {seconds:.1f}" for name, seconds in runs[-1]["waits_s"].items())
+    behind = f"{median(run['extract'] for run in runs):,.0f} images/s; {rates}; of {runs[-1]['seconds']:.1f} s waited: "
+    loader = f"{found['loader']:,.0f} / {found['decoders']:,.0f} images/s"
+    return figures, [
+        (f"{decode}: one layer extracted, of the least limit", f"{median(ratios):.2f}", "≥ 0.9", behind + waits),
+        (f"{decode}: loader / decoders", f"{found['loader'] / found['decoders']:.2f}", "≥ 0.9", loader),
+    ]
 
 
 def all_layers(bench: Bench) -> Row:
-    run = extract_and_write(make_config(bench, "all", bench.sizes.all_layers_images))
-    ratio = run["extract"] / run["raw_write"]
-    behind = f"{run['extract']:,.0f} / {run['raw_write']:,.0f} images/s, {run['gb']:.1f} GB"
+    (run,), raw = extract_and_write(make_config(bench, "all", "fast", bench.sizes.all_layers_images), 1)
+    ratio = run["extract"] / raw
+    behind = f"{run['extract']:,.0f} / {raw:,.0f} images/s, {run['gb']:.1f} GB"
     return {**run, "of_raw_write": ratio}, [("all layers extracted / raw durable write", f"{ratio:.2f}", "", behind)]

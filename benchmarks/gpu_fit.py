@@ -25,8 +25,8 @@ from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.probe.planning.passes import needed
 from tokenprobe.probe.training.replay import make_recorder
 from tokenprobe.store import BlockKey, Manifest, Targets, open_store, open_writer
+from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape, block_rows
-from tokenprobe.store.manifest import Recipe, SplitInfo
 
 DISK_RATE = 20e9
 """Bytes/s of the disk whose reading pays for heads."""

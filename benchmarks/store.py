@@ -28,8 +28,8 @@ import torch
 from tokenprobe.probe.batches.order import epoch_windows, sequential_windows
 from tokenprobe.probe.batches.stream import TokenStream
 from tokenprobe.store import BlockKey, Manifest, Split, Targets, open_store, open_writer
+from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape, block_rows
-from tokenprobe.store.manifest import Recipe, SplitInfo
 from tokenprobe.store.memory import page_aligned
 from tokenprobe.store.ring import BufferRing, read_ahead
 from tokenprobe.store.verify import verify

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .config import ExtractConfig
 
-__all__ = ["ExtractConfig", "extract"]
+__all__ = ["ExtractConfig", "describe_extraction", "extract"]
 
 
 def extract(config: ExtractConfig) -> Path:
@@ -27,3 +27,17 @@ def extract(config: ExtractConfig) -> Path:
     from . import pipeline  # torch and timm load here, so that `probe --help` does without
 
     return pipeline.extract(config)
+
+
+def describe_extraction(config: ExtractConfig) -> list[str]:
+    """Return what an extraction would do, take and write, in lines of text, and do nothing.
+
+    Args:
+        config: of the extraction.
+
+    Raises:
+        TokenprobeError: something asked for cannot be had; the message offers the way out.
+    """
+    from . import pipeline
+
+    return pipeline.describe_extraction(config)

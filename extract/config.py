@@ -1,74 +1,142 @@
-"""The settings of one extraction. Every field is a flag of `probe extract` of the same name."""
+"""The settings of one extraction. Every field is a flag of `probe extract`, and a key of its config file."""
 
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
+from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
+
+EXAMPLES = """
+probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet \\
+    -o mae.zarr --layers last4 --dry-run
+probe extract -m open_clip:ViT-L-14/openai -d folder:imagenet -o clip.zarr
+probe extract -m timm:VisionTransformer --checkpoint mine.safetensors \\
+    -d npz:cifar.npz -o mine.zarr \\
+    --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
-    """What to extract, from what, to where.
+class ExtractConfig(Settings):
+    """What to extract, from what, to where. Each field's `Option` says what it does."""
 
-    Attributes:
-        model: backbone, such as "timm:vit_base_patch16_224.mae", "open_clip:ViT-L-14/openai" or
-            "hub:facebookresearch/dinov2/dinov2_vitb14"; probe models lists them.
-        data: images, such as "folder:imagenet", "npz:images.npz" or "demo"; probe datasets lists all.
-        out: the store: a folder in Zarr, or NAME.h5 in HDF5.
-        split: splits to extract; all that the data has if empty.
-        split_fraction: part of the images that become a test split, by class and seed, if the data have one split only.
-        layers: "all", "last4", or indices such as "0,5,-1".
-        tokens: arrays to keep, of "patch" and "prefix"; the mean over patches is always kept.
-        dtype: what tokens are stored as: "float16", "bfloat16", "float32" or "int8".
-        views: fixed draws of the transform for each training image: the evaluation transform, then random crops.
-        view_scale: smallest and largest part of the image's area that a random crop takes.
-        view_ratio: smallest and largest width over height of a random crop.
-        row_order: "shuffled" (seeded) or "dataset".
-        limit: use at most this many images a split, class-balanced and seeded.
-        seed: of the row order, the limit, the split fraction and the random crops, and of the weights under
-            `no_pretrained`.
-        batch_size: images in one forward pass.
-        workers: processes that decode images; by default as many as there are cores.
-        device: "auto", "cpu", "cuda", "cuda:1"….
-        amp: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
-        block_mib: size aimed at for one block file of one layer, in MiB.
-        checkpoint: file with the weights; nothing is downloaded then.
-        allow_missing: weights, or submodules such as "norm", that the checkpoint may lack.
-        no_pretrained: draw weights from `seed` instead of loading any.
-        model_arg: arguments for the backbone's constructor.
-        image_size: pixels of the images that the backbone sees: a side, or height and width; its own by default.
-        skip_bad_images: leave unreadable images out, and record which.
-        dry_run: print what would be done, and do nothing.
-        overwrite: empty the store first.
-    """
-
-    model: str
-    data: str
-    out: str | Path
-    split: list[str] = field(default_factory=list)
-    split_fraction: float | None = None
-    layers: str = "all"
-    tokens: list[str] = field(default_factory=lambda: ["patch", "prefix"])
-    dtype: str = "float16"
-    views: int = 1
-    view_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
-    view_ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
-    row_order: str = "shuffled"
-    limit: int | None = None
-    seed: int = 0
-    batch_size: int = 64
-    workers: int | None = None
-    device: str = "auto"
-    amp: str = "auto"
-    block_mib: int = 128
-    checkpoint: str | Path | None = None
-    allow_missing: list[str] = field(default_factory=list)
-    no_pretrained: bool = False
-    model_arg: dict[str, Any] = field(default_factory=dict)
-    image_size: list[int] = field(default_factory=list)
-    skip_bad_images: bool = False
-    dry_run: bool = False
-    overwrite: bool = False
+    data: Annotated[
+        str,
+        Option(
+            "Images to read, such as folder:imagenet or npz:images.npz. The command probe datasets lists every form.",
+            DATA,
+            short="-d",
+            metavar="SOURCE",
+        ),
+    ]
+    split: Annotated[list[str], Option("Splits to read.", DATA, default="every split of the data")] = field(
+        default_factory=list
+    )
+    split_fraction: Annotated[
+        float | None,
+        Option("Part of each class that becomes the test split, if the data has one split only.", DATA),
+    ] = None
+    limit: Annotated[
+        int | None, Option("Use at most this many images per split, balanced over classes.", DATA, least=1)
+    ] = None
+    row_order: Annotated[
+        Literal["shuffled", "dataset"],
+        Option("Order of the rows. shuffled draws it from --seed, dataset keeps that of the source.", DATA),
+    ] = "shuffled"
+    skip_bad_images: SkipBadImages = False
+    decode: Annotated[
+        Literal["exact", "fast"],
+        Option(
+            "How images are resampled: exact by Pillow; fast by torch, 1.5 times as many per core, with pixels at most "
+            "two grey levels apart.",
+            DATA,
+        ),
+    ] = "exact"
+    views: Annotated[
+        int,
+        Option(
+            "Views of each training image. View 0 is the evaluation transform; others are random crops.", DATA, least=1
+        ),
+    ] = 1
+    view_scale: Annotated[
+        list[float], Option("Smallest and largest part of an image that a random crop takes.", DATA, metavar="MIN,MAX")
+    ] = field(default_factory=lambda: [0.08, 1.0])
+    view_ratio: Annotated[
+        list[float], Option("Smallest and largest ratio of width to height of a random crop.", DATA, metavar="MIN,MAX")
+    ] = field(default_factory=lambda: [3 / 4, 4 / 3])
+    seed: Annotated[
+        int,
+        Option(
+            "Seed of the row order, --limit, --split-fraction, random crops, and the weights of --no-pretrained.",
+            DATA,
+            least=0,
+            most=2**63 - 1,
+        ),
+    ] = 0
+    model: Annotated[
+        str,
+        Option(
+            "Backbone, such as timm:vit_base_patch16_224.mae or open_clip:ViT-L-14/openai. The command probe models "
+            "lists them.",
+            BACKBONE,
+            short="-m",
+        ),
+    ]
+    checkpoint: Annotated[
+        str | Path | None, Option("File with the weights. Nothing is downloaded then.", BACKBONE, metavar="FILE")
+    ] = None
+    checkpoint_key: Annotated[
+        str | None,
+        Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="an average, if there is one"),
+    ] = None
+    checkpoint_grid: Annotated[
+        list[int],
+        Option(
+            "Patches that the position table of the checkpoint is for: one side, or height and width.",
+            BACKBONE,
+            metavar="SIDE",
+            default="told from its size",
+        ),
+    ] = field(default_factory=list)
+    allow_missing: Annotated[
+        list[str], Option("Weights, or submodules such as norm, that the checkpoint may lack.", BACKBONE)
+    ] = field(default_factory=list)
+    no_pretrained: Annotated[bool, Option("Load no weights; draw them from --seed.", BACKBONE)] = False
+    model_arg: Annotated[dict[str, Any], Option("Arguments for the constructor of the backbone.", BACKBONE)] = field(
+        default_factory=dict
+    )
+    image_size: Annotated[
+        list[int],
+        Option(
+            "Size in pixels that the backbone sees: one side, or height and width.",
+            BACKBONE,
+            metavar="SIDE",
+            default="that of the backbone",
+        ),
+    ] = field(default_factory=list)
+    out: Annotated[
+        str | Path,
+        Option("Store to write: a folder in Zarr, or NAME.h5 in HDF5.", OUTPUT, short="-o", metavar="STORE"),
+    ]
+    layers: Annotated[
+        str, Option("Layers to store: all, last4, or indices such as 0,5,-1.", OUTPUT, joined=True, metavar="LAYERS")
+    ] = "all"
+    tokens: Annotated[
+        list[Literal["patch", "prefix"]],
+        Option("Tokens to store. The mean over patch tokens is always stored.", OUTPUT),
+    ] = field(default_factory=lambda: ["patch", "prefix"])
+    dtype: Annotated[
+        Literal["float16", "bfloat16", "float32", "int8"], Option("Type that tokens are stored in.", OUTPUT)
+    ] = "float16"
+    block_mib: Annotated[int, Option("Size to aim at for one block file of one layer, in MiB.", OUTPUT, least=1)] = 128
+    overwrite: Annotated[bool, Option("Empty the store first.", OUTPUT)] = False
+    dry_run: Annotated[bool, Option("Show what would be done, and do nothing.", OUTPUT)] = False
+    batch_size: ForwardSize = 64
+    workers: Workers = None
+    device: Device = "auto"
+    amp: Amp = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; `out` and `checkpoint` become absolute."""

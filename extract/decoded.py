@@ -28,10 +28,12 @@ class DecodedBatch(NamedTuple):
 
     Attributes:
         pixels: (B, 3, H, W) uint8.
+        bad: images of it that cannot be read; their pixels mean nothing.
         seconds: CPU time that decoding took.
     """
 
     pixels: Tensor
+    bad: list[BadImage]
     seconds: float
 
 
@@ -62,8 +64,8 @@ class DecodeSpeed:
         """Whether the backbone waits for images more than half of the time."""
         return self.waited > self.elapsed / 2
 
-    def watch(self, batches: Iterable[DecodedBatch | BadImage]) -> Iterator[Tensor | BadImage]:
-        """Yield the pixels of each batch as it comes, and keep count."""
+    def watch(self, batches: Iterable[DecodedBatch]) -> Iterator[Tensor | BadImage]:
+        """Yield the pixels of each batch as it comes, or its first unreadable image, and keep count."""
         source, first = iter(batches), None
         while True:
             asked = time.monotonic()
@@ -75,6 +77,31 @@ class DecodeSpeed:
                 first = came
             else:
                 self.waited, self.elapsed = self.waited + came - asked, came - first
-            if isinstance(batch, DecodedBatch):
-                self.n_images, self.core_seconds = self.n_images + len(batch.pixels), self.core_seconds + batch.seconds
-            yield batch.pixels if isinstance(batch, DecodedBatch) else batch
+            self.n_images, self.core_seconds = self.n_images + len(batch.pixels), self.core_seconds + batch.seconds
+            yield batch.bad[0] if batch.bad else batch.pixels
+
+
+class Stopwatch:
+    """Adds up the seconds of the blocks that it is entered for."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += time.monotonic() - self._start
+
+
+class Waits:
+    """Seconds that the main process spends on, or waits for, each part of an extraction.
+
+    Attributes:
+        for_images: that are decoded.
+        for_tokens: the backbone's work on a GPU, conversion, and the copy to this machine's memory.
+        for_disk: places in the writer's queues, and at the end all that is not written yet.
+    """
+
+    def __init__(self) -> None:
+        self.for_images, self.for_tokens, self.for_disk = DecodeSpeed(), Stopwatch(), Stopwatch()

@@ -1,18 +1,18 @@
-"""A plan in words: the lines that a dry run prints."""
+"""A plan in words: the lines of a dry run."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..runtime.console import plural
-from ..runtime.text import size_text, time_text
+from ..runtime.text import counted, size_text, time_text
+from ..store.contents import SplitInfo
 from ..store.layout import LayerShape, layer_index
-from ..store.manifest import SplitInfo
 from .plan import Plan, free_bytes
+from .views import FAST
 
 
 def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool) -> list[str]:
-    """Return the lines that a dry run prints.
+    """Return the lines of a dry run.
 
     Args:
         plan: of the extraction.
@@ -23,7 +23,7 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
     manifest, sizes = plan.manifest, plan.layer_bytes()
     n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
     lines = [
-        ("model", f"{manifest.recipe.model}, {_counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
+        ("model", f"{manifest.recipe.model}, {counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
         ("pixels", _transform_text(manifest.recipe.transform)),
         ("data", manifest.dataset),
         *_split_lines(manifest.splits),
@@ -42,8 +42,8 @@ def _split_lines(splits: Mapping[str, SplitInfo]) -> list[tuple[str, str]]:
     """Return one line per split, then one per split of several views."""
     lines = []
     for name, info in splits.items():
-        images = f"{info.n_images:,} {plural(info.n_images, 'image')}"
-        blocks, classes = _counted(info.n_blocks, "block"), _counted(len(info.classes), "class", "classes")
+        images, blocks = counted(info.n_images, "image"), counted(info.n_blocks, "block")
+        classes = counted(len(info.classes), "class", "classes")
         lines.append((f"  {name}", f"{images} in {blocks}, {classes}"))
     return lines + [("views", _views_text(name, info)) for name, info in splits.items() if info.augmentation]
 
@@ -57,8 +57,10 @@ def _transform_text(transform: Mapping[str, Any]) -> str:
     height, width = transform["input_size"]
     how = "resized if sizes differ" if transform["crop_mode"] == "none" else f"{transform['crop_mode']} crop"
     part = f" {transform['crop_pct']:g}" if transform["crop_pct"] else ""
+    turned = ", turned upright" if transform.get("upright") else ""
+    fast = ", decoded fast" if transform.get("decode") == FAST else ""
     mean, std = (" ".join(f"{value:.3g}" for value in transform[name]) for name in ("mean", "std"))
-    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}"
+    return f"{height} × {width}, {how}{part}, {transform['interpolation']}, mean {mean}, std {std}{turned}{fast}"
 
 
 def _views_text(split: str, info: SplitInfo) -> str:
@@ -71,10 +73,5 @@ def _views_text(split: str, info: SplitInfo) -> str:
 
 def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
     if len(set(sizes.values())) == 1:
-        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {_counted(len(sizes), 'layer')}")]
+        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {counted(len(sizes), 'layer')}")]
     return [(name, size_text(size)) for name, size in sizes.items()]
-
-
-def _counted(n: int, one: str, many: str | None = None) -> str:
-    """Return a number and its noun: "8 blocks"."""
-    return f"{n} {plural(n, one, many)}"

@@ -40,7 +40,7 @@ class DividedSource:
                 f"{', '.join(source.splits)}; leave out --split-fraction"
             )
         self._source, self._fraction, self._seed = source, fraction, seed
-        self.name, self.spec = source.name, source.spec
+        self.name, self.spec, self.upright = source.name, source.spec, source.upright
         self.splits: Sequence[str] = [TEST, TRAIN]
 
     @property

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..store import BlockKey
-from .ahead import beside_the_next
+from .ahead import beside_the_next, upload
 from .backbones import Backbone
 from .config import ExtractConfig
 from .datasets import ImageSource
 from .decoded import BadImage, DecodeSpeed
-from .loading import RowImages, make_loader, n_workers
+from .loading import RowImages, Wanted, make_loader, n_workers
 from .plan import Plan, augmentation_of, parse_layers
 from .views import normalise
 
@@ -78,10 +78,10 @@ def run_batches(
         InputError: an image cannot be read, or a batch does not fit in memory.
     """
     images = RowImages(job.source, job.plan.rows, job.backbone.transform, augmentation_of(job.config))
-    keys = [[(batch.key.split, row, batch.key.view) for row in batch.rows] for batch in work]
-    workers, pinned = n_workers(job.config.workers) if work else 0, job.device.type == "cuda"
+    batches = [Wanted(batch.key.split, batch.rows, batch.key.view) for batch in work]
+    workers, pinned = n_workers(job.config.workers), job.device.type == "cuda"
+    loader = make_loader(images, batches, workers=workers, pinned=pinned)  # starts the workers
     job.backbone.module.to(job.device)
-    loader = iter(make_loader(images, keys, workers=workers, pinned=pinned))  # starts the workers
     return beside_the_next(_forward_each(job, work, (decode_speed or DecodeSpeed()).watch(loader)), job.device)
 
 
@@ -121,10 +121,10 @@ def _forward(
     precision: str,
 ) -> dict[int, Outputs]:
     """Run one batch. A split's last batch is padded: kernels may round differently at another batch size."""
-    n_images = len(pixels)
+    n_images, pixels = len(pixels), upload(pixels, device)
     if n_images < batch_size:
         pixels = torch.cat([pixels, pixels.new_zeros(batch_size - n_images, *pixels.shape[1:])])
-    inputs = normalise(pixels.to(device, non_blocking=True), backbone.transform)
+    inputs = normalise(pixels, backbone.transform)
     with torch.inference_mode(), autocast(device, precision), explained_memory(batch_size):
         tokens, embedding = backbone.tokens_and_embedding(inputs, layers)
     last = len(backbone.shapes) - 1

@@ -1,25 +1,29 @@
 """The images of the data that become rows: splits, unreadable images, limits, order."""
 
+import logging
 from collections.abc import Set
 from pathlib import Path
 
 from ..errors import InputError, unknown_name
-from ..runtime.console import say
 from ..store.formats import store_files
+from ..store.layout import check_split_name
 from .config import ExtractConfig
 from .datasets import ImageList, ImageSource
-from .loading import RowImages, find_bad_images, n_workers
+from .loading import RowImages, Wanted, find_bad_images, n_workers
 from .odd_classes import odd_classes
 from .plan import ChosenImages, augmentation_of, views_of
 from .rows import SplitRows, choose_rows
 from .views import Transform
+
+logger = logging.getLogger(__name__)
 
 
 def list_images(config: ExtractConfig, source: ImageSource, transform: Transform) -> dict[str, ChosenImages]:
     """List each split wanted and fix its rows; with `skip_bad_images`, leave out images that cannot be read.
 
     Raises:
-        InputError: a split is unknown or empty, or views are asked for and no split is for training.
+        InputError: a split is unknown or empty, or has a name that no store can hold; or views are asked for and no
+            split is for training.
     """
     chosen, labels = {}, {}
     for split in _splits(config, source):
@@ -28,11 +32,12 @@ def list_images(config: ExtractConfig, source: ImageSource, transform: Transform
         skipped = _skipped(config, source, split, images, transform) if config.skip_bad_images else []
         rows = _choose(config, images, set(skipped))
         if not len(rows):
-            raise InputError(f"split {split!r} of {config.data!r} has no images")
+            advice = "; name others with --split to leave it out" if len(source.splits) > 1 else ""
+            raise InputError(f"split {split!r} of {config.data!r} has no images{advice}")
         n_listed = min(len(images.ids), config.limit or len(images.ids))
         chosen[split] = ChosenImages(rows, n_listed, images.content, skipped)
     for line in odd_classes(labels, {split: each.rows.labels for split, each in chosen.items()}, source.classes):
-        say(line)
+        logger.warning(line)
     return chosen
 
 
@@ -41,6 +46,10 @@ def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
     for split in splits:
         if split not in source.splits:
             raise unknown_name(f"split of {config.data!r}", split, source.splits)
+        try:
+            check_split_name(split)
+        except InputError as error:
+            raise InputError(f"{config.data!r}: {error}, or name others with --split to leave it out") from error
     if config.views > 1 and all(views_of(split, config) == 1 for split in splits):
         raise InputError(
             f"{config.views} views asked for, and none of the splits ({', '.join(splits)}) is for training: its name "
@@ -64,17 +73,17 @@ def _skipped(
         info = known.splits.get(split)
         if info is not None and info.source == images.content and (info.skipped or known.complete):
             return info.skipped
-    say(f"looking for unreadable images in {split!r}: every image is decoded once more")
+    logger.info(f"looking for unreadable images in {split!r}: every image is decoded once more")
     readable: set[str] = set()
     skipped: set[str] = set()
     while True:  # under a limit, others take the place of those left out
         rows = _choose(config, images, skipped)
-        keys = [(split, row, 0) for row, key in enumerate(rows.ids) if key not in readable]
+        unknown = Wanted(split, [row for row, key in enumerate(rows.ids) if key not in readable])
         decoded = RowImages(source, {split: rows}, transform, augmentation_of(config))
-        bad = find_bad_images(decoded, keys, workers=n_workers(config.workers))
+        bad = find_bad_images(decoded, unknown, workers=n_workers(config.workers))
         if not bad:
             return sorted(skipped)
         for image in bad:
-            say(f"left out {image.split}/{image.id}: {image.reason}")
+            logger.warning(f"left out {image.split}/{image.id}: {image.reason}")
         skipped |= {image.id for image in bad}
         readable |= set(rows.ids) - skipped

@@ -1,10 +1,9 @@
-"""Decoding in worker processes. They return pixels, and the names of images that cannot be read."""
+"""Decoding in worker processes. They write pixels into shared memory, and name the images that cannot be read."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -12,17 +11,55 @@ from ..runtime.workers import leave_the_group, n_cores
 from .datasets import ImageSource
 from .decoded import BadImage, DecodedBatch
 from .rows import SplitRows
-from .views import Augmentation, Pixels, RandomCrops, Transform
+from .slots import Slots, n_slots
+from .views import Augmentation, Pixels, RandomCrops, Transform, turned_upright
 
-RowKey = tuple[str, int, int]
+CHUNK = 8
+"""Images that a worker decodes before it tells: few, so that all cores work on the first batch and on the last."""
+AHEAD = 8
+"""Chunks that each worker may be ahead: they last while the disk or the GPU is slow for a moment."""
 WORKER_OPTIONS: dict[str, Any] = {
-    "prefetch_factor": 2,
+    "prefetch_factor": AHEAD,
     "worker_init_fn": lambda _: leave_the_group(),
-    "multiprocessing_context": "fork",  # shares the image list; a fork drops the store's lock
+    "multiprocessing_context": "fork",  # shares the image list and the slots; a fork drops the store's lock
 }
 
 
-class RowImages(Dataset[Tensor | BadImage]):
+class Wanted(NamedTuple):
+    """Images of one batch.
+
+    Attributes:
+        split: that lists them.
+        rows: of the split.
+        view: of each image.
+    """
+
+    split: str
+    rows: Sequence[int]
+    view: int = 0
+
+
+class Chunk(NamedTuple):
+    """Images `start` to `stop` of a batch."""
+
+    batch: int
+    start: int
+    stop: int
+
+
+class DecodedChunk(NamedTuple):
+    """A chunk whose pixels are in their slot.
+
+    Attributes:
+        bad: images of it that cannot be read.
+        seconds: CPU time that decoding took.
+    """
+
+    bad: list[BadImage]
+    seconds: float
+
+
+class RowImages:
     """The pixels of (split, row, view)."""
 
     def __init__(
@@ -33,59 +70,95 @@ class RowImages(Dataset[Tensor | BadImage]):
         augmentation: Augmentation | None = None,
     ) -> None:
         """Read from `source`; `augmentation` is that of views from 1 on, or None if view 0 is all."""
-        super().__init__()
         self._source, self._rows = source, rows
-        self._pixels = Pixels(transform)
+        self._pixels, self._upright = Pixels(transform), transform.upright
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
+        self.shape = (3, *transform.input_size)
 
-    def __getitem__(self, key: RowKey) -> Tensor | BadImage:
+    def pixels(self, split: str, row: int, view: int) -> Tensor | BadImage:
         """Return (3, H, W) uint8. Any error of any decoder becomes a `BadImage`: the main process reports it."""
-        split, row, view = key
         name = self._rows[split].ids[row]
         try:
             image = self._source.load(split, int(self._rows[split].index[row]))
+            if self._upright:
+                image = turned_upright(image)
             if view == 0:
                 return self._pixels(image)
             assert self._crops is not None, view
             return self._crops(image, name, view)
         except Exception as error:
-            return BadImage(split, name, f"{type(error).__name__}: {error}")
-
-    def __getitems__(self, keys: Sequence[RowKey]) -> list[tuple[Tensor | BadImage, float]]:
-        """Return the items of a batch, each with the CPU time of this thread in seconds."""
-        return [self._timed(key) for key in keys]
-
-    def _timed(self, key: RowKey) -> tuple[Tensor | BadImage, float]:
-        start = time.thread_time()
-        return self[key], time.thread_time() - start
+            return BadImage(split, name, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def make_loader(
-    images: RowImages, batches: list[list[RowKey]], *, workers: int, pinned: bool
-) -> Iterable[DecodedBatch | BadImage]:
-    """Load batches in order. In place of a batch with unreadable images comes the first of those."""
-    options = WORKER_OPTIONS if workers else {}
-    return DataLoader(
-        images, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pinned, **options
-    )
+class Chunks(Dataset[DecodedChunk]):
+    """Decodes chunk after chunk into the slots."""
+
+    def __init__(self, images: RowImages, batches: Sequence[Wanted], workers: int) -> None:
+        """Cut batches into chunks, and reserve slots for as many as `workers` processes may begin."""
+        super().__init__()
+        self._images, self._batches = images, batches
+        self._chunks = [
+            Chunk(number, start, min(start + CHUNK, len(batch.rows)))
+            for number, batch in enumerate(batches)
+            for start in range(0, len(batch.rows), CHUNK)
+        ]
+        largest = max(len(batch.rows) for batch in batches)
+        begun = n_slots([chunk.batch for chunk in self._chunks], workers * AHEAD)
+        self.slots = Slots(begun, (largest, *images.shape))
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, index: int) -> DecodedChunk:
+        """Decode one chunk."""
+        start, chunk = time.thread_time(), self._chunks[index]
+        split, rows, view = self._batches[chunk.batch]
+        slot, bad = self.slots[chunk.batch], list[BadImage]()
+        for place in range(chunk.start, chunk.stop):
+            pixels = self._images.pixels(split, rows[place], view)
+            if isinstance(pixels, BadImage):
+                bad.append(pixels)
+            else:
+                slot[place] = pixels
+        return DecodedChunk(bad, time.thread_time() - start)
+
+    def load(self, workers: int, *, pinned: bool) -> Iterator[DecodedBatch]:
+        """Start the workers, and return an iterator over the batches."""
+        options = WORKER_OPTIONS if workers else {}
+        decoded = iter(DataLoader(self, batch_size=None, num_workers=workers, collate_fn=lambda each: each, **options))
+        if pinned:
+            self.slots.pin()  # the workers are at work
+        return self._assemble(decoded)
+
+    def _assemble(self, decoded: Iterator[DecodedChunk]) -> Iterator[DecodedBatch]:
+        try:
+            for number, batch in enumerate(self._batches):
+                chunks = [next(decoded) for _ in range(0, len(batch.rows), CHUNK)]
+                pixels = self.slots[number][: len(batch.rows)]
+                yield DecodedBatch(pixels, [b for chunk in chunks for b in chunk.bad], sum(c.seconds for c in chunks))
+        finally:
+            self.slots.unpin()
 
 
-def find_bad_images(images: RowImages, keys: list[RowKey], *, workers: int) -> list[BadImage]:
+def make_loader(images: RowImages, batches: Sequence[Wanted], *, workers: int, pinned: bool) -> Iterator[DecodedBatch]:
+    """Start decoding, and return an iterator over batches, in order.
+
+    A batch's pixels are overwritten once the next batch is asked for: normalise or copy them before.
+
+    Args:
+        images: to decode.
+        batches: wanted, one of them or more images each.
+        workers: processes that decode; with none, this one does.
+        pinned: whether a GPU will copy the pixels.
+    """
+    return Chunks(images, batches, workers).load(workers, pinned=pinned) if batches else iter(())
+
+
+def find_bad_images(images: RowImages, wanted: Wanted, *, workers: int) -> list[BadImage]:
     """Decode all images once and return those that cannot be read."""
-    options = WORKER_OPTIONS if workers else {}
-    batches = [keys[start : start + 64] for start in range(0, len(keys), 64)]
-    loader = DataLoader(images, batch_sampler=batches, collate_fn=_only_bad, num_workers=workers, **options)
-    return [bad for batch in loader for bad in batch]
-
-
-def _collate(timed: list[tuple[Tensor | BadImage, float]]) -> DecodedBatch | BadImage:
-    bad = next((item for item, _ in timed if isinstance(item, BadImage)), None)
-    pixels = [item for item, _ in timed if isinstance(item, Tensor)]
-    return bad or DecodedBatch(torch.stack(pixels), sum(seconds for _, seconds in timed))
-
-
-def _only_bad(timed: list[tuple[Tensor | BadImage, float]]) -> list[BadImage]:
-    return [item for item, _ in timed if isinstance(item, BadImage)]
+    size = CHUNK * max(workers, 1)
+    batches = [wanted._replace(rows=wanted.rows[start : start + size]) for start in range(0, len(wanted.rows), size)]
+    return [bad for batch in make_loader(images, batches, workers=workers, pinned=False) for bad in batch.bad]
 
 
 def n_workers(asked: int | None) -> int:

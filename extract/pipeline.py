@@ -1,24 +1,26 @@
 """Stage one from top to bottom: plan, load, loop, write, finish."""
 
+import logging
 import os
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..runtime.console import plural, say
 from ..runtime.device import resolve_device, resolve_precision
+from ..runtime.text import counted
 from ..store import BlockKey, StoreWriter, Targets, open_writer
 from ..store.layout import layer_name
 from .backbones import Backbone, absolute_model, load_backbone
 from .check import check_config
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
-from .decoded import DecodeSpeed
+from .decoded import Waits
 from .describe import describe
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
@@ -29,22 +31,26 @@ from .progress import ImageProgress
 from .rows import batches_of, even_batch_size
 from .statistics import channels_of
 from .stored import stored_arrays
+from .views import decoded_as
+
+logger = logging.getLogger(__name__)
 
 
 def extract(config: ExtractConfig) -> Path:
     """See `tokenprobe.extract.extract`."""
     out = Path(config.out)
+    if config.dry_run:
+        for line in describe_extraction(config):
+            logger.info(line)
+        return out
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
     source = _open_source(config)
     backbone = _load_backbone(config)
+    backbone.transform = replace(backbone.transform, upright=source.upright)
     images = list_images(config, source, backbone.transform)
     plan = make_plan(config, backbone, source, images, precision)
-    if config.dry_run:
-        speed = images_per_second(backbone, config, device, precision)
-        print("\n".join(describe(plan, out, speed, overwrite=config.overwrite)))
-        return out
     check_space(plan, out, overwrite=config.overwrite)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
         writer.journal.add_event("start", **_circumstances(config, source, device))
@@ -52,13 +58,26 @@ def extract(config: ExtractConfig) -> Path:
         writer.drop_moved_rows(targets)  # unreadable images may be left out that an earlier run stopped at
         writer.declare(targets)
         work = _missing_batches(plan, writer, config.batch_size)
-        decode_speed, start = DecodeSpeed(), time.monotonic()
-        _extract_batches(Job(config, plan, backbone, source, device), work, writer, decode_speed)
-        complete = writer.seal()  # waits for the disk
+        waits, start = Waits(), time.monotonic()
+        _extract_batches(Job(config, plan, backbone, source, device), work, writer, waits)
+        with waits.for_disk:
+            complete = writer.seal()
         seconds = time.monotonic() - start
-        writer.journal.add_event("finish", **_what_was_done(work, seconds, decode_speed))
+        writer.journal.add_event("finish", **_what_was_done(work, seconds, waits))
     _say_done(out, work, seconds, complete)
     return out
+
+
+def describe_extraction(config: ExtractConfig) -> list[str]:
+    """See `tokenprobe.extract.describe_extraction`."""
+    check_config(config)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.amp, device)
+    source = _open_source(config)
+    backbone = _load_backbone(config)
+    plan = make_plan(config, backbone, source, list_images(config, source, backbone.transform), precision)
+    speed = images_per_second(backbone, config, device, precision)
+    return describe(plan, Path(config.out), speed, overwrite=config.overwrite)
 
 
 def _open_source(config: ExtractConfig) -> ImageSource:
@@ -71,13 +90,16 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         config.model,
         model_arg=config.model_arg,
         checkpoint=config.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        checkpoint_grid=config.checkpoint_grid,
         allow_missing=config.allow_missing,
         no_pretrained=config.no_pretrained,
         seed=config.seed,
         image_size=config.image_size,
     )
-    for line in backbone.loaded.lines() if backbone.loaded else []:
-        say(line)
+    for line in [*(backbone.loaded.lines() if backbone.loaded else []), *backbone.notes]:
+        logger.info(line)
+    backbone.transform = decoded_as(config.decode, backbone.transform)
     return backbone
 
 
@@ -94,25 +116,25 @@ def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[B
     return work
 
 
-def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, decode_speed: DecodeSpeed) -> None:
+def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, waits: Waits) -> None:
     """Run the backbone over the missing batches, and hand the stored arrays to the writer."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
-    batches = run_batches(
-        job, work, decode_speed
-    )  # forks the workers, before the progress bar has a thread that prints
-    with ImageProgress(sum(len(batch.rows) for batch in work), decode_speed) as progress:
+    batches = run_batches(job, work, waits.for_images)  # forks, before the progress bar has a thread that prints
+    with ImageProgress(sum(len(batch.rows) for batch in work), waits.for_images) as progress:
         for batch, tokens in batches:
             n_bytes = 0
             split = batch.key.split
             ids = job.plan.rows[split].ids[batch.rows.start : batch.rows.stop]
             for layer, outputs in tokens.items():
                 kinds = job.plan.manifest.splits[split].layers[layer_name(layer)]
-                arrays = stored_arrays(outputs, kinds, dtype, channels.get((split, layer), {}), layer, ids)
+                with waits.for_tokens:
+                    arrays = stored_arrays(outputs, kinds, dtype, channels.get((split, layer), {}), layer, ids)
                 n_bytes += sum(values.nbytes for values in arrays.values())
-                writer.append(batch.key, layer, arrays)
-                if batch.last:
-                    writer.finish_block(batch.key, layer)
+                with waits.for_disk:
+                    writer.append(batch.key, layer, arrays)
+                    if batch.last:
+                        writer.finish_block(batch.key, layer)
             progress.advance(len(batch.rows), n_bytes)
 
 
@@ -129,21 +151,26 @@ def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.dev
     }
 
 
-def _what_was_done(work: Sequence[Batch], seconds: float, decode_speed: DecodeSpeed) -> dict[str, Any]:
+def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[str, Any]:
     """Return the facts that the journal keeps of a run that came to its end."""
     return {
         "seconds": round(seconds, 3),
         "n_images": sum(len(batch.rows) for batch in work),
-        "decoded_per_core_second": round(decode_speed.images_per_core_second, 1),
-        "seconds_waited_for_images": round(decode_speed.waited, 3),
+        "decoded_per_core_second": round(waits.for_images.images_per_core_second, 1),
+        "seconds_waited_for_images": round(waits.for_images.waited, 3),
+        "seconds_waited_for_tokens": round(waits.for_tokens.seconds, 3),
+        "seconds_waited_for_disk": round(waits.for_disk.seconds, 3),
     }
 
 
 def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) -> None:
     if not work:
-        say(f"{out}: nothing to do, everything asked for is there")
+        logger.info(f"{out}: nothing to do, everything asked for is there")
     else:
         n_images = sum(len(batch.rows) for batch in work)
-        say(f"{out}: {n_images:,} {plural(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s")
+        done = f"{counted(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s"
+        logger.info(f"{out}: {done}")
     if not complete:
-        say(f"{out}: parts that another command began are not finished; probe info names them: extract those too")
+        logger.warning(
+            f"{out}: parts that another command began are not finished; probe info names them: extract those too"
+        )

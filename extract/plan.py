@@ -11,10 +11,11 @@ from .. import __version__
 from ..errors import InputError, NoSpaceError
 from ..runtime.text import size_text
 from ..store.array_spec import array_spec, array_specs
+from ..store.contents import Recipe, SplitInfo
 from ..store.formats import store_files
 from ..store.journal import finished_files
 from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name
-from ..store.manifest import Manifest, Recipe, SplitInfo
+from ..store.manifest import Manifest
 from ..store.quantize import array_type, stored_kinds
 from .backbones import Backbone
 from .config import ExtractConfig

@@ -1,16 +1,18 @@
 """Mean and deviation of each channel over the first images of a split, by which int8 tokens are standardised."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..runtime.console import say
 from ..store import BlockKey, StoreWriter
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
 from ..store.quantize import STATISTICS_ROWS, channel_statistics
 from .forward import Batch, Job, Outputs, run_batches
 from .rows import batches_of, even_batch_size
+
+logger = logging.getLogger(__name__)
 
 Channels = dict[tuple[str, int], dict[str, Tensor]]
 
@@ -30,21 +32,30 @@ def channels_of(job: Job, work: Sequence[Batch], writer: StoreWriter) -> Channel
         }
         for split, layer in sorted(wanted)
     }
-    for split in sorted({split for split, _ in wanted}):
-        names = {key: names for key, names in arrays.items() if key[0] == split}
-        lacking = [layer for (_, layer), of_layer in names.items() if not all(map(writer.has_whole, of_layer.values()))]
-        if lacking:
-            say(f"int8: taking the channel statistics of the first images of {split!r}")
-            sums = ChannelSums()
-            for _, tokens in run_batches(job, _first_batches(job, split, lacking)):
-                sums.add(tokens)
-            for (layer, kind), values in sums.statistics().items():
-                if kind in names[split, layer]:
-                    writer.write_whole(names[split, layer][kind], values.numpy())
+    lacking = {key: names for key, names in arrays.items() if not all(map(writer.has_whole, names.values()))}
+    if lacking:
+        sums = _sums_of_first_images(job, list(lacking))
+        for (split, layer), names in lacking.items():
+            for kind, values in sums[split].statistics(layer).items():
+                if kind in names:
+                    writer.write_whole(names[kind], values.numpy())
     return {
         key: {kind: torch.from_numpy(writer.read_whole(name)).to(job.device) for kind, name in names.items()}
         for key, names in arrays.items()
     }
+
+
+def _sums_of_first_images(job: Job, lacking: Sequence[tuple[str, int]]) -> dict[str, "ChannelSums"]:
+    """Run the backbone over the first images of splits, for the layers that lack statistics."""
+    splits = sorted({split for split, _ in lacking})
+    logger.info(f"int8: taking the channel statistics of the first images of {', '.join(map(repr, splits))}")
+    layers = {split: [layer for of, layer in lacking if of == split] for split in splits}
+    sums = {split: ChannelSums() for split in splits}
+    for batch, tokens in run_batches(
+        job, [each for split in splits for each in _first_batches(job, split, layers[split])]
+    ):
+        sums[batch.key.split].add(tokens)
+    return sums
 
 
 def _first_batches(job: Job, split: str, layers: Sequence[int]) -> list[Batch]:
@@ -70,9 +81,10 @@ class ChannelSums:
                     n, total, squares = self._sums.get((layer, kind), (0, 0, 0))
                     self._sums[layer, kind] = (n + len(x), total + x.sum(0), squares + x.square().sum(0))
 
-    def statistics(self) -> dict[tuple[int, str], Tensor]:
-        """Return (2, dim) float32, mean and deviation, by layer and kind."""
+    def statistics(self, layer: int) -> dict[str, Tensor]:
+        """Return (2, dim) float32, mean and deviation, of a layer by kind."""
         return {
-            key: torch.from_numpy(channel_statistics(n, total.cpu().numpy(), squares.cpu().numpy()))
-            for key, (n, total, squares) in self._sums.items()
+            kind: torch.from_numpy(channel_statistics(n, total.cpu().numpy(), squares.cpu().numpy()))
+            for (of, kind), (n, total, squares) in self._sums.items()
+            if of == layer
         }

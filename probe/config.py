@@ -1,122 +1,162 @@
-"""The settings of one fit. Every field is a flag of `probe fit`, and a key of its config file, of the same name."""
+"""The settings of one fit. Every field is a flag of `probe fit`, and a key of its config file."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import re
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-from ..errors import InputError, unknown_name
-
-FILE_KEYS = {"heads": "head"}
-"""Fields whose flag, and key in a config file, is spelt otherwise."""
+from ..errors import InputError
+from ..runtime.options import DATA, GRID, MACHINE, OUTPUT, TRAINING, Option, fields_of
+from ..runtime.settings import Amp, Device, Settings
 
 MADE_FROM = "made_from"
 """Key under which a run's `config.yaml` keeps what is no setting; ignored when the file is used again."""
 
-PROTOCOLS = ("select", "paper")
-NORMS = ("none", "final")
-CACHES = ("auto", "gpu", "ram", "disk")
-
 LR_GRID, PAPER_LR = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0], [0.1]
+
+EXAMPLES = """
+probe fit mae.zarr -o runs/mae --heads ep:queries=32,linear:pool=cls
+probe fit mae.zarr -o runs/lr --heads 'ep:queries=8|32' --layers last4 \\
+    --lr 0.1,1,10 --seeds 3
+probe fit mae.zarr dino.zarr -o runs/few --heads 'ep,knn:k=10|20' \\
+    --shots full,16,4 --seeds 5 --dry-run
+probe fit mae.zarr --config sweep.yaml --epochs 30
+"""
+
+
+def cut_heads(text: str) -> list[str]:
+    """Cut "ep:queries=8,d_out=2,linear" where a head begins: a part KEY=VALUE belongs to the one before it."""
+    return re.split(r",(?!\s*[A-Za-z_]\w*=)", text)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """Which heads to train, how, and where results go.
+class FitConfig(Settings):
+    """Which heads to train, how, and where results go. Each field's `Option` says what it does.
 
-    Attributes:
-        out: the run's folder.
-        heads: specs NAME[:key=value,…]; alternatives in a value, as in "ep:queries=8|32", make a grid.
-        layers: "all", "last4", or indices such as "0,5,-1", of those stored; "8+9+10+11" joins the channels of several.
-        norm: "none" for the layers' raw outputs, or "final" to apply the backbone's final norm to every token first.
-        optimizer: "lars", "sgd" or "adamw".
-        lr: base learning rates; the rate is base lr × batch size / 256. Protocol "select" defaults to the grid
-            0.1, 0.3, 1, 3, 10, 30 and "paper" to 0.1.
-        weight_decay: weight decays.
-        epochs: passes over the training rows.
-        batch_size: images in a step; by default 4096, or for a small set the largest power of two that leaves ten
-            steps an epoch, but at least min(n, 32); never more than there are training images.
-        warmup_epochs: of linear rise from 0; by default 10, but at most a ninth of the epochs.
-        shots: training images a class, such as 16, or "full" for all, the default unless a fraction is given.
-        fraction: of the training images of each class to train on, such as 0.01.
-        min_steps: a subset that takes fewer steps than this is passed over several times an epoch.
-        seeds: how many times each cell is trained: seeds 0, 1, … of the initialisation, and of the subset under `shots`
-            and `fraction`.
-        seed: of the order of batches and of the validation split.
-        val: fraction of the training split that protocol "select" holds out to select on.
-        val_split: name of a split to select on instead, for data that brings its own.
-        protocol: "select" (on held-out training images) or "paper" (the best epoch on the test split).
-        train_split: name of the split to train on.
-        test_split: name of the split to report on; by default the first of test, val, validation.
-        test_store: store that holds the test split, of the same backbone; by default the one trained on.
-        device: "auto", "cpu", "cuda", "cuda:1"….
-        amp: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
-        cache: where a layer's patch tokens are kept between epochs: "gpu", "ram", "disk", or "auto" for the
-            first of these that they fit.
-        dry_run: print what would be trained, read and taken, and do nothing.
+    `head` is another name for `heads`, to give it by.
     """
 
-    out: str | Path
-    heads: list[str] = field(default_factory=lambda: ["ep", "linear:pool=mean"])
-    layers: str = "all"
-    norm: str = "none"
-    optimizer: str = "lars"
-    lr: list[float] = field(default_factory=list)
-    weight_decay: list[float] = field(default_factory=lambda: [0.0])
-    epochs: int = 90
-    batch_size: int | None = None
-    warmup_epochs: float | None = None
-    shots: list[str] = field(default_factory=list)
-    fraction: list[float] = field(default_factory=list)
-    min_steps: int = 0
-    seeds: int = 1
-    seed: int = 0
-    val: float = 0.1
-    val_split: str | None = None
-    protocol: str = "select"
-    train_split: str = "train"
-    test_split: str | None = None
-    test_store: str | Path | None = None
-    device: str = "auto"
-    amp: str = "auto"
-    cache: str = "auto"
-    dry_run: bool = False
+    ignored_keys = (MADE_FROM,)
 
-    @classmethod
-    def fields_from_file(cls, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Turn the keys of a config file into fields; a single value stands for a list of one.
+    train_split: Annotated[str, Option("Split to train on.", DATA)] = "train"
+    val_split: Annotated[str | None, Option("Split to select on, instead of a part of the training split.", DATA)] = (
+        None
+    )
+    test_split: Annotated[
+        str | None, Option("Split to report on.", DATA, default="the first of test, val, validation")
+    ] = None
+    test_store: Annotated[
+        str | Path | None,
+        Option(
+            "Store of the same backbone that holds the test split.",
+            DATA,
+            metavar="STORE",
+            default="the store trained on",
+        ),
+    ] = None
+    heads: Annotated[
+        list[str],
+        Option(
+            "Heads to train, each NAME[:key=value,…]. Alternatives in a value make a grid: ep:queries=8|32.",
+            GRID,
+            also="head",
+            metavar="HEAD,…",
+            cut=cut_heads,
+        ),
+    ] = field(default_factory=lambda: ["ep", "linear:pool=mean"])
+    layers: Annotated[
+        str,
+        Option(
+            "Layers to train on: all, last4, or indices such as 0,5,-1. 8+9+10+11 joins the channels of several.",
+            GRID,
+            joined=True,
+            metavar="LAYERS",
+        ),
+    ] = "all"
+    norm: Annotated[
+        Literal["none", "final"],
+        Option("Norm of the tokens. final applies the final norm of the backbone to every token.", GRID),
+    ] = "none"
+    shots: Annotated[
+        list[str],
+        Option(
+            "Training images per class, such as 16, or full for all.",
+            GRID,
+            metavar="N,…",
+            default="full, unless --fraction is given",
+        ),
+    ] = field(default_factory=list)
+    fraction: Annotated[list[float], Option("Part of the training images of each class, such as 0.01.", GRID)] = field(
+        default_factory=list
+    )
+    lr: Annotated[
+        list[float],
+        Option(
+            "Base learning rates. The rate is base × batch size / 256.",
+            GRID,
+            default="0.1,0.3,1,3,10,30, or 0.1 under protocol paper",
+        ),
+    ] = field(default_factory=list)
+    weight_decay: Annotated[list[float], Option("Weight decays.", GRID)] = field(default_factory=lambda: [0.0])
+    seeds: Annotated[
+        int,
+        Option(
+            "Times that each cell is trained, with seeds 0, 1, …. A seed draws the weights and any subset of the "
+            "training images.",
+            GRID,
+            least=1,
+        ),
+    ] = 1
+    protocol: Annotated[
+        Literal["select", "paper"],
+        Option(
+            "How the reported figure is chosen. select chooses on held-out training images, paper takes the best epoch "
+            "on the test split.",
+            TRAINING,
+        ),
+    ] = "select"
+    val: Annotated[float, Option("Part of the training split that protocol select holds out.", TRAINING)] = 0.1
+    optimizer: Annotated[Literal["lars", "sgd", "adamw"], Option("Optimizer of the heads.", TRAINING)] = "lars"
+    epochs: Annotated[int, Option("Passes over the training images.", TRAINING, least=1)] = 90
+    batch_size: Annotated[
+        int | None,
+        Option(
+            "Images per step.",
+            TRAINING,
+            default="4096; for a small set the largest power of two that leaves ten steps per epoch",
+            least=2,  # BatchNorm has no statistics of one image
+        ),
+    ] = None
+    warmup_epochs: Annotated[
+        float | None,
+        Option("Epochs in which the rate rises from 0.", TRAINING, default="10, but at most a ninth of --epochs"),
+    ] = None
+    min_steps: Annotated[
+        int,
+        Option(
+            "Least number of steps. A small subset is passed over several times per epoch to reach it.",
+            TRAINING,
+            least=0,
+        ),
+    ] = 0
+    seed: Annotated[
+        int, Option("Seed of the batch order and of the held-out images.", TRAINING, least=0, most=2**63 - 1)
+    ] = 0
+    out: Annotated[str | Path, Option("Folder of the run.", OUTPUT, short="-o", metavar="RUN")]
+    dry_run: Annotated[bool, Option("Show cells, memory and time, and do nothing.", OUTPUT)] = False
+    device: Device = "auto"
+    amp: Amp = "auto"
+    cache: Annotated[
+        Literal["auto", "gpu", "ram", "disk"],
+        Option(
+            "Where patch tokens stay between epochs. auto takes the first of gpu, ram and disk that has room.", MACHINE
+        ),
+    ] = "auto"
+    head: InitVar[Any] = None
 
-        Raises:
-            InputError: unknown key, or a value of the wrong kind.
-        """
-        field_of = {FILE_KEYS.get(each.name, each.name): each for each in fields(cls)}
-        hints, values = get_type_hints(cls), {}
-        for key, value in content.items():
-            if key == MADE_FROM:
-                continue
-            if key not in field_of:
-                raise unknown_name("key of the config file", key, field_of)
-            values[field_of[key].name] = _read(hints[field_of[key].name], value, key)
-        return values
-
-
-def _read(hint: Any, value: Any, key: str) -> Any:
-    """Read a value of a YAML file as the type of a field."""
-    if get_origin(hint) is list:
-        return [_read(get_args(hint)[0], item, key) for item in (value if isinstance(value, list) else [value])]
-    kinds = get_args(hint) or (hint,)
-    if value is None and NoneType in kinds:
-        return None
-    if kinds == (bool,) and isinstance(value, bool):
-        return value
-    if isinstance(value, bool) and str in kinds:
-        return "on" if value else "off"  # what a bare on or off means in YAML
-    kind = next(kind for kind in (bool, int, float, str) if kind in kinds)
-    known = {bool: (), int: (int,), float: (int, float, str), str: (int, float, str)}[kind]
-    try:
-        if isinstance(value, known) and not isinstance(value, bool):
-            return kind(value)  # YAML reads 1e-1 as text
-    except ValueError:
-        pass
-    raise InputError(f"config file: {key}: expected {kind.__name__}, got {value!r}")
+    def __post_init__(self, head: Any) -> None:
+        if head is not None:
+            if self.heads != fields_of(FitConfig)["heads"].value:
+                raise InputError("heads and head are two names of one setting; give one of them")
+            object.__setattr__(self, "heads", head)
+        super().__post_init__()

@@ -1,13 +1,103 @@
-"""Messages to the user. They go to stderr: stdout is for results alone."""
+"""Messages: a library keeps them to itself, the command shows them on stderr. stdout is for results alone.
 
-import sys
+Every module logs to `logging.getLogger(__name__)`, below the logger "tokenprobe". Nothing is shown until `shown` or
+`show_progress` adds a handler: INFO for what happens, WARNING for what went otherwise than asked, DEBUG for details.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from rich.console import Console
+from rich.text import Text
+
+from .text import printable
+
+PACKAGE = __name__.partition(".")[0]
+LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
+"""Least level of messages, by how much is asked for: -1 quiet, 0 as usual, 1 verbose."""
+DETAILED = logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S")
 
 
-def say(line: str) -> None:
-    """Print a line on stderr, at once."""
-    print(line, file=sys.stderr, flush=True)
+class ConsoleHandler(logging.Handler):
+    """Prints messages on stderr, above a progress bar if there is one."""
+
+    def __init__(self, verbosity: int = 0) -> None:
+        """Show what `LEVELS` says of `verbosity`; a verbose one shows who speaks, and when."""
+        super().__init__(LEVELS[verbosity])
+        self.console = Console(stderr=True)
+        if verbosity > 0:
+            self.setFormatter(DETAILED)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out what another handler prints: that of a library, or of who has set up logging himself."""
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None:
+            if any(type(each) is logging.StreamHandler and each.level <= record.levelno for each in logger.handlers):
+                return False
+            logger = logger.parent if logger.propagate else None
+        return bool(super().filter(record))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record. A terminal gets words that wrap; a file gets lines as they are."""
+        try:
+            style = "yellow" if record.levelno >= logging.WARNING else ""
+            lines = self.format(record).rstrip().split("\n")
+            text = Text("\n".join(map(printable, lines)), style)
+            self.console.print(text, soft_wrap=not self.console.is_terminal)
+        except Exception:
+            self.handleError(record)
 
 
-def plural(n: int, one: str, many: str | None = None) -> str:
-    """Return the noun for a number: `one` for 1, for any other `many`, or `one` with an "s"."""
-    return one if n == 1 else many or f"{one}s"
+@contextmanager
+def shown(verbosity: int = 0) -> Iterator[None]:
+    """Show messages and progress while a command runs, and warnings of Python and of other libraries among them.
+
+    Args:
+        verbosity: of `LEVELS`. Other libraries tell of warnings, and of what they do only to a verbose command.
+    """
+    root, package, handler = logging.getLogger(), logging.getLogger(PACKAGE), ConsoleHandler(verbosity)
+    before = root.level, package.level, warnings.formatwarning
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if verbosity > 0 else logging.WARNING)
+    package.setLevel(LEVELS[verbosity])
+    if verbosity <= 0:
+        warnings.formatwarning = lambda message, category, *where: f"{category.__name__}: {message}"
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        root.setLevel(before[0])
+        package.setLevel(before[1])
+        warnings.formatwarning = before[2]
+
+
+def show_progress(on: bool = True) -> None:
+    """See `tokenprobe.show_progress`."""
+    package = logging.getLogger(PACKAGE)
+    for handler in [each for each in package.handlers if isinstance(each, ConsoleHandler)]:
+        package.removeHandler(handler)
+    package.setLevel(logging.INFO if on else logging.NOTSET)
+    if on:
+        package.addHandler(ConsoleHandler())
+
+
+@contextmanager
+def status(what: str) -> Iterator[None]:
+    """Show that something takes a while whose end cannot be told."""
+    console = bar_console()
+    if console is None:
+        logging.getLogger(__name__).info(what)
+    with nullcontext() if console is None else console.status(what):
+        yield
+
+
+def bar_console() -> Console | None:
+    """Return where a progress bar is drawn: a terminal on which messages are shown. Elsewhere there is none."""
+    for handler in [*logging.getLogger(PACKAGE).handlers, *logging.getLogger().handlers]:
+        if isinstance(handler, ConsoleHandler) and handler.level <= logging.INFO and handler.console.is_interactive:
+            return handler.console
+    return None

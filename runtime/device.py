@@ -4,9 +4,6 @@ import torch
 
 from ..errors import InputError
 
-AMP = ("auto", "off", "bfloat16", "float16")
-"""Choices of `amp`."""
-
 
 def resolve_device(asked: str) -> torch.device:
     """Return the device that is asked for, and no other.
@@ -55,7 +52,7 @@ def resolve_precision(amp: str, device: torch.device) -> str:
     """Return "float32", or the type that matrix products are rounded to.
 
     Args:
-        amp: of `AMP`; "auto" is bfloat16 on CUDA and off elsewhere.
+        amp: "auto", "off", "bfloat16" or "float16"; "auto" is bfloat16 on CUDA and off elsewhere.
         device: that computes.
     """
     if amp == "auto":

@@ -1,116 +1,251 @@
-"""Flags from the fields of a config dataclass: its documentation is their help, its defaults are theirs."""
+"""The command line: functions become commands of typer, and the fields of settings become their flags.
 
-import argparse
-import ast
+A command is a function whose parameters are declared for typer, but for one, `config`, whose type is a class of
+`Settings`: it becomes a flag per field, and `--config` for a file of them. typer only reads the command line. It
+returns a `Call`, which runs outside of typer, so that errors and signals stay ours.
+"""
+
 import inspect
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
-from types import UnionType
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import indent
+from typing import Any
 
-EXIT_INPUT = 2
-"""Exit status for an input that is wrong."""
-SHORT_FLAGS = {"model": "-m", "data": "-d", "out": "-o"}
+import typer
 
+from ..errors import InputError
+from .help import GENERAL, ReadableCommand, as_markup
+from .options import Field, fields_of
+from .settings import Settings
+from .values import read_value
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and takes "-1,0" for a value."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._negative_number_matcher = re.compile(r"^-\d[\d,.-]*$")
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with one line that says what is wrong."""
-        self.exit(EXIT_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
+PROGRAM = "probe"
+COMPLETE = "_PROBE_COMPLETE"
+"""Variable in which a shell asks typer for completions."""
+CONFIG = "config"
 
 
-def add_fields(parser: argparse.ArgumentParser, config: type[Any], names: Mapping[str, str]) -> None:
-    """Add a flag for every field. Absent flags stay absent, so that the dataclass alone holds the defaults.
+class UsageError(InputError):
+    """A command line that cannot be read."""
 
-    Args:
-        parser: of the command.
-        config: the dataclass.
-        names: of fields whose flag is spelt otherwise.
+    def __init__(self, command: str, message: str) -> None:
+        super().__init__(f"{command}: {message}{' See' if message.endswith('?') else '; see'} {command} --help")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A function that is a command.
+
+    Attributes:
+        function: that runs.
+        arguments: its parameters for typer, by name.
+        settings: class of its parameter `config`, if it has one.
+        summary: what it does, in one sentence.
+        examples: command lines, as its help shows them.
     """
-    texts, hints = _field_texts(config), get_type_hints(config)
-    for field in fields(config):
-        name = names.get(field.name, field.name)
-        flags = [SHORT_FLAGS[name]] if name in SHORT_FLAGS else []
-        required = field.default is MISSING and field.default_factory is MISSING
-        parser.add_argument(
-            *flags,
-            f"--{name.replace('_', '-')}",
-            dest=field.name,
-            default=argparse.SUPPRESS,
-            required=required,
-            help=texts[field.name].replace("%", "%%") + _default_text(field),
-            **_argument_kind(hints[field.name], name),
-        )
+
+    function: Callable[..., None]
+    arguments: Mapping[str, inspect.Parameter]
+    settings: type[Settings] | None
+    summary: str
+    examples: str
+
+    @property
+    def name(self) -> str:
+        """Name of the command."""
+        return self.function.__name__.removeprefix("_")
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Fields of the settings, by name."""
+        return fields_of(self.settings) if self.settings else {}
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """What typer reads: the parameters for typer, a flag per field, and what all commands share."""
+        fields = [_parameter_of(field) for field in self.fields.values()]
+        if self.settings:
+            text = "YAML file whose keys are these options. A flag wins over it."
+            fields.append(_parameter(CONFIG, str, "--config", metavar="FILE", help=text))
+        shared = [
+            _parameter("verbose", bool, "-v", "--verbose", help="Show details."),
+            _parameter("quiet", bool, "-q", "--quiet", help="Show only warnings and errors."),
+        ]
+        own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in self.arguments.values()]
+        general = [each for each in own if each.annotation.__metadata__[0].rich_help_panel == GENERAL]
+        return inspect.Signature([*(each for each in own if each not in general), *fields, *general, *shared])
 
 
-def _argument_kind(hint: Any, name: str) -> dict[str, Any]:
-    """Return what argparse must know to read a flag of a type."""
-    if hint is bool:
-        return {"action": "store_true"}
-    if get_origin(hint) is list:
-        read = _read_specs if name == "head" else _read_list(get_args(hint)[0])
-        return {"action": "extend", "type": read, "metavar": name.upper()}
-    if get_origin(hint) is dict:
-        return {"action": _UpdateDict, "type": read_pairs, "metavar": "KEY=VALUE"}
-    kinds = [kind for kind in get_args(hint) if kind in (int, float)] if get_origin(hint) is UnionType else [hint]
-    return {"type": kinds[0] if kinds else str, "metavar": name.upper()}
+@dataclass(frozen=True)
+class Call:
+    """A command, and what the command line gives.
+
+    Attributes:
+        command: that is called.
+        given: values by parameter, as typer read them.
+    """
+
+    command: Command
+    given: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Program and command, such as "probe fit"."""
+        return f"{PROGRAM} {self.command.name}"
+
+    def run(self) -> None:
+        """Call the function."""
+        arguments = self.arguments()
+        from .console import shown  # loads rich
+
+        with shown(bool(self.given.get("verbose")) - bool(self.given.get("quiet"))):
+            self.command.function(**arguments)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the function.
+
+        Raises:
+            InputError: a value is wrong, or missing.
+            MissingError: there is no such config file.
+        """
+        arguments = {name: self.given[name] for name in self.command.arguments if name in self.given}
+        missing = [
+            each.annotation.__metadata__[0].metavar
+            for name, each in self.command.arguments.items()
+            if each.default is each.empty and not arguments.get(name)
+        ]
+        values = self._file_values() | self._flag_values()
+        missing += [field.flag for name, field in self.command.fields.items() if field.required and name not in values]
+        if missing:
+            raise UsageError(self.path, f"{_in_words(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+        return arguments | ({CONFIG: self.command.settings(**values)} if self.command.settings else {})
+
+    def _file_values(self) -> dict[str, Any]:
+        path = self.given.get(CONFIG)
+        if path is None or self.command.settings is None:
+            return {}
+        from .config_file import read_config_file
+
+        return read_config_file(self.command.settings, path)
+
+    def _flag_values(self) -> dict[str, Any]:
+        fields = self.command.fields
+        given = {name: self.given[name] for name in fields if self.given.get(name) is not None}
+        flags = {flag for field in fields.values() for flag in field.flags}
+        for name, value in given.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and (text.startswith("--") or text in flags):
+                    raise InputError(f"{fields[name].flag} needs a value, and {text!r} is a flag")
+        return {name: read_value(fields[name], value, fields[name].flag) for name, value in given.items()}
 
 
-def _read_list(kind: type[Any]) -> Callable[[str], list[Any]]:
-    def read(text: str) -> list[Any]:
-        return [kind(part) for part in text.split(",")]
+class Program:
+    """A program of several commands."""
 
-    read.__name__ = f"list of {kind.__name__}"
-    return read
+    def __init__(self, app: typer.Typer) -> None:
+        """Start without commands, of an app that has none."""
+        self._app = app
+        self.commands: dict[str, Command] = {}
 
+    def command(self, summary: str, panel: str, examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Make a function a command.
 
-def _read_specs(text: str) -> list[str]:
-    """Cut "ep:queries=8,d_out=2,linear" where a head begins: a part KEY=VALUE belongs to the one before it."""
-    return re.split(r",(?![A-Za-z_]\w*=)", text)
+        Args:
+            summary: what it does, in one sentence.
+            panel: of the program's help.
+            examples: command lines, for the end of its help.
+        """
 
+        def add(function: Callable[..., None]) -> Callable[..., None]:
+            parameters = dict(inspect.signature(function).parameters)
+            config = parameters.pop(CONFIG, None)
+            settings = config.annotation if config else None
+            command = Command(function, parameters, settings, summary, examples.strip("\n"))
 
-def read_pairs(text: str) -> dict[str, Any]:
-    """Read "img_size=32,patch_size=4": values are Python literals, or else text."""
-    pairs = {}
-    for part in re.split(r",(?=[A-Za-z_]\w*=)", text):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {part!r}")
+            def read(**given: Any) -> Call:
+                return Call(command, given)
+
+            read.__signature__ = command.signature  # type: ignore[attr-defined]
+            self._app.command(
+                command.name,
+                cls=ReadableCommand,
+                help=summary,
+                epilog=as_markup("\nExamples:\n" + indent(command.examples, "  ")),
+                rich_help_panel=panel,
+            )(read)
+            self.commands[command.name] = command
+            return function
+
+        return add
+
+    def parse(self, argv: Sequence[str]) -> Call | int:
+        """Read a command line.
+
+        Args:
+            argv: without the program's name.
+
+        Returns:
+            The call, or an exit status if typer has done all that was asked for, such as showing help.
+
+        Raises:
+            BrokenPipeError: nobody reads the help.
+            UsageError: it cannot be read.
+        """
+        if len(argv) == 1 and argv[0] in self.commands:
+            return Call(self.commands[argv[0]], {})  # names all that is missing, where typer would name the first
         try:
-            pairs[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            pairs[key] = value
-    return pairs
+            program = typer.main.get_command(self._app)
+            done: Call | int = program.main(args=[*argv] or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        except typer.TyperException as error:
+            path = f"{PROGRAM} {argv[0]}" if argv[0] in self.commands else PROGRAM
+            raise UsageError(path, _message_of(error)) from None
+        except SystemExit as stopped:
+            if stopped.code == 1 and COMPLETE not in os.environ:  # so rich ends when its reader has read enough
+                raise BrokenPipeError from None
+            raise
+        return done
 
 
-class _UpdateDict(argparse.Action):
-    """Merges repeated KEY=VALUE flags."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, getattr(namespace, self.dest, {}) | values)
-
-
-def _field_texts(config: type[Any]) -> dict[str, str]:
-    """Return the documentation of each field, from the class's "Attributes:" section."""
-    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")[2]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text).rstrip(".") for name, text in entries}
+def _parameter(name: str, kind: type[Any], *flags: str, panel: str = GENERAL, **about: Any) -> inspect.Parameter:
+    """Return a parameter whose flag may be absent."""
+    option = typer.Option(None, *flags, rich_help_panel=panel, show_default=False, **about)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
-def _default_text(field: Any) -> str:
-    default = field.default_factory() if field.default_factory is not MISSING else field.default
-    if default is MISSING or default is None or default is False or default in ([], {}):
-        return ""
-    return f" (default: {','.join(map(str, default)) if isinstance(default, list) else default})"
+def _parameter_of(field: Field) -> inspect.Parameter:
+    note = "required" if field.required else f"default: {field.default}" if field.default else ""
+    return _parameter(
+        field.name,
+        bool if field.type is bool else list[str] if field.several else str,
+        *field.flags,
+        panel=field.option.panel,
+        help=as_markup(field.text) + (f" [dim]{as_markup(f'[{note}]')}[/dim]" if note else ""),
+        metavar=field.metavar,
+        autocompletion=_completer(field.choices) if field.choices else None,
+    )
 
 
-def given_fields(arguments: argparse.Namespace, config: type[Any]) -> dict[str, Any]:
-    """Return the fields of a config whose flags were given."""
-    return {field.name: getattr(arguments, field.name) for field in fields(config) if hasattr(arguments, field.name)}
+def _completer(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return what completes a choice, or the last one of a list."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        left = [choice for choice in choices if choice not in before.split(",")]
+        return [before + comma + choice for choice in left if choice.startswith(last)]
+
+    return complete
+
+
+def _in_words(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _message_of(error: typer.TyperException) -> str:
+    """Write an error of typer's parser in one line, as ours are."""
+    near = getattr(error, "possibilities", None)
+    if near:
+        return f"no such option: {error.option_name}; did you mean {' or '.join(near)}?"  # type: ignore[attr-defined]
+    message = " ".join(error.format_message().split()).removesuffix(".").replace(". Did you mean", "; did you mean")
+    return message[:1].lower() + message[1:]

@@ -1,4 +1,9 @@
-"""Sizes and times in words, for people."""
+"""Numbers, sizes and times in words, for people."""
+
+import json
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
 
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 SECONDS_PER_MINUTE, MINUTES_PER_HOUR = 60, 60
@@ -36,3 +41,26 @@ def time_text(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, MINUTES_PER_HOUR)
     return f"{hours} h {minutes} min"
+
+
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Return the noun for a number: `one` for 1, for any other `many`, or `one` with an "s"."""
+    return one if n == 1 else many or f"{one}s"
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """Return a number and its noun: "1 image", "1,281,167 images"."""
+    return f"{n:,} {plural(n, one, many)}"
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON, for scripts; numbers that JSON lacks, such as NaN, are null."""
+    return json.dumps(_json_value(value), indent=2, allow_nan=False)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -15,6 +15,7 @@ from .layout import layer_index
 from .manifest import Manifest
 from .reader import Store
 from .selection import Selection
+from .small import read_small
 from .writer import file_record, write_root
 from .zarr_store import ZarrFiles
 
@@ -88,7 +89,7 @@ def _write_small(store: Store, files: ArchiveFiles, manifest: Manifest) -> list[
     files.write_metadata(manifest)
     names = files.metadata_names(manifest)
     for array in files.whole_arrays(manifest):
-        values = store.arrays.read_whole(array)
+        values = read_small(store.arrays, array)
         files.write_whole(array, values if values.dtype.kind in "if" else list(map(str, values)))
         names += files.whole_names(array)
     return names

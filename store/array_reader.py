@@ -15,6 +15,7 @@ from .extents import Part, parts_of, threads
 from .layout import CHANNELS
 from .order import RowNumbers
 from .quantize import DTYPES, dequantize, from_bfloat16
+from .small import read_channels
 
 CONVERTED_BYTES = 2**20
 """So many stored bytes are converted at a time: the memory beside the output stays small."""
@@ -100,7 +101,7 @@ class ArrayReader:
 
     @cached_property
     def _channels(self) -> npt.NDArray[np.float32]:
-        return self._arrays.read_whole(self._spec.name + CHANNELS)
+        return read_channels(self._arrays, self._spec.name + CHANNELS, self._spec.row[-1])
 
 
 def finish(started: Sequence[Future[None]]) -> None:

@@ -10,7 +10,7 @@ from xxhash import xxh3_64
 
 from ..errors import StoreError
 from .array_spec import ArraySpec
-from .durable import rename_durably
+from .durable import open_new, rename_durably
 from .extents import as_bytes
 from .journal import FileRecord
 
@@ -33,7 +33,7 @@ class BlockFile:
         self._spec, self._n_rows, self._n_given = spec, n_rows, 0
         self._hash, self._size = xxh3_64(), 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._fd = open_new(self._temporary)
         try:
             self._write(memoryview(header))
         except OSError:

@@ -1,36 +1,63 @@
-"""Claiming a path to write a store at: nothing else may be there, and one writer works at a time."""
+"""Claiming a path to write a store at: nothing else may be there, and one writer works at a time.
+
+No file is removed that a store does not know as its own: by its manifest, by its journal, or as the temporary file of
+one of these.
+"""
 
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from errno import ENOSPC
 from pathlib import Path
 
 from ..errors import NoSpaceError, StoreError
 from . import journal, lock
 from .contract import ROOT_RECORD, StoreFiles
+from .durable import remove_durably
 from .formats import store_files
+from .journal import Journal
+from .layout import TEMPORARY
+from .manifest import Manifest
 
 
 def check_path(path: Path) -> None:
-    """Raise StoreError if something that is no store is in the way; a first run killed early is not."""
+    """Refuse a path where something is that is no store; what a writer leaves that was killed early is not in the way.
+
+    Raises:
+        StoreError: there is something else, a compressed store, or a store without its manifest.
+    """
     files = store_files(path)
     if files.exists():
         if files.is_compressed():
             raise StoreError(f"{str(path)!r} is compressed: it can be read, but not added to; give another path")
         return
-    if files.root.exists() or not _is_fresh(files.folder):
+    there = files.root.exists() or not _is_fresh(files)
+    if there and journal.root_entries(files.folder):
+        raise StoreError(f"{str(path)!r} has lost its manifest; bring it back with probe verify --repair")
+    if there:
         raise StoreError(f"{str(path)!r} exists and is not a token store; give another path")
 
 
-def _is_fresh(folder: Path) -> bool:
-    """Whether a folder holds nothing, or no more than a writer leaves that was killed before the first root."""
-    if not folder.is_dir():
-        return not folder.exists()
-    if (folder / journal.NAME).is_file():
-        return journal.read_records(folder).keys() <= {ROOT_RECORD}
-    return all(entry.name == lock.NAME for entry in folder.iterdir())
+def _is_fresh(files: StoreFiles) -> bool:
+    """Whether a folder is empty, or holds no more than a writer leaves that was killed before the root was there."""
+    if not files.folder.is_dir():
+        return not os.path.lexists(files.folder)
+    if journal.is_being_emptied(files.folder):
+        return True
+    kept = _early_files(files)
+    return all(
+        entry.name in kept and entry.is_file() and not entry.is_symlink() and kept[entry.name](entry)
+        for entry in files.folder.iterdir()
+    )
+
+
+def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Path], bool]]:
+    """Return the files that are there before the root is, by name, each with a call that tells it from a stranger's."""
+    return {
+        lock.NAME: lock.is_ours,
+        journal.NAME: lambda path: journal.is_ours(path) and journal.read_records(path.parent).keys() <= {ROOT_RECORD},
+        files.root.name + TEMPORARY: lambda path: True,
+    }
 
 
 @contextmanager
@@ -55,12 +82,35 @@ def claimed(files: StoreFiles) -> Iterator[None]:
 
 
 def empty(files: StoreFiles) -> None:
-    """Remove everything but the lock and an empty journal. After a kill halfway, nothing counts as written."""
-    files.root.unlink(missing_ok=True)
-    if (files.folder / journal.NAME).exists():
-        os.truncate(files.folder / journal.NAME, 0)
-    for entry in files.folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name not in (lock.NAME, journal.NAME):
-            entry.unlink()
+    """Remove the files of a store; what it does not know as its own stays, and so do the lock and an empty journal.
+
+    The journal says first that all it records is to be removed, then the root goes, by which a store is known. So after
+    a kill halfway nothing counts as written, and the same call removes the rest.
+
+    Raises:
+        StoreError: one of the files is behind a symbolic link.
+    """
+    names = _own_names(files)
+    files.check_inside(names)
+    records = Journal(files.folder)
+    try:
+        records.add_event(journal.EMPTIED)
+        remove_durably([files.root])
+        files.remove(names)
+        for folder in sorted({parent for name in names for parent in Path(name).parents}, reverse=True):
+            if folder != Path():
+                with suppress(OSError):  # it holds something else, or is not there
+                    (files.folder / folder).rmdir()
+        records.clear()
+    finally:
+        records.close()
+
+
+def _own_names(files: StoreFiles) -> set[str]:
+    """Return the relative paths of all files that may be of a store, but for its root, journal and lock."""
+    names = journal.read_records(files.folder).keys() - {ROOT_RECORD}
+    declaring = [files.read_attributes(), *(entry["content"] for entry in journal.root_entries(files.folder))]
+    for attributes in declaring:
+        with suppress(StoreError):  # gone, or of another version: the journal knows its files
+            names |= files.declared(Manifest.from_json(attributes))
+    return names | {name + TEMPORARY for name in names}

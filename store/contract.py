@@ -6,7 +6,7 @@ the same in every format, a header, then the rows of one block of one array: `bl
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +14,11 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from ..errors import MissingError, StoreError
+from ..runtime.text import printable
 from . import journal
 from .array_spec import ArraySpec, array_specs
+from .checked import UnfitError, parse
+from .durable import remove_durably
 from .extents import Extent, Part, as_bytes, fetch, read_part
 from .layout import CHANNELS
 from .manifest import Manifest
@@ -103,7 +106,25 @@ class StoredArrays(ABC):
             raise StoreError(
                 f"{str(self.path)!r} is not a token store: it has no manifest; make one with probe extract"
             )
-        return Manifest.from_json(attributes)
+        try:
+            return Manifest.from_json(attributes)
+        except UnfitError as error:
+            raise self.damaged(self.root_name, error) from error
+
+    @property
+    @abstractmethod
+    def root_name(self) -> str:
+        """The file that holds the manifest, for people."""
+
+    @abstractmethod
+    def remedy(self, file: str) -> str:
+        """Return the advice on what to do about a damaged file."""
+
+    def damaged(self, file: str | Path, why: object) -> StoreError:
+        """Make the error for a file that is not as it was written."""
+        what = "damaged, or no store" if str(file) == self.root_name else "damaged"
+        said = printable(" ".join(str(why).split()))
+        return StoreError(f"{str(file)!r} is {what} ({said}); {self.remedy(str(file))}, or give another path")
 
 
 class StoreFiles(StoredArrays):
@@ -119,6 +140,17 @@ class StoreFiles(StoredArrays):
 
     def __init__(self, path: Path, folder: Path, root: Path) -> None:
         self.path, self.folder, self.root = path, folder, root
+
+    @property
+    def root_name(self) -> str:
+        """See `StoredArrays.root_name`."""
+        return str(self.root)
+
+    def remedy(self, file: str) -> str:
+        """See `StoredArrays.remedy`: the journal keeps the manifest, and the settings to make other files again."""
+        if journal.can_repair(self.folder) or (file == self.root_name and journal.root_entries(self.folder)):
+            return "mend it with probe verify --repair"
+        return "no journal tells how it was made, so make it again"
 
     @abstractmethod
     def block_name(self, spec: ArraySpec, view: int, block: int) -> str:
@@ -151,6 +183,25 @@ class StoreFiles(StoredArrays):
     @abstractmethod
     def write_metadata(self, manifest: Manifest) -> None:
         """Write those files."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files durably, those that are there, by their relative paths.
+
+        Raises:
+            StoreError: one of them is behind a symbolic link, and perhaps no file of the store; nothing is removed.
+        """
+        names = list(names)
+        self.check_inside(names)
+        remove_durably(self.folder / name for name in names)
+
+    def check_inside(self, names: Iterable[str]) -> None:
+        """Raise StoreError if a folder of one of the files, by their relative paths, is a symbolic link."""
+        for folder in {parent for name in names for parent in Path(name).parents}:
+            if (self.folder / folder).is_symlink() and folder != Path():
+                raise StoreError(
+                    f"{str(self.folder / folder)!r} is a symbolic link, and nothing is removed behind one; put the "
+                    "folder itself in its place"
+                )
 
     def exists(self) -> bool:
         """Whether there is a store here."""
@@ -210,11 +261,15 @@ class StoreFiles(StoredArrays):
         return names
 
 
-def damaged(path: Path, error: Exception) -> StoreError:
-    """Make the error for a root file that cannot be read."""
-    return StoreError(
-        f"{str(path)!r} is damaged, or no store ({error}); mend it with probe verify --repair, or give another path"
-    )
+def attributes_of(root: bytes) -> dict[str, Any]:
+    """Return the attributes in the metadata of a Zarr group, or {} if it has none.
+
+    Raises:
+        UnfitError: they are no JSON.
+    """
+    group = parse(root)
+    attributes = group.get("attributes") if isinstance(group, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def missing(path: Path) -> StoreError:

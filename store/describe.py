@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
-from ..runtime.text import size_text
+from ..runtime.text import printable, size_text
 from .array_spec import array_specs
 from .health import Blocks, Stock, take_stock
 from .layout import layer_index, layer_name
@@ -42,7 +43,7 @@ def describe(store: Store) -> list[str]:
         ("bytes", _bytes_text(store, stock)),
         ("health", _health_text(store, stock)),
     ]
-    return [f"{name:<14} {value}" for name, value in lines]
+    return [printable(f"{name:<14} {value}") for name, value in lines]
 
 
 def _origin(store: Store) -> list[Line]:
@@ -147,7 +148,7 @@ def _shortened(names: Sequence[str]) -> str:
 def audit_table(audit: Audit) -> Table:
     """Show an audit as a table for a terminal: one row per layer and smaller dtype."""
     table = Table(
-        title=f"patch tokens of {audit.n_images} images of {audit.split!r} as another dtype",
+        title=Text(f"patch tokens of {audit.n_images} images of {audit.split!r} as another dtype"),
         caption="bytes: as a fraction of the present ones",
     )
     for header in AUDIT_HEADERS:

@@ -1,15 +1,22 @@
-"""Writing files so that a crash, or a power cut, leaves either the old one or the whole new one."""
+"""Writing files so that a crash, or a power cut, leaves either the old one or the whole new one.
+
+Nothing is written through a symbolic link at the end of a path: in somebody else's store or run it may lead to any file
+of the user's.
+"""
 
 import os
 from collections.abc import Iterable
+from errno import ELOOP
 from pathlib import Path
+
+from ..errors import StoreError
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write `data` to a temporary name beside `path`, fsync it, and rename it."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with os.fdopen(open_new(temporary), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -17,6 +24,26 @@ def write_durably(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)  # a full disk took part of it
         raise
     rename_durably(temporary, path)
+
+
+def open_new(path: Path) -> int:
+    """Make a file anew for writing, whatever has its name; return its descriptor."""
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+
+
+def open_kept(path: Path, flags: int) -> int:
+    """Open a file that is kept and added to, and make it if it is not there; return its descriptor.
+
+    Raises:
+        StoreError: the path is a symbolic link.
+    """
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno != ELOOP:
+            raise
+        raise StoreError(f"{str(path)!r} is a symbolic link, and nothing is written through it; remove it") from None
 
 
 def rename_durably(temporary: Path, path: Path) -> None:

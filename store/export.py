@@ -1,5 +1,6 @@
 """Parts of a store in another form, written under another name until all of it is there."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -137,7 +138,7 @@ def export_store(
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
     """Give an empty folder that takes the name `out` at the end, or goes if there is an error."""
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"{str(out)!r} is there already, and an export replaces nothing; give another name")
     folder = out.with_name(out.name + ".partial")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -75,18 +75,28 @@ def read_part(extent: Extent, part: Part, row_bytes: int, out: memoryview) -> No
         StoreError: the file is not there, or is shorter than it should be.
     """
     try:
-        fd = os.open(extent.path, os.O_RDONLY)
+        fd = os.open(extent.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in its place would make us wait
     except FileNotFoundError:
         raise StoreError(
             f"block file {str(extent.path)!r} is not there; run the same probe extract again, or probe verify --repair"
         ) from None
+    except OSError as error:
+        raise _unreadable(extent, error) from error
     try:
         if _is_sparse(part.rows):
             _expect_random_reads(fd)
         for first, vectors in _runs(part, row_bytes, out):
             _read_fully(fd, extent, extent.offset + first * row_bytes, vectors)
+    except OSError as error:
+        raise _unreadable(extent, error) from error
     finally:
         os.close(fd)
+
+
+def _unreadable(extent: Extent, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot read block file {str(extent.path)!r}: {error.strerror}; probe verify names all such files"
+    )
 
 
 def fetch(extent: Extent) -> None:

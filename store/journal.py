@@ -6,21 +6,35 @@ the same place later, whose other bytes may all be the same.
 A line is one JSON object: {"file": path, "size": bytes, "xxh3": hex} for a finished file, or
 {"event": …} for a run's start or end. The root file is recorded as "manifest", with its content, before it is written.
 A crash can tear the last line; it is cut off before the next append.
+
+Nothing in a journal is taken on trust: a line that is no such object counts for nothing, and neither does a path that
+leads out of the store.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock
 from typing import Any
 
+from ..errors import StoreError
+from .checked import UnfitError, parse, read_file
+from .durable import open_kept
+
 NAME = "journal.jsonl"
+EMPTIED = "emptied"
+"""Event of a journal whose files are all to be removed, because the store is made anew."""
 RECORD_KEYS = {"file", "size", "xxh3"}
+BEGINNINGS = (b'{"event": "', b'{"file": "')
+"""How every line begins, in the bytes that `json.dumps` writes."""
 MARK_BYTES = 2**16
 """So much of a journal's first line is looked at: in older stores it holds the settings of an extraction."""
+LONGEST_PATH, OUTSIDE = 1000, {"", ".", ".."}
+"""Characters of a path, and names in one that lead elsewhere: an empty one comes first in an absolute path."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +53,84 @@ def mark_of(beginning: bytes) -> bytes:
 
 def read_mark(folder: Path) -> bytes:
     """Return what tells a store from others, or nothing if it has no journal: see `mark_of`."""
-    try:
-        with open(folder / NAME, "rb") as file:
-            return mark_of(file.read(MARK_BYTES))
-    except (FileNotFoundError, NotADirectoryError):
+    if not (folder / NAME).is_file():
         return b""
+    with open(folder / NAME, "rb") as file:
+        return mark_of(file.read(MARK_BYTES))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a journal and nothing else: empty, or of whole lines of ours, the last perhaps torn."""
+    *lines, torn = path.read_bytes().split(b"\n")
+    whole = all(line.startswith(BEGINNINGS) and _entry(line) is not None for line in lines)
+    return whole and any(torn.startswith(start) or start.startswith(torn) for start in BEGINNINGS)
+
+
+def is_being_emptied(folder: Path) -> bool:
+    """Whether a journal ends with the word that all it records is to be removed."""
+    path = folder / NAME
+    if not path.is_file() or not is_ours(path):
+        return False
+    *_, last = [{}, *read_entries(folder)]
+    return last.get("event") == EMPTIED
 
 
 def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a journal; a torn last line and damaged lines count for nothing."""
-    path = folder / NAME
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # at worst a file is made again
-        if isinstance(entry, dict):
+    """Yield the entries of a journal; a torn last line and damaged lines count for nothing.
+
+    Raises:
+        StoreError: the journal is there and cannot be read.
+    """
+    for line in _lines(folder):
+        entry = _entry(line)
+        if entry is not None:
             yield entry
+
+
+def _lines(folder: Path) -> list[bytes]:
+    path = folder / NAME
+    try:
+        return read_file(path).split(b"\n")[:-1]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"cannot read the journal {str(path)!r}: {error.strerror}") from error
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = parse(line)
+    except UnfitError:
+        return None  # at worst a file is made again
+    return entry if isinstance(entry, dict) else None
 
 
 def read_records(folder: Path) -> dict[str, FileRecord]:
     """Return the finished files of a store by relative path."""
-    files = (entry for entry in read_entries(folder) if entry.keys() >= RECORD_KEYS)
-    return {entry["file"]: FileRecord(entry["file"], entry["size"], entry["xxh3"]) for entry in files}
+    return _records(read_entries(folder))
+
+
+def find_records(folder: Path, files: Collection[str]) -> dict[str, FileRecord]:
+    """Return the records of a few files, by relative path: no other line is looked at, in however long a journal."""
+    names = [json.dumps(name).encode() for name in files]
+    found = (_entry(line) for line in _lines(folder) if any(name in line for name in names))
+    return {name: record for name, record in _records(filter(None, found)).items() if name in files}
+
+
+def _records(entries: Iterable[dict[str, Any]]) -> dict[str, FileRecord]:
+    found = map(_record, entries)
+    return {record.file: record for record in found if record is not None}
+
+
+def _record(entry: Mapping[str, Any]) -> FileRecord | None:
+    """Return the record in an entry, or None if it has none, or names a file that is not in the store."""
+    if not entry.keys() >= RECORD_KEYS:
+        return None
+    file, size, xxh3 = entry["file"], entry["size"], entry["xxh3"]
+    if not (type(file) is type(xxh3) is str and type(size) is int and 0 <= size < 2**63):
+        return None
+    inside = file.isprintable() and len(file) <= LONGEST_PATH and not OUTSIDE & set(file.split("/"))
+    return FileRecord(file, size, xxh3) if inside else None
 
 
 def finished_files(store: Path) -> dict[str, FileRecord]:
@@ -72,8 +140,9 @@ def finished_files(store: Path) -> dict[str, FileRecord]:
 
 def root_entries(folder: Path) -> list[dict[str, Any]]:
     """Return the last entries of the root file, the latest first: at most two, since a crash may come between."""
-    found = [entry for entry in read_entries(folder) if entry.keys() >= {*RECORD_KEYS, "content"}]
-    return found[:-3:-1]
+    entries = (_entry(line) for line in reversed(_lines(folder)) if b'"content"' in line)
+    found = (entry for entry in entries if entry and isinstance(entry.get("content"), dict) and _record(entry))
+    return list(islice(found, 2))
 
 
 def last_settings(folder: Path) -> dict[str, Any]:
@@ -85,11 +154,22 @@ def last_settings(folder: Path) -> dict[str, Any]:
     return next((dict(settings) for settings in reversed(found) if isinstance(settings, dict)), {})
 
 
+def last_finish(folder: Path) -> dict[str, Any] | None:
+    """Return what the last extraction that came to its end recorded: its seconds, its images and their speed."""
+    ends = [entry for entry in read_entries(folder) if entry.get("event") == "finish"]
+    return {key: value for key, value in ends[-1].items() if key != "event"} if ends else None
+
+
+def can_repair(folder: Path) -> bool:
+    """Whether a journal keeps the settings of an extraction, by which its files can be made again."""
+    return any(isinstance(entry.get("config"), dict) for entry in read_entries(folder))
+
+
 def is_there(store: Path, record: FileRecord) -> bool:
     """Whether a recorded file is on the disk with the size it had."""
     try:
-        return (store / record.file).stat().st_size == record.size
-    except FileNotFoundError:
+        return os.stat(store / record.file).st_size == record.size
+    except OSError:
         return False
 
 
@@ -97,12 +177,16 @@ class Journal:
     """The journal of a store that is being written. Safe to append to from several threads."""
 
     def __init__(self, store: Path) -> None:
-        """Open the journal of `store`, cutting off a torn last line."""
+        """Open the journal of `store`, cutting off a torn last line.
+
+        Raises:
+            StoreError: its file is a symbolic link.
+        """
         path = store / NAME
-        if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
-            os.truncate(path, data.rfind(b"\n") + 1)
+        self._fd = open_kept(path, os.O_WRONLY | os.O_APPEND)
+        if not (data := path.read_bytes()).endswith(b"\n"):
+            os.ftruncate(self._fd, data.rfind(b"\n") + 1)
         self.records = read_records(store)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._lock = Lock()
 
     def add_files(self, records: Iterable[FileRecord]) -> None:
@@ -125,6 +209,12 @@ class Journal:
         """Record details that differ from run to run: times, hosts, paths, batch sizes."""
         with self._lock:
             self._append([{"event": event, **details}])
+
+    def clear(self) -> None:
+        """Remove all lines."""
+        with self._lock:
+            os.ftruncate(self._fd, 0)
+            self.records = {}
 
     def close(self) -> None:
         """Close the file."""

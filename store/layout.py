@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError, unknown_name
+from .checked import Count, Width
 
 FORMAT_VERSION = 1
 PATCH, PREFIX, MEAN, EMBEDDING = "patch", "prefix", "mean", "embedding"
@@ -38,15 +39,21 @@ class LayerShape:
         embedding: channels of the backbone's own embedding of the image, kept with its last layer; 0 if there is none.
     """
 
-    grid: tuple[int, int]
-    dim: int
-    n_prefix: int
-    embedding: int = 0
+    grid: tuple[Width, Width]
+    dim: Width
+    n_prefix: Count
+    embedding: Count = 0
 
     @property
     def n_patches(self) -> int:
         """Patch tokens of one image."""
         return self.grid[0] * self.grid[1]
+
+    def kinds(self, dtype: str) -> set[str]:
+        """Return the arrays that can be kept of the layer in a store of a dtype."""
+        tokens = {PATCH} | ({PREFIX} if self.n_prefix else set())
+        scales = {kind + SCALE for kind in tokens} if dtype == "int8" else set()
+        return tokens | scales | {MEAN} | ({EMBEDDING} if self.embedding else set())
 
     def row_shape(self, kind: str) -> tuple[int, ...]:
         """Shape of one image's row in the array `kind`."""

@@ -1,17 +1,21 @@
 """Stores that are compressed or far away, read through the zarr library: slower, the same numbers."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import MissingError, StoreError
+from ..runtime.text import printable
 from . import journal
 from .array_spec import ArraySpec
-from .contract import StoredArrays, StoreFiles
+from .checked import UnfitError
+from .contract import StoredArrays, StoreFiles, attributes_of
 from .extents import Part
+
+ROOT = "zarr.json"
 
 
 class LibraryReader(StoredArrays):
@@ -35,29 +39,44 @@ class LibraryReader(StoredArrays):
         try:
             self._group = zarr.open_group(path, mode="r")
         except FileNotFoundError as error:
-            raise MissingError(f"no store at {path!r}") from error
-        except (ImportError, ValueError) as error:
-            raise StoreError(f"cannot open {path!r}: {error}") from error
+            raise MissingError(
+                f"no store at {path!r}; check the address, or make a store with probe extract and copy it there"
+            ) from error
+        except Exception as error:  # zarr, fsspec and what it opens raise errors of every kind
+            raise StoreError(f"cannot open {path!r}: {_said(error)}") from error
         self.path = path
 
     def read_attributes(self) -> dict[str, Any]:
         """See `StoredArrays.read_attributes`."""
-        root = json.loads(self._read("zarr.json") or b"{}")  # zarr keeps the ones it saw first
-        return dict(root.get("attributes", {}))
+        try:
+            return attributes_of(self._read(ROOT) or b"{}")  # zarr keeps those that it saw first
+        except UnfitError as error:
+            raise self.damaged(self.root_name, error) from error
+
+    @property
+    def root_name(self) -> str:
+        """See `StoredArrays.root_name`."""
+        return f"{self.path}/{ROOT}"
+
+    def remedy(self, file: str) -> str:
+        """See `StoredArrays.remedy`."""
+        return "copy it there again"
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`; zarr would give its fill value for a missing chunk."""
-        stored = self._array(array)
-        self._require_chunk(array, stored, (0,) * stored.ndim)
-        return np.asarray(stored[...])
+        with self._reading(array):
+            stored = self._array(array)
+            self._require_chunk(array, stored, (0,) * stored.ndim)
+            return np.asarray(stored[...])
 
     def read_rows(self, spec: ArraySpec, view: int, part: Part, out: npt.NDArray[Any]) -> None:
         """See `StoredArrays.read_rows`: all rows between the first and the last are decompressed."""
-        array = self._array(spec.name)
-        self._require_chunk(spec.name, array, (view, part.block, *[0] * len(spec.row)))
-        start = part.block * spec.block_rows
-        first, last = int(part.rows[0]), int(part.rows[-1])
-        out[part.places] = array[view, start + first : start + last + 1][part.rows - first]
+        with self._reading(spec.name):
+            array = self._array(spec.name)
+            self._require_chunk(spec.name, array, (view, part.block, *[0] * len(spec.row)))
+            start = part.block * spec.block_rows
+            first, last = int(part.rows[0]), int(part.rows[-1])
+            out[part.places] = array[view, start + first : start + last + 1][part.rows - first]
 
     def prefetch(self, spec: ArraySpec, view: int, block: int) -> None:
         """See `StoredArrays.prefetch`: zarr has no such call."""
@@ -80,12 +99,22 @@ class LibraryReader(StoredArrays):
         """See `StoredArrays.is_compressed`: at an address nobody looks."""
         return False
 
+    @contextmanager
+    def _reading(self, array: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:  # see above
+            raise StoreError(f"cannot read {array!r} of {self.path!r}: {_said(error)}") from error
+
     def _read(self, name: str, part: Any = None) -> bytes | None:
         """Return the bytes of a file of the store, or of a part of it; None if it is not there."""
         from zarr.core.sync import sync
 
-        found = sync((self._group.store_path / name).get(byte_range=part))
-        return None if found is None else bytes(found.to_bytes())
+        with self._reading(name):
+            found = sync((self._group.store_path / name).get(byte_range=part))
+            return None if found is None else bytes(found.to_bytes())
 
     def _require_chunk(self, name: str, array: Any, place: tuple[int, ...]) -> None:
         from zarr.core.sync import sync
@@ -120,6 +149,10 @@ class CompressedReader(LibraryReader):
         """See `StoredArrays.journaled_files`."""
         return self._files.journaled_files()
 
+    def remedy(self, file: str) -> str:
+        """See `StoredArrays.remedy`."""
+        return "export it again"
+
     def read_mark(self) -> bytes:
         """See `StoredArrays.read_mark`."""
         return self._files.read_mark()
@@ -127,3 +160,8 @@ class CompressedReader(LibraryReader):
     def is_compressed(self) -> bool:
         """See `StoredArrays.is_compressed`."""
         return True
+
+
+def _said(error: Exception) -> str:
+    """Return the message of an error in one line."""
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()))

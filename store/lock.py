@@ -8,8 +8,19 @@ from types import TracebackType
 from weakref import WeakSet
 
 from ..errors import LockedError
+from ..runtime.text import printable
+from .durable import open_kept
 
 NAME = ".lock"
+HOLDER = "process "
+"""How the content of the file begins; the rest of it is for people."""
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a lock: it is empty, or names a process."""
+    with open(path, "rb") as file:
+        held = file.read(len(HOLDER))
+    return HOLDER.encode().startswith(held)
 
 
 class StoreLock:
@@ -28,12 +39,13 @@ class StoreLock:
 
         Raises:
             LockedError: another process holds it; names the process.
+            StoreError: its file is a symbolic link.
         """
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        fd = open_kept(self._path, os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(fd, 200, 0).decode() or "another process"
+            holder = printable(os.pread(fd, 200, 0).decode(errors="replace")) or "another process"
             os.close(fd)
             raise LockedError(
                 f"{str(self._path.parent)!r} is being written by {holder}; wait for it, or write to another store"
@@ -42,7 +54,7 @@ class StoreLock:
         _held.add(self)
         try:
             os.ftruncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            os.pwrite(fd, f"{HOLDER}{os.getpid()} on {socket.gethostname()}".encode(), 0)
         except OSError:  # the disk is full
             self.__exit__(None, None, None)
             raise

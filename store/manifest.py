@@ -6,14 +6,20 @@ Identical extractions give identical manifests: there are no times, hosts or abs
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil
+from functools import cached_property
 from typing import Any
 
-from ..errors import StoreError, unknown_name
-from .layout import FORMAT_VERSION, LayerShape, layer_index, layer_name
+from ..errors import InputError, StoreError, unknown_name
+from .checked import UnfitError, Width, read
+from .contents import Json, Recipe, SplitInfo
+from .layout import FORMAT_VERSION, LayerShape, check_split_name, layer_index, layer_name
 
-Json = dict[str, Any]
+MOST_FILES = 10**7
+"""Block files of a store: ImageNet-21k takes 1.3 million with a ViT-B/16."""
+Fingerprints = dict[str, dict[str, list[str]]]
+"""For each split and layer, one of each view."""
 Differences = dict[str, tuple[Any, Any]]
 """(stored, asked) by dotted field."""
 
@@ -26,67 +32,6 @@ class _Absent:
 
 
 ABSENT = _Absent()
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the bytes of every split alike.
-
-    Attributes:
-        model: source and name, such as "timm:vit_base_patch16_224.mae".
-        model_args: arguments given to the model's constructor.
-        weights: SHA-256 over the names, types, shapes and bytes of the weights.
-        transform: the resolved transform of view 0.
-        precision: that the backbone computed in, such as "float32" or "bfloat16".
-        dtype: that patch and prefix tokens are stored in.
-        row_order: {"kind": "shuffled", "seed": 0} or {"kind": "dataset"}.
-        prefix_names: names of the prefix tokens, such as ["cls", "reg0"].
-    """
-
-    model: str
-    model_args: Json
-    weights: str
-    transform: Json
-    precision: str
-    dtype: str
-    row_order: Json
-    prefix_names: list[str]
-
-
-@dataclass(frozen=True)
-class SplitInfo:
-    """One split: which images, in which blocks, and which layers are kept of them.
-
-    Attributes:
-        n_images: rows.
-        block_rows: images in a block; the last block may hold fewer.
-        source: hash of the images' (id, size, label) list before any limit.
-        limit: {"n": 1000, "seed": 0} if a class-balanced part was asked for, else None.
-        skipped: ids of unreadable images that were left out.
-        classes: class names, by label.
-        layers: for each layer's name, the arrays kept.
-        views: fixed draws of the transform; view 0 is the evaluation transform.
-        augmentation: how views from 1 on are drawn, or None if there are none.
-    """
-
-    n_images: int
-    block_rows: int
-    source: str
-    limit: Json | None
-    skipped: list[str]
-    classes: list[str]
-    layers: dict[str, list[str]]
-    views: int = 1
-    augmentation: Json | None = None
-
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of the split."""
-        return ceil(self.n_images / self.block_rows)
-
-    def identity(self) -> Json:
-        """Return the fields that decide the bytes of view 0: all but the choice of layers and of views."""
-        return {key: value for key, value in asdict(self).items() if key not in ("layers", "views", "augmentation")}
 
 
 @dataclass(frozen=True)
@@ -106,7 +51,7 @@ class Manifest:
 
     recipe: Recipe
     dataset: str
-    depth: int
+    depth: Width
     layers: dict[str, LayerShape]
     final_norm: Json | None
     splits: dict[str, SplitInfo]
@@ -115,72 +60,91 @@ class Manifest:
     format: int = field(default=FORMAT_VERSION)
 
     def fingerprint(self, split: str, layer: int, view: int = 0) -> str:
-        """Return the hash of everything that decides the bytes of one (split, layer, view)."""
-        deciding = {
-            "format": self.format,
-            "recipe": asdict(self.recipe),
-            "split": self.splits[split].identity(),
-            "layer": layer,
-            "view": view,
-        }
-        if view:
-            deciding["augmentation"] = self.splits[split].augmentation
-        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+        """Return the hash of everything that decides the bytes of one (split, layer, view).
 
-    def to_json(self) -> Json:
-        """Return the root attributes: plain JSON values, fingerprints included."""
-        attributes = asdict(self)
-        attributes |= attributes.pop("recipe")
-        attributes["fingerprints"] = {
+        It is taken over JSON with sorted keys. That of recipe and split, which is most of it, is made once.
+        """
+        info = self.splits[split]
+        drawn = f'"augmentation": {json.dumps(info.augmentation, sort_keys=True)}, ' if view else ""
+        deciding = (
+            f'{{{drawn}"format": {self.format}, "layer": {layer}, "recipe": {self.recipe.text}, '
+            f'"split": {info.text}, "view": {view}}}'
+        )
+        return hashlib.sha256(deciding.encode()).hexdigest()
+
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """Those of all that is declared, by split and layer, one for each view."""
+        return {
             split: {
                 name: [self.fingerprint(split, layer_index(name), view) for view in range(info.views)]
                 for name in info.layers
             }
             for split, info in self.splits.items()
         }
+
+    def to_json(self) -> Json:
+        """Return the root attributes: plain JSON values, fingerprints included."""
+        attributes = asdict(self)
+        attributes |= attributes.pop("recipe")
+        attributes["fingerprints"] = self.fingerprints
         return json.loads(json.dumps(attributes, sort_keys=True))  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, attributes: Json) -> "Manifest":
-        """Read root attributes back.
+        """Read root attributes back. This is the one place where a manifest is checked, whatever it is kept in.
 
         Raises:
-            StoreError: written by another version of the format, or damaged.
+            StoreError: written by another version of the format.
+            UnfitError: damaged; says which part.
         """
-        if attributes.get("format") != FORMAT_VERSION:
-            found = attributes.get("format")
-            raise StoreError(f"store format {found!r} is not known here: this version reads format {FORMAT_VERSION}")
-        try:
-            recipe = Recipe(**{name: attributes[name] for name in Recipe.__dataclass_fields__})
-            layers = {
-                name: LayerShape(
-                    (shape["grid"][0], shape["grid"][1]), shape["dim"], shape["n_prefix"], shape.get("embedding", 0)
-                )
-                for name, shape in attributes["layers"].items()
-            }
-            splits = {name: SplitInfo(**info) for name, info in attributes["splits"].items()}
-            plain = ("dataset", "depth", "final_norm", "versions", "complete", "format")
-            manifest = cls(recipe=recipe, layers=layers, splits=splits, **{name: attributes[name] for name in plain})
-            fingerprints = attributes["fingerprints"]
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise StoreError(f"the manifest is damaged: {type(error).__name__} {error}") from error
-        if fingerprints != manifest.to_json()["fingerprints"]:
-            raise StoreError("the manifest was changed by hand: its fingerprints are not those of its content")
+        found = attributes.get("format")
+        if found != FORMAT_VERSION:
+            shown = repr(found)[:20]
+            raise StoreError(f"store format {shown} is not known here: this version reads format {FORMAT_VERSION}")
+        own, recipe = (set(kind.__dataclass_fields__) for kind in (cls, Recipe))
+        parts = {name: value for name, value in attributes.items() if name in own - {"recipe"}}
+        parts["recipe"] = {name: value for name, value in attributes.items() if name in recipe}
+        manifest: Manifest = read(cls, parts, "")
+        fingerprints = read(Fingerprints, attributes.get("fingerprints"), "fingerprints")
+        manifest.check()
+        if fingerprints != manifest.fingerprints:
+            raise UnfitError("it was changed by hand: its fingerprints are not those of its content")
         return manifest
+
+    def check(self) -> None:
+        """Refuse what cannot be a store, though every value is of its type.
+
+        Raises:
+            UnfitError: a name that leads elsewhere or is unknown, a layer that the backbone lacks, nothing at all, or
+                more files than any store has; says which part.
+        """
+        self.recipe.check()
+        for name in self.layers:
+            if not re.fullmatch(r"layer_\d{2,8}", name) or name != layer_name(layer_index(name)):
+                raise UnfitError(f"{name[:20]!r} is no name of a layer")
+            if layer_index(name) >= self.depth:
+                raise UnfitError(f"{name} is a layer of a backbone with {self.depth}")
+        for split, info in self.splits.items():
+            try:
+                check_split_name(split)
+                info.check(self.layers, self.recipe.dtype)
+            except InputError as error:
+                raise UnfitError(str(error)) from error
+            except UnfitError as error:
+                raise UnfitError(f"split {split!r}: {error}") from error
+        n_files = sum(i.n_blocks * i.views * sum(map(len, i.layers.values())) for i in self.splits.values())
+        if not 0 < n_files <= MOST_FILES:
+            raise UnfitError(f"it declares {n_files} block files; expected 1 to {MOST_FILES}")
 
     def holds(self, earlier: "Manifest") -> bool:
         """Whether all that an earlier manifest declares is declared here too, with the same bytes."""
-        here, there = self._fingerprints(), earlier._fingerprints()
-        return here.items() >= there.items()
-
-    def _fingerprints(self) -> dict[tuple[str, str, int], str]:
-        """Return every fingerprint by split, layer's name and view."""
-        return {
-            (split, name, view): self.fingerprint(split, layer_index(name), view)
-            for split, info in self.splits.items()
-            for name in info.layers
-            for view in range(info.views)
-        }
+        here = self.fingerprints
+        return all(
+            here.get(split, {}).get(name, [])[: len(views)] == views
+            for split, layers in earlier.fingerprints.items()
+            for name, views in layers.items()
+        )
 
     def split(self, name: str) -> SplitInfo:
         """Return one split, or raise InputError naming those there are."""
@@ -217,7 +181,7 @@ class Manifest:
         return replace(self, layers=self.layers | wanted.layers, splits=self.splits | added)
 
     def _split_differences(self, stored: SplitInfo, asked: SplitInfo) -> Differences:
-        found = _differences(stored.identity(), asked.identity())
+        found = _differences(stored.identity, asked.identity)
         if not self.complete and set(stored.skipped) < set(asked.skipped):
             found = {key: pair for key, pair in found.items() if key not in ("skipped", "n_images")}
         if stored.augmentation and asked.augmentation:

@@ -15,14 +15,16 @@ import numpy.typing as npt
 from ..errors import InputError, StoreError, unknown_name
 from .array_reader import ArrayReader
 from .array_spec import ArraySpec, array_spec
+from .contents import SplitInfo
 from .contract import IDS, LABELS, StoredArrays
 from .formats import open_arrays
 from .journal import last_settings
 from .layout import PATCH, LayerShape, layer_index, layer_name
-from .manifest import Manifest, SplitInfo
+from .manifest import Manifest
 from .memory import aligned_empty
 from .order import RowNumbers
 from .quantize import array_type
+from .small import read_ids, read_labels
 
 RowIndex = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -121,13 +123,16 @@ class Split:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Targets: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several."""
-        return self.store.arrays.read_whole(f"{self.name}/{LABELS}")
+        """Targets: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several.
+
+        Reading them raises StoreError if they are missing, or damaged: their bytes are compared with the journal.
+        """
+        return read_labels(self.store.arrays, f"{self.name}/{LABELS}", self.info)
 
     @cached_property
     def ids(self) -> list[str]:
-        """Stable image keys, one per row."""
-        return [str(key) for key in self.store.arrays.read_whole(f"{self.name}/{IDS}")]
+        """Stable image keys, one per row; checked as labels are."""
+        return read_ids(self.store.arrays, f"{self.name}/{IDS}", len(self))
 
     def shape(self, layer: int) -> LayerShape:
         """Return the shape of one layer's tokens."""

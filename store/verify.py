@@ -3,13 +3,17 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from threading import local
 from typing import Literal
 
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
+from ..errors import StoreError
+from ..runtime.text import printable
 from . import journal, lock
 from .contract import StoreFiles
 from .formats import local_path, store_files
@@ -20,6 +24,7 @@ N_THREADS = 4
 SPAN = 8 * 2**20
 """Bytes read at a time, small enough to stay in a core's cache until they are hashed."""
 
+NOT_SEALED = "not finished: it says that the store is not complete, and every file is there"
 OTHER_BYTES = "damaged: its bytes are not those that were written"
 
 Kind = Literal["missing", "damaged", "unfinished", "foreign"]
@@ -40,6 +45,11 @@ class Problem:
     file: str
     kind: Kind
     what: str
+
+    @property
+    def line(self) -> str:
+        """File and problem for people: a name may hold whatever a disk lets it."""
+        return printable(f"{self.file}: {self.what}")
 
 
 def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: None) -> list[Problem]:
@@ -66,6 +76,8 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
         checked = pool.map(lambda record: _check(files.folder, record, progress), recorded)
         problems += [problem for problem in checked if problem is not None]
     problems += map(_unfinished, declared - records.keys())
+    if not problems and not manifest.complete:  # a kill came between the last file and the root that says so
+        problems.append(Problem(files.root.name, "unfinished", NOT_SEALED))
     own = {journal.NAME, lock.NAME, files.root.name}
     problems += map(_foreign, _names(files.folder) - declared - own)
     return sorted(problems, key=lambda problem: problem.file)
@@ -79,12 +91,21 @@ def read_root(files: StoreFiles) -> tuple[Manifest, list[Problem]]:
         StoreError: there is no store.
     """
     files.check_there()
+    if not files.root.exists() and journal.is_being_emptied(files.folder):
+        raise StoreError(
+            f"{str(files.path)!r} was stopped while it was made anew; run the same probe extract --overwrite again"
+        )
     entries = journal.root_entries(files.folder)
     content = files.root.read_bytes() if files.root.is_file() else b""
-    if entries and xxh3_64_hexdigest(content) not in [entry["xxh3"] for entry in entries]:
-        problem = _damaged(files.root.name) if content else _missing(files.root.name)
-        return Manifest.from_json(entries[0]["content"]), [problem]
-    return files.read_manifest(), []
+    if not entries or xxh3_64_hexdigest(content) in [entry["xxh3"] for entry in entries]:
+        return files.read_manifest(), []
+    problem = _damaged(files.root.name) if content else _missing(files.root.name)
+    for entry in entries:
+        with suppress(StoreError):
+            return Manifest.from_json(entry["content"]), [problem]
+    raise StoreError(
+        f"{str(files.root)!r} is {problem.what}, and so is the copy in its journal; make the store again: probe extract"
+    )
 
 
 def _missing(file: str) -> Problem:
@@ -107,18 +128,27 @@ def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> 
     """Compare one file's size and hash with its record."""
     if not hasattr(_buffers, "span"):
         _buffers.span = memoryview(bytearray(SPAN))
-    digest, size = xxh3_64(), 0
+    digest = xxh3_64()
     try:
-        with open(store / record.file, "rb", buffering=0) as file:
+        with open(store / record.file, "rb", buffering=0, opener=_open_at_once) as file:
+            about = os.fstat(file.fileno())
+            if not S_ISREG(about.st_mode):
+                return _damaged(record.file, "damaged: it is no plain file")
+            if about.st_size != record.size:
+                return _damaged(record.file, f"damaged: {about.st_size} bytes, {record.size} when it was written")
             while n_read := file.readinto(_buffers.span):
                 digest.update(_buffers.span[:n_read])
-                size += n_read
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return _missing(record.file)
-    progress(size)
-    if size != record.size:
-        return _damaged(record.file, f"damaged: {size} bytes, {record.size} when it was written")
+    except OSError as error:
+        return _damaged(record.file, f"damaged: it cannot be read: {error.strerror}")
+    progress(record.size)
     return None if digest.hexdigest() == record.xxh3 else _damaged(record.file)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file that should be a plain one: a pipe in its place would make us wait for somebody who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _names(folder: Path) -> set[str]:

@@ -4,7 +4,7 @@ Memory holds the batches in the queues and nothing else, however large a block i
 its files are fsynced and renamed, and only then recorded in the journal: every file that it names is whole.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +20,14 @@ from .array_spec import ArraySpec, array_spec
 from .block_file import BlockFile
 from .claim import check_path, claimed, empty
 from .contract import IDS, LABELS, ROOT_RECORD, StoreFiles
-from .durable import remove_durably, write_durably
+from .durable import write_durably
 from .formats import store_files
 from .journal import FileRecord, Journal
 from .lanes import Lanes
 from .layout import layer_index, layer_name
 from .manifest import ABSENT, Manifest
 from .moved_rows import files_from, first_difference
+from .small import read_small
 
 N_LANES = 4
 QUEUED_BATCHES = 2
@@ -60,9 +61,11 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
     Raises:
         LockedError: another process is writing to it.
         NoSpaceError: the disk filled up.
-        StoreError: the folder holds something else, or a store made differently.
+        StoreError: the folder holds something else, or a store made differently; or no store can hold what `manifest`
+            declares.
     """
     files = store_files(path)
+    manifest.check()
     check_path(path)
     with claimed(files):
         if overwrite or not files.exists():
@@ -103,11 +106,11 @@ class StoreWriter:
         if not first or self._stored is None:
             return
         for split, row in first.items():
-            self._remove(files_from(self._files, self._stored, split, row))
+            self._files.remove(files_from(self._files, self._stored, split, row))
         self._write_manifest(complete=False)
         for split in first:
             for name in (LABELS, IDS):
-                self._remove(self._files.whole_names(f"{split}/{name}"))
+                self._files.remove(self._files.whole_names(f"{split}/{name}"))
 
     def declare(self, targets: Mapping[str, Targets]) -> None:
         """Write the manifest, all metadata, and the labels and ids of each split, before any block.
@@ -136,8 +139,8 @@ class StoreWriter:
         return all(self._recorded(name) for name in self._files.whole_names(array))
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """Read a small array that is written."""
-        return self._files.read_whole(array)
+        """Read a small array that is written, if it is not damaged."""
+        return read_small(self._files, array)
 
     def missing_layers(self, key: BlockKey) -> list[int]:
         """Return the wanted layers of a block of which some array is not recorded."""
@@ -199,10 +202,7 @@ class StoreWriter:
 
     def _stored_ids(self, split: str) -> list[str] | None:
         array = f"{split}/{IDS}"
-        return [str(key) for key in self._files.read_whole(array)] if self.has_whole(array) else None
-
-    def _remove(self, names: Iterable[str]) -> None:
-        remove_durably(self._files.folder / name for name in names)
+        return [str(key) for key in self.read_whole(array)] if self.has_whole(array) else None
 
     def _append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
         files = self._growing.setdefault((key, layer), {})

@@ -15,9 +15,17 @@ __all__ = ["export_pipeline"]
 
 
 def export_pipeline(
-    run: str | Path, cell: str, *, model: str | None = None, checkpoint: str | Path | None = None
+    run: str | Path,
+    cell: str,
+    *,
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_key: str | None = None,
+    trust_code: bool = False,
 ) -> ProbedModel:
     """Compose backbone and trained head: images to logits. See `tokenprobe.workflows.probed_model.export_pipeline`."""
     from . import probed_model  # torch loads here, so that `probe --help` does without
 
-    return probed_model.export_pipeline(run, cell, model=model, checkpoint=checkpoint)
+    return probed_model.export_pipeline(
+        run, cell, model=model, checkpoint=checkpoint, checkpoint_key=checkpoint_key, trust_code=trust_code
+    )

@@ -1,56 +1,82 @@
-"""The settings of the workflows. Every field is a flag of the command of the same name."""
+"""The settings of the workflows. Every field is a flag of the command, and a key of its config file."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
+
+from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
+from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
+
+EXPORT_EXAMPLES = """
+probe export mae.zarr -o mae-npy --to npy --layers -1 --tokens patch
+probe export mae.zarr -o mae-archive.zarr
+"""
+PREDICT_EXAMPLES = """
+probe predict runs/mae --images new-photos -o predictions.csv
+probe predict runs/mae --images cat.jpg --cell CELL
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """What to export, and to where. Every field is a flag of `probe export` of the same name.
+class ExportConfig(Settings):
+    """What to export of a store, and to where. Each field's `Option` says what it does."""
 
-    Attributes:
-        out: folder to make.
-        to: "npy", "safetensors" or "zarr" (compressed); zarr if `out` ends in .zarr.
-        layers: "all", "last4", or indices such as "0,5,-1".
-        split: splits to export; all that the store has if empty.
-        tokens: arrays to export, of "patch", "prefix" and "mean"; all that the store has if empty.
-        dtype: of patch and prefix tokens in npy ("float16" or "float32") or safetensors ("bfloat16" too); by default
-            that of the store, or what it is read as where the form has no such.
-    """
-
-    out: str | Path
-    to: str | None = None
-    layers: str = "all"
-    split: list[str] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
-    dtype: str | None = None
+    split: Annotated[list[str], Option("Splits to export.", DATA, default="every split of the store")] = field(
+        default_factory=list
+    )
+    layers: Annotated[
+        str, Option("Layers to export: all, last4, or indices such as 0,5,-1.", DATA, joined=True, metavar="LAYERS")
+    ] = "all"
+    tokens: Annotated[
+        list[str], Option("Tokens to export, of patch, prefix and mean.", DATA, default="all that the store has")
+    ] = field(default_factory=list)
+    out: Annotated[str | Path, Option("Folder to make.", OUTPUT, short="-o", metavar="FOLDER")]
+    to: Annotated[
+        Literal["npy", "safetensors", "zarr"] | None,
+        Option("Form to write. zarr is compressed.", OUTPUT, default="zarr, if the folder ends in .zarr"),
+    ] = None
+    dtype: Annotated[
+        Literal["float16", "bfloat16", "float32", "int8"] | None,
+        Option(
+            "Type of patch and prefix tokens. npy files have no bfloat16, and only zarr has int8.",
+            OUTPUT,
+            default="that of the store, if the form has it",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Which head, on which images. Every field is a flag of `probe predict` of the same name.
+class PredictConfig(Settings):
+    """Which head to run, and on which images. Each field's `Option` says what it does."""
 
-    Attributes:
-        images: a file, or a folder of images at any depth.
-        cell: name of the cell, from the column cell of the run's results; not needed if only one is selected.
-        out: file to write: .csv or .parquet (image, predicted class, score), or .npz (ids, classes, and all logits);
-            by default the command prints the table.
-        model: the backbone, if it is a local folder (of torch.hub code, or local-dir:) that is not where it was.
-        checkpoint: file with the backbone's weights, if they are not where they were.
-        batch_size: images in one forward pass.
-        workers: processes that decode images; by default as many as there are cores.
-        device: "auto", "cpu", "cuda", "cuda:1"….
-        amp: of the backbone: "auto" (bfloat16 on CUDA, off on CPU), "off", "bfloat16" or "float16".
-        skip_bad_images: leave unreadable images out.
-    """
-
-    images: str
-    cell: str | None = None
-    out: str | Path | None = None
-    model: str | None = None
-    checkpoint: str | Path | None = None
-    batch_size: int = 64
-    workers: int | None = None
-    device: str = "auto"
-    amp: str = "auto"
-    skip_bad_images: bool = False
+    images: Annotated[str, Option("An image, or a folder of images at any depth.", DATA, metavar="PATH")]
+    skip_bad_images: SkipBadImages = False
+    cell: Annotated[
+        str | None,
+        Option("Cell whose head runs, from the column cell of results.csv.", BACKBONE, default="the only one selected"),
+    ] = None
+    model: Annotated[str | None, Option("Backbone, if it is a local folder that has moved.", BACKBONE, short="-m")] = (
+        None
+    )
+    checkpoint: Annotated[
+        str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
+    ] = None
+    checkpoint_key: Annotated[
+        str | None,
+        Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="that of probe extract"),
+    ] = None
+    trust_code: Annotated[bool, Option("Run the code of a torch.hub backbone that the head names.", BACKBONE)] = False
+    out: Annotated[
+        str | Path | None,
+        Option(
+            "File to write: .csv or .parquet (image, class, score), or .npz (all logits).",
+            OUTPUT,
+            short="-o",
+            metavar="FILE",
+            default="the table is printed",
+        ),
+    ] = None
+    batch_size: ForwardSize = 64
+    workers: Workers = None
+    device: Device = "auto"
+    amp: Amp = "auto"

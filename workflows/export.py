@@ -1,12 +1,15 @@
 """`probe export`: chosen layers and splits of a store as plain files, or as a compressed store."""
 
+import logging
 from pathlib import Path
 
-from ..runtime.console import say
+from ..runtime.text import size_text
 from ..store import open_store
 from ..store.export import choose_form, export_store, exported_bytes, select
 from .config import ExportConfig
 from .progress import ByteProgress
+
+logger = logging.getLogger(__name__)
 
 
 def export(store: str | Path, config: ExportConfig) -> Path:
@@ -30,5 +33,5 @@ def export(store: str | Path, config: ExportConfig) -> Path:
         export_store(opened, out, form, chosen, progress.advance)
         seconds = progress.seconds
     n_bytes = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    say(f"{out}: {n_bytes / 1e6:,.1f} MB in {seconds:.1f} s")
+    logger.info(f"{out}: {size_text(n_bytes)} in {seconds:.1f} s")
     return out

@@ -1,5 +1,6 @@
 """`probe predict`: a trained head behind its backbone, on new images."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,21 +10,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingError, unknown_name
+from ..errors import InputError, MissingError
+from ..extract.ahead import upload
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoded import BadImage, DecodeSpeed
 from ..extract.forward import autocast, explained_memory
-from ..extract.loading import RowImages, RowKey, find_bad_images, make_loader, n_workers
+from ..extract.loading import RowImages, Wanted, find_bad_images, make_loader, n_workers
 from ..extract.progress import ImageProgress
 from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
 from ..probe.run.results import Run
 from ..probe.run.saved import saved_cells
-from ..runtime.console import plural, say
-from ..runtime.device import AMP, resolve_device, resolve_precision
+from ..runtime.device import resolve_device, resolve_precision
+from ..runtime.text import counted
 from .config import PredictConfig
 from .predictions import SUFFIXES, predicted_rows, write_predictions
 from .probed_model import ProbedModel, export_pipeline
+
+logger = logging.getLogger(__name__)
 
 N_NAMED = 3
 """Cells that the error names when there are several."""
@@ -47,7 +51,14 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     device = resolve_device(config.device)
     source = LooseImages(config.images)
     cell = config.cell or only_cell(Path(run))
-    model = export_pipeline(run, cell, model=config.model, checkpoint=config.checkpoint).to(device)
+    model = export_pipeline(
+        run,
+        cell,
+        model=config.model,
+        checkpoint=config.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        trust_code=config.trust_code,
+    ).to(device)
     readable, decode_speed = _readable(source, model, config), DecodeSpeed()
     batches = _run_batches(model, source, readable, config, decode_speed)  # forks before the bar has a thread
     keeps_logits = config.out is not None and Path(config.out).suffix == ".npz"
@@ -61,18 +72,11 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if config.out is not None:
         write_predictions(table, kept, model.about, config.out)
-    n_images = f"{len(table):,} {plural(len(table), 'image')}"
-    say(f"{n_images} by {cell}" + (f" -> {config.out}" if config.out else ""))
+    logger.info(f"{counted(len(table), 'image')} by {cell}" + (f" -> {config.out}" if config.out else ""))
     return table
 
 
 def _check(config: PredictConfig) -> None:
-    if config.batch_size < 1 or (config.workers or 0) < 0:
-        raise InputError(
-            f"batch_size {config.batch_size}, workers {config.workers}: expected at least 1 image and 0 processes"
-        )
-    if config.amp not in AMP:
-        raise unknown_name("amp", config.amp, AMP)
     if config.out is not None and Path(config.out).suffix not in SUFFIXES:
         raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
     if config.out is not None:
@@ -122,9 +126,9 @@ def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) ->
     rows = choose_rows(listed, set(), None, shuffled=False, seed=0)
     if config.skip_bad_images:
         images = RowImages(source, {SPLIT: rows}, model.transform)
-        bad = find_bad_images(images, _keys(range(len(rows))), workers=n_workers(config.workers))
+        bad = find_bad_images(images, Wanted(SPLIT, range(len(rows))), workers=n_workers(config.workers))
         for image in bad:
-            say(f"left out {image.id}: {image.reason}")
+            logger.warning(f"left out {image.id}: {image.reason}")
         rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
     if not len(rows):
         raise InputError(f"none of the images in {config.images!r} can be read")
@@ -137,9 +141,9 @@ def _run_batches(
     """Start decoding, and return an iterator over the logits (B, classes) of each batch, float32 on the CPU."""
     device = next(model.parameters()).device
     precision = resolve_precision(config.amp, device)
-    keys = [_keys(part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
+    batches = [Wanted(SPLIT, part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
     images, workers = RowImages(source, {SPLIT: rows}, model.transform), n_workers(config.workers)
-    loader = iter(make_loader(images, keys, workers=workers, pinned=device.type == "cuda"))  # starts the workers
+    loader = make_loader(images, batches, workers=workers, pinned=device.type == "cuda")  # starts the workers
     return (_logits(model, pixels, precision, config.images) for pixels in decode_speed.watch(loader))
 
 
@@ -151,11 +155,7 @@ def _logits(model: ProbedModel, pixels: Tensor | BadImage, precision: str, image
         )
     device = next(model.parameters()).device
     with torch.inference_mode(), explained_memory(len(pixels)):
-        inputs = normalise(pixels.to(device, non_blocking=True), model.transform)
+        inputs = normalise(upload(pixels, device), model.transform)
         with autocast(device, precision):
             tokens = model.forward_features(inputs)
         return model.forward_head(tokens).float().cpu()
-
-
-def _keys(rows: range) -> list[RowKey]:
-    return [(SPLIT, row, 0) for row in rows]

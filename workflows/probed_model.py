@@ -15,6 +15,7 @@ from ..probe.batches.norm import FinalNorm
 from ..probe.heads import Head
 from ..probe.run.saved import SavedHead, load_saved
 from ..store.layout import EMBEDDING, MEAN, PREFIX
+from .trust import check_code
 
 
 class ProbedModel(nn.Module):
@@ -82,7 +83,13 @@ class ProbedModel(nn.Module):
 
 
 def export_pipeline(
-    run: str | Path, cell: str, *, model: str | None = None, checkpoint: str | Path | None = None
+    run: str | Path,
+    cell: str,
+    *,
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_key: str | None = None,
+    trust_code: bool = False,
 ) -> ProbedModel:
     """Compose the backbone that a cell's tokens came from and the cell's head.
 
@@ -94,17 +101,21 @@ def export_pipeline(
         cell: name of the cell, from the results' column `cell`.
         model: the backbone, if it is a local folder that is not where it was.
         checkpoint: the backbone's weights, if they are not where they were.
+        checkpoint_key: where in the checkpoint they are, if it is not where they were.
+        trust_code: whether code may run that the head names, a torch.hub repository; that of `model` may.
 
     Returns:
         A module in evaluation mode on the CPU.
 
     Raises:
-        InputError: no such cell, one that has no weights, or a backbone that is not the one it was trained on.
+        InputError: no such cell, one that has no weights, a backbone that is not the one it was trained on, or code
+            that is not trusted.
         MissingError: no such run, or the weights are gone; names the path.
     """
     head, about = load_saved(run, cell)
-    moved = {"model": model, "checkpoint": checkpoint}
+    moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
+    check_code(settings["model"], f"the head of {cell!r}", trust_code or model is not None, ", or name it with --model")
     try:
         backbone = load_backbone(**settings)
     except (InputError, MissingError) as error:
@@ -115,8 +126,8 @@ def export_pipeline(
     if found != about.weights:
         raise InputError(
             f"{cell!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, and those "
-            f"loaded now are {found[:12]}…; give --checkpoint with the file that probe extract was given"
-            f"{_if_unknown(about)}"
+            f"loaded now are {found[:12]}…; give the --checkpoint and --checkpoint-key of its probe "
+            f"extract{_if_unknown(about)}"
         )
     return ProbedModel(backbone, head, about)
 
@@ -138,4 +149,6 @@ def _transform_of(about: SavedHead) -> Transform:
 def _timm_config(transform: Transform) -> dict[str, Any]:
     """Say a transform in timm's words. It has none for a resize only if sizes differ; squashing to a size does that."""
     config = asdict(transform) | {"input_size": (3, *transform.input_size)}
+    for of_the_file in ("upright", "decode"):  # not of the pixels that timm transforms
+        del config[of_the_file]
     return config | ({"crop_mode": "squash", "crop_pct": 1.0} if transform.crop_mode == "none" else {})

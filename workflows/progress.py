@@ -3,10 +3,11 @@
 from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ..runtime.progress import Progress
+from ..runtime.text import size_text
 
 
 class ByteProgress(Progress):
-    """Counts bytes, from any thread. On stderr."""
+    """Counts bytes, from any thread."""
 
     def __init__(self, what: str, n_bytes: int) -> None:
         """Start at nothing of `n_bytes`; `what` names the work."""
@@ -19,4 +20,4 @@ class ByteProgress(Progress):
 
     def _line(self) -> str:
         speed = self._done / max(self.seconds, 1e-9)
-        return f"{self._what} {self._done / 1e6:,.0f}/{self._total / 1e6:,.0f} MB  {speed / 1e6:.1f} MB/s"
+        return f"{self._what} {size_text(self._done)} of {size_text(self._total)}  {size_text(speed)}/s"

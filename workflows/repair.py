@@ -4,25 +4,29 @@ The journal holds the settings of every extraction that worked on the store. Run
 files, and only those; identical inputs give identical bytes, so the store becomes the one it was.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import MissingError, StoreError
+from ..errors import InputError, MissingError, StoreError
 from ..extract import ExtractConfig, extract
 from ..extract.datasets import open_dataset
-from ..runtime.console import say
+from ..runtime.text import plural
 from ..store import journal
 from ..store.contract import StoreFiles
 from ..store.formats import local_path, store_files
 from ..store.journal import Journal
+from ..store.layout import TEMPORARY
 from ..store.lock import StoreLock
 from ..store.manifest import Manifest
 from ..store.verify import Problem, read_root, verify
 from ..store.writer import write_root
 from .progress import ByteProgress
+from .trust import check_code
 
-TEMPORARY = ".tmp"
+logger = logging.getLogger(__name__)
+
 N_SHOWN = 20
 
 
@@ -33,21 +37,23 @@ def check(path: str | Path) -> list[Problem]:
         return verify(path, progress.advance)
 
 
-def repair(path: str | Path) -> list[Problem]:
+def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
     """Verify a store, make damaged, missing and unfinished files again, and verify it once more.
 
     Files that are as they were written keep their bytes, inodes and times. Only the root is written anew: while
-    anything is missing it says that the store is not complete. A foreign file is never removed, unless a killed writer
-    left it as the temporary file of one of the store's own.
+    anything is missing it says that the store is not complete. If nothing but the root is wrong, the journal tells what
+    it was, and nothing is extracted. A foreign file is never removed, unless a killed writer left it as the temporary
+    file of one of the store's own. After a kill at any point, the same call goes on.
 
     Args:
         path: of the store; it may have been moved since it was made, its data and weights may not.
+        trust_code: whether code may run that the journal names: a torch.hub repository.
 
     Returns:
         The problems that remain.
 
     Raises:
-        InputError: `path` is an address.
+        InputError: `path` is an address, or the journal names code that is not trusted.
         LockedError: another process is writing to the store.
         MissingError: there is no journal, or the data or weights are not where they were; names the path.
         StoreError: the journal records no extraction, or they would not give the store that is there.
@@ -64,14 +70,29 @@ def repair(path: str | Path) -> list[Problem]:
             return []
         _say_problems(problems)
         manifest, _ = read_root(files)
-        only_foreign = all(problem.kind == "foreign" for problem in problems)
-        configs = [] if only_foreign else _recorded_configs(files, manifest)
-        _check_inputs(configs)
+        to_make = {problem.file for problem in problems if problem.kind != "foreign"} - {files.root.name}
+        configs = _recorded_configs(files, manifest) if to_make else []
+        _check_inputs(files, configs, trust_code)
+        if any(problem.kind != "foreign" for problem in problems):
+            _write_root(files, replace(manifest, complete=not to_make))
         _clear_away(files, manifest, problems)
     for config in configs:
         if not files.read_manifest().complete:
             extract(config)
     return check(path)
+
+
+def summary(path: str | Path, problems: Sequence[Problem]) -> str:
+    """Say in one line how many files are not as they should be, and what to do about it."""
+    n_files, files = len(problems), store_files(local_path(path))
+    if all(problem.kind == "foreign" for problem in problems):
+        advice = "remove by hand what is foreign: --repair removes only the temporary files of a killed writer"
+    elif journal.can_repair(files.folder) or all(problem.file == files.root.name for problem in problems):
+        advice = f"mend it with probe verify --repair {path}"
+    else:
+        advice = "--repair cannot mend it, since no journal tells how it was made: make or copy the store again"
+    are = plural(n_files, "file is not as it should be", "files are not as they should be")
+    return f"{str(path)!r}: {n_files} {are}; {advice}"
 
 
 def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConfig]:
@@ -84,7 +105,7 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
     for entry in journal.read_entries(files.folder):
         try:
             recorded = ExtractConfig(**entry["config"])
-        except (KeyError, TypeError):  # not the start of an extraction, or a damaged one
+        except (KeyError, TypeError, InputError):  # not the start of an extraction, or a damaged one
             continue
         skip = recorded.skip_bad_images or left_out
         config = replace(recorded, out=files.path, overwrite=False, dry_run=False, skip_bad_images=skip)
@@ -97,32 +118,36 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
     return configs
 
 
-def _check_inputs(configs: Sequence[ExtractConfig]) -> None:
-    """Raise MissingError if data or weights are gone, before anything is removed."""
+def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_code: bool) -> None:
+    """Raise before anything is removed: MissingError if data or weights are gone, InputError for code of strangers."""
     for config in configs:
+        check_code(config.model, f"the journal of {str(files.path)!r}", trust_code)
         try:
             open_dataset(config.data)
         except MissingError as error:
             raise MissingError(f"cannot repair: the data were {config.data!r}: {error}; put them back") from error
-        if config.checkpoint is not None and not Path(config.checkpoint).is_file():
+        if config.checkpoint is not None and not Path(config.checkpoint).exists():
             raise MissingError(f"cannot repair: the weights were {str(config.checkpoint)!r}; put them back")
 
 
+def _write_root(files: StoreFiles, manifest: Manifest) -> None:
+    records = Journal(files.folder)
+    try:
+        write_root(files, manifest, records)
+    finally:
+        records.close()
+
+
 def _clear_away(files: StoreFiles, manifest: Manifest, problems: Sequence[Problem]) -> None:
-    """Remove damaged files and those that a killed writer left; the root says first that the store is not complete."""
+    """Remove damaged files, and the temporary ones that a killed writer left; the root stays."""
     own = {*files.declared(manifest), files.root.name}
     foreign = {problem.file for problem in problems if problem.kind == "foreign"}
     damaged = {problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name}
-    if len(foreign) < len(problems):
-        records = Journal(files.folder)
-        write_root(files, replace(manifest, complete=False), records)
-        records.close()
-    for name in damaged | {name for name in foreign if name.removesuffix(TEMPORARY) in own}:
-        (files.folder / name).unlink()
+    files.remove(damaged | {name for name in foreign if name.removesuffix(TEMPORARY) in own})
 
 
 def _say_problems(problems: Sequence[Problem]) -> None:
-    lines = [f"{problem.file}: {problem.what}" for problem in problems[:N_SHOWN]]
+    for problem in problems[:N_SHOWN]:
+        logger.warning(problem.line)
     if len(problems) > N_SHOWN:
-        lines.append(f"… and {len(problems) - N_SHOWN} more")
-    say("\n".join(lines))
+        logger.warning(f"… and {len(problems) - N_SHOWN:,} more")

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import unknown_name
+from ...errors import InputError, unknown_name
 from .contract import Backbone, BackboneRequest
-from .from_hub import absolute_entry, load_hub
+from .from_hub import absolute_entry, hub_code, load_hub
 from .from_open_clip import is_open_clip, load_open_clip
 from .from_timm import is_timm, load_timm
 from .names import HUB_FORMS
+from .weights.loading import Reading
 
-__all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "load_backbone", "split_source"]
+__all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "code_of", "load_backbone", "split_source"]
 
 BACKBONES: dict[str, Callable[[BackboneRequest], Backbone]] = {
     "timm": load_timm,
@@ -24,11 +25,13 @@ BACKBONES: dict[str, Callable[[BackboneRequest], Backbone]] = {
 }
 
 
-def load_backbone(
+def load_backbone(  # noqa: PLR0913
     model: str,
     *,
     model_arg: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
+    checkpoint_key: str | None = None,
+    checkpoint_grid: Sequence[int] = (),
     allow_missing: Sequence[str] = (),
     no_pretrained: bool = False,
     seed: int = 0,
@@ -41,17 +44,23 @@ def load_backbone(
         MissingError: no such checkpoint.
     """
     source, name = split_source(model)
-    return BACKBONES[source](
+    backbone = BACKBONES[source](
         BackboneRequest(
             name=name,
             arguments=model_arg or {},
             checkpoint=None if checkpoint is None else Path(checkpoint),
             pretrained=not no_pretrained,
             seed=seed,
-            image_size=(image_size[0], image_size[-1]) if image_size else None,
-            allow_missing=allow_missing,
+            image_size=_height_and_width(image_size),
+            reading=Reading(allow_missing, checkpoint_key, _height_and_width(checkpoint_grid)),
         )
     )
+    for name, parameter in backbone.module.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise InputError(
+                f"backbone {model!r} has weights that are not finite, such as {name!r}; take other weights"
+            )
+    return backbone
 
 
 def split_source(model: str) -> tuple[str, str]:
@@ -68,6 +77,16 @@ def split_source(model: str) -> tuple[str, str]:
     if colon and not model.startswith(HUB_FORMS):
         raise unknown_name("backbone source", source, BACKBONES)
     return "timm", model
+
+
+def _height_and_width(sides: Sequence[int]) -> tuple[int, int] | None:
+    return (sides[0], sides[-1]) if sides else None
+
+
+def code_of(model: str) -> str:
+    """Return in words which code loading a model would run, beside that of installed packages; "" if none."""
+    source, name = split_source(model)
+    return hub_code(name) if source == "hub" else ""
 
 
 def absolute_model(model: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import ceil, prod
+from typing import Any
 
 from rich.table import Table
 
@@ -58,6 +59,27 @@ def page_of(pattern: str, number: int = 1) -> Page:
     if not 1 <= number <= n_pages:
         raise InputError(f"page {number} of the models like {pattern!r}: {len(found)} match, on pages 1 to {n_pages}")
     return Page(found[(number - 1) * PAGE_SIZE : number * PAGE_SIZE], number, n_pages, len(found))
+
+
+def facts_of(page: Page) -> dict[str, Any]:
+    """Return a page as values for JSON; a model whose shapes cannot be told without its weights has no layers."""
+    return {
+        "page": page.number,
+        "pages": page.n_pages,
+        "n_models": page.n_models,
+        "models": [_facts(name, shapes_of(name)) for name in page.names],
+    }
+
+
+def _facts(name: str, shapes: Sequence[LayerShape]) -> dict[str, Any]:
+    return {
+        "model": name,
+        "layers": [
+            {"grid": list(shape.grid), "dim": shape.dim, "prefix": shape.n_prefix, "embedding": shape.embedding}
+            for shape in shapes
+        ],
+        "image_bytes": image_bytes(shapes) if shapes else None,
+    }
 
 
 def table_of(page: Page) -> Table:

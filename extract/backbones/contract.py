@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...store.layout import LayerShape
 from ..views import Transform
-from .checkpoint import LoadReport
+from .weights.loading import LoadReport, Reading
 
 Tokens = tuple[Tensor, Tensor | None]
 
@@ -28,7 +28,7 @@ class BackboneRequest:
         pretrained: load the published weights, if no checkpoint is given.
         seed: of the weights, if there are none to load.
         image_size: (height, width) in pixels that it sees, or None for its own.
-        allow_missing: weights, or submodules, that the checkpoint may lack.
+        reading: how the checkpoint is read.
     """
 
     name: str
@@ -37,7 +37,7 @@ class BackboneRequest:
     pretrained: bool
     seed: int
     image_size: tuple[int, int] | None = None
-    allow_missing: Sequence[str] = ()
+    reading: Reading = field(default_factory=Reading)
 
 
 class Backbone(ABC):
@@ -52,6 +52,7 @@ class Backbone(ABC):
         transform: of view 0.
         packages: distributions that made it, beside torch and timm.
         loaded: outcome of loading a checkpoint, or None if there was none.
+        notes: what else people should know of how it was built, in lines.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Backbone(ABC):
     transform: Transform
     packages: Sequence[str] = ()
     loaded: LoadReport | None = None
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def tokens(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tokens]:

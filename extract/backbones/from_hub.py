@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from ...errors import InputError, MissingError
 from ...store.layout import LayerShape
 from ..views import Transform
-from .checkpoint import load_checkpoint, load_weights
 from .contract import Backbone, BackboneRequest, Tokens
 from .hooks import BlockHooks, flat_blocks
 from .intermediates import norm_values
 from .names import reason
+from .weights.files import load_checkpoint
+from .weights.loading import load_weights
 
 DEFAULT_SIZE = (224, 224)
 CROP_PCT = 224 / 256
@@ -109,6 +110,11 @@ PUBLISHED: dict[str, dict[str, tuple[int, int, int, int]]] = {
 """Layers, width, patch size in pixels and prefix tokens of the published models. Those of RADIO's only entry depend on
 its file."""
 
+SATELLITE = "sat493m"
+"""Part of the names of DINOv3's weights of satellite images."""
+OF_SATELLITES = (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
+"""Mean and deviation of their pixels, by the README of facebookresearch/dinov3."""
+
 GITHUB_FORM = re.compile(r"[\w-]+/[\w.-]+(:.+)?")
 """OWNER/NAME[:BRANCH]; anything else is a folder."""
 
@@ -162,10 +168,11 @@ def load_hub(request: BackboneRequest) -> HubBackbone:
             f"hub model {request.name!r} is built like none that is known ({'; '.join(row.name for row in FAMILIES)}): "
             f"{type(module).__name__} has no such list of blocks"
         )
-    loaded = load_weights(module, checkpoint, allow_missing=request.allow_missing) if checkpoint else None
+    loaded = load_weights(module, checkpoint, request.reading) if checkpoint else None
     module.eval().requires_grad_(False)
     size = request.image_size or DEFAULT_SIZE
-    transform = Transform(size, "bicubic", CROP_PCT, "center", family.mean, family.std)
+    mean, std = OF_SATELLITES if _is_of_satellites(request) else (family.mean, family.std)
+    transform = Transform(size, "bicubic", CROP_PCT, "center", mean, std)
     name = f"hub:{os.path.basename(os.path.abspath(repository))}/{entry}" if _is_local(repository) else None
     arguments = {key: _portable_value(value) for key, value in request.arguments.items()}
     try:
@@ -211,6 +218,14 @@ def absolute_entry(name: str) -> str:
     return f"{os.path.abspath(repository)}/{entry}" if _is_local(repository) else name
 
 
+def hub_code(name: str) -> str:
+    """Return in words which code a hub entry runs."""
+    repository, _ = split_entry(name)
+    if GITHUB_FORM.fullmatch(repository) and not _is_local(repository):
+        return f"code that is fetched from https://github.com/{repository.partition(':')[0]}"
+    return f"the hubconf.py in {os.path.abspath(repository)!r}"
+
+
 def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
     if not _is_local(repository) and not GITHUB_FORM.fullmatch(repository):
         raise MissingError(f"no folder at {repository!r}; asked for a hubconf.py in it, with the entry {entry!r}")
@@ -235,6 +250,11 @@ def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
             f"hub model {request.name!r} could not be loaded ({reason(error)}); without a network, name a local clone "
             "and give the weights with --checkpoint"
         ) from error
+
+
+def _is_of_satellites(request: BackboneRequest) -> bool:
+    files = [request.checkpoint, *request.arguments.values()]
+    return any(SATELLITE in os.path.basename(str(file)).lower() for file in files)
 
 
 def _is_local(repository: str) -> bool:

@@ -1,12 +1,11 @@
 """Image towers of open_clip: its own transformers and ResNets, timm trunks, CoCa. The text tower is left out."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,14 +13,20 @@ import torch
 from ...errors import InputError, unknown_name
 from ...store.layout import LayerShape
 from ..views import Transform
-from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import BackboneRequest
-from .from_timm import convert_to_timm
 from .names import HUB_FORMS, portable, reason
+from .open_clip_preprocessing import activation_note, preprocessing_of
 from .open_clip_tower import OpenClipBackbone
+from .timm_weights import convert_to_timm
+from .weights.files import Checkpoint, load_checkpoint
+from .weights.loading import Converted, LoadReport, Reading, load_weights, table_lines
+from .weights.position_tables import fit_tables, flat_tables, left_tables, moved_tables
+from .weights.sets import Weights
 
 CROP_MODES = {"shortest": "center", "squash": "squash"}
 """timm's names for open_clip's ways to resize to a square."""
+TRUNK = "trunk."
+"""Beginning of the names of weights of a timm model in a tower."""
 TOP_LEVEL = ("embed_dim", "quick_gelu")
 """Settings of a model that are not of its vision tower alone."""
 
@@ -30,16 +35,15 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
     """Build an open_clip image tower, load its weights and freeze it.
 
     Raises:
-        InputError: open_clip is not installed, no such architecture or weights, arguments it does not take, weights
-            that do not fit or cannot be fetched.
+        InputError: no such architecture or weights, arguments it does not take, weights that do not fit or cannot be
+            fetched.
     """
-    _check_installed()
     checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
     if request.pretrained and checkpoint is None:
         tower, preprocessing = _pretrained_tower(request)
     else:
         tower, preprocessing = _drawn_tower(request)
-    loaded = _load_tower(tower, checkpoint, request.allow_missing) if checkpoint else None
+    loaded = _load_tower(tower, checkpoint, request.reading) if checkpoint else None
     tower.eval().requires_grad_(False)
     transform = _transform(preprocessing, tower, request)
     try:
@@ -52,15 +56,18 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
             f"images of {transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
+    notes = activation_note(*split_tag(request.name)) if checkpoint else []
+    if request.image_size and (loaded is None or hasattr(tower, "trunk")):
+        native = _native_tower(request)
+        notes += table_lines(moved_tables(getattr(native, "trunk", native), getattr(tower, "trunk", tower)))
+    backbone.notes = notes
     return backbone
 
 
 def open_clip_names() -> list[str]:
-    """Return every architecture and weights that open_clip can load; none if it is not installed."""
-    try:
-        import open_clip
-    except ImportError:
-        return []
+    """Return every architecture and weights that open_clip can load."""
+    import open_clip
+
     return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
 
 
@@ -79,11 +86,9 @@ def _shapes_of(architecture: str) -> list[LayerShape]:
 
 
 def is_open_clip(name: str) -> bool:
-    """Return whether a name, such as "ViT-B-32:openai", is one of open_clip's; if that is installed."""
-    try:
-        import open_clip
-    except ImportError:
-        return False
+    """Return whether a name, such as "ViT-B-32:openai", is one of open_clip's."""
+    import open_clip
+
     return split_tag(name)[0] in open_clip.list_models()
 
 
@@ -91,15 +96,6 @@ def split_tag(name: str) -> tuple[str, str]:
     """Split "ARCH/TAG" or "ARCH:TAG" into architecture and tag; the tag is "" if there is none."""
     architecture, _, tag = name.replace(":", "/").partition("/")
     return architecture, tag
-
-
-def _check_installed() -> None:
-    try:
-        import open_clip  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"open_clip models need the package open_clip_torch ({error}); pip install 'tokenprobe[open_clip]'"
-        ) from error
 
 
 def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
@@ -128,14 +124,24 @@ def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]
             force_image_size=_side_or_sides(request.image_size),
             **options,
         )
+    _resample_left_tables(model.visual, request)
     return model.visual, model.visual.preprocess_cfg
+
+
+def _resample_left_tables(tower: Any, request: BackboneRequest) -> None:
+    """Resample the table of published weights that open_clip left as it is: of another grid, and as large."""
+    if request.image_size is None or hasattr(tower, "trunk"):
+        return
+    native = _native_tower(request)
+    for name in left_tables(native, tower, of_other_form=False):
+        table = {name: tower.state_dict()[name]}
+        fitted, _ = fit_tables(tower, table, Path(request.name), flat_tables(native)[name])
+        tower.load_state_dict(fitted, strict=False)
 
 
 def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
     """Build an image tower alone, of weights drawn from the seed, and preprocessing as for the weights of its tag."""
     import open_clip
-    from open_clip.model import _build_vision_tower
-    from open_clip.transform import PreprocessCfg
 
     if request.name.startswith(HUB_FORMS):
         raise InputError(
@@ -143,11 +149,28 @@ def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
             "architecture, such as open_clip:ViT-B-16"
         )
     architecture, tag = _known_name(request)
-    config = open_clip.get_model_config(architecture)
-    settings = config | _settings(config, request)
+    preprocessing = preprocessing_of(architecture, tag, request.checkpoint)
+    config, published = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
+    activation = {"quick_gelu": True} if published.get("quick_gelu") else {}  # weights of one are no network of another
+    return _tower_of(config | activation, request), preprocessing
+
+
+def _native_tower(request: BackboneRequest) -> Any:
+    """Build the image tower without weights, for the image size that is its own."""
+    import open_clip
+
+    hub_form = request.name.startswith(HUB_FORMS)
+    config = open_clip.get_model_config(request.name if hub_form else split_tag(request.name)[0])
+    with torch.device("meta"):
+        return _tower_of(config, replace(request, image_size=None))
+
+
+def _tower_of(config: Mapping[str, Any], request: BackboneRequest) -> Any:
+    from open_clip.model import _build_vision_tower
+
+    settings = {**config, **_settings(config, request)}
     with _built(request):
-        tower = _build_vision_tower(settings["embed_dim"], settings["vision_cfg"], settings.get("quick_gelu", False))
-    return tower, asdict(PreprocessCfg()) | open_clip.get_pretrained_cfg(architecture, tag)
+        return _build_vision_tower(settings["embed_dim"], settings["vision_cfg"], settings.get("quick_gelu", False))
 
 
 def _known_name(request: BackboneRequest) -> tuple[str, str]:
@@ -176,32 +199,20 @@ def _side_or_sides(size: tuple[int, int] | None) -> int | tuple[int, int] | None
     return size[0] if size and size[0] == size[1] else size
 
 
-def _load_tower(tower: Any, checkpoint: Checkpoint, allow_missing: Sequence[str]) -> LoadReport:
-    """Load a CLIP checkpoint's image tower, its position table resampled by open_clip's means or by timm's."""
+def _load_tower(tower: Any, checkpoint: Checkpoint, reading: Reading) -> LoadReport:
+    """Load a CLIP checkpoint's image tower, its position table resampled as open_clip or timm does."""
 
-    def convert(weights: Weights) -> Weights:
+    def convert(weights: Weights) -> Converted:
         trunk = getattr(tower, "trunk", None)
         if trunk is None:
-            return _resampled(weights, tower, checkpoint.path)
-        of_trunk = {n.removeprefix("trunk."): tensor for n, tensor in weights.items() if n.startswith("trunk.")}
-        others = {name: tensor for name, tensor in weights.items() if not name.startswith("trunk.")}
-        return others | {f"trunk.{n}": v for n, v in convert_to_timm(of_trunk, trunk, checkpoint.path).items()}
+            return Converted(*fit_tables(tower, weights, checkpoint.path, reading.grid))
+        of_trunk = {n.removeprefix(TRUNK): tensor for n, tensor in weights.items() if n.startswith(TRUNK)}
+        others = {name: tensor for name, tensor in weights.items() if not name.startswith(TRUNK)}
+        converted = convert_to_timm(of_trunk, trunk, checkpoint.path, reading.grid)
+        tables = [replace(table, name=TRUNK + table.name) for table in converted.tables]
+        return Converted(others | {TRUNK + name: each for name, each in converted.weights.items()}, tables)
 
-    return load_weights(tower, checkpoint, allow_missing=allow_missing, convert=convert)
-
-
-def _resampled(weights: Weights, tower: Any, path: Path) -> Weights:
-    from open_clip.model import resize_pos_embed
-
-    named = {f"visual.{name}": tensor for name, tensor in weights.items()}
-    try:
-        resize_pos_embed(named, SimpleNamespace(visual=tower))
-    except Exception as error:  # it takes the table for one of a square grid
-        raise InputError(
-            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
-            "check --model and --model-arg"
-        ) from error
-    return {name.removeprefix("visual."): tensor for name, tensor in named.items()}
+    return load_weights(tower, checkpoint, reading, convert)
 
 
 def _transform(preprocessing: Mapping[str, Any], tower: Any, request: BackboneRequest) -> Transform:

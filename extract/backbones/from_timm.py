@@ -2,10 +2,9 @@
 
 import inspect
 import json
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,24 +16,16 @@ from torch import Tensor, nn
 from ...errors import InputError, unknown_name
 from ...store.layout import LayerShape
 from ..views import Transform
-from . import torchvision_vit
-from .checkpoint import Checkpoint, LoadReport, Weights, load_checkpoint, load_weights
 from .contract import Backbone, BackboneRequest, Tokens
 from .intermediates import Intermediates, final_norm_of, intermediates_of, prefix_names
 from .names import HUB_FORMS, portable, reason
+from .timm_weights import load_timm_weights
+from .weights.files import load_checkpoint
+from .weights.loading import table_lines
+from .weights.position_tables import left_tables, moved_tables
 
-BILINEAR: dict[str, Any] = {"interpolation": "bilinear", "antialias": False}
-CONVERSIONS: dict[str, dict[str, Any]] = {
-    "deit3": {"adapt_layer_scale": True},
-    "flexivit": BILINEAR,
-    "vit_base_patch16_radio_v3": BILINEAR | {"align_corners": True},
-    "vit_huge_patch16_radio_v3": BILINEAR | {"align_corners": True},
-    "vit_large_patch16_radio": BILINEAR | {"align_corners": False},
-    "vit_huge_patch16_radio_v4": BILINEAR | {"align_corners": False},
-    "vit_giant_patch16_radio": BILINEAR | {"align_corners": False},
-    "vit_so400m_patch16_radio": BILINEAR | {"align_corners": False},
-}
-"""Arguments that timm's own loading gives its conversion of weights, by the beginning of an architecture's name."""
+N_NAMED = 3
+"""Weights that a line names."""
 
 
 class TimmBackbone(Backbone):
@@ -72,7 +63,7 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     _check_name(request)
     checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
     module = _create(request)
-    loaded = load_timm_weights(module, checkpoint, request.allow_missing) if checkpoint else None
+    loaded = load_timm_weights(module, checkpoint, request.reading) if checkpoint else None
     module.eval().requires_grad_(False)
     intermediates = intermediates_of(module)
     if intermediates is None:
@@ -89,6 +80,10 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
             f"3 channels and {transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
+    if checkpoint and transform.crop_mode != "none":  # which weights with preprocessing of their own have
+        backbone.notes = _other_preprocessing(request)
+    if _downloads(request) and (request.image_size or "img_size" in request.arguments):
+        backbone.notes = table_lines(moved_tables(_native(request), module))
     return backbone
 
 
@@ -135,18 +130,51 @@ def _architecture(name: str) -> type[nn.Module] | None:
 
 def _create(request: BackboneRequest) -> nn.Module:
     """Build the model; one that fixes its image size is built for the size that is wanted."""
-    download = request.pretrained and request.checkpoint is None
-    if request.image_size is None:
-        return _build(request, {}, download=download)
-    if "img_size" in request.arguments:
+    asked = request.arguments.get("img_size")
+    if request.image_size is not None and asked is not None:
         raise InputError(
-            f"image size {request.image_size} and model argument img_size={request.arguments['img_size']!r} asked for; "
+            f"image size {request.image_size} and model argument img_size={asked!r} asked for; "
             "give one of --image-size and --model-arg img_size"
         )
+    if request.image_size is None and (asked is None or not _downloads(request)):
+        return _build(request, {}, download=_downloads(request))
+    native: Any = _native(request)
+    takes_size = any("img_size" in inspect.signature(kind).parameters for kind in type(native).__mro__[:-1])
+    size = {"img_size": request.image_size or asked} if takes_size else {}
+    left = _left_tables(native, request, size) if size and _downloads(request) else []
+    if not left:
+        return _build(request, size, download=_downloads(request))
+    if not hasattr(native, "set_input_size"):
+        raise InputError(
+            f"timm model {request.name!r} cannot see images of {size['img_size']} pixels: nothing resamples its "
+            f"position table {left[0]!r}; give an --image-size of its own form"
+        )
+    module = _build(_of_its_size(request), {}, download=True)  # timm's loading would see equal shapes
+    module.set_input_size(**size)  # type: ignore[operator]
+    return module
+
+
+def _downloads(request: BackboneRequest) -> bool:
+    return request.pretrained and request.checkpoint is None
+
+
+def _of_its_size(request: BackboneRequest) -> BackboneRequest:
+    return replace(request, arguments={name: each for name, each in request.arguments.items() if name != "img_size"})
+
+
+def _native(request: BackboneRequest) -> nn.Module:
+    """Build the model without weights, for the image size that is its own."""
     with torch.device("meta"):
-        drawn = _build(request, {}, download=False)
-    takes_size = any("img_size" in inspect.signature(kind).parameters for kind in type(drawn).__mro__[:-1])
-    return _build(request, {"img_size": request.image_size} if takes_size else {}, download=download)
+        return _build(_of_its_size(request), {}, download=False)
+
+
+def _left_tables(native: Any, request: BackboneRequest, size: Mapping[str, Any]) -> list[str]:
+    """Return the tables of published weights that timm's loading would leave as they are, though of another grid."""
+    with torch.device("meta"):
+        module = _build(request, size, download=False)
+    own = native.pretrained_cfg["input_size"][-2:]
+    height, width = _sides(size["img_size"])
+    return left_tables(native, module, of_other_form=bool(height * own[1] != width * own[0]))
 
 
 def _build(request: BackboneRequest, changes: Mapping[str, Any], *, download: bool) -> nn.Module:
@@ -169,47 +197,6 @@ def _build(request: BackboneRequest, changes: Mapping[str, Any], *, download: bo
         raise InputError(f"timm model {request.name!r} cannot be built: {reason(error)}") from error
 
 
-def load_timm_weights(module: nn.Module, checkpoint: Checkpoint, allow_missing: Sequence[str]) -> LoadReport:
-    """Load a checkpoint into a timm model, by way of the conversion that timm keeps beside its architecture.
-
-    Raises:
-        InputError: it does not fit.
-    """
-    return load_weights(
-        module,
-        checkpoint,
-        allow_missing=allow_missing,
-        convert=lambda weights: convert_to_timm(weights, module, checkpoint.path),
-    )
-
-
-def convert_to_timm(weights: Weights, module: nn.Module, path: Path) -> Weights:
-    """Apply the conversion that timm keeps beside an architecture: names, position tables of another grid.
-
-    Raises:
-        InputError: the weights are not those of the architecture.
-    """
-    weights = torchvision_vit.renamed(weights)
-    name = "patch_embed.proj.weight"
-    own, given = module.state_dict().get(name), weights.get(name)
-    if own is not None and given is not None and own.ndim == given.ndim and own.shape != given.shape:
-        raise InputError(  # timm would resample the patches without a word
-            f"checkpoint {str(path)!r} does not fit: {name!r} is {tuple(given.shape)} there and {tuple(own.shape)} in "
-            "the backbone; check --model and --model-arg"
-        )
-    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
-    architecture = str(getattr(module, "pretrained_cfg", {}).get("architecture", ""))
-    options = next((options for begin, options in CONVERSIONS.items() if architecture.startswith(begin)), {})
-    try:
-        converted: Weights = convert(dict(weights), module, **options) if convert else weights
-    except Exception as error:  # it takes the weights for those of its architecture
-        raise InputError(
-            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
-            "check --model and --model-arg"
-        ) from error
-    return converted
-
-
 def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[str, str]) -> Transform:
     """Resolve the evaluation transform, with the input size that the model was built with."""
     size = _built_size(module, request)
@@ -225,11 +212,36 @@ def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[st
     )
 
 
+def _other_preprocessing(request: BackboneRequest) -> list[str]:
+    """Return a line if a name without its weights' tag leaves open how images are prepared for weights of one's own."""
+    taken = timm.get_pretrained_cfg(request.name, allow_unregistered=True)
+    if "." in request.name or taken is None:
+        return []
+    tags = {name: timm.get_pretrained_cfg(name) for name in timm.list_pretrained(f"{request.name}.*")}
+    others = [name for name, config in tags.items() if _how(config) != _how(taken)]
+    if not others:
+        return []
+    mean, std, interpolation = _how(taken)
+    named = ", ".join(others[:N_NAMED]) + (", …" if len(others) > N_NAMED else "")
+    return [
+        f"preprocessing of {request.name}.{taken.tag} taken: mean {mean[0]:.3g}, deviation {std[0]:.3g}, "
+        f"{interpolation}; {named} differ, so name the weights that yours are like, such as timm:{others[0]}"
+    ]
+
+
+def _how(config: Any) -> tuple[Any, ...]:
+    return config.mean, config.std, config.interpolation
+
+
 def _built_size(module: nn.Module, request: BackboneRequest) -> tuple[int, int, int] | None:
     built = getattr(getattr(module, "patch_embed", None), "img_size", None)
     size = request.image_size or built or request.arguments.get("img_size")
-    height, width = (size, size) if isinstance(size, int) else size or (0, 0)
-    return (3, int(height), int(width)) if size else None
+    return (3, *_sides(size)) if size else None
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
 
 
 def _channel_values(metadata: Mapping[str, str], key: str, request: BackboneRequest) -> tuple[float, ...]:

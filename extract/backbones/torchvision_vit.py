@@ -1,6 +1,6 @@
 """The names of weights in torchvision's VisionTransformer, which is the same network as timm's."""
 
-from .checkpoint import Weights
+from .weights.sets import Weights
 
 OURS = (
     ("class_token", "cls_token"),

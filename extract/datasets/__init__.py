@@ -3,10 +3,11 @@
 Each source of data is a file here and a line in `DATASETS`; all give the `ImageSource` of `contract.py`.
 """
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from textwrap import wrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import unknown_name
 from .contract import ImageList, ImageSource
@@ -17,7 +18,7 @@ from .manifest import open_csv, open_parquet
 from .npz import NpzImages, open_demo
 from .webdataset_tars import TarImages
 
-__all__ = ["DATASETS", "ImageList", "ImageSource", "describe_datasets", "open_dataset"]
+__all__ = ["DATASETS", "ImageList", "ImageSource", "describe_datasets", "list_datasets", "open_dataset"]
 
 
 class Source(NamedTuple):
@@ -85,7 +86,7 @@ DATASETS: dict[str, Source] = {
 
 
 def open_dataset(spec: str) -> ImageSource:
-    """Open "SOURCE:ARGUMENT"; a path alone means "folder:PATH".
+    """Open "SOURCE:ARGUMENT"; a path alone means "folder:PATH", and "~" in front is the home folder.
 
     Raises:
         InputError: no such source.
@@ -94,18 +95,39 @@ def open_dataset(spec: str) -> ImageSource:
     source, argument = _parts(spec)
     if source not in DATASETS:
         raise unknown_name("data source", source, DATASETS)
-    return DATASETS[source].open(argument)
+    return DATASETS[source].open(os.path.expanduser(argument))
 
 
 def describe_datasets() -> list[str]:
     """Return the lines of `probe datasets`: each source, the form of its spec, and the data it reads."""
     lines = []
     for name, source in DATASETS.items():
-        lines.append(f"{name}:{source.form}" if source.form else name)
+        lines.append(_form(name, source))
         lines += [f"    {line}" for line in source.reads]
-        if source.needs is not None and find_spec(source.needs) is None:
+        if not _is_installed(source):
             lines.append(f"    not installed: pip install 'tokenprobe[{name}]'")
     return lines
+
+
+def list_datasets() -> list[dict[str, Any]]:
+    """Return the same as values for JSON: one dict per source."""
+    return [
+        {
+            "source": name,
+            "form": _form(name, source),
+            "reads": " ".join(source.reads),
+            "installed": _is_installed(source),
+        }
+        for name, source in DATASETS.items()
+    ]
+
+
+def _form(name: str, source: Source) -> str:
+    return f"{name}:{source.form}" if source.form else name
+
+
+def _is_installed(source: Source) -> bool:
+    return source.needs is None or find_spec(source.needs) is not None
 
 
 def _parts(spec: str) -> tuple[str, str]:

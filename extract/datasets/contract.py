@@ -31,11 +31,13 @@ class ImageSource(Protocol):
         name: short name without folders, such as "folder:imagenet".
         spec: opens the same data in any working folder, such as "folder:/data/imagenet".
         splits: names of the splits it has.
+        upright: whether it turns images as the orientation in their EXIF says, as its own loader does.
     """
 
     name: str
     spec: str
     splits: Sequence[str]
+    upright: bool
 
     @property
     def classes(self) -> Sequence[str]:

@@ -1,13 +1,18 @@
 """Image files on this machine."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...errors import InputError
 
 ABSENT_SIZE = -1
+NO_DATA = ("__MACOSX",)
+POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER_ADVICE = "Git LFS pointer in place of the file; fetch the file with git lfs pull"
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
 
@@ -15,35 +20,87 @@ def file_size(path: str) -> int:
     """Return a file's bytes, or `ABSENT_SIZE` if it is not there: such an image is listed, and unreadable."""
     try:
         return os.stat(path).st_size
-    except OSError:
+    except (OSError, ValueError):  # a NUL in a path is a ValueError
         return ABSENT_SIZE
 
 
 def read_image(path: str) -> Image.Image:
     """Decode a file as it is stored: like torchvision's loader, an orientation in its EXIF is not followed."""
-    with Image.open(path) as image:
-        image.load()
-        return image
+    with open(path, "rb") as file:
+        return decode_image(file)
 
 
-def image_files(folder: str | Path, below: str = "") -> list[tuple[str, int]]:
-    """Return (relative path, size in bytes) of the images at any depth, sorted."""
-    found = []
+def decode_image(file: BinaryIO) -> Image.Image:
+    """Decode the bytes of an image file.
+
+    Raises:
+        UnidentifiedImageError: they are of no image; says of what.
+        Exception: the image is damaged or too large; each decoder has its own errors.
+    """
+    try:
+        with Image.open(file) as image:
+            image.load()
+            return image
+    except UnidentifiedImageError:
+        n_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        raise UnidentifiedImageError(_no_image(file.read(len(POINTER)), n_bytes)) from None
+
+
+def _no_image(beginning: bytes, n_bytes: int) -> str:
+    if beginning == POINTER:
+        return f"a {POINTER_ADVICE}"
+    if not n_bytes:
+        return "the file is empty"
+    return f"cannot identify an image in {n_bytes} bytes that begin with {beginning[:8]!r}"
+
+
+def check_no_pointer(path: str) -> None:
+    """Raise InputError if a file of data is a pointer that Git LFS left in its place."""
+    with open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise InputError(f"{path!r} is a {POINTER_ADVICE}")
+
+
+def image_files(folder: str | Path) -> list[tuple[str, int]]:
+    """Return (relative path, size in bytes) of the images at any depth, sorted.
+
+    Raises:
+        InputError: a name is not UTF-8, or a link leads back to a folder above it.
+    """
+    return sorted(_image_files(os.fspath(folder), "", ()))
+
+
+def _image_files(folder: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
+    """Yield the images of a folder; `above` are the (device, inode) of the folders that it is in."""
+    found = os.stat(folder)
+    own = (found.st_dev, found.st_ino)
+    if own in above:
+        raise InputError(f"{folder!r} is a link to a folder that it is in, so its images have no end; remove the link")
+    for entry in visible(folder):
+        if entry.is_dir():
+            yield from _image_files(entry.path, f"{below}{entry_name(entry)}/", (*above, own))
+        elif entry.name.lower().endswith(EXTENSIONS):
+            yield below + entry_name(entry), file_size(entry.path)
+
+
+def visible(folder: str | Path) -> "Iterator[os.DirEntry[str]]":
+    """Yield the entries of a folder without those that a file manager hides, or macOS puts into archives."""
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                found += image_files(Path(entry.path), f"{below}{entry_name(entry)}/")
-            elif entry.name.lower().endswith(EXTENSIONS):
-                found.append((below + entry_name(entry), file_size(entry.path)))
-    return sorted(found)
+        yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in NO_DATA)
 
 
 def entry_name(entry: "os.DirEntry[str] | Path") -> str:
-    """Return a name that can be stored as text."""
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the name of {os.fspath(entry)!r} is not UTF-8; rename it") from None
+    """Return a name that can be stored as text.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not is_utf8(entry.name):
+        raise InputError(f"the name of {os.fspath(entry)!r} is not UTF-8; rename it")
     return entry.name
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name that the system gave is text, and no bytes without a meaning."""
+    return name.isascii() or not any(0xD800 <= ord(letter) <= 0xDFFF for letter in name)

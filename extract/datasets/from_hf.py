@@ -6,16 +6,17 @@ decoded as that package does it: unlike other sources, they are turned upright b
 
 import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError, unknown_name
 from .classes import check_labelled
 from .contract import ImageList
-from .files import file_size
+from .files import check_no_pointer, decode_image, file_size, read_image
 from .hf_labels import TRAIN, LabelColumn, element_of, index_columns
 from .options import absolute, join_options, split_options
 
@@ -25,6 +26,8 @@ ROWS = 1000
 
 class HfImages:
     """One data set of the `datasets` package. Ids are positions in a split."""
+
+    upright = True
 
     def __init__(self, argument: str) -> None:
         """Load it, and find the columns of images and labels.
@@ -70,7 +73,12 @@ class HfImages:
 
     def load(self, split: str, index: int) -> Image.Image:
         """Decode one image, turned upright."""
-        (image,) = self._images[split][index].values()
+        try:
+            (image,) = self._images[split][index].values()
+        except UnidentifiedImageError:
+            (stored,) = self._images[split].with_format("arrow")[index].column(0).to_pylist()
+            data = stored["bytes"]  # the errors below say what they are instead
+            image = read_image(stored["path"]) if data is None else decode_image(BytesIO(data))
         if not isinstance(image, Image.Image):
             raise ValueError(f"the row has no image but {image!r}")
         return image
@@ -113,12 +121,23 @@ def _load(package: Any, name: str, config: str | None) -> Mapping[str, Any]:
         else:
             loaded = package.load_dataset(name, config)
     except Exception as error:  # of many kinds: no network, no such name, a gated one, damaged files
+        for file in _data_files(name):
+            check_no_pointer(file)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise MissingError(
             f"cannot load hf:{name} ({reason}); check the name and ?config=, or give a local folder or Parquet file"
         ) from error
     of_splits = loaded if isinstance(loaded, dict) else {TRAIN: loaded}
+    if not of_splits:
+        raise MissingError(f"hf:{name} has no splits; check the name and ?config=")
     return {split: rows.with_format(None) for split, rows in of_splits.items()}  # a data set is saved with its format
+
+
+def _data_files(name: str) -> list[str]:
+    """Return the files of data at a local path, that may be a file itself."""
+    if os.path.isfile(name):
+        return [name]
+    return [str(file) for suffix in ("parquet", "arrow") for file in sorted(Path(name).rglob(f"*.{suffix}"))]
 
 
 def _as_images(package: Any, rows: Any, column: str, spec: str) -> Any:

@@ -75,6 +75,8 @@ ARRAYS = (datasets.CIFAR10, datasets.STL10)
 class TorchvisionImages:
     """One published data set."""
 
+    upright = False
+
     def __init__(self, argument: str) -> None:
         """Open one of its splits, which tells whether it is there.
 
@@ -92,7 +94,7 @@ class TorchvisionImages:
         self._download = _truth(options.get("download", "false"))
         self.name = f"torchvision:{self._name}"
         self.spec = "torchvision:" + join_options(self._name, options | {"root": self._root})
-        self.splits: Sequence[str] = sorted(_wanted_splits(self._published, options, self.name))
+        self.splits: Sequence[str] = sorted({*_wanted_splits(self._published, options, self.name)})
         self._opened: dict[str, Any] = {}
         self._ids: dict[str, list[str]] = {}
         self.classes: Sequence[str] = _class_names(self._open(self.splits[-1]))

@@ -1,7 +1,14 @@
-"""`folder:PATH`: PATH/SPLIT/CLASS/image files, or PATH/CLASS/image files as one split named train."""
+"""`folder:PATH`: PATH/SPLIT/CLASS/image files, or PATH/CLASS/image files as one split named train.
 
-import os
-from collections.abc import Sequence
+Images may lie at any depth below their class, so folders in folders can be either. They are splits, unless no name says
+so and the folders in them speak against it; the user is told.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +18,19 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError
 from .classes import class_name
 from .contract import ImageList
-from .files import EXTENSIONS, entry_name, image_files, read_image
+from .files import EXTENSIONS, entry_name, image_files, read_image, visible
 from .options import absolute
+
+logger = logging.getLogger(__name__)
+
+SPLIT_NAME = re.compile("train|val|test|dev|eval", re.IGNORECASE)
+"""Beginning of the names by which people call splits."""
 
 
 class ImageFolder:
     """A folder of class folders. Classes are the sorted names over all splits, so labels agree between them."""
+
+    upright = False
 
     def __init__(self, path: str) -> None:
         """List the splits and classes.
@@ -30,13 +44,13 @@ class ImageFolder:
             raise MissingError(f"no folder at {path!r}; asked for class folders of images there")
         self.name = f"folder:{root.resolve().name}"
         self.spec = f"folder:{absolute(path)}"
-        below = _subfolders(root)
-        nested = [name for name in below if _subfolders(root / name)]
+        below = {name: _subfolders(root / name) for name in _subfolders(root)}
+        nested = _splits(root, {name: inner for name, inner in below.items() if inner})
         self._flat = [name for name in below if nested and name not in nested and _has_images(root / name)]
         self._roots = {name: root / name for name in [*nested, *self._flat]} if nested else {"train": root}
         self.splits: Sequence[str] = sorted(self._roots)
-        below = [name for folder in self._roots.values() for name in _subfolders(folder)]
-        self.classes: Sequence[str] = sorted({class_name(name) for name in below})
+        found = [name for folder in self._roots.values() for name in _subfolders(folder)]
+        self.classes: Sequence[str] = sorted({class_name(name) for name in found})
         if not self.classes:
             raise InputError(
                 f"folder {path!r} holds no class folders; expected PATH/SPLIT/CLASS/images or PATH/CLASS/images"
@@ -77,11 +91,33 @@ class ImageFolder:
         return read_image(str(self._roots[split] / self._files[split][index]))
 
 
+def _splits(root: Path, nested: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return which folders are splits, of those that hold folders; tell the user where no name decides.
+
+    Args:
+        root: of the data.
+        nested: for each folder that holds folders, their names.
+    """
+    if any(map(SPLIT_NAME.match, nested)) or not nested:
+        return list(nested)
+    shared = [name for name, n in Counter(chain.from_iterable(nested.values())).items() if n > 1]
+    has_images = any(_has_images(root / name) for name in nested)
+    if has_images or (len(nested) > 1 and not shared):
+        why = "some hold images beside folders" if has_images else "no two hold folders of the same name"
+        logger.warning(
+            f"folders of {str(root)!r} are classes, with images at any depth: none is named like a split, and {why}"
+        )
+        return []
+    logger.warning(
+        f"folders of {str(root)!r} are splits: {', '.join(map(repr, sorted(nested)))}; if they are classes, move them "
+        "into a folder train"
+    )
+    return list(nested)
+
+
 def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry_name(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry_name(entry) for entry in visible(folder) if entry.is_dir())
 
 
 def _has_images(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(EXTENSIONS) for entry in entries)
+    return any(entry.name.lower().endswith(EXTENSIONS) for entry in visible(folder))

@@ -18,6 +18,8 @@ SPLIT = "images"
 class LooseImages:
     """The images at a path, by name. One split, "images"; ids are paths relative to the folder; every label is 0."""
 
+    upright = False
+
     def __init__(self, path: str) -> None:
         """Find the images.
 

@@ -8,7 +8,6 @@ not count; an empty label, or -1, is none.
 
 import csv
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError
 from .classes import check_labelled, index_class_sets, index_classes
 from .contract import ImageList
-from .files import ABSENT_SIZE, file_size, read_image
+from .files import ABSENT_SIZE, check_no_pointer, file_size, read_image
 from .options import absolute, join_options, split_options
 
 Columns = Mapping[str, Sequence[Any]]
@@ -35,6 +34,8 @@ class ManifestImages:
 
     An image that the table lists and the disk lacks is unreadable; a disk that lacks all of them is an error.
     """
+
+    upright = False
 
     def __init__(self, kind: str, read: Callable[[str], Columns], argument: str) -> None:
         """Read the table.
@@ -55,6 +56,7 @@ class ManifestImages:
         self.name = f"{kind}:{Path(file).name}"
         self.spec = f"{kind}:{join_options(absolute(file), options)}"
         self._root = options.get("root", os.path.dirname(absolute(file)))
+        check_no_pointer(file)
         columns = read(file)
         _check_columns(columns, file)
         rows = _rows_of_splits(columns, file)
@@ -129,14 +131,13 @@ def read_parquet(file: str) -> Columns:
     Raises:
         InputError: it is no Parquet file.
     """
-    import pyarrow
     from pyarrow import parquet
 
     try:
         names = parquet.read_schema(file).names
         used = [name for name in names if name in (PATH, LABEL, LABELS, SPLIT)]
         columns: Columns = parquet.read_table(file, columns=used, partitioning=None).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
+    except Exception as error:  # pyarrow has its own ways to fail on damaged bytes, and its types on values
         raise InputError(f"{file!r} is not a readable Parquet file: {error}") from error
     return columns or {name: [] for name in names}
 
@@ -154,8 +155,8 @@ def _check_columns(columns: Columns, file: str) -> None:
     if not columns[PATH]:
         raise InputError(f"{file!r} lists no images")
     kinds = {PATH: "a path", LABEL: "text or an integer", LABELS: "texts or integers"}
-    kinds |= {SPLIT: "a name of letters, digits and . _ -"}
-    fits = {PATH: _is_path, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_split}
+    kinds |= {SPLIT: "text"}
+    fits = {PATH: _is_path, LABEL: _is_label, LABELS: _are_labels, SPLIT: _is_text}
     for name in kinds.keys() & columns.keys():
         for row, value in enumerate(columns[name]):
             if not fits[name](value):
@@ -174,8 +175,8 @@ def _are_labels(value: Any) -> bool:
     return isinstance(value, list) and all(each is not None and _is_label(each) for each in value)
 
 
-def _is_split(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII) is not None
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _rows_of_splits(columns: Columns, file: str) -> dict[str, list[int]]:

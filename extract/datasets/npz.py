@@ -17,6 +17,7 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError
 from .classes import MAX_CLASSES, NO_LABEL, Indices, check_labelled, index_classes
 from .contract import ImageList
+from .files import check_no_pointer
 from .options import absolute
 
 CLASSES = "classes"
@@ -25,6 +26,8 @@ DEMO_FILE = "fashion_mnist_7k.npz"
 
 class NpzImages:
     """Images in one .npz file. Grey images become RGB by repetition, in the transform."""
+
+    upright = False
 
     def __init__(self, path: str) -> None:
         """Read the file.
@@ -77,6 +80,7 @@ def open_demo(argument: str) -> NpzImages:
 
 def _read(path: str) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of a file that are used, by name."""
+    check_no_pointer(path)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             used = [name for name in arrays.files if name.startswith(("x_", "y_")) or name == CLASSES]

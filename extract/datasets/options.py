@@ -15,7 +15,7 @@ def split_options(source: str, argument: str, known: Collection[str]) -> tuple[s
         known: keys of the options there are.
 
     Raises:
-        InputError: a part is not KEY=VALUE, or a key is not known.
+        InputError: a part is not KEY=VALUE, or a key is not known, or given twice.
     """
     name, _, query = argument.partition("?")
     options = {}
@@ -25,6 +25,8 @@ def split_options(source: str, argument: str, known: Collection[str]) -> tuple[s
             raise InputError(f"{source}:{argument}: expected KEY=VALUE after '?', found {part!r}")
         if key not in known:
             raise unknown_name(f"option of {source}:", key, known)
+        if key in options:
+            raise InputError(f"{source}:{argument}: option {key} is given twice; leave out one of them")
         options[key] = value
     return name, options
 

@@ -5,7 +5,7 @@ train, beside those that options name. No file says how many there are, so the h
 tar per core at a time. From then on every image is read from where it lies, in any order.
 """
 
-import glob
+import logging
 import os
 import re
 import tarfile
@@ -13,25 +13,30 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
-from itertools import product
 from multiprocessing import get_context
 from typing import NamedTuple
 
 from PIL import Image
 from xxhash import xxh3_128
 
-from ...errors import InputError, MissingError
-from ...runtime.console import plural, say
+from ...errors import InputError
+from ...runtime.text import counted
 from ...runtime.workers import leave_signals_to_the_main_process, n_cores
 from .classes import check_labelled, index_classes
 from .contract import ImageList
-from .files import EXTENSIONS
+from .files import EXTENSIONS, check_no_pointer, decode_image, is_utf8
 from .options import absolute, join_options, split_options
+from .tar_patterns import find_tars
+
+logger = logging.getLogger(__name__)
 
 TRAIN, OTHER_SPLITS = "train", ("val", "test")
 LABEL = "cls"
 META = re.compile(r"__[^/]*__($|/)")
 """Members that the format sets aside."""
+NAME = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)")
+"""Of a member: the key of its sample, up to the first dot of the file's name, and its suffix."""
+MAX_LABEL_BYTES = 2**16
 
 
 class Place(NamedTuple):
@@ -67,23 +72,27 @@ class Wanted(NamedTuple):
 class TarImages:
     """Samples in tars on this machine."""
 
+    upright = False
+
     def __init__(self, argument: str) -> None:
         """Read the headers of all tars.
 
         Raises:
             MissingError: no tar matches a pattern.
-            InputError: a file is no plain tar, or a sample has not one image and one label.
+            InputError: a pattern stands for no files, or for too many; a file is no plain tar; a sample has not one
+                image and one label.
         """
         pattern, options = split_options("wds", argument, [*OTHER_SPLITS, "label", "image"])
         patterns = {TRAIN: pattern} | {split: options[split] for split in OTHER_SPLITS if split in options}
-        wanted = Wanted(options.get("label", LABEL), options.get("image"))
+        suffixes = {key: options[key].removeprefix(".").lower() for key in ("label", "image") if key in options}
+        wanted = Wanted(suffixes.get("label", LABEL), suffixes.get("image"))
         self.name = f"wds:{os.path.basename(pattern)}"
         places = {split: absolute(options[split]) for split in OTHER_SPLITS if split in options}
         self.spec = "wds:" + join_options(absolute(pattern), options | places)
         self.splits: Sequence[str] = sorted(patterns)
         tars = {split: find_tars(pattern) for split, pattern in patterns.items()}
         n_tars = sum(map(len, tars.values()))
-        say(f"{self.name}: reading the headers of {n_tars} tar {plural(n_tars, 'file')}")
+        logger.info(f"{self.name}: reading the headers of {counted(n_tars, 'tar file')}")
         self._samples = {split: _read_all(of_split, wanted) for split, of_split in tars.items()}
         texts = {split: [sample.label for sample in samples] for split, samples in self._samples.items()}
         self._labels, self.classes = index_classes(texts, repr(self.spec))
@@ -112,39 +121,8 @@ class TarImages:
     def load(self, split: str, index: int) -> Image.Image:
         """Read one image from its tar and decode it."""
         sample = self._samples[split][index]
-        with open(sample.tar, "rb") as file, Image.open(BytesIO(_read(file.fileno(), sample.image))) as image:
-            image.load()
-            return image
-
-
-def find_tars(pattern: str) -> list[str]:
-    """Return the files that a pattern stands for, in its order; those of a "*" by name.
-
-    Raises:
-        MissingError: one of them is not there.
-    """
-    tars = []
-    for name in expand_braces(pattern):
-        found = sorted(glob.glob(name)) if "*" in name else [name] if os.path.isfile(name) else []
-        if not found:
-            raise MissingError(f"no file at {name!r}; asked for tars at {pattern!r}, on this machine")
-        tars += found
-    return tars
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """Return the texts that "a{00..15}b{x,y}" stands for: numbers keep the width of the first."""
-    parts = re.split(r"\{([^{}]*)\}", pattern)
-    choices = [[part] if place % 2 == 0 else _choices(part) for place, part in enumerate(parts)]
-    return ["".join(chosen) for chosen in product(*choices)]
-
-
-def _choices(part: str) -> list[str]:
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", part)
-    if numbers is None:
-        return part.split(",")
-    first, last = numbers.groups()
-    return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+        with open(sample.tar, "rb") as file:
+            return decode_image(BytesIO(_read(file.fileno(), sample.image)))
 
 
 def _read_all(tars: Sequence[str], wanted: Wanted) -> list[Sample]:
@@ -159,39 +137,46 @@ def read_samples(tar: str, wanted: Wanted) -> list[Sample]:
     """Return the samples of a tar, of which only headers and labels are read.
 
     Raises:
-        InputError: it is no plain tar, or a sample has not one image and one label.
+        InputError: it is no plain tar, or damaged, or a sample has not one image and one label.
     """
     samples = []
     try:
         with open(tar, "rb") as file, tarfile.open(fileobj=file, mode="r:") as members:
-            for key, places in _grouped(members):
+            for key, places in _grouped(members, tar):
                 image, label = _choose(key, places, wanted, tar)
-                samples.append(Sample(key, tar, image, _read(file.fileno(), label).decode().strip()))
-    except (tarfile.TarError, EOFError) as error:
+                samples.append(Sample(key, tar, image, _label(file.fileno(), label, f"sample {key!r} of {tar!r}")))
+            _check_end(file.fileno(), members.offset)
+    except (OSError, InputError):
+        raise
+    except Exception as error:  # tarfile has many ways to fail on damaged headers, RecursionError among them
+        check_no_pointer(tar)
+        reason = error or type(error).__name__
         raise InputError(
-            f"{tar!r} is not a whole, plain tar file ({error}); a compressed one cannot be read from the middle: "
+            f"{tar!r} is not a whole, plain tar file ({reason}); a compressed one cannot be read from the middle: "
             "decompress it"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"a label in {tar!r} is no text: member .{wanted.label} of {key!r}; name another as label="
         ) from error
     return samples
 
 
-def _grouped(members: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Place]]]:
+def _grouped(members: tarfile.TarFile, tar: str) -> Iterator[tuple[str, dict[str, Place]]]:
     """Yield each sample's key and its members by suffix: neighbours whose names agree up to the first dot."""
     last, places = None, dict[str, Place]()
     for member in members:
-        name = re.fullmatch(r"((?:.*/|)[^./]+)\.([^/]*)", member.name)
+        name = NAME.fullmatch(member.name)
+        if member.size < 0:  # tarfile would read the same headers for ever
+            raise tarfile.ReadError(f"member {member.name!r} has {member.size} bytes")
         if not member.isreg() or name is None or META.match(member.name):
             continue
-        key, suffix = name.groups()
+        key, suffix = name[1], name[2].lower()
+        if "\0" in key or not is_utf8(key):
+            raise InputError(f"the name of member {member.name!r} of {tar!r} is no text in UTF-8; rename it")
         if key != last:
             if last is not None:
                 yield last, places
             last, places = key, {}
-        places[suffix.lower()] = Place(member.offset_data, member.size)
+        if suffix in places:
+            raise InputError(f"sample {key!r} of {tar!r} has two members .{suffix}; keys tell samples apart")
+        places[suffix] = Place(member.offset_data, member.size)
     if last is not None:
         yield last, places
 
@@ -208,6 +193,23 @@ def _choose(key: str, places: Mapping[str, Place], wanted: Wanted, tar: str) -> 
             f".{wanted.label}: name others as image=SUFFIX and label=SUFFIX"
         )
     return places[images[0]], places[wanted.label]
+
+
+def _label(file: int, place: Place, where: str) -> str:
+    """Return the label that a member holds."""
+    try:
+        if place.size <= MAX_LABEL_BYTES:
+            return _read(file, place).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        pass
+    raise InputError(f"the label of {where} is no text, or too long for one; name another member as label=SUFFIX")
+
+
+def _check_end(file: int, offset: int) -> None:
+    """Check that headers end where a tar does: tarfile ends without a word at a damaged header."""
+    block = os.pread(file, tarfile.BLOCKSIZE, offset)
+    if block.strip(b"\0"):
+        raise tarfile.ReadError(f"no member's header at byte {offset}")
 
 
 def _read(file: int, place: Place) -> bytes:

@@ -11,13 +11,14 @@ same by torch's own operations.
     B images, N tokens, D width, X queries: the maps of all cells; G = B, or 1 where queries are the same for all images
 """
 
+import logging
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...runtime.console import say
+logger = logging.getLogger(__name__)
 
 DTYPES = {torch.float16, torch.bfloat16}
 """Types that the matrix unit multiplies; in float32 torch's own products take less than half the time."""
@@ -61,7 +62,9 @@ def starts() -> bool:
         launch_nothing()
     except Exception as error:  # of an import, a compiler, a driver: each has its own
         reason = " ".join(str(error).split())[:200]
-        say(f"attention runs unfused, which is slower: Triton does not start ({type(error).__name__}: {reason})")
+        logger.warning(
+            f"attention runs unfused, which is slower: Triton does not start ({type(error).__name__}: {reason})"
+        )
         return False
     return True
 

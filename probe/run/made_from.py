@@ -8,14 +8,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import yaml
 
 from ...errors import InputError
 from ...store.durable import write_durably
-from ..config import FILE_KEYS, MADE_FROM
+from ..config import MADE_FROM
 from ..grid.regimes import default_warmup
 from ..planning.plan import Plan
 from ..planning.settings import grid_settings, resolved_settings, shared_settings
@@ -57,16 +56,20 @@ def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
     stores = made.get("stores", {}) | {
         plan.name: {"path": str(plan.data.store.path), "fingerprints": plan.data.fingerprints()} for plan in plans
     }
-    command = {"stores": [plan.name for plan in plans]} | _as_flags(grid_settings(plans[0]))
+    command = {"stores": [plan.name for plan in plans]} | grid_settings(plans[0])
     commands = made.get("commands", [])
-    about = _as_flags(resolved_settings(plans[0]) | {"device": device}) | {
-        MADE_FROM: {
-            "commands": commands if command in commands else [*commands, command],
-            "stores": stores,
-            "batch_sizes": {regime.shots: regime.batch_size for plan in plans for regime in plan.grid.regimes},
-            "shared": shared_settings(plans[0]),
+    about = (
+        resolved_settings(plans[0])
+        | {"device": device}
+        | {
+            MADE_FROM: {
+                "commands": commands if command in commands else [*commands, command],
+                "stores": stores,
+                "batch_sizes": {regime.shots: regime.batch_size for plan in plans for regime in plan.grid.regimes},
+                "shared": shared_settings(plans[0]),
+            }
         }
-    }
+    )
     write_durably(run.path / "config.yaml", yaml.safe_dump(about, sort_keys=False).encode())
 
 
@@ -110,8 +113,3 @@ def _name_store(run: Run, plan: Plan, stores: dict[str, Json]) -> str:
         name += "~" + hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()[:6]
     stores[name] = {"path": path, "fingerprints": fingerprints}
     return name
-
-
-def _as_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings under the names of their flags, as a copy: YAML would refer from one to the other."""
-    return {FILE_KEYS.get(key, key): deepcopy(value) for key, value in settings.items()}

@@ -19,7 +19,10 @@ from .results import Run
 FOLDER, SUFFIX = "heads", ".safetensors"
 KEY = "tokenprobe"
 """Of the file's metadata. One key: safetensors writes several in no fixed order."""
-BACKBONE = ("model", "model_arg", "checkpoint", "allow_missing", "no_pretrained", "seed", "image_size")
+BACKBONE = (
+    *("model", "model_arg", "checkpoint", "checkpoint_key", "checkpoint_grid", "allow_missing"),
+    *("no_pretrained", "seed", "image_size"),
+)
 """Settings of an extraction that decide which backbone ran, with which weights."""
 
 

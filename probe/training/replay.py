@@ -6,6 +6,7 @@ weights, moments, statistics, sums and the batch. Numbers that the host computes
 What a step makes for itself, gradients too, is in memory that all recordings share: groups take turns.
 """
 
+import logging
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,9 +15,10 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ...runtime.console import say
 from ..batches.token_batch import TokenBatch
 from .static_batch import Form, Inputs, StaticBatches
+
+logger = logging.getLogger(__name__)
 
 REHEARSALS = 3
 """Steps before the recording, made as usual: libraries load, kernels are chosen, workspaces are made."""
@@ -186,4 +188,4 @@ def _reason(error: BaseException) -> str:
 
 @cache
 def _say_once(line: str) -> None:
-    say(line)
+    logger.warning(line)

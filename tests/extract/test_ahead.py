@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tokenprobe.extract.ahead import beside_the_next, one_ahead
+from tokenprobe.extract.ahead import beside_the_next, one_ahead, upload
 
 CPU = torch.device("cpu")
 
@@ -60,3 +60,27 @@ def test_on_a_gpu_results_are_whole_whatever_is_made_beside_them() -> None:
         later = result + 1  # not waited for here
         assert [float(value) for value in result.half().aminmax()] == [index, index]
         assert [float(value) for value in later.aminmax()] == [index + 1, index + 1]
+
+
+def test_on_a_cpu_pixels_are_where_they_are_needed() -> None:
+    pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    assert upload(pixels, CPU) is pixels
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("pinned", [False, True])
+def test_uploaded_pixels_are_whole_although_their_memory_is_used_again(pinned: bool) -> None:
+    """While the GPU is at long products, and with many copies alive, each used after its source was overwritten."""
+    device = torch.device("cuda", 0)
+    matrix = torch.randn(4096, 4096, device=device)
+    pixels = torch.empty(64, 3, 224, 224, dtype=torch.uint8, pin_memory=pinned)
+    for index in range(50):
+        for _ in range(5):
+            torch.mm(matrix, matrix)
+        pixels.fill_(index)
+        there = upload(pixels, device)
+        pixels.fill_(255)
+        later = there.int()  # on the stream of the products: the copy is there before
+        del there
+        assert [int(value) for value in later.aminmax()] == [index, index]

@@ -1,9 +1,14 @@
 """Which images become rows: images that cannot be read, and splits that cannot be had."""
 
+import csv
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tokenprobe.errors import InputError, StoreError
 from tokenprobe.extract import extract
@@ -47,6 +52,7 @@ def test_an_image_mended_in_place_lets_the_same_command_continue(
     assert open_store(out).manifest.complete
 
 
+@pytest.mark.usefixtures("messages")
 def test_skipped_images_are_left_out_and_recorded(
     tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,3 +159,50 @@ def test_a_complete_store_is_not_searched_for_bad_images_again(
     for layers in ("1", "1", "all"):
         extract(tiny_config(**config, layers=layers))
     assert [source.n_loads for source in sources] == [84 + n_readable, 0, n_readable]
+
+
+NAMES = {
+    "../../x": "holds a path separator",
+    "a/b": "holds a path separator",
+    "/abs": "holds a path separator",
+    "..": "begins with '.'",
+    "": "is empty",
+    "journal.jsonl": "is kept for files of the store",
+    "a\nb": "holds control characters",
+}
+"""Names that no split of a store has, and why."""
+
+
+def write_npz(folder: Path, name: str) -> str:
+    arrays: dict[str, np.ndarray] = {}
+    for split in ("train", name):
+        arrays |= {f"x_{split}": np.zeros((2, 16, 16), np.uint8), f"y_{split}": np.array([0, 1])}
+    np.savez(folder / "a.npz", **arrays)  # type: ignore[arg-type]
+    return f"npz:{folder}/a.npz"
+
+
+def write_csv(folder: Path, name: str) -> str:
+    Image.new("RGB", (16, 16)).save(folder / "0.png")
+    with open(folder / "t.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), ("0.png", "0", "train"), ("0.png", "0", name)])
+    return f"csv:{folder}/t.csv"
+
+
+@pytest.mark.parametrize("out", ["s.h5", "s.zarr"])
+@pytest.mark.parametrize("write", [write_npz, write_csv], ids=["npz", "csv"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_split_name_that_leads_elsewhere_is_refused(
+    tiny_config: MakeConfig, tmp_path: Path, write: Callable[[Path, str], str], name: str, out: str
+) -> None:
+    """Nothing is written, neither in the place of the store nor where the name leads."""
+    data, place = tmp_path / "data", tmp_path / "a" / "b"
+    data.mkdir()
+    place.mkdir(parents=True)
+    spec = write(data, name)
+    message = (
+        rf"^'.*': split name {re.escape(repr(name))} {re.escape(NAMES[name])}.*, or name others with --split to leave"
+    )
+    with pytest.raises(InputError, match=message):
+        extract(tiny_config(data=spec, out=place / out))
+    assert [path for path in tmp_path.rglob("*") if data not in (path, path.parent)] == [tmp_path / "a", place]
+    extract(tiny_config(data=spec, out=place / out, split=["train"], layers="0"))

@@ -3,6 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Iterable
+from itertools import pairwise
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from PIL import Image
 
 from tokenprobe.extract.datasets import ImageFolder
 from tokenprobe.extract.decoded import BadImage, DecodedBatch
-from tokenprobe.extract.loading import RowImages, find_bad_images, make_loader
+from tokenprobe.extract.loading import AHEAD, CHUNK, RowImages, Wanted, find_bad_images, make_loader
 from tokenprobe.extract.rows import SplitRows, choose_rows
 from tokenprobe.extract.views import Augmentation, Pixels, RandomCrops, Transform
 
@@ -37,43 +40,80 @@ def open_rows(root: Path) -> tuple[RowImages, SplitRows]:
     return RowImages(source, {"train": rows}, PLAIN, CROPS), rows
 
 
+def kept(batches: Iterable[DecodedBatch]) -> list[DecodedBatch]:
+    """Copy the pixels of each batch: their memory is used again."""
+    return [batch._replace(pixels=batch.pixels.clone()) for batch in batches]
+
+
+def reds(batch: DecodedBatch) -> list[int]:
+    return batch.pixels[:, 0, 0, 0].tolist()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_in_the_order_asked_each_row_its_own_image(tmp_path: Path, workers: int) -> None:
     write_images(tmp_path, 10)
     images, rows = open_rows(tmp_path)
-    batches = [
-        [("train", 7, 0), ("train", 2, 0)],
-        [("train", 0, 0)],
-        [("train", 9, 0), ("train", 8, 0), ("train", 1, 0)],
-    ]
-    loaded = list(make_loader(images, batches, workers=workers, pinned=False))
-    for batch, keys in zip(loaded, batches, strict=True):
-        assert isinstance(batch, DecodedBatch)
-        assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (len(keys), 3, 8, 8))
-        assert batch.pixels[:, 0, 0, 0].tolist() == [int(rows.ids[row][-6:-4]) for _, row, _ in keys]
+    batches = [Wanted("train", [7, 2]), Wanted("train", [0]), Wanted("train", [9, 8, 1])]
+    loaded = kept(make_loader(images, batches, workers=workers, pinned=False))
+    for batch, wanted in zip(loaded, batches, strict=True):
+        assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (len(wanted.rows), 3, 8, 8))
+        assert reds(batch) == [int(rows.ids[row][-6:-4]) for row in wanted.rows] and not batch.bad
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("size", [1, CHUNK, 3 * CHUNK - 1])
+def test_no_pixels_are_overwritten_before_the_next_batch_is_asked_for(tmp_path: Path, workers: int, size: int) -> None:
+    """Batches of several sizes, many more than there are slots; a slow reader lets the workers run ahead."""
+    write_images(tmp_path, 200)
+    images, rows = open_rows(tmp_path)
+    cuts = [*range(0, 60, size), *range(60, 63), *range(63, 200, size), 200]
+    batches = [Wanted("train", range(start, stop)) for start, stop in pairwise(cuts)]
+    seen = []
+    for number, batch in enumerate(make_loader(images, batches, workers=workers, pinned=False)):
+        time.sleep(0.05 if number % 10 == 0 else 0)
+        seen += reds(batch)
+    assert seen == [int(Path(key).stem) for key in rows.ids]
+
+
+def test_workers_run_ahead_and_no_further(tmp_path: Path) -> None:
+    write_images(tmp_path, 1)
+    for index in range(1, 400):
+        os.link(tmp_path / "one" / "00.png", tmp_path / "one" / f"{index}.png")
+    source = ImageFolder(str(tmp_path))
+    rows = choose_rows(source.images("train"), set(), None, shuffled=False, seed=0)
+    loader = make_loader(
+        RowImages(source, {"train": rows}, PLAIN),
+        [Wanted("train", range(row, row + CHUNK)) for row in range(0, 400, CHUNK)],
+        workers=2,
+        pinned=False,
+    )
+    next(loader)
+    for index in range(400):
+        (tmp_path / "one" / f"{rows.ids[index][4:]}").unlink() if index >= CHUNK * (1 + 2 * AHEAD) else None
+    whole = [not batch.bad for batch in loader]
+    assert whole == [True] * (2 * AHEAD) + [False] * (400 // CHUNK - 1 - 2 * AHEAD)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_batch_with_a_bad_image_comes_back_as_that_image(tmp_path: Path, workers: int) -> None:
+def test_a_batch_names_its_bad_image(tmp_path: Path, workers: int) -> None:
     write_images(tmp_path, 6, bad=(3,))
     images, rows = open_rows(tmp_path)
     row = rows.ids.index("one/03.png")
     good = next(other for other in range(6) if other != row)
-    batches = [[("train", good, 0)], [("train", good, 0), ("train", row, 0)]]
+    batches = [Wanted("train", [good]), Wanted("train", [good, row])]
     first, second = make_loader(images, batches, workers=workers, pinned=False)
-    assert isinstance(first, DecodedBatch)
-    assert isinstance(second, BadImage)
-    assert (second.split, second.id) == ("train", "one/03.png")
-    assert second.reason.startswith("UnidentifiedImageError: cannot identify image file ")
+    assert not first.bad
+    (bad,) = second.bad
+    assert (bad.split, bad.id) == ("train", "one/03.png")
+    assert bad.reason.startswith("UnidentifiedImageError: cannot identify an image in ")
 
 
-def test_of_several_bad_images_in_a_batch_the_first_is_told(tmp_path: Path) -> None:
+def test_bad_images_of_a_batch_are_told_in_its_order(tmp_path: Path) -> None:
     write_images(tmp_path, 6, bad=(1, 3, 4))
     images, rows = open_rows(tmp_path)
-    batch = [("train", rows.ids.index(f"one/{index:02d}.png"), 0) for index in (0, 3, 1, 4)]
-    (bad,) = make_loader(images, [batch], workers=0, pinned=False)
-    assert isinstance(bad, BadImage)
-    assert bad.id == "one/03.png"
+    order = [rows.ids.index(f"one/{index:02d}.png") for index in (0, 3, 1, 4)]
+    (batch,) = make_loader(images, [Wanted("train", order)], workers=0, pinned=False)
+    assert [bad.id for bad in batch.bad] == ["one/03.png", "one/01.png", "one/04.png"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -82,7 +122,7 @@ def test_the_search_finds_every_bad_image(tmp_path: Path, workers: int) -> None:
     (tmp_path / "one" / "40.png").write_bytes(b"")
     (tmp_path / "one" / "41.png").write_text("no image at all")
     images, rows = open_rows(tmp_path)
-    bad = find_bad_images(images, [("train", row, 0) for row in range(len(rows))], workers=workers)
+    bad = find_bad_images(images, Wanted("train", range(len(rows))), workers=workers)
     assert sorted(image.id for image in bad) == [f"one/{index:02d}.png" for index in (0, 13, 40, 41, 79)]
 
 
@@ -90,7 +130,7 @@ def test_a_file_that_vanishes_is_a_bad_image(tmp_path: Path) -> None:
     write_images(tmp_path, 2)
     images, rows = open_rows(tmp_path)
     (tmp_path / "one" / "00.png").unlink()
-    bad = images["train", rows.ids.index("one/00.png"), 0]
+    bad = images.pixels("train", rows.ids.index("one/00.png"), 0)
     assert isinstance(bad, BadImage)
     assert bad.reason.startswith("FileNotFoundError: ")
 
@@ -105,10 +145,10 @@ def test_workers_leave_signals_to_the_main_process(tmp_path: Path, capfd: pytest
     images, _ = open_rows(tmp_path)
     before = signal.signal(signal.SIGTERM, handler)
     try:
-        loaded = iter(make_loader(images, [[("train", row, 0)] for row in range(4)], workers=1, pinned=False))
+        loaded = make_loader(images, [Wanted("train", [row]) for row in range(4)], workers=1, pinned=False)
+        (worker,) = active_children()
         next(loaded)
-        (worker,) = loaded._workers  # type: ignore[attr-defined]
-        assert os.getpgid(worker.pid) != os.getpgid(0)
+        assert worker.pid is not None and os.getpgid(worker.pid) != os.getpgid(0)
         os.kill(worker.pid, signal.SIGINT)
         next(loaded)
         assert worker.is_alive()
@@ -123,10 +163,9 @@ def test_workers_leave_signals_to_the_main_process(tmp_path: Path, capfd: pytest
 def test_loading_is_the_same_with_and_without_workers(tmp_path: Path) -> None:
     write_images(tmp_path, 12)
     images, _ = open_rows(tmp_path)
-    keys = [[("train", row, 0) for row in range(start, start + 4)] for start in (0, 4, 8)]
-    alone, helped = (list(make_loader(images, keys, workers=workers, pinned=False)) for workers in (0, 2))
+    batches = [Wanted("train", range(start, start + 4)) for start in (0, 4, 8)]
+    alone, helped = (kept(make_loader(images, batches, workers=workers, pinned=False)) for workers in (0, 2))
     for one, other in zip(alone, helped, strict=True):
-        assert isinstance(one, DecodedBatch) and isinstance(other, DecodedBatch)
         np.testing.assert_array_equal(one.pixels.numpy(), other.pixels.numpy())
 
 
@@ -140,10 +179,9 @@ def test_the_seconds_of_a_batch_are_those_a_core_worked_on_it(tmp_path: Path, wo
     images, _ = open_rows(tmp_path)
     start = time.process_time()
     for row in range(4):
-        assert isinstance(images["train", row, 0], torch.Tensor)
+        assert isinstance(images.pixels("train", row, 0), torch.Tensor)
     alone = time.process_time() - start
-    (batch,) = make_loader(images, [[("train", row, 0) for row in range(4)]], workers=workers, pinned=False)
-    assert isinstance(batch, DecodedBatch)
+    (batch,) = make_loader(images, [Wanted("train", range(4))], workers=workers, pinned=False)
     assert alone / 5 < batch.seconds < alone * 5  # a busy machine's clock rate and caches change
 
 
@@ -158,5 +196,5 @@ def test_each_view_is_the_draw_of_its_image(tmp_path: Path) -> None:
     for row, key in enumerate(rows.ids):
         whole = Image.fromarray(ramp + np.uint8(int(key[-5])))
         for view in (1, 2):
-            assert torch.equal(images["train", row, view], crops(whole, key, view))
-        assert torch.equal(images["train", row, 0], Pixels(PLAIN)(whole))
+            assert torch.equal(images.pixels("train", row, view), crops(whole, key, view))
+        assert torch.equal(images.pixels("train", row, 0), Pixels(PLAIN)(whole))

@@ -61,6 +61,7 @@ def test_classes_of_either_form() -> None:
     assert classes_of(np.array([[0, 1, 0], [0, 1, 1]])).tolist() == [1, 2]
 
 
+@pytest.mark.usefixtures("messages")
 def test_an_extraction_says_so_before_it_starts(
     tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,12 +13,25 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as TV
 
+from tokenprobe.errors import StoreError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store
 
 from ..conftest import TINY_VIT
-from .kit import MakeConfig, assert_rounded, digests, hooked, journal_of, made_vit, pixels_by_hand
+from .kit import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MakeConfig,
+    assert_rounded,
+    digests,
+    hooked,
+    journal_of,
+    made_vit,
+    pixels_by_hand,
+)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +132,31 @@ def test_weights_with_mean_and_std_get_scaling_and_normalisation_alone(tiny_conf
     assert store.manifest.shape(0).grid == (4, 6)
 
 
+def test_fast_decoding_is_another_recipe_and_close_to_the_exact_one(
+    tiny_config: MakeConfig, image_folder: Path, tmp_path: Path
+) -> None:
+    """Tokens by hand from pixels that torch resampled, in one process and in two; a store is not mixed."""
+    model = made_vit(tmp_path / "a.safetensors")
+    config = tiny_config(checkpoint=tmp_path / "a.safetensors", no_pretrained=False, split=["test"], views=1)
+    exact = open_store(extract(replace(config, out=tmp_path / "exact.zarr")))
+    fast = open_store(extract(replace(config, decode="fast")))
+    again = extract(replace(config, decode="fast", workers=2, out=tmp_path / "again.zarr"))
+    assert digests(fast.path) == digests(again)
+    assert fast.manifest.recipe.transform == exact.manifest.recipe.transform | {"decode": "fast"}
+    assert fast.manifest.fingerprint("test", 0) != exact.manifest.fingerprint("test", 0)
+    images = []
+    for key in fast["test"].ids:
+        whole = TV.pil_to_tensor(Image.open(image_folder / "test" / key))
+        image = TV.resize(whole, [18], InterpolationMode.BICUBIC, antialias=True)
+        images.append(TV.normalize(TV.center_crop(image, [16, 16]).float() / 255, IMAGENET_MEAN, IMAGENET_STD))
+    outputs = hooked(model.blocks, model, torch.stack(images))[2][:, 1:]
+    assert_rounded(fast["test"].tokens(2), outputs)
+    difference = np.abs(exact["test"].tokens(2).astype(np.float32) - outputs)
+    assert 0 < difference.mean() < 0.02 * np.abs(outputs).mean()
+    with pytest.raises(StoreError, match=r"transform\.decode: stored 'fast', asked nothing"):
+        extract(replace(config, decode="exact"))
+
+
 def test_labels_and_ids_are_those_of_the_folder(tiny_config: MakeConfig, image_folder: Path) -> None:
     store = open_store(extract(tiny_config(layers="0")))
     for split in ("train", "test"):
@@ -170,6 +208,7 @@ def test_a_gpu_gives_the_tokens_that_the_cpu_gives(
         np.testing.assert_allclose(on_gpu, on_cpu, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.usefixtures("messages")
 def test_keys_of_a_checkpoint_without_a_place_are_listed_and_ignored(
     tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,7 +239,7 @@ def test_the_journal_keeps_the_settings_with_absolute_paths(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").symlink_to(image_folder)
     config = tiny_config(data="images", out="b.zarr", checkpoint="a.safetensors", no_pretrained=False, layers="0")
-    (start, _) = [entry for entry in journal_of(open_store(extract(config))) if "event" in entry]
+    (_, start, _) = [entry for entry in journal_of(open_store(extract(config))) if "event" in entry]
     expected = replace(
         config,
         data=f"folder:{tmp_path}/images",

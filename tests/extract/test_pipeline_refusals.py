@@ -100,6 +100,7 @@ def test_a_token_too_large_for_float16_names_layer_and_image(tiny_config: MakeCo
     assert store["train"].tokens(1).min() > 65504
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_store_begun_otherwise_says_it_is_not_finished(
     tiny_config: MakeConfig, broken_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

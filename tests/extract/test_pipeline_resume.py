@@ -48,6 +48,7 @@ def test_a_store_extended_equals_one_extracted_whole(
     assert open_store(out).manifest.complete
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_command_repeated_changes_nothing(
     tiny_config: MakeConfig, reference: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

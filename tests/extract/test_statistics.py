@@ -25,7 +25,7 @@ def test_mean_and_deviation_of_each_channel_over_all_batches() -> None:
     sums = ChannelSums()
     for part in (slice(0, 4), slice(4, 10)):
         sums.add({7: Outputs(patch[part], prefix[part], None), 8: Outputs(patch[part] * 2, None, None)})
-    statistics = sums.statistics()
+    statistics = {(layer, kind): values for layer in (7, 8) for kind, values in sums.statistics(layer).items()}
     assert set(statistics) == {(7, "patch"), (7, "prefix"), (8, "patch")}
     for (layer, kind), values in statistics.items():
         tokens = {"patch": patch, "prefix": prefix}[kind].double().numpy().reshape(-1, 4) * (layer - 6)
@@ -36,6 +36,7 @@ def test_mean_and_deviation_of_each_channel_over_all_batches() -> None:
         assert values.dtype == torch.float32
 
 
+@pytest.mark.usefixtures("messages")
 def test_int8_tokens_are_standardised_by_the_first_1024_rows_of_their_split(
     tiny_config: MakeConfig, tmp_path: Path, sources: list[CountingSource], capsys: pytest.CaptureFixture[str]
 ) -> None:

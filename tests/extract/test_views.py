@@ -1,5 +1,6 @@
 """Pixels and normalisation, against torchvision and timm called by hand."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,17 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from tokenprobe.extract.views import Augmentation, Crop, Pixels, RandomCrops, Transform, draw_crop, normalise, to_rgb
+from tokenprobe.extract.views import (
+    Augmentation,
+    Crop,
+    Pixels,
+    RandomCrops,
+    Transform,
+    draw_crop,
+    normalise,
+    to_rgb,
+    turned_upright,
+)
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CROPS = Augmentation(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), seed=0)
@@ -71,7 +82,7 @@ def test_mode_none_resizes_the_whole_image_where_sizes_differ() -> None:
     np.testing.assert_array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(whole))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA", "PA", "YCbCr", "HSV"])
 def test_every_kind_of_image_becomes_rgb(mode: str) -> None:
     other = image(16, 16).convert(mode)
     pixels = Pixels(transform(crop_mode="none", crop_pct=None))(other)
@@ -103,6 +114,26 @@ def test_a_transform_is_plain_json() -> None:
     }
 
 
+def test_a_transform_says_that_it_turns_images_only_if_it_does() -> None:
+    assert "upright" not in transform(upright=False).to_json()
+    assert transform(upright=True).to_json()["upright"] is True
+
+
+@pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
+def test_an_image_is_turned_as_its_exif_says(orientation: int) -> None:
+    """As shown by exif.org: how the first row and the first column of the file lie in what is seen."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6)).astype(np.uint8)
+    seen = {
+        2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T,
+        6: pixels[::-1].T, 7: pixels[::-1, ::-1].T, 8: pixels.T[::-1],
+    }.get(orientation, pixels)  # fmt: skip
+    file, exif = BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(np.asarray(turned_upright(image)), seen)
+
+
 @pytest.mark.parametrize("kind", ["png", "tiff"])
 def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path, kind: str) -> None:
     ramp = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
@@ -110,6 +141,17 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path, kind: str) -> None:
     with Image.open(tmp_path / f"a.{kind}") as image:
         pixels = Pixels(Transform((64, 64), "bicubic", None, "none", (0.5,) * 3, (0.5,) * 3))(image)
     np.testing.assert_array_equal(pixels, np.broadcast_to(ramp // 256, (3, 64, 64)))
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(16))], ids=["one colour", "every colour"])
+def test_a_palette_with_transparency_gives_its_colours_without_a_warning(transparency: int | bytes) -> None:
+    file, indices = BytesIO(), np.arange(256, dtype=np.uint8).reshape(16, 16) % 16
+    palette = np.random.default_rng(0).integers(0, 256, (16, 3)).astype(np.uint8)
+    written = Image.fromarray(indices, "P")
+    written.putpalette(palette.tobytes())
+    written.save(file, "PNG", transparency=transparency)
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(np.asarray(to_rgb(image)), palette[indices])
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -240,3 +282,18 @@ def test_an_augmentation_is_plain_json() -> None:
         "flip": 0.5,
         "seed": 0,
     }
+
+
+NEEDS_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_a_batch_in_any_memory_format_is_normalised_as_torchvision_does_each_image(device: str) -> None:
+    """Bit for bit on a CPU; a GPU may divide otherwise in the last place."""
+    pixels = torch.arange(2 * 3 * 16 * 16).view(2, 3, 16, 16).to(torch.uint8)
+    expected = torch.stack([TF.normalize(each.float() / 255, MEAN, STD) for each in pixels])
+    for batch in (pixels, pixels.to(memory_format=torch.channels_last)):
+        found = normalise(batch.to(device), transform())
+        assert found.is_contiguous()
+        tolerance = 0 if device == "cpu" else 1e-6
+        torch.testing.assert_close(found.cpu(), expected, rtol=tolerance, atol=tolerance)

@@ -1,16 +1,24 @@
-"""Config files, and the defaults that the design fixes."""
+"""The defaults that the design fixes, and every form in which a setting of a fit may be given."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import yaml
 
 from tokenprobe.errors import InputError
 from tokenprobe.probe import FitConfig
+from tokenprobe.probe.config import cut_heads
+from tokenprobe.probe.planning.places import DISK, GPU, RAM
+from tokenprobe.probe.training.optim import OPTIMIZERS
+from tokenprobe.runtime.config_file import read_config_file
+from tokenprobe.runtime.options import fields_of
 
 
-def from_yaml(text: str) -> FitConfig:
-    return FitConfig(**{"out": "runs/x"} | FitConfig.fields_from_file(yaml.safe_load(text)))
+def from_yaml(folder: Path, text: str) -> FitConfig:
+    (folder / "sweep.yaml").write_text(text)
+    return FitConfig(**{"out": "runs/x"} | read_config_file(FitConfig, str(folder / "sweep.yaml")))
 
 
 def test_the_defaults_are_the_published_schedule() -> None:
@@ -20,63 +28,69 @@ def test_the_defaults_are_the_published_schedule() -> None:
     assert config.heads == ["ep", "linear:pool=mean"]
 
 
-def test_keys_of_a_file_are_named_as_the_flags() -> None:
-    config = from_yaml("head: ['ep:queries=8|32', linear]\nlr: [0.1, 3]\nepochs: 12\nlayers: last4\nval: 0.2\n")
-    assert config == FitConfig(
-        out="runs/x", heads=["ep:queries=8|32", "linear"], lr=[0.1, 3], epochs=12, layers="last4", val=0.2
-    )
-
-
-def test_a_single_value_stands_for_a_list_of_one() -> None:
-    assert from_yaml("head: linear\nlr: 0.5\nweight_decay: 0\n") == FitConfig(
-        out="runs/x", heads=["linear"], lr=[0.5], weight_decay=[0]
-    )
-
-
-def test_what_a_run_says_about_itself_is_no_setting() -> None:
-    assert FitConfig.fields_from_file({"made_from": {"stores": ["a"]}, "epochs": 3}) == {"epochs": 3}
-
-
 @pytest.mark.parametrize(
-    ("key", "nearest"), [("epoch", "epochs"), ("heads", "head"), ("weight-decay", "weight_decay"), ("learning", "")]
-)
-def test_an_unknown_key_is_refused(key: str, nearest: str) -> None:
-    with pytest.raises(InputError, match=f"unknown key of the config file '{key}'; known: {nearest}"):
-        FitConfig.fields_from_file({key: 1})
-
-
-@pytest.mark.parametrize(
-    ("text", "field", "expected"),
+    ("text", "given"),
     [
-        ("layers: 11", "layers", "11"),
-        ("lr: 1e-1", "lr", [0.1]),
-        ("lr: [1e-1, 3e+0]", "lr", [0.1, 3.0]),
-        ("amp: off", "amp", "off"),
-    ],
-    ids=["one layer", "exponent", "exponents", "YAML's off"],
-)
-def test_values_that_yaml_reads_as_another_type_mean_what_the_flag_would(text: str, field: str, expected: Any) -> None:
-    assert getattr(from_yaml(text), field) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("epochs: many", "config file: epochs: expected int, got 'many'"),
-        ("epochs: null", "config file: epochs: expected int, got None"),
-        ("epochs: true", "config file: epochs: expected int, got True"),
-        ("seed: 0.5", "config file: seed: expected int, got 0.5"),
-        ("lr: [0.1, fast]", "config file: lr: expected float, got 'fast'"),
-        ("val: [0.1]", r"config file: val: expected float, got \[0.1\]"),
-        ("layers: [0, 5]", r"config file: layers: expected str, got \[0, 5\]"),
-        ("head: {ep: 8}", "config file: head: expected str, got {'ep': 8}"),
+        ("layers: [3, 7]", {"layers": "3,7"}),
+        ("layers: 7", {"layers": "7"}),
+        ("lr: 3.0", {"lr": [3.0]}),
+        ("shots: [4]", {"shots": ["4"]}),
+        ("shots: full,16,4", {"shots": ["full", "16", "4"]}),
+        ("heads: ep", {"heads": ["ep"]}),
+        ("head: ['ep:queries=8|32', linear]", {"heads": ["ep:queries=8|32", "linear"]}),
+        ("heads: ep:queries=8,d_out=2,linear", {"heads": ["ep:queries=8,d_out=2", "linear"]}),
+        ("weight_decay: 0", {"weight_decay": [0.0]}),
+        ("warmup_epochs: null", {"warmup_epochs": None}),
+        ("out: runs/y", {"out": "runs/y"}),
+        ("made_from: {stores: [a]}", {}),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_refused(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        from_yaml(text)
+def test_a_file_says_what_python_says(tmp_path: Path, text: str, given: dict[str, Any]) -> None:
+    config = from_yaml(tmp_path, text)
+    assert config == FitConfig(**{"out": "runs/x"} | given)
+    assert {name: getattr(config, name) for name in given} == given
 
 
-@pytest.mark.parametrize("key", ["batch_size", "warmup_epochs", "test_split"])
-def test_what_may_be_left_open_may_be_null(key: str) -> None:
-    assert FitConfig.fields_from_file({key: None}) == {key: None}
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"layers": 7}, {"layers": "7"}),
+        ({"layers": [3, 7]}, {"layers": "3,7"}),
+        ({"lr": 3.0}, {"lr": [3.0]}),
+        ({"lr": np.array([0.1, 1.0])}, {"lr": [0.1, 1.0]}),
+        ({"shots": [4]}, {"shots": ["4"]}),
+        ({"shots": 4}, {"shots": ["4"]}),
+        ({"heads": "ep"}, {"heads": ["ep"]}),
+        ({"head": "ep"}, {"heads": ["ep"]}),
+        ({"head": ["ep", "linear"]}, {"heads": ["ep", "linear"]}),
+        ({"test_store": Path("a.zarr")}, {"test_store": Path("a.zarr")}),
+    ],
+)
+def test_python_may_give_single_values_and_lists(given: dict[str, Any], read: dict[str, Any]) -> None:
+    config = FitConfig(out="runs/x", **given)
+    for name, value in read.items():
+        assert getattr(config, name) == value
+    assert replace(config, epochs=3) == FitConfig(out="runs/x", epochs=3, **read)
+
+
+def test_heads_and_head_are_one_setting() -> None:
+    with pytest.raises(InputError, match=r"^heads and head are two names of one setting; give one of them$"):
+        FitConfig(out="runs/x", heads=["linear"], head="ep")
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("ep,linear", ["ep", "linear"]),
+        ("ep:queries=8|32,d_out=2,linear:pool=cls", ["ep:queries=8|32,d_out=2", "linear:pool=cls"]),
+        ("knn:k=20, temperature=0.07, ridge", ["knn:k=20, temperature=0.07", " ridge"]),
+    ],
+)
+def test_heads_are_cut_where_one_begins(text: str, cut: list[str]) -> None:
+    assert cut_heads(text) == cut
+
+
+def test_the_choices_are_those_of_the_code() -> None:
+    fields = fields_of(FitConfig)
+    assert set(fields["optimizer"].choices) == set(OPTIMIZERS)
+    assert fields["cache"].choices == ("auto", GPU, RAM, DISK)

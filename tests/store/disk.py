@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tokenprobe.store import block_file
 
 DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
 
@@ -46,26 +48,39 @@ def watch_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
     return calls
 
 
-def fork_and_kill(work: Callable[[], object], step: int) -> bool:
+def fill_up_for(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
+    """Let one file find no space: /dev/full, a disk without any that everybody has, is opened in its place, once."""
+    really_open = block_file.open_new
+
+    def open_new(path: Path) -> int:
+        if path != temporary:
+            return really_open(path)
+        monkeypatch.setattr(block_file, "open_new", really_open)
+        return os.open("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(block_file, "open_new", open_new)
+
+
+def fork_and_kill(work: Callable[[], object], step: int, events: Set[str] = DISK_STEPS) -> bool:
     """Run `work` in a fork that kills itself at its `step`-th step; return whether it came to that.
 
-    Steps are what it opens, makes, renames and removes, each batch and block it hands over, and each write,
-    which is torn in the middle.
+    Steps are what it opens, makes, renames and removes, each batch and block it hands over, or other events of Python's
+    audit hook; and each write, which is torn in the middle.
     """
-    return _fork(work, step)[0]
+    return _fork(work, step, events)[0]
 
 
-def count_steps(work: Callable[[], object]) -> int:
+def count_steps(work: Callable[[], object], events: Set[str] = DISK_STEPS) -> int:
     """Run `work` in a fork and return how many steps it takes."""
-    return _fork(work, -1)[1]
+    return _fork(work, -1, events)[1]
 
 
-def _fork(work: Callable[[], object], fatal: int) -> tuple[bool, int]:
+def _fork(work: Callable[[], object], fatal: int, events: Set[str]) -> tuple[bool, int]:
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
         try:
-            steps = _count_steps_and_die_at(fatal)
+            steps = _count_steps_and_die_at(fatal, events)
             work()
             os.write(writing, str(next(steps)).encode())
             os._exit(0)
@@ -80,11 +95,11 @@ def _fork(work: Callable[[], object], fatal: int) -> tuple[bool, int]:
     return status == signal.SIGKILL, n_steps
 
 
-def _count_steps_and_die_at(fatal: int) -> Iterator[int]:
+def _count_steps_and_die_at(fatal: int, events: Set[str]) -> Iterator[int]:
     steps, write_really = count(), os.write
 
     def die(event: str, _: tuple[Any, ...]) -> None:
-        if event in DISK_STEPS and next(steps) == fatal:
+        if event in events and next(steps) == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def torn_write(fd: int, data: Any) -> int:

@@ -12,8 +12,8 @@ import torch
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, Manifest, StoreWriter, Targets, open_store, open_writer
+from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape
-from tokenprobe.store.manifest import Recipe, SplitInfo
 
 SUFFIXES = (".zarr", ".h5")
 DTYPES = ("float16", "bfloat16", "float32", "int8")

@@ -12,6 +12,8 @@ from tokenprobe.store.array_spec import ArraySpec
 from tokenprobe.store.block_file import BlockFile
 from tokenprobe.store.quantize import DTYPES
 
+from .disk import fill_up_for
+
 
 @pytest.mark.parametrize("header", [b"", b"header" * 100])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,8 +74,10 @@ def test_no_name_before_finish_and_nothing_left_when_abandoned(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_header_that_finds_no_space_leaves_neither_file_nor_descriptor(tmp_path: Path) -> None:
-    (tmp_path / "c.0.0.tmp").symlink_to("/dev/full")
+def test_a_header_that_finds_no_space_leaves_neither_file_nor_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_up_for(monkeypatch, tmp_path / "c.0.0.tmp")
     n_open = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No space left"):
         make_file(tmp_path, n_rows=2, header=b"header")

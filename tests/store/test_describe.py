@@ -83,7 +83,7 @@ def test_many_classes_layers_and_images_left_out_are_summed_up(tmp_path: Path) -
         layers={f"layer_{layer:02d}": ["mean"] for layer in (1, 2, 3, 10)} | {"layer_00": ["mean", "patch"]},
     )
     shapes = dict.fromkeys(train.layers, contents.manifest.layers["layer_00"])
-    manifest = replace(contents.manifest, splits={"train": train}, layers=shapes, complete=True)
+    manifest = replace(contents.manifest, depth=11, splits={"train": train}, layers=shapes, complete=True)
     path = write_root(tmp_path / "a.zarr", manifest)
     lines = shown(path)
     assert lines["train"] == "11 images, 1,000 classes, 2 unreadable left out"
@@ -97,6 +97,15 @@ def test_many_classes_layers_and_images_left_out_are_summed_up(tmp_path: Path) -
 def write_root(path: Path, manifest: Manifest) -> Path:
     zarr.open_group(path, mode="w", attributes=manifest.to_json())
     return path
+
+
+def test_names_do_not_act_on_the_terminal(tmp_path: Path) -> None:
+    contents = make_contents()
+    train = replace(contents.manifest.splits["train"], classes=["\x1b[31mred\n", "[bold]", "\u202e"])
+    manifest = replace(contents.manifest, splits={"train": train}, dataset="folder:\x07", complete=True)
+    lines = describe(open_store(write_root(tmp_path / "a.zarr", manifest)))
+    assert all(line.isprintable() for line in lines)
+    assert r"\x1b[31mred\n, [bold], \u202e" in "\n".join(lines)
 
 
 def test_an_unfinished_store_says_what_is_missing(place: Callable[[str], Path]) -> None:

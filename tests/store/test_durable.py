@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenprobe.store.durable import remove_durably, rename_durably, sync_tree, write_durably
+from tokenprobe.errors import StoreError
+from tokenprobe.store.durable import open_kept, remove_durably, rename_durably, sync_tree, write_durably
 
 Calls = list[tuple[str, Path]]
 
@@ -67,3 +68,32 @@ def test_a_tree_is_synced_with_all_its_files_and_folders(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     sync_tree(tmp_path)
     assert sorted(synced) == sorted(path.stat().st_ino for path in (tmp_path, *tmp_path.rglob("*")))
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """A temporary name, or the name itself, may be a link in a store that somebody else made."""
+    mine, path = tmp_path / "mine", tmp_path / "zarr.json"
+    mine.write_bytes(b"mine")
+    for link in (path.with_name("zarr.json.tmp"), path):
+        link.symlink_to(mine)
+        write_durably(path, b"new")
+        assert (mine.read_bytes(), path.read_bytes(), path.is_symlink()) == (b"mine", b"new", False)
+        path.unlink()
+
+
+def test_a_file_that_is_kept_is_made_and_opened_but_not_through_a_link(tmp_path: Path) -> None:
+    mine, path = tmp_path / "mine", tmp_path / "kept"
+    for _ in range(2):
+        fd = open_kept(path, os.O_WRONLY | os.O_APPEND)
+        os.write(fd, b"x")
+        os.close(fd)
+    assert path.read_bytes() == b"xx"
+    path.unlink()
+    path.symlink_to(mine)
+    with pytest.raises(
+        StoreError, match=f"^'{path}' is a symbolic link, and nothing is written through it; remove it$"
+    ):
+        open_kept(path, os.O_WRONLY)
+    assert not mine.exists()
+    with pytest.raises(IsADirectoryError):
+        open_kept(tmp_path, os.O_WRONLY)

@@ -24,7 +24,7 @@ from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store, open_writer
 from tokenprobe.store.verify import verify
 
-from .disk import count_steps, fork_and_kill
+from .disk import count_steps, fill_up_for, fork_and_kill
 from .kit import (
     Contents,
     block_path,
@@ -115,12 +115,14 @@ def test_a_disk_full_from_the_start_is_explained_too(
 
 
 @pytest.mark.parametrize("array", ["train/layer_03/patch", "train/layer_03/mean"])
-def test_a_block_that_finds_no_space_is_an_error_and_the_others_stay(place: Place, array: str) -> None:
+def test_a_block_that_finds_no_space_is_an_error_and_the_others_stay(
+    place: Place, monkeypatch: pytest.MonkeyPatch, array: str
+) -> None:
     """Without root: /dev/full is a disk without space that everybody has."""
     contents, path = make_contents(), place("s")
     expected = tree(write(place("whole"), contents))
     write(path, contents.part({"train": {"layer_00": ["mean", "patch", "prefix"]}}))
-    leave_no_space(block_path(path, array, 1, 1))
+    leave_no_space(monkeypatch, block_path(path, array, 1, 1))
     with pytest.raises(NoSpaceError, match="is full; finished blocks are safe: free some space, then run the same"):
         write(path, contents)
     finished = check_half_written(path, contents)
@@ -130,12 +132,15 @@ def test_a_block_that_finds_no_space_is_an_error_and_the_others_stay(place: Plac
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_ends_the_command_with_2_and_no_traceback(
-    tiny_config: Callable[..., ExtractConfig], place: Place, capsys: pytest.CaptureFixture[str]
+    tiny_config: Callable[..., ExtractConfig],
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path, whole = place("s"), place("whole")
     config = tiny_config(out=path)
     extract(tiny_config(out=path, layers="0"))
-    leave_no_space(block_path(path, "train/layer_02/patch", 0, 3))
+    leave_no_space(monkeypatch, block_path(path, "train/layer_02/patch", 0, 3))
     model = ",".join(f"{key}={value}" for key, value in config.model_arg.items())
     command = ["extract", "-m", config.model, "--model-arg", model, "--no-pretrained", "-d", config.data]
     command += ["--batch-size", "4", "--workers", "0"]
@@ -227,10 +232,9 @@ def check_half_written(path: Path, contents: Contents) -> dict[str, tuple[int, i
     return finished
 
 
-def leave_no_space(file: Path) -> None:
+def leave_no_space(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     """Let what is written to a file, under the name it has while it grows, find a full disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.with_name(f"{file.name}.tmp").symlink_to("/dev/full")
+    fill_up_for(monkeypatch, file.with_name(f"{file.name}.tmp"))
 
 
 def fill_up(disk: Path) -> NoReturn:

@@ -126,10 +126,21 @@ def test_an_hdf5_file_without_a_manifest_is_not_a_store(tmp_path: Path) -> None:
             open_store(tmp_path / "s.h5")
 
 
+def test_a_damaged_master_is_found_before_the_library_sees_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.h5", make_contents())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        StoreError, match=r"s\.h5' is damaged, or no store \(its bytes are not those that were written\); m"
+    ):
+        open_store(path)
+
+
 def test_a_manifest_that_is_no_json_is_damaged(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file.attrs["manifest"] = "{"
-    with pytest.raises(StoreError, match=r"s\.h5' is damaged, or no store \(.*\); mend it with"):
+    with pytest.raises(StoreError, match=r"s\.h5' is damaged, or no store \(no JSON: .*\); no journal tells how"):
         open_store(tmp_path / "s.h5")
 
 

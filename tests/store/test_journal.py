@@ -1,20 +1,27 @@
 """The journal: whole lines, whatever threads, kills and full disks do."""
 
 import json
+import os
 import resource
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
+from tokenprobe.errors import StoreError
 from tokenprobe.store.journal import (
     NAME,
     FileRecord,
     Journal,
+    find_records,
     finished_files,
+    is_being_emptied,
+    is_ours,
     last_settings,
+    read_mark,
     read_records,
     root_entries,
 )
@@ -170,3 +177,117 @@ def test_finished_are_the_recorded_files_that_are_there_with_their_size(tmp_path
     (tmp_path / TWO.file).write_bytes(bytes(19))
     (tmp_path / "train/d").write_bytes(b"foreign")
     assert finished_files(tmp_path) == {ONE.file: ONE}
+
+
+def test_a_journal_that_is_a_link_is_not_written(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("no line")
+    (tmp_path / NAME).symlink_to(mine)
+    with pytest.raises(StoreError, match="is a symbolic link, and nothing is written through it"):
+        Journal(tmp_path)
+    assert mine.read_text() == "no line"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"file": "../a", "size": 1, "xxh3": "0"},
+        {"file": "a/../../b", "size": 1, "xxh3": "0"},
+        {"file": "/etc/passwd", "size": 1, "xxh3": "0"},
+        {"file": "a//b", "size": 1, "xxh3": "0"},
+        {"file": "", "size": 1, "xxh3": "0"},
+        {"file": ".", "size": 1, "xxh3": "0"},
+        {"file": "a\x00", "size": 1, "xxh3": "0"},
+        {"file": "\ud800", "size": 1, "xxh3": "0"},
+        {"file": "a" * 1001, "size": 1, "xxh3": "0"},
+        {"file": ["a"], "size": 1, "xxh3": "0"},
+        {"file": "a", "size": "1", "xxh3": "0"},
+        {"file": "a", "size": -1, "xxh3": "0"},
+        {"file": "a", "size": 2**63, "xxh3": "0"},
+        {"file": "a", "size": True, "xxh3": "0"},
+        {"file": "a", "size": 1.0, "xxh3": "0"},
+        {"file": "a", "size": 1, "xxh3": None},
+    ],
+    ids=str,
+)
+def test_a_record_that_is_damaged_or_leads_elsewhere_counts_for_nothing(
+    tmp_path: Path, record: dict[str, object]
+) -> None:
+    append(tmp_path, ONE)
+    with open(tmp_path / NAME, "a") as file:
+        file.write(json.dumps(record) + "\n" + json.dumps({**record, "content": {}}) + "\n")
+    assert read_records(tmp_path) == finished_files(tmp_path) | {ONE.file: ONE} == {ONE.file: ONE}
+    assert root_entries(tmp_path) == []
+
+
+def test_a_line_that_is_nested_too_deeply_counts_for_nothing(tmp_path: Path) -> None:
+    append(tmp_path, ONE)
+    with open(tmp_path / NAME, "a") as file:
+        file.write("[" * 100_000 + "\n" + '{"a":' * 100_000 + "\n")
+    assert read_records(tmp_path) == {ONE.file: ONE}
+
+
+def test_a_few_records_are_found_among_all(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    again = FileRecord(ONE.file, 11, "1" * 16)
+    journal.add_files([ONE, TWO, FileRecord("train/abc", 1, "0"), FileRecord("träin/ü", 1, "0"), again])
+    journal.close()
+    assert find_records(tmp_path, ["train/a", "träin/ü", "none"]) == {
+        "train/a": again,
+        "träin/ü": FileRecord("träin/ü", 1, "0"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "ours"),
+    [
+        (b"", True),
+        (b'{"event": "start"}\n', True),
+        (b'{"event": "start"}\n{"file": "a", "size": 1, "xxh3": "0"}\n', True),
+        (b'{"event": "start"}\n{"fi', True),
+        (b'{"event": "start"}\n{"file": "a", "si', True),
+        (b'{"event": "start"}\n{"date": 1}\n', False),
+        (b'{"event": "start"}\n{"date', False),
+        (b'{"event": "start"}\n\n', False),
+        (b'{"event": "start"\n', False),
+        (b"{}\n", False),
+        (b"dear diary", False),
+    ],
+)
+def test_a_journal_is_told_from_a_file_of_that_name(tmp_path: Path, content: bytes, ours: bool) -> None:
+    (tmp_path / NAME).write_bytes(content)
+    assert is_ours(tmp_path / NAME) == ours
+
+
+def test_a_journal_says_that_its_files_are_to_go_until_something_follows(tmp_path: Path) -> None:
+    assert not is_being_emptied(tmp_path)
+    journal = Journal(tmp_path)
+    journal.add_files([ONE])
+    assert not is_being_emptied(tmp_path)
+    journal.add_event("emptied")
+    assert is_being_emptied(tmp_path)
+    journal.add_event("start")
+    assert not is_being_emptied(tmp_path)
+    journal.clear()
+    assert (tmp_path / NAME).read_bytes() == b"" and journal.records == {}
+    journal.add_event("emptied")
+    journal.close()
+    with open(tmp_path / NAME, "a") as file:
+        file.write("dear diary\n")
+    assert not is_being_emptied(tmp_path), "it is somebody else's"
+
+
+def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    odd: list[tuple[Callable[[Path], object], str]] = [
+        (lambda path: path.symlink_to(NAME), "Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is no plain file"),
+        (os.mkfifo, "it is no plain file"),
+        (Path.mkdir, "it is no plain file"),
+    ]
+    for number, (make, why) in enumerate(odd):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        make(folder / NAME)
+        with pytest.raises(StoreError, match=f"^cannot read the journal '{folder / NAME}': {why}$"):
+            read_records(folder)
+        assert read_mark(folder) == b""

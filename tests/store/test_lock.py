@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenprobe.errors import LockedError
+from tokenprobe.errors import LockedError, StoreError
 from tokenprobe.store.lock import NAME, StoreLock
 
 
@@ -90,6 +90,26 @@ def test_a_refused_lock_leaks_no_descriptor(tmp_path: Path) -> None:
         with pytest.raises(LockedError), StoreLock(tmp_path):
             pass
         assert len(os.listdir("/proc/self/fd")) == n_open
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lock_that_is_a_link_leads_to_no_other_file(tmp_path: Path, there: bool) -> None:
+    mine, store = tmp_path / "mine", tmp_path / "store"
+    store.mkdir()
+    if there:
+        mine.write_text("a file of mine")
+    (store / NAME).symlink_to(mine)
+    message = f"^'{store / NAME}' is a symbolic link, and nothing is written through it; remove it$"
+    with pytest.raises(StoreError, match=message), StoreLock(store):
+        pass
+    assert mine.exists() == there and (not there or mine.read_text() == "a file of mine")
+
+
+def test_a_holder_that_says_anything_else_does_not_act_on_the_terminal(tmp_path: Path) -> None:
+    with StoreLock(tmp_path):
+        (tmp_path / NAME).write_bytes(b"\x1b[31mprocess\n\xff")
+        with pytest.raises(LockedError, match=r"is being written by \\x1b\[31mprocess\\n�; wait"), StoreLock(tmp_path):
+            pass
 
 
 def hold(store: Path, tell: Callable[[int], None]) -> None:

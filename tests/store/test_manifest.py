@@ -1,5 +1,6 @@
 """What decides the bytes, what does not, and how a store may grow."""
 
+import hashlib
 import json
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 
 from tokenprobe.errors import InputError, StoreError
+from tokenprobe.store.checked import UnfitError
+from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape
-from tokenprobe.store.manifest import Manifest, Recipe, SplitInfo
+from tokenprobe.store.manifest import Manifest
 
 RECIPE = Recipe(
     model="timm:vit",
@@ -128,6 +131,89 @@ def test_another_format_version_is_refused(found: Any) -> None:
 def test_a_manifest_that_lacks_a_field_names_it(field: str) -> None:
     attributes = {key: value for key, value in MANIFEST.to_json().items() if key != field}
     with pytest.raises(StoreError, match=field):
+        Manifest.from_json(attributes)
+
+
+def test_a_fingerprint_is_the_hash_of_json_with_sorted_keys() -> None:
+    deciding = {
+        "format": 1,
+        "recipe": asdict(RECIPE),
+        "split": {key: value for key, value in asdict(TRAIN).items() if key not in ("layers", "views", "augmentation")},
+        "layer": 11,
+        "view": 1,
+        "augmentation": TRAIN.augmentation,
+    }
+    for view in (1, 0):
+        deciding["view"] = view
+        expected = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+        assert MANIFEST.fingerprint("train", 11, view) == expected
+        deciding.pop("augmentation", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"complete": 1}, "complete is 1; expected true or false"),
+        ({"depth": "12"}, "depth is '12'; expected a whole number"),
+        ({"depth": 11}, "layer_11 is a layer of a backbone with 11"),
+        ({"versions": {"torch": 2}}, "versions.torch is 2; expected text"),
+        ({"model": None}, "recipe.model is None; expected text"),
+        ({"dtype": "float8"}, "dtype is 'float8'; expected float16"),
+        ({"model_args": {"x": float("nan")}}, "recipe.model_args.x is nan; expected a number"),
+        ({"splits": {}}, "it declares 0 block files; expected 1 to 10000000"),
+        (
+            {"layers": {"layer_00": {"grid": [14], "dim": 768, "n_prefix": 1}}},
+            "layers.layer_00.grid is a list of 1; exp",
+        ),
+        ({"layers": {"layer_00": {"grid": [14, 14], "dim": 0, "n_prefix": 1}}}, "layers.layer_00.dim is 0; expected 1"),
+        ({"layers": {"../x": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}}, "'../x' is no name of a layer"),
+        ({"layers": {"layer_0": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}}, "'layer_0' is no name of a layer"),
+        ({"layers": {"layer_005": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}}, "'layer_005' is no name of a layer"),
+        ({"layers": {}}, "split 'test': 'layer_00' is no layer of the store"),
+        ({"fingerprints": [1]}, "fingerprints is a list of 1; expected keys and values"),
+        ({"fingerprints": {}}, "it was changed by hand: its fingerprints are not those of its content"),
+        ({"dataset": "other"}, None),  # decides no bytes
+    ],
+    ids=str,
+)
+def test_a_manifest_of_other_types_and_ranges_is_refused(changes: dict[str, Any], message: str | None) -> None:
+    attributes = MANIFEST.to_json() | changes
+    if message is None:
+        assert Manifest.from_json(attributes).dataset == "other"
+        return
+    with pytest.raises(UnfitError) as raised:
+        Manifest.from_json(attributes)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_images": 0}, "splits.train.n_images is 0; expected 1 to"),
+        ({"n_images": 2**50}, "splits.train.n_images is 1125899906842624; expected 1 to"),
+        ({"block_rows": -1}, "splits.train.block_rows is -1"),
+        ({"block_rows": 1, "n_images": 2**40}, "it declares "),
+        ({"views": 2**30}, "it declares "),
+        ({"classes": "ant"}, "splits.train.classes is 'ant'; expected a list"),
+        ({"classes": [1]}, "splits.train.classes[0] is 1; expected text"),
+        ({"limit": 5}, "splits.train.limit is 5; expected keys and values"),
+        ({"new": 5}, "splits.train.new is not known here"),
+        ({"layers": {"layer_00": ["patch", "patch"]}}, "split 'train': arrays of layer_00 are patch, patch"),
+    ],
+    ids=str,
+)
+def test_a_split_of_other_types_and_ranges_is_refused(changes: dict[str, Any], message: str) -> None:
+    attributes = MANIFEST.to_json()
+    attributes["splits"]["train"] |= changes
+    with pytest.raises(UnfitError) as raised:
+        Manifest.from_json(attributes)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["../../esc", "/abs", "a/b", "", "..", "journal.d", "x" * 101, "\x1b[31m"])
+def test_a_manifest_with_a_split_that_leads_elsewhere_is_refused(name: str) -> None:
+    attributes = replace(MANIFEST, splits={name: TRAIN}).to_json()
+    with pytest.raises(UnfitError, match=r"^split name '.* (holds|is|begins with) "):
         Manifest.from_json(attributes)
 
 

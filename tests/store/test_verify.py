@@ -143,7 +143,8 @@ def test_a_root_of_just_before_a_crash_is_as_it_should_be(place: Place) -> None:
     before = root_of(path).read_bytes()
     write(path, contents)
     root_of(path).write_bytes(before)
-    assert verify(path) == []
+    unsealed = "not finished: it says that the store is not complete, and every file is there"
+    assert verify(path) == [Problem(root_of(path).name, "unfinished", unsealed)]
     older = json.loads(json.dumps(contents.part({"test": {"layer_00": ["mean"]}}).manifest.to_json()))
     assert older != contents.manifest.to_json()
     root_of(path).write_bytes(
@@ -159,3 +160,43 @@ def test_what_is_no_store_is_refused(place: Place, suffix: str) -> None:
     folder_of(path).mkdir()
     with pytest.raises(StoreError, match="is not a token store"):
         verify(path)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_checked(place: Place) -> None:
+    path = write(place("s"), make_contents())
+    folder, loop, below = (block_path(path, "train/layer_00/patch", 0, block) for block in range(3))
+    for file in (folder, loop, below):
+        file.unlink()
+    folder.mkdir()
+    loop.symlink_to(loop.name)
+    below.symlink_to(f"{loop.name}/below")
+    found = {problem.file: problem.what for problem in verify(path)}
+    assert found == {
+        name_of(path, folder): "damaged: it cannot be read: Is a directory",
+        name_of(path, loop): "damaged: it cannot be read: Too many levels of symbolic links",
+        name_of(path, below): "damaged: it cannot be read: Too many levels of symbolic links",
+    }
+
+
+def test_a_name_that_acts_on_a_terminal_is_escaped(place: Place) -> None:
+    path = write(place("s"), make_contents())
+    (folder_of(path) / "\x1b[31mred\n\udcff").touch()
+    assert [problem.line for problem in verify(path)] == [r"\x1b[31mred\n\udcff: foreign: nothing declares it"]
+
+
+def test_a_root_whose_copy_in_the_journal_is_damaged_too_is_named(place: Place) -> None:
+    path = write(place("s"), make_contents())
+    journal = folder_of(path) / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    *_, last = (index for index, line in enumerate(lines) if b'"content"' in line)
+    journal.write_bytes(
+        b"".join(lines[:last]) + lines[last].replace(b'"depth": 4', b'"depth": 0') + b"".join(lines[last + 1 :])
+    )
+    content = root_of(path).read_bytes()
+    root_of(path).write_bytes(b"junk")
+    assert verify(path) == [Problem(root_of(path).name, *DAMAGED)], "the record before the last one tells as well"
+    journal.write_bytes(journal.read_bytes().replace(b'"depth": 4', b'"depth": 0'))
+    with pytest.raises(StoreError, match=f"^'{root_of(path)}' is damaged: .*, and so is the copy in its journal; make"):
+        verify(path)
+    root_of(path).write_bytes(content)
+    assert verify(path) == []

@@ -14,6 +14,7 @@ from tokenprobe.workflows.config import ExportConfig
 from tokenprobe.workflows.export import export
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_layer_goes_to_npy_and_the_rest_to_an_archive(
     tiny_config: Callable[..., ExtractConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -22,7 +23,7 @@ def test_a_layer_goes_to_npy_and_the_rest_to_an_archive(
     config = ExportConfig(out=tmp_path / "npy", to="npy", layers="-1", split=["test"], tokens=["patch"])
     assert export(store, config) == tmp_path / "npy"
     n_bytes = sum(path.stat().st_size for path in (tmp_path / "npy").rglob("*") if path.is_file())
-    assert capsys.readouterr().err.startswith(f"{tmp_path / 'npy'}: {n_bytes / 1e6:,.1f} MB in ")
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'npy'}: {n_bytes / 1e3:,.1f} kB in ")
     found = np.concatenate([np.load(path) for path in sorted((tmp_path / "npy").rglob("view_0/*.npy"))])
     np.testing.assert_array_equal(found, open_store(store)["test"].tokens(2), strict=True)
 
@@ -32,16 +33,14 @@ def test_a_layer_goes_to_npy_and_the_rest_to_an_archive(
         export(store, ExportConfig(out=tmp_path / "c"))
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_bar_ends_at_the_bytes_that_were_exported(
     tiny_config: Callable[..., ExtractConfig],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = extract(tiny_config())
     capsys.readouterr()
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "120")
     export(store, ExportConfig(out=tmp_path / "npy", to="npy", layers="0", split=["test"], tokens=["patch"]))
     # 24 images of 16 tokens of 12 channels, two bytes each
     assert "9.2/9.2 kB" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,14 +19,15 @@ from torch.export import Dim
 
 from tokenprobe.errors import InputError, MissingError
 from tokenprobe.extract.backbones import load_backbone
-from tokenprobe.extract.views import Pixels, normalise
+from tokenprobe.extract.views import Pixels, decoded_as, normalise
 from tokenprobe.probe import FitConfig, fit, load_head
 from tokenprobe.probe.heads import POOLINGS
 from tokenprobe.probe.run.results import Run
 from tokenprobe.store import open_store
 from tokenprobe.workflows import export_pipeline
-from tokenprobe.workflows.config import ExportConfig
+from tokenprobe.workflows.config import ExportConfig, PredictConfig
 from tokenprobe.workflows.export import export
+from tokenprobe.workflows.predict import predict
 from tokenprobe.workflows.probed_model import ProbedModel
 
 from ..conftest import TINY_VIT
@@ -147,7 +149,7 @@ def test_backbones_of_every_source_can_be_exported(
     if model == "hub":
         model = f"hub:{Path(__file__).parents[1] / 'data' / 'hub'}/dinov2_tiny_reg"
     run = make_run(["ep:queries=2"], model=model, model_arg=arguments, image_size=[size], layers="-1")
-    assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0]), (size, size))
+    assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0], trust_code=True), (size, size))
 
 
 def assert_exported(model: ProbedModel, size: tuple[int, int]) -> None:
@@ -176,6 +178,24 @@ def test_timm_takes_its_transform_from_the_module(
         torch.testing.assert_close(transform(image), ours, rtol=0, atol=1e-6)
 
 
+def test_a_head_on_tokens_of_fast_decoding_predicts_by_fast_decoding(
+    make_run: MakeRun, image_folder: Path, tmp_path: Path
+) -> None:
+    run = make_run(["linear"], decode="fast")
+    cell = run.results["cell"].iloc[0]
+    model, store = export_pipeline(run.path, cell), open_store(run.results["store"].iloc[0])
+    assert model.transform.decode == "fast" and "decode" not in model.pretrained_cfg
+    expected = load_head(run.path, cell)(pooled_tokens(store, "test", 2, run.results["tokens"].iloc[0])).detach()
+    images = PredictConfig(images=str(image_folder / "test"), out=tmp_path / "p.npz", workers=0, device="cpu")
+    predict(run.path, images)
+    with np.load(tmp_path / "p.npz") as written:
+        found = torch.from_numpy(written["logits"])[[list(written["ids"]).index(key) for key in store["test"].ids]]
+    torch.testing.assert_close(found, expected, **TOLERANCE)
+    model.transform = decoded_as("exact", model.transform)
+    exact = model(images_of(model, run, image_folder)[0]).detach()
+    assert not torch.allclose(exact, expected, **TOLERANCE), "pixels differ, so logits do"
+
+
 def test_weights_that_moved_can_be_named_and_others_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     weights = load_backbone(
         "timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=5
@@ -196,6 +216,25 @@ def test_weights_that_moved_can_be_named_and_others_are_refused(make_run: MakeRu
         export_pipeline(run.path, cell, checkpoint=other)
 
 
+def test_a_set_of_weights_that_was_asked_for_is_loaded_again(make_run: MakeRun, tmp_path: Path) -> None:
+    sets = {}
+    for key, seed in (("model", 5), ("model_ema", 6)):
+        backbone = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=seed)
+        sets[key] = backbone.module.state_dict()
+    torch.save(sets, tmp_path / "w.pth")
+    run = make_run(["linear"], checkpoint=tmp_path / "w.pth", no_pretrained=False, checkpoint_key="model")
+    cell = run.results["cell"].iloc[0]
+    found = export_pipeline(run.path, cell).backbone.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in sets["model"].items())
+    with pytest.raises(InputError, match=r"; give the --checkpoint and --checkpoint-key of its probe extract$"):
+        export_pipeline(run.path, cell, checkpoint_key="model_ema")
+    torch.save({"net": sets["model"], "ema": sets["model_ema"]}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"unknown key in checkpoint '.*/w\.pth' 'model'; known: (net, ema|ema, net)"):
+        export_pipeline(run.path, cell)
+    found = export_pipeline(run.path, cell, checkpoint_key="net").backbone.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in sets["model"].items())
+
+
 def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: MakeRun, tmp_path: Path) -> None:
     """Without one it knows the model by name, and not the file of its weights, and says so."""
     backbone = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=5)
@@ -213,7 +252,7 @@ def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: Make
     named = f"the backbone of '{cell}' is 'timm:VisionTransformer': .* no published weights; give --checkpoint.*{why}"
     with pytest.raises(InputError, match=named):
         export_pipeline(run.path, cell)
-    with pytest.raises(InputError, match=f"give --checkpoint with the file that probe extract was given{why}"):
+    with pytest.raises(InputError, match=f"give the --checkpoint and --checkpoint-key of its probe extract{why}"):
         export_pipeline(run.path, cell, checkpoint=other)
     assert export_pipeline(run.path, cell, checkpoint=weights)(torch.randn(1, 3, 16, 16)).shape == (1, 3)
 
@@ -226,11 +265,11 @@ def test_a_local_model_is_found_from_another_folder_or_where_it_is_named(
     run = make_run(["linear"], model="hub:hub/dinov2_tiny", model_arg={}, image_size=[16])
     monkeypatch.chdir(tmp_path)
     cell, images = run.results["cell"].iloc[0], torch.randn(1, 3, 16, 16)
-    logits = export_pipeline(run.path, cell)(images)
+    logits = export_pipeline(run.path, cell, trust_code=True)(images)
     (tmp_path / "here").rename(tmp_path / "there")
     gone = (
         rf"the backbone of '{cell}' is 'hub:hub/dinov2_tiny': no folder at .*; if it has moved, give --model or --che"
     )
     with pytest.raises(MissingError, match=gone):
-        export_pipeline(run.path, cell)
+        export_pipeline(run.path, cell, trust_code=True)
     assert torch.equal(export_pipeline(run.path, cell, model="hub:there/hub/dinov2_tiny")(images), logits)

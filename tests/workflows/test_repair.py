@@ -18,7 +18,7 @@ from tokenprobe.store import open_store
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.lock import StoreLock
 from tokenprobe.store.verify import Problem, verify
-from tokenprobe.workflows.repair import N_SHOWN, check, repair
+from tokenprobe.workflows.repair import N_SHOWN, check, repair, summary
 
 from .repair_kit import (
     FORMATS,
@@ -131,6 +131,7 @@ def delete_labels_and_ids(store: Path, names: list[str]) -> Found:
     return delete(store, [name for name in files_of(store) if name.startswith(("train/ids", "test/labels"))])
 
 
+@pytest.mark.usefixtures("messages")
 @pytest.mark.parametrize("damage", [truncate, swap, replace_by_foreign, delete, delete_root, delete_labels_and_ids])
 def test_what_is_cut_swapped_replaced_or_gone_is_named_and_mended(
     store: Path, whole: Path, damage: Callable[[Path, list[str]], Found], capsys: pytest.CaptureFixture[str]
@@ -195,6 +196,7 @@ def test_a_whole_store_is_left_alone(store: Path) -> None:
 # --- what cannot be mended ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("messages")
 def test_of_many_problems_repair_shows_the_first(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = sorted(block_names(store))[: N_SHOWN + 3]
     delete(store, names)
@@ -263,16 +265,34 @@ def test_a_repair_that_is_refused_leaves_a_store_that_says_it_is_not_complete(im
     assert not open_store(out).manifest.complete
 
 
+def test_what_to_do_depends_on_what_is_wrong_and_on_the_journal(store: Path) -> None:
+    folder, root = store_files(store).folder, store_files(store).root
+    mend, cannot = f"mend it with probe verify --repair {store}", "--repair cannot mend it, since no journal tells how"
+    foreign, lost = Problem("notes", *FOREIGN), Problem("train/labels", *MISSING)
+    assert summary(store, [foreign]).startswith(
+        f"'{store}': 1 file is not as it should be; remove by hand what is foreign"
+    )
+    assert summary(store, [foreign, lost]) == f"'{store}': 2 files are not as they should be; {mend}"
+    journal = folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"exported_config"'))
+    assert summary(store, [lost]).startswith(f"'{store}': 1 file is not as it should be; {cannot}")
+    assert summary(store, [Problem(root.name, *MISSING)]).endswith(mend), "the journal has a copy of it"
+
+
+def test_a_root_alone_is_mended_without_an_extraction(store: Path, whole: Path) -> None:
+    journal = store_files(store).folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"exported_config"'))
+    for damage in (lambda root: root.unlink(), lambda root: root.write_bytes(b"junk")):
+        damage(store_files(store).root)
+        assert repair(store) == []
+        assert content_of(store) == content_of(whole)
+
+
 # --- progress -----------------------------------------------------------------------------------------------
 
 
-def test_a_terminal_gets_a_bar(
-    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check(store)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "150")
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_a_bar(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(store)
     total = sum(file.stat().st_size for file in files_of(store).values())
     total -= store_files(store).root.stat().st_size
@@ -281,10 +301,14 @@ def test_a_terminal_gets_a_bar(
     assert f"{total / 1000:.1f}/{total / 1000:.1f} kB" in shown
 
 
+@pytest.mark.usefixtures("messages")
 def test_elsewhere_there_is_a_line_now_and_then(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    check(store)
+    assert capsys.readouterr() == ("", ""), "it took less than ten seconds"
+    monkeypatch.setattr(progress, "LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(progress, "PAUSE_SHARE", 0.0)
     check(store)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(r"verify (\d+)/\1 MB  [\d.]+ MB/s  0 s left", last), last
+    assert re.fullmatch(r"verify ([\d.]+ kB) of \1  [\d.]+ .?B/s  0 s left", last), last

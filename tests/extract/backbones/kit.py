@@ -10,10 +10,10 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from tokenprobe.extract.backbones import BackboneRequest
-from tokenprobe.extract.backbones.checkpoint import Checkpoint
 from tokenprobe.extract.backbones.from_open_clip import load_open_clip
 from tokenprobe.extract.backbones.from_timm import TimmBackbone, load_timm
 from tokenprobe.extract.backbones.open_clip_tower import OpenClipBackbone
+from tokenprobe.extract.backbones.weights.files import Checkpoint
 
 from ...conftest import TINY_VIT
 
@@ -68,8 +68,8 @@ def named(prefix: str, weights: Mapping[str, Tensor] = WEIGHTS) -> dict[str, Ten
     return {prefix + name: tensor.clone() for name, tensor in weights.items()}
 
 
-def of_file(weights: Mapping[str, Tensor], wrapper: str = "") -> Checkpoint:
-    return Checkpoint(Path("a.pt"), dict(weights), wrapper, {})
+def of_file(weights: Mapping[str, Tensor], *sets: str) -> Checkpoint:
+    return Checkpoint(Path("a.pt"), dict(weights), sets or ("",), {})
 
 
 def assert_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor] = WEIGHTS) -> None:

@@ -8,12 +8,13 @@ import pytest
 import timm
 
 from tokenprobe.extract.backbones import split_source
-from tokenprobe.extract.backbones.checkpoint import PREFIXES, WRAPPERS
 from tokenprobe.extract.backbones.from_hub import FAMILIES, split_entry
 from tokenprobe.extract.backbones.from_open_clip import split_tag
+from tokenprobe.extract.backbones.weights.sets import AVERAGES, LEFT_FOR_LAST
 from tokenprobe.extract.config import ExtractConfig
-from tokenprobe.probe.config import FILE_KEYS, FitConfig
-from tokenprobe.runtime.flags import read_pairs
+from tokenprobe.probe.config import FitConfig
+from tokenprobe.runtime.values import read_pairs
+from tokenprobe.workflows.config import PredictConfig
 
 PAGE = (Path(__file__).parents[3] / "docs" / "backbones.md").read_text()
 MODELS = sorted(set(re.findall(r"-m (\S+?)[`\s]", PAGE)) - {"SOURCE:NAME"})
@@ -42,8 +43,9 @@ def test_a_model_of_the_page_is_known(model: str) -> None:
 
 def test_flags_of_the_page_are_flags() -> None:
     flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][a-z-]+)", PAGE)}
-    of_fit = {FILE_KEYS.get(name, name) for name in FitConfig.__dataclass_fields__}
-    assert flags <= of_fit | set(ExtractConfig.__dataclass_fields__)
+    of_fit = set(FitConfig.__dataclass_fields__)
+    others = ExtractConfig.__dataclass_fields__.keys() | PredictConfig.__dataclass_fields__.keys() | {"repair"}
+    assert flags <= of_fit | others
     for pairs in re.findall(r"--model-arg ([a-z_]+=\S+?)`", PAGE):
         assert read_pairs(pairs)
 
@@ -55,8 +57,8 @@ def test_arguments_of_the_page_build_the_shared_table_of_simmim() -> None:
     assert "blocks.0.attn.relative_position_bias_table" not in model.state_dict()
 
 
-def test_the_page_lists_wrappers_prefixes_and_families() -> None:
-    for name in (*WRAPPERS, *PREFIXES):
-        assert f"`{name}`" in PAGE, name
+def test_the_page_lists_the_words_that_rank_sets_of_weights_and_the_families() -> None:
+    for words in (AVERAGES, LEFT_FOR_LAST):
+        assert " ".join(f"`{word}`" for word in words) in PAGE
     for family in FAMILIES:
         assert all(part in PAGE for part in family.name.split(", "))

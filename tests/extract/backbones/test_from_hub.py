@@ -148,6 +148,16 @@ def test_the_transform_is_imagenets_but_for_a_model_that_normalises_for_itself()
     assert (radio.mean, radio.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
+@pytest.mark.parametrize("argument", ["SAT493M", "/weights/dinov3_vitl16_pretrain_sat493m-eadcf0ff.pth"])
+def test_weights_of_satellite_images_have_a_mean_of_their_own(argument: str, tmp_path: Path) -> None:
+    theirs = timm.get_pretrained_cfg("vit_large_patch16_dinov3.sat493m")
+    transform = load("dinov2_tiny", arguments={"weights": argument}).transform
+    assert (transform.mean, transform.std) == (theirs.mean, theirs.std)
+    torch.save(load("dinov2_tiny").module.state_dict(), tmp_path / "a_sat493m.pth")
+    transform = load("dinov2_tiny", checkpoint=tmp_path / "a_sat493m.pth").transform
+    assert (transform.mean, transform.std) == (theirs.mean, theirs.std)
+
+
 def test_published_weights_are_the_entrys_and_drawn_ones_the_seeds() -> None:
     published = load("dinov2_tiny", seed=0).weights_hash()
     assert load("dinov2_tiny", seed=1).weights_hash() == published
@@ -164,7 +174,7 @@ def test_a_checkpoint_gives_the_weights(tmp_path: Path) -> None:
     found = backbone.module.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
     assert backbone.loaded is not None
-    assert backbone.loaded.ignored == ["dino_head.mlp.0.weight"]
+    assert backbone.loaded.ignored == ["teacher.dino_head.mlp.0.weight"]
 
 
 def test_a_manifest_keeps_no_folders(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """open_clip's models: their preprocessing and weights, the names that lead to them, and what cannot be had."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ def test_a_checkpoint_of_a_whole_clip_gives_its_image_tower(tmp_path: Path) -> N
     found = backbone.module.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in model.visual.state_dict().items())
     assert backbone.loaded is not None
-    assert backbone.loaded.part == "state_dict: module.visual."
+    assert backbone.loaded.part == "state_dict.module.visual"
     n_text = len(model.state_dict()) - len(found)
     assert len(backbone.loaded.ignored) == n_text
 
@@ -123,7 +122,7 @@ def test_a_checkpoint_of_a_timm_trunk_goes_through_timms_conversion(tmp_path: Pa
 def test_a_table_that_is_no_square_does_not_fit(tmp_path: Path) -> None:
     weights = made_clip().visual.state_dict() | {"positional_embedding": torch.zeros(12, 32)}
     torch.save(weights, tmp_path / "a.pt")
-    with pytest.raises(InputError, match=r"a\.pt' does not fit: RuntimeError .*; check --model and --model-arg$"):
+    with pytest.raises(InputError, match=r"'positional_embedding' of checkpoint '.*a\.pt' is of 11 positions, no "):
         load_tower("ViT-B-32", checkpoint=tmp_path / "a.pt")
 
 
@@ -194,17 +193,6 @@ def test_an_unreachable_hub_is_told_in_one_line(
         with pytest.raises(InputError, match=rf"^open_clip model '{name}' cannot be built, or its weights not fetched"):
             load_tower(name, {}, pretrained=True)
     assert capsys.readouterr().err == "", "open_clip's own log would say it again"
-
-
-def test_without_open_clip_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(
-        InputError, match=r"need the package open_clip_torch .*; pip install 'tokenprobe\[open_clip\]'$"
-    ):
-        load_tower("ViT-B-32")
-    assert split_source("vit_tiny_patch16_224") == ("timm", "vit_tiny_patch16_224")
-    with pytest.raises(InputError, match=r"^unknown backbone source 'ViT-B-32'; known: timm, open_clip"):
-        split_source("ViT-B-32:openai")
 
 
 @pytest.mark.parametrize(

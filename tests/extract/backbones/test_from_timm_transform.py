@@ -72,3 +72,31 @@ def test_an_image_size_said_twice_is_refused() -> None:
 def test_an_image_size_the_model_cannot_run_at_is_an_input_error() -> None:
     with pytest.raises(InputError, match="timm model 'hiera_tiny_224' "):
         load("hiera_tiny_224", {"img_size": 63})
+
+
+SMALL = {"embed_dim": 12, "depth": 1, "num_heads": 2}
+
+
+def test_without_the_name_of_weights_it_is_told_whose_preprocessing_was_taken(tmp_path: Path) -> None:
+    """Weights of one's own may be like those of the MAE, with another mean than those that timm names first."""
+    name = "vit_base_patch16_224"
+    file = save(load(name, SMALL).module, tmp_path / "a.safetensors")
+    taken = load(name, SMALL, checkpoint=file)
+    assert taken.transform.mean == timm.get_pretrained_cfg(name).mean == (0.5, 0.5, 0.5)
+    (note,) = taken.notes
+    assert note.startswith(
+        "preprocessing of vit_base_patch16_224.augreg2_in21k_ft_in1k taken: mean 0.5, deviation 0.5, bicubic; "
+        "vit_base_patch16_224.bamboo, vit_base_patch16_224.dino, vit_base_patch16_224.mae differ, so name the weights"
+    )
+    named = load(f"{name}.mae", SMALL, checkpoint=file)
+    assert named.transform.mean == timm.get_pretrained_cfg(f"{name}.mae").mean == (0.485, 0.456, 0.406)
+    assert named.weights_hash() == taken.weights_hash()
+    assert list(named.notes) == list(load(name, SMALL).notes) == []
+
+
+def test_where_all_weights_agree_or_the_file_says_it_nothing_is_told(tmp_path: Path) -> None:
+    file = save(load("deit_tiny_patch16_224", SMALL).module, tmp_path / "a.safetensors")
+    assert list(load("deit_tiny_patch16_224", SMALL, checkpoint=file).notes) == []
+    model = load("vit_base_patch16_224", SMALL).module
+    file = save(model, tmp_path / "b.safetensors", mean="[0.1, 0.2, 0.3]", std="[0.5, 0.6, 0.7]")
+    assert list(load("vit_base_patch16_224", SMALL, checkpoint=file).notes) == []

@@ -14,6 +14,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from tokenprobe.errors import InputError
+from tokenprobe.extract.backbones.weights.loading import Reading
 
 from ...conftest import TINY_VIT
 from .kit import TINY_BLOCKS, load, made_vit, save
@@ -60,6 +61,28 @@ def test_an_image_size_resamples_the_position_table(tmp_path: Path, size: tuple[
     assert {shape.grid for shape in backbone.shapes} == {grid}
     assert backbone.loaded is not None
     assert backbone.loaded.resampled == ["pos_embed"]
+
+
+@pytest.mark.parametrize("name", ["VisionTransformer", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize(("grid", "size"), [((6, 6), (16, 36)), ((4, 9), (24, 24)), ((4, 9), (16, 36))])
+def test_a_grid_that_counts_leave_open_is_asked_for(
+    name: str, grid: tuple[int, int], size: tuple[int, int], tmp_path: Path
+) -> None:
+    own = (size[0] // 4, size[1] // 4)
+    model = made_vit(img_size=(grid[0] * 4, grid[1] * 4))
+    file = save(model, tmp_path / "a.safetensors")
+    if own != (6, 6):
+        with pytest.raises(InputError, match="may be of 6 × 6 or, as the backbone's, of 4 × 9; say which, such"):
+            load(name, TINY_VIT | {"img_size": size}, checkpoint=file)
+    backbone = load(name, TINY_VIT | {"img_size": size}, checkpoint=file, reading=Reading(grid=grid))
+    table = model.pos_embed.detach()
+    maps = table[:, 1:].view(1, *grid, 12).permute(0, 3, 1, 2)
+    resized = F.interpolate(maps, size=own, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+    expected = table if own == grid else torch.cat([table[:, :1], resized], 1)
+    torch.testing.assert_close(backbone.module.pos_embed.data, expected, rtol=1e-5, atol=1e-5)
+    assert backbone.loaded is not None
+    words = f"of {grid[0]} × {grid[1]} resampled to {own[0]} × {own[1]}" if own != grid else "taken for 4 × 9, as"
+    assert f"checkpoint: position table {words}" in backbone.loaded.lines()[1]
 
 
 RESIZED: dict[str, dict[str, Any]] = {
@@ -112,12 +135,11 @@ def test_layer_scales_of_deit3_have_the_names_that_its_authors_gave_them(tmp_pat
 @pytest.mark.parametrize(
     "changes",
     [
-        {"pos_embed": torch.zeros(1, 13, 12)},  # no square grid
         {"pos_embed": torch.zeros(17, 12)},
         {"patch_embed.proj.weight": torch.zeros(12, 47)},
         {"model": torch.zeros(1)},  # a name that timm's conversion takes for a wrapper
     ],
-    ids=["pos_embed count", "pos_embed rank", "patch_embed", "name"],
+    ids=["pos_embed rank", "patch_embed", "name"],
 )
 def test_weights_that_timm_cannot_convert_do_not_fit(tmp_path: Path, changes: dict[str, Tensor]) -> None:
     file = save(made_vit(), tmp_path / "a.safetensors", changes)

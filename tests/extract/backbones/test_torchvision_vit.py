@@ -28,7 +28,7 @@ def test_tokens_are_those_that_torchvision_computes(tmp_path: Path) -> None:
         assert prefix is not None
         torch.testing.assert_close(torch.cat([prefix, patch], 1), outputs[layer], rtol=1e-4, atol=1e-5)
     assert backbone.loaded is not None
-    assert backbone.loaded.ignored == ["heads.head.weight", "heads.head.bias"]
+    assert backbone.loaded.ignored == ["model.heads.head.weight", "model.heads.head.bias"]
 
 
 def test_the_names_of_two_generations_are_known() -> None:

@@ -18,6 +18,7 @@ from webdataset import autodecode
 
 from tokenprobe.extract.datasets import DATASETS, describe_datasets, open_dataset
 from tokenprobe.extract.datasets.from_torchvision import PUBLISHED
+from tokenprobe.extract.divided import DividedSource
 
 N = 150
 Files = list[tuple[str, int, bytes]]
@@ -150,6 +151,7 @@ def test_an_orientation_is_followed_where_the_own_loader_follows_it(kind: str, t
     theirs = as_the_own_loader_does(kind, tmp_path / "0.jpg", turned[0][2])
     image = source.load("train", 0)
     assert image.size == theirs.size == ((8, 12) if kind == "hf" else (12, 8))
+    assert source.upright == DividedSource(source, 0.5, seed=0).upright == (kind == "hf")
     np.testing.assert_array_equal(np.asarray(image), np.asarray(theirs))
 
 
@@ -163,3 +165,13 @@ def test_the_list_names_every_source_and_data_set() -> None:
 def test_the_list_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "    not installed: pip install 'tokenprobe[hf]'" in describe_datasets()
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_path_may_begin_at_home(kind: str, tmp_path: Path, turned: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell replaces no "~" behind a colon."""
+    spec = WRITERS[kind](tmp_path, [("0.png", 0, png(np.zeros((4, 4), np.uint8)))] if kind == "npz" else turned)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = open_dataset(spec.replace(str(tmp_path), "~"))
+    assert len(source.images("train").ids) == 1
+    assert source.spec == spec

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pyarrow import parquet
 
 from tokenprobe.errors import InputError, MissingError
@@ -273,3 +273,39 @@ def test_images_are_read_in_whatever_format_they_were_saved(tmp_path: Path, save
     assert source.images("train").labels.tolist() == [1, 0]
     for index in range(2):
         np.testing.assert_array_equal(np.asarray(source.load("train", index)), PIXELS[index])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "a Git LFS pointer in place of the file; fetch the file with",
+        ),
+        (b"no image", "cannot identify an image in 8 bytes that begin with b'no image'"),
+    ],
+)
+def test_what_is_no_image_says_what_it_is(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "0.png").write_bytes(data)
+    write_parquet(tmp_path / "p", "train", NAMED, image=[{"bytes": data, "path": None}], label=[0])
+    write_parquet(tmp_path / "paths", "train", image=[f"{tmp_path}/0.png"], label=[0])
+    for spec in (f"hf:{tmp_path}/p", f"hf:{tmp_path}/paths?image=image&label=label"):
+        with pytest.raises(UnidentifiedImageError, match=message):
+            open_dataset(spec).load("train", 0)
+
+
+def test_files_of_data_that_git_lfs_left_out_are_named(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "p", "train", NAMED, image=images(0), label=[0])
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    for path in (file, tmp_path / "p"):
+        with pytest.raises(
+            InputError, match=rf"^'{re.escape(str(file))}' is a Git LFS pointer in place of the file; fetch"
+        ):
+            open_dataset(f"hf:{path}")
+
+
+def test_a_saved_data_set_without_splits_says_so(tmp_path: Path) -> None:
+    datasets.DatasetDict({}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(MissingError, match=r"^hf:.*/saved has no splits; check the name and \?config=$"):
+        open_dataset(f"hf:{tmp_path}/saved")

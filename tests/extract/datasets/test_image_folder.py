@@ -91,6 +91,54 @@ def test_images_lie_at_any_depth_below_their_class(tree: Tree) -> None:
     assert source.images("train").ids == ["ant/0.png", "ant/more/1.png", "ant/more/still/2.png"]
 
 
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["ant/2020/0.png", "bee/wild/1.png", "cat/2.png"], "no two hold folders of the same name"),
+        (["ant/0.png", "ant/more/1.png", "bee/2.png"], "some hold images beside folders"),
+        (["ant/0.png", "ant/more/1.png", "bee/more/2.png"], "some hold images beside folders"),
+    ],
+)
+def test_folders_below_classes_do_not_make_splits_of_them(
+    tree: Tree, names: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ImageFolder(str(tree(*names)))
+    assert (source.splits, source.images("train").ids) == (["train"], sorted(names))
+    assert source.classes == sorted({name.partition("/")[0] for name in names})
+    said = capsys.readouterr().err
+    assert "are classes, with images at any depth: none is named like a split" in said
+    assert why in said
+
+
+def test_splits_of_any_name_are_splits_if_they_hold_the_same_classes(
+    tree: Tree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Domains of one list of classes; so could be classes of the same years, so the user is told."""
+    source = ImageFolder(str(tree("photo/dog/0.png", "photo/ant/1.png", "sketch/dog/2.png")))
+    assert (source.splits, source.classes) == (["photo", "sketch"], ["ant", "dog"])
+    assert (
+        "are splits: 'photo', 'sketch'; if they are classes, move them into a folder train" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("names", [["Train/ant/0.png", "Val/bee/1.png"], ["test/ant/0.png"], ["validation2/ant/0.png"]])
+def test_folders_named_like_splits_are_splits_without_a_word(
+    tree: Tree, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ImageFolder(str(tree(*names))).splits == [name.partition("/")[0] for name in names]
+    assert capsys.readouterr().err == ""
+
+
+def test_one_folder_of_class_folders_is_a_split(tree: Tree) -> None:
+    source = ImageFolder(str(tree("photos/ant/0.png", "photos/bee/1.png")))
+    assert (source.splits, source.classes) == (["photos"], ["ant", "bee"])
+
+
+def test_what_macos_adds_to_archives_is_no_split_and_no_class(tree: Tree) -> None:
+    source = ImageFolder(str(tree("train/ant/0.png", "__MACOSX/train/ant/._0.png", "train/__MACOSX/ant/._0.png")))
+    assert (source.splits, source.classes, source.images("train").ids) == (["train"], ["ant"], ["ant/0.png"])
+
+
 def test_class_folders_beside_split_folders_are_not_dropped_silently(tree: Tree) -> None:
     """test/ holds images and no class folders, as ImageNet's does: an error, unless another split is asked for."""
     source = ImageFolder(str(tree("test/0.png", "train/ant/1.png")))

@@ -211,6 +211,14 @@ def test_a_flipped_byte_is_refused_or_does_not_matter(tmp_path: Path) -> None:
     assert n_refused > len(whole) / 3 / 2
 
 
+def test_a_pointer_of_git_lfs_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        InputError, match=r"^'.*a.npz' is a Git LFS pointer in place of the file; fetch the file with git"
+    ):
+        NpzImages(str(tmp_path / "a.npz"))
+
+
 def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.npz' is not a readable \.npz file: .*allow_pickle"):
         NpzImages(write(tmp_path, x_train=X, y_train=Y, classes=np.array(["a", None], dtype=object)))

@@ -24,7 +24,6 @@ from webdataset import autodecode, tariterators
 from tokenprobe.errors import InputError, MissingError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.datasets import open_dataset
-from tokenprobe.extract.datasets.webdataset_tars import expand_braces
 from tokenprobe.store import open_store
 
 Members = list[tuple[str, bytes]]
@@ -137,16 +136,6 @@ def test_content_changes_with_a_size_a_label_and_a_key(tmp_path: Path) -> None:
     assert len(set(contents)) == 4
 
 
-@pytest.mark.parametrize(
-    "pattern", ["a", "a-{00..11}.tar", "{x,y,}-{0..2}", "{08..11}{a}", "s/{000..001}/{train,val}-{5..5}.tar", "{3..1}"]
-)
-def test_braces_expand_as_webdataset_does(pattern: str) -> None:
-    expected = list(braceexpand.braceexpand(pattern))
-    if pattern == "{3..1}":
-        expected = []  # a range that runs down names no files here
-    assert expand_braces(pattern) == [text.replace("{a}", "a") for text in expected]
-
-
 def test_through_a_store_in_workers_with_a_damaged_image(
     tiny_config: Callable[..., ExtractConfig], shards: str, tmp_path: Path
 ) -> None:
@@ -229,7 +218,7 @@ def test_ctrl_c_while_headers_are_read_is_for_the_main_process(tmp_path: Path) -
         (
             [("0.png", b""), ("0.cls", b"\xff")],
             "",
-            "^a label in '.*a.tar' is no text: member .cls of '0'; name another",
+            "^the label of sample '0' of '.*a.tar' is no text, or too long for one; name another",
         ),
         ([("0.png", b""), ("0.cls", b"-2")], "", "^label -2 in 'wds:.*': integers are class indices"),
     ],
@@ -246,3 +235,84 @@ def test_missing_tars_are_named(shards: str, tmp_path: Path) -> None:
         open_dataset("wds:" + shards.replace("02}", "03}"))
     with pytest.raises(MissingError, match=r"^no file at '.*/x\*.tar'; asked for tars at"):
         open_dataset(f"wds:{tmp_path}/x*.tar")
+
+
+def header(name: str, size: int, *, octal: bytes | None = None) -> bytes:
+    """Make the header of a member by hand; `octal` replaces the field of its size, and the sum is right."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    block[124:136] = octal if octal is not None else f"{size:011o}\0".encode()
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+def base_256(size: int) -> bytes:
+    return (size % 256**12 | (128 if size >= 0 else 255) << 88).to_bytes(12)
+
+
+@pytest.mark.parametrize("size", [2**63, 2**63 - 512, 2**80, 2**40, -512, -(2**40)])
+@pytest.mark.parametrize("member", ["0.png", "0.cls"])
+def test_a_size_that_no_file_has_is_refused(tmp_path: Path, member: str, size: int) -> None:
+    """A negative one must not make tarfile read the same header for ever."""
+    other = "0.cls" if member == "0.png" else "0.png"
+    (tmp_path / "a.tar").write_bytes(header(other, 0) + header(member, 0, octal=base_256(size)) + bytes(1024))
+    with pytest.raises(InputError, match=r"a\.tar' (is not a whole, plain tar|is no text, or too long)"):
+        open_dataset(f"wds:{tmp_path}/a.tar")
+
+
+def test_a_damaged_header_is_no_end(tmp_path: Path) -> None:
+    """tarfile alone would give the first of two samples, and say nothing."""
+    write_tar(
+        tmp_path / "a.tar", [(f"{i}.{kind}", data) for i in "01" for kind, data in (("png", b"x"), ("cls", b"0"))]
+    )
+    whole = bytearray((tmp_path / "a.tar").read_bytes())
+    assert len(open_dataset(f"wds:{tmp_path}/a.tar").images("train").ids) == 2
+    whole[4 * 512 + 3] ^= 255
+    (tmp_path / "a.tar").write_bytes(whole)
+    with pytest.raises(InputError, match=r"is not a whole, plain tar file \(no member's header at byte 2048\)"):
+        open_dataset(f"wds:{tmp_path}/a.tar")
+
+
+def test_two_members_of_one_name_are_refused_as_webdataset_does(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("0.png", b"x"), ("0.cls", b"0"), ("0.png", b"y"), ("0.cls", b"1")])
+    with pytest.raises(InputError, match=r"^sample '0' of '.*a.tar' has two members .png; keys tell samples apart$"):
+        open_dataset(f"wds:{tmp_path}/a.tar")
+    with pytest.raises(ValueError, match="duplicate file name in tar file"):
+        stream(f"{tmp_path}/a.tar")
+
+
+@pytest.mark.parametrize("name", ["\udcff0.png", "a\0b.png"])
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("0.png")
+        member.pax_headers = {"path": name}
+        tar.addfile(member)
+    with pytest.raises(InputError, match=r"^the name of member '.*' of '.*a.tar' is no text in UTF-8; rename it$"):
+        open_dataset(f"wds:{tmp_path}/a.tar")
+
+
+def test_suffixes_of_options_are_those_of_members_in_any_case(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("0.Seg.PNG", b"x"), ("0.JPG", encoded(0, form="JPEG")), ("0.Txt", b"dog")])
+    for options in ("label=TXT&image=Jpg", "label=.txt&image=.JPG"):
+        source = open_dataset(f"wds:{tmp_path}/a.tar?{options}")
+        assert source.classes == ["dog"]
+        assert source.load("train", 0).size == (6, 5)
+
+
+def test_a_pointer_of_git_lfs_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        InputError, match=r"^'.*a.tar' is a Git LFS pointer in place of the file; fetch the file with git"
+    ):
+        open_dataset(f"wds:{tmp_path}/a.tar")
+
+
+def test_headers_within_headers_are_refused(tmp_path: Path) -> None:
+    """Long names of long names: tarfile recurses for each."""
+    long_name = bytearray(header("././@LongLink", 0))
+    long_name[156] = ord("L")
+    long_name[148:156] = b" " * 8
+    long_name[148:156] = f"{sum(long_name):06o}\0 ".encode()
+    (tmp_path / "a.tar").write_bytes(bytes(long_name) * 5000)
+    with pytest.raises(InputError, match="is not a whole, plain tar file"):
+        open_dataset(f"wds:{tmp_path}/a.tar")

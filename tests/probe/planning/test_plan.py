@@ -71,6 +71,8 @@ def test_a_subset_takes_as_many_steps_as_asked_for(small_store: Store) -> None:
     (regime,) = made.grid.regimes
     assert (regime.batch_size, regime.n_steps, regime.epochs, regime.warmup_epochs) == (3, 1, 9 * 12, 24)
     assert regime.scored == tuple(range(12, 109, 12))
+    (line,) = made.about()
+    assert line.endswith("; batch size 3, warm-up 2 of 9 epochs, each 12 times over the images"), "epochs as asked for"
 
 
 def test_data_may_bring_its_own_validation(make_store: MakeStore) -> None:
@@ -87,6 +89,9 @@ def test_the_test_split_may_lie_in_another_store(
     other = write_made(write_store, tmp_path / "other.zarr", ["train", "test"])
     made = plan_for(train, test_store=other.path)
     assert made.data.test.store.path == other.path and made.data.test.name == "test"
+    turned = other.manifest.recipe.transform | {"upright": True}
+    rewrite(other, recipe=replace(other.manifest.recipe, transform=turned))
+    assert plan_for(train, test_store=other.path).data.test.name == "test", "each source turns photos in its own way"
     rewrite(other, recipe=replace(other.manifest.recipe, weights="1" * 64))
     with pytest.raises(
         InputError, match=r"test_store '.*other.zarr' does not hold the features of '.*s.zarr' \(weights: "

@@ -14,6 +14,7 @@ from tokenprobe.errors import InputError, LockedError
 from tokenprobe.probe import FitConfig, fit, pipeline
 from tokenprobe.probe.run import results
 from tokenprobe.probe.run.results import Run, open_run
+from tokenprobe.runtime.config_file import read_config_file
 from tokenprobe.store import Store, open_store
 from tokenprobe.store.durable import write_durably
 
@@ -97,6 +98,7 @@ def test_the_text_table_equals_the_binary_one(store: Store, tmp_path: Path, prot
     pd.testing.assert_frame_equal(pd.read_parquet(run.path / "history.parquet"), run.history)
 
 
+@pytest.mark.usefixtures("messages")
 def test_the_same_command_again_trains_nothing_and_changes_nothing(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +113,7 @@ def test_the_same_command_again_trains_nothing_and_changes_nothing(
     assert {"results.csv", "results.parquet", "history.parquet", "summary.md", "config.yaml"} <= set(before)
 
 
+@pytest.mark.usefixtures("messages")
 @pytest.mark.parametrize("protocol", ["select", "paper"])
 def test_another_rate_trains_only_that_and_selects_again(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str
@@ -168,6 +171,7 @@ def test_a_warmup_that_was_given_is_told_from_another_default(store: Store, tmp_
         fit_made(store, tmp_path / "other", **settings | {"epochs": 36})
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_moved_store_has_been_fitted_already(
     store: Store, write_store: Callable[..., Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,7 +202,7 @@ def test_the_config_of_a_run_makes_the_same_run(store: Store, tmp_path: Path) ->
     content = yaml.safe_load((one.path / "config.yaml").read_text())
     assert (content["warmup_epochs"], content["layers"], len(content["lr"])) == (2 / 9, "5", 6)
     assert content["made_from"]["batch_sizes"] == {"full": 8}
-    fields = FitConfig.fields_from_file(content) | {"out": tmp_path / "two"}
+    fields = read_config_file(FitConfig, str(one.path / "config.yaml")) | {"out": tmp_path / "two"}
     two = fit(store.path, FitConfig(**fields))
     pd.testing.assert_frame_equal(one.results.drop(columns=TIMES), two.results.drop(columns=TIMES))
     assert len(fit(store.path, FitConfig(**fields | {"out": one.path})).results) == len(one.results)
@@ -211,14 +215,14 @@ def test_the_config_of_a_run_tells_of_all_commands_that_made_it(store: Store, tm
     text = (run.path / "config.yaml").read_text()
     content = yaml.safe_load(text)
     assert "&" not in text  # no anchors
-    assert FitConfig.fields_from_file(content)["heads"] == ["ridge:pool=mean"]
+    assert content["heads"] == ["ridge:pool=mean"]
     grid = {
         "stores": ["none"], "shots": ["full"], "fraction": [], "weight_decay": [0.0], "seeds": 1,
         "train_split": "train", "val_split": None, "test_split": "test", "test_store": None,
     }  # fmt: skip
     assert content["made_from"]["commands"] == [
-        grid | {"head": ["linear:pool=mean"], "layers": "5", "lr": [0.3], "optimizer": "lars"},
-        grid | {"head": ["ridge:pool=mean"], "layers": "4,5", "lr": [0.3, 3.0], "optimizer": "sgd"},
+        grid | {"heads": ["linear:pool=mean"], "layers": "5", "lr": [0.3], "optimizer": "lars"},
+        grid | {"heads": ["ridge:pool=mean"], "layers": "4,5", "lr": [0.3, 3.0], "optimizer": "sgd"},
     ]
 
 

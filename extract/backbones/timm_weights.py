@@ -1,0 +1,103 @@
+"""Weights of any training code into a timm model, by the conversion that timm keeps beside its architecture."""
+
+import sys
+from collections.abc import Mapping
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+from timm.models import Eva, VisionTransformer
+from torch import Tensor, nn
+
+from ...errors import InputError
+from . import torchvision_vit
+from .names import reason
+from .weights.files import Checkpoint
+from .weights.loading import Converted, LoadReport, Reading, load_weights
+from .weights.position_tables import Grid, PositionTable, fit_tables, flat_tables, in_words
+from .weights.sets import Weights
+
+BILINEAR: dict[str, Any] = {"interpolation": "bilinear", "antialias": False}
+CONVERSIONS: dict[str, dict[str, Any]] = {
+    "deit3": {"adapt_layer_scale": True},
+    "flexivit": BILINEAR,
+    "vit_base_patch16_radio_v3": BILINEAR | {"align_corners": True},
+    "vit_huge_patch16_radio_v3": BILINEAR | {"align_corners": True},
+    "vit_large_patch16_radio": BILINEAR | {"align_corners": False},
+    "vit_huge_patch16_radio_v4": BILINEAR | {"align_corners": False},
+    "vit_giant_patch16_radio": BILINEAR | {"align_corners": False},
+    "vit_so400m_patch16_radio": BILINEAR | {"align_corners": False},
+}
+"""Arguments that timm's own loading gives its conversion of weights, by the beginning of an architecture's name."""
+INTERPOLATION = ("interpolation", "antialias", "align_corners")
+"""Those of them that are of position tables too."""
+RADIO_TABLE = "radio_model.model.patch_generator.pos_embed"
+"""Position table of RADIO's own files: a square one, larger than images need, out of which a part is cut."""
+
+
+def load_timm_weights(module: nn.Module, checkpoint: Checkpoint, reading: Reading) -> LoadReport:
+    """Load a checkpoint into a timm model, by way of the conversion that timm keeps beside its architecture.
+
+    Raises:
+        InputError: it does not fit.
+    """
+
+    def convert(weights: Weights) -> Converted:
+        return convert_to_timm(weights, module, checkpoint.path, reading.grid)
+
+    return load_weights(module, checkpoint, reading, convert)
+
+
+def convert_to_timm(weights: Weights, module: nn.Module, path: Path, grid: Grid | None) -> Converted:
+    """Apply the conversion that timm keeps beside an architecture, and bring position tables to the module's grid.
+
+    Args:
+        weights: by the names of any training code.
+        module: a timm model.
+        path: of the weights' file.
+        grid: (height, width) in patches of its position tables; None to tell it from their size.
+
+    Raises:
+        InputError: the weights are not those of the architecture.
+    """
+    weights = torchvision_vit.renamed(weights)
+    name = "patch_embed.proj.weight"
+    own, given = module.state_dict().get(name), weights.get(name)
+    if own is not None and given is not None and own.ndim == given.ndim and own.shape != given.shape:
+        raise InputError(  # timm would resample the patches without a word
+            f"checkpoint {str(path)!r} does not fit: {name!r} is {tuple(given.shape)} there and {tuple(own.shape)} in "
+            "the backbone; check --model and --model-arg"
+        )
+    architecture = str(getattr(module, "pretrained_cfg", {}).get("architecture", ""))
+    options = next((options for begin, options in CONVERSIONS.items() if architecture.startswith(begin)), {})
+    try:
+        converted = _converted(weights, module, options)
+    except Exception as error:  # it takes the weights for those of its architecture
+        raise InputError(
+            f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
+            "check --model and --model-arg"
+        ) from error
+    interpolation = {name: value for name, value in options.items() if name in INTERPOLATION}
+    if RADIO_TABLE not in weights:
+        return Converted(*fit_tables(module, converted, path, grid, **interpolation))
+    table = converted.pop("pos_embed")  # which timm brought to the grid, by RADIO's own means
+    fitted, tables = fit_tables(module, converted, path, grid, **interpolation)
+    side = isqrt(weights[RADIO_TABLE].shape[1])
+    cut = PositionTable("pos_embed", in_words((side, side)), in_words(flat_tables(module)["pos_embed"]))
+    return Converted(fitted | {"pos_embed": table}, [cut, *tables])
+
+
+def _converted(weights: Weights, module: nn.Module, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Apply timm's conversion, but to no flat position table: it would guess the grid, and say nothing."""
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return dict(weights)
+    if isinstance(module, VisionTransformer | Eva) and RADIO_TABLE not in weights:
+        table, module.pos_embed = module.pos_embed, None  # it resamples tables for models that have one
+        try:
+            return dict(convert(dict(weights), module, **options))
+        finally:
+            module.pos_embed = table
+    tables = {} if RADIO_TABLE in weights else {name: weights[name] for name in flat_tables(module) if name in weights}
+    others = {name: tensor for name, tensor in weights.items() if name not in tables}
+    return dict(convert(others, module, **options)) | tables

@@ -1,0 +1,147 @@
+"""Options: fields of settings, each described once, where it is declared.
+
+A field's annotation holds its type and an `Option`; its default is the dataclass's. From these come the flag and its
+help (`flags.py`), the key of a YAML file (`config_file.py`) and the reading of values (`values.py`).
+"""
+
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+DATA, BACKBONE, GRID, TRAINING, MACHINE, OUTPUT = "Data", "Backbone", "Grid", "Training", "Machine", "Output"
+"""Panels of the help."""
+
+PLACEHOLDERS = {bool: "", int: "N", float: "NUMBER", str: "NAME", dict: "KEY=VALUE,…"}
+
+
+def cut_at_commas(text: str) -> list[str]:
+    """Cut "a,b" into "a" and "b"."""
+    return text.split(",")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an annotation says about a field beside its type.
+
+    Attributes:
+        help: what the option does, in whole sentences.
+        panel: of the help.
+        short: flag of one letter, such as "-o".
+        also: another name that is accepted.
+        metavar: placeholder of a value; made from the type if there is none.
+        default: the default in words, where its value says too little.
+        least: smallest number.
+        most: largest number.
+        joined: whether several values become one text, joined by commas.
+        cut: cuts a text into the texts of single values, for a list.
+    """
+
+    help: str
+    panel: str
+    short: str | None = None
+    also: str | None = None
+    metavar: str | None = None
+    default: str | None = None
+    least: float | None = None
+    most: float | None = None
+    joined: bool = False
+    cut: Callable[[str], list[str]] = cut_at_commas
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of settings, with what its annotation says.
+
+    Attributes:
+        name: of the field.
+        option: from its annotation.
+        type: of its value, or of each value of a list: bool, int, float, str or dict.
+        choices: the only texts it takes; any if empty.
+        is_list: whether it holds a list.
+        is_path: whether it may hold a Path.
+        is_optional: whether it may be None.
+        value: the default, or MISSING.
+    """
+
+    name: str
+    option: Option
+    type: type[Any]
+    choices: tuple[str, ...]
+    is_list: bool
+    is_path: bool
+    is_optional: bool
+    value: Any
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.value is MISSING
+
+    @property
+    def several(self) -> bool:
+        """Whether it takes several values."""
+        return self.is_list or self.option.joined or self.type is dict
+
+    @property
+    def names(self) -> list[str]:
+        """The name, and the other one if there is one."""
+        return [self.name, self.option.also] if self.option.also else [self.name]
+
+    @property
+    def flag(self) -> str:
+        """The long flag, such as "--batch-size"."""
+        return flag_of(self.name)
+
+    @property
+    def flags(self) -> list[str]:
+        """Every flag: the short one, the long one, and the other name's."""
+        return ([self.option.short] if self.option.short else []) + [flag_of(name) for name in self.names]
+
+    @property
+    def metavar(self) -> str:
+        """Placeholder of the value; nothing for a switch."""
+        return self.option.metavar or PLACEHOLDERS[self.type] + (",…" if self.is_list else "")
+
+    @property
+    def default(self) -> str | None:
+        """The default in words; None if there is none, or nothing to say."""
+        says_nothing = self.required or self.value is None or self.value is False or self.value in ([], {})
+        if self.option.default or says_nothing:
+            return self.option.default
+        values = self.value if isinstance(self.value, list) else [self.value]
+        return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+    @property
+    def text(self) -> str:
+        """The help text, with the choices if there are any."""
+        return self.option.help + (f" One of {', '.join(self.choices)}." if self.choices else "")
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a field's name."""
+    return "--" + name.replace("_", "-")
+
+
+def fields_of(settings: type[Any]) -> dict[str, Field]:
+    """Return the fields of a dataclass whose annotations hold an `Option`, by name."""
+    found, hints = {}, get_type_hints(settings, include_extras=True)
+    for field in fields(settings):
+        hint, option = get_args(hints[field.name])
+        alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        holder, inner = get_origin(alternatives[0]), alternatives[0]
+        if holder is list:
+            (inner,) = get_args(inner)
+        is_choice = get_origin(inner) is Literal
+        found[field.name] = Field(
+            field.name,
+            option,
+            type=dict if holder is dict else str if is_choice else inner,
+            choices=get_args(inner) if is_choice else (),
+            is_list=holder is list,
+            is_path=Path in alternatives,
+            is_optional=NoneType in alternatives,
+            value=field.default if field.default_factory is MISSING else field.default_factory(),
+        )
+    return found
