@@ -15,7 +15,13 @@ from .fused_kit import Case
 
 
 def test_where_triton_cannot_start_one_line_says_so_once() -> None:
-    code = "from tokenprobe.probe.heads import fused; assert [fused.starts() for _ in range(3)] == [False] * 3"
+    code = """
+from tokenprobe.probe.heads import fused
+from tokenprobe.runtime.console import shown
+
+with shown():
+    assert [fused.starts() for _ in range(3)] == [False] * 3
+"""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "0"}
     command = [sys.executable, "-c", code]
     said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stderr
