@@ -25,7 +25,7 @@ class StoreError(TokenprobeError, ValueError):
 
 
 class RunError(TokenprobeError, ValueError):
-    """A run is damaged, was made by another version, or is not the one that was asked for."""
+    """A run is damaged, was made by another version, or is not the one asked for."""
 
 
 class LockedError(TokenprobeError, BlockingIOError):

@@ -56,7 +56,7 @@ class Case:
         return x_BND, u_BHMD.float().requires_grad_(), token_rstd(x_BND, 1e-6) if self.normed else None
 
     def autocast(self) -> torch.autocast:
-        """Return the context of training in the case's type: queries are parameters, in float32."""
+        """Return the autocast context of training in the case's type; queries are float32 parameters."""
         return torch.autocast("cuda", self.dtype)
 
 
@@ -83,7 +83,7 @@ BACKWARD_TILES = {
     Case(32): [(32, 64, 4, 3), (32, 32, 4, 4), (32, 64, 8, 3), (64, 32, 4, 4), (64, 64, 8, 3)],
     Case(256, normed=True): [(64, 64, 8, 3), (128, 64, 8, 3), (64, 32, 4, 3)],
 }
-"""Queries of a tile, channels of a slice, warps, stages."""
+"""Queries per tile, channels per slice, warps, stages."""
 
 
 class Bench:
@@ -195,7 +195,7 @@ def compare_heads(bench: Bench, name: str, n_cells: int) -> None:
 
 
 def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], direction: str) -> None:
-    """Print the time of a kernel, and the rate of its matrix products without padding."""
+    """Print the time of a kernel, and the rate of its matrix products, without padding."""
     from tokenprobe.probe.heads.fused_launch import Attention, Tiles, divide_tokens
 
     queries, width, warps, stages = tiles

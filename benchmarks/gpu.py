@@ -117,9 +117,9 @@ def attempt(bench: Bench, name: str) -> Row:
 
 
 def run_tests(bench: Bench) -> Row:
-    """Run the tests marked `gpu` in processes of their own, for so long; each is in the log as it ends.
+    """Run the tests marked `gpu` in their own processes, with a time limit. The log gets each test as it ends.
 
-    Those of memory are alone on the device. The others share it.
+    Tests of memory have the device to themselves. The others share it.
     """
     alone, start, log = "tests/probe/planning", time.perf_counter(), bench.out / "tests.log"
     parts = [[alone], ["-n", str(min(8, CORES)), "tests", f"--ignore={alone}"]] if find_spec("xdist") else [["tests"]]

@@ -1,4 +1,4 @@
-"""Numbers, sizes and times in words, for people, and texts of others made fit for where they go."""
+"""Numbers, sizes and times in words, for people. Foreign text made safe for terminals, files and spreadsheets."""
 
 import json
 import os
@@ -35,14 +35,14 @@ def printable(text: str) -> str:
 
 
 def utf8_text(path: str | Path) -> str:
-    r"""Return a path as text that a file can hold: bytes of a name that are no UTF-8 are written as `\xff`."""
+    r"""Return a path as text that can be written as UTF-8: other bytes in it become escapes such as `\xff`."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def csv_cell(text: str) -> str:
-    """Return a text as a cell of a CSV file that no spreadsheet takes for a formula, and runs.
+    """Return a text as a cell of a CSV file that no spreadsheet runs as a formula.
 
-    What begins with =, +, -, @, a tab or a carriage return gets an apostrophe in front: so spreadsheets know a text.
+    A text that begins with =, +, -, @, a tab or a carriage return gets an apostrophe in front, which marks it as text.
     """
     return f"'{text}" if text.startswith(FORMULA_BEGINNINGS) else text
 

@@ -22,7 +22,7 @@ def write_durably(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write that fails does not name its file
+        error.filename = error.filename or str(path)  # the error of a failed write does not name its file
         temporary.unlink(missing_ok=True)  # a full disk took part of it
         raise
     rename_durably(temporary, path)
@@ -85,6 +85,6 @@ def sync_tree(folder: Path) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the free space on the disk that holds, or would hold, a path."""
+    """Return the free bytes on the disk that holds a path, or would hold it."""
     path = path.absolute()
     return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free

@@ -32,10 +32,10 @@ def store_files(path: Path) -> StoreFiles:
 
 
 def store_of_folder(folder: Path) -> StoreFiles | None:
-    """Return the store that keeps its files in a folder, or None if none does: a Zarr store itself, or that of blocks.
+    """Return the store with its files in a folder, or None: a Zarr store, or the HDF5 store of a folder of blocks.
 
     Raises:
-        StoreError: there may be one, and it is damaged.
+        StoreError: there may be a store, but it is damaged.
     """
     candidates = [store_files(folder), store_files(folder.with_suffix(""))] if folder.name else []
     return next((files for files in candidates if files.folder == folder and files.exists()), None)

@@ -33,7 +33,7 @@ def export(store: str | Path, config: ExportConfig) -> Path:
     opened = open_store(store)
     chosen = select(opened, form, layers=config.layers, splits=config.split, tokens=config.tokens, dtype=config.dtype)
     needed, free = exported_bytes(opened, chosen), free_bytes(out)
-    if form != "zarr" and needed > free:  # nobody knows beforehand how well tokens compress
+    if form != "zarr" and needed > free:  # the compressed size is not known beforehand
         raise NoSpaceError(
             f"the export needs {size_text(needed)} and {str(out)!r} has {size_text(free)} free; "
             "export fewer --layers or --split, or write to another disk"

@@ -60,7 +60,7 @@ def _cell(value: Any) -> Any:
 
 
 def as_lines(table: pd.DataFrame) -> str:
-    """Return a table of predictions as CSV for a terminal: names of files and classes cannot act on it."""
+    """Return a table of predictions as CSV for a terminal, with control characters in names escaped."""
     return as_csv(table.map(lambda value: printable(value) if isinstance(value, str) else value))
 
 

@@ -84,11 +84,11 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
 
 
 def _warn_early(files: StoreFiles, trust_code: bool) -> None:
-    """Say before all is read, not after, that no file could be made again. If none is damaged, that does not matter."""
+    """Warn, before the store is read, if no file could be made again. It does not matter if no file is damaged."""
     try:
         _check_inputs(files, _recorded_configs(files, read_root(files)[0]), trust_code)
     except (InputError, MissingError, StoreError) as error:
-        logger.warning(f"{error}. The store is read all the same: it may be whole")
+        logger.warning(f"{error}. The store is checked all the same: it may be intact")
 
 
 def summary(path: str | Path, problems: Sequence[Problem]) -> str:

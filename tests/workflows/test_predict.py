@@ -122,7 +122,7 @@ def test_names_of_images_and_classes_act_neither_on_a_spreadsheet_nor_on_a_termi
         "image,predicted,score", "'=1+1.png,'@cat,0.5000", r"a\x1b[2J.png,two\nlines,1.0000",
     ]  # fmt: skip
     for name, read in (("p.parquet", pd.read_parquet), ("p.csv", pd.read_csv)):
-        write_predictions(table, [], None, tmp_path / name)  # type: ignore[arg-type]  # not asked by these
+        write_predictions(table, [], None, tmp_path / name)  # type: ignore[arg-type]  # not used for these
         assert (read(tmp_path / name)["image"][0] == "=1+1.png") == (name == "p.parquet")
 
 

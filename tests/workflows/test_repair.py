@@ -341,4 +341,4 @@ def test_data_that_are_gone_are_told_before_the_store_is_read(
     capsys.readouterr()
     assert repair(out) == [], "nothing is damaged, so nothing is needed"
     (first,) = capsys.readouterr().err.splitlines()
-    assert first.startswith("cannot repair: the data were 'npz:") and first.endswith("it may be whole")
+    assert first.startswith("cannot repair: the data were 'npz:") and first.endswith("it may be intact")
