@@ -40,7 +40,7 @@ class ExportConfig(Settings):
         Option(
             "Type of patch and prefix tokens. npy files have no bfloat16, and only zarr has int8.",
             OUTPUT,
-            default="the store's, if the form has it",
+            default="that of the store, if the form has it",
         ),
     ] = None
 
