@@ -23,6 +23,18 @@ class BadImage:
     reason: str
 
 
+class Warned(NamedTuple):
+    """A warning of a decoder.
+
+    Attributes:
+        place: in its code; one image's warnings and another's are of one kind if they come from there.
+        text: with the image that it is about.
+    """
+
+    place: str
+    text: str
+
+
 class DecodedBatch(NamedTuple):
     """A batch of decoded images.
 

@@ -29,6 +29,7 @@ class BackboneRequest:
         seed: of the weights, if there are none to load.
         image_size: (height, width) in pixels that it sees, or None for its own.
         reading: how the checkpoint is read.
+        fetches: whether published weights may be fetched; if not, others are drawn, which have the same shapes.
     """
 
     name: str
@@ -38,6 +39,17 @@ class BackboneRequest:
     seed: int
     image_size: tuple[int, int] | None = None
     reading: Reading = field(default_factory=Reading)
+    fetches: bool = True
+
+    @property
+    def wants_published(self) -> bool:
+        """Whether the published weights are meant."""
+        return self.pretrained and self.checkpoint is None
+
+    @property
+    def downloads(self) -> bool:
+        """Whether the published weights are loaded."""
+        return self.wants_published and self.fetches
 
 
 class Backbone(ABC):

@@ -328,3 +328,16 @@ def test_elsewhere_there_is_a_line_now_and_then(
     check(store)
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(r"verify ([\d.]+ kB) of \1  [\d.]+ .?B/s  0 s left", last), last
+
+
+@pytest.mark.usefixtures("messages")
+def test_data_that_are_gone_are_told_before_the_store_is_read(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Path(shutil.copy(images, tmp_path / "moved.npz"))
+    out = extract(config_of(moved, tmp_path / "a.zarr", layers="0"))
+    moved.unlink()
+    capsys.readouterr()
+    assert repair(out) == [], "nothing is damaged, so nothing is needed"
+    (first,) = capsys.readouterr().err.splitlines()
+    assert first.startswith("cannot repair: the data were 'npz:") and first.endswith("it may be whole")
