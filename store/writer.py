@@ -248,8 +248,16 @@ def file_record(store: Path, name: str) -> FileRecord:
 
 
 def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
-    """Write the root file if it changes. The journal has it first: after a crash, one of its last two is there."""
+    """Write the root file if it changes. The journal has it first: after a crash, one of its last two is there.
+
+    After a crash between the two, the one before the last is there: it is recorded again, else it would be the third.
+    """
     content = files.root_bytes(manifest)
-    if not files.root.exists() or files.root.read_bytes() != content:
-        records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
-        write_durably(files.root, content)
+    there = files.root.read_bytes() if files.root.is_file() else b""
+    if there == content:
+        return
+    for entry in journal.root_entries(files.folder)[1:]:
+        if entry["xxh3"] == xxh3_64_hexdigest(there):
+            records.add_root(FileRecord(ROOT_RECORD, len(there), entry["xxh3"]), entry["content"])
+    records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
+    write_durably(files.root, content)
