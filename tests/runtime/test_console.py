@@ -1,4 +1,4 @@
-"""Messages: who sees them, where they go, and what becomes of the warnings of others."""
+"""Messages: who sees them, where they go, and how warnings of other libraries are shown."""
 
 import logging
 import re

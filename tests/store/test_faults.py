@@ -126,7 +126,7 @@ def test_a_full_disk_keeps_the_finished_blocks_and_the_same_command_goes_on(
 def test_a_disk_full_from_the_start_is_explained_too(
     small_disk: Callable[[int], Path], place: Place, suffix: str
 ) -> None:
-    write(place("warm"), make_contents())  # what libraries open once
+    write(place("warm"), make_contents())  # files that libraries open once
     disk = small_disk(64)
     with pytest.raises(OSError, match="No space left"):
         fill_up(disk)
@@ -140,7 +140,7 @@ def test_a_disk_full_from_the_start_is_explained_too(
 def test_a_block_that_finds_no_space_is_an_error_and_the_others_stay(
     place: Place, monkeypatch: pytest.MonkeyPatch, array: str
 ) -> None:
-    """Without root: /dev/full is a disk without space that everybody has."""
+    """Works without root: /dev/full is a full disk on every system."""
     contents, path = make_contents(), place("s")
     expected = tree(write(place("whole"), contents))
     write(path, contents.part({"train": {"layer_00": ["mean", "patch", "prefix"]}}))
@@ -228,13 +228,13 @@ def test_a_forked_process_sees_a_missing_block_as_the_same_error(place: Place) -
     block_path(path, "train/layer_00/patch", 0, 1).unlink()
     with (
         ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool,
-        pytest.raises(StoreError, match="is not there; run the same probe extract again"),
+        pytest.raises(StoreError, match="is missing; run the same probe extract again"),
     ):
         pool.submit(split.tokens, 0).result()
 
 
 def whole_blocks(path: Path, n_kinds: int) -> dict[str, tuple[int, int]]:
-    """Return the stamps of the files of which the whole block is recorded, all arrays of the layer."""
+    """Return the stamps of the files whose whole block is recorded, in all arrays of the layer."""
     found = stamps(path)
     block = {name: re.sub(r"/\w+/(?:c\.)?(\d+\.\d+)[.0h5]*$", r" \1", name) for name in found}
     n_files = Counter(block.values())
@@ -242,7 +242,7 @@ def whole_blocks(path: Path, n_kinds: int) -> dict[str, tuple[int, int]]:
 
 
 def check_half_written(path: Path, contents: Contents) -> dict[str, tuple[int, int]]:
-    """Check what a full disk left, and return the stamps of what is finished."""
+    """Check the files that a full disk left, and return the stamps of the finished ones."""
     assert not list(folder_of(path).rglob("*.tmp"))
     store, finished = open_store(path), stamps(path)
     assert not store.manifest.complete
@@ -255,7 +255,7 @@ def check_half_written(path: Path, contents: Contents) -> dict[str, tuple[int, i
 
 
 def leave_no_space(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    """Let what is written to a file, under the name it has while it grows, find a full disk."""
+    """Let writes to a file under its temporary name find a full disk."""
     fill_up_for(monkeypatch, file.with_name(f"{file.name}.tmp"))
 
 

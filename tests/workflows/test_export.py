@@ -62,4 +62,4 @@ def test_a_full_disk_is_noticed_before_any_token_is_read(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, needed))
     assert export(store, config).exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, 1))
-    export(store, ExportConfig(out=tmp_path / "archive.zarr"))  # nobody knows how well it compresses
+    export(store, ExportConfig(out=tmp_path / "archive.zarr"))  # its compressed size is not known beforehand
