@@ -43,7 +43,7 @@ def foreign_kind(path: Path) -> str:
     if head.startswith(PICKLE) or _begins_as_safetensors(head):
         return ""
     if head.startswith(ZIP):
-        return _kind_of_zip(path) if zipfile.is_zipfile(path) else ""
+        return _kind_of_zip(path)
     if head.lstrip().startswith(b"<"):  # of a server that wants a login, or is sorry
         return "a web page (HTML or XML) and not the weights; download them again, logged in if that is needed"
     by_content = (words for begin, words in BEGINNINGS if head.startswith(begin))
@@ -85,8 +85,11 @@ def safetensors_fault(path: Path) -> str:
 
 def _kind_of_zip(path: Path) -> str:
     """Tell a NumPy archive and a TorchScript program from what torch.save writes; all are zip archives."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # of any kind, for a damaged archive: of which torch's reader tells more
+        return ""
     if any(name.endswith("constants.pkl") for name in names):
         return "a TorchScript program; save the state_dict of its module"
     if any(name.endswith("data.pkl") for name in names):
