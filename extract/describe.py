@@ -15,10 +15,10 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
     """Return the lines of a dry run.
 
     Args:
-        plan: of the extraction.
+        plan: plan of the extraction.
         out: path of the store.
         images_per_second: measured speed of the backbone alone.
-        overwrite: whether the extraction makes again what is there.
+        overwrite: whether the extraction replaces an existing store.
     """
     manifest, sizes = plan.manifest, plan.layer_bytes()
     n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
@@ -30,7 +30,7 @@ def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool
         ("tokens", _tokens_text(manifest.shape(max(map(layer_index, manifest.layers))))),
         ("dtype", manifest.recipe.dtype),
         *_size_lines(sizes),
-        ("in all", size_text(sum(sizes.values()))),
+        ("total", size_text(sum(sizes.values()))),
         ("to write", size_text(sum(sizes.values()) if overwrite else plan.missing_bytes(out))),
         ("free", size_text(free_bytes(out))),
         ("time", f"{time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),

@@ -1,4 +1,4 @@
-"""The images of the data that become rows: splits, unreadable images, limits, order."""
+"""Choice of the images that become rows: splits, unreadable images, limits, order."""
 
 import logging
 from collections.abc import Set
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 def list_images(config: ExtractConfig, source: ImageSource, transform: Transform) -> dict[str, ChosenImages]:
-    """List each split wanted and fix its rows; with `skip_bad_images`, leave out images that cannot be read.
+    """List each wanted split and choose its rows; with `skip_bad_images`, leave out unreadable images.
 
     Raises:
-        InputError: a split is unknown or empty, or has a name that no store can hold; or views are asked for and no
-            split is for training.
+        InputError: a split is unknown or empty, or its name is not allowed in a store; or several views are wanted and
+            no split is for training.
     """
     chosen, labels = {}, {}
     for split in _splits(config, source):
@@ -52,8 +52,8 @@ def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
             raise InputError(f"{config.data!r}: {error}, or name others with --split to leave it out") from error
     if config.views > 1 and all(views_of(split, config) == 1 for split in splits):
         raise InputError(
-            f"{config.views} views asked for, and none of the splits ({', '.join(splits)}) is for training: its name "
-            "would begin with 'train'; other splits have view 0 alone, so extract them with --views 1"
+            f"--views {config.views} needs a split whose name begins with 'train', and there are only "
+            f"{', '.join(splits)}; other splits have view 0 alone, so extract them with --views 1"
         )
     return splits
 
@@ -66,7 +66,7 @@ def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> Spli
 def _skipped(
     config: ExtractConfig, source: ImageSource, split: str, images: ImageList, transform: Transform
 ) -> list[str]:
-    """Return the ids of unreadable images: from a store that has found them already, else by decoding all."""
+    """Return the ids of unreadable images. An existing store may list them; otherwise every image is decoded."""
     files = store_files(Path(config.out))
     if files.exists() and not config.overwrite:
         known = files.read_manifest()
@@ -76,7 +76,7 @@ def _skipped(
     logger.info(f"looking for unreadable images in {split!r}: every image is decoded once more")
     readable: set[str] = set()
     skipped: set[str] = set()
-    while True:  # under a limit, others take the place of those left out
+    while True:  # under a limit, other images replace those left out
         rows = _choose(config, images, skipped)
         unknown = Wanted(split, [row for row, key in enumerate(rows.ids) if key not in readable])
         decoded = RowImages(source, {split: rows}, transform, augmentation_of(config))
