@@ -44,7 +44,7 @@ class OpenClipBackbone(Backbone):
         return dict(zip(sorted(layers), outputs, strict=True)), final
 
     def final_norm(self) -> dict[str, Any] | None:
-        """See `Backbone.final_norm`. A norm after the pooling does not count: it is not over the last layer's tokens."""
+        """See `Backbone.final_norm`. A norm after the pooling does not count: it sees no tokens of the last layer."""
         if self._trunk is not None:
             return final_norm_of(self._trunk)
         pools_first = getattr(self.module, "attn_pool", None) is not None

@@ -100,7 +100,9 @@ def _index(
     found = {split: _labels(loaded, split, path) for split in splits}
     if len({(labels.shape[1:], labels.dtype.kind == "U") for labels in found.values()}) > 1:
         listed = ", ".join(f"y_{split} {labels.dtype} {labels.shape}" for split, labels in found.items())
-        raise InputError(f"labels differ in shape between the splits of {path!r} ({listed}); expected the same classes")
+        raise InputError(
+            f"labels in {path!r} differ in shape or type between splits ({listed}); expected the same form"
+        )
     where, names = f"y_SPLIT in {path!r}", _class_names(loaded, path)
     some = next(iter(found.values()))
     if some.dtype.kind == "U":

@@ -24,7 +24,7 @@ def test_an_unreadable_image_is_named_and_finished_blocks_stay(
     config = tiny_config(data=f"folder:{broken_folder}", row_order="dataset", workers=workers)
     message = (
         rf"^cannot read image '{BAD}' of split 'train' in 'folder:.*/broken' \(\w+: .+\); "
-        "give --skip-bad-images to leave it out and go on where this stopped$"
+        "give --skip-bad-images to leave it out and continue from here$"
     )
     with pytest.raises(InputError, match=message):
         extract(config)
@@ -137,7 +137,7 @@ def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path:
 
 def test_views_of_splits_that_are_not_for_training_are_refused(tiny_config: MakeConfig, tmp_path: Path) -> None:
     message = (
-        r"^2 views asked for, and none of the splits \(test\) is for training: its name would begin with 'train'; "
+        r"^--views 2 needs a split whose name begins with 'train', and there are only test; "
         "other splits have view 0 alone, so extract them with --views 1$"
     )
     with pytest.raises(InputError, match=message):

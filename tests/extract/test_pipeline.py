@@ -221,7 +221,7 @@ def test_keys_of_a_checkpoint_without_a_place_are_listed_and_ignored(
     shown = ", ".join(list(extra)[:5])
     said = capsys.readouterr().err.splitlines()
     assert "checkpoint: 42 of the backbone's 42 weights loaded from 'model'" in said
-    assert f"checkpoint: 7 no place in the backbone, ignored: {shown}, …" in said
+    assert f"checkpoint: 7 ignored, not in the backbone: {shown}, …" in said
     assert digests(out) == digests(plain)
 
 

@@ -128,8 +128,8 @@ def test_a_full_disk_is_noticed_before_any_work(tiny_config: MakeConfig, monkeyp
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, needed - 1))
     out = Path(tiny_config().out)
     message = (
-        rf"^the store needs {for_people(needed)} more and '.*tiny\.zarr' has {for_people(needed - 1)} free; "
-        "extract fewer --layers or --split, or a --limit, or write to another disk$"
+        rf"^the store needs {for_people(needed)} more and the disk of '.*tiny\.zarr' has {for_people(needed - 1)} "
+        r"free; extract fewer --layers or splits \(--split\), set a --limit, or write to another disk$"
     )
     with pytest.raises(NoSpaceError, match=message):
         extract(tiny_config())

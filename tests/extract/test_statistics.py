@@ -51,7 +51,7 @@ def test_int8_tokens_are_standardised_by_the_first_1024_rows_of_their_split(
     next((out / "train/layer_02/patch").glob("c.0.3.*")).unlink()
     extract(config)
     assert [source.n_loads for source in sources] == [1100, 1024 + 1100, exact.info.block_rows]
-    told = "int8: taking the channel statistics of the first images of 'train'"
+    told = "int8: computing channel statistics over the first images of 'train'"
     assert capsys.readouterr().err.splitlines().count(told) == 1
     arrays = zarr.open_group(out, mode="r")["train"]
     for layer, kind in product((0, 2), ("patch", "prefix")):

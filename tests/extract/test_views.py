@@ -156,7 +156,7 @@ def test_a_palette_with_transparency_gives_its_colours_without_a_warning(transpa
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_values_of_unknown_range_are_refused(mode: str) -> None:
-    with pytest.raises(ValueError, match=f"mode '{mode}': 32-bit values of unknown range"):
+    with pytest.raises(ValueError, match=f"mode '{mode}' has 32-bit values of unknown range"):
         to_rgb(Image.new(mode, (8, 8)))
 
 

@@ -97,7 +97,7 @@ def test_fast_views_are_the_same_crops(key: str) -> None:
 def test_a_transform_that_torch_does_not_know_is_refused(crop_mode: str, filter_of: str) -> None:
     asked = transform(crop_mode=crop_mode, interpolation=filter_of)
     assert decoded_as("exact", asked) == asked
-    message = f"resampled {filter_of}, with crop mode {crop_mode}; it knows .*: give --decode exact$"
+    message = f"^--decode fast .* backbone wants {filter_of} with crop mode {crop_mode}; give --decode exact$"
     with pytest.raises(InputError, match=message):
         decoded_as("fast", asked)
 

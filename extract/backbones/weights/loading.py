@@ -104,8 +104,9 @@ def table_lines(tables: Sequence[PositionTable]) -> list[str]:
 def _what_was_done(before: str, after: str) -> str:
     if before != after:
         return f"of {before} resampled to {after}"
-    how = "loaded unchanged" if after == UNKNOWN else "if it has another grid, give --checkpoint-grid"
-    return f"assumed to have the backbone's grid, {after} ({how})"
+    if after == UNKNOWN:
+        return f"of {after} loaded unchanged"
+    return f"assumed to have the backbone's grid, {after} (if it has another, give --checkpoint-grid)"
 
 
 def load_weights(

@@ -50,7 +50,7 @@ def test_arguments_the_model_cannot_take_are_named(change: dict[str, Any], messa
 
 def test_a_model_without_intermediate_outputs_is_refused() -> None:
     message = (
-        r"^timm model 'resnet10t' does not give its blocks' outputs: it has no forward_intermediates, and its feature"
+        r"^timm model 'resnet10t' does not return its blocks' outputs: it has no forward_intermediates, and its feature"
     )
     with pytest.raises(InputError, match=message):
         load("resnet10t", {"features_only": True})
@@ -77,7 +77,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "hf-hub:tokenprobe/no-such-model"])
 def test_an_unreachable_hub_offers_the_way_out(name: str) -> None:
     message = (
-        rf"^the weights of timm model '{name}' could not be fetched \(.+\); "
+        rf"^the weights of timm model '{name}' could not be downloaded \(.+\); "
         "give a local file with --checkpoint, or --no-pretrained$"
     )
     with pytest.raises(InputError, match=message):
@@ -85,5 +85,5 @@ def test_an_unreachable_hub_offers_the_way_out(name: str) -> None:
 
 
 def test_a_local_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the weights of timm model 'local-dir:.*none' could not be fetched"):
+    with pytest.raises(InputError, match=r"the weights of timm model 'local-dir:.*none' could not be downloaded"):
         load(f"local-dir:{tmp_path}/none", {}, pretrained=True)

@@ -97,9 +97,10 @@ def test_a_table_that_nothing_resamples_is_refused(name: str, tmp_path: Path) ->
     arguments, table = LEFT[name]
     published(tmp_path, name, **arguments)
     message = (
-        r"^timm model 'local-dir:.*' cannot see images of \(32, 72\) pixels: nothing resamples its position table "
+        r"^timm model 'local-dir:.*' cannot use images of \(32, 72\) pixels, since timm does not resample its position "
+        rf"table '{table}'; give an --image-size with the model's own ratio of height to width$"
     )
-    with pytest.raises(InputError, match=rf"{message}'{table}'; give an --image-size of its own form$"):
+    with pytest.raises(InputError, match=message):
         load(f"local-dir:{tmp_path}", {}, pretrained=True, image_size=(32, 72))
 
 
@@ -107,7 +108,7 @@ def test_a_table_that_nothing_resamples_is_refused(name: str, tmp_path: Path) ->
 def test_published_models_whose_tables_tell_no_grid_are_refused_where_it_may_be_another(name: str) -> None:
     """Before anything is fetched."""
     height, width = timm.get_pretrained_cfg(name).input_size[1:]
-    with pytest.raises(InputError, match="nothing resamples its position table"):
+    with pytest.raises(InputError, match="timm does not resample its position table"):
         load(name, {}, pretrained=True, image_size=(height // 2, width * 2))
 
 

@@ -29,7 +29,7 @@ def test_published_weights_that_are_not_finite_are_refused(tmp_path: Path, value
     broken["blocks.1.mlp.fc2.bias"][3] = value
     torch.save(broken, tmp_path / "pytorch_model.bin")
     message = (
-        rf"^backbone '{name}' has weights that are not finite, such as 'blocks\.1\.mlp\.fc2\.bias'; take other weig"
+        rf"^backbone '{name}' has weights that are not finite, such as 'blocks\.1\.mlp\.fc2\.bias'; use other weig"
     )
     with pytest.raises(InputError, match=message):
         load_backbone(name)

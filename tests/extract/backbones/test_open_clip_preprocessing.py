@@ -50,7 +50,7 @@ def test_the_error_says_what_to_write() -> None:
     message = (
         r"^open_clip's weights of 'ViT-L-14' differ in preprocessing \(openai, laion400m_e31, laion400m_e32, … by mean "
         r"0\.481, deviation 0\.269, bicubic, shortest; laion2b_s32b_b82k by mean 0\.5, deviation 0\.5, bicubic, "
-        r"shortest\), and checkpoint 'own\.pt' does not say its own; name the weights that it is like, such as "
+        r"shortest\), and checkpoint 'own\.pt' does not state its own; name the weights that it matches, such as "
         r"open_clip:ViT-L-14/openai$"
     )
     with pytest.raises(InputError, match=message):
@@ -88,8 +88,8 @@ def test_weights_of_a_tag_get_its_activation(tmp_path: Path) -> None:
 
 def test_an_activation_that_weights_differ_in_is_told() -> None:
     assert activation_note("ViT-B-16", "") == [
-        "activation GELU taken, as ViT-B-16 says; for QuickGELU, as openai, dfn2b, metaclip_400m, … have, write "
-        "open_clip:ViT-B-16/openai"
+        "activation GELU used, the default of ViT-B-16; for QuickGELU, the activation of openai, dfn2b, "
+        "metaclip_400m, …, write open_clip:ViT-B-16/openai"
     ]
     assert activation_note("ViT-B-16", "openai") == activation_note("ViT-B-16-quickgelu", "") == []
     assert activation_note("ViT-B-16-SigLIP", "") == activation_note("ViT-S-16", "") == []

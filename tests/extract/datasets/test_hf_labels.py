@@ -87,7 +87,7 @@ def test_a_split_without_the_column_is_left_out_by_naming_others(tmp_path: Path)
     DatasetDict({"a": rows, "train": labelled}).save_to_disk(tmp_path / "saved")
     source = open_dataset(f"hf:{tmp_path}/saved")
     assert source.images("train").labels.tolist() == [0]
-    message = r"^split 'a' of 'hf:.*' has not both columns, image and label; name other splits with --split to leave it"
+    message = r"^split 'a' of 'hf:.*' lacks one of the columns image and label; name other splits with --split to "
     with pytest.raises(InputError, match=message):
         source.images("a")
 

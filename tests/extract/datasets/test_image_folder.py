@@ -140,10 +140,10 @@ def test_what_macos_adds_to_archives_is_no_split_and_no_class(tree: Tree) -> Non
 
 
 def test_class_folders_beside_split_folders_are_not_dropped_silently(tree: Tree) -> None:
-    """test/ holds images and no class folders, as ImageNet's does: an error, unless another split is asked for."""
+    """test/ holds images but no class folders, like ImageNet's: an error, unless another split is wanted."""
     source = ImageFolder(str(tree("test/0.png", "train/ant/1.png")))
     assert source.splits == ["test", "train"]
-    with pytest.raises(InputError, match=r"split folder '.*test' holds images and no class folders; .*--split"):
+    with pytest.raises(InputError, match=r"split folder '.*test' holds images but no class folders; .*--split"):
         source.images("test")
     assert source.images("train").ids == ["ant/1.png"]
 
@@ -162,7 +162,7 @@ def test_the_name_holds_no_folders(tree: Tree) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"^no folder at '.*/none'; asked for class folders of images there$"):
+    with pytest.raises(MissingError, match=r"^no folder at '.*/none'; expected class folders of images there$"):
         ImageFolder(str(tmp_path / "none"))
 
 

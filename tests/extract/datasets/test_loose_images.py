@@ -60,7 +60,7 @@ def test_a_name_that_is_no_text_is_refused(folder: Path) -> None:
 
 
 def test_nothing_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"nothing at '.*gone'; asked for images there: a file, or a folder"):
+    with pytest.raises(MissingError, match=r"nothing at '.*gone'; expected an image or a folder of images there"):
         LooseImages(str(tmp_path / "gone"))
     with pytest.raises(InputError, match=r"folder '.*' holds no images \(\.jpg, "):
         LooseImages(str(tmp_path))

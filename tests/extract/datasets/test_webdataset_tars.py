@@ -120,9 +120,7 @@ def test_keys_that_tars_share_are_told_apart_by_the_tar(tmp_path: Path) -> None:
         write_tar(tmp_path / f"{name}.tar", [("0.png", encoded(0)), ("0.cls", b"0")])
     assert open_dataset(f"wds:{tmp_path}/{{a,b}}.tar").images("train").ids == ["a.tar/0", "b.tar/0"]
     write_tar(tmp_path / "c" / "a.tar", [("0.png", encoded(0)), ("0.cls", b"0")])
-    with pytest.raises(
-        InputError, match=r"^sample 'a.tar/0' is more than once in split 'train' of 'wds:.*'; keys tell"
-    ):
+    with pytest.raises(InputError, match=r"^sample 'a.tar/0' occurs more than once in split 'train' of 'wds:.*'; each"):
         open_dataset(f"wds:{tmp_path}/{{a,c/a}}.tar").images("train")
 
 
@@ -155,7 +153,7 @@ def test_through_a_store_in_workers_with_a_damaged_image(
 def test_a_tar_cut_after_it_was_listed_fails_to_load(shards: str, tmp_path: Path) -> None:
     source = open_dataset(f"wds:{shards}")
     (tmp_path / "train-00.tar").write_bytes((tmp_path / "train-00.tar").read_bytes()[:2000])
-    with pytest.raises(EOFError, match=r"bytes at \d+; the tar was cut$"):
+    with pytest.raises(EOFError, match=r"bytes at \d+; the tar was cut short$"):
         source.load("train", 3)
 
 
@@ -166,7 +164,7 @@ def test_what_is_no_plain_tar_is_refused(shards: str, tmp_path: Path, kind: str)
         {"gzip": gzip.compress(whole), "words": b"x" * 2000, "cut": whole[:3000]}[kind]
     )
     with pytest.raises(
-        InputError, match=r"train-01.tar' is not a whole, plain tar file \(.+\); a compressed one cannot be"
+        InputError, match=r"train-01.tar' is not a whole, plain tar file \(.+\); a compressed tar cannot be"
     ):
         open_dataset(f"wds:{shards}")
 
@@ -206,7 +204,7 @@ def test_ctrl_c_while_headers_are_read_is_for_the_main_process(tmp_path: Path) -
         (
             [("0.png", b""), ("0.txt", b"")],
             "",
-            "has the members png, txt; expected one image and the label .cls: name others",
+            "has the members png, txt; expected one image and the label .cls; name others",
         ),
         ([("0.cls", b"0")], "", "^sample '0' of '.*a.tar' has the members cls; expected one image and"),
         (
@@ -218,7 +216,7 @@ def test_ctrl_c_while_headers_are_read_is_for_the_main_process(tmp_path: Path) -
         (
             [("0.png", b""), ("0.cls", b"\xff")],
             "",
-            "^the label of sample '0' of '.*a.tar' is no text, or too long for one; name another",
+            "^the label of sample '0' of '.*a.tar' is not text, or too long; name another",
         ),
         ([("0.png", b""), ("0.cls", b"-2")], "", "^label -2 in 'wds:.*': integers are class indices"),
     ],
@@ -230,10 +228,10 @@ def test_samples_of_another_form_are_refused(tmp_path: Path, members: Members, o
 
 
 def test_missing_tars_are_named(shards: str, tmp_path: Path) -> None:
-    message = r"^no file at '.*train-03.tar'; asked for tars at '.*train-\{00..03\}.tar', on this machine$"
+    message = r"^no file at '.*train-03.tar'; expected local tars at '.*train-\{00..03\}.tar'$"
     with pytest.raises(MissingError, match=message):
         open_dataset("wds:" + shards.replace("02}", "03}"))
-    with pytest.raises(MissingError, match=r"^no file at '.*/x\*.tar'; asked for tars at"):
+    with pytest.raises(MissingError, match=r"^no file at '.*/x\*.tar'; expected local tars at"):
         open_dataset(f"wds:{tmp_path}/x*.tar")
 
 
@@ -256,7 +254,7 @@ def test_a_size_that_no_file_has_is_refused(tmp_path: Path, member: str, size: i
     """A negative one must not make tarfile read the same header for ever."""
     other = "0.cls" if member == "0.png" else "0.png"
     (tmp_path / "a.tar").write_bytes(header(other, 0) + header(member, 0, octal=base_256(size)) + bytes(1024))
-    with pytest.raises(InputError, match=r"a\.tar' (is not a whole, plain tar|is no text, or too long)"):
+    with pytest.raises(InputError, match=r"a\.tar' (is not a whole, plain tar|is not text, or too long)"):
         open_dataset(f"wds:{tmp_path}/a.tar")
 
 
@@ -275,7 +273,7 @@ def test_a_damaged_header_is_no_end(tmp_path: Path) -> None:
 
 def test_two_members_of_one_name_are_refused_as_webdataset_does(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("0.png", b"x"), ("0.cls", b"0"), ("0.png", b"y"), ("0.cls", b"1")])
-    with pytest.raises(InputError, match=r"^sample '0' of '.*a.tar' has two members .png; keys tell samples apart$"):
+    with pytest.raises(InputError, match=r"^sample '0' of '.*a.tar' has two members .png; each sample needs its own"):
         open_dataset(f"wds:{tmp_path}/a.tar")
     with pytest.raises(ValueError, match="duplicate file name in tar file"):
         stream(f"{tmp_path}/a.tar")
@@ -287,7 +285,7 @@ def test_a_key_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
         member = tarfile.TarInfo("0.png")
         member.pax_headers = {"path": name}
         tar.addfile(member)
-    with pytest.raises(InputError, match=r"^the name of member '.*' of '.*a.tar' is no text in UTF-8; rename it$"):
+    with pytest.raises(InputError, match=r"^the name of member '.*' of '.*a.tar' is not text in UTF-8; rename it$"):
         open_dataset(f"wds:{tmp_path}/a.tar")
 
 

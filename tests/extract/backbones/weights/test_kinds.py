@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[Callable[[], Tensor], str]] = {
     "csr": (lambda: torch.ones(2, 2).to_sparse_csr(), "sparse, torch.sparse_csr"),
     "meta": (lambda: torch.ones(2, 2, device="meta"), "without values, on torch's meta device"),
     "uint16": (lambda: torch.ones(2, 2).to(torch.uint16), "of type torch.uint16"),
-    "subclass": (lambda: torch.ones(2, 2).as_subclass(OfAnother), "a OfAnother and no plain tensor"),
+    "subclass": (lambda: torch.ones(2, 2).as_subclass(OfAnother), "a OfAnother instead of a plain tensor"),
 }
 
 
