@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -147,7 +146,7 @@ def _demo(
 ) -> None:
     from .workflows.demo import run_demo
 
-    _print_run(run_demo(Path(out)), json=json)
+    _print_run(run_demo(out), json=json)
 
 
 @program.command("Show what a store holds, and whether it is complete.", STORES, "probe info mae.zarr --audit")
@@ -215,13 +214,13 @@ def _predict(
     json: Json = False,
 ) -> None:
     from .workflows.predict import predict
-    from .workflows.predictions import as_csv
+    from .workflows.predictions import as_lines
 
     table = predict(run, config)
     if json:
         print(json_text(table.to_dict("records")))
     elif config.out is None:
-        print(as_csv(table), end="")
+        print(as_lines(table), end="")
 
 
 @program.command(

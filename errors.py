@@ -24,6 +24,10 @@ class StoreError(TokenprobeError, ValueError):
     """A store is damaged, incomplete, or not the one that was asked for."""
 
 
+class RunError(TokenprobeError, ValueError):
+    """A run is damaged, was made by another version, or is not the one that was asked for."""
+
+
 class LockedError(TokenprobeError, BlockingIOError):
     """Another process is writing to the store."""
 

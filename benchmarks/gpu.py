@@ -29,6 +29,7 @@ import time
 import traceback
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -116,16 +117,23 @@ def attempt(bench: Bench, name: str) -> Row:
 
 
 def run_tests(bench: Bench) -> Row:
-    """Run the tests marked `gpu` in a process of their own, for so long; each is in the log as it ends."""
-    command, log = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-m", "gpu", "tests"], bench.out / "tests.log"
-    start, code = time.perf_counter(), "stopped"
+    """Run the tests marked `gpu` in processes of their own, for so long; each is in the log as it ends.
+
+    Those of memory are alone on the device. The others share it.
+    """
+    alone, start, log = "tests/probe/planning", time.perf_counter(), bench.out / "tests.log"
+    parts = [[alone], ["-n", str(min(8, CORES)), "tests", f"--ignore={alone}"]] if find_spec("xdist") else [["tests"]]
+    foreign = ["-p", "no:cacheprovider", *(["-p", "no:benchmark"] if find_spec("pytest_benchmark") else [])]
+    command, ended = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-m", "gpu", *foreign], list[str]()
     with log.open("w") as file:
-        try:
-            run = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, timeout=bench.test_seconds)
-            code = f"exit {run.returncode}"
-        except subprocess.TimeoutExpired:
-            pass
-    seconds, text = time.perf_counter() - start, log.read_text()
+        for part in parts:
+            try:
+                left = max(1.0, bench.test_seconds - (time.perf_counter() - start))
+                run = subprocess.run([*command, *part], cwd=ROOT, stdout=file, stderr=file, timeout=left)
+                ended.append(f"exit {run.returncode}")
+            except subprocess.TimeoutExpired:
+                ended.append("stopped")
+    seconds, text, code = time.perf_counter() - start, log.read_text(), ", ".join(ended)
     counts = {word: text.count(f" {word.upper()} ") for word in ("passed", "failed", "error", "skipped")}
     counted = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     figures = {"seconds": seconds, "ended": code, "tail": text.splitlines()[-60:], **counts}

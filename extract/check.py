@@ -2,7 +2,7 @@
 
 from ..errors import InputError
 from ..store.claim import check_path
-from ..store.formats import local_path
+from ..store.outputs import check_folder
 from .config import ExtractConfig
 
 MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
@@ -12,7 +12,7 @@ def check_config(config: ExtractConfig) -> None:
     """Check the settings that need neither backbone nor data.
 
     Raises:
-        InputError: a field is out of range.
+        InputError: a field is out of range, or the store would be inside another or a run.
         StoreError: the output path holds something other than a store.
     """
     if config.split_fraction is not None and not 0 < config.split_fraction < 1:
@@ -22,7 +22,7 @@ def check_config(config: ExtractConfig) -> None:
         if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= most:
             raise InputError(f"{name} {limits}: expected two numbers, 0 < smallest <= largest <= {most}")
     _check_backbone(config)
-    check_path(local_path(config.out))
+    check_path(check_folder(config.out))
 
 
 def _check_backbone(config: ExtractConfig) -> None:

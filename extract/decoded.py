@@ -23,6 +23,18 @@ class BadImage:
     reason: str
 
 
+class Warned(NamedTuple):
+    """A warning of a decoder.
+
+    Attributes:
+        place: line of the decoder's code. Warnings from one line are of one kind.
+        text: the warning, with the id of the image.
+    """
+
+    place: str
+    text: str
+
+
 class DecodedBatch(NamedTuple):
     """A batch of decoded images.
 

@@ -6,36 +6,46 @@ from typing import Any
 
 from ..runtime.text import counted, size_text, time_text
 from ..store.contents import SplitInfo
+from ..store.durable import free_bytes
 from ..store.layout import LayerShape, layer_index
-from .plan import Plan, free_bytes
+from .config import ExtractConfig
+from .plan import Plan
 from .views import FAST
 
 
-def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool) -> list[str]:
+def describe(plan: Plan, config: ExtractConfig, images_per_second: float) -> list[str]:
     """Return the lines of a dry run.
 
     Args:
         plan: plan of the extraction.
-        out: path of the store.
+        config: settings of the extraction.
         images_per_second: measured speed of the backbone alone.
-        overwrite: whether the extraction replaces an existing store.
     """
-    manifest, sizes = plan.manifest, plan.layer_bytes()
+    manifest, sizes, out = plan.manifest, plan.layer_bytes(), Path(config.out)
     n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
     lines = [
         ("model", f"{manifest.recipe.model}, {counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
+        *_weights_lines(config),
         ("pixels", _transform_text(manifest.recipe.transform)),
         ("data", manifest.dataset),
         *_split_lines(manifest.splits),
+        *([("unreadable", "not checked: a dry run decodes no image")] if config.skip_bad_images else []),
         ("tokens", _tokens_text(manifest.shape(max(map(layer_index, manifest.layers))))),
         ("dtype", manifest.recipe.dtype),
         *_size_lines(sizes),
         ("total", size_text(sum(sizes.values()))),
-        ("to write", size_text(sum(sizes.values()) if overwrite else plan.missing_bytes(out))),
+        ("to write", size_text(sum(sizes.values()) if config.overwrite else plan.missing_bytes(out))),
         ("free", size_text(free_bytes(out))),
         ("time", f"{time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
     ]
     return [f"{name:<10} {value}" for name, value in lines]
+
+
+def _weights_lines(config: ExtractConfig) -> list[tuple[str, str]]:
+    """Return a line about published weights, which a dry run does not download."""
+    if config.no_pretrained or config.checkpoint is not None:
+        return []
+    return [("weights", "published; a dry run does not download them and draws random ones of the same shapes")]
 
 
 def _split_lines(splits: Mapping[str, SplitInfo]) -> list[tuple[str, str]]:

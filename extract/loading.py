@@ -1,6 +1,8 @@
 """Decoding in worker processes. They write pixels into shared memory and report unreadable images."""
 
+import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +11,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..runtime.workers import leave_the_group, n_cores
 from .datasets import ImageSource
-from .decoded import BadImage, DecodedBatch
+from .decoded import BadImage, DecodedBatch, DecodeSpeed, Warned
+from .progress import ImageProgress
 from .rows import SplitRows
 from .slots import Slots, n_slots
 from .views import Augmentation, Pixels, RandomCrops, Transform, turned_upright
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 8
 """Images that a worker decodes before it reports. A small number keeps all cores busy on the first and last batch."""
@@ -53,10 +58,12 @@ class DecodedChunk(NamedTuple):
     Attributes:
         bad: its unreadable images.
         seconds: CPU time of decoding.
+        warned: warnings of the decoders, one per kind.
     """
 
     bad: list[BadImage]
     seconds: float
+    warned: list[Warned]
 
 
 class RowImages:
@@ -75,9 +82,13 @@ class RowImages:
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
         self.shape = (3, *transform.input_size)
 
+    def name(self, split: str, row: int) -> str:
+        """Return the id of an image."""
+        return self._rows[split].ids[row]
+
     def pixels(self, split: str, row: int, view: int) -> Tensor | BadImage:
         """Return (3, H, W) uint8. Every decoding error becomes a `BadImage`, which the main process reports."""
-        name = self._rows[split].ids[row]
+        name = self.name(split, row)
         try:
             image = self._source.load(split, int(self._rows[split].index[row]))
             if self._upright:
@@ -113,14 +124,18 @@ class Chunks(Dataset[DecodedChunk]):
         """Decode one chunk."""
         start, chunk = time.thread_time(), self._chunks[index]
         split, rows, view = self._batches[chunk.batch]
-        slot, bad = self.slots[chunk.batch], list[BadImage]()
+        slot, bad, warned = self.slots[chunk.batch], list[BadImage](), dict[str, Warned]()
         for place in range(chunk.start, chunk.stop):
-            pixels = self._images.pixels(split, rows[place], view)
+            with warnings.catch_warnings(record=True) as caught:
+                pixels = self._images.pixels(split, rows[place], view)
+            for each in caught:
+                text = f"image {self._images.name(split, rows[place])!r}: {each.category.__name__}: {each.message}"
+                warned.setdefault(where := f"{each.filename}:{each.lineno}", Warned(where, text))
             if isinstance(pixels, BadImage):
                 bad.append(pixels)
             else:
                 slot[place] = pixels
-        return DecodedChunk(bad, time.thread_time() - start)
+        return DecodedChunk(bad, time.thread_time() - start, list(warned.values()))
 
     def load(self, workers: int, *, pinned: bool) -> Iterator[DecodedBatch]:
         """Start the workers, and return an iterator over the batches."""
@@ -131,9 +146,13 @@ class Chunks(Dataset[DecodedChunk]):
         return self._assemble(decoded)
 
     def _assemble(self, decoded: Iterator[DecodedChunk]) -> Iterator[DecodedBatch]:
+        told = set[str]()
         try:
             for number, batch in enumerate(self._batches):
                 chunks = [next(decoded) for _ in range(0, len(batch.rows), CHUNK)]
+                for each in (warned for chunk in chunks for warned in chunk.warned if warned.place not in told):
+                    told.add(each.place)
+                    logger.warning(f"{each.text} (similar warnings are not shown)")
                 pixels = self.slots[number][: len(batch.rows)]
                 yield DecodedBatch(pixels, [b for chunk in chunks for b in chunk.bad], sum(c.seconds for c in chunks))
         finally:
@@ -158,7 +177,12 @@ def find_bad_images(images: RowImages, wanted: Wanted, *, workers: int) -> list[
     """Decode all images once and return the unreadable ones."""
     size = CHUNK * max(workers, 1)
     batches = [wanted._replace(rows=wanted.rows[start : start + size]) for start in range(0, len(wanted.rows), size)]
-    return [bad for batch in make_loader(images, batches, workers=workers, pinned=False) for bad in batch.bad]
+    loader, bad = make_loader(images, batches, workers=workers, pinned=False), list[BadImage]()  # starts the workers
+    with ImageProgress(len(wanted.rows), DecodeSpeed(), "check") as progress:
+        for batch in loader:
+            bad += batch.bad
+            progress.advance(len(batch.pixels), 0)
+    return bad
 
 
 def n_workers(asked: int | None) -> int:

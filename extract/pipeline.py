@@ -24,9 +24,9 @@ from .decoded import Waits
 from .describe import describe
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
-from .listing import list_images
+from .listing import leave_out_unreadable, list_images
 from .loading import n_workers
-from .plan import Plan, check_space, make_plan
+from .plan import Plan, check_extends, check_space, make_plan
 from .progress import ImageProgress
 from .rows import batches_of, even_batch_size
 from .statistics import channels_of
@@ -47,11 +47,15 @@ def extract(config: ExtractConfig) -> Path:
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
     source = _open_source(config)
-    backbone = _load_backbone(config)
-    backbone.transform = replace(backbone.transform, upright=source.upright)
-    images = list_images(config, source, backbone.transform)
+    backbone = _load_backbone(config, source)
+    images = list_images(config, source)
     plan = make_plan(config, backbone, source, images, precision)
     check_space(plan, out, overwrite=config.overwrite)
+    if config.skip_bad_images:
+        if not config.overwrite:
+            check_extends(plan, out)  # a refusal comes before every image is decoded
+        images = leave_out_unreadable(config, source, images, backbone.transform)
+        plan = plan.with_images(images)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
         writer.journal.add_event("start", **_circumstances(config, source, device))
         targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
@@ -74,10 +78,10 @@ def describe_extraction(config: ExtractConfig) -> list[str]:
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
     source = _open_source(config)
-    backbone = _load_backbone(config)
-    plan = make_plan(config, backbone, source, list_images(config, source, backbone.transform), precision)
+    backbone = _load_backbone(config, source, fetches=False)
+    plan = make_plan(config, backbone, source, list_images(config, source), precision)
     speed = images_per_second(backbone, config, device, precision)
-    return describe(plan, Path(config.out), speed, overwrite=config.overwrite)
+    return describe(plan, config, speed)
 
 
 def _open_source(config: ExtractConfig) -> ImageSource:
@@ -85,7 +89,7 @@ def _open_source(config: ExtractConfig) -> ImageSource:
     return source if config.split_fraction is None else DividedSource(source, config.split_fraction, config.seed)
 
 
-def _load_backbone(config: ExtractConfig) -> Backbone:
+def _load_backbone(config: ExtractConfig, source: ImageSource, *, fetches: bool = True) -> Backbone:
     backbone = load_backbone(
         config.model,
         model_arg=config.model_arg,
@@ -96,10 +100,11 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         no_pretrained=config.no_pretrained,
         seed=config.seed,
         image_size=config.image_size,
+        fetches=fetches,
     )
     for line in [*(backbone.loaded.lines() if backbone.loaded else []), *backbone.notes]:
         logger.info(line)
-    backbone.transform = decoded_as(config.decode, backbone.transform)
+    backbone.transform = replace(decoded_as(config.decode, backbone.transform), upright=source.upright)
     return backbone
 
 

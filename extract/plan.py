@@ -1,9 +1,7 @@
 """The plan of an extraction: layers, blocks and views, decided before anything is written."""
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,14 +10,16 @@ from ..errors import InputError, NoSpaceError
 from ..runtime.text import size_text
 from ..store.array_spec import array_spec, array_specs
 from ..store.contents import Recipe, SplitInfo
+from ..store.durable import free_bytes
 from ..store.formats import store_files
 from ..store.journal import finished_files
 from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name
+from ..store.lock import StoreLock
 from ..store.manifest import Manifest
 from ..store.quantize import array_type, stored_kinds
 from .backbones import Backbone
 from .config import ExtractConfig
-from .datasets import ImageSource
+from .datasets import ImageList, ImageSource
 from .rows import SplitRows
 from .views import Augmentation
 
@@ -35,13 +35,13 @@ class ChosenImages:
     Attributes:
         rows: in store order.
         n_listed: number of images before any were skipped. It sets the block size, so skipping moves no block.
-        content: hash of the source's whole list.
+        listed: the source's whole list.
         skipped: ids of unreadable images that were left out.
     """
 
     rows: SplitRows
     n_listed: int
-    content: str
+    listed: ImageList
     skipped: list[str]
 
 
@@ -56,6 +56,14 @@ class Plan:
 
     manifest: Manifest
     rows: Mapping[str, SplitRows]
+
+    def with_images(self, images: Mapping[str, ChosenImages]) -> "Plan":
+        """Return the plan without the unreadable images; blocks and all else stay."""
+        splits = {
+            split: replace(info, n_images=len(images[split].rows), skipped=images[split].skipped)
+            for split, info in self.manifest.splits.items()
+        }
+        return Plan(replace(self.manifest, splits=splits), {split: chosen.rows for split, chosen in images.items()})
 
     def layer_bytes(self) -> dict[str, int]:
         """Return the bytes of each layer over all splits and views."""
@@ -178,7 +186,7 @@ def _split_info(
     return SplitInfo(
         n_images=len(chosen.rows),
         block_rows=block_rows(chosen.n_listed, image_bytes, config.block_mib * MIB),
-        source=chosen.content,
+        source=chosen.listed.content,
         limit=None if config.limit is None else {"n": config.limit, "seed": config.seed},
         skipped=chosen.skipped,
         classes=list(classes),
@@ -205,6 +213,28 @@ def augmentation_of(config: ExtractConfig) -> Augmentation:
     return Augmentation((smallest, largest), (narrowest, widest), config.seed)
 
 
+def check_extends(plan: Plan, out: Path) -> None:
+    """Refuse to extend a store that was made differently or is being written, before any image is decoded.
+
+    Images that cannot be read are not known yet, so the store's own may be left out of the plan or not.
+
+    Raises:
+        LockedError: another process is writing to it.
+        StoreError: it was made differently; names each field that differs.
+    """
+    files = store_files(out)
+    if not files.exists():
+        return
+    with StoreLock(files.folder):
+        stored = files.read_manifest()
+    splits = {
+        name: replace(info, skipped=stored.splits[name].skipped, n_images=stored.splits[name].n_images)
+        for name, info in plan.manifest.splits.items()
+        if name in stored.splits
+    }
+    stored.merged(replace(plan.manifest, splits=plan.manifest.splits | splits))
+
+
 def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
     """Raise NoSpaceError if the disk has no room for the missing bytes."""
     needed, free = plan.missing_bytes(out, overwrite=overwrite), free_bytes(out)
@@ -213,9 +243,3 @@ def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
             f"the store needs {size_text(needed)} more and the disk of {str(out)!r} has {size_text(free)} free; "
             "extract fewer --layers or splits (--split), set a --limit, or write to another disk"
         )
-
-
-def free_bytes(path: Path) -> int:
-    """Return the free bytes on the disk of a path, which need not exist."""
-    path = path.absolute()
-    return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free

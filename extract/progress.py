@@ -44,3 +44,20 @@ class ImageProgress(Progress):
         if not self._decode_speed.is_bound:
             return self.rate()
         return f"{self.speed}/s; decoding {self._decode_speed.images_per_core_second:.0f}/s per core"
+
+
+class CountProgress(Progress):
+    """Counts units of work."""
+
+    def __init__(self, what: str, total: int, noun: str) -> None:
+        """Start at 0 of `total`; `noun` is in the plural."""
+        self._noun = noun
+        note = TextColumn(noun)
+        super().__init__(what, total, MofNCompleteColumn(), note, TimeRemainingColumn(), last_line=False)
+
+    def advance(self, n: int = 1) -> None:
+        """Count more units."""
+        self._count(n)
+
+    def _line(self) -> str:
+        return f"{self._what} {self._done}/{self._total} {self._noun}"

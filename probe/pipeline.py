@@ -21,7 +21,8 @@ from .planning.machine import Machine, make_machine
 from .planning.make_plan import make_plan
 from .planning.plan import Plan
 from .planning.settings import identity
-from .report import write_report
+from .report import is_reported, write_report
+from .run.files import check_run_folder
 from .run.made_from import claim, name_stores
 from .run.results import Run, open_run
 from .training.replay import make_recorder
@@ -35,10 +36,14 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
         for line in describe_fit(paths, config):
             logger.info(line)
         return Run(Path(config.out))
-    machine, seen = make_machine(config), Run(Path(config.out))
+    out, machine = check_run_folder(config.out), make_machine(config)
+    seen = Run(out)
     plans = _make_plans(paths, config, machine)
     todo = _plan_layers(plans, seen, machine)  # a refusal comes before there is a folder
-    with open_run(seen.path) as run:
+    if not any(todo) and is_reported(seen):
+        logger.info("nothing to train: every cell of this command is in the run")
+        return seen
+    with open_run(out) as run:
         if run.finished != seen.finished:  # another fit has written to it meanwhile
             todo = _plan_layers(plans, run, machine)
         claim(run, _plans_of(todo), str(machine.device))
@@ -52,8 +57,8 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
 
 def describe_fit(paths: Sequence[str | Path], config: FitConfig) -> list[str]:
     """See `tokenprobe.probe.describe_fit`."""
-    machine = make_machine(config)
-    todo = _plan_layers(_make_plans(paths, config, machine), Run(Path(config.out)), machine)
+    run, machine = Run(check_run_folder(config.out)), make_machine(config)
+    todo = _plan_layers(_make_plans(paths, config, machine), run, machine)
     return describe(todo, machine)
 
 
@@ -90,7 +95,12 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
 
 
 def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgress) -> None:
-    """Fit the missing cells of one layer, all of them on the same streams, and write the results of every pass."""
+    """Fit the missing cells of one layer, all of them on the same streams, and write the results of every pass.
+
+    The stores are asked before the layer is read and before anything is written whether they are still those that were
+    opened: somebody may make one anew meanwhile.
+    """
+    layer.plan.data.check_unchanged()
     with progress.part(f"layer {layer.label}, reading", 0, bytes_at_first(layer)):
         streams = LayerStreams(layer, machine.device, progress.advance)
     solved = [row for group in layer.solved_groups for row in solve(layer.plan, run, group, streams, progress)]
@@ -109,6 +119,7 @@ def _train_pass(
     cells = [cell.name for group in groups for cell in group.cells]
     checkpoint = Checkpoint(run.path, [identity(plan), *cells])
     train_pass(plan, fits, streams, checkpoint, progress)
+    plan.data.check_unchanged()
     for fit in fits:
         save_heads(run, plan, fit)
     run.add([row for fit in fits for row in group_rows(plan, fit)], [row for fit in fits for row in fit.history])

@@ -1,11 +1,14 @@
-"""Numbers, sizes and times in words, for people."""
+"""Numbers, sizes and times in words, for people, and texts of others made fit for where they go."""
 
 import json
+import os
 from collections.abc import Mapping
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+FORMULA_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r")
 SECONDS_PER_MINUTE, MINUTES_PER_HOUR = 60, 60
 
 
@@ -30,6 +33,19 @@ def printable(text: str) -> str:
     `rich.text.Text(printable(text))`.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def utf8_text(path: str | Path) -> str:
+    r"""Return a path as text that a file can hold: bytes of a name that are no UTF-8 are written as `\xff`."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def csv_cell(text: str) -> str:
+    """Return a text as a cell of a CSV file that no spreadsheet takes for a formula, and runs.
+
+    What begins with =, +, -, @, a tab or a carriage return gets an apostrophe in front: so spreadsheets know a text.
+    """
+    return f"'{text}" if text.startswith(FORMULA_BEGINNINGS) else text
 
 
 def time_text(seconds: float) -> str:

@@ -5,6 +5,7 @@ of the user's.
 """
 
 import os
+import shutil
 from collections.abc import Iterable
 from errno import ELOOP
 from pathlib import Path
@@ -20,7 +21,8 @@ def write_durably(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails does not name its file
         temporary.unlink(missing_ok=True)  # a full disk took part of it
         raise
     rename_durably(temporary, path)
@@ -80,3 +82,9 @@ def sync_tree(folder: Path) -> None:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space on the disk that holds, or would hold, a path."""
+    path = path.absolute()
+    return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free

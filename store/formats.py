@@ -31,6 +31,16 @@ def store_files(path: Path) -> StoreFiles:
     return FORMATS.get(path.suffix.lower(), ZarrFiles)(path)
 
 
+def store_of_folder(folder: Path) -> StoreFiles | None:
+    """Return the store that keeps its files in a folder, or None if none does: a Zarr store itself, or that of blocks.
+
+    Raises:
+        StoreError: there may be one, and it is damaged.
+    """
+    candidates = [store_files(folder), store_files(folder.with_suffix(""))] if folder.name else []
+    return next((files for files in candidates if files.folder == folder and files.exists()), None)
+
+
 def is_address(path: str | Path) -> bool:
     """Whether a store's name is an address such as "s3://bucket/a.zarr" and not a path."""
     return "://" in str(path)

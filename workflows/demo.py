@@ -9,6 +9,7 @@ from ..extract import ExtractConfig, extract
 from ..probe import FitConfig, fit
 from ..probe.run.results import Run
 from ..runtime.text import time_text
+from ..store.outputs import check_folder
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ ARCHITECTURE = {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "
 HEADS = ["ep:queries=8", "linear:pool=cls", "linear:pool=mean"]
 
 
-def run_demo(out: Path) -> Run:
+def run_demo(out: str | Path) -> Run:
     """Extract six layers of a small masked autoencoder on 7,000 images, and probe each with three heads.
 
     Args:
@@ -26,8 +27,8 @@ def run_demo(out: Path) -> Run:
     Returns:
         The run.
     """
-    start = time.monotonic()
-    store = out / "fashion_mae.zarr"
+    start, folder = time.monotonic(), check_folder(out)
+    store = check_folder(folder / "fashion_mae.zarr")
     with as_file(files("tokenprobe") / "assets" / WEIGHTS) as weights:
         logger.info(f"1/2  a masked autoencoder reads 5,000 + 2,000 Fashion-MNIST images, once -> {store}")
         extract(
@@ -36,6 +37,6 @@ def run_demo(out: Path) -> Run:
             )
         )
     logger.info("2/2  three heads on each of six layers, six learning rates each, all from the stored tokens")
-    run = fit(store, FitConfig(out=out / "run", heads=HEADS, epochs=30))
+    run = fit(store, FitConfig(out=folder / "run", heads=HEADS, epochs=30))
     logger.info(f"done in {time_text(time.monotonic() - start)}")
     return run

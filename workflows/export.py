@@ -3,9 +3,12 @@
 import logging
 from pathlib import Path
 
+from ..errors import NoSpaceError
 from ..runtime.text import size_text
 from ..store import open_store
+from ..store.durable import free_bytes
 from ..store.export import choose_form, export_store, exported_bytes, select
+from ..store.outputs import check_folder
 from .config import ExportConfig
 from .progress import ByteProgress
 
@@ -25,11 +28,17 @@ def export(store: str | Path, config: ExportConfig) -> Path:
     Raises:
         TokenprobeError: something asked for cannot be had; the message offers the way out.
     """
-    out = Path(config.out)
+    out = check_folder(config.out)
     form = choose_form(config.out, config.to)
     opened = open_store(store)
     chosen = select(opened, form, layers=config.layers, splits=config.split, tokens=config.tokens, dtype=config.dtype)
-    with ByteProgress("export", exported_bytes(opened, chosen)) as progress:
+    needed, free = exported_bytes(opened, chosen), free_bytes(out)
+    if form != "zarr" and needed > free:  # nobody knows beforehand how well tokens compress
+        raise NoSpaceError(
+            f"the export needs {size_text(needed)} and {str(out)!r} has {size_text(free)} free; "
+            "export fewer --layers or --split, or write to another disk"
+        )
+    with ByteProgress("export", needed) as progress:
         export_store(opened, out, form, chosen, progress.advance)
         seconds = progress.seconds
     n_bytes = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

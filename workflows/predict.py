@@ -23,6 +23,7 @@ from ..probe.run.results import Run
 from ..probe.run.saved import saved_cells
 from ..runtime.device import resolve_device, resolve_precision
 from ..runtime.text import counted
+from ..store.outputs import check_file
 from .config import PredictConfig
 from .predictions import SUFFIXES, predicted_rows, write_predictions
 from .probed_model import ProbedModel, export_pipeline
@@ -80,7 +81,7 @@ def _check(config: PredictConfig) -> None:
     if config.out is not None and Path(config.out).suffix not in SUFFIXES:
         raise InputError(f"cannot write {str(config.out)!r}: expected a file name that ends in {', '.join(SUFFIXES)}")
     if config.out is not None:
-        _check_place(Path(config.out))
+        _check_place(check_file(config.out))
 
 
 def _check_place(out: Path) -> None:
@@ -88,10 +89,8 @@ def _check_place(out: Path) -> None:
     folder = next(each for each in out.absolute().parents if each.exists())
     if out.is_dir():
         raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            f"cannot write {str(out)!r}: {str(folder)!r} is no folder that can be written to; give another"
-        )
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {str(out)!r}: {str(folder)!r} cannot be written to; give another folder")
 
 
 def only_cell(run: Path) -> str:

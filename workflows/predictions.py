@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..probe.run.saved import SavedHead
+from ..runtime.text import csv_cell, printable
 from ..store.durable import write_durably
 
 LIKELY = 0.5
@@ -50,8 +51,17 @@ def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """Return a table of predictions as text."""
-    return str(table.to_csv(index=False, float_format=DIGITS))
+    """Return a table of predictions as the text of a CSV file."""
+    return str(table.map(_cell).to_csv(index=False, float_format=DIGITS))
+
+
+def _cell(value: Any) -> Any:
+    return csv_cell(value) if isinstance(value, str) else value
+
+
+def as_lines(table: pd.DataFrame) -> str:
+    """Return a table of predictions as CSV for a terminal: names of files and classes cannot act on it."""
+    return as_csv(table.map(lambda value: printable(value) if isinstance(value, str) else value))
 
 
 def write_predictions(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out: str | Path) -> None:

@@ -65,6 +65,7 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
             "again with probe extract"
         )
     with StoreLock(files.folder):
+        _warn_early(files, trust_code)
         problems = check(path)
         if not problems:
             return []
@@ -80,6 +81,14 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
         if not files.read_manifest().complete:
             extract(config)
     return check(path)
+
+
+def _warn_early(files: StoreFiles, trust_code: bool) -> None:
+    """Say before all is read, not after, that no file could be made again. If none is damaged, that does not matter."""
+    try:
+        _check_inputs(files, _recorded_configs(files, read_root(files)[0]), trust_code)
+    except (InputError, MissingError, StoreError) as error:
+        logger.warning(f"{error}. The store is read all the same: it may be whole")
 
 
 def summary(path: str | Path, problems: Sequence[Problem]) -> str:

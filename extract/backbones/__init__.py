@@ -36,8 +36,11 @@ def load_backbone(  # noqa: PLR0913
     no_pretrained: bool = False,
     seed: int = 0,
     image_size: Sequence[int] = (),
+    fetches: bool = True,
 ) -> Backbone:
     """Build a backbone, load its weights and freeze it. The arguments are the fields of `ExtractConfig`.
+
+    Without `fetches`, weights are drawn where published ones would be fetched: a dry run needs shapes and speed alone.
 
     Raises:
         InputError: no such model, or its weights do not fit or cannot be downloaded.
@@ -53,6 +56,7 @@ def load_backbone(  # noqa: PLR0913
             seed=seed,
             image_size=_height_and_width(image_size),
             reading=Reading(allow_missing, checkpoint_key, _height_and_width(checkpoint_grid)),
+            fetches=fetches,
         )
     )
     for name, parameter in backbone.module.named_parameters():

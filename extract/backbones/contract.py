@@ -29,6 +29,7 @@ class BackboneRequest:
         seed: seed of drawn weights.
         image_size: (height, width) of the input images in pixels, or None for the backbone's own.
         reading: settings for reading the checkpoint.
+        fetches: whether published weights may be downloaded; if not, weights of the same shapes are drawn instead.
     """
 
     name: str
@@ -38,6 +39,17 @@ class BackboneRequest:
     seed: int
     image_size: tuple[int, int] | None = None
     reading: Reading = field(default_factory=Reading)
+    fetches: bool = True
+
+    @property
+    def wants_published(self) -> bool:
+        """Whether the published weights are meant."""
+        return self.pretrained and self.checkpoint is None
+
+    @property
+    def downloads(self) -> bool:
+        """Whether the published weights are loaded."""
+        return self.wants_published and self.fetches
 
 
 class Backbone(ABC):

@@ -6,7 +6,7 @@ Loading a hub entry runs the code of its repository: name only repositories you 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -228,8 +228,7 @@ def hub_code(name: str) -> str:
 def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
     if not _is_local(repository) and not GITHUB_FORM.fullmatch(repository):
         raise MissingError(f"no folder at {repository!r}; expected a hubconf.py in it, with the entry {entry!r}")
-    download = request.pretrained and request.checkpoint is None
-    arguments = {**request.arguments, **({} if download else {"pretrained": False})}
+    arguments = {**request.arguments, **({} if request.downloads else {"pretrained": False})}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(request.seed)
@@ -243,6 +242,8 @@ def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
                 **arguments,
             )
     except TypeError as error:
+        if request.wants_published and not request.downloads:  # this entry always loads its weights
+            return _run_entry(repository, entry, replace(request, fetches=True))
         raise InputError(f"hub model {request.name!r} does not take {arguments}: {reason(error)}") from error
     except Exception as error:  # code of any repository, from the network
         raise InputError(

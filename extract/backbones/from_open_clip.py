@@ -1,9 +1,10 @@
 """Image towers of open_clip: its own transformers and ResNets, timm trunks, CoCa. The text tower is not kept."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
             or cannot be downloaded.
     """
     checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
-    if request.pretrained and checkpoint is None:
+    if request.wants_published:
+        _check_published(request)
+    if request.downloads:
         tower, preprocessing = _pretrained_tower(request)
     else:
         tower, preprocessing = _drawn_tower(request)
@@ -106,12 +109,6 @@ def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]
     options: dict[str, Any] = {}
     if not request.name.startswith(HUB_FORMS):
         architecture, tag = _known_name(request)
-        if not tag:
-            known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-            raise InputError(
-                f"open_clip model {architecture!r} needs the name of its weights; write "
-                f"open_clip:{architecture}/WEIGHTS (known: {known}), or give --checkpoint or --no-pretrained"
-            )
         # Weights trained with QuickGELU give a different network with GELU; open_clip would only warn.
         options["force_quick_gelu"] = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
     with _built(request):
@@ -128,6 +125,21 @@ def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]
     return model.visual, model.visual.preprocess_cfg
 
 
+def _check_published(request: BackboneRequest) -> None:
+    """Raise InputError if the name has no published weights."""
+    import open_clip
+
+    if request.name.startswith(HUB_FORMS):
+        return
+    architecture, tag = _known_name(request)
+    if not tag:
+        known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        raise InputError(
+            f"open_clip model {architecture!r} needs the name of its weights; write "
+            f"open_clip:{architecture}/WEIGHTS (known: {known}), or give --checkpoint or --no-pretrained"
+        )
+
+
 def _resample_left_tables(tower: Any, request: BackboneRequest) -> None:
     """Resample the position table of published weights if open_clip did not: its grid differs, but not its size."""
     if request.image_size is None or hasattr(tower, "trunk"):
@@ -142,17 +154,35 @@ def _resample_left_tables(tower: Any, request: BackboneRequest) -> None:
 def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
     """Build an image tower with weights drawn from the seed; return it, and the preprocessing for its tag."""
     import open_clip
+    from open_clip.transform import PreprocessCfg
 
     if request.name.startswith(HUB_FORMS):
-        raise InputError(
-            f"open_clip model {request.name!r} has its own weights; with --checkpoint or --no-pretrained, name its "
-            "architecture instead, such as open_clip:ViT-B-16"
-        )
-    architecture, tag = _known_name(request)
-    preprocessing = preprocessing_of(architecture, tag, request.checkpoint)
-    config, published = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
+        if not request.wants_published:
+            raise InputError(
+                f"open_clip model {request.name!r} has its own weights; with --checkpoint or --no-pretrained, name its "
+                "architecture instead, such as open_clip:ViT-B-16"
+            )
+        config, published = _hub_config(request)
+        preprocessing = asdict(PreprocessCfg()) | published
+    else:
+        architecture, tag = _known_name(request)
+        preprocessing = preprocessing_of(architecture, tag, request.checkpoint)
+        config, published = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
     activation = {"quick_gelu": True} if published.get("quick_gelu") else {}  # weights fit only their own activation
     return _tower_of(config | activation, request), preprocessing
+
+
+def _hub_config(request: BackboneRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the settings and the preprocessing of a model with its own weights, without downloading the weights."""
+    from open_clip.factory import _get_hf_config
+
+    form, _, place = request.name.partition(":")
+    with _built(request):
+        if form == "local-dir":
+            content = json.loads((Path(place) / "open_clip_config.json").read_text())
+        else:
+            content = _get_hf_config(place)
+    return content["model_cfg"], content.get("preprocess_cfg", {})
 
 
 def _native_tower(request: BackboneRequest) -> Any:

@@ -82,7 +82,7 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     backbone.loaded = loaded
     if checkpoint and transform.crop_mode != "none":  # "none": the file states its preprocessing
         backbone.notes = _other_preprocessing(request)
-    if _downloads(request) and (request.image_size or "img_size" in request.arguments):
+    if request.wants_published and (request.image_size or "img_size" in request.arguments):
         backbone.notes = table_lines(moved_tables(_native(request), module))
     return backbone
 
@@ -116,7 +116,7 @@ def is_timm(name: str) -> bool:
 def _check_name(request: BackboneRequest) -> None:
     if not is_timm(request.name):
         raise unknown_name("timm model", request.name, timm.list_models())
-    if _architecture(request.name) and request.pretrained and request.checkpoint is None:
+    if _architecture(request.name) and request.wants_published:
         raise InputError(
             f"timm architecture {request.name!r} has no published weights; give --checkpoint or --no-pretrained"
         )
@@ -136,26 +136,22 @@ def _create(request: BackboneRequest) -> nn.Module:
             f"image_size {request.image_size} and the model argument img_size={asked!r} both set the image size; "
             "give one of --image-size and --model-arg img_size"
         )
-    if request.image_size is None and (asked is None or not _downloads(request)):
-        return _build(request, {}, download=_downloads(request))
+    if request.image_size is None and (asked is None or not request.wants_published):
+        return _build(request, {}, download=request.downloads)
     native: Any = _native(request)
     takes_size = any("img_size" in inspect.signature(kind).parameters for kind in type(native).__mro__[:-1])
     size = {"img_size": request.image_size or asked} if takes_size else {}
-    left = _left_tables(native, request, size) if size and _downloads(request) else []
+    left = _left_tables(native, request, size) if size and request.wants_published else []
     if not left:
-        return _build(request, size, download=_downloads(request))
+        return _build(request, size, download=request.downloads)
     if not hasattr(native, "set_input_size"):
         raise InputError(
             f"timm model {request.name!r} cannot use images of {size['img_size']} pixels, since timm does not resample "
             f"its position table {left[0]!r}; give an --image-size with the model's own ratio of height to width"
         )
-    module = _build(_of_its_size(request), {}, download=True)  # timm would load equal shapes unchanged
+    module = _build(_of_its_size(request), {}, download=request.downloads)  # timm would load equal shapes unchanged
     module.set_input_size(**size)  # type: ignore[operator]
     return module
-
-
-def _downloads(request: BackboneRequest) -> bool:
-    return request.pretrained and request.checkpoint is None
 
 
 def _of_its_size(request: BackboneRequest) -> BackboneRequest:

@@ -22,6 +22,7 @@ from xxhash import xxh3_128
 from ...errors import InputError
 from ...runtime.text import counted
 from ...runtime.workers import leave_signals_to_the_main_process, n_cores
+from ..progress import CountProgress
 from .classes import check_labelled, index_classes
 from .contract import ImageList
 from .files import EXTENSIONS, check_no_pointer, decode_image, is_utf8
@@ -131,7 +132,12 @@ def _read_all(tars: Sequence[str], wanted: Wanted) -> list[Sample]:
     if n_processes == 1:
         return [sample for tar in tars for sample in read_samples(tar, wanted)]
     with ProcessPoolExecutor(n_processes, get_context("fork"), leave_signals_to_the_main_process) as pool:
-        return [sample for samples in pool.map(read_samples, tars, [wanted] * len(tars)) for sample in samples]
+        read, samples = pool.map(read_samples, tars, [wanted] * len(tars)), list[Sample]()  # forks the processes
+        with CountProgress("read", len(tars), "tars") as progress:
+            for of_tar in read:
+                samples += of_tar
+                progress.advance()
+        return samples
 
 
 def read_samples(tar: str, wanted: Wanted) -> list[Sample]:

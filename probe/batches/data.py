@@ -47,6 +47,11 @@ class Data:
         """The splits, each once."""
         return list({id(split): split for split in (self.train, self.val, self.test)}.values())
 
+    def check_unchanged(self) -> None:
+        """Raise StoreError if a store that the splits are of was made anew, moved or removed since it was opened."""
+        for store in {id(split.store): split.store for split in self.splits}.values():
+            store.check_unchanged()
+
     @property
     def n_classes(self) -> int:
         """Classes of the labels."""
@@ -79,15 +84,16 @@ class Data:
         return {VAL: self.val, TEST: self.test}.get(row_set, self.train)
 
     def shape(self, layers: Sequence[int]) -> LayerShape:
-        """Return the shape of the tokens of joined layers."""
+        """Return the shape of the tokens of joined layers; of other grids than the first's, only vectors are read."""
         shapes = [self.train.shape(layer) for layer in layers]
         dim, embedding = sum(shape.dim for shape in shapes), sum(shape.embedding for shape in shapes)
         return LayerShape(shapes[0].grid, dim, shapes[0].n_prefix, embedding)
 
     def patch_bytes(self, layers: Sequence[int], row_set: str) -> int:
         """Return the bytes of the patch tokens of one row of a row set, over all its views."""
-        shape, itemsize = self.shape(layers), self.train.dtype(PATCH).itemsize
-        return shape.n_patches * shape.dim * itemsize * self.split_of(row_set).info.views
+        shapes = [self.train.shape(layer) for layer in layers]
+        n_values = sum(shape.n_patches * shape.dim for shape in shapes)
+        return n_values * self.train.dtype(PATCH).itemsize * self.split_of(row_set).info.views
 
     def fingerprints(self) -> dict[str, str]:
         """Return what identifies the data of a fit, whatever its path or format."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...runtime.text import utf8_text
 from ..grid.cells import Cell
 from ..heads import Head, build_pooling
 from ..heads.flops import count_flops
@@ -35,7 +36,7 @@ def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str]) -> dict[str, Any]
     manifest = plan.data.store.manifest
     return {
         "cell": cell.name,
-        "store": str(plan.data.store.path),
+        "store": utf8_text(plan.data.store.path),
         "model": manifest.recipe.model,
         "dataset": manifest.dataset,
         "layer": cell.layer,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...store.order import RowNumbers
 from ..batches.stream import TokenStream
-from ..grid.cells import Cell, CellGroup, make_solver
+from ..grid.cells import Cell, CellGroup, abbreviated, make_solver
 from ..heads import build_pooling
 from ..heads.linear import ARRAYS
 from ..planning.plan import Plan
@@ -28,6 +28,9 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
     """Fit the cells of one solver, save their heads, and return their rows of the results.
 
     Features that are not finite are not fitted: the rows say so, as those of cells that diverged. There is no head.
+
+    Raises:
+        StoreError: a store is another one than was opened.
     """
     (regime, cells), watch = group, Stopwatch(streams.test.device)
     solver, n_scored = make_solver(cells), len(streams.test_rows) + len(regime.val_rows)
@@ -40,8 +43,9 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
         found = pooled_features(plan, cells[0], solver.pool, stream, rows)
         return _scores(plan, solver, *found, lambda n_images: progress.advance(work.scores * n_images / n_scored))
 
-    with progress.part(f"layer {cells[0].layer}, {solver.name}", len(cells), work.fit + work.scores):
+    with progress.part(f"layer {abbreviated(cells[0].layer)}, {solver.name}", len(cells), work.fit + work.scores):
         if damage:
+            plan.data.check_unchanged()
             return [row | {"status": f"diverged: {damage}"} for row in _rows(plan, solver, cells, watch)]
         with watch.running():
             solver.fit(features, labels, plan.data.n_classes, lambda part: progress.advance(work.fit * part))
@@ -49,6 +53,7 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
         vals: Sequence[Scores | None] = [None] * len(cells)
         if len(regime.val_rows):
             vals = scores(streams.val(regime), regime.val_rows)
+    plan.data.check_unchanged()  # all is read, and nothing is written yet
     return [
         row
         | score_columns(vals[index], tests[index])

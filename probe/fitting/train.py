@@ -7,6 +7,7 @@ from math import ceil
 from ...store.order import RowNumbers
 from ..batches.order import epoch_windows
 from ..batches.stream import TokenStream
+from ..grid.cells import abbreviated
 from ..grid.regimes import Regime
 from ..planning.plan import Plan
 from ..training.metrics import Counter, make_counter
@@ -21,13 +22,17 @@ from .streams import LayerStreams
 def train_pass(
     plan: Plan, fits: Sequence[GroupFit], streams: LayerStreams, checkpoint: Checkpoint, progress: FitProgress
 ) -> None:
-    """Train the groups of a pass to the end of their regimes, which are scored equally often."""
+    """Train the groups of a pass to the end of their regimes, which are scored equally often.
+
+    Raises:
+        StoreError: a store is another one than was opened; no checkpoint holds anything of it.
+    """
     regimes = list(dict.fromkeys(fit.regime for fit in fits))
     n_scorings = len(regimes[0].scored)
     first = _restore(fits, checkpoint)
     images = [_n_images(plan, regimes, scoring) for scoring in range(n_scorings)]
     n_cells = sum(len(fit.group.cells) for fit in fits)
-    name = f"layer {fits[0].group.cells[0].layer},"
+    name = f"layer {abbreviated(fits[0].group.cells[0].layer)},"
     with progress.part(name, n_cells, sum(images), done=sum(images[:first])):
         for scoring in range(first, n_scorings):
             for regime in regimes:
@@ -36,6 +41,7 @@ def train_pass(
                     _train_epoch(plan, of_regime, streams.train(regime), epoch, progress)
             _score(plan, fits, regimes, streams, scoring, progress)
             if checkpoint.due():
+                plan.data.check_unchanged()
                 checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
     for fit in fits:
         if fit.diverged_at_once:

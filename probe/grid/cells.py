@@ -1,5 +1,6 @@
 """Cells, the points of the sweep grid, and the groups of them that are fitted together."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,6 +11,10 @@ from ...store.layout import layer_name, parse_layers
 from ..solvers import SOLVERS, Solver
 from .regimes import Regime
 from .specs import HeadSpec
+
+LONGEST_NAME = 239
+"""Bytes of a cell's name: with `.safetensors.tmp` it is that of a file, of which disks take 255."""
+MOST_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,21 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A name that is unique in a run and fit for a file."""
+        """A name that is unique in a run and fit for a file: of one that is too long, the end is a hash."""
         layers = "+".join([layer_name(self.layers[0]), *(f"{layer:02d}" for layer in self.layers[1:])])
         rates = {"lr": self.lr, "wd": self.weight_decay}
         parts = [self.store, layers, self.head.label.replace(":", "-"), self.optimizer]
         parts += [f"{name}={_number_text(value)}" for name, value in rates.items() if value is not None]
-        return "-".join([*parts, f"shots={self.shots}", f"seed={self.seed}"])
+        return shortened("-".join([*parts, f"shots={self.shots}", f"seed={self.seed}"]), LONGEST_NAME)
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name of at most `most` bytes: as it is, or with a hash of all of it in place of the end."""
+    encoded = name.encode()
+    if len(encoded) <= most:
+        return name
+    end = "~" + hashlib.sha256(encoded).hexdigest()[:10]
+    return encoded[: most - len(end)].decode(errors="ignore") + end
 
 
 def store_of(cell: str) -> str:
@@ -141,6 +155,12 @@ def make_solver(cells: Sequence[Cell]) -> Solver:
 def layers_text(layers: Sequence[int]) -> str:
     """Return layers as the results and flags write them: "8+9+10+11"."""
     return "+".join(map(str, layers))
+
+
+def abbreviated(layers: str) -> str:
+    """Return layers for a narrow place: of many that are joined, the first three and the last."""
+    indices = layers.split("+")
+    return layers if len(indices) <= MOST_SHOWN else "+".join([*indices[:3], "…", indices[-1]])
 
 
 def parse_layer_sets(spec: str, stored: Sequence[int], depth: int) -> list[tuple[int, ...]]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-import torch
-
 from ...errors import InputError, unknown_name
 from ...store.layout import EMBEDDING, LayerShape
 from ..heads import POOLINGS, Pooling, build_pooling
@@ -56,8 +54,7 @@ class HeadSpec:
         settings = dict(self.settings)
         if self.solved:
             return ARRAYS[settings["pool"]]
-        with torch.device("meta"):  # no weights are drawn
-            return build_pooling(self.name, dim=shape.dim, grid=shape.grid, **settings).inputs
+        return build_pooling(self.name, dim=shape.dim, grid=shape.grid, draw=False, **settings).inputs
 
 
 def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:

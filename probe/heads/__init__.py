@@ -56,6 +56,7 @@ def build_pooling(
     grid: tuple[int, int],
     cells: int | None = None,
     generators: Sequence[Generator | None] | None = None,
+    draw: bool = True,
     **settings: Any,
 ) -> Pooling:
     """Build a pooling: a module from tokens (B, N, dim) to (B, out_dim).
@@ -66,6 +67,7 @@ def build_pooling(
         grid: (height, width) of the patch tokens.
         cells: stack H cells; the output is then (B, H, out_dim).
         generators: one per cell, for the initial weights; torch's global one if None.
+        draw: False checks the settings without drawing weights: the pooling knows its `inputs` and `out_dim` alone.
         settings: of the pooling; its `defaults` names them.
 
     Raises:
@@ -77,4 +79,4 @@ def build_pooling(
     for key in settings:
         if key not in kind.defaults:
             raise unknown_name(f"setting of head {name!r}", key, kind.defaults)
-    return kind(replace(kind.settings, **settings), dim=dim, grid=grid, cells=cells, generators=generators)
+    return kind(replace(kind.settings, **settings), dim=dim, grid=grid, cells=cells, generators=generators, draw=draw)

@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ...errors import InputError, unknown_name
-from .attentive import AttentivePooling, apply_linear, module_names
+from .attentive import AttentivePooling, module_names
 from .folded import aggregate, attend, softmax
 from .initial import linear_initial
 from .pooling import TOKENS, PoolingSettings
+from .products import apply_linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu}
 CHOICES = {

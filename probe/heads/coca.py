@@ -16,10 +16,11 @@ import torch
 from torch import Generator, Tensor
 
 from ...errors import InputError
-from .attentive import QueryPooling, apply_linear, layer_norm, module_names
+from .attentive import QueryPooling, layer_norm, module_names
 from .folded import fold_keys
 from .initial import linear_initial, normal_initial
 from .pooling import TOKENS, PoolingSettings
+from .products import apply_linear
 
 EPS, HEAD_WIDTH = 1e-5, 64
 

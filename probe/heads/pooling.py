@@ -89,6 +89,7 @@ class Pooling(nn.Module, ABC):
         grid: tuple[int, int],
         cells: int | None = None,
         generators: Sequence[Generator | None] | None = None,
+        draw: bool = True,
     ) -> None:
         """Check the settings, then draw the parameters, one cell after another, then make the buffers.
 
@@ -98,6 +99,7 @@ class Pooling(nn.Module, ABC):
             grid: (height, width) of the patch tokens.
             cells: H, or None for a plain pooling.
             generators: one per cell; torch's global one if None.
+            draw: False leaves out parameters and buffers; `inputs` and `out_dim` are known without.
 
         Raises:
             InputError: a setting is unknown, or does not fit `dim` or `grid`.
@@ -106,6 +108,8 @@ class Pooling(nn.Module, ABC):
         self.settings, self.dim, self.grid, self.cells = settings, dim, grid, cells
         self.inputs, self.out_dim = self.choose_inputs(), dim
         self.set_up()
+        if not draw:
+            return
         drawn = [self.initial(generator) for generator in generators or [None] * (cells or 1)]
         for name in drawn[0]:
             self.register_parameter(name, nn.Parameter(torch.stack([cell[name] for cell in drawn])))

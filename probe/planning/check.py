@@ -1,7 +1,7 @@
 """Refusals, before anything is read: settings out of range, heads that do not fit the tokens or the training set."""
 
 from ...errors import InputError
-from ...store.layout import PATCH
+from ...store.layout import PATCH, PREFIX
 from ..batches.data import check_arrays
 from ..batches.norm import FinalNorm, is_derived
 from ..config import FitConfig
@@ -37,7 +37,9 @@ def check_plan(plan: Plan) -> None:
     """
     _check_solvers(plan)
     for layers in plan.grid.layers:
-        _check_joined(plan, layers)
+        _check_norm(plan, layers)
+        for head in plan.grid.heads:
+            _check_joined(plan, head, layers)
         wanted = [(head.label, _stored_inputs(plan, head, layers)) for head in plan.grid.heads]
         check_arrays(plan.data, layers, wanted)
 
@@ -51,15 +53,26 @@ def _check_solvers(plan: Plan) -> None:
                 raise InputError(f"{error} (shots {regime.shots})") from error
 
 
-def _check_joined(plan: Plan, layers: tuple[int, ...]) -> None:
-    shapes = {layer: plan.data.train.shape(layer) for layer in layers}
-    if len({(shape.grid, shape.n_prefix) for shape in shapes.values()}) > 1:
-        listed = ", ".join(f"{layer}: {shape.grid} + {shape.n_prefix}" for layer, shape in shapes.items())
-        raise InputError(f"layers {layers_text(layers)!r} have different tokens ({listed}) and cannot be joined")
+def _check_norm(plan: Plan, layers: tuple[int, ...]) -> None:
     if plan.data.norm is not None:
         norm = FinalNorm.from_json(plan.data.norm)
-        for layer, shape in shapes.items():
-            norm.check(layer, shape.dim)
+        for layer in layers:
+            norm.check(layer, plan.data.train.shape(layer).dim)
+
+
+def _check_joined(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> None:
+    """Refuse to join the channels of tokens that are not at the same places; a vector per image has no place."""
+    shapes, kinds = [plan.data.train.shape(layer) for layer in layers], head.inputs(plan.data.shape(layers))
+    grids, prefixes = {shape.grid for shape in shapes}, {shape.n_prefix for shape in shapes}
+    if (PATCH in kinds and len(grids) > 1) or (PREFIX in kinds and len(prefixes) > 1):
+        listed = ", ".join(
+            f"{layer}: {shape.grid[0]}×{shape.grid[1]} + {shape.n_prefix}"
+            for layer, shape in zip(layers, shapes, strict=True)
+        )
+        raise InputError(
+            f"head {head.label!r} reads the tokens of layers {layers_text(layers)!r}, which are at different places "
+            f"({listed}) and cannot be joined; heads that read means can join them, such as linear:pool=mean"
+        )
 
 
 def _stored_inputs(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:

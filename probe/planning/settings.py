@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ...runtime.text import utf8_text
 from ..batches.subsets import is_fraction
 from ..grid.cells import layers_text
 from ..grid.regimes import default_warmup
@@ -36,7 +37,8 @@ def resolved_settings(plan: Plan) -> Settings:
         resolved["warmup_epochs"] = default_warmup(plan.config.epochs)
     settings = asdict(plan.config) | resolved
     del settings["dry_run"]
-    return {key: str(value) if key in ("out", "test_store") and value else value for key, value in settings.items()}
+    paths = {key: utf8_text(settings[key]) for key in ("out", "test_store") if settings[key] is not None}
+    return settings | paths
 
 
 def grid_settings(plan: Plan) -> Settings:

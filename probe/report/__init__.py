@@ -19,18 +19,29 @@ CONTENTS = {
 
 
 def write_report(run: Run) -> None:
-    """Write `summary.md` and `figures/` into the run's folder, from its results."""
+    """Write `figures/` and then `summary.md` into the run's folder, from its results."""
     from ...store.durable import write_durably
     from .figures import draw_layer_curve, draw_shots_curve
     from .page import summary_page
     from .summary import summarise, tidy
 
     cells = tidy(run.results)
-    write_durably(run.path / "summary.md", summary_page(cells).encode())
     summary = summarise(cells)
     draw_layer_curve(summary, run.path / "figures")
     if summary["shots"].nunique() > 1:
         draw_shots_curve(summary, run.path / "figures")
+    write_durably(run.path / "summary.md", summary_page(cells).encode())
+
+
+def is_reported(run: Run) -> bool:
+    """Whether the run's folder has the report of its results as they are."""
+    from ..run.files import read_file
+    from .page import summary_page
+    from .summary import tidy
+
+    summary = read_file(run.path / "summary.md")
+    drawn = (run.path / "figures" / "layer_curve.png").exists()
+    return drawn and summary is not None and summary == summary_page(tidy(run.results)).encode()
 
 
 def run_facts(run: Run) -> dict[str, Any]:
@@ -51,11 +62,12 @@ def print_run(run: Run) -> None:
     """Print the summary table, each head's selected layer, and where the files are, on stdout."""
     from rich.console import Console
 
+    from ...runtime.text import printable
     from .page import print_summary
     from .summary import tidy
 
     print_summary(tidy(run.results), Console())
-    print(f"\n{run.path}/")
+    print(f"\n{printable(str(run.path))}/")
     for name, what in CONTENTS.items():
         if "shots" in name and run.results["shots"].nunique() < 2:
             continue

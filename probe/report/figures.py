@@ -1,6 +1,7 @@
 """Figures of a run. No display is needed, and the same results give the same files."""
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ...store.durable import write_durably
+from ..grid.cells import abbreviated
 from .summary import FIGURES, best_layers, layer_order, shots_order, with_most_data
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -23,6 +26,10 @@ PANEL_INCHES = (6.4, 4.0)
 PANELS_A_ROW = 3
 LEGEND_INCHES = 2.2
 MOST_TICKS = 12
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 200, "metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None}},
+}
 MOST_HEADS_INSIDE = 4
 """Heads that a legend inside a single panel can name without hiding lines."""
 
@@ -94,7 +101,7 @@ def _panels(names: Sequence[str], n_heads: int) -> tuple[Figure, list[Axes]]:
     all_axes = [figure.add_subplot(n_rows, n_columns, number + 1) for number in range(len(names))]
     for axes, name in zip(all_axes, names, strict=True):
         if len(names) > 1:
-            axes.set_title(name.replace(" on ", "\non ", 1), fontsize="small")
+            axes.set_title(name.replace(" on ", "\non ", 1), fontsize="small", parse_math=False)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, all_axes
@@ -152,7 +159,7 @@ def _label_layers(axes: Axes, places: dict[str, int]) -> None:
 
 
 def _two_a_line(layer: str) -> str:
-    indices = layer.split("+")
+    indices = abbreviated(layer).split("+")
     return "+\n".join("+".join(indices[start : start + 2]) for start in range(0, len(indices), 2))
 
 
@@ -200,8 +207,11 @@ def _add_legend(figure: Figure, all_axes: Sequence[Axes]) -> None:
 
 def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
-    with mpl.rc_context({"svg.hashsalt": "tokenprobe"}):
-        figure.savefig(files[0], dpi=200, metadata={"Software": None})
-        figure.savefig(files[1], metadata={"Date": None})
+    files = []
+    for kind, options in SAVE_OPTIONS.items():
+        content = BytesIO()
+        with mpl.rc_context({"svg.hashsalt": "tokenprobe"}):
+            figure.savefig(content, format=kind, **options)
+        files.append(folder / f"{name}.{kind}")
+        write_durably(files[-1], content.getvalue())
     return files

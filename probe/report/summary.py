@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...runtime.text import plural
+from ...runtime.text import plural, printable
 from ..grid.cells import store_of
 
 SELECTED_BY = ["source", "head", "shots"]
@@ -19,9 +19,9 @@ ADVICE = "probe verify names damaged files"
 def tidy(results: pd.DataFrame) -> pd.DataFrame:
     """Return the results with what a report calls things.
 
-    Columns that are added, or replaced: source (model and dataset, and the store where these two are not enough), head
-    (with its settings), figure ("top1", or "map" where images have several labels),
-    and that figure as test, val and peak (fractions).
+    Columns that are added, or replaced: source (model and dataset, and the store where these two are not enough; fit
+    for a terminal), head (with its settings), figure ("top1", or "map" where images have several labels), and that
+    figure as test, val and peak (fractions).
     """
     source = _sources(results)
     several = results["test_map"].notna().groupby(source).transform("any")
@@ -162,7 +162,7 @@ def _sources(cells: pd.DataFrame) -> pd.Series:
     name = cells["model"] + " on " + cells["dataset"]
     store = cells["cell"].map(store_of)
     path = cells["store"].groupby(store).transform("last")  # it may have been moved between two fits
-    return name.where(store.groupby(name).transform("nunique") == 1, name + " (" + path + ")")
+    return name.where(store.groupby(name).transform("nunique") == 1, name + " (" + path + ")").map(printable)
 
 
 def _head_line(row: Any) -> str:

@@ -1,6 +1,7 @@
 """The summary as tables of text: for a terminal, and in Markdown."""
 
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -69,11 +70,13 @@ def terminal_tables(table: pd.DataFrame, console: Console) -> list[Table]:
 
 def markdown_table(table: pd.DataFrame) -> list[str]:
     """Return the lines of a table in Markdown."""
-    return [
-        f"| {table.index.name} | " + " | ".join(table.columns) + " |",
-        "|--:|" + "--:|" * len(table.columns),
-        *(f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.to_numpy(), strict=True)),
-    ]
+    rows = [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    header = [table.index.name, *table.columns]
+    return [_markdown_row(header), "|--:|" + "--:|" * len(table.columns), *map(_markdown_row, rows)]
+
+
+def _markdown_row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
 
 
 def _texts(summary: pd.DataFrame, *, spread: bool = True) -> list[str]:

@@ -1,4 +1,4 @@
-"""`config.yaml` of a run: the settings that its cells share, and the stores they were made from.
+"""Whether a fit may add its cells to a run: the settings that cells share, and the stores they are made from.
 
 A run may be extended by other heads, layers, rates and stores. A command that would change the meaning of finished
 cells is refused.
@@ -13,14 +13,17 @@ from typing import Any
 import yaml
 
 from ...errors import InputError
-from ...store.durable import write_durably
-from ..config import MADE_FROM
+from ...runtime.text import utf8_text
+from ..grid.cells import shortened
 from ..grid.regimes import default_warmup
 from ..planning.plan import Plan
 from ..planning.settings import grid_settings, resolved_settings, shared_settings
+from .origin import KnownStore, Origin, read_origin, write_origin
 from .results import Run
 
-Json = dict[str, Any]
+MOST_EPOCHS = 2**31
+LONGEST_STORE = 80
+"""Bytes of a store's name, which begins the names of cells."""
 
 
 def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
@@ -28,11 +31,12 @@ def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
 
     Raises:
         InputError: the folder was made with other settings, or a store was another one then, or two hold the same.
+        RunError: the run does not tell, or is damaged.
     """
-    made = _made_from(run)
-    if made:
-        _check_settings(run, made["shared"], plans[0])
-    stores = dict(made.get("stores", {}))
+    origin = read_origin(run)
+    if origin is not None:
+        _check_settings(run, origin.shared, plans[0])
+    stores = {} if origin is None else dict(origin.stores)
     named = [plan.named(_name_store(run, plan, stores)) for plan in plans]
     for index, plan in enumerate(named):
         twin = next((other for other in named[:index] if other.name == plan.name), None)
@@ -45,46 +49,27 @@ def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
 
 
 def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
-    """Write `config.yaml` for named plans: their settings, and under `MADE_FROM` what else made the run's cells.
+    """Write `config.yaml` for named plans: their settings, and what else made the run's cells.
 
     Args:
         run: to write to; this process has its lock.
         plans: of `name_stores`.
         device: that the plans are fitted on.
     """
-    made = _made_from(run)
-    stores = made.get("stores", {}) | {
-        plan.name: {"path": str(plan.data.store.path), "fingerprints": plan.data.fingerprints()} for plan in plans
-    }
+    made = read_origin(run) or Origin()
     command = {"stores": [plan.name for plan in plans]} | grid_settings(plans[0])
-    commands = made.get("commands", [])
-    about = (
-        resolved_settings(plans[0])
-        | {"device": device}
-        | {
-            MADE_FROM: {
-                "commands": commands if command in commands else [*commands, command],
-                "stores": stores,
-                "batch_sizes": {regime.shots: regime.batch_size for plan in plans for regime in plan.grid.regimes},
-                "shared": shared_settings(plans[0]),
-            }
-        }
+    origin = Origin(
+        commands=made.commands if command in made.commands else [*made.commands, command],
+        stores=made.stores | {plan.name: _known(plan) for plan in plans},
+        batch_sizes={regime.shots: regime.batch_size for plan in plans for regime in plan.grid.regimes},
+        shared=shared_settings(plans[0]),
     )
-    write_durably(run.path / "config.yaml", yaml.safe_dump(about, sort_keys=False).encode())
-
-
-def _made_from(run: Run) -> Json:
-    """Return what the finished cells of a run were made with and from; nothing if there are none."""
-    path = run.path / "config.yaml"
-    found: Json = {}
-    if path.exists() and not run.results.empty:
-        found = yaml.safe_load(path.read_text()).get(MADE_FROM, {})
-    return found
+    write_origin(run.path, resolved_settings(plans[0]) | {"device": device}, origin)
 
 
 def _check_settings(run: Run, made: Mapping[str, Any], plan: Plan) -> None:
     asked = yaml.safe_load(yaml.safe_dump(shared_settings(plan)))
-    derived = all(each["warmup_epochs"] == default_warmup(each["epochs"]) for each in (made, asked))
+    derived = all(map(_has_default_warmup, (made, asked)))
     differing = [
         key
         for key in sorted(made.keys() | asked.keys())
@@ -95,21 +80,30 @@ def _check_settings(run: Run, made: Mapping[str, Any], plan: Plan) -> None:
         raise InputError(f"run {str(run.path)!r} was made with other settings ({listed}); give another --out")
 
 
-def _name_store(run: Run, plan: Plan, stores: dict[str, Json]) -> str:
+def _has_default_warmup(settings: Mapping[str, Any]) -> bool:
+    epochs = settings.get("epochs")
+    return isinstance(epochs, int) and epochs < MOST_EPOCHS and settings.get("warmup_epochs") == default_warmup(epochs)
+
+
+def _known(plan: Plan) -> KnownStore:
+    return KnownStore(utf8_text(plan.data.store.path), plan.data.fingerprints())
+
+
+def _name_store(run: Run, plan: Plan, stores: dict[str, KnownStore]) -> str:
     """Return the name of a store in a run, and note it: the model's, and a hash where two would be alike."""
-    path, fingerprints = str(plan.data.store.path), plan.data.fingerprints()
+    asked = _known(plan)
     for name, known in stores.items():
-        if known["fingerprints"] == fingerprints:
+        if known.fingerprints == asked.fingerprints:
             return name
-        if known["path"] == path:
-            differing = [key for key, value in fingerprints.items() if known["fingerprints"].get(key) != value]
+        if known.path == asked.path:
+            differing = [key for key, value in asked.fingerprints.items() if known.fingerprints.get(key) != value]
             raise InputError(
-                f"run {str(run.path)!r} was made from other data under {path!r} ({', '.join(differing)} images, "
+                f"run {str(run.path)!r} was made from other data under {known.path!r} ({', '.join(differing)} images, "
                 "backbone, transform or split differ); give another --out"
             )
     model = plan.data.store.manifest.recipe.model
-    name = re.sub(r"[^\w.@+=-]", "_", model.partition(":")[2] or model)
+    name = shortened(re.sub(r"[^\w.@+=-]", "_", model.partition(":")[2] or model), LONGEST_STORE)
     if name in stores:
-        name += "~" + hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()[:6]
-    stores[name] = {"path": path, "fingerprints": fingerprints}
+        name += "~" + hashlib.sha256(json.dumps(asked.fingerprints).encode()).hexdigest()[:6]
+    stores[name] = asked
     return name

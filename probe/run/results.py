@@ -2,16 +2,21 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ...errors import InputError
+from ...errors import NoSpaceError
+from ...runtime.text import csv_cell
 from ...store.durable import write_durably
 from ...store.lock import StoreLock
 from ..grid.cells import store_of
+from .files import check_names
 from .selection import mark_selected
+from .tables import read_table, table_bytes
 
 TEXTS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots", "protocol",
@@ -28,8 +33,16 @@ COLUMNS = [
     "flops_forward", "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map",
     "val_unscored", "test_unscored", "status",
 ]  # fmt: skip
+RESULTS_TYPES = {
+    name: "str" if name in TEXTS else "Int64" if name in COUNTS else "bool" if name == "selected" else "float64"
+    for name in COLUMNS
+}
 HEAD_COLUMNS = ["name", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 """Within which rates are swept; "name" is the store's in the run, since a store may be moved."""
+HISTORY_TYPES = {
+    "cell": "str", "epoch": "int64", "train_loss": "float64", "val_top1": "float64", "test_top1": "float64",
+    "val_map": "float64", "test_map": "float64",
+}  # fmt: skip
 
 
 class Run:
@@ -42,10 +55,22 @@ class Run:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a folder, with what is there already."""
+        """Open a folder, with what is there already.
+
+        Raises:
+            RunError: the results are damaged, or of another version.
+        """
         self.path = path
-        self.results = _read(path / "results.parquet")
-        self.history = _read(path / "history.parquet")
+        self.results = read_table(path / "results.parquet", RESULTS_TYPES)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Read the history when it is first asked for: most who open a run do not.
+
+        Raises:
+            RunError: it is damaged, or of another version.
+        """
+        return read_table(self.path / "history.parquet", HISTORY_TYPES)
 
     @property
     def finished(self) -> frozenset[str]:
@@ -61,42 +86,46 @@ class Run:
         if not self.history.empty:  # killed between the two tables: the history may know these cells already
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
-        write_durably(self.path / "history.parquet", self.history.to_parquet(index=False))
-        write_durably(self.path / "results.csv", self.results.to_csv(index=False).encode())
-        write_durably(self.path / "results.parquet", self.results.to_parquet(index=False))
+        write_durably(self.path / "history.parquet", table_bytes(self.history))
+        write_durably(self.path / "results.csv", _csv_bytes(self.results))
+        write_durably(self.path / "results.parquet", table_bytes(self.results))
 
 
 @contextmanager
 def open_run(path: Path) -> Iterator[Run]:
-    """Open a run folder for one fit at a time, making it if need be.
+    """Open a run folder for one fit at a time, making it if need be; a full disk meanwhile is explained.
 
     Raises:
-        InputError: there is a file in the way.
         LockedError: another process is writing to it.
+        NoSpaceError: the disk filled up.
+        RunError: something else has the name of one of its files, or its tables are damaged or of another version.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{str(path)!r} is a file; give a folder for the run with --out")
-    path.mkdir(parents=True, exist_ok=True)
-    with StoreLock(path):
-        yield Run(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with StoreLock(path):
+            check_names(path)
+            run = Run(path)
+            _ = run.history  # one that is damaged is found now, not after hours of training
+            yield run
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        raise NoSpaceError(
+            f"the disk of {str(path)!r} is full (writing {error.filename!r}); finished cells are safe: free some "
+            "space, then run the same command again"
+        ) from error
+
+
+def _csv_bytes(results: pd.DataFrame) -> bytes:
+    cells = {name: results[name].map(csv_cell, na_action="ignore") for name in TEXTS}
+    return str(results.assign(**cells).to_csv(index=False)).encode()
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:
     """Give every column its type, whatever is missing in it."""
-    others = [name for name in COLUMNS if name not in (*TEXTS, *COUNTS, "selected")]
-    types: dict[str, Any] = (
-        dict.fromkeys(TEXTS, "str") | dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(others, "float64")
-    )
-    return results.astype(types)
+    return results.astype({name: kind for name, kind in RESULTS_TYPES.items() if name != "selected"})
 
 
 def _history_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    names = {"cell": "str", "epoch": "int64"} | dict.fromkeys(
-        ["train_loss", "val_top1", "test_top1", "val_map", "test_map"], "float64"
-    )
-    table = pd.DataFrame([{name: row.get(name) for name in names} for row in rows], columns=list(names))
-    return table.astype(names)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+    table = pd.DataFrame([{name: row.get(name) for name in HISTORY_TYPES} for row in rows], columns=list(HISTORY_TYPES))
+    return table.astype(HISTORY_TYPES)

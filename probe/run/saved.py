@@ -1,4 +1,7 @@
-"""Trained heads as files: the weights, and all that is needed to build the head again, alone or behind its backbone."""
+"""Trained heads as files: the weights, and all that is needed to build the head again, alone or behind its backbone.
+
+A file holds a digest of its weights and of what it says: a number that has changed on the disk gives no predictions.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,19 +9,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ...errors import InputError, MissingError, unknown_name
 from ...store import Store
+from ...store.checked import Count, Width, read
 from ...store.durable import write_durably
 from ..heads import Head, build_pooling
+from .digest import value_digest
+from .files import damaged
 from .results import Run
 
 FOLDER, SUFFIX = "heads", ".safetensors"
-KEY = "tokenprobe"
-"""Of the file's metadata. One key: safetensors writes several in no fixed order."""
+KEY, DIGEST = "tokenprobe", "digest"
+"""Of the file's metadata, and within it. One key: safetensors writes several in no fixed order."""
 BACKBONE = (
     *("model", "model_arg", "checkpoint", "checkpoint_key", "checkpoint_grid", "allow_missing"),
     *("no_pretrained", "seed", "image_size"),
@@ -49,23 +55,33 @@ class SavedHead:
 
     head: str
     settings: dict[str, Any]
-    dim: int
-    grid: tuple[int, int]
+    dim: Width
+    grid: tuple[Width, Width]
     classes: list[str]
     multi_label: bool
     logits: bool
     tokens: list[str]
-    layers: list[int]
+    layers: list[Count]
     norm: dict[str, Any] | None
     model: str
     weights: str
     transform: dict[str, Any]
     backbone: dict[str, Any]
 
-    def build(self) -> Head:
-        """Return the head with weights that are not the trained ones."""
-        pooling = build_pooling(self.head, dim=self.dim, grid=(self.grid[0], self.grid[1]), **self.settings)
-        return Head(pooling, len(self.classes))
+    def build(self, state: Mapping[str, Tensor]) -> Head:
+        """Return the head with its trained weights, in evaluation mode.
+
+        Raises:
+            Exception: of any kind, where they do not fit together.
+        """
+        n_classes, width = state["weight"].shape
+        shape: dict[str, Any] = {"dim": self.dim, "grid": self.grid}
+        expected = len(self.classes), build_pooling(self.head, draw=False, **shape, **self.settings).out_dim
+        if (n_classes, width) != expected:
+            raise ValueError(f"weights for {n_classes} classes and {width} features; its settings say {expected}")
+        head = Head(build_pooling(self.head, **shape, **self.settings), n_classes)
+        head.load_state_dict({name: value[None] for name, value in state.items()})
+        return head.eval()
 
 
 def backbone_settings(store: Store) -> dict[str, Any]:
@@ -79,7 +95,9 @@ def write_head(run: Path, cell: str, state: Mapping[str, Tensor], about: SavedHe
     """Write the weights of a cell's head into a run folder."""
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    write_durably(folder / f"{cell}{SUFFIX}", save(dict(state), metadata={KEY: json.dumps(asdict(about))}))
+    values = asdict(about)
+    said = values | {DIGEST: value_digest([values, state])}
+    write_durably(folder / f"{cell}{SUFFIX}", save(dict(state), metadata={KEY: json.dumps(said)}))
 
 
 def saved_cells(run: Path) -> Sequence[str]:
@@ -108,15 +126,13 @@ def load_saved(run: str | Path, cell: str) -> tuple[Head, SavedHead]:
         with safe_open(path, framework="pt") as file:
             values = json.loads((file.metadata() or {}).get(KEY, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = SavedHead(**values)
-    except (SafetensorError, TypeError) as error:
-        raise InputError(
-            f"{str(path)!r} is damaged, or was saved by another version of tokenprobe ({error}); fit it again, into "
-            "another folder"
-        ) from error
-    head = about.build()
-    head.load_state_dict({name: value[None] for name, value in state.items()})
-    return head.eval(), about
+        digest = values.pop(DIGEST, None)
+        about: SavedHead = read(SavedHead, values, "")
+        if digest != value_digest([values, state]):
+            raise ValueError("its weights or settings are not those that were written")
+        return about.build(state), about
+    except Exception as error:  # damaged bytes fail in any way
+        raise damaged(path, error) from error
 
 
 def load_head(run: str | Path, cell: str) -> Head:
@@ -132,6 +148,7 @@ def load_head(run: str | Path, cell: str) -> Head:
 
     Raises:
         MissingError: no such run.
-        InputError: no such cell, one that has no weights, or a file that is damaged or of another version.
+        InputError: no such cell, or one that has no weights.
+        RunError: a file that is damaged or of another version.
     """
     return load_saved(run, cell)[0]

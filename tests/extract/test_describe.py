@@ -79,9 +79,10 @@ def test_a_dry_run_that_would_overwrite_counts_everything(tiny_config: MakeConfi
 
 def test_a_dry_run_decodes_no_image(tiny_config: MakeConfig, sources: list[CountingSource]) -> None:
     describe_extraction(tiny_config())
+    describe_extraction(tiny_config(skip_bad_images=True))
     extract(tiny_config(skip_bad_images=True))
     describe_extraction(tiny_config(skip_bad_images=True))
-    assert [source.n_loads for source in sources] == [0, 2 * 84, 0]
+    assert [source.n_loads for source in sources] == [0, 0, 2 * 84, 0]
 
 
 @pytest.mark.usefixtures("messages")

@@ -90,7 +90,7 @@ def test_the_padding_of_a_batch_is_in_none_of_its_outputs(tiny_config: MakeConfi
     config = tiny_config(model="open_clip:ViT-B-32", model_arg=SMALL_CLIP, image_size=[32], split=["test"])
     backbone = load_backbone(config.model, model_arg=SMALL_CLIP, image_size=[32], no_pretrained=True)
     source = open_dataset(config.data)
-    plan = make_plan(config, backbone, source, list_images(config, source, backbone.transform), "float32")
+    plan = make_plan(config, backbone, source, list_images(config, source), "float32")
     job = Job(config, plan, backbone, source, torch.device("cpu"))
     batches = [Batch(BlockKey("test", 0, 0), rows, 5, [0, 1], True) for rows in (range(3), range(5))]
     (_, padded), (_, full) = run_batches(job, batches)

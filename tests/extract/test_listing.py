@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenprobe.errors import InputError, StoreError
+from tokenprobe.errors import InputError, LockedError, NoSpaceError, StoreError
 from tokenprobe.extract import extract
 from tokenprobe.store import open_store
+from tokenprobe.store.lock import StoreLock
 
-from .kit import BAD, CountingSource, MakeConfig, block_of, digests, finished
+from .kit import BAD, CountingSource, DiskUsage, MakeConfig, block_of, digests, finished
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -131,7 +133,7 @@ def test_the_flag_with_overwrite_looks_again(tiny_config: MakeConfig, broken_fol
 def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "images" / "ant").mkdir(parents=True)
     (tmp_path / "images" / "ant" / "0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"^split 'train' of '.*images' has no images$"):
+    with pytest.raises(InputError, match=r"^split 'train' of '.*images' has no readable images$"):
         extract(tiny_config(data=str(tmp_path / "images"), skip_bad_images=True))
 
 
@@ -206,3 +208,53 @@ def test_a_split_name_that_leads_elsewhere_is_refused(
         extract(tiny_config(data=spec, out=place / out))
     assert [path for path in tmp_path.rglob("*") if data not in (path, path.parent)] == [tmp_path / "a", place]
     extract(tiny_config(data=spec, out=place / out, split=["train"], layers="0"))
+
+
+CHANGES = {
+    "row_order": ({"row_order": "dataset"}, r"row_order\.kind: stored 'shuffled', asked 'dataset'"),
+    "dtype": ({"dtype": "float32"}, "dtype: stored 'float16', asked 'float32'"),
+    "limit": ({"limit": 10}, r"train\.limit: stored None, asked \{'n': 10"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_does_not_fit_the_store_is_refused_before_every_image_is_decoded(
+    tiny_config: MakeConfig, broken_folder: Path, sources: list[CountingSource], change: str
+) -> None:
+    config = {"data": f"folder:{broken_folder}", "split": ["test"]}
+    extract(tiny_config(**config, layers="0"))
+    config["split"] = ["train", "test"]
+    with pytest.raises(InputError, match=BAD):
+        extract(tiny_config(**config))
+    changes, message = CHANGES[change]
+    with pytest.raises(StoreError, match=message):
+        extract(tiny_config(**config, skip_bad_images=True, **changes))
+    assert sources[-1].n_loads == 0
+    extract(tiny_config(**config, skip_bad_images=True))
+
+
+def test_a_store_that_is_being_written_is_refused_before_every_image_is_decoded(
+    tiny_config: MakeConfig, sources: list[CountingSource]
+) -> None:
+    out = extract(tiny_config(split=["test"]))
+    with StoreLock(out), pytest.raises(LockedError, match="is being written by process"):
+        extract(tiny_config(skip_bad_images=True))
+    assert sources[-1].n_loads == 0
+
+
+def test_a_full_disk_is_noticed_before_every_image_is_decoded(
+    tiny_config: MakeConfig, sources: list[CountingSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, 1))
+    with pytest.raises(NoSpaceError, match="the store needs"):
+        extract(tiny_config(skip_bad_images=True))
+    assert sources[-1].n_loads == 0
+
+
+@pytest.mark.usefixtures("messages")
+def test_looking_for_unreadable_images_shows_how_far_it_is(
+    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(tiny_config(skip_bad_images=True))
+    said = capsys.readouterr().err
+    assert "check 60/60 images  " in said and "check 24/24 images  " in said

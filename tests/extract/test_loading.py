@@ -1,8 +1,10 @@
 """Decoding, in this process and in workers."""
 
 import os
+import re
 import signal
 import time
+import warnings
 from collections.abc import Iterable
 from itertools import pairwise
 from multiprocessing import active_children
@@ -198,3 +200,22 @@ def test_each_view_is_the_draw_of_its_image(tmp_path: Path) -> None:
         for view in (1, 2):
             assert torch.equal(images.pixels("train", row, view), crops(whole, key, view))
         assert torch.equal(images.pixels("train", row, 0), Pixels(PLAIN)(whole))
+
+
+@pytest.mark.usefixtures("messages")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_warnings_of_decoders_are_told_once_each_kind_and_name_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], workers: int
+) -> None:
+    """PIL warns of large images, for every one anew in every process."""
+    write_images(tmp_path, 20)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8 * 8 - 1)
+    images, rows = open_rows(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        batches = [Wanted("train", range(10)), Wanted("train", range(10, 20))]
+        loaded = kept(make_loader(images, batches, workers=workers, pinned=False))
+    assert not any(batch.bad for batch in loaded)
+    (line,) = capfd.readouterr().err.splitlines()
+    told = rf"image '{rows.ids[0]}': DecompressionBombWarning: Image size \(64 pixels\) .* \(similar warnings are not shown\)"
+    assert re.fullmatch(told, line), line

@@ -1,15 +1,16 @@
-"""Sizes and times in words, case by case."""
+"""Sizes and times in words, and texts for where they go, case by case."""
 
 import json
 import re
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tokenprobe.runtime.text import counted, json_text, plural, printable, size_text, time_text
+from tokenprobe.runtime.text import counted, csv_cell, json_text, plural, printable, size_text, time_text, utf8_text
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,22 @@ def test_json_has_null_where_it_lacks_a_number() -> None:
     read = json.loads(json_text(value), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert read == {"a": [1.5, None], "2": [None, {"b": None}], "c": None, "d": "é\x1b", "e": True}
     assert json_text(value).isascii() and "\x1b" not in json_text(value), "whatever a terminal's encoding"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1.jpg", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_formula_becomes_text_in_a_spreadsheet(text: str) -> None:
+    assert csv_cell(text) == "'" + text
+    assert csv_cell("a" + text) == "a" + text
+
+
+@pytest.mark.parametrize("text", ["", "cat", "'=1", " =1", "a=b", "vit-layer_00", "0.5", "ä|b", "\n=1"])
+def test_other_cells_are_as_they_are(text: str) -> None:
+    assert csv_cell(text) == text
+
+
+def test_a_path_is_text_whatever_its_bytes() -> None:
+    assert utf8_text(Path("a/ä.zarr")) == "a/ä.zarr"
+    assert utf8_text("a\udcff\udcfe") == r"a\xff\xfe"
 
 
 def test_it_loads_neither_torch_nor_numpy() -> None:

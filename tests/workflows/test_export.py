@@ -1,17 +1,20 @@
 """`probe export` from Python, on an extracted store."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tokenprobe.errors import InputError
+from tokenprobe.errors import InputError, NoSpaceError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store
 from tokenprobe.workflows.config import ExportConfig
 from tokenprobe.workflows.export import export
+
+from ..extract.kit import DiskUsage
 
 
 @pytest.mark.usefixtures("messages")
@@ -44,3 +47,19 @@ def test_a_bar_ends_at_the_bytes_that_were_exported(
     export(store, ExportConfig(out=tmp_path / "npy", to="npy", layers="0", split=["test"], tokens=["patch"]))
     # 24 images of 16 tokens of 12 channels, two bytes each
     assert "9.2/9.2 kB" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+
+
+def test_a_full_disk_is_noticed_before_any_token_is_read(
+    tiny_config: Callable[..., ExtractConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = extract(tiny_config())
+    needed = 24 * 16 * 12 * 2
+    config = ExportConfig(out=tmp_path / "npy", to="npy", layers="0", split=["test"], tokens=["patch"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, needed - 1))
+    with pytest.raises(NoSpaceError, match=r"^the export needs 9\.22 kB and '.*npy' has 9\.22 kB free; export fewer "):
+        export(store, config)
+    assert not (tmp_path / "npy").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, needed))
+    assert export(store, config).exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, 1))
+    export(store, ExportConfig(out=tmp_path / "archive.zarr"))  # nobody knows how well it compresses

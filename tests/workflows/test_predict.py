@@ -24,7 +24,7 @@ from tokenprobe.probe.run.saved import load_saved
 from tokenprobe.store import open_store
 from tokenprobe.workflows.config import PredictConfig
 from tokenprobe.workflows.predict import predict
-from tokenprobe.workflows.predictions import predicted_rows
+from tokenprobe.workflows.predictions import as_csv, as_lines, predicted_rows, write_predictions
 from tokenprobe.workflows.probed_model import export_pipeline
 
 from ..probe.kit import pooled_tokens
@@ -109,6 +109,21 @@ def test_what_is_printed_and_what_is_written_is_the_same_table(
         scores = torch.from_numpy(arrays["logits"]).softmax(1).max(1)
     assert [CLASSES[label] for label in scores.indices] == list(kept["predicted"])
     assert np.allclose(scores.values, kept["score"], rtol=1e-6)
+
+
+def test_names_of_images_and_classes_act_neither_on_a_spreadsheet_nor_on_a_terminal(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"image": ["=1+1.png", "a\x1b[2J.png"], "predicted": ["@cat", "two\nlines"], "score": [0.5, 1]}
+    )
+    assert pd.read_csv(io.StringIO(as_csv(table))).to_numpy().tolist() == [
+        ["'=1+1.png", "'@cat", 0.5], ["a\x1b[2J.png", "two\nlines", 1],
+    ]  # fmt: skip
+    assert as_lines(table).splitlines() == [
+        "image,predicted,score", "'=1+1.png,'@cat,0.5000", r"a\x1b[2J.png,two\nlines,1.0000",
+    ]  # fmt: skip
+    for name, read in (("p.parquet", pd.read_parquet), ("p.csv", pd.read_csv)):
+        write_predictions(table, [], None, tmp_path / name)  # type: ignore[arg-type]  # not asked by these
+        assert (read(tmp_path / name)["image"][0] == "=1+1.png") == (name == "p.parquet")
 
 
 def test_the_backbone_computes_in_the_precision_asked_for(
@@ -212,7 +227,7 @@ def test_bad_images_are_named_or_left_out(
         ({"workers": -1}, "^workers -1: expected at least 0$"),
         ({"amp": "int4"}, "unknown amp 'int4'; known: auto, off"),
         ({"out": "p.txt"}, "cannot write 'p.txt': expected a file name that ends in .csv, .parquet, .npz"),
-        ({"out": f"{__file__}/p.csv"}, f"cannot write '{__file__}/p.csv': '{__file__}' is no folder that can be"),
+        ({"out": f"{__file__}/p.csv"}, rf"cannot write to '{__file__}/p.csv' \(Not a directory\)"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
     ],
 )

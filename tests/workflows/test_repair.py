@@ -1,5 +1,6 @@
 """Repair: whatever happens to a store's files is named, and mended to the bytes there were."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -228,6 +229,21 @@ def test_without_a_record_of_an_extraction_the_user_is_asked_to_run_it(store: Pa
         repair(store)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_size": "x"}, {"tokens": [1]}, {"model_arg": [1]}, {"nonsense": 1}, {"model": None}],
+)
+def test_settings_of_another_type_are_no_record_of_an_extraction(store: Path, changes: dict[str, object]) -> None:
+    entries = [
+        entry | ({"config": entry["config"] | changes} if "config" in entry else {}) for entry in journal_of(store)
+    ]
+    journal = store_files(store).folder / "journal.jsonl"
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    delete(store, some_blocks(store, 1))
+    with pytest.raises(StoreError, match="records no extraction to run again"):
+        repair(store)
+
+
 def test_data_that_are_gone_are_named_and_nothing_is_removed(images: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copy(images, tmp_path / "moved.npz"))
     out = extract(config_of(moved, tmp_path / "a.zarr", layers="0"))
@@ -312,3 +328,16 @@ def test_elsewhere_there_is_a_line_now_and_then(
     check(store)
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(r"verify ([\d.]+ kB) of \1  [\d.]+ .?B/s  0 s left", last), last
+
+
+@pytest.mark.usefixtures("messages")
+def test_data_that_are_gone_are_told_before_the_store_is_read(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Path(shutil.copy(images, tmp_path / "moved.npz"))
+    out = extract(config_of(moved, tmp_path / "a.zarr", layers="0"))
+    moved.unlink()
+    capsys.readouterr()
+    assert repair(out) == [], "nothing is damaged, so nothing is needed"
+    (first,) = capsys.readouterr().err.splitlines()
+    assert first.startswith("cannot repair: the data were 'npz:") and first.endswith("it may be whole")

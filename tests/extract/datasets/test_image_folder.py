@@ -99,6 +99,7 @@ def test_images_lie_at_any_depth_below_their_class(tree: Tree) -> None:
         (["ant/0.png", "ant/more/1.png", "bee/more/2.png"], "some hold images beside folders"),
     ],
 )
+@pytest.mark.usefixtures("messages")
 def test_folders_below_classes_do_not_make_splits_of_them(
     tree: Tree, names: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +111,7 @@ def test_folders_below_classes_do_not_make_splits_of_them(
     assert why in said
 
 
+@pytest.mark.usefixtures("messages")
 def test_splits_of_any_name_are_splits_if_they_hold_the_same_classes(
     tree: Tree, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +124,7 @@ def test_splits_of_any_name_are_splits_if_they_hold_the_same_classes(
 
 
 @pytest.mark.parametrize("names", [["Train/ant/0.png", "Val/bee/1.png"], ["test/ant/0.png"], ["validation2/ant/0.png"]])
+@pytest.mark.usefixtures("messages")
 def test_folders_named_like_splits_are_splits_without_a_word(
     tree: Tree, names: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,12 +1,19 @@
 """Checkpoints: what comes back, and what does not."""
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tokenprobe.probe.fitting import checkpoint
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
+from tokenprobe.store import Store
+
+from ..kit import assert_same, fit_made, write_made
 
 STATE = {"scorings": 3, "groups": [{"weight": torch.arange(3.0), "history": [{"cell": "a", "loss": float("nan")}]}]}
 
@@ -30,9 +37,60 @@ def test_without_a_checkpoint_a_pass_begins_at_the_beginning(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"text"])
-def test_what_is_no_checkpoint_is_not_used(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_checkpoint_is_not_used(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(content)
     assert Checkpoint(tmp_path, ["a"]).load() is None
+    assert "checkpoint.pt is damaged, or was written by another version: the pass starts a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [{"x": 1}, [1], "text", {"about": ["layout 3", "a"], "state": {"scorings": 1}}])
+def test_what_torch_can_load_may_be_no_checkpoint(tmp_path: Path, value: Any) -> None:
+    torch.save(value, tmp_path / "checkpoint.pt")
+    assert Checkpoint(tmp_path, ["a"]).load() is None
+
+
+def test_a_number_that_changed_on_the_disk_is_not_used(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, ["a"]).save(STATE)
+    path = tmp_path / "checkpoint.pt"
+    content = path.read_bytes()
+    place = content.index(torch.arange(3.0).numpy().tobytes())
+    for bit in range(0, 96, 5):
+        flipped = bytearray(content)
+        flipped[place + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert Checkpoint(tmp_path, ["a"]).load() is None
+    path.write_bytes(content)
+    assert Checkpoint(tmp_path, ["a"]).load() is not None
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_a_checkpoint_that_the_disk_does_not_take_leaves_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Checkpoint(tmp_path, ["a"])
+    made.save(STATE)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    for _ in range(2):
+        (tmp_path / "checkpoint.pt.tmp").symlink_to("/dev/full")
+        made.save(STATE | {"scorings": 4})
+    said = capsys.readouterr().err
+    assert said == (
+        f"cannot write {tmp_path}/checkpoint.pt ({os.strerror(errno.ENOSPC)}): the fit goes on, but after a crash not "
+        "from here\n"
+    )
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_fit_without_room_for_checkpoints_ends_as_any_other(
+    write_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_made(write_store, tmp_path / "s.zarr")
+    whole = fit_made(store, tmp_path / "whole", layers="1")
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt.tmp").mkdir()  # in the way of every checkpoint
+    assert_same(fit_made(store, tmp_path / "run", layers="1"), whole)
 
 
 def test_a_state_is_kept_every_half_minute_or_more_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,14 @@ import torch
 
 from tokenprobe.probe.fitting.streams import LayerStreams, bytes_at_first
 from tokenprobe.probe.grid.regimes import row_sets
-from tokenprobe.store import Store
+from tokenprobe.store import Store, open_store
 
 from ..kit import (
     BLOCK_ROWS,
     GRID,
     LABELS,
     LAYERS,
+    assert_same,
     counted_bytes,
     fit_made,
     layer_plan_of,
@@ -47,6 +48,20 @@ def test_joined_layers_are_one_layer_of_all_their_channels(write_store: WriteSto
     assert set(one.results["layer"]) == {"0+1"} and set(one.results["n_params"]) == set(two.results["n_params"])
     assert one.results[COMPARED].equals(two.results[COMPARED])
     assert one.history["train_loss"].equals(two.history["train_loss"])
+
+
+def test_means_of_stages_with_other_grids_are_joined(write_store: WriteStore, tmp_path: Path) -> None:
+    """A stage of a hierarchical backbone has other tokens than the one before, and one mean as it has."""
+    heads = ["linear:pool=mean", "linear:pool=cls", "ridge", "knn:k=3"]
+    runs = []
+    for name, grid in (("same", GRID), ("other", (1, 6))):
+        store = write_made(write_store, tmp_path / f"{name}.zarr")
+        shapes = store.manifest.layers
+        changed = replace(store.manifest, layers=shapes | {"layer_01": replace(shapes["layer_01"], grid=grid)})
+        store.arrays.root.write_bytes(store.arrays.root_bytes(changed))
+        runs.append(fit_made(open_store(store.path), tmp_path / name, layers="0+1", heads=heads, lr=[3.0]))
+    assert_same(*runs)
+    assert runs[1].results["test_top1"].max() > 0.5
 
 
 NORMS: dict[str, dict[str, Any]] = {

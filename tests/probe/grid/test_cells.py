@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.probe.grid.cells import Cell, Grid, layers_text, parse_layer_sets, store_of
+from tokenprobe.probe.grid.cells import (
+    LONGEST_NAME,
+    Cell,
+    Grid,
+    abbreviated,
+    layers_text,
+    parse_layer_sets,
+    shortened,
+    store_of,
+)
 from tokenprobe.probe.grid.regimes import Regime
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.solvers import SOLVERS
@@ -55,6 +64,32 @@ def test_a_cell_is_named_after_all_that_tells_it_apart() -> None:
     joined = Cell("vit", (8, 9, 11), head, "none", None, None, "0.1", 0)
     assert joined.name == "vit-layer_08+09+11-ep-queries=8,d_out=2-none-shots=0.1-seed=0"
     assert (joined.layer, layers_text((5,))) == ("8+9+11", "5")
+
+
+def test_a_name_too_long_for_a_file_ends_in_a_hash_of_all_of_it() -> None:
+    head = parse_heads(["linear"])[0]
+    sets = [tuple(range(n)) for n in range(1, 71)] + [(*range(69), 70)]
+    cells = [Cell("my-layer_norm", s, head, "lars", lr, 0.0, "full", 1) for s in sets for lr in (0.1, 0.3)]
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == len(names) == 2 * 71
+    assert max(len(name.encode()) for name in names) == LONGEST_NAME
+    assert len(f"{names[-1]}.safetensors.tmp") == 255
+    assert names[-1].startswith("my-layer_norm-layer_00+01+02+") and "~" in names[-1]
+    assert {store_of(name) for name in names} == {"my-layer_norm"}
+    whole = [name for name in names if "~" not in name]
+    assert len(whole) > 80 and all(name.endswith("-wd=0-shots=full-seed=1") for name in whole)
+
+
+def test_many_joined_layers_are_shown_by_the_first_and_the_last() -> None:
+    assert abbreviated("7") == "7" and abbreviated("0+1+2+3+4+5+6+11") == "0+1+2+3+4+5+6+11"
+    assert abbreviated("+".join(map(str, range(70)))) == "0+1+2+…+69"
+
+
+def test_letters_are_not_cut_in_the_middle() -> None:
+    for most in range(20, 30):
+        name = shortened("ä" * 40, most)
+        assert most - 1 <= len(name.encode()) <= most and set(name.partition("~")[0]) == {"ä"}
+    assert shortened("ä" * 10, 20) == "ä" * 10
 
 
 @pytest.mark.parametrize("store", ["vit", "my-layer_norm~a1b2c3"])

@@ -1,5 +1,6 @@
 """Every way in which a fit is refused before anything is read."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,28 @@ from tokenprobe.store import Store, open_store
 from .kit import MakeStore, plan_for, rewrite
 
 
-def test_layers_of_other_grids_are_not_joined(make_store: MakeStore) -> None:
+@pytest.mark.parametrize(
+    ("change", "refused", "taken"),
+    [
+        ({"grid": (1, 4)}, ["ep:queries=2", "linear:pool=max", "ep:queries=2,tokens=patch+prefix"],
+         ["linear", "linear:pool=cls", "linear:pool=cls+mean", "ridge", "knn", "logreg:pool=cls"]),
+        ({"n_prefix": 2}, ["linear:pool=cls", "ridge:pool=cls+mean", "ep:queries=2,tokens=patch+prefix"],
+         ["linear", "ridge", "ep:queries=2"]),
+    ],
+    ids=["other grid", "other prefix"],
+)  # fmt: skip
+def test_layers_are_joined_where_the_tokens_that_a_head_reads_are_at_the_same_places(
+    make_store: MakeStore, change: dict[str, Any], refused: list[str], taken: list[str]
+) -> None:
     store = make_store()
     shapes = store.manifest.layers
-    rewrite(store, layers=shapes | {"layer_02": replace(shapes["layer_02"], grid=(1, 4))})
-    with pytest.raises(InputError, match=r"layers '0\+2' have different tokens \(0: \(2, 2\) \+ 1, 2: \(1, 4\) \+ 1\)"):
-        plan_for(open_store(store.path), layers="0+2")
+    rewrite(store, layers=shapes | {"layer_02": replace(shapes["layer_02"], **change)})
+    store = open_store(store.path)
+    assert len(plan_for(store, layers="0+2", heads=taken).grid.heads) == len(taken)
+    for head in refused:
+        message = rf"head '{re.escape(head)}' reads the tokens of layers '0\+2', .* \(0: 2×2 \+ 1, 2: .*pool=mean"
+        with pytest.raises(InputError, match=message):
+            plan_for(store, layers="0+2", heads=["linear", head])
 
 
 def test_a_mean_over_normed_tokens_needs_the_tokens(make_store: MakeStore) -> None:

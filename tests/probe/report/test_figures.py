@@ -49,6 +49,12 @@ def ticks(axes: object) -> list[tuple[float, str]]:
     return list(zip(axes.get_xticks(), [text.get_text() for text in axes.get_xticklabels()], strict=True))
 
 
+def test_a_name_is_no_formula(tmp_path: Path, drawn: list[Figure]) -> None:
+    two = pd.concat([SUMMARY, SUMMARY.assign(source=r"timm:a on folder:$a_{$")])
+    draw_layer_curve(two, tmp_path)
+    assert drawn[0].axes[1].get_title() == "timm:a\non folder:$a_{$"
+
+
 def test_a_picture_and_a_vector_file_are_written(tmp_path: Path) -> None:
     files = draw_layer_curve(SUMMARY, tmp_path / "figures")
     assert files == [tmp_path / "figures/layer_curve.png", tmp_path / "figures/layer_curve.svg"]

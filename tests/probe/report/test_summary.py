@@ -124,6 +124,11 @@ def test_a_source_is_a_model_and_a_dataset_and_a_store_where_these_are_not_enoug
     assert summarise(cells)["test"].tolist() == [0.1, 0.2, 0.3]
 
 
+def test_a_name_does_not_act_on_a_terminal(make_results: MakeResults) -> None:
+    cells = tidy(make_results({"dataset": "folder:\x1b[2Jbirds\n", "test": 0.5}))
+    assert set(cells["source"]) == {r"timm:none on folder:\x1b[2Jbirds\n"}
+
+
 def test_a_store_that_was_moved_between_two_fits_is_one_source(make_results: MakeResults) -> None:
     cells = tidy(make_results({"store": "old.zarr", "test": 0.1}, {"store": "new.zarr", "layer": "1", "test": 0.2}))
     assert cells["source"].tolist() == ["timm:none on made"] * 2

@@ -276,13 +276,6 @@ def test_two_fits_do_not_share_a_folder_at_once(tmp_path: Path) -> None:
             other.__enter__()
 
 
-def test_a_file_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("")
-    opened = open_run(tmp_path / "run")
-    with pytest.raises(InputError, match="run' is a file; give a folder for the run with --out"):
-        opened.__enter__()
-
-
 def test_cells_that_another_fit_finished_meanwhile_are_not_trained_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tokenprobe.errors import InputError, MissingError
+from tokenprobe.errors import InputError, MissingError, RunError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.probe import load_head
-from tokenprobe.probe.run.saved import KEY, backbone_settings, load_saved
+from tokenprobe.probe.run.digest import value_digest
+from tokenprobe.probe.run.saved import DIGEST, KEY, backbone_settings, load_saved
 from tokenprobe.store import Store, open_store
 from tokenprobe.workflows.config import ExportConfig
 from tokenprobe.workflows.export import export
@@ -64,7 +66,7 @@ def test_a_file_says_what_its_head_reads(write_store: WriteStore, tmp_path: Path
     with_heads = run.results[run.results["head"] != "knn"]
     for row in with_heads.itertuples():
         _, about = load_saved(run.path, row.cell)
-        assert (about.layers, about.dim, about.grid, about.multi_label) == ([0, 1], 16, [2, 3], False)
+        assert (about.layers, about.dim, about.grid, about.multi_label) == ([0, 1], 16, (2, 3), False)
         assert "+".join(about.tokens) == row.tokens and about.head == ("ep" if row.head == "ep" else "linear")
         assert about.classes == store["train"].classes and about.norm == norm
         assert about.logits == (row.head != "ridge")
@@ -88,32 +90,104 @@ def test_the_backbones_settings_are_those_of_the_extraction(tiny_config: MakeCon
     assert backbone_settings(open_store(tmp_path / "archive.zarr")) == expected
 
 
-def test_a_file_of_another_version_is_refused(store: Store, tmp_path: Path) -> None:
-    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0])
-    path = next((run.path / "heads").iterdir())
+DAMAGED = r"'.*\.safetensors' is damaged, or was written by another version of tokenprobe"
+
+
+@pytest.fixture
+def saved(store: Store, tmp_path: Path) -> Path:
+    """The file of a linear head."""
+    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0], layers="1")
+    (path,) = (run.path / "heads").iterdir()
+    return path
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+    """Change what a file says and holds, with the digest that belongs to it, as another program might."""
+    state = load_file(path)
     with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()[KEY])
-    del about["transform"]
-    save_file({"weight": torch.zeros(1)}, path, metadata={KEY: json.dumps(about)})
-    message = (
-        r"'.*\.safetensors' is damaged, or was saved by another version of tokenprobe \(.*'transform'\); fit it again"
-    )
-    with pytest.raises(InputError, match=message):
-        load_head(run.path, path.stem)
+        values = json.loads(file.metadata()[KEY])
+    del values[DIGEST]
+    change(values, state)
+    save_file(state, path, metadata={KEY: json.dumps(values | {DIGEST: value_digest([values, state])})})
+
+
+def test_a_file_that_is_written_anew_is_read(saved: Path) -> None:
+    rewrite(saved, lambda values, state: values.update(classes=["a", "b", "c", "d"]))
+    assert load_saved(saved.parents[1], saved.stem)[1].classes == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"transform": None}, "transform is missing"),
+        ({"new": 1}, "new is not known here"),
+        ({"dim": 7}, "weights for 4 classes and 8 features; its settings say"),
+        ({"dim": "8"}, "dim is '8'; expected a whole number"),
+        ({"dim": 2**40}, "dim is 1099511627776; expected 1 to 16777216"),
+        ({"grid": [2]}, "grid is a list of 1; expected 2 values"),
+        ({"classes": ["a"]}, "weights for 4 classes and 8 features; its settings say"),
+        ({"head": "nothing"}, "unknown head 'nothing'; known: "),
+        ({"head": "ep"}, "unknown setting of head 'ep' 'pool'"),
+        ({"settings": {"pool": ["cls"]}}, "unhashable"),
+        ({"layers": [-1]}, r"layers\[0\] is -1; expected 0 to"),
+        ({"multi_label": "no"}, "multi_label is 'no'; expected true or false"),
+        ({"norm": 3}, "norm is 3; expected keys and values"),
+    ],
+)
+def test_what_does_not_fit_is_refused(saved: Path, changes: dict[str, Any], reason: str) -> None:
+    def change(values: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+        values.update(changes)
+        for name in [name for name, value in changes.items() if value is None]:
+            del values[name]
+
+    rewrite(saved, change)
+    with pytest.raises(RunError, match=rf"{DAMAGED} \({reason}"):
+        load_head(saved.parents[1], saved.stem)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean"])
+def test_weights_that_do_not_fit_are_refused(saved: Path, name: str) -> None:
+    rewrite(saved, lambda values, state: state.update({name: state[name][:-1].clone()}))
+    with pytest.raises(RunError, match=DAMAGED):
+        load_head(saved.parents[1], saved.stem)
+    rewrite(saved, lambda values, state: state.__delitem__(name))
+    with pytest.raises(RunError, match=DAMAGED):
+        load_head(saved.parents[1], saved.stem)
+
+
+def test_no_bit_of_a_file_changes_a_head_unseen(saved: Path) -> None:
+    content, (head, about) = saved.read_bytes(), load_saved(saved.parents[1], saved.stem)
+    tokens = torch.randn(5, 1, 8)
+    expected, refused = head(tokens), 0
+    for bit in range(0, 8 * len(content), 61):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        saved.write_bytes(changed)
+        try:
+            found, found_about = load_saved(saved.parents[1], saved.stem)
+        except RunError:
+            refused += 1
+        else:
+            assert torch.equal(found(tokens), expected) and found_about == about
+    assert refused > 100
 
 
 @pytest.mark.parametrize("n_bytes", [0, 4, 100, -1])
-def test_a_damaged_file_is_refused(store: Store, tmp_path: Path, n_bytes: int) -> None:
-    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0])
-    path = next((run.path / "heads").iterdir())
-    path.write_bytes(path.read_bytes()[:n_bytes])
-    with pytest.raises(InputError, match=r"'.*\.safetensors' is damaged, or was saved by another version"):
-        load_head(run.path, path.stem)
+def test_a_file_that_was_cut_is_refused(saved: Path, n_bytes: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:n_bytes])
+    with pytest.raises(RunError, match=DAMAGED):
+        load_head(saved.parents[1], saved.stem)
 
 
-def test_a_file_of_something_else_is_refused(store: Store, tmp_path: Path) -> None:
-    run = fit_made(store, tmp_path / "run", heads=["linear"], lr=[1.0])
-    path = next((run.path / "heads").iterdir())
-    save_file({"weight": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match=r"'.*\.safetensors' is damaged, or was saved by another version"):
-        load_head(run.path, path.stem)
+@pytest.mark.parametrize("metadata", [None, {KEY: "no JSON"}, {KEY: "[1]"}, {KEY: "{}"}])
+def test_a_file_of_something_else_is_refused(saved: Path, metadata: dict[str, str] | None) -> None:
+    save_file({"weight": torch.zeros(1)}, saved, metadata=metadata)
+    with pytest.raises(RunError, match=DAMAGED):
+        load_head(saved.parents[1], saved.stem)
+
+
+def test_a_folder_in_place_of_a_file_is_refused(saved: Path) -> None:
+    saved.unlink()
+    saved.mkdir()
+    with pytest.raises(RunError, match=DAMAGED):
+        load_head(saved.parents[1], saved.stem)

@@ -1,0 +1,89 @@
+"""Where a command may write, one rule for all: never inside a store or a run, and never over a file of a run.
+
+A store is known by its manifest, a run by its tables or by its `config.yaml`. What is at the path itself is the
+command's to judge: it may go on with a store or a run.
+"""
+
+import os
+from collections.abc import Iterator
+from errno import ENAMETOOLONG
+from pathlib import Path
+
+from ..errors import InputError, StoreError
+from .formats import local_path, store_of_folder
+
+RUN_TABLES = ("results.parquet", "history.parquet")
+RUN_CONFIG, RUN_MARK = "config.yaml", b"\nmade_from:"
+RUN_FILES = (RUN_CONFIG, *RUN_TABLES, "results.csv", "summary.md", "checkpoint.pt", ".lock")
+RUN_FOLDERS = ("heads", "figures")
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all common disks."""
+
+
+def check_folder(out: str | Path) -> Path:
+    """Return the path of a folder, or a store, that a command makes or goes on with.
+
+    Raises:
+        InputError: no path is given, it cannot be one, or it is inside a store or a run.
+    """
+    path = _check(out)
+    for folder in _parents(path):
+        if is_run(folder):
+            raise InputError(f"{str(out)!r} is inside the run {str(folder)!r}; give --out a path outside of it")
+    return path
+
+
+def check_file(out: str | Path) -> Path:
+    """Return the path of a file that a command writes; it may be beside those of a run.
+
+    Raises:
+        InputError: no path is given, it cannot be one, it is inside a store, or it is a file of a run.
+    """
+    path = _check(out)
+    for folder in _parents(path):
+        name = Path(os.path.realpath(path)).relative_to(folder).parts[0]
+        if name in (*RUN_FILES, *RUN_FOLDERS) and is_run(folder):
+            raise InputError(f"{str(out)!r} is a file of the run {str(folder)!r}; give --out another name")
+    return path
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run of `probe fit`."""
+    if all((folder / name).is_file() for name in RUN_TABLES):
+        return True
+    config = folder / RUN_CONFIG
+    return config.is_file() and RUN_MARK in config.read_bytes()
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a store, or holds the blocks of one."""
+    try:
+        return store_of_folder(folder) is not None
+    except StoreError:  # a damaged one
+        return True
+
+
+def _check(out: str | Path) -> Path:
+    """Return the path, if it can be one and is not inside a store."""
+    if not str(out):
+        raise InputError("no path given to write to; name one with --out")
+    path = local_path(out)
+    try:
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+            raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG))
+        os.stat(path)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(f"{str(out)!r} is a link to nothing; give --out another path") from None
+    except (OSError, ValueError) as error:  # links in a circle, a file in place of a folder, a null character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot write to {str(out)!r} ({reason}); give --out another path") from error
+    for folder in _parents(path):
+        if is_store(folder):
+            raise InputError(f"{str(out)!r} is inside the store {str(folder)!r}; give --out a path outside of it")
+    return path
+
+
+def _parents(path: Path) -> Iterator[Path]:
+    """Iterate over the folders that a path is in, wherever links lead."""
+    yield from Path(os.path.realpath(path)).parents
