@@ -35,7 +35,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_published_weights_are_not_fetched(tiny_config: MakeConfig, model: str) -> None:
     config = tiny_config(model=model, model_arg=PUBLISHED[model], no_pretrained=False, batch_size=2)
     lines = shown("\n".join(describe_extraction(config)))
-    assert lines["weights"] == "the published ones, which a dry run does not fetch: it draws others for their shapes"
+    assert lines["weights"] == "published; a dry run does not download them and draws random ones of the same shapes"
     assert lines["model"].startswith(f"{model}, ") and float(lines["time"].split(" at ")[1].split()[0]) >= 0
 
 
@@ -81,4 +81,4 @@ def test_a_hub_entry_is_built_without_its_weights_if_it_can_be() -> None:
 
 def test_unreadable_images_are_not_looked_for(tiny_config: MakeConfig) -> None:
     lines = shown("\n".join(describe_extraction(tiny_config(skip_bad_images=True))))
-    assert lines["unreadable"] == "not looked for: a dry run decodes no image"
+    assert lines["unreadable"] == "not checked: a dry run decodes no image"

@@ -217,5 +217,8 @@ def test_warnings_of_decoders_are_told_once_each_kind_and_name_an_image(
         loaded = kept(make_loader(images, batches, workers=workers, pinned=False))
     assert not any(batch.bad for batch in loaded)
     (line,) = capfd.readouterr().err.splitlines()
-    told = rf"image '{rows.ids[0]}': DecompressionBombWarning: Image size \(64 pixels\) .* \(similar warnings are not shown\)"
+    told = (
+        rf"image '{rows.ids[0]}': DecompressionBombWarning: Image size \(64 pixels\) .* "
+        r"\(similar warnings are not shown\)"
+    )
     assert re.fullmatch(told, line), line
