@@ -1,4 +1,4 @@
-"""The dry run: its lines against what the extraction then writes."""
+"""The dry run: its lines against the files of the extraction."""
 
 import shutil
 from pathlib import Path

@@ -19,7 +19,7 @@ COUNTS = [20, 5, 2, 1]
 
 @pytest.fixture
 def source(tmp_path: Path) -> NpzImages:
-    """One split of 28 images in four classes, each image its own grey."""
+    """One split of 28 images in four classes, each with its own grey value."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))
     np.savez(tmp_path / "a.npz", x_all=np.arange(28, dtype=np.uint8)[:, None, None].repeat(3, 1), y_all=labels)
     return NpzImages(str(tmp_path / "a.npz"))

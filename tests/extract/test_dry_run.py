@@ -1,4 +1,4 @@
-"""A dry run fetches no weights and decodes no image, and refuses what it can know."""
+"""A dry run downloads no weights and decodes no image, and refuses every fault that it can detect."""
 
 import json
 import socket

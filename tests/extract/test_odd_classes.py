@@ -1,4 +1,4 @@
-"""Lines about classes that no head could be right on, and about lists of classes that are mostly empty."""
+"""Warnings about splits without common classes, and about class lists that are mostly unused."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_classes_of_either_form() -> None:
 def test_an_extraction_says_so_before_it_starts(
     tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Tiny ImageNet as it is distributed: val/images/ holds all validation images, and becomes a class of its own."""
+    """Tiny ImageNet as distributed: val/images/ holds all validation images and becomes a class."""
     images = np.random.default_rng(0).integers(0, 256, (6, 16, 16)).astype(np.uint8)
     np.savez(
         tmp_path / "a.npz",

@@ -1,4 +1,4 @@
-"""What does not fit together is refused: data, weights and a store that was made otherwise."""
+"""Refusals of combinations that do not fit: data, weights, and a store with other settings."""
 
 import shutil
 from dataclasses import replace

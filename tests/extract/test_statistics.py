@@ -1,4 +1,4 @@
-"""Statistics of the channels of int8 tokens, against numpy over all tokens that they are of."""
+"""Channel statistics of int8 tokens, against numpy over the same tokens."""
 
 from dataclasses import replace
 from itertools import product
@@ -40,7 +40,7 @@ def test_mean_and_deviation_of_each_channel_over_all_batches() -> None:
 def test_int8_tokens_are_standardised_by_the_first_1024_rows_of_their_split(
     tiny_config: MakeConfig, tmp_path: Path, sources: list[CountingSource], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rows after them are white, and would move the mean. A run that goes on takes nothing again."""
+    """The later rows are white and would move the mean. A resumed run computes no statistics again."""
     pixels = np.random.default_rng(0).integers(0, 256, (1100, 16, 16)).astype(np.uint8)
     pixels[1024:] = 255
     np.savez(tmp_path / "a.npz", x_train=pixels, y_train=np.zeros(1100, dtype=int))

@@ -1,4 +1,4 @@
-"""The list of what can be loaded: names, pages, and shapes told without weights."""
+"""The catalogue of models: names, pages, and shapes without weights."""
 
 import pytest
 import timm

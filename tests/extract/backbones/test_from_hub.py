@@ -1,4 +1,4 @@
-"""torch.hub models of a local repository: tokens against what their blocks give one by one."""
+"""torch.hub models of a local repository: tokens against the outputs of their blocks, run one by one."""
 
 import re
 import urllib.error
@@ -116,7 +116,7 @@ IN_TIMM = {
     "franca_vitl14": "vit_large_patch14_dinov2",
     "franca_vitg14": "vit_giant_patch14_dinov2",
 }
-"""The same architectures. timm has none of CAPI's, a ViT-L/14 with 16 registers and no class token."""
+"""The same architectures. timm lacks CAPI's, a ViT-L/14 with 16 registers and no class token."""
 
 
 @pytest.mark.parametrize("name", hub_names())

@@ -1,4 +1,4 @@
-"""open_clip's models: their preprocessing and weights, the names that lead to them, and what cannot be had."""
+"""open_clip's models: their preprocessing, weights and names, and the refusals."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every way of asking timm for what is not there."""
+"""Requests for timm models, weights and arguments that do not exist."""
 
 import contextlib
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_a_model_without_intermediate_outputs_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["tnt_s_legacy_patch16_224", "naflexvit_base_patch16_gap"])
 def test_a_model_without_a_patch_grid_is_refused_or_gives_its_tokens(name: str) -> None:
-    """Not an AttributeError: whatever timm has, the user reads one line."""
+    """The user reads one line, not an AttributeError."""
     assert timm.is_model(name)
     with contextlib.suppress(InputError):
         backbone = load(name, {"depth": 1})
@@ -68,7 +68,7 @@ def test_a_model_without_a_patch_grid_is_refused_or_gives_its_tokens(name: str) 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No hub to reach and nothing in its cache, whatever this machine has."""
+    """Cut off the hub, and empty its cache."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 

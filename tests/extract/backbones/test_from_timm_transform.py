@@ -79,7 +79,7 @@ SMALL = {"embed_dim": 12, "depth": 1, "num_heads": 2}
 
 
 def test_without_the_name_of_weights_it_is_told_whose_preprocessing_was_taken(tmp_path: Path) -> None:
-    """Weights of one's own may be like those of the MAE, with another mean than those that timm names first."""
+    """The user's weights may match the MAE's, whose mean differs from that of timm's first weights."""
     name = "vit_base_patch16_224"
     file = save(load(name, SMALL).module, tmp_path / "a.safetensors")
     taken = load(name, SMALL, checkpoint=file)

@@ -1,4 +1,4 @@
-"""Weights of timm models: drawn, from checkpoints and from folders, resampled where grids differ, or refused."""
+"""Weights of timm models: drawn, from checkpoints and from folders, resampled if grids differ, or refused."""
 
 import json
 import re

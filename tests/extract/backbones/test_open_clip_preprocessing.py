@@ -1,4 +1,4 @@
-"""The preprocessing of open_clip's models without the name of weights: that of all published ones, or asked for."""
+"""Preprocessing of open_clip models without named weights: shared by all published weights, or an error."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ TINY_TRUNK = {"timm_model_name": "vit_tiny_patch16_224"}
 
 
 def published(architecture: str) -> list[dict[str, Any]]:
-    """Return what open_clip itself would prepare images by, for each of the published weights."""
+    """Return open_clip's own preprocessing for each of the published weights."""
     default = PreprocessCfg()
     found = []
     for tag in open_clip.list_pretrained_tags_by_model(architecture):
@@ -72,7 +72,7 @@ def test_weights_of_ones_own_get_the_preprocessing_of_the_architecture(tmp_path:
 
 
 def test_weights_of_a_tag_get_its_activation(tmp_path: Path) -> None:
-    """QuickGELU is x · sigmoid(1.702 x); weights trained with it are no network under GELU."""
+    """QuickGELU is x · sigmoid(1.702 x); weights trained with it give another network with GELU."""
     tower = load_tower("ViT-B-32").module
     torch.save(tower.state_dict(), tmp_path / "own.pt")
     for name, quick in (("ViT-B-32", False), ("ViT-B-32/openai", True), ("ViT-B-32/laion2b_e16", False)):

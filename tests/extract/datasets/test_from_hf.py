@@ -24,7 +24,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3)).astype(np.uint8
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the package's cache here and the network out."""
+    """Keep the package's cache in a temporary folder, and block the network."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
@@ -37,7 +37,7 @@ def encoded(index: int) -> bytes:
 
 
 def write_parquet(folder: Path, split: str, features: datasets.Features | None = None, **columns: Any) -> Path:
-    """Write DATA/SPLIT-00000-of-00001.parquet, the form in which the hub keeps data sets."""
+    """Write DATA/SPLIT-00000-of-00001.parquet, the form of data sets on the hub."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{split}-00000-of-00001.parquet"
     if features is None:

@@ -22,7 +22,7 @@ from tokenprobe.extract.datasets.from_torchvision import ARRAYS, PUBLISHED
 from .layouts import LAYOUTS
 
 FEW = {"FGVCAircraft": ["train", "val"], "DTD": ["train", "val"]}
-"""Splits by default, where a data set has more: those that the published tables use."""
+"""Default splits of data sets that have more: those of the published tables."""
 
 
 def test_every_data_set_has_a_layout_here() -> None:
@@ -125,7 +125,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def test_a_data_set_is_downloaded_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """By torchvision's own downloader, checksums included."""
+    """torchvision's own downloader fetches the files and checks their checksums."""
     made, root = tmp_path / "made", tmp_path / "root"
     root.mkdir()
     LAYOUTS["DTD"](made, monkeypatch)

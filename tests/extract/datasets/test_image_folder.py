@@ -1,4 +1,4 @@
-"""Class folders: what counts as a split, a class and an image."""
+"""Class folders: recognition of splits, classes and images."""
 
 import os
 from collections.abc import Callable
@@ -115,7 +115,7 @@ def test_folders_below_classes_do_not_make_splits_of_them(
 def test_splits_of_any_name_are_splits_if_they_hold_the_same_classes(
     tree: Tree, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Domains of one list of classes; so could be classes of the same years, so the user is told."""
+    """Domains share one list of classes. Classes with folders of years look alike, so the user gets a warning."""
     source = ImageFolder(str(tree("photo/dog/0.png", "photo/ant/1.png", "sketch/dog/2.png")))
     assert (source.splits, source.classes) == (["photo", "sketch"], ["ant", "dog"])
     assert (

@@ -13,7 +13,7 @@ from tokenprobe.extract.datasets.loose_images import SPLIT, LooseImages
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images at different depths, of grey values 0, 1 and 2 by name, beside other files."""
+    """Three images at different depths, with grey values 0, 1 and 2 in order of name, beside other files."""
     for value, name in enumerate(("a.png", "below/b.PNG", "below/deeper/c.png")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 5), value, dtype=np.uint8)).save(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Tables of images in CSV and Parquet: the forms they take, and every form they do not."""
+"""Tables of images in CSV and Parquet: accepted forms and refused forms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ WriteCsv = Callable[..., str]
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
-    """Six images in two folders, each of its own colour and size; return their paths below the folder."""
+    """Write six images of different colours and sizes in two folders; return their paths below the folder."""
     names = [f"{folder}/{index}.png" for folder in ("a", "b") for index in range(3)]
     for index, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Images in one .npz: the forms it takes, and every form it does not."""
+"""Images in one .npz: accepted forms and refused forms."""
 
 import gc
 from pathlib import Path
@@ -112,7 +112,7 @@ def test_images_may_be_of_several_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("labels", [Y, Y % 2, np.array(["b", "a", "c", "b"])])
 def test_a_column_is_one_label_an_image(tmp_path: Path, labels: np.ndarray) -> None:
-    """As MedMNIST's files have them: of 0 and 1 too, a column is no class of its own."""
+    """As in MedMNIST's files: a column of labels, even of 0 and 1, is not a matrix of classes."""
     flat = NpzImages(write(tmp_path, x_train=X, y_train=labels))
     column = NpzImages(write(tmp_path, x_train=X, y_train=labels[:, None]))
     assert column.classes == flat.classes
@@ -180,7 +180,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def damaged(path: Path, kind: str) -> bytes:
-    """Return the bytes of a file that is no .npz, or not any more."""
+    """Return the bytes of a file that never was an .npz, or of a damaged one."""
     np.savez_compressed(path / "whole.npz", x_train=X, y_train=Y)
     whole = bytearray((path / "whole.npz").read_bytes())
     if kind == "npy":

@@ -46,7 +46,7 @@ def write_tar(path: Path, members: Members) -> None:
 
 
 def stream(tar: str) -> list[dict[str, Any]]:
-    """Return the samples that webdataset makes of a tar, decoded. (`WebDataset` itself leaves the file open.)"""
+    """Return webdataset's decoded samples of a tar. (`WebDataset` itself leaves the file open.)"""
     decode = autodecode.Decoder([autodecode.imagehandler("pil")])
     with open(tar, "rb") as file:
         members = [member | {"__url__": tar} for member in tariterators.tar_file_iterator(file)]
@@ -55,7 +55,7 @@ def stream(tar: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> str:
-    """Three tars of 4, 3 and 5 samples that webdataset's own writer made, of 3 classes; return their pattern."""
+    """Write three tars of 4, 3 and 5 samples of 3 classes with webdataset's own writer; return their pattern."""
     seed = 0
     for shard, n_samples in enumerate((4, 3, 5)):
         with webdataset.TarWriter(str(tmp_path / f"train-{shard:02d}.tar")) as writer:
@@ -236,7 +236,7 @@ def test_missing_tars_are_named(shards: str, tmp_path: Path) -> None:
 
 
 def header(name: str, size: int, *, octal: bytes | None = None) -> bytes:
-    """Make the header of a member by hand; `octal` replaces the field of its size, and the sum is right."""
+    """Build the header of a member by hand; `octal` replaces its size field, and the checksum is correct."""
     block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
     block[124:136] = octal if octal is not None else f"{size:011o}\0".encode()
     block[148:156] = b" " * 8
@@ -251,7 +251,7 @@ def base_256(size: int) -> bytes:
 @pytest.mark.parametrize("size", [2**63, 2**63 - 512, 2**80, 2**40, -512, -(2**40)])
 @pytest.mark.parametrize("member", ["0.png", "0.cls"])
 def test_a_size_that_no_file_has_is_refused(tmp_path: Path, member: str, size: int) -> None:
-    """A negative one must not make tarfile read the same header for ever."""
+    """A negative size must not make tarfile read the same header forever."""
     other = "0.cls" if member == "0.png" else "0.png"
     (tmp_path / "a.tar").write_bytes(header(other, 0) + header(member, 0, octal=base_256(size)) + bytes(1024))
     with pytest.raises(InputError, match=r"a\.tar' (is not a whole, plain tar|is not text, or too long)"):
@@ -259,7 +259,7 @@ def test_a_size_that_no_file_has_is_refused(tmp_path: Path, member: str, size: i
 
 
 def test_a_damaged_header_is_no_end(tmp_path: Path) -> None:
-    """tarfile alone would give the first of two samples, and say nothing."""
+    """tarfile alone would silently return only the first of two samples."""
     write_tar(
         tmp_path / "a.tar", [(f"{i}.{kind}", data) for i in "01" for kind, data in (("png", b"x"), ("cls", b"0"))]
     )
@@ -306,7 +306,7 @@ def test_a_pointer_of_git_lfs_says_so(tmp_path: Path) -> None:
 
 
 def test_headers_within_headers_are_refused(tmp_path: Path) -> None:
-    """Long names of long names: tarfile recurses for each."""
+    """Nested headers for long names: tarfile recurses for each."""
     long_name = bytearray(header("././@LongLink", 0))
     long_name[156] = ord("L")
     long_name[148:156] = b" " * 8

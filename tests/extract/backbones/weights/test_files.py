@@ -1,4 +1,4 @@
-"""Weights from files: what is read, what is refused, and that no code in a file is run."""
+"""Weights from files: reading, refusals, and no run of the code in a file."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Files that are taken for weights and are none: each is told what it is, and weights are not."""
+"""Files that users mistake for weights: each gets a description, and real weights get none."""
 
 import gzip
 import json
@@ -103,7 +103,7 @@ def test_weights_are_known_by_their_content_under_any_name(tmp_path: Path, name:
 
 @pytest.mark.parametrize("size", [0x3C, 0x3C09, 0x685A42])
 def test_the_size_of_a_safetensors_header_is_not_read_as_text(tmp_path: Path, size: int) -> None:
-    """Its bytes may be those of "<", of a tab and "<", of "BZh"."""
+    """The bytes of the size may read as "<", as a tab and "<", or as "BZh"."""
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", size + 8) + header.ljust(size + 8) + bytes(4))
     data = (tmp_path / "a.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""Kinds of tensors: floats of sixteen bits or more are weights, and nothing else where the backbone has floats."""
+"""Kinds of tensors: a float weight of the backbone accepts only floats of sixteen bits or more."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Weights into a backbone: all of them or an error that names one, and a report of what was done."""
+"""Loading into a backbone: all weights, or an error that names one; and the report."""
 
 import pytest
 import torch

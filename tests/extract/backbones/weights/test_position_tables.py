@@ -1,4 +1,4 @@
-"""Position tables: taken for a grid that is said, resampled to the backbone's, or asked for where two may be meant."""
+"""Position tables: the assumed grid, resampling to the backbone's grid, and the error if two grids are possible."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Clip(nn.Module):
 
 
 def maps(grid: Grid) -> Tensor:
-    """Return a table as (1, dim, height, width): every position has other values, and rows differ from columns."""
+    """Return a table as (1, dim, height, width): all positions have different values, and rows differ from columns."""
     return torch.randn(1, DIM, *grid, generator=torch.Generator().manual_seed(3))
 
 
@@ -79,7 +79,7 @@ CASES: list[tuple[Grid, Grid, Grid | None]] = [
     ((3, 8), (4, 6), (3, 8)),
     ((3, 5), (4, 4), (3, 5)),
 ]
-"""The grid of the file, that of the backbone, and the one asked for; without one it must be told by the count alone."""
+"""The grids of the file, of the backbone, and of the user; without the last, the count alone decides."""
 
 
 @pytest.mark.parametrize(("taken", "own", "asked"), CASES)
