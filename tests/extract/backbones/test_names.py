@@ -1,4 +1,4 @@
-"""What manifests keep of a model's name, and what is shown of other people's errors."""
+"""Names of models in manifests, and errors of other libraries in one line."""
 
 import errno
 from pathlib import Path
