@@ -8,12 +8,12 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def show_progress(on: bool = True) -> None:
-    """Show messages and progress on stderr from now on, as the command does. Until this is called there are none.
+    """Show messages and progress on stderr, like the command. By default the library shows none.
 
-    A program that sets up Python's `logging` itself does not need this: messages are records of "tokenprobe".
+    A program that sets up Python's `logging` itself does not need this: messages go to the logger "tokenprobe".
 
     Args:
-        on: False turns them off again.
+        on: False turns messages off again.
     """
     from .runtime import console
 

@@ -1,6 +1,6 @@
-"""The `probe` command: a command line in, one stage or workflow called, an exit status out.
+"""The `probe` command: it reads a command line, calls one stage or workflow, and returns an exit status.
 
-torch and timm load only once a command runs.
+torch and timm load only when a command runs.
 """
 
 import os
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = call.path
         call.run()
         sys.stdout.flush()
-    except BrokenPipeError:  # who read our output has read enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+    except BrokenPipeError:  # the reader of our output closed the pipe, like head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error at exit
         return EXIT_BROKEN_PIPE
     except UsageError as error:
         print(printable(str(error)), file=sys.stderr)
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: interrupted{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (_Terminated, RuntimeError):
-        if not _Terminated.arrived:  # else torch may tell first that a worker was terminated too
+        if not _Terminated.arrived:  # after SIGTERM, torch may first report that a worker was terminated
             raise
         print(f"{name}: terminated{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_TERMINATED
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _what_is_safe(name: str) -> str:
-    return "; what was finished is safe" if name.removeprefix(f"{PROGRAM} ") in KEEP_WHAT_IS_FINISHED else ""
+    return "; finished work is safe" if name.removeprefix(f"{PROGRAM} ") in KEEP_WHAT_IS_FINISHED else ""
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -149,10 +149,10 @@ def _demo(
     _print_run(run_demo(out), json=json)
 
 
-@program.command("Show what a store holds, and whether it is complete.", STORES, "probe info mae.zarr --audit")
+@program.command("Show the contents of a store, and whether it is complete.", STORES, "probe info mae.zarr --audit")
 def _info(
     store: Store,
-    audit: Annotated[bool, typer.Option("--audit", help="Measure what smaller dtypes would lose.")] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="Measure the loss of accuracy in smaller dtypes.")] = False,
     json: Json = False,
 ) -> None:
     from rich.console import Console
@@ -165,7 +165,7 @@ def _info(
 
     opened, measured = open_store(store), None
     if audit:
-        with status("measuring what other dtypes would do to every layer"):
+        with status("measuring the errors of other dtypes on every layer"):
             measured = measure(opened)
     if json:
         print(json_text(facts(opened) | ({"audit": asdict(measured)} if measured else {})))
@@ -195,7 +195,7 @@ def _verify(
     elif problems:
         _print_lines(problem.line for problem in problems)
     else:
-        _print_lines([f"{store}: every file is as it was written"])
+        _print_lines([f"{store}: every file is intact"])
     if problems:
         raise StoreError(workflow.summary(store, problems))
 
@@ -243,15 +243,15 @@ def _models(
     from .runtime.console import status
 
     listed = page_of(pattern, page)
-    with status("looking at the shapes of each"):
+    with status("reading the shapes of each backbone"):
         result = json_text(facts_of(listed)) if json else table_of(listed)
     if isinstance(result, str):
         print(result)
     else:
-        Console(width=None if sys.stdout.isatty() else WIDE).print(result)  # names in one piece, for grep
+        Console(width=None if sys.stdout.isatty() else WIDE).print(result)  # wide enough not to break names, for grep
 
 
-@program.command("List the data that can be read, and how to name it.", LISTS, "probe datasets")
+@program.command("List the kinds of data that can be read, and their names.", LISTS, "probe datasets")
 def _datasets(json: Json = False) -> None:
     from .extract.datasets import describe_datasets, list_datasets
 

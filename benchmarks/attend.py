@@ -2,10 +2,11 @@
 
     python benchmarks/attend.py [--parts check attend heads tiles] [--seconds 85] [--images 1024]
 
-check: the error of both against float64, relative to its norm. attend: milliseconds of forward and of forward with
-backward, and the peak memory of the latter beside its inputs, for X queries per image; N tokens 768 wide. heads: the
-same for whole poolings with H stacked cells, under bfloat16 autocast. tiles: each kernel with other tiles than it
-chooses. Medians by the device's own clock. A measurement that fails is printed as such; none starts after `--seconds`.
+check: the error of both against float64, relative to the norm. attend: milliseconds of the forward pass and of forward
+plus backward, and the peak memory of the latter without its inputs, for X queries per image and N tokens 768 wide.
+heads: the same for whole poolings with H stacked cells, under bfloat16 autocast. tiles: each kernel with tiles other
+than its own choice. Times are medians by the device's clock. A failed measurement prints its error. After `--seconds`
+no measurement starts.
 """
 
 import argparse
@@ -31,7 +32,7 @@ BF16, FP16 = torch.bfloat16, torch.float16
 
 @dataclass(frozen=True)
 class Case:
-    """Attention of X queries over N tokens; `shared` by all images or not, over `normed` tokens or not."""
+    """Attention of X queries over N tokens. Queries may be `shared` by all images, and tokens `normed`."""
 
     n_queries: int
     n_tokens: int = 196
@@ -44,7 +45,7 @@ class Case:
         return " ".join([*words, *["per image"] * (not self.shared), *["normed"] * self.normed])
 
     def inputs(self, n_images: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return tokens, queries (B or 1, 1, X, D), and the tokens' rstd or nothing."""
+        """Return tokens, queries (B or 1, 1, X, D), and the tokens' rstd or None."""
         generator = torch.Generator("cuda").manual_seed(0)
 
         def draw(*shape: int) -> Tensor:
@@ -55,7 +56,7 @@ class Case:
         return x_BND, u_BHMD.float().requires_grad_(), token_rstd(x_BND, 1e-6) if self.normed else None
 
     def autocast(self) -> torch.autocast:
-        """Return the context of training in the case's type: queries are parameters, in float32."""
+        """Return the autocast context of training in the case's type; queries are float32 parameters."""
         return torch.autocast("cuda", self.dtype)
 
 
@@ -82,18 +83,18 @@ BACKWARD_TILES = {
     Case(32): [(32, 64, 4, 3), (32, 32, 4, 4), (32, 64, 8, 3), (64, 32, 4, 4), (64, 64, 8, 3)],
     Case(256, normed=True): [(64, 64, 8, 3), (128, 64, 8, 3), (64, 32, 4, 3)],
 }
-"""Queries of a tile, channels of a slice, warps, stages."""
+"""Queries per tile, channels per slice, warps, stages."""
 
 
 class Bench:
-    """How many images, and until when measurements start."""
+    """The number of images, and the time after which no measurement starts."""
 
     def __init__(self, n_images: int, seconds: float) -> None:
         self.n_images, self.end = n_images, time.monotonic() + seconds
 
     @contextmanager
     def line(self, name: str) -> Iterator[None]:
-        """Print a line that begins with the name and holds what is printed, or the error."""
+        """Print a line: the name, then the output of the body, or its error."""
         print(f"{name:<38}", end=" ", flush=True)
         try:
             if time.monotonic() > self.end:
@@ -107,7 +108,7 @@ class Bench:
 
 
 def milliseconds(step: Callable[[], Any]) -> float:
-    """Return the median time of a step, of few if it is long."""
+    """Return the median time of a step, over fewer repeats if it is long."""
     step()
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
     times: list[float] = []
@@ -121,7 +122,7 @@ def milliseconds(step: Callable[[], Any]) -> float:
 
 
 def measure(forward: Callable[[], Tensor]) -> str:
-    """Return milliseconds of the forward pass and of both, and GiB of their peak."""
+    """Return milliseconds of the forward pass, milliseconds of forward plus backward, and GiB of their peak."""
 
     def inference() -> None:
         with torch.inference_mode():
@@ -194,7 +195,7 @@ def compare_heads(bench: Bench, name: str, n_cells: int) -> None:
 
 
 def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], direction: str) -> None:
-    """Print the time of a kernel, and the rate of its matrix products without padding."""
+    """Print the time of a kernel, and the rate of its matrix products, without padding."""
     from tokenprobe.probe.heads.fused_launch import Attention, Tiles, divide_tokens
 
     queries, width, warps, stages = tiles

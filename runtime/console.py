@@ -1,7 +1,7 @@
-"""Messages: a library keeps them to itself, the command shows them on stderr. stdout is for results alone.
+"""Messages: the command shows them on stderr, the library shows none by default. stdout is only for results.
 
-Every module logs to `logging.getLogger(__name__)`, below the logger "tokenprobe". Nothing is shown until `shown` or
-`show_progress` adds a handler: INFO for what happens, WARNING for what went otherwise than asked, DEBUG for details.
+Every module logs to `logging.getLogger(__name__)`, below the logger "tokenprobe". Messages appear only after `shown` or
+`show_progress` adds a handler. INFO reports progress, WARNING a deviation from the request, DEBUG details.
 """
 
 import logging
@@ -16,22 +16,22 @@ from .text import printable
 
 PACKAGE = __name__.partition(".")[0]
 LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
-"""Least level of messages, by how much is asked for: -1 quiet, 0 as usual, 1 verbose."""
+"""Lowest level shown, by verbosity: -1 quiet, 0 normal, 1 verbose."""
 DETAILED = logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S")
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints messages on stderr, above a progress bar if there is one."""
+    """Prints messages on stderr, above the progress bar if there is one."""
 
     def __init__(self, verbosity: int = 0) -> None:
-        """Show what `LEVELS` says of `verbosity`; a verbose one shows who speaks, and when."""
+        """Show messages from the level that `LEVELS` gives. If verbose, show time and logger too."""
         super().__init__(LEVELS[verbosity])
         self.console = Console(stderr=True)
         if verbosity > 0:
             self.setFormatter(DETAILED)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Leave out what another handler prints: that of a library, or of who has set up logging himself."""
+        """Skip a record that another stream handler prints, from a library or from the caller's own logging setup."""
         logger: logging.Logger | None = logging.getLogger(record.name)
         while logger is not None:
             if any(type(each) is logging.StreamHandler and each.level <= record.levelno for each in logger.handlers):
@@ -40,7 +40,7 @@ class ConsoleHandler(logging.Handler):
         return bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record. A terminal gets words that wrap; a file gets lines as they are."""
+        """Print a record. A terminal wraps the text; a file gets unwrapped lines."""
         try:
             style = "yellow" if record.levelno >= logging.WARNING else ""
             lines = self.format(record).rstrip().split("\n")
@@ -52,10 +52,10 @@ class ConsoleHandler(logging.Handler):
 
 @contextmanager
 def shown(verbosity: int = 0) -> Iterator[None]:
-    """Show messages and progress while a command runs, and warnings of Python and of other libraries among them.
+    """Show messages and progress while a command runs, including warnings from Python and other libraries.
 
     Args:
-        verbosity: of `LEVELS`. Other libraries tell of warnings, and of what they do only to a verbose command.
+        verbosity: a key of `LEVELS`. Other libraries' INFO messages appear only if verbose.
     """
     root, package, handler = logging.getLogger(), logging.getLogger(PACKAGE), ConsoleHandler(verbosity)
     before = root.level, package.level, warnings.formatwarning
@@ -87,7 +87,7 @@ def show_progress(on: bool = True) -> None:
 
 @contextmanager
 def status(what: str) -> Iterator[None]:
-    """Show that something takes a while whose end cannot be told."""
+    """Show a message while work of unknown length runs."""
     console = bar_console()
     if console is None:
         logging.getLogger(__name__).info(what)
@@ -96,7 +96,7 @@ def status(what: str) -> Iterator[None]:
 
 
 def bar_console() -> Console | None:
-    """Return where a progress bar is drawn: a terminal on which messages are shown. Elsewhere there is none."""
+    """Return the console for a progress bar: a terminal that shows messages. None if there is no such terminal."""
     for handler in [*logging.getLogger(PACKAGE).handlers, *logging.getLogger().handlers]:
         if isinstance(handler, ConsoleHandler) and handler.level <= logging.INFO and handler.console.is_interactive:
             return handler.console

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then elsewhere, nothing unless messages are shown."""
+"""Progress of long work, if messages are shown: a bar on a terminal, a line now and then elsewhere."""
 
 import logging
 import time
@@ -15,9 +15,9 @@ from .console import bar_console
 from .text import time_text
 
 LEAST_PAUSE, MOST_PAUSE = 10.0, 300.0
-"""Seconds between two plain lines, at least and at most."""
+"""Shortest and longest pause between two plain lines, in seconds."""
 PAUSE_SHARE = 1 / 20
-"""In between, the pause is this part of the time so far: a long run does not fill its log."""
+"""Between those limits, the pause is this share of the time so far: a long run does not fill its log."""
 REDRAW_SECONDS = 0.1
 BAR_WIDTH = 12
 
@@ -27,17 +27,17 @@ logger = logging.getLogger(__name__)
 class Progress(ABC):
     """Counts units of work, from any thread.
 
-    A subclass has its own `advance`. It takes `_lock`, notes its own figures, and calls `_count`.
+    A subclass has its own `advance`, which takes `_lock`, notes its own figures, and calls `_count`.
     """
 
     def __init__(self, what: str, total: int, *columns: ProgressColumn, last_line: bool = True) -> None:
-        """Start at nothing.
+        """Start at zero.
 
         Args:
-            what: name of the work; it begins the bar and the lines.
+            what: name of the work, at the start of the bar and the lines.
             total: units in all.
-            columns: of the bar, after the name; they may show `task.fields[note]`, the text that `_note` gives.
-            last_line: whether a plain line tells that all is done, however soon after the one before.
+            columns: of the bar, after the name; they may show `task.fields[note]`, the text from `_note`.
+            last_line: whether the end gets a plain line, however recent the line before it.
         """
         self._what, self._total = what, total
         self._done: float = 0
@@ -67,14 +67,14 @@ class Progress(ABC):
 
     @abstractmethod
     def _line(self) -> str:
-        """Return the plain line up to the time left."""
+        """Return the plain line, without the time left."""
 
     def _note(self) -> str:
-        """Return the text that the bar shows beside the count."""
+        """Return the text beside the count in the bar."""
         return ""
 
     def _seconds_left(self) -> float | None:
-        """Estimate the time left from the mean speed so far; None while nothing is done."""
+        """Estimate the seconds left from the mean speed so far; None at the start."""
         return (self._total - self._done) * self.seconds / self._done if self._done else None
 
     def _count(self, n: float) -> None:

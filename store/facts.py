@@ -1,4 +1,4 @@
-"""A store in numbers and names, for scripts: `probe info --json`. `describe.py` has the same in words."""
+"""A store in numbers and names for scripts, `probe info --json`. `describe.py` says the same in words."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 
 def facts(store: Store) -> Json:
-    """Return what a store holds and whether it is complete, as values for JSON, without reading any token."""
+    """Return the contents of a store and whether it is complete, as values for JSON. Reads no token."""
     manifest, recipe, stock = store.manifest, store.manifest.recipe, take_stock(store)
     files = store.arrays.journaled_files()
     return {

@@ -1,6 +1,6 @@
 """The Zarr v3 format: one folder per array, one uncompressed chunk file per (layer, view, block).
 
-The zarr library writes metadata, labels and ids, and can open all of it.
+The zarr library writes metadata, labels and ids, and can open the whole store.
 """
 
 import json
@@ -20,10 +20,10 @@ from .manifest import Manifest
 ROOT = "zarr.json"
 KEYS: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
 WHOLE_FILLS: dict[str, Any] = {"i": -1, "f": float("nan"), "O": ""}
-"""Values that stand for a missing chunk of a small array, by kind of type: none that could be meant."""
+"""Fill values for a missing chunk of a small array, by kind of type. No real value equals them."""
 PLAIN: dict[Any, str] = {"int64": "<i8", "float32": "<f4"}
 PLAIN_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}]
-"""Types and codecs of the small arrays that numpy reads as well."""
+"""Types and codecs of small arrays that numpy can read too."""
 DIMENSIONS = ("view", "image", "token", "channel")
 
 
@@ -85,7 +85,7 @@ class ZarrFiles(StoreFiles):
             raise self.damaged(self.folder / array, error) from error
 
     def _read_plain(self, metadata: Path, chunk: Path) -> npt.NDArray[Any] | None:
-        """Read numbers as they are in the file: zarr takes half a second to import. None if they are no plain ones."""
+        """Read plain numbers without zarr, which takes half a second to import. None for any other array."""
         about = parse(read_file(metadata))
         dtype = PLAIN.get(about["data_type"])
         if dtype is None or about["codecs"] != PLAIN_CODECS:
@@ -107,10 +107,10 @@ class ZarrFiles(StoreFiles):
             raise self.damaged(self.root, error) from error
 
     def is_compressed(self) -> bool:
-        """See `StoredArrays.is_compressed`: whether the blocks of the first array have codecs beside the plain one."""
+        """See `StoredArrays.is_compressed`: whether the first array in blocks has any codec but the plain one."""
         for metadata in self.folder.glob(f"*/layer_*/*/{ROOT}"):
             if metadata.parent.name.endswith(CHANNELS):
-                continue  # written at once, and never compressed
+                continue  # a small array, never compressed
             try:
                 return [codec["name"] for codec in parse(read_file(metadata))["codecs"]] != ["bytes"]
             except (OSError, UnfitError, KeyError, TypeError) as error:
@@ -148,11 +148,11 @@ class ZarrFiles(StoreFiles):
         self._write(made)
 
     def chunking(self, spec: ArraySpec) -> dict[str, Any]:
-        """Return how `zarr.create_array` is to keep an array's blocks: each as one plain chunk."""
+        """Return the arguments of `zarr.create_array` that store each block as one plain chunk."""
         return {"chunks": (1, spec.block_rows, *spec.row), "compressors": None}
 
     def _is_multilabel(self, array: str) -> bool:
-        """Whether an array is labels with an axis of classes: its metadata says so, or its chunk if those are lost."""
+        """Whether an array is labels with an axis of classes, by its metadata, or by its chunk if metadata are lost."""
         if array.rpartition("/")[2] != LABELS:
             return False
         folder = self.folder / array
@@ -162,7 +162,7 @@ class ZarrFiles(StoreFiles):
             return (folder / "c.0.0").exists()
 
     def _write(self, made: dict[str, Any]) -> None:
-        """Write the files that zarr made in memory, durably: not the root, which is the manifest, nor equal files."""
+        """Write durably the files that zarr made in memory, except the root (the manifest) and unchanged files."""
         for name, data in made.items():
             path = self.folder / name
             content = data.to_bytes()

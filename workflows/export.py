@@ -20,20 +20,20 @@ def export(store: str | Path, config: ExportConfig) -> Path:
 
     Args:
         store: path of the store, or an address.
-        config: parts of the store, their new form, and the folder to make.
+        config: parts of the store, their new form, and the folder to create.
 
     Returns:
         The path of the new folder.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message offers the way out.
+        TokenprobeError: a setting cannot be met; the message says what to do.
     """
     out = check_folder(config.out)
     form = choose_form(config.out, config.to)
     opened = open_store(store)
     chosen = select(opened, form, layers=config.layers, splits=config.split, tokens=config.tokens, dtype=config.dtype)
     needed, free = exported_bytes(opened, chosen), free_bytes(out)
-    if form != "zarr" and needed > free:  # nobody knows beforehand how well tokens compress
+    if form != "zarr" and needed > free:  # the compressed size is not known beforehand
         raise NoSpaceError(
             f"the export needs {size_text(needed)} and {str(out)!r} has {size_text(free)} free; "
             "export fewer --layers or --split, or write to another disk"

@@ -1,4 +1,4 @@
-"""Progress of work that is measured in bytes."""
+"""Progress of work measured in bytes."""
 
 from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -10,12 +10,12 @@ class ByteProgress(Progress):
     """Counts bytes, from any thread."""
 
     def __init__(self, what: str, n_bytes: int) -> None:
-        """Start at nothing of `n_bytes`; `what` names the work."""
+        """Start at zero of `n_bytes`; `what` names the work."""
         columns = DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
         super().__init__(what, n_bytes, *columns, last_line=False)
 
     def advance(self, n_bytes: int) -> None:
-        """Count some more."""
+        """Count `n_bytes` more."""
         self._count(n_bytes)
 
     def _line(self) -> str:

@@ -1,20 +1,20 @@
-"""Code that a run or a store names: whoever made it chose that code, so it runs only where the user says so."""
+"""Trust in code that a run or a store names. Whoever made it chose the code, so it runs only if the user agrees."""
 
 from ..errors import InputError
 from ..extract.backbones import code_of
 
 
 def check_code(model: str, named_by: str, trust_code: bool, other_way: str = "") -> None:
-    """Refuse a backbone that would run code, unless it is trusted.
+    """Refuse a backbone that would run code, unless the user trusts it.
 
     Args:
         model: the backbone, such as "hub:OWNER/REPO/ENTRY".
-        named_by: what names it, for the message.
+        named_by: the run or store that names it, for the message.
         trust_code: whether the user trusts it.
-        other_way: what the user may do instead, for the message.
+        other_way: an alternative for the user, for the message.
 
     Raises:
-        InputError: loading the backbone would run code; says which, and from where.
+        InputError: loading the backbone would run code; the message names the code and its source.
     """
     code = code_of(model)
     if code and not trust_code:

@@ -78,13 +78,17 @@ def convert_to_timm(weights: Weights, module: nn.Module, path: Path, grid: Grid 
             "check --model and --model-arg"
         ) from error
     interpolation = {name: value for name, value in options.items() if name in INTERPOLATION}
-    if RADIO_TABLE not in weights:
-        return Converted(*fit_tables(module, converted, path, grid, **interpolation))
-    table = converted.pop("pos_embed")  # timm already cut it to the grid, as RADIO does
+    cut = {"pos_embed": converted.pop("pos_embed")} if _is_radios(weights) and "pos_embed" in converted else {}
     fitted, tables = fit_tables(module, converted, path, grid, **interpolation)
-    side = isqrt(weights[RADIO_TABLE].shape[1])
-    cut = PositionTable("pos_embed", in_words((side, side)), in_words(flat_tables(module)["pos_embed"]))
-    return Converted(fitted | {"pos_embed": table}, [cut, *tables])
+    side = isqrt(weights[RADIO_TABLE].shape[1]) if cut else 0
+    grids = flat_tables(module)
+    tables += [PositionTable(name, in_words((side, side)), in_words(grids[name])) for name in cut if name in grids]
+    return Converted(fitted | cut, tables)
+
+
+def _is_radios(weights: Weights) -> bool:
+    """Return whether weights are of RADIO's own files, whose table timm brings to the grid by RADIO's own means."""
+    return RADIO_TABLE in weights and weights[RADIO_TABLE].ndim == len("BND")
 
 
 def _converted(weights: Weights, module: nn.Module, options: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -92,12 +96,12 @@ def _converted(weights: Weights, module: nn.Module, options: Mapping[str, Any]) 
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return dict(weights)
-    if isinstance(module, VisionTransformer | Eva) and RADIO_TABLE not in weights:
+    if isinstance(module, VisionTransformer | Eva) and not _is_radios(weights):
         table, module.pos_embed = module.pos_embed, None  # timm resamples only if the model has a table
         try:
             return dict(convert(dict(weights), module, **options))
         finally:
             module.pos_embed = table
-    tables = {} if RADIO_TABLE in weights else {name: weights[name] for name in flat_tables(module) if name in weights}
+    tables = {} if _is_radios(weights) else {name: weights[name] for name in flat_tables(module) if name in weights}
     others = {name: tensor for name, tensor in weights.items() if name not in tables}
     return dict(convert(others, module, **options)) | tables

@@ -169,7 +169,7 @@ NAMES = {
     "/abs": "holds a path separator",
     "..": "begins with '.'",
     "": "is empty",
-    "journal.jsonl": "is kept for files of the store",
+    "journal.jsonl": "is reserved for files of the store",
     "a\nb": "holds control characters",
 }
 """Forbidden names of splits, with reasons."""

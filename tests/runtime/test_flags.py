@@ -1,4 +1,4 @@
-"""Functions as commands: what typer reads, how errors are put, and help that can be read. Tried on a made program."""
+"""Functions as commands: reading, error messages and readable help, tested on a small program made here."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""The count, its lines and its bar, on a clock that the test turns."""
+"""The count, its lines and its bar, on a clock that the test sets."""
 
 import re
 import subprocess
@@ -63,7 +63,7 @@ def test_a_line_comes_every_ten_seconds_and_at_the_end(turn: Turn, capsys: pytes
 def test_a_long_run_says_less_and_less_often_but_every_five_minutes(
     turn: Turn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line a second would be 200,000 lines; every ten seconds, 20,000."""
+    """One line per second would be 200,000 lines; one every ten seconds, 20,000."""
     told, day = [], 200_000
     with Sheep(day) as sheep:
         for second in range(day):
@@ -121,7 +121,7 @@ def test_a_terminal_gets_a_bar_and_no_lines(turn: Turn, capsys: pytest.CaptureFi
 
 
 class Slow(int):
-    """A number that takes its time to be added."""
+    """A number that is slow to add."""
 
     def __radd__(self, other: int) -> int:
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Sizes and times in words, and texts for where they go, case by case."""
+"""Sizes and times in words, and text made safe, case by case."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Values from files: each type takes what it should, and names whatever it does not."""
+"""Values from files: each type accepts valid values, and the error names any other."""
 
 import json
 import os
@@ -103,12 +103,12 @@ def test_free_values_are_no_deeper_than_anything_can_walk() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (b"", "no JSON: Expecting value"),
-        (b"{", "no JSON: Expecting property name"),
-        (b"\xff\xfe", "no JSON: 'utf-8' codec"),
-        (b"NaN", "no JSON: NaN is no number of JSON"),
-        (b'{"a": -Infinity}', "no JSON: -Infinity is no number"),
-        (b"1" * 5000, "no JSON: Exceeds the limit"),
+        (b"", "not JSON: Expecting value"),
+        (b"{", "not JSON: Expecting property name"),
+        (b"\xff\xfe", "not JSON: 'utf-8' codec"),
+        (b"NaN", "not JSON: NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "not JSON: -Infinity is not a JSON number"),
+        (b"1" * 5000, "not JSON: Exceeds the limit"),
         (b"[" * 100_000, "lists and dicts are nested too deeply"),
         ('{"a":' * 100_000, "lists and dicts are nested too deeply"),
     ],
@@ -133,5 +133,5 @@ def test_plain_files_are_read_and_nothing_else(tmp_path: Path) -> None:
             read_file(tmp_path / absent)
     os.mkfifo(tmp_path / "pipe")
     for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(OSError, match="it is no plain file"):
+        with pytest.raises(OSError, match="it is not a plain file"):
             read_file(odd)

@@ -1,4 +1,4 @@
-"""A store in numbers and names: every figure is the one in the files."""
+"""A store in numbers and names: every figure agrees with the files."""
 
 import json
 from collections.abc import Callable

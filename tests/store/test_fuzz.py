@@ -1,4 +1,4 @@
-"""Damaged and hostile stores of both formats: whatever is in a file, opening, describing and verifying end in one line.
+"""Damaged and hostile stores of both formats: with any content in a file, every error is one line.
 
 `pytest tests/store/test_fuzz.py --hypothesis-profile=random` tries other examples each time.
 """
@@ -36,11 +36,11 @@ evil_values = st.recursive(
     max_leaves=6,
 )
 DEEP = {f"@{levels}@": "[" * levels + "]" * levels for levels in (30, 60, 900, 50_000)}
-"""Texts that stand for lists in lists: Python could not write the deepest."""
+"""Texts that stand for nested lists: Python could not write the deepest ones."""
 
 
 def text_of(value: Any) -> str:
-    """Return JSON in which some texts are lists within lists."""
+    """Return JSON with some texts replaced by nested lists."""
     text = json.dumps(value)
     for name, lists in DEEP.items():
         text = text.replace(f'"{name}"', lists)
@@ -48,7 +48,7 @@ def text_of(value: Any) -> str:
 
 
 def places_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every value within a value, those that lists and dicts hold too."""
+    """Yield the path of every value within a value, at any depth."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         yield (*path, key)
         if isinstance(inner, dict | list):
@@ -61,7 +61,7 @@ def changed(draw: st.DrawFn, value: dict[str, Any]) -> dict[str, Any]:
     copy, places = json.loads(json.dumps(value)), list(places_of(value))
     for *way, last in draw(st.lists(st.sampled_from(places), min_size=1, max_size=3)):
         how, other = draw(st.sampled_from(["replace", "remove", "rename", "nest"])), draw(evil_values)
-        with suppress(AttributeError, KeyError, IndexError, TypeError):  # gone, by a change before
+        with suppress(AttributeError, KeyError, IndexError, TypeError):  # removed by an earlier change
             holder = copy
             for key in way:
                 holder = holder[key]
@@ -75,7 +75,7 @@ def changed(draw: st.DrawFn, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_right_fingerprints(manifest: Any) -> Any:
-    """Make the fingerprints those of the content, as an attacker would, if that can be done."""
+    """Make the fingerprints match the content, as an attacker would, if that is possible."""
     with suppress(KeyError, TypeError, AttributeError, ValueError, RecursionError):
         recipe = {name: manifest[name] for name in RECIPE}
         manifest["fingerprints"] = {
@@ -151,7 +151,7 @@ class Target:
             return bytes(file.id.get_file_image())
 
     def use(self) -> None:
-        """Do with the store whatever people do who did not make it; errors of ours are fine."""
+        """Use the store as people do who did not make it. Our own errors are fine."""
         for call in (self._read, lambda: verify(self.path)):
             said = ""
             try:

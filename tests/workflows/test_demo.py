@@ -27,7 +27,7 @@ def test_the_bundled_weights_are_those_of_the_demos_architecture() -> None:
 def test_the_demo_extracts_fits_and_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With 200 images a split, ten epochs and one rate; all else is what `probe demo` does."""
+    """With 200 images per split, ten epochs and one rate; the rest is `probe demo`."""
     extracted: list[ExtractConfig] = []
     fitted: list[FitConfig] = []
 

@@ -1,4 +1,4 @@
-"""`probe predict` on image files: what it writes against the head alone, and what it refuses."""
+"""`probe predict` on image files: its output against the head alone, and its refusals."""
 
 import io
 import re
@@ -54,7 +54,7 @@ def test_a_run_predicts_its_test_images_as_its_results_say(make_run: MakeRun, im
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Class folders of photos, half of which their EXIF turns by a quarter."""
+    """Class folders of photos, half of them turned by a quarter in their EXIF."""
     rng = np.random.default_rng(0)
     for split, n_images in (("train", 12), ("test", 6)):
         for label, name in enumerate(CLASSES):
@@ -72,7 +72,7 @@ def photos(tmp_path: Path) -> Path:
 def test_photos_are_turned_as_the_data_of_the_head_were(
     make_run: MakeRun, photos: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """hf: turns photos upright, folder: does not; what a head sees at last is what it was trained on."""
+    """hf: turns photos upright, folder: does not. In both cases the head sees photos as in training."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
     run = make_run(["linear"], data=f"{kind}:{photos}")
@@ -122,7 +122,7 @@ def test_names_of_images_and_classes_act_neither_on_a_spreadsheet_nor_on_a_termi
         "image,predicted,score", "'=1+1.png,'@cat,0.5000", r"a\x1b[2J.png,two\nlines,1.0000",
     ]  # fmt: skip
     for name, read in (("p.parquet", pd.read_parquet), ("p.csv", pd.read_csv)):
-        write_predictions(table, [], None, tmp_path / name)  # type: ignore[arg-type]  # not asked by these
+        write_predictions(table, [], None, tmp_path / name)  # type: ignore[arg-type]  # not used for these
         assert (read(tmp_path / name)["image"][0] == "=1+1.png") == (name == "p.parquet")
 
 
@@ -253,7 +253,7 @@ def test_a_run_of_knn_alone_or_without_results_is_refused(make_run: MakeRun, ima
         predict(run.path, config(image_folder))
     (run.path / "heads").mkdir()
     (run.path / "results.parquet").unlink()
-    with pytest.raises(MissingError, match=r"run '.*/run' has no results yet; let its probe fit go on, or give one of"):
+    with pytest.raises(MissingError, match=r"run '.*/run' has no results yet; wait for its probe fit, or give one of"):
         predict(run.path, config(image_folder))
 
 

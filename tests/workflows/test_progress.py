@@ -1,4 +1,4 @@
-"""Bytes counted: the plain lines, on a clock that the test turns, and the bar."""
+"""Counted bytes: the plain lines, on a clock that the test sets, and the bar."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Repair: whatever happens to a store's files is named, and mended to the bytes there were."""
+"""Repair names every change to a store's files, and restores the original bytes."""
 
 import json
 import re
@@ -38,7 +38,7 @@ from .repair_kit import (
 )
 
 N_ROUNDS, N_FLIPS = 5, 10
-FLIPPED = ("damaged", "damaged: its bytes are not those that were written")
+FLIPPED = ("damaged", "damaged: its bytes differ from those that were written")
 MISSING = ("missing", "missing")
 UNFINISHED = ("unfinished", "not finished: the journal does not record it")
 FOREIGN = ("foreign", "foreign: nothing declares it")
@@ -57,13 +57,13 @@ def whole(request: pytest.FixtureRequest, images: Path, tmp_path_factory: pytest
 
 @pytest.fixture
 def store(whole: Path, tmp_path: Path) -> Path:
-    """A copy that may be damaged: its path is another, so repair works on stores that were moved."""
+    """A copy for damaging. Its path differs, so repair is tested on a moved store."""
     shutil.copytree(whole.parent, tmp_path / "moved")
     return tmp_path / "moved" / whole.name
 
 
 def assert_mended(store: Path, whole: Path, hit: set[str], before: dict[str, tuple[int, int]]) -> None:
-    """All bytes are those of the whole store, and files that were not hit are the very same files."""
+    """All bytes equal those of the complete store, and undamaged files are untouched."""
     assert content_of(store) == content_of(whole)
     assert verify(store) == []
     assert open_store(store).manifest.complete
@@ -80,9 +80,9 @@ def assert_mended(store: Path, whole: Path, hit: set[str], before: dict[str, tup
 def test_one_flipped_byte_in_each_of_fifty_random_places_is_found_and_mended(
     store: Path, whole: Path, seed: int
 ) -> None:
-    """Ten places a round, four of them in small files: metadata, labels, ids, statistics; every other round the root.
+    """Ten places per round, four of them in small files: metadata, labels, ids, statistics; every other round the root.
 
-    The journal is left out: its bytes are no function of the inputs. What a damaged line costs has its own test.
+    The journal is left out, because its bytes do not depend only on the inputs. Damaged lines have their own test.
     """
     rng = np.random.default_rng(seed)
     files, before, root = files_of(store), marks_of(store), store_files(store).root.name
@@ -115,7 +115,7 @@ def swap(store: Path, names: list[str]) -> Found:
 
 
 def replace_by_foreign(store: Path, names: list[str]) -> Found:
-    """Copy in the same block of a store of another seed."""
+    """Replace a block with the same block of a store with another seed."""
     config = next(e["config"] for e in journal_of(store) if e.get("event") == "start")
     other = extract(replace(ExtractConfig(**config), seed=1, out=store.with_name("other" + store.suffix)))
     shutil.copy(files_of(other)[names[0]], files_of(store)[names[0]])
@@ -216,7 +216,7 @@ def test_a_store_that_is_being_written_is_left_alone(store: Path) -> None:
 
 
 def test_without_a_journal_nothing_is_known(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"^no journal at '.*/none\.zarr/journal\.jsonl', so nothing tells how"):
+    with pytest.raises(MissingError, match=r"^no journal at '.*/none\.zarr/journal\.jsonl', so it is unknown how"):
         repair(tmp_path / "none.zarr")
     assert list(tmp_path.iterdir()) == []
 
@@ -283,15 +283,16 @@ def test_a_repair_that_is_refused_leaves_a_store_that_says_it_is_not_complete(im
 
 def test_what_to_do_depends_on_what_is_wrong_and_on_the_journal(store: Path) -> None:
     folder, root = store_files(store).folder, store_files(store).root
-    mend, cannot = f"mend it with probe verify --repair {store}", "--repair cannot mend it, since no journal tells how"
-    foreign, lost = Problem("notes", *FOREIGN), Problem("train/labels", *MISSING)
-    assert summary(store, [foreign]).startswith(
-        f"'{store}': 1 file is not as it should be; remove by hand what is foreign"
+    mend, cannot = (
+        f"mend it with probe verify --repair {store}",
+        "--repair cannot mend it, since no journal records how",
     )
-    assert summary(store, [foreign, lost]) == f"'{store}': 2 files are not as they should be; {mend}"
+    foreign, lost = Problem("notes", *FOREIGN), Problem("train/labels", *MISSING)
+    assert summary(store, [foreign]).startswith(f"'{store}': 1 file has a problem; remove foreign files by hand")
+    assert summary(store, [foreign, lost]) == f"'{store}': 2 files have problems; {mend}"
     journal = folder / "journal.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"exported_config"'))
-    assert summary(store, [lost]).startswith(f"'{store}': 1 file is not as it should be; {cannot}")
+    assert summary(store, [lost]).startswith(f"'{store}': 1 file has a problem; {cannot}")
     assert summary(store, [Problem(root.name, *MISSING)]).endswith(mend), "the journal has a copy of it"
 
 
@@ -340,4 +341,4 @@ def test_data_that_are_gone_are_told_before_the_store_is_read(
     capsys.readouterr()
     assert repair(out) == [], "nothing is damaged, so nothing is needed"
     (first,) = capsys.readouterr().err.splitlines()
-    assert first.startswith("cannot repair: the data were 'npz:") and first.endswith("it may be whole")
+    assert first.startswith("cannot repair: the data were 'npz:") and first.endswith("it may be intact")

@@ -1,4 +1,4 @@
-"""A stranger's run, or store, may name code of a torch.hub repository: it runs only where the user says so."""
+"""A stranger's run or store may name code of a torch.hub repository, which runs only if the user allows it."""
 
 import json
 import shutil

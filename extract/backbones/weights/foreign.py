@@ -43,7 +43,7 @@ def foreign_kind(path: Path) -> str:
     if head.startswith(PICKLE) or _begins_as_safetensors(head):
         return ""
     if head.startswith(ZIP):
-        return _kind_of_zip(path) if zipfile.is_zipfile(path) else ""
+        return _kind_of_zip(path)
     if head.lstrip().startswith(b"<"):  # from a server that wants a login, or reports an error
         return "a web page (HTML or XML) instead of the weights; download them again, logged in if needed"
     by_content = (words for begin, words in BEGINNINGS if head.startswith(begin))
@@ -84,9 +84,12 @@ def safetensors_fault(path: Path) -> str:
 
 
 def _kind_of_zip(path: Path) -> str:
-    """Describe a zip archive that torch.save did not write, such as a NumPy archive; return "" for torch's own."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    """Tell a NumPy archive and a TorchScript program from what torch.save writes; all are zip archives."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # any kind, for a damaged archive: torch's reader names the fault
+        return ""
     if any(name.endswith("constants.pkl") for name in names):
         return "a TorchScript program; save the state_dict of its module"
     if any(name.endswith("data.pkl") for name in names):

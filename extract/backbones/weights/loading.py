@@ -128,10 +128,12 @@ def load_weights(
     unknown = next((name for name in reading.allow_missing if not any(_is_of(each, [name]) for each in own)), None)
     if unknown is not None:
         raise unknown_name("weight to allow missing", unknown, own)
-    choice = choose_weights(checkpoint, own, lambda weights: convert(weights).weights, reading.key)
+    choice = choose_weights(
+        checkpoint, own, lambda weights: convert(_without_faults(weights, own)).weights, reading.key
+    )
     part = choice.part()
     faults = {name: fault for name, tensor in part.items() if (fault := fault_of(tensor, own.get(name)))}
-    converted = convert({name: tensor for name, tensor in part.items() if name not in faults})
+    converted = convert(_without_faults(part, own))
     given = converted.weights
     found = {name: given[name] for name in own if name in given and is_finite(given[name], own[name].dtype)}
     missing = [name for name in own if name not in found]
@@ -153,6 +155,11 @@ def load_weights(
         missing=missing,
         ignored=[name for name in rest if name not in beyond],
     )
+
+
+def _without_faults(weights: Weights, own: Weights) -> Weights:
+    """Leave out what cannot be weights: conversions take them for such."""
+    return {name: tensor for name, tensor in weights.items() if not fault_of(tensor, own.get(name))}
 
 
 def _rest(choice: Choice, own: Collection[str], used: Collection[int]) -> list[str]:

@@ -122,7 +122,7 @@ def fit_tables(
     patches, needed = _grid_of(module), False
     for name, grid in flat_tables(module).items():
         table, ours = weights.get(name), own[name]
-        if table is None or (table.ndim, table.shape[-1]) != (ours.ndim, ours.shape[-1]):
+        if table is None or (table.ndim, table.shape[-1:]) != (ours.ndim, ours.shape[-1:]):
             continue  # the loading checks the shape of every weight
         count = _n_offsets if name.endswith(RELATIVE) else _n_patches
         n_others = ours.shape[-2] - count(grid)
