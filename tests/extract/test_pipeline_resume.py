@@ -123,7 +123,7 @@ def alive(pid: int) -> bool:
 def kill_at() -> Iterator[KillAt]:
     """Run an extraction in a process, SIGKILL it after so many finished files, and yield its stopped orphans.
 
-    Every five seconds a worker looks for its parent, and would be gone if that came between.
+    Stopped workers cannot look for their parent, which they do every five seconds, and end.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tokenprobe.extract.pipeline", "zarr", "pytest"])  # load once for all runs
@@ -140,7 +140,7 @@ def kill_at() -> Iterator[KillAt]:
         orphans.extend(map(int, of_process.split()))
         process.kill()
         process.join(10)
-        for orphan in orphans:  # after the parent ended: only then does the kernel signal its stopped children
+        for orphan in orphans:  # only now: when a parent ends, the kernel sends SIGHUP to its stopped children
             os.kill(orphan, signal.SIGSTOP)
         assert process.exitcode == -signal.SIGKILL
         return orphans
