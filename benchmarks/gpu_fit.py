@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tokenprobe.probe import FitConfig
 from tokenprobe.probe.batches.order import epoch_windows
 from tokenprobe.probe.fitting.group_fit import GroupFit, start_fit
+from tokenprobe.probe.fitting.progress import FitProgress
 from tokenprobe.probe.fitting.streams import LayerStreams
 from tokenprobe.probe.fitting.train import _train_epoch as train_epoch
 from tokenprobe.probe.grid.cells import CellGroup
@@ -46,7 +47,7 @@ def write_store(path: Path, sizes: Sizes) -> Path:
         for split, n in (("train", sizes.images), ("test", 64))
     }
     labels = {split: rng.integers(sizes.classes, size=info.n_images) for split, info in infos.items()}
-    recipe = Recipe("timm:none", {}, "0", {}, "float32", "float16", {"kind": "dataset"}, [])
+    recipe = Recipe("timm:none", {}, "0", {"input_size": [224, 224]}, "float32", "float16", {"kind": "dataset"}, [])
     with open_writer(path, Manifest(recipe, "made", 1, {"layer_00": shape}, None, infos, {})) as writer:
         writer.declare(
             {split: Targets(of_split, [*map(str, range(len(of_split)))]) for split, of_split in labels.items()}
@@ -86,7 +87,7 @@ class Training:
         self._streams, self.regime = LayerStreams(layer, machine.device), layer.regimes[0]
         memory = partial(memory_of, self.plan, machine.device)
         self.predicted = max(needed(groups, memory) for groups in layer.passes)
-        self._before = bench.begin_peak()
+        self._before, self._progress = bench.begin_peak(), FitProgress(n_cells)
         self.passes = [self._start(groups, machine.device) for groups in layer.passes]
 
     @property
@@ -101,7 +102,7 @@ class Training:
     def epoch(self) -> None:
         """Train all heads for one epoch."""
         for fits in self.passes:
-            train_epoch(self.plan, fits, self._streams.train(self.regime), self.n_epochs)
+            train_epoch(self.plan, fits, self._streams.train(self.regime), self.n_epochs, self._progress)
         self.n_epochs += 1
 
     def read(self) -> None:

@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 def make_manifest(n_images: int) -> Manifest:
     rows = block_rows(n_images, ROW_BYTES, 128 * 2**20)
     info = SplitInfo(n_images, rows, "0", None, [], ["none"], {"layer_00": ["patch"]})
-    recipe = Recipe("timm:none", {}, "0", {}, "float32", "float16", {"kind": "dataset"}, [])
+    recipe = Recipe("timm:none", {}, "0", {"input_size": [224, 224]}, "float32", "float16", {"kind": "dataset"}, [])
     return Manifest(recipe, "made", 1, {"layer_00": SHAPE}, None, {"train": info}, {})
 
 

@@ -17,8 +17,8 @@ def describe(plan: Plan, config: ExtractConfig, images_per_second: float) -> lis
     """Return the lines of a dry run.
 
     Args:
-        plan: of the extraction.
-        config: likewise.
+        plan: plan of the extraction.
+        config: settings of the extraction.
         images_per_second: measured speed of the backbone alone.
     """
     manifest, sizes, out = plan.manifest, plan.layer_bytes(), Path(config.out)
@@ -29,11 +29,11 @@ def describe(plan: Plan, config: ExtractConfig, images_per_second: float) -> lis
         ("pixels", _transform_text(manifest.recipe.transform)),
         ("data", manifest.dataset),
         *_split_lines(manifest.splits),
-        *([("unreadable", "not looked for: a dry run decodes no image")] if config.skip_bad_images else []),
+        *([("unreadable", "not checked: a dry run decodes no image")] if config.skip_bad_images else []),
         ("tokens", _tokens_text(manifest.shape(max(map(layer_index, manifest.layers))))),
         ("dtype", manifest.recipe.dtype),
         *_size_lines(sizes),
-        ("in all", size_text(sum(sizes.values()))),
+        ("total", size_text(sum(sizes.values()))),
         ("to write", size_text(sum(sizes.values()) if config.overwrite else plan.missing_bytes(out))),
         ("free", size_text(free_bytes(out))),
         ("time", f"{time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
@@ -42,10 +42,10 @@ def describe(plan: Plan, config: ExtractConfig, images_per_second: float) -> lis
 
 
 def _weights_lines(config: ExtractConfig) -> list[tuple[str, str]]:
-    """Say that published weights are not fetched; others are there, or are drawn as asked."""
+    """Return a line about published weights, which a dry run does not download."""
     if config.no_pretrained or config.checkpoint is not None:
         return []
-    return [("weights", "the published ones, which a dry run does not fetch: it draws others for their shapes")]
+    return [("weights", "published; a dry run does not download them and draws random ones of the same shapes")]
 
 
 def _split_lines(splits: Mapping[str, SplitInfo]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The images of the data that become rows: splits, unreadable images, limits, order."""
+"""Choice of the images that become rows: splits, unreadable images, limits, order."""
 
 import logging
 from collections.abc import Mapping, Set
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 def list_images(config: ExtractConfig, source: ImageSource) -> dict[str, ChosenImages]:
-    """List each split wanted and fix its rows, without decoding any image.
+    """List each wanted split and choose its rows, without decoding any image.
 
-    With `skip_bad_images`, images that a store knows to be unreadable are left out; `leave_out_unreadable` finds
-    others.
+    With `skip_bad_images`, the rows leave out images that an existing store lists as unreadable; `leave_out_unreadable`
+    finds the others.
 
     Raises:
-        InputError: a split is unknown or empty, or has a name that no store can hold; or views are asked for and no
-            split is for training.
+        InputError: a split is unknown or empty, or its name is not allowed in a store; or several views are wanted and
+            no split is for training.
     """
     chosen = {}
     for split in _splits(config, source):
@@ -42,13 +42,13 @@ def list_images(config: ExtractConfig, source: ImageSource) -> dict[str, ChosenI
 def leave_out_unreadable(
     config: ExtractConfig, source: ImageSource, listed: Mapping[str, ChosenImages], transform: Transform
 ) -> dict[str, ChosenImages]:
-    """Decode all images of splits that no store has looked through, and leave out those that cannot be read.
+    """Decode all images of splits that no store has checked, and leave out the unreadable ones.
 
     Args:
-        config: of the extraction.
-        source: of the images.
-        listed: by `list_images`.
-        transform: of view 0.
+        config: settings of the extraction.
+        source: source of the images.
+        listed: result of `list_images`.
+        transform: transform of view 0.
 
     Raises:
         InputError: no image of a split can be read.
@@ -67,9 +67,7 @@ def _chosen(
     rows = _choose(config, images, set(skipped))
     if not len(rows):
         advice = "; name others with --split to leave it out" if len(source.splits) > 1 else ""
-        raise InputError(
-            f"split {split!r} of {config.data!r} has no images{' that can be read' * bool(skipped)}{advice}"
-        )
+        raise InputError(f"split {split!r} of {config.data!r} has no {'readable ' * bool(skipped)}images{advice}")
     n_listed = min(len(images.ids), config.limit or len(images.ids))
     return ChosenImages(rows, n_listed, images, skipped)
 
@@ -85,8 +83,8 @@ def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
             raise InputError(f"{config.data!r}: {error}, or name others with --split to leave it out") from error
     if config.views > 1 and all(views_of(split, config) == 1 for split in splits):
         raise InputError(
-            f"{config.views} views asked for, and none of the splits ({', '.join(splits)}) is for training: its name "
-            "would begin with 'train'; other splits have view 0 alone, so extract them with --views 1"
+            f"--views {config.views} needs a split whose name begins with 'train', and there are only "
+            f"{', '.join(splits)}; other splits have view 0 alone, so extract them with --views 1"
         )
     return splits
 
@@ -97,7 +95,7 @@ def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> Spli
 
 
 def _known_unreadable(config: ExtractConfig, split: str, images: ImageList) -> list[str] | None:
-    """Return the ids of unreadable images from a store that has found them already; None if there is none."""
+    """Return the ids of unreadable images that an existing store lists; None if no store lists any."""
     files = store_files(Path(config.out))
     if files.exists() and not config.overwrite:
         known = files.read_manifest()
@@ -110,11 +108,11 @@ def _known_unreadable(config: ExtractConfig, split: str, images: ImageList) -> l
 def _unreadable(
     config: ExtractConfig, source: ImageSource, split: str, images: ImageList, transform: Transform
 ) -> list[str]:
-    """Decode all images and return the ids of those that cannot be read."""
+    """Decode all images and return the ids of the unreadable ones."""
     logger.info(f"looking for unreadable images in {split!r}: every image is decoded once more")
     readable: set[str] = set()
     skipped: set[str] = set()
-    while True:  # under a limit, others take the place of those left out
+    while True:  # under a limit, other images replace those left out
         rows = _choose(config, images, skipped)
         unknown = Wanted(split, [row for row, key in enumerate(rows.ids) if key not in readable])
         decoded = RowImages(source, {split: rows}, transform, augmentation_of(config))

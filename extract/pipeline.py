@@ -59,7 +59,7 @@ def extract(config: ExtractConfig) -> Path:
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
         writer.journal.add_event("start", **_circumstances(config, source, device))
         targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
-        writer.drop_moved_rows(targets)  # unreadable images may be left out that an earlier run stopped at
+        writer.drop_moved_rows(targets)  # rows move if unreadable images are left out that stopped an earlier run
         writer.declare(targets)
         work = _missing_batches(plan, writer, config.batch_size)
         waits, start = Waits(), time.monotonic()
@@ -109,7 +109,7 @@ def _load_backbone(config: ExtractConfig, source: ImageSource, *, fetches: bool 
 
 
 def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[Batch]:
-    """List the forward passes that remain, view by view, in row order."""
+    """List the remaining forward passes, view by view, in row order."""
     work = []
     for split, info in plan.manifest.splits.items():
         size = even_batch_size(info.block_rows, batch_size)
@@ -125,7 +125,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, waits
     """Run the backbone over the missing batches, and hand the stored arrays to the writer."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
-    batches = run_batches(job, work, waits.for_images)  # forks, before the progress bar has a thread that prints
+    batches = run_batches(job, work, waits.for_images)  # forks, so before the progress bar starts its thread
     with ImageProgress(sum(len(batch.rows) for batch in work), waits.for_images) as progress:
         for batch, tokens in batches:
             n_bytes = 0
@@ -144,7 +144,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, waits
 
 
 def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.device) -> dict[str, Any]:
-    """Return the facts of a run that belong into the journal and not into the store."""
+    """Return the facts of a run that belong in the journal, not in the manifest."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
@@ -157,7 +157,7 @@ def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.dev
 
 
 def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[str, Any]:
-    """Return the facts that the journal keeps of a run that came to its end."""
+    """Return the facts that the journal keeps about a finished run."""
     return {
         "seconds": round(seconds, 3),
         "n_images": sum(len(batch.rows) for batch in work),
@@ -170,12 +170,12 @@ def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[
 
 def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) -> None:
     if not work:
-        logger.info(f"{out}: nothing to do, everything asked for is there")
+        logger.info(f"{out}: nothing to do, the store already holds everything")
     else:
         n_images = sum(len(batch.rows) for batch in work)
         done = f"{counted(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s"
         logger.info(f"{out}: {done}")
     if not complete:
         logger.warning(
-            f"{out}: parts that another command began are not finished; probe info names them: extract those too"
+            f"{out}: another command began parts that are not finished; probe info names them; extract those too"
         )

@@ -247,8 +247,17 @@ def file_record(store: Path, name: str) -> FileRecord:
 
 
 def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
-    """Write the root file if it changed. The journal records it first, so its last two entries cover a crash."""
+    """Write the root file if it changed. The journal records it first, so its last two entries cover a crash.
+
+    A crash between the two leaves the root of the second-last entry. That one is recorded again, or it would become the
+    third-last.
+    """
     content = files.root_bytes(manifest)
-    if not files.root.exists() or files.root.read_bytes() != content:
-        records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
-        write_durably(files.root, content)
+    there = files.root.read_bytes() if files.root.is_file() else b""
+    if there == content:
+        return
+    for entry in journal.root_entries(files.folder)[1:]:
+        if entry["xxh3"] == xxh3_64_hexdigest(there):
+            records.add_root(FileRecord(ROOT_RECORD, len(there), entry["xxh3"]), entry["content"])
+    records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
+    write_durably(files.root, content)

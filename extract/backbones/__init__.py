@@ -1,6 +1,6 @@
-"""Backbones: build a model, load its weights, freeze it, and give the tokens of its layers.
+"""Backbones: build a model, load its weights, freeze it, and return the tokens of its layers.
 
-Each source of models is a file here and a line in `BACKBONES`; all give the `Backbone` of `contract.py`.
+Each source of models is a file here and a line in `BACKBONES`; all provide the `Backbone` of `contract.py`.
 """
 
 import os
@@ -43,7 +43,7 @@ def load_backbone(  # noqa: PLR0913
     Without `fetches`, weights are drawn where published ones would be fetched: a dry run needs shapes and speed alone.
 
     Raises:
-        InputError: no such model, or weights that do not fit or cannot be fetched.
+        InputError: no such model, or its weights do not fit or cannot be downloaded.
         MissingError: no such checkpoint.
     """
     source, name = split_source(model)
@@ -61,9 +61,7 @@ def load_backbone(  # noqa: PLR0913
     )
     for name, parameter in backbone.module.named_parameters():
         if not bool(parameter.isfinite().all()):
-            raise InputError(
-                f"backbone {model!r} has weights that are not finite, such as {name!r}; take other weights"
-            )
+            raise InputError(f"backbone {model!r} has weights that are not finite, such as {name!r}; use other weights")
     return backbone
 
 
@@ -88,13 +86,13 @@ def _height_and_width(sides: Sequence[int]) -> tuple[int, int] | None:
 
 
 def code_of(model: str) -> str:
-    """Return in words which code loading a model would run, beside that of installed packages; "" if none."""
+    """Describe the code, outside installed packages, that loading a model would run; "" if there is none."""
     source, name = split_source(model)
     return hub_code(name) if source == "hub" else ""
 
 
 def absolute_model(model: str) -> str:
-    """Return the name that means the same in any working folder: that of a local folder made absolute."""
+    """Return a model's name with any path to a local folder made absolute."""
     source, _, name = model.partition(":")
     if source == "hub":
         return f"hub:{absolute_entry(name)}"

@@ -1,4 +1,4 @@
-"""How open_clip's weights want their images: by their tag, or by what all tags of an architecture agree on."""
+"""Preprocessing for open_clip's weights: from their tag, or from all tags of an architecture if they agree."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,19 +8,19 @@ from ...errors import InputError
 
 DECIDING = ("mean", "std", "interpolation", "resize_mode")
 N_NAMED = 3
-"""Tags that a message names of each kind."""
+"""Number of tags that a message names per kind."""
 
 
 def preprocessing_of(architecture: str, tag: str, checkpoint: Path | None) -> dict[str, Any]:
-    """Return open_clip's settings of preprocessing.
+    """Return open_clip's preprocessing settings.
 
     Args:
-        architecture: a known one.
-        tag: of the weights, or "": then all published weights of the architecture decide.
+        architecture: a known architecture.
+        tag: tag of the weights, or "" to use the settings that all published weights of the architecture share.
         checkpoint: file of the weights, or None if they are drawn.
 
     Raises:
-        InputError: the published weights disagree, and weights of one's own are loaded.
+        InputError: the published weights disagree, and the weights come from a checkpoint.
     """
     import open_clip
     from open_clip.transform import PreprocessCfg
@@ -34,7 +34,7 @@ def preprocessing_of(architecture: str, tag: str, checkpoint: Path | None) -> di
         named = "; ".join(f"{_named([*of_kind])} by {_in_words(kind)}" for kind, of_kind in kinds.items())
         raise InputError(
             f"open_clip's weights of {architecture!r} differ in preprocessing ({named}), and checkpoint "
-            f"{str(checkpoint)!r} does not say its own; name the weights that it is like, such as "
+            f"{str(checkpoint)!r} does not state its own; name the weights that it matches, such as "
             f"open_clip:{architecture}/{tags[0]}"
         )
     only = next(iter(kinds.values()), {}) if len(kinds) == 1 else {}
@@ -42,7 +42,7 @@ def preprocessing_of(architecture: str, tag: str, checkpoint: Path | None) -> di
 
 
 def activation_note(architecture: str, tag: str) -> list[str]:
-    """Return a line if weights of an architecture were trained with another activation, and no tag says which."""
+    """Return a line if some weights of an architecture use another activation and no tag decides."""
     import open_clip
 
     tags = [] if tag else open_clip.list_pretrained_tags_by_model(architecture)
@@ -50,7 +50,7 @@ def activation_note(architecture: str, tag: str) -> list[str]:
     if not quick or open_clip.get_model_config(architecture).get("quick_gelu"):
         return []
     return [
-        f"activation GELU taken, as {architecture} says; for QuickGELU, as {_named(quick)} have, write "
+        f"activation GELU used, the default of {architecture}; for QuickGELU, the activation of {_named(quick)}, write "
         f"open_clip:{architecture}/{quick[0]}"
     ]
 

@@ -1,6 +1,6 @@
-"""Data sets: list the images of each split with ids and labels, and decode one image at a time.
+"""Data sets: they list the images of each split with ids and labels, and decode one image at a time.
 
-Each source of data is a file here and a line in `DATASETS`; all give the `ImageSource` of `contract.py`.
+Each data source is a file here and a line in `DATASETS`; all provide the `ImageSource` of `contract.py`.
 """
 
 import os
@@ -25,10 +25,10 @@ class Source(NamedTuple):
     """A kind of data.
 
     Attributes:
-        open: makes a source of the text after "NAME:" in a spec.
-        form: of that text.
+        open: opens a source from the text after "NAME:" in a spec.
+        form: form of that text.
         reads: description of the data, in lines.
-        needs: package that tokenprobe does not install by itself; the extra of the source's name brings it.
+        needs: package that tokenprobe does not install by itself; the extra with the source's name installs it.
     """
 
     open: Callable[[str], ImageSource]
@@ -41,44 +41,44 @@ DATASETS: dict[str, Source] = {
     "folder": Source(
         ImageFolder,
         "PATH",
-        ("class folders: PATH/SPLIT/CLASS/images, or PATH/CLASS/images as one split, train; a path alone means this",),
+        ("class folders: PATH/SPLIT/CLASS/images, or PATH/CLASS/images as one split, train; a path alone works too",),
     ),
     "torchvision": Source(
         TorchvisionImages,
         "NAME[?root=FOLDER&download=true&splits=SPLIT,…]",
-        ("published data sets, from FOLDER (default data) as they are distributed:", *wrap(", ".join(PUBLISHED), 100)),
+        ("published data sets as distributed, in FOLDER (default data):", *wrap(", ".join(PUBLISHED), 100)),
     ),
     "hf": Source(
         HfImages,
         "ORG/NAME[?config=NAME&image=COLUMN&label=COLUMN]",
         (
             "a data set of the Hugging Face hub, or a folder or Parquet file that the package datasets reads;",
-            "a label column of lists means several classes an image",
+            "a label column of lists means several classes per image",
         ),
         "datasets",
     ),
     "wds": Source(
         TarImages,
         "PATTERN[?val=PATTERN&test=PATTERN&label=SUFFIX&image=SUFFIX]",
-        ("WebDataset tars, such as train-{00..15}.tar or train-*.tar: one split, train, beside those named",),
+        ("WebDataset tars, such as train-{00..15}.tar or train-*.tar: the split train, and the splits named",),
     ),
     "csv": Source(
         open_csv,
         "FILE[?root=FOLDER]",
         (
-            "a table of image files: columns path, label and, if there are several splits, split; a column labels,",
-            "such as cat|dog, means several classes an image; paths are relative to the table, or to FOLDER",
+            "a table of image files with columns path, label and, for several splits, split; a column labels,",
+            "such as cat|dog, means several classes per image; paths are relative to the table, or to FOLDER",
         ),
     ),
     "parquet": Source(
-        open_parquet, "FILE[?root=FOLDER]", ("the same in Parquet; its column labels has a list for each image",)
+        open_parquet, "FILE[?root=FOLDER]", ("the same in Parquet; a column labels holds one list per image",)
     ),
     "npz": Source(
         NpzImages,
         "FILE",
         (
             "arrays x_SPLIT, uint8 (n, height, width[, 3]), and y_SPLIT, (n,) or (n, classes) of 0 and 1,",
-            "and classes, the names, if there are any",
+            "and optionally classes, the names",
         ),
     ),
     "demo": Source(open_demo, "", ("the bundled part of Fashion-MNIST",)),
@@ -86,11 +86,11 @@ DATASETS: dict[str, Source] = {
 
 
 def open_dataset(spec: str) -> ImageSource:
-    """Open "SOURCE:ARGUMENT"; a path alone means "folder:PATH", and "~" in front is the home folder.
+    """Open "SOURCE:ARGUMENT"; a path alone means "folder:PATH", and a leading "~" is the home folder.
 
     Raises:
         InputError: no such source.
-        MissingError: nothing there.
+        MissingError: the data is not there.
     """
     source, argument = _parts(spec)
     if source not in DATASETS:
@@ -99,7 +99,7 @@ def open_dataset(spec: str) -> ImageSource:
 
 
 def describe_datasets() -> list[str]:
-    """Return the lines of `probe datasets`: each source, the form of its spec, and the data it reads."""
+    """Return the lines of `probe datasets`: each source, the form of its spec, and a description of its data."""
     lines = []
     for name, source in DATASETS.items():
         lines.append(_form(name, source))

@@ -92,10 +92,12 @@ class GraphRecorder(Recorder):
         return replay
 
     def _abandon(self) -> None:
-        """Tell torch's allocator that a recording has ended: it believes in one that failed for ever."""
+        """End a recording that failed: torch's allocator and its random numbers believe that it still runs."""
         for end in (torch._C._cuda_endAllocateToPool, torch._C._cuda_releasePool):
             with suppress(RuntimeError):  # it failed before or after
                 end(self._stream.device_index, self._pool)
+        random = torch.cuda.default_generators[self._stream.device_index]
+        random.graphsafe_set_state(random.clone_state())
         self._pool = torch.cuda.graph_pool_handle()
 
 

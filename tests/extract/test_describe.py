@@ -1,4 +1,4 @@
-"""The dry run: its lines against what the extraction then writes."""
+"""The dry run: its lines against the files of the extraction."""
 
 import shutil
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert lines["dtype"] == "float16"
     assert len(set(sizes.values())) == 1
     assert lines["per layer"] == f"{for_people(sizes['layer_00'])}, 3 layers"
-    assert lines["in all"] == lines["to write"] == for_people(sizes.total())
+    assert lines["total"] == lines["to write"] == for_people(sizes.total())
     assert lines["free"] == "2.34 TB"
 
 
@@ -56,7 +56,7 @@ def test_a_dry_run_lists_layers_of_different_sizes_one_by_one(tiny_config: MakeC
     sizes = sizes_on_disk(extract(tiny_config(**changes)))
     assert len(set(sizes.values())) == 4
     assert {name: lines[name] for name in sizes} == {name: for_people(size) for name, size in sizes.items()}
-    assert lines["in all"] == for_people(sizes.total())
+    assert lines["total"] == for_people(sizes.total())
 
 
 def test_a_dry_run_leaves_a_store_as_it_is_and_says_how_much_is_missing(tiny_config: MakeConfig) -> None:
@@ -67,7 +67,7 @@ def test_a_dry_run_leaves_a_store_as_it_is_and_says_how_much_is_missing(tiny_con
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
     extract(tiny_config())
     total = sizes_on_disk(out).total()
-    assert lines["in all"] == for_people(total)
+    assert lines["total"] == for_people(total)
     assert lines["to write"] == for_people(total - done)
 
 

@@ -1,4 +1,4 @@
-"""A dry run fetches no weights and decodes no image, and refuses what it can know."""
+"""A dry run downloads no weights and decodes no image, and refuses every fault that it can detect."""
 
 import json
 import socket
@@ -35,7 +35,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_published_weights_are_not_fetched(tiny_config: MakeConfig, model: str) -> None:
     config = tiny_config(model=model, model_arg=PUBLISHED[model], no_pretrained=False, batch_size=2)
     lines = shown("\n".join(describe_extraction(config)))
-    assert lines["weights"] == "the published ones, which a dry run does not fetch: it draws others for their shapes"
+    assert lines["weights"] == "published; a dry run does not download them and draws random ones of the same shapes"
     assert lines["model"].startswith(f"{model}, ") and float(lines["time"].split(" at ")[1].split()[0]) >= 0
 
 
@@ -47,7 +47,7 @@ def test_weights_that_are_there_or_drawn_as_asked_have_no_line(tiny_config: Make
     ("model", "message"),
     [
         ("timm:VisionTransformer", "has no published weights; give --checkpoint or --no-pretrained"),
-        ("open_clip:ViT-B-32", "without the name of its weights; write open_clip:ViT-B-32/WEIGHTS"),
+        ("open_clip:ViT-B-32", "needs the name of its weights; write open_clip:ViT-B-32/WEIGHTS"),
         ("open_clip:ViT-B-32/opnai", "unknown weights of open_clip model 'ViT-B-32' 'opnai'; known: openai"),
     ],
 )
@@ -81,4 +81,4 @@ def test_a_hub_entry_is_built_without_its_weights_if_it_can_be() -> None:
 
 def test_unreadable_images_are_not_looked_for(tiny_config: MakeConfig) -> None:
     lines = shown("\n".join(describe_extraction(tiny_config(skip_bad_images=True))))
-    assert lines["unreadable"] == "not looked for: a dry run decodes no image"
+    assert lines["unreadable"] == "not checked: a dry run decodes no image"

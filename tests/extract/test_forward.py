@@ -46,7 +46,7 @@ def passes() -> Iterator[list[int]]:
 def test_every_forward_pass_has_the_full_batch_size(
     tiny_config: MakeConfig, split: str, batch_size: int, n_passes: int, size: int
 ) -> None:
-    """Kernels may round otherwise at another size.
+    """Kernels may round differently at another size.
 
     Blocks of 3 images are cut into batches of 3, not padded to 4. Blocks of 7 images, and a last one of 4, are cut into
     batches of 4, of which one in two has an image to pad; of batches of 5 three in five images would be padding.

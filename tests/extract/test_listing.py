@@ -1,4 +1,4 @@
-"""Which images become rows: images that cannot be read, and splits that cannot be had."""
+"""Choice of rows: unreadable images, and splits that are refused."""
 
 import csv
 import re
@@ -26,7 +26,7 @@ def test_an_unreadable_image_is_named_and_finished_blocks_stay(
     config = tiny_config(data=f"folder:{broken_folder}", row_order="dataset", workers=workers)
     message = (
         rf"^cannot read image '{BAD}' of split 'train' in 'folder:.*/broken' \(\w+: .+\); "
-        "give --skip-bad-images to leave it out and go on where this stopped$"
+        "give --skip-bad-images to leave it out and continue from here$"
     )
     with pytest.raises(InputError, match=message):
         extract(config)
@@ -89,7 +89,7 @@ def test_without_the_flag_a_store_with_skipped_images_is_refused(tiny_config: Ma
 def test_the_flag_given_after_the_failure_goes_on_and_keeps_the_blocks_before_it(
     tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, row_order: str
 ) -> None:
-    """Blocks stay where they are: of 56 images they have 7 each, whereas of 55 they would have 6."""
+    """Blocks stay in place: with 56 images they have 7 each; with 55 they would have 6."""
     for index in range(16, 20):
         (broken_folder / "train" / "cat" / f"{index}.png").unlink()
     config = {"data": f"folder:{broken_folder}", "row_order": row_order, "batch_size": 2}
@@ -106,7 +106,7 @@ def test_the_flag_given_after_the_failure_goes_on_and_keeps_the_blocks_before_it
 def test_under_a_limit_another_image_takes_the_place_of_a_bad_one(
     tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path
 ) -> None:
-    """The number of rows stays, their images do not: labels and ids must follow."""
+    """The number of rows stays the same, but their images change: labels and ids must follow."""
     config = {"data": f"folder:{broken_folder}", "limit": 50, "split": ["train"], "batch_size": 2}
     whole = extract(tiny_config(**config, skip_bad_images=True, out=tmp_path / "whole.zarr"))
     assert len(open_store(whole)["train"]) == 50
@@ -133,13 +133,13 @@ def test_the_flag_with_overwrite_looks_again(tiny_config: MakeConfig, broken_fol
 def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "images" / "ant").mkdir(parents=True)
     (tmp_path / "images" / "ant" / "0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"^split 'train' of '.*images' has no images that can be read$"):
+    with pytest.raises(InputError, match=r"^split 'train' of '.*images' has no readable images$"):
         extract(tiny_config(data=str(tmp_path / "images"), skip_bad_images=True))
 
 
 def test_views_of_splits_that_are_not_for_training_are_refused(tiny_config: MakeConfig, tmp_path: Path) -> None:
     message = (
-        r"^2 views asked for, and none of the splits \(test\) is for training: its name would begin with 'train'; "
+        r"^--views 2 needs a split whose name begins with 'train', and there are only test; "
         "other splits have view 0 alone, so extract them with --views 1$"
     )
     with pytest.raises(InputError, match=message):
@@ -155,7 +155,7 @@ def test_a_complete_store_is_not_searched_for_bad_images_again(
     sources: list[CountingSource],
     is_broken: bool,
 ) -> None:
-    """The first run decodes 84 images to look at them; each run decodes the readable ones that it extracts."""
+    """The first run decodes 84 images to check them; each run decodes the readable images that it extracts."""
     n_readable = 83 if is_broken else 84
     config = {"data": f"folder:{broken_folder if is_broken else image_folder}", "skip_bad_images": True}
     for layers in ("1", "1", "all"):
@@ -172,7 +172,7 @@ NAMES = {
     "journal.jsonl": "is reserved for files of the store",
     "a\nb": "holds control characters",
 }
-"""Names that no split of a store has, and why."""
+"""Forbidden names of splits, with reasons."""
 
 
 def write_npz(folder: Path, name: str) -> str:
@@ -196,7 +196,7 @@ def write_csv(folder: Path, name: str) -> str:
 def test_a_split_name_that_leads_elsewhere_is_refused(
     tiny_config: MakeConfig, tmp_path: Path, write: Callable[[Path, str], str], name: str, out: str
 ) -> None:
-    """Nothing is written, neither in the place of the store nor where the name leads."""
+    """Nothing is written, neither at the store's path nor at the path in the name."""
     data, place = tmp_path / "data", tmp_path / "a" / "b"
     data.mkdir()
     place.mkdir(parents=True)

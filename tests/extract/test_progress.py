@@ -1,4 +1,4 @@
-"""The count of images: its lines, its bar, and the speed of decoding where that bounds a run."""
+"""The count of images: its lines, its bar, and the decoding speed if decoding is the bottleneck."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ def test_progress_counts_every_image_once(tiny_config: MakeConfig, capsys: pytes
 def test_decoding_that_bounds_the_run_is_named_with_its_speed(
     tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Images of three million pixels before a backbone, and files, that take milliseconds."""
+    """Images of three million pixels. The backbone and the files need only milliseconds."""
     folder = tmp_path / "large" / "one"
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (1700, 1700, 3)).astype(np.uint8)

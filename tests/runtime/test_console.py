@@ -2,6 +2,7 @@
 
 import logging
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -39,6 +40,13 @@ def speak() -> None:
 def test_a_library_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     speak()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_program_without_logging_hears_not_even_of_warnings() -> None:
+    """Python prints warnings of a logger without any handler."""
+    code = "import logging, tokenprobe; logging.getLogger('tokenprobe.some.module').warning('a problem')"
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tokenprobe.cli import main
 from tokenprobe.errors import LockedError, NoSpaceError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store, open_writer
-from tokenprobe.store.verify import verify
+from tokenprobe.store.verify import Problem, verify
 
 from .disk import count_steps, fill_up_for, fork_and_kill
 from .kit import (
@@ -33,6 +33,7 @@ from .kit import (
     fill,
     folder_of,
     make_contents,
+    root_of,
     says_complete,
     stamps,
     tree,
@@ -81,6 +82,27 @@ def test_a_store_killed_while_it_grows_keeps_what_it_had(place: Place) -> None:
         train.check_complete([0])
         np.testing.assert_array_equal(train.tokens(0), contents.stored["train/layer_00/patch"][0])
         assert tree(write(path, contents)) == expected, f"killed at step {step}"
+
+
+@pytest.mark.parametrize("n_kills", [1, 2, 3])
+def test_a_store_killed_again_and_again_between_the_record_of_its_root_and_the_root_opens_and_goes_on(
+    place: Place, n_kills: int
+) -> None:
+    contents, path = make_contents(), place("s")
+    write(path, contents.part({"train": {"layer_00": ["mean"]}}))
+    before = root_of(path).read_bytes()
+    for number in range(n_kills):  # each time another command
+        more = contents.part({"train": {"layer_00": ["mean"], "layer_03": ["mean", "patch", "prefix"][: number + 1]}})
+        assert fork_and_kill(lambda more=more: write(path, more), 1, {"os.rename"})
+        assert root_of(path).read_bytes() == before
+        assert open_store(path).manifest.complete
+        assert (
+            verify(path)
+            == [Problem(f"{root_of(path).name}.tmp", "foreign", "foreign: nothing declares it")][
+                : path.suffix == ".zarr"
+            ]
+        )
+    assert tree(write(path, contents)) == tree(write(place("whole"), contents))
 
 
 def test_a_full_disk_keeps_the_finished_blocks_and_the_same_command_goes_on(

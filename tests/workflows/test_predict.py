@@ -258,7 +258,7 @@ def test_a_run_of_knn_alone_or_without_results_is_refused(make_run: MakeRun, ima
 
 
 def test_no_images_or_no_run_are_refused(image_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"nothing at '.*gone'; asked for images there"):
+    with pytest.raises(MissingError, match=r"nothing at '.*gone'; expected an image or a folder"):
         predict(tmp_path, config(tmp_path / "gone"))
     with pytest.raises(MissingError, match=r"no trained heads at '.*/heads'; make a run with probe fit"):
         predict(tmp_path, config(image_folder))

@@ -148,7 +148,7 @@ def test_models_of_installed_packages_run_no_other_code(model: str) -> None:
 
 def test_a_repository_on_github_is_named_by_its_address() -> None:
     for name in ("org/name", "org/name:main"):
-        assert code_of(f"hub:{name}/vit") == "code that is fetched from https://github.com/org/name"
+        assert code_of(f"hub:{name}/vit") == "code from https://github.com/org/name"
     with pytest.raises(InputError, match=r"^a stranger asks for the backbone 'hub:org/name:main/vit', and loadi"):
         check_code("hub:org/name:main/vit", "a stranger", trust_code=False)
     check_code("hub:org/name/vit", "a stranger", trust_code=True)

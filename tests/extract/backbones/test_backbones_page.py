@@ -1,4 +1,4 @@
-"""docs/backbones.md: every model that it names can be named, and its flags are read."""
+"""docs/backbones.md: every model in it has a known name, and its flags are valid."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""torch.hub models of a local repository: tokens against what their blocks give one by one."""
+"""torch.hub models of a local repository: tokens against the outputs of their blocks, run one by one."""
 
 import re
 import urllib.error
@@ -116,7 +116,7 @@ IN_TIMM = {
     "franca_vitl14": "vit_large_patch14_dinov2",
     "franca_vitg14": "vit_giant_patch14_dinov2",
 }
-"""The same architectures. timm has none of CAPI's, a ViT-L/14 with 16 registers and no class token."""
+"""The same architectures. timm lacks CAPI's, a ViT-L/14 with 16 registers and no class token."""
 
 
 @pytest.mark.parametrize("name", hub_names())
@@ -201,13 +201,13 @@ def test_a_name_of_another_form_is_told_the_form(name: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "options", "message"),
     [
-        ("classifier", {}, r"is built like none that is known \(RADIO; CAPI; .*\): Linear has no such list of blocks$"),
+        ("classifier", {}, r"has an unknown structure: Linear has no list of blocks as in RADIO; CAPI; "),
         ("broken", {}, r"could not be loaded \(no route to the weights\); without a network, name a local clone and "),
         ("none", {}, r"could not be loaded \(.*none.*\); without a network"),
         ("dinov2_tiny", {"arguments": {"patch": 4}}, r"does not take \{'patch': 4\}: .*unexpected keyword argument"),
         ("capi_tiny", {"pretrained": False}, r"does not take \{'pretrained': False\}: .*unexpected keyword argument"),
-        ("wrong_patch_size", {}, r"cannot give .*: 25 tokens are fewer than a grid of \(8, 12\) and 1 class tokens"),
-        ("dinov2_tiny", {"image_size": (2, 2)}, r"cannot give its blocks' tokens for images of \(2, 2\) pixels: "),
+        ("wrong_patch_size", {}, r"fails on .*: 25 tokens are fewer than a grid of \(8, 12\) and 1 class tokens"),
+        ("dinov2_tiny", {"image_size": (2, 2)}, r"fails on images of \(2, 2\) pixels: "),
     ],
 )
 def test_what_cannot_be_had_is_told_in_one_line(entry: str, options: dict[str, Any], message: str) -> None:
@@ -218,7 +218,7 @@ def test_what_cannot_be_had_is_told_in_one_line(entry: str, options: dict[str, A
 
 @pytest.mark.parametrize("repository", ["./none", "/none/dinov3", "none", "../some/none"])
 def test_a_folder_that_is_not_there_is_named(repository: str) -> None:
-    expected = rf"^no folder at '{repository}'; asked for a hubconf.py in it, with the entry 'vit'$"
+    expected = rf"^no folder at '{repository}'; expected a hubconf.py in it, with the entry 'vit'$"
     with pytest.raises(MissingError, match=expected):
         load_hub(BackboneRequest(f"{repository}/vit", {}, None, True, 0))
 

@@ -1,4 +1,4 @@
-"""Backbones by name, of any source: what holds for all of them."""
+"""Backbones by name: rules for every source."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ SMALL = TINY_BLOCKS | {"img_size": 32}
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_published_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    """Their libraries load them without a word."""
+    """The libraries load such weights silently."""
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SMALL)
     config = {"architecture": "vit_tiny_patch16_224", "num_classes": 0, "model_args": SMALL}
     (tmp_path / "config.json").write_text(json.dumps(config | {"pretrained_cfg": {"input_size": [3, 32, 32]}}))
@@ -29,7 +29,7 @@ def test_published_weights_that_are_not_finite_are_refused(tmp_path: Path, value
     broken["blocks.1.mlp.fc2.bias"][3] = value
     torch.save(broken, tmp_path / "pytorch_model.bin")
     message = (
-        rf"^backbone '{name}' has weights that are not finite, such as 'blocks\.1\.mlp\.fc2\.bias'; take other weig"
+        rf"^backbone '{name}' has weights that are not finite, such as 'blocks\.1\.mlp\.fc2\.bias'; use other weig"
     )
     with pytest.raises(InputError, match=message):
         load_backbone(name)

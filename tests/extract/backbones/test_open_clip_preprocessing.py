@@ -1,4 +1,4 @@
-"""The preprocessing of open_clip's models without the name of weights: that of all published ones, or asked for."""
+"""Preprocessing of open_clip models without named weights: shared by all published weights, or an error."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ TINY_TRUNK = {"timm_model_name": "vit_tiny_patch16_224"}
 
 
 def published(architecture: str) -> list[dict[str, Any]]:
-    """Return what open_clip itself would prepare images by, for each of the published weights."""
+    """Return open_clip's own preprocessing for each of the published weights."""
     default = PreprocessCfg()
     found = []
     for tag in open_clip.list_pretrained_tags_by_model(architecture):
@@ -50,7 +50,7 @@ def test_the_error_says_what_to_write() -> None:
     message = (
         r"^open_clip's weights of 'ViT-L-14' differ in preprocessing \(openai, laion400m_e31, laion400m_e32, … by mean "
         r"0\.481, deviation 0\.269, bicubic, shortest; laion2b_s32b_b82k by mean 0\.5, deviation 0\.5, bicubic, "
-        r"shortest\), and checkpoint 'own\.pt' does not say its own; name the weights that it is like, such as "
+        r"shortest\), and checkpoint 'own\.pt' does not state its own; name the weights that it matches, such as "
         r"open_clip:ViT-L-14/openai$"
     )
     with pytest.raises(InputError, match=message):
@@ -72,7 +72,7 @@ def test_weights_of_ones_own_get_the_preprocessing_of_the_architecture(tmp_path:
 
 
 def test_weights_of_a_tag_get_its_activation(tmp_path: Path) -> None:
-    """QuickGELU is x · sigmoid(1.702 x); weights trained with it are no network under GELU."""
+    """QuickGELU is x · sigmoid(1.702 x); weights trained with it give another network with GELU."""
     tower = load_tower("ViT-B-32").module
     torch.save(tower.state_dict(), tmp_path / "own.pt")
     for name, quick in (("ViT-B-32", False), ("ViT-B-32/openai", True), ("ViT-B-32/laion2b_e16", False)):
@@ -88,8 +88,8 @@ def test_weights_of_a_tag_get_its_activation(tmp_path: Path) -> None:
 
 def test_an_activation_that_weights_differ_in_is_told() -> None:
     assert activation_note("ViT-B-16", "") == [
-        "activation GELU taken, as ViT-B-16 says; for QuickGELU, as openai, dfn2b, metaclip_400m, … have, write "
-        "open_clip:ViT-B-16/openai"
+        "activation GELU used, the default of ViT-B-16; for QuickGELU, the activation of openai, dfn2b, "
+        "metaclip_400m, …, write open_clip:ViT-B-16/openai"
     ]
     assert activation_note("ViT-B-16", "openai") == activation_note("ViT-B-16-quickgelu", "") == []
     assert activation_note("ViT-B-16-SigLIP", "") == activation_note("ViT-S-16", "") == []

@@ -24,7 +24,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3)).astype(np.uint8
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the package's cache here and the network out."""
+    """Keep the package's cache in a temporary folder, and block the network."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
@@ -37,7 +37,7 @@ def encoded(index: int) -> bytes:
 
 
 def write_parquet(folder: Path, split: str, features: datasets.Features | None = None, **columns: Any) -> Path:
-    """Write DATA/SPLIT-00000-of-00001.parquet, the form in which the hub keeps data sets."""
+    """Write DATA/SPLIT-00000-of-00001.parquet, the form of data sets on the hub."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{split}-00000-of-00001.parquet"
     if features is None:
@@ -141,7 +141,8 @@ def test_one_of_several_label_columns_is_named(tmp_path: Path) -> None:
     )
     write_parquet(tmp_path / "p", "train", features, img=images(0, 1), fine=[1, 0], coarse=[0, 0])
     message = (
-        r"^'hf:.*' has 2 columns of the type ClassLabel \(fine, coarse\); add label=COLUMN, one of img, fine, coarse$"
+        r"^'hf:.*' has 2 columns of the type ClassLabel \(fine, coarse\); add label=COLUMN, with one of img, fine, "
+        "coarse$"
     )
     with pytest.raises(InputError, match=message):
         open_dataset(f"hf:{tmp_path}/p")
@@ -210,7 +211,7 @@ def test_through_a_store_in_workers_with_a_damaged_image(
     assert store.manifest.splits["train"].skipped == ["train/000004", "train/000005"]
     assert store["train"].labels.tolist() == [0, 1, 2, 0]
     assert store["train"].classes == ["ant", "bee", "cat"]
-    with pytest.raises(ValueError, match=r"^the row has no image but None$"):
+    with pytest.raises(ValueError, match=r"^the row holds None instead of an image$"):
         open_dataset(config["data"]).load("train", 5)
 
 
@@ -247,7 +248,7 @@ def test_labels_of_another_kind_are_refused(tmp_path: Path, label: Any) -> None:
 
 def test_no_column_of_images_says_so(tmp_path: Path) -> None:
     write_parquet(tmp_path / "p", "train", x=[1])
-    with pytest.raises(InputError, match=r"has 0 columns of the type Image \(none\); add image=COLUMN, one of x$"):
+    with pytest.raises(InputError, match=r"has 0 columns of the type Image \(none\); add image=COLUMN, with one of x$"):
         open_dataset(f"hf:{tmp_path}/p")
 
 
@@ -260,7 +261,7 @@ def test_what_cannot_be_loaded_is_named_in_one_line(name: str, tmp_path: Path, m
 
 def test_the_package_that_is_needed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"^data from hf: need the package datasets: pip install 'tokenprobe\[hf\]'$"):
+    with pytest.raises(InputError, match=r"^hf: data needs the package datasets: pip install 'tokenprobe\[hf\]'$"):
         open_dataset("hf:org/name")
 
 

@@ -1,4 +1,4 @@
-"""Class folders: what counts as a split, a class and an image."""
+"""Class folders: recognition of splits, classes and images."""
 
 import os
 from collections.abc import Callable
@@ -115,7 +115,7 @@ def test_folders_below_classes_do_not_make_splits_of_them(
 def test_splits_of_any_name_are_splits_if_they_hold_the_same_classes(
     tree: Tree, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Domains of one list of classes; so could be classes of the same years, so the user is told."""
+    """Domains share one list of classes. Classes with folders of years look alike, so the user gets a warning."""
     source = ImageFolder(str(tree("photo/dog/0.png", "photo/ant/1.png", "sketch/dog/2.png")))
     assert (source.splits, source.classes) == (["photo", "sketch"], ["ant", "dog"])
     assert (
@@ -143,10 +143,10 @@ def test_what_macos_adds_to_archives_is_no_split_and_no_class(tree: Tree) -> Non
 
 
 def test_class_folders_beside_split_folders_are_not_dropped_silently(tree: Tree) -> None:
-    """test/ holds images and no class folders, as ImageNet's does: an error, unless another split is asked for."""
+    """test/ holds images but no class folders, like ImageNet's: an error, unless another split is wanted."""
     source = ImageFolder(str(tree("test/0.png", "train/ant/1.png")))
     assert source.splits == ["test", "train"]
-    with pytest.raises(InputError, match=r"split folder '.*test' holds images and no class folders; .*--split"):
+    with pytest.raises(InputError, match=r"split folder '.*test' holds images but no class folders; .*--split"):
         source.images("test")
     assert source.images("train").ids == ["ant/1.png"]
 
@@ -165,7 +165,7 @@ def test_the_name_holds_no_folders(tree: Tree) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"^no folder at '.*/none'; asked for class folders of images there$"):
+    with pytest.raises(MissingError, match=r"^no folder at '.*/none'; expected class folders of images there$"):
         ImageFolder(str(tmp_path / "none"))
 
 

@@ -218,3 +218,36 @@ def test_a_subset_is_trained_as_a_plain_loop_would(store: Store, tmp_path: Path,
     finally:
         torch.set_default_dtype(torch.float32)
     assert len(run.results) == 6
+
+
+def test_parts_count_all_the_work_that_they_announce(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subsets pass over their rows many times, some regimes are scored together, and a pass goes on in the middle."""
+    counted: dict[str, list[float]] = {}
+    part, advance = FitProgress.part, FitProgress.advance
+
+    def noted_part(self: FitProgress, name: str, n_cells: int, n_units: float, done: float = 0) -> Any:
+        counted.setdefault(name, [0.0, 0.0])
+        counted[name][0] += n_units
+        counted[name][1] += done
+        self.noted = name  # type: ignore[attr-defined]
+        return part(self, name, n_cells, n_units, done)
+
+    def noted_advance(self: FitProgress, n_units: float, where: str = "") -> None:
+        counted[self.noted][1] += n_units  # type: ignore[attr-defined]
+        advance(self, n_units, where)
+
+    settings: dict[str, Any] = EVERYTHING | {"heads": ["ep:queries=4"], "lr": [1.0], "min_steps": 20}
+    with stopped_once_kept(tmp_path / "run", monkeypatch):
+        fit_made(store, tmp_path / "run", **settings)
+    monkeypatch.setattr(FitProgress, "part", noted_part)
+    monkeypatch.setattr(FitProgress, "advance", noted_advance)
+    fit_made(store, tmp_path / "run", **settings)
+    assert {"layer 1, reading", "layer 1,"} <= counted.keys()
+    for announced, done in counted.values():
+        assert done == pytest.approx(announced)
+    fit_made(store, tmp_path / "other", **settings | {"heads": ["ridge", "logreg"], "shots": ["2"], "seeds": 1})
+    assert {"layer 1, ridge", "layer 1, logreg"} <= counted.keys()
+    for announced, done in counted.values():
+        assert done == pytest.approx(announced)
