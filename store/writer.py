@@ -249,7 +249,8 @@ def file_record(store: Path, name: str) -> FileRecord:
 def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
     """Write the root file if it changed. The journal records it first, so its last two entries cover a crash.
 
-    A crash between the two leaves the root of the entry before the last. It is recorded again, or it would be the third.
+    A crash between the two leaves the root of the second-last entry. That one is recorded again, or it would become the
+    third-last.
     """
     content = files.root_bytes(manifest)
     there = files.root.read_bytes() if files.root.is_file() else b""

@@ -124,8 +124,8 @@ def test_an_unknown_key_lists_those_behind_which_names_of_the_backbone_are() -> 
 
 def test_sets_that_fit_alike_and_have_no_rank_are_refused() -> None:
     message = (
-        r"^checkpoint 'a\.pt' has the backbone's weights more than once, under '' and 'backbone'; name the one that is "
-        "meant with --checkpoint-key$"
+        r"^checkpoint 'a\.pt' has the backbone's weights more than once, under '' and 'backbone'; choose one "
+        "with --checkpoint-key$"
     )
     with pytest.raises(InputError, match=message):
         choose(WEIGHTS | named("backbone."))
