@@ -1,14 +1,15 @@
-"""The `probe` command: a command line in, one stage or workflow called, an exit status out.
+"""The `probe` command: it reads a command line, calls one stage or workflow, and returns an exit status.
 
-torch and timm load only once a command runs.
+torch and timm load only when a command runs.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -19,8 +20,12 @@ from .extract.config import ExtractConfig
 from .probe.config import EXAMPLES as FIT_EXAMPLES
 from .probe.config import FitConfig
 from .runtime.flags import PROGRAM, Program, UsageError
-from .runtime.help import ReadableGroup
+from .runtime.help import GENERAL, ReadableGroup
+from .runtime.text import json_text, printable
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
+
+if TYPE_CHECKING:
+    from .probe.run.results import Run
 
 STAGES, STORES, LISTS = "Stages", "Stores and runs", "Lists"
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
@@ -37,6 +42,7 @@ app = typer.Typer(
 program = Program(app)
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="Made by probe extract.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=GENERAL)]
 
 
 class _Terminated(BaseException):
@@ -57,20 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = call.path
         call.run()
         sys.stdout.flush()
-    except BrokenPipeError:  # who read our output has read enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+    except BrokenPipeError:  # the reader of our output closed the pipe, like head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error at exit
         return EXIT_BROKEN_PIPE
     except UsageError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return EXIT_INPUT
     except (TokenprobeError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(printable(f"{name}: {error}"), file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
         print(f"{name}: interrupted{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (_Terminated, RuntimeError):
-        if not _Terminated.arrived:  # else torch may tell first that a worker was terminated too
+        if not _Terminated.arrived:  # after SIGTERM, torch may first report that a worker was terminated
             raise
         print(f"{name}: terminated{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_TERMINATED
@@ -78,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _what_is_safe(name: str) -> str:
-    return "; what was finished is safe" if name.removeprefix(f"{PROGRAM} ") in KEEP_WHAT_IS_FINISHED else ""
+    return "; finished work is safe" if name.removeprefix(f"{PROGRAM} ") in KEEP_WHAT_IS_FINISHED else ""
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -102,10 +108,17 @@ def _program(
 
 
 @program.command("Store the tokens of every layer, for a data set.", STAGES, EXTRACT_EXAMPLES)
-def _extract(config: ExtractConfig) -> None:
-    from .extract import extract
+def _extract(config: ExtractConfig, json: Json = False) -> None:
+    from .extract import describe_extraction, extract
+    from .store import open_store
+    from .store.facts import facts
 
-    extract(config)
+    if config.dry_run:
+        _print_lines(describe_extraction(config))
+        return
+    out = extract(config)
+    if json:
+        print(json_text(facts(open_store(out))))
 
 
 @program.command("Train heads from stores.", STAGES, FIT_EXAMPLES)
@@ -114,13 +127,14 @@ def _fit(
         list[str], typer.Argument(metavar="STORE", help="Made by probe extract. Several are compared in one run.")
     ],
     config: FitConfig,
+    json: Json = False,
 ) -> None:
-    from .probe import fit
-    from .probe.report import print_run
+    from .probe import describe_fit, fit
 
-    run = fit(stores, config)
-    if not config.dry_run:
-        print_run(run)
+    if config.dry_run:
+        _print_lines(describe_fit(stores, config))
+    else:
+        _print_run(fit(stores, config), json=json)
 
 
 @program.command("Run both stages on bundled images and weights.", STAGES, "probe demo -o my-first-probe")
@@ -128,28 +142,36 @@ def _demo(
     out: Annotated[
         str, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the store and the run.")
     ] = "tokenprobe-demo",
+    json: Json = False,
 ) -> None:
     from .workflows.demo import run_demo
 
-    run_demo(out)
+    _print_run(run_demo(out), json=json)
 
 
-@program.command("Show what a store holds, and whether it is complete.", STORES, "probe info mae.zarr --audit")
+@program.command("Show the contents of a store, and whether it is complete.", STORES, "probe info mae.zarr --audit")
 def _info(
     store: Store,
-    audit: Annotated[bool, typer.Option("--audit", help="Measure what smaller dtypes would lose.")] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="Measure the loss of accuracy in smaller dtypes.")] = False,
+    json: Json = False,
 ) -> None:
     from rich.console import Console
 
+    from .runtime.console import status
     from .store import open_store
     from .store.audit import audit as measure
     from .store.describe import audit_table, describe
+    from .store.facts import facts
 
-    opened = open_store(store)
-    print("\n".join(describe(opened)))
+    opened, measured = open_store(store), None
     if audit:
-        with Console(stderr=True).status("measuring what other dtypes would do to every layer"):
+        with status("measuring the errors of other dtypes on every layer"):
             measured = measure(opened)
+    if json:
+        print(json_text(facts(opened) | ({"audit": asdict(measured)} if measured else {})))
+        return
+    _print_lines(describe(opened))
+    if measured:
         Console().print(audit_table(measured))
 
 
@@ -159,15 +181,23 @@ def _info(
 def _verify(
     store: Store,
     repair: Annotated[bool, typer.Option("--repair", help="Extract damaged and missing files again.")] = False,
+    trust_code: Annotated[
+        bool,
+        typer.Option("--trust-code", help="Let --repair run the code of a torch.hub backbone that the store names."),
+    ] = False,
+    json: Json = False,
 ) -> None:
     from .workflows import repair as workflow
 
-    problems = workflow.repair(store) if repair else workflow.check(store)
-    for problem in problems:
-        print(problem.line)
+    problems = workflow.repair(store, trust_code=trust_code) if repair else workflow.check(store)
+    if json:
+        print(json_text({"store": store, "problems": [asdict(problem) for problem in problems]}))
+    elif problems:
+        _print_lines(problem.line for problem in problems)
+    else:
+        _print_lines([f"{store}: every file is intact"])
     if problems:
         raise StoreError(workflow.summary(store, problems))
-    print(f"{store}: every file is as it was written")
 
 
 @program.command("Write tokens as plain files, or compress a store.", STORES, EXPORT_EXAMPLES)
@@ -179,13 +209,17 @@ def _export(store: Store, config: ExportConfig) -> None:
 
 @program.command("Run a trained head on new images.", STORES, PREDICT_EXAMPLES)
 def _predict(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Made by probe fit.")], config: PredictConfig
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Made by probe fit.")],
+    config: PredictConfig,
+    json: Json = False,
 ) -> None:
     from .workflows.predict import predict
     from .workflows.predictions import as_lines
 
     table = predict(run, config)
-    if config.out is None:
+    if json:
+        print(json_text(table.to_dict("records")))
+    elif config.out is None:
         print(as_lines(table), end="")
 
 
@@ -201,19 +235,54 @@ probe models 'dinov2*'
 def _models(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Name, with * and ?.")] = "*",
     page: Annotated[int, typer.Option("--page", metavar="N", help="Page of the list.")] = 1,
+    json: Json = False,
 ) -> None:
     from rich.console import Console
 
-    from .extract.backbones.catalogue import page_of, table_of
+    from .extract.backbones.catalogue import facts_of, page_of, table_of
+    from .runtime.console import status
 
-    shown = page_of(pattern, page)
-    with Console(stderr=True).status("looking at the shapes of each"):
-        table = table_of(shown)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)  # names in one piece, for grep
+    listed = page_of(pattern, page)
+    with status("reading the shapes of each backbone"):
+        result = json_text(facts_of(listed)) if json else table_of(listed)
+    if isinstance(result, str):
+        print(result)
+    else:
+        Console(width=None if sys.stdout.isatty() else WIDE).print(result)  # wide enough not to break names, for grep
 
 
-@program.command("List the data that can be read, and how to name it.", LISTS, "probe datasets")
-def _datasets() -> None:
-    from .extract.datasets import describe_datasets
+@program.command("List the kinds of data that can be read, and their names.", LISTS, "probe datasets")
+def _datasets(json: Json = False) -> None:
+    from .extract.datasets import describe_datasets, list_datasets
 
-    print("\n".join(describe_datasets()))
+    if json:
+        print(json_text(list_datasets()))
+    else:
+        _print_lines(describe_datasets())
+
+
+@program.command("List the heads, with their settings and size, or describe one.", LISTS, "probe heads ep")
+def _heads(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of a head.")] = None, json: Json = False
+) -> None:
+    from .probe.grid.specs import HEADS
+    from .probe.report.head_list import describe_head, head_facts, list_heads
+
+    if json:
+        print(json_text(head_facts(name) if name else [head_facts(each) for each in HEADS]))
+    else:
+        _print_lines(describe_head(name) if name else list_heads())
+
+
+def _print_run(run: "Run", *, json: bool) -> None:
+    from .probe.report import print_run, run_facts
+
+    if json:
+        print(json_text(run_facts(run)))
+    else:
+        print_run(run)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(printable(line))

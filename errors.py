@@ -1,7 +1,7 @@
-"""Every error the package raises on purpose: one line that says what was asked, what was found, what to do.
+"""The package's own errors. Each is one line: the request, the finding, and what to do.
 
-Each class also inherits the builtin that a caller would think of catching. The command line turns any
-of them into exit status 2 without a traceback.
+Each class also inherits from the builtin error that a caller would expect. The command line turns them into exit
+status 2, without a traceback.
 """
 
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ class TokenprobeError(Exception):
 
 
 class InputError(TokenprobeError, ValueError):
-    """A value given by the user cannot be used."""
+    """A value from the user cannot be used."""
 
 
 class MissingError(TokenprobeError, FileNotFoundError):
-    """A file or folder that was asked for is not there."""
+    """A file or folder asked for does not exist."""
 
 
 class StoreError(TokenprobeError, ValueError):
-    """A store is damaged, incomplete, or not the one that was asked for."""
+    """A store is damaged, incomplete, or not the one asked for."""
 
 
 class RunError(TokenprobeError, ValueError):
-    """A run is damaged, was made by another version, or is not the one that was asked for."""
+    """A run is damaged, was made by another version, or is not the one asked for."""
 
 
 class LockedError(TokenprobeError, BlockingIOError):
@@ -33,11 +33,11 @@ class LockedError(TokenprobeError, BlockingIOError):
 
 
 class NoSpaceError(TokenprobeError, OSError):
-    """The disk has no room for what would be written."""
+    """The disk is full."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Make the error for a name that is not among `known`, listing the known ones, nearest first."""
+    """Make the error for a name that is not in `known`. It lists the known names, nearest first."""
     names = list(known)
     near = get_close_matches(name, names, n=5, cutoff=0.5)
     listed = near + [other for other in names if other not in near]

@@ -3,13 +3,14 @@
     python benchmarks/extract.py [-m MODEL] [-d DATA] [--layers all,last1] [--pretrained] [--amp auto] [--repeats 5]
     python benchmarks/extract.py -d demo    # the bundled images and weights
 
-By default ViT-S/16 with random weights reads 256 generated JPEGs of 500 × 375 pixels. A model slow enough for a
-CPU's forward to be the limit: -m timm:vit_base_patch16_224 --images 192 --batch-size 24 --repeats 3. On a GPU:
+By default ViT-S/16 with random weights reads 256 generated JPEGs of 500 × 375 pixels. With a slower model, the forward
+pass is the limit on a CPU: -m timm:vit_base_patch16_224 --images 192 --batch-size 24 --repeats 3. On a GPU:
 -m timm:vit_base_patch16_224 --amp bfloat16 --images 8192 --batch-size 256.
 
-Each repeat takes in turn, in one process and for each choice of layers: the forward of the same batches, normalised
-beforehand; a whole extraction, up to the last durable byte; and a raw write of the same bytes, in files of the size of
-a block, each to a temporary name, fsynced and renamed. Medians, and extraction over the smaller limit, as JSON.
+For each choice of layers, each repeat takes three measurements in turn, in one process: the forward pass of the same
+batches, normalised beforehand; a whole extraction, up to the last durable byte; and a raw write of the same bytes. The
+raw write uses files of the size of a block, each with a temporary name, fsynced and renamed. The output is JSON:
+medians, and the rate of the extraction over that of the smaller limit.
 """
 
 import argparse
@@ -42,7 +43,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def make_images(folder: Path, n_images: int) -> str:
-    """Write JPEGs of blurred noise, some 60 kB each; return the spec of the data."""
+    """Write JPEGs of blurred noise, about 60 kB each; return the spec of the data."""
     rng = np.random.default_rng(0)
     for index in range(n_images):
         noise = Image.fromarray(rng.integers(0, 256, (94, 125, 3), dtype=np.uint8))
@@ -62,7 +63,7 @@ def load(config: ExtractConfig) -> Backbone:
 
 
 class BareForward:
-    """`forward_features` alone, on images that an extraction sees, normalised beforehand and on the device."""
+    """`forward_features` alone, on an extraction's images, normalised beforehand and already on the device."""
 
     def __init__(self, config: ExtractConfig) -> None:
         self.device = resolve_device(config.device)
@@ -78,7 +79,7 @@ class BareForward:
             self._batches += [normalise(batch.to(self.device), backbone.transform) for batch in pixels.split(size)]
 
     def images_per_s(self) -> float:
-        """Run over all batches, after one to warm up."""
+        """Run all batches, after one warm-up batch; return images/s."""
         enabled = self.precision != "float32"
         dtype = getattr(torch, self.precision) if enabled else None
         with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=enabled):
@@ -91,7 +92,7 @@ class BareForward:
 
 
 def raw_write(n_bytes: int, size: int, folder: Path) -> float:
-    """Write so many bytes to files of `size`, each made durable as any writer must; return the seconds it took."""
+    """Write `n_bytes` bytes to files of `size` bytes, each made durable; return the seconds taken."""
     data = memoryview(np.random.default_rng(0).bytes(size))
     folder.mkdir()
     start = time.perf_counter()
@@ -113,7 +114,7 @@ def extract_and_write(config: ExtractConfig) -> dict[str, float]:
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
-    """Return medians over the repeats: images/s, and extraction over the smaller limit of the same repeat."""
+    """Return medians over the repeats: images/s, and extraction over the smaller limit of each repeat."""
     ratios = [run["extract"] / min(run["bare"], run["raw_write"]) for run in runs]
     return {
         "bare_images_per_s": round(statistics.median(run["bare"] for run in runs), 1),
@@ -129,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="timm:vit_small_patch16_224")
     parser.add_argument("-d", "--data", default=None, help="default: generated images")
-    parser.add_argument("--images", type=int, default=256, help="that are generated")
+    parser.add_argument("--images", type=int, default=256, help="number of generated images")
     parser.add_argument("--layers", nargs="+", default=["all", "last1"])
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--pretrained", action="store_true", help="the published weights instead of random ones")

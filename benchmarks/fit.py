@@ -3,11 +3,11 @@
     python benchmarks/fit.py linear stream memory
     python benchmarks/fit.py sweep --store cifar.zarr --images cifar10.npz --weights mae.safetensors
 
-linear: 64 cells of `linear:pool=mean` on one batch, per cell against one cell alone, and as a rate against the plain
-matrix products of the same shapes. stream: an epoch of 16 EP cells from the disk against the same steps on tokens in
-memory. sweep: a fit of {6 layers} × {ep, aim, linear} × {4 rates} from the store against running the backbone in every
-epoch for one head at a time, timed for the second of two epochs and multiplied; needs a store, its images and weights.
-memory: resident memory of a fit from a store of 6 GB that stays on the disk, against the dry run.
+linear: 64 cells of `linear:pool=mean` on one batch: time per cell against one cell alone, and the rate against plain
+matrix products of the same shapes. stream: an epoch of 16 EP cells from the disk, against the same steps on tokens in
+memory. sweep: a fit of {6 layers} × {ep, aim, linear} × {4 rates} from the store, against running the backbone in every
+epoch for one head at a time. The latter is extrapolated from the second of two epochs. It needs a store, its images and
+weights. memory: resident memory of a fit from a 6 GB store on the disk, against the estimate of the dry run.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def make_group(head: str, n_rates: int, n_seeds: int, shape: LayerShape, n_class
 
 
 def seconds(*steps: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
-    """Return the median time of each step; they take turns, so that a busy machine is busy for all."""
+    """Return the median time of each step. Steps take turns, so a busy machine slows all of them."""
     for step in steps:
         step()
     times: list[list[float]] = [[] for _ in steps]
@@ -89,8 +89,8 @@ def linear(dim: int = 768, batch: int = 1024) -> None:
             products,
         )
         print(
-            f"linear, {n_classes} classes: a cell of 64 takes {all_cells / 64 / one:.3f} of one alone "
-            f"({1e3 * one:.1f} ms); the step runs at {plain / all_cells:.2f} of the plain products' rate"
+            f"linear, {n_classes} classes: one of 64 cells takes {all_cells / 64 / one:.3f} of a cell alone "
+            f"({1e3 * one:.1f} ms); the step runs at {plain / all_cells:.2f} of the rate of plain products"
         )
 
 
@@ -111,11 +111,13 @@ def stream(n_images: int = 2048) -> None:
                 group.train_batch(batch, 0.1)
 
         ram, disk = seconds(lambda: epoch("ram"), lambda: epoch("disk"), repeats=3)
-        print(f"stream: an epoch of 16 EP cells from the store takes {disk / ram:.3f} of one from memory ({ram:.1f} s)")
+        print(
+            f"stream: an epoch of 16 EP cells from the store takes {disk / ram:.3f} of that from memory ({ram:.1f} s)"
+        )
 
 
 class Plain(nn.Module):
-    """A head in the published order: every token is projected, then weighed."""
+    """A head in the published order: every token is projected, then weighted."""
 
     def __init__(self, kind: str, dim: int, n_classes: int) -> None:
         super().__init__()
@@ -143,7 +145,7 @@ class Plain(nn.Module):
 
 
 def plain_epoch(kind: str, images: dict[str, Tensor], labels: Tensor, backbone: nn.Module) -> float:
-    """Return the seconds of an epoch of one head, backbone included; the second of two."""
+    """Return the seconds of the second of two epochs of one head, backbone included."""
     head = Plain(kind, VIT["embed_dim"], 10)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
 
@@ -186,7 +188,7 @@ def sweep(store: Path, images: Path, weights: Path, epochs: int) -> None:
 
 
 def memory(n_images: int = 40_000) -> None:
-    """Fit one epoch of one EP cell from 6 GB in a fresh process, and compare with what the dry run announces."""
+    """Fit one epoch of one EP cell from 6 GB in a fresh process; compare its memory with the dry run's estimate."""
     with tempfile.TemporaryDirectory() as folder:
         train, test = Path(folder) / "train.zarr", Path(folder) / "test.zarr"
         write_store(train, n_images)

@@ -1,21 +1,21 @@
-"""Stage two and stage one on one GPU, as ratios within one run, and the tests that need a GPU.
+"""Both stages on one GPU, as ratios within one run, and the tests that need a GPU.
 
     python benchmarks/gpu.py --out results [--only ceilings,cells_64] [--skip-tests]
 
 Needs one CUDA device and the package. It makes its own images and stores, and takes about four minutes on an H200 with
-16 cores. A measurement that fails is recorded, and the next one begins. `gpu.json` (all numbers) and `gpu.md` (the
-table) are written to the output folder after each measurement, so that a kill leaves those before it.
+16 cores. A failed measurement is recorded, and the next one begins. After each measurement, `gpu.json` (all numbers)
+and `gpu.md` (the table) are written to the output folder, so a kill loses only the current measurement.
 
 ceilings: a large copy and a large matrix product.
 one_head: an epoch of one EP head against a plain loop of that head.
-cells_64, cells_256: stacked EP heads: their rate, their memory against the prediction, and how many of them train while
-    a disk of 20 GB/s delivers the tokens.
+cells_64, cells_256: stacked EP heads: their rate, their memory against the prediction, and the number of heads that
+    train while a disk of 20 GB/s delivers the tokens.
 cache_disk, cache_ram, cache_gpu: a pass over a store, and an epoch of one head.
-profile_1, profile_64: kernels, launches, host and device time of a step; the top ten kernels are in `profile_N.txt`.
+profile_1, profile_64: kernels, launches, host and device time per step; `profile_N.txt` lists the top ten kernels.
 extract_exact, extract_fast: one layer of 20,000 images against the bare backbone, the decoders alone and a raw durable
-    write, with each kind of decoding; the loader alone against the decoders; what the main process waited for.
+    write, for each kind of decoding; the loader alone against the decoders; the waiting times of the main process.
 extract_all: all layers against a raw durable write.
-tests: those marked `gpu`; the log is `tests.log`.
+tests: the tests marked `gpu`; their log is `tests.log`.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import time
 import traceback
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -52,18 +53,18 @@ ROWS = {
     "extract_all": ("gpu_extract", "all_layers"),
     "tests": ("__main__", "run_tests"),
 }
-"""The file and the function of each measurement, and its argument. A file loads with its first measurement: one that
-fails to load costs no other."""
+"""The file and the function of each measurement, and its argument. A file is imported with its first measurement, so a
+failed import costs no other file's measurements."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder of the results")
-    parser.add_argument("--folder", type=Path, help="for stores and images, on the disk to measure; 21 GB")
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for the results")
+    parser.add_argument("--folder", type=Path, help="folder for stores and images, on the disk to measure; takes 21 GB")
     parser.add_argument("--only", type=read_names, default=[*ROWS], metavar="NAME,…", help=", ".join(ROWS))
     parser.add_argument("--skip-tests", action="store_true")
-    parser.add_argument("--test-seconds", type=float, default=90, help="after which the tests are stopped")
-    parser.add_argument("--images", type=int, default=Sizes.images, help="of the token store")
+    parser.add_argument("--test-seconds", type=float, default=90, help="time limit of the tests")
+    parser.add_argument("--images", type=int, default=Sizes.images, help="images in the token store")
     parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -87,7 +88,7 @@ def read_names(text: str) -> list[str]:
 
 
 def measure(bench: Bench, names: list[str]) -> None:
-    """Measure one row after the other; write after each, and print the table at the end or where this is stopped."""
+    """Measure the rows in order, writing the files after each. Print the table at the end, or when stopped."""
     about, lines = circumstances(bench.device), list[Line]()
     try:
         for name in names:
@@ -104,7 +105,7 @@ def measure(bench: Bench, names: list[str]) -> None:
 
 
 def attempt(bench: Bench, name: str) -> Row:
-    """Measure one row. Any error becomes its result: the other rows are worth having."""
+    """Measure one row. An error becomes its result, so that the other rows still run."""
     module, function, *argument = ROWS[name]
     try:
         bench.release()
@@ -116,16 +117,23 @@ def attempt(bench: Bench, name: str) -> Row:
 
 
 def run_tests(bench: Bench) -> Row:
-    """Run the tests marked `gpu` in a process of their own, for so long; each is in the log as it ends."""
-    command, log = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-m", "gpu", "tests"], bench.out / "tests.log"
-    start, code = time.perf_counter(), "stopped"
+    """Run the tests marked `gpu` in their own processes, with a time limit. The log gets each test as it ends.
+
+    Tests of memory have the device to themselves. The others share it.
+    """
+    alone, start, log = "tests/probe/planning", time.perf_counter(), bench.out / "tests.log"
+    parts = [[alone], ["-n", str(min(8, CORES)), "tests", f"--ignore={alone}"]] if find_spec("xdist") else [["tests"]]
+    foreign = ["-p", "no:cacheprovider", *(["-p", "no:benchmark"] if find_spec("pytest_benchmark") else [])]
+    command, ended = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-m", "gpu", *foreign], list[str]()
     with log.open("w") as file:
-        try:
-            run = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, timeout=bench.test_seconds)
-            code = f"exit {run.returncode}"
-        except subprocess.TimeoutExpired:
-            pass
-    seconds, text = time.perf_counter() - start, log.read_text()
+        for part in parts:
+            try:
+                left = max(1.0, bench.test_seconds - (time.perf_counter() - start))
+                run = subprocess.run([*command, *part], cwd=ROOT, stdout=file, stderr=file, timeout=left)
+                ended.append(f"exit {run.returncode}")
+            except subprocess.TimeoutExpired:
+                ended.append("stopped")
+    seconds, text, code = time.perf_counter() - start, log.read_text(), ", ".join(ended)
     counts = {word: text.count(f" {word.upper()} ") for word in ("passed", "failed", "error", "skipped")}
     counted = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     figures = {"seconds": seconds, "ended": code, "tail": text.splitlines()[-60:], **counts}
@@ -133,7 +141,7 @@ def run_tests(bench: Bench) -> Row:
 
 
 def circumstances(device: torch.device) -> dict[str, str]:
-    """Return the date, the device in words, and the versions."""
+    """Return the date, the device's name, and the versions."""
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(device).total_memory / 2**30 if on_gpu else 0
     return {
@@ -163,7 +171,7 @@ def installed(package: str) -> str:
 
 
 def table(about: dict[str, str], lines: list[Line]) -> str:
-    """Return the rows in Markdown, below a line on where they come from."""
+    """Return the rows in Markdown, below a line with date, device and versions."""
     header: list[Line] = [("figure", "found", "wanted", "numbers"), ("---", "--:", "--:", "---")]
     rows = [f"| {' | '.join(line)} |" for line in (*header, *lines)]
     return "\n".join([", ".join(f"{key} {value}" for key, value in about.items()), "", *rows])

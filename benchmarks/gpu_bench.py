@@ -1,4 +1,4 @@
-"""The sizes of the measurements of `gpu.py`, and how it takes time and memory."""
+"""The sizes of the measurements in `gpu.py`, and its measuring of time and memory."""
 
 import gc
 import os
@@ -17,12 +17,12 @@ CORES = len(os.sched_getaffinity(0))
 Times = dict[str, float]
 Line = tuple[str, str, str, str]
 Row = tuple[dict[str, Any], list[Line]]
-"""The numbers of a measurement, and its lines of the table: figure, found, wanted, the numbers behind it."""
+"""The numbers of a measurement, and its lines in the table: figure, found, wanted, underlying numbers."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """The sizes of all measurements.
 
     Attributes:
         images: number of images in the token store.
@@ -30,16 +30,16 @@ class Sizes:
         dim: width of a token, in float16.
         classes: number of classes.
         queries: number of queries of the EP head.
-        batch: images in a training step.
-        cells: numbers of stacked heads that are trained: one, many and very many.
-        repeats: how often a step is timed after its warm-up.
+        batch: images per training step.
+        cells: numbers of stacked heads to train: one, many and very many.
+        repeats: number of timed steps after the warm-up.
         copied: bytes of the large copy.
         matrix: side of the large matrix product.
-        jpegs: files that are made; each has `names` names in the data.
-        all_layers_images: images of which all layers are extracted.
+        jpegs: number of JPEG files; each has `names` names in the data.
+        all_layers_images: images for the extraction of all layers.
         model: backbone, with random weights.
         model_arg: arguments of its constructor.
-        forward_batch: images in a forward pass of the backbone.
+        forward_batch: images per forward pass of the backbone.
     """
 
     images: int = 16_384
@@ -61,17 +61,17 @@ class Sizes:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of an image."""
+        """Tokens per image."""
         return self.grid[0] * self.grid[1]
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of the tokens of an image."""
+        """Bytes of tokens per image."""
         return 2 * self.n_tokens * self.dim
 
     @property
     def flop(self) -> int:
-        """FLOP to train one head on an image: four products with the tokens, three of value and classifier each."""
+        """FLOP per image to train one head: four products with the tokens, three each of value and classifier."""
         return 2 * (4 * self.queries * self.n_tokens * self.dim + 3 * self.dim * (self.dim + self.classes))
 
 
@@ -80,21 +80,21 @@ TINY = Sizes(
     jpegs=48, names=4, all_layers_images=16, model="timm:VisionTransformer", forward_batch=8,
     model_arg={"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )  # fmt: skip
-"""To try every path on a CPU."""
+"""Small sizes that try every path on a CPU."""
 
 
 class Bench:
     """The device, the sizes, the folders, and the numbers found so far."""
 
     def __init__(self, device: torch.device, sizes: Sizes, folder: Path, out: Path, test_seconds: float) -> None:
-        """Start with nothing measured; stores and images go to `folder`, results to `out`."""
+        """Start without measurements; stores and images go to `folder`, results to `out`."""
         self.device, self.sizes, self.folder, self.out, self.test_seconds = device, sizes, folder, out, test_seconds
         self.on_gpu = device.type == "cuda"
         self.figures: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def ceilings(self) -> dict[str, Any]:
-        """Bytes/s of a large copy (read and written), and FLOP/s of a large bfloat16 matrix product."""
+        """Bytes/s of a large copy (read plus written), and FLOP/s of a large bfloat16 matrix product."""
         source = torch.empty(self.sizes.copied // 4, dtype=torch.int32, device=self.device).random_()
         target, side = torch.empty_like(source), self.sizes.matrix
         factor = torch.randn(side, side, dtype=torch.bfloat16, device=self.device)
@@ -109,7 +109,7 @@ class Bench:
         }
 
     def seconds(self, *steps: Callable[[], Any], repeats: int | None = None) -> list[Times]:
-        """Time steps, the device's work included; they take turns, so that a busy machine is busy for all."""
+        """Time steps, including the device's work. Steps take turns, so a busy machine slows all of them."""
         for step in steps * 2:
             step()
         times: list[list[float]] = [[] for _ in steps]
@@ -123,7 +123,7 @@ class Bench:
         return [spread(of_step) for of_step in times]
 
     def found(self, row: str, key: str) -> float:
-        """Return a number of an earlier row, NaN if there is none."""
+        """Return a number of an earlier row, or NaN."""
         return float(self.figures.get(row, {}).get(key, "nan"))
 
     def wait(self) -> None:
@@ -132,7 +132,7 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def begin_peak(self) -> int:
-        """Forget the peak of the device's memory; return the bytes that are taken now."""
+        """Reset the peak of the device's memory; return the bytes allocated now."""
         if not self.on_gpu:
             return 0
         self.wait()
@@ -140,19 +140,19 @@ class Bench:
         return torch.cuda.memory_allocated(self.device)
 
     def peak(self) -> int:
-        """Return the most bytes that were taken; on a CPU, those of the process."""
+        """Return the peak of the device's memory in bytes; on a CPU, the peak of the process."""
         if not self.on_gpu:
             return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.wait()
         return torch.cuda.max_memory_allocated(self.device)
 
     def release(self) -> None:
-        """Give back the memory of a measurement that is over."""
+        """Free the memory of a finished measurement."""
         gc.collect()
         if self.on_gpu:
             torch.cuda.empty_cache()
 
 
 def spread(values: list[float]) -> Times:
-    """Return the median, the least and the most."""
+    """Return the median, minimum and maximum."""
     return {"median": median(values), "least": min(values), "most": max(values), "n": len(values)}

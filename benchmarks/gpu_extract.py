@@ -1,4 +1,4 @@
-"""What `gpu.py` measures of stage one: extraction against its limits."""
+"""The measurements of stage one in `gpu.py`: extraction against its limits."""
 
 import json
 import multiprocessing
@@ -15,7 +15,7 @@ import torch
 from gpu_bench import CORES, Bench, Row, Sizes, Times
 from PIL import Image
 
-# All that this file takes from the package.
+# All imports from the package are here.
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import load_backbone
 from tokenprobe.extract.datasets import open_dataset
@@ -28,11 +28,11 @@ from tokenprobe.store.durable import write_durably
 
 FORK = multiprocessing.get_context("fork")
 IMAGES: dict[str, RowImages] = {}
-"""What a decoding process inherits."""
+"""The images that decoding processes inherit."""
 
 
 def make_images(folder: Path, sizes: Sizes) -> Path:
-    """Make JPEGs of two classes, side by side; once."""
+    """Make JPEGs of two classes in parallel, unless they exist."""
     if not folder.exists():
         paths = [folder / "train" / str(index % 2) / f"{index:06d}.jpg" for index in range(sizes.jpegs)]
         for path in paths[:2]:
@@ -43,7 +43,7 @@ def make_images(folder: Path, sizes: Sizes) -> Path:
 
 
 def make_jpeg(path: Path, n_names: int) -> None:
-    """Write blurred noise of 500 × 375, some 95 kB, under several names."""
+    """Write blurred noise of 500 × 375 pixels, about 95 kB, under several names."""
     noise = np.random.default_rng(int(path.stem)).integers(0, 256, (125, 167, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=85)
     for index in range(1, n_names):
@@ -66,7 +66,7 @@ def make_config(bench: Bench, layers: str, decode: str, limit: int | None) -> Ex
 
 
 def bare_forward(bench: Bench, backbone: Any) -> Times:
-    """Time ten forward passes of the backbone alone, on noise that is on the device."""
+    """Time ten forward passes of the backbone alone, on noise already on the device."""
     module, enabled = backbone.module.to(bench.device), resolve_precision("auto", bench.device) != "float32"
     images = torch.randn(bench.sizes.forward_batch, 3, *backbone.transform.input_size, device=bench.device)
 
@@ -88,9 +88,9 @@ def decode(row: int) -> None:
 
 
 def decoding(bench: Bench, config: ExtractConfig, transform: Transform) -> dict[str, float]:
-    """Return images/s of processes that decode and hand nothing over, and of the loader, which hands over batches.
+    """Return images/s of processes that only decode, and of the loader, which also delivers batches.
 
-    Both have as many processes as there are cores, and take turns, twice. Neither counts the start of its processes.
+    Both use one process per core and take turns, twice. The start of the processes is not counted.
     """
     source = open_dataset(config.data)
     rows = choose_rows(source.images("train"), set(), None, shuffled=True, seed=0)
@@ -109,7 +109,7 @@ def decoding(bench: Bench, config: ExtractConfig, transform: Transform) -> dict[
 
 
 def loader_alone(rows: range, batch_size: int, pinned: bool) -> float:
-    """Return images/s from the first batch that comes to the last."""
+    """Return images/s from the first batch delivered to the last."""
     batches = [Wanted("train", rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
     loader = make_loader(IMAGES["all"], batches, workers=CORES, pinned=pinned)
     n_first = len(next(loader).pixels)
@@ -119,7 +119,7 @@ def loader_alone(rows: range, batch_size: int, pinned: bool) -> float:
 
 
 def run_extraction(config: ExtractConfig) -> dict[str, Any]:
-    """Extract; return images/s, up to the last durable byte, and where the main process spent its time."""
+    """Extract; return images/s, up to the last durable byte, and the waiting times of the main process."""
     start = time.perf_counter()
     store = extract(config)
     command = time.perf_counter() - start
@@ -133,7 +133,7 @@ def run_extraction(config: ExtractConfig) -> dict[str, Any]:
 
 
 def write_raw(store: Path, run: dict[str, Any]) -> float:
-    """Write as many bytes as a run did, in files as large as a block; return images/s."""
+    """Write as many bytes as a run, in files as large as a block; return images/s."""
     sizes = run["sizes"]
     data, folder = memoryview(np.random.default_rng(0).bytes(max(sizes))), store / "raw"
     folder.mkdir()
@@ -157,7 +157,7 @@ def extract_and_write(config: ExtractConfig, repeats: int) -> tuple[list[dict[st
 
 
 def one_layer(bench: Bench, decode: str) -> Row:
-    """Extract the last layer, twice, against the least of its limits, and the loader against the decoders."""
+    """Extract the last layer twice, against its lowest limit, and the loader against the decoders."""
     config = make_config(bench, "last1", decode, None)
     backbone = load_backbone(config.model, model_arg=config.model_arg, no_pretrained=True)
     forward = bare_forward(bench, backbone)
@@ -174,7 +174,7 @@ def one_layer(bench: Bench, decode: str) -> Row:
     behind = f"{median(run['extract'] for run in runs):,.0f} images/s; {rates}; of {runs[-1]['seconds']:.1f} s waited: "
     loader = f"{found['loader']:,.0f} / {found['decoders']:,.0f} images/s"
     return figures, [
-        (f"{decode}: one layer extracted, of the least limit", f"{median(ratios):.2f}", "≥ 0.9", behind + waits),
+        (f"{decode}: one layer extracted / lowest limit", f"{median(ratios):.2f}", "≥ 0.9", behind + waits),
         (f"{decode}: loader / decoders", f"{found['loader'] / found['decoders']:.2f}", "≥ 0.9", loader),
     ]
 

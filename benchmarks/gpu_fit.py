@@ -1,4 +1,4 @@
-"""What `gpu.py` measures of stage two: training heads, and reading their tokens."""
+"""The measurements of stage two in `gpu.py`: training heads, and reading their tokens."""
 
 import time
 from collections.abc import Sequence
@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from gpu_bench import Bench, Line, Row, Sizes
 from torch import Tensor, nn
 
-# All that this file takes from the package.
+# All imports from the package are here.
 from tokenprobe.probe import FitConfig
 from tokenprobe.probe.batches.order import epoch_windows
 from tokenprobe.probe.fitting.group_fit import GroupFit, start_fit
+from tokenprobe.probe.fitting.progress import FitProgress
 from tokenprobe.probe.fitting.streams import LayerStreams
 from tokenprobe.probe.fitting.train import _train_epoch as train_epoch
 from tokenprobe.probe.grid.cells import CellGroup
@@ -29,11 +30,11 @@ from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape, block_rows
 
 DISK_RATE = 20e9
-"""Bytes/s of the disk whose reading pays for heads."""
+"""Bytes/s of the disk in "heads for the price of reading"."""
 
 
 def write_store(path: Path, sizes: Sizes) -> Path:
-    """Write random tokens of one layer, the same 64 images over and over, with random labels; once."""
+    """Write random tokens of one layer, the same 64 images repeated, with random labels, unless the store exists."""
     if path.exists():
         return path
     rng, shape = np.random.default_rng(0), LayerShape(sizes.grid, sizes.dim, 0)
@@ -46,7 +47,7 @@ def write_store(path: Path, sizes: Sizes) -> Path:
         for split, n in (("train", sizes.images), ("test", 64))
     }
     labels = {split: rng.integers(sizes.classes, size=info.n_images) for split, info in infos.items()}
-    recipe = Recipe("timm:none", {}, "0", {}, "float32", "float16", {"kind": "dataset"}, [])
+    recipe = Recipe("timm:none", {}, "0", {"input_size": [224, 224]}, "float32", "float16", {"kind": "dataset"}, [])
     with open_writer(path, Manifest(recipe, "made", 1, {"layer_00": shape}, None, infos, {})) as writer:
         writer.declare(
             {split: Targets(of_split, [*map(str, range(len(of_split)))]) for split, of_split in labels.items()}
@@ -63,10 +64,10 @@ def write_store(path: Path, sizes: Sizes) -> Path:
 
 
 class Training:
-    """EP heads as `fit` trains them: its plan, its streams and its epochs, without the scoring."""
+    """EP heads, trained with the plan, streams and epochs of `fit`, but without scoring."""
 
     def __init__(self, bench: Bench, n_cells: int, cache: str) -> None:
-        """Keep the tokens where `cache` says, and draw the heads."""
+        """Keep the tokens in the cache named by `cache`, and draw the heads."""
         sizes, seeds = bench.sizes, min(4, n_cells)
         config = FitConfig(
             out=bench.folder / "run",
@@ -86,12 +87,12 @@ class Training:
         self._streams, self.regime = LayerStreams(layer, machine.device), layer.regimes[0]
         memory = partial(memory_of, self.plan, machine.device)
         self.predicted = max(needed(groups, memory) for groups in layer.passes)
-        self._before = bench.begin_peak()
+        self._before, self._progress = bench.begin_peak(), FitProgress(n_cells)
         self.passes = [self._start(groups, machine.device) for groups in layer.passes]
 
     @property
     def n_steps(self) -> int:
-        """Steps in an epoch of one pass."""
+        """Steps per epoch and pass."""
         return self.regime.n_steps
 
     def _start(self, groups: Sequence[CellGroup], device: torch.device) -> list[GroupFit]:
@@ -101,17 +102,17 @@ class Training:
     def epoch(self) -> None:
         """Train all heads for one epoch."""
         for fits in self.passes:
-            train_epoch(self.plan, fits, self._streams.train(self.regime), self.n_epochs)
+            train_epoch(self.plan, fits, self._streams.train(self.regime), self.n_epochs, self._progress)
         self.n_epochs += 1
 
     def read(self) -> None:
-        """Bring the batches of one epoch to the device."""
+        """Read the batches of one epoch to the device."""
         windows = epoch_windows(self.regime.train_rows, self.plan.data.train.info.block_rows, 0, 0)
         for _ in self._streams.train(self.regime).batches(windows, self.regime.batch_size, drop_last=True):
             pass
 
     def peak(self) -> int:
-        """Return the bytes that training takes at its peak, with a copy of the best weights as `fit` keeps it."""
+        """Return the peak bytes of training, including a copy of the best weights, which `fit` keeps too."""
         for fits in self.passes:
             for fit in fits:
                 fit.group.keep_best([True] * len(fit.group.cells))
@@ -120,7 +121,7 @@ class Training:
 
 
 class PlainHead(nn.Module):
-    """EP in the published order: every token is projected, then weighed."""
+    """EP in the published order: every token is projected, then weighted."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ class PlainHead(nn.Module):
 
 
 class PlainLoop:
-    """A loop of one head as one writes it, with the tokens on the device."""
+    """A plain training loop of one head, with the tokens on the device."""
 
     def __init__(self, bench: Bench) -> None:
         """Draw tokens and labels."""
@@ -178,7 +179,7 @@ def one_head(bench: Bench) -> Row:
 
 
 def cells(bench: Bench, index: int) -> Row:
-    """Train many cells on tokens that are on the device: time, rate, memory, and what each costs of reading."""
+    """Train many cells on tokens on the device: time, rate, memory, and the cost per head compared with reading."""
     n_cells, sizes = bench.sizes.cells[index], bench.sizes
     training = Training(bench, n_cells, "gpu")
     (epoch,) = bench.seconds(training.epoch, repeats=3)
@@ -191,7 +192,7 @@ def cells(bench: Bench, index: int) -> Row:
         "passes": [[len(fit.group.cells) for fit in fits] for fits in training.passes],
     }  # fmt: skip
     wanted = "≥ 0.28, stretch 0.4" if index == 1 else ""
-    took = f"{1e3 * step:.2f} ms a step, {rate / 1e12:.0f} TFLOP/s, {len(training.passes)} pass(es)"
+    took = f"{1e3 * step:.2f} ms per step, {rate / 1e12:.0f} TFLOP/s, {len(training.passes)} pass(es)"
     bytes_text = f"{predicted / 2**30:.2f} / {peak / 2**30:.2f} GiB"
     heads, cost = f"{figures['heads_per_reading']:.0f}", f"in steps of {n_cells}"
     lines = [
@@ -202,13 +203,13 @@ def cells(bench: Bench, index: int) -> Row:
     if index == 2:
         fewer = bench.found("cells_64", "step_s")
         figures["over_fewer"] = step / fewer
-        what, behind = f"{n_cells} cells / {sizes.cells[1]}, time", f"{1e3 * step:.1f} / {1e3 * fewer:.1f} ms a step"
+        what, behind = f"{n_cells} cells / {sizes.cells[1]}, time", f"{1e3 * step:.1f} / {1e3 * fewer:.1f} ms per step"
         lines.append((what, f"{step / fewer:.2f}", "≤ 4.2", behind))
     return figures, lines
 
 
 def reading(bench: Bench, cache: str) -> Row:
-    """Read all tokens, and train one head for an epoch, from a cache."""
+    """Read all tokens from a cache, and train one head for an epoch from it."""
     training = Training(bench, 1, cache)
     read, epoch = bench.seconds(training.read, training.epoch)
     n_bytes = training.n_steps * bench.sizes.batch * bench.sizes.image_bytes
@@ -225,7 +226,7 @@ def reading(bench: Bench, cache: str) -> Row:
 
 
 def profile(bench: Bench, index: int) -> Row:
-    """Find the kernels, launches, and host and device time of a step."""
+    """Measure the kernels, launches, and host and device time per step."""
     n_cells = bench.sizes.cells[index]
     figures = profile_epoch(Training(bench, n_cells, "gpu"))
     report = [f"{key}: {value}" for key, value in figures.items() if key != "top"]
@@ -237,7 +238,7 @@ def profile(bench: Bench, index: int) -> Row:
 
 
 def profile_epoch(training: Training) -> dict[str, Any]:
-    """Return times and counts per step: host until all is handed over, device at work, both to the end."""
+    """Return times and counts per step: host until all kernels are launched, device busy, and both until the end."""
     n_steps = training.n_steps * len(training.passes)
     for _ in range(2):
         training.epoch()

@@ -1,14 +1,15 @@
-"""Attentive heads, forward and backward, against the order of operations in which they are published.
+"""Attentive heads, forward and backward, against their published order of operations.
 
     python benchmarks/heads.py [--images 64] [--repeats 7] [--gpu-images 1024] [--json FILE]
 
-On the CPU, 196 tokens 768 wide, float32: each folded pooling takes turns with the naive order, written below with
-the same weights (keys and values of every token, torch's fused attention where the published code uses it), so that
-the noise of a shared machine falls on both; medians of the ratios are printed. Then sixteen stacked EP heads against
-sixteen calls of one, and the peak memory of a stacked EP step from the allocator's own record.
+On the CPU, for 196 tokens 768 wide in float32: each folded pooling takes turns with the naive order, which is written
+below with the same weights. The naive order computes keys and values of every token, and uses torch's fused attention
+if the published code does. Taking turns spreads the noise of a shared machine over both. Medians of the ratios are
+printed. Then come sixteen stacked EP heads against sixteen calls of one head, and the peak memory of a stacked EP step,
+from the allocator's own record.
 
-On a GPU, if there is one: 1, 8, 64 and 256 stacked EP heads under bfloat16 autocast, in milliseconds, and against
-what the same device reaches in the same run in a large copy and a large matrix product.
+On a GPU, if there is one: 1, 8, 64 and 256 stacked EP heads under bfloat16 autocast, in milliseconds, and compared with
+a large copy and a large matrix product on the same device in the same run.
 """
 
 import argparse
@@ -132,7 +133,7 @@ def timed(step: Callable[[], None]) -> float:
 
 
 def paired(first: Callable[[], None], second: Callable[[], None], repeats: int) -> dict[str, float]:
-    """Time two steps in turn; return medians, and the median of first over second."""
+    """Time two steps in turn; return medians, and the median of the ratio first / second."""
     first(), second()
     pairs = [(timed(first), timed(second)) for _ in range(repeats)]
     return {
@@ -156,7 +157,7 @@ def against_naive(name: str, n_images: int, repeats: int) -> dict[str, float]:
 
 
 def stacked_against_single(n_images: int, repeats: int) -> dict[str, float]:
-    """Time sixteen calls of one EP head ("naive"), and one call of sixteen."""
+    """Time sixteen calls of one EP head ("naive"), and one call of sixteen stacked heads."""
     single, stacked, x = build("ep"), build("ep", STACKED), torch.randn(n_images, N_TOKENS, DIM)
 
     def one_by_one() -> None:
@@ -167,7 +168,7 @@ def stacked_against_single(n_images: int, repeats: int) -> dict[str, float]:
 
 
 def peak_of_step(cells: int, n_images: int) -> float:
-    """Return the peak extra memory of a step, in units of its maps and its aggregated tokens A·X."""
+    """Return the peak extra memory of a step, in units of its attention maps plus aggregated tokens A·X."""
     pool, x = build("ep", cells), torch.randn(n_images, N_TOKENS, DIM)
     pool(x).sum().backward()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -200,7 +201,7 @@ def gpu_seconds(step: Callable[[], Any], repeats: int) -> float:
 
 
 def ceilings() -> dict[str, float]:
-    """Return bytes/s of a large copy (read and written) and FLOP/s of a large bfloat16 matrix product."""
+    """Return bytes/s of a large copy (read plus written) and FLOP/s of a large bfloat16 matrix product."""
     source = torch.empty(2**30, dtype=torch.bfloat16, device="cuda")
     target = torch.empty_like(source)
     factor = torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda")

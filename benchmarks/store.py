@@ -1,13 +1,13 @@
-"""The store against the bare disk: reading, writing, low-shot reads and memory, in both formats, in one run.
+"""The store against the raw disk: reading, writing, low-shot reads and memory, in both formats, in one run.
 
     python benchmarks/store.py [--gib 1.5] [--folder FOLDER] [--repeats 7] [--json FILE] [--memory-gib 6]
 
 Writes tokens of a ViT-S-sized layer (196 patches, 384 wide, float16) through the store's writer, and the same
-bytes to one flat file. Then each way of reading takes turns with a flat read of the same bytes, so that the noise
-of a shared machine falls on both; medians of the ratios are printed.
+bytes to one flat file. Then each way of reading takes turns with a flat read of the same bytes, which spreads the
+noise of a shared machine over both. Medians of the ratios are printed.
 
-The raw limit reads a flat file on four threads, each into page-aligned memory of its own that it uses again: in
-all as much as the reader's window of 1 GiB, so that both write to the same kind of memory.
+The raw limit reads a flat file on four threads. Each thread reuses its own page-aligned memory. Together they use as
+much memory as the reader's window, 1 GiB, so that both write to the same kind of memory.
 """
 
 import argparse
@@ -45,12 +45,12 @@ CPU = torch.device("cpu")
 def make_manifest(n_images: int) -> Manifest:
     rows = block_rows(n_images, ROW_BYTES, 128 * 2**20)
     info = SplitInfo(n_images, rows, "0", None, [], ["none"], {"layer_00": ["patch"]})
-    recipe = Recipe("timm:none", {}, "0", {}, "float32", "float16", {"kind": "dataset"}, [])
+    recipe = Recipe("timm:none", {}, "0", {"input_size": [224, 224]}, "float32", "float16", {"kind": "dataset"}, [])
     return Manifest(recipe, "made", 1, {"layer_00": SHAPE}, None, {"train": info}, {})
 
 
 def write_store(path: Path, n_images: int) -> float:
-    """Write a store; return the seconds it took."""
+    """Write a store; return the seconds taken."""
     manifest = make_manifest(n_images)
     rows = manifest.splits["train"].block_rows
     values = np.random.default_rng(0).standard_normal((64, *ROW)).astype(np.float16)
@@ -68,7 +68,7 @@ def write_store(path: Path, n_images: int) -> float:
 
 
 def write_flat(path: Path, n_bytes: int) -> float:
-    """Write and fsync the same number of bytes; return the seconds it took."""
+    """Write and fsync the same number of bytes; return the seconds taken."""
     data = memoryview(np.random.default_rng(0).bytes(SPAN))
     start = time.perf_counter()
     with open(path, "wb", buffering=0) as file:
@@ -79,7 +79,7 @@ def write_flat(path: Path, n_bytes: int) -> float:
 
 
 class FlatFile:
-    """The raw limit: one file, a few threads, each into memory of its own that it uses again."""
+    """The raw limit: one file and a few threads, each of which reuses its own memory."""
 
     def __init__(self, path: Path, n_bytes: int) -> None:
         self.path, self.n_bytes = path, n_bytes
@@ -104,7 +104,7 @@ class FlatFile:
 
 
 def drop_caches(folder: Path) -> None:
-    """Drop the page cache of the files below a folder."""
+    """Drop the files below a folder from the page cache."""
     for file in folder.rglob("*"):
         if file.is_file():
             fd = os.open(file, os.O_RDONLY)
@@ -114,7 +114,7 @@ def drop_caches(folder: Path) -> None:
 
 
 def paired(read: Callable[[], None], raw: Callable[[], None], before: Callable[[], None], repeats: int) -> dict:
-    """Time two reads in turn; return medians in seconds, of their ratio, and of CPU seconds of the first."""
+    """Time two reads in turn; return medians of their seconds, their ratio, and the CPU seconds of the first."""
     times, raws, cpus = [], [], []
     for _ in range(repeats):
         before()
@@ -135,14 +135,14 @@ def paired(read: Callable[[], None], raw: Callable[[], None], before: Callable[[
 
 
 def read_in_order(split: Split, ring: BufferRing) -> None:
-    """Read a layer in block order, a window at a time."""
+    """Read a layer in block order, one window at a time."""
     windows = sequential_windows(np.arange(len(split)), split.info.block_rows)
     for piece in read_ahead(split.reader(0), windows, split.dtype(), ring):
         assert len(piece)
 
 
 def read_shuffled(stream: TokenStream) -> None:
-    """Take one shuffled epoch as CPU tensors."""
+    """Read one shuffled epoch as CPU tensors."""
     split = stream.split
     windows = epoch_windows(np.arange(len(split)), split.info.block_rows, 0, 0)
     for batch in stream.batches(windows, BATCH, drop_last=True):
@@ -150,14 +150,14 @@ def read_shuffled(stream: TokenStream) -> None:
 
 
 def device_bytes() -> int:
-    """Return the bytes that this process has had read from disks."""
+    """Return the bytes that this process has read from disks."""
     return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["read_bytes"])
 
 
 def read_low_shot(split: Split, folder: Path) -> dict[str, float]:
-    """Read 1% of the images at random, cold; return what was fetched over what was wanted."""
+    """Read a random 1% of the images with a cold cache; return bytes fetched over bytes asked for."""
     rows = np.sort(np.random.default_rng(1).choice(len(split), max(1, len(split) // 100), replace=False))
-    split.labels  # noqa: B018  the small arrays are read once before
+    split.labels  # noqa: B018  reads the small arrays before the measurement
     drop_caches(folder)
     before, start = device_bytes(), time.perf_counter()
     split.tokens(0, rows)
@@ -199,7 +199,7 @@ def assert_whole(path: Path) -> None:
 
 
 def measure_memory(folder: Path, gib: float) -> dict[str, float]:
-    """Stream an epoch of a larger store in a process of its own; return its memory beyond the imports, in MiB."""
+    """Stream an epoch of a larger store in its own process; return its memory beyond the imports, in MiB."""
     n_images = int(gib * 2**30 / ROW_BYTES)
     write_store(folder / "large.zarr", n_images)
     command = [sys.executable, __file__, "--folder", str(folder / "large.zarr"), "--measure-memory"]

@@ -1,11 +1,11 @@
-"""Tokens to the training device from the disk, from memory and from the device itself: bytes/s, in one run.
+"""Bytes/s of tokens to the training device, from the disk, from memory and from the device itself, in one run.
 
     python benchmarks/stream.py [--device cuda] [--gib 1] [--batch 1024] [--repeats 5] [--folder FOLDER] [--json FILE]
 
-Writes tokens of a ViT-S-sized layer (196 patches, 384 wide, float16) and takes shuffled epochs of them. The caches
-take turns, so that the noise of a shared machine falls on all of them; the disk's pages are in the page cache. Beside
-them: rows gathered in memory and not used, and, for a GPU, copies from pinned memory that is filled already. The first
-epoch of each stream is shown by itself: it allocates the buffers. Takes half a minute.
+Writes tokens of a ViT-S-sized layer (196 patches, 384 wide, float16) and reads shuffled epochs of them. The caches
+take turns, which spreads the noise of a shared machine over all of them. The files are in the page cache. Two limits
+are measured too: gathering rows in memory without using them and, for a GPU, copies from pinned memory already filled.
+The first epoch of each stream is shown separately, because it allocates the buffers. Takes half a minute.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Epoch = Callable[[], None]
 
 
 def epochs_of(split: Split, device: torch.device, batch: int) -> dict[str, Epoch]:
-    """Return a function for each cache that takes one shuffled epoch of it."""
+    """Return for each cache a function that reads one shuffled epoch from it."""
     rows = np.arange(len(split))
     windows = epoch_windows(rows, split.info.block_rows, 0, 0)
     caches = ["disk", "ram"] if device.type == "cpu" else ["disk", "ram", "gpu"]
@@ -47,7 +47,7 @@ def epochs_of(split: Split, device: torch.device, batch: int) -> dict[str, Epoch
 
 
 def limits(split: Split, device: torch.device, batch: int) -> dict[str, Epoch]:
-    """Return functions that gather the rows of an epoch and leave them, and that copy as many bytes."""
+    """Return functions that gather the rows of an epoch without using them, and that copy as many bytes."""
     windows = epoch_windows(np.arange(len(split)), split.info.block_rows, 0, 0)
     order = np.concatenate(windows)
     batches = np.split(order, range(batch, len(order), batch))[: max(1, len(order) // batch)]
@@ -69,7 +69,7 @@ def limits(split: Split, device: torch.device, batch: int) -> dict[str, Epoch]:
 
 
 def seconds(epochs: dict[str, Epoch], device: torch.device, repeats: int) -> dict[str, list[float]]:
-    """Time the epochs in turn, the device's work included; the first time of each is its first epoch."""
+    """Time the epochs in turn, including the device's work. The first time in each list is the first epoch's."""
     times: dict[str, list[float]] = {name: [] for name in epochs}
     for _ in range(repeats + 1):
         for name, epoch in epochs.items():

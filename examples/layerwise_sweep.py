@@ -1,4 +1,4 @@
-"""Which layer of a backbone is the best to read, for which head?
+"""Which layer of a backbone is best for each head?
 
     python examples/layerwise_sweep.py mae.zarr -o runs/layers
 
@@ -22,7 +22,7 @@ def main() -> None:
 
     run = fit(args.store, FitConfig(out=args.out, heads=args.heads, layers="all", epochs=args.epochs))
 
-    # One row per cell. Of each head and layer the learning rate is selected on held-out training images.
+    # One row per cell. For each head and layer, the learning rate is selected on held-out training images.
     selected = run.results[run.results["selected"]]
     selected = selected.assign(
         layer=selected["layer"].astype(int), label=selected["head"] + " " + selected["head_config"]

@@ -2,9 +2,9 @@
 
     python examples/lowshot_sweep.py mae.zarr -o runs/lowshot
 
-Probes the last layer with 1, 4 and 16 training images a class and with all, five seeds each (another subset, another
-initialisation), prints mean and standard deviation, and writes them to RUN/lowshot.csv. k-NN's k is at most the number
-of images of the smallest subset: with less than ten classes give other --heads, or --shots.
+Probes the last layer with 1, 4 and 16 training images per class and with all images. Each of five seeds draws its own
+subset and initial weights. Prints mean and standard deviation, and writes them to RUN/lowshot.csv. The smallest subset
+must have at least k images for k-NN: with fewer than ten classes, give other --heads or --shots.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     )
     run = fit(args.store, config)
 
-    # One learning rate (or penalty) a head and number of shots, selected on held-out images over all seeds.
+    # One learning rate (or penalty) per head and number of shots, selected on held-out images over all seeds.
     selected = run.results[run.results["selected"]]
     accuracy = (100 * selected["test_top1"]).groupby([selected["head"], selected["head_config"], selected["shots"]])
     table = accuracy.agg(["mean", "std"]).unstack("shots").swaplevel(axis="columns")[args.shots]

@@ -1,6 +1,6 @@
-"""Overlap on a GPU: it works on the next batch while the tokens of the last are converted, copied and written.
+"""Overlap on a GPU: it computes the next batch while this process converts, copies and writes the last one.
 
-This process sleeps while it waits. By default it would keep a core busy, and decoding needs them all.
+This process sleeps while it waits. CUDA's default keeps a core busy instead, and decoding needs all cores.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 def beside_the_next(results: Iterable[T], device: torch.device) -> Iterator[T]:
-    """Yield each result while a GPU makes the next; on the CPU, yield them as they come.
+    """Yield each result while a GPU computes the next; on the CPU, yield each result as it comes.
 
-    The consumer's work on a result runs on a stream of its own, which waits for that result alone. The next result is
-    asked for only when that work is done, so no memory is used again before.
+    The consumer's work on a result runs on a separate stream, which waits only for that result. The next result is
+    requested only after that work, so no memory is reused too early.
 
     Args:
-        results: an iterator that launches one result on the current stream, and does not wait for it.
-        device: that makes the results.
+        results: iterator that launches one result on the current stream, without waiting for it.
+        device: the device that computes the results.
     """
     if device.type != "cuda":
         yield from results
@@ -35,11 +35,11 @@ def beside_the_next(results: Iterable[T], device: torch.device) -> Iterator[T]:
 
 
 def upload(pixels: Tensor, device: torch.device) -> Tensor:
-    """Copy pixels to a GPU beside its work, and wait for that alone: afterwards their memory may be overwritten.
+    """Copy pixels to a GPU while it works, and wait only for the copy. The source memory may then be overwritten.
 
     Args:
         pixels: on the CPU; if they are not pinned, the copy is slower.
-        device: on the CPU, pixels are returned as they are.
+        device: for the CPU, the function returns the pixels unchanged.
     """
     if device.type != "cuda":
         return pixels
@@ -52,14 +52,14 @@ def upload(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def wait_for(stream: torch.cuda.Stream) -> None:
-    """Sleep until all that a stream was given is done."""
+    """Sleep until a stream has finished all its work."""
     done = torch.cuda.Event(blocking=True)
     done.record(stream)
     done.synchronize()
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield each item once the next has been asked for. An error in place of the next is raised after the item."""
+    """Yield each item after requesting the next one. If the next one raises an error, yield the item first."""
     source, held = iter(items), list[T]()
     while True:
         try:

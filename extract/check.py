@@ -1,4 +1,4 @@
-"""Checks of the settings alone, before anything is loaded."""
+"""Checks of the settings, before any model or data is loaded."""
 
 from ..errors import InputError
 from ..store.claim import check_path
@@ -9,11 +9,11 @@ MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
 
 
 def check_config(config: ExtractConfig) -> None:
-    """Check the settings that can be judged without backbone and data.
+    """Check the settings that need neither backbone nor data.
 
     Raises:
         InputError: a field is out of range, or the store would be inside another or a run.
-        StoreError: the path of the store holds something that is no store.
+        StoreError: the output path holds something other than a store.
     """
     if config.split_fraction is not None and not 0 < config.split_fraction < 1:
         raise InputError(f"split_fraction {config.split_fraction}: expected a number between 0 and 1")

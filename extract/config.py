@@ -1,4 +1,4 @@
-"""The settings of one extraction. Every field is a flag of `probe extract`, and a key of its config file."""
+"""The settings of one extraction. Every field is a flag of `probe extract` and a key of its config file."""
 
 import os
 from dataclasses import asdict, dataclass, field
@@ -20,7 +20,7 @@ probe extract -m timm:VisionTransformer --checkpoint mine.safetensors \\
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig(Settings):
-    """What to extract, from what, to where. Each field's `Option` says what it does."""
+    """Settings of one extraction. Each field's `Option` holds its help text."""
 
     data: Annotated[
         str,
@@ -36,40 +36,40 @@ class ExtractConfig(Settings):
     )
     split_fraction: Annotated[
         float | None,
-        Option("Part of each class that becomes the test split, if the data has one split only.", DATA),
+        Option("Part of each class that becomes the test split, if the data has only one split.", DATA),
     ] = None
     limit: Annotated[
         int | None, Option("Use at most this many images per split, balanced over classes.", DATA, least=1)
     ] = None
     row_order: Annotated[
         Literal["shuffled", "dataset"],
-        Option("Order of the rows. shuffled draws it from --seed, dataset keeps that of the source.", DATA),
+        Option("Order of the rows: shuffled by --seed, or dataset, the order of the source.", DATA),
     ] = "shuffled"
     skip_bad_images: SkipBadImages = False
     decode: Annotated[
         Literal["exact", "fast"],
         Option(
-            "How images are resampled: exact by Pillow; fast by torch, 1.5 times as many per core, with pixels at most "
-            "two grey levels apart.",
+            "How images are resampled: exact uses Pillow; fast uses torch, which decodes 1.5 times as many images per "
+            "core, with pixels at most two grey levels apart.",
             DATA,
         ),
     ] = "exact"
     views: Annotated[
         int,
         Option(
-            "Views of each training image. View 0 is the evaluation transform; others are random crops.", DATA, least=1
+            "Views per training image. View 0 is the evaluation transform; the others are random crops.", DATA, least=1
         ),
     ] = 1
     view_scale: Annotated[
-        list[float], Option("Smallest and largest part of an image that a random crop takes.", DATA, metavar="MIN,MAX")
+        list[float], Option("Smallest and largest part of the image area in a random crop.", DATA, metavar="MIN,MAX")
     ] = field(default_factory=lambda: [0.08, 1.0])
     view_ratio: Annotated[
-        list[float], Option("Smallest and largest ratio of width to height of a random crop.", DATA, metavar="MIN,MAX")
+        list[float], Option("Smallest and largest ratio of width to height in a random crop.", DATA, metavar="MIN,MAX")
     ] = field(default_factory=lambda: [3 / 4, 4 / 3])
     seed: Annotated[
         int,
         Option(
-            "Seed of the row order, --limit, --split-fraction, random crops, and the weights of --no-pretrained.",
+            "Seed for the row order, --limit, --split-fraction, random crops, and the weights under --no-pretrained.",
             DATA,
             least=0,
             most=2**63 - 1,
@@ -85,7 +85,7 @@ class ExtractConfig(Settings):
         ),
     ]
     checkpoint: Annotated[
-        str | Path | None, Option("File with the weights. Nothing is downloaded then.", BACKBONE, metavar="FILE")
+        str | Path | None, Option("File with the weights; then nothing is downloaded.", BACKBONE, metavar="FILE")
     ] = None
     checkpoint_key: Annotated[
         str | None,
@@ -94,10 +94,10 @@ class ExtractConfig(Settings):
     checkpoint_grid: Annotated[
         list[int],
         Option(
-            "Patches that the position table of the checkpoint is for: one side, or height and width.",
+            "Grid of the checkpoint's position table, in patches: one side, or height and width.",
             BACKBONE,
             metavar="SIDE",
-            default="told from its size",
+            default="guessed from its size",
         ),
     ] = field(default_factory=list)
     allow_missing: Annotated[
@@ -110,10 +110,10 @@ class ExtractConfig(Settings):
     image_size: Annotated[
         list[int],
         Option(
-            "Size in pixels that the backbone sees: one side, or height and width.",
+            "Size of the backbone's input images in pixels: one side, or height and width.",
             BACKBONE,
             metavar="SIDE",
-            default="that of the backbone",
+            default="the backbone's own",
         ),
     ] = field(default_factory=list)
     out: Annotated[
@@ -128,11 +128,11 @@ class ExtractConfig(Settings):
         Option("Tokens to store. The mean over patch tokens is always stored.", OUTPUT),
     ] = field(default_factory=lambda: ["patch", "prefix"])
     dtype: Annotated[
-        Literal["float16", "bfloat16", "float32", "int8"], Option("Type that tokens are stored in.", OUTPUT)
+        Literal["float16", "bfloat16", "float32", "int8"], Option("Type of the stored tokens.", OUTPUT)
     ] = "float16"
-    block_mib: Annotated[int, Option("Size to aim at for one block file of one layer, in MiB.", OUTPUT, least=1)] = 128
+    block_mib: Annotated[int, Option("Target size of one block file of one layer, in MiB.", OUTPUT, least=1)] = 128
     overwrite: Annotated[bool, Option("Empty the store first.", OUTPUT)] = False
-    dry_run: Annotated[bool, Option("Show what would be done, and do nothing.", OUTPUT)] = False
+    dry_run: Annotated[bool, Option("Show the plan of the extraction, and stop.", OUTPUT)] = False
     batch_size: ForwardSize = 64
     workers: Workers = None
     device: Device = "auto"

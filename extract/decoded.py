@@ -1,4 +1,4 @@
-"""Results of decoding: batches of pixels, images that cannot be read, and how fast both come."""
+"""Results of decoding: batches of pixels, unreadable images, and the decoding speed."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ class BadImage:
     """An image that cannot be read.
 
     Attributes:
-        split: that lists the image.
+        split: split that lists the image.
         id: key of the image in its split.
         reason: the decoder's error.
     """
@@ -23,13 +23,25 @@ class BadImage:
     reason: str
 
 
+class Warned(NamedTuple):
+    """A warning of a decoder.
+
+    Attributes:
+        place: line of the decoder's code. Warnings from one line are of one kind.
+        text: the warning, with the id of the image.
+    """
+
+    place: str
+    text: str
+
+
 class DecodedBatch(NamedTuple):
     """A batch of decoded images.
 
     Attributes:
         pixels: (B, 3, H, W) uint8.
-        bad: images of it that cannot be read; their pixels mean nothing.
-        seconds: CPU time that decoding took.
+        bad: its unreadable images; their pixels mean nothing.
+        seconds: CPU time of decoding.
     """
 
     pixels: Tensor
@@ -39,14 +51,14 @@ class DecodedBatch(NamedTuple):
 
 @dataclass
 class DecodeSpeed:
-    """How fast images are read and decoded, and how long the backbone waits for them.
+    """Speed of reading and decoding, and the time that the backbone waits for images.
 
     Attributes:
-        n_images: decoded so far.
-        core_seconds: CPU time that decoding took, over all cores.
+        n_images: images decoded so far.
+        core_seconds: CPU time of decoding, over all cores.
         waited: seconds that the main process waited for batches. The first batch does not count: it waits for the
             workers to start.
-        elapsed: seconds since the first batch came.
+        elapsed: seconds since the first batch arrived.
     """
 
     n_images: int = 0
@@ -56,7 +68,7 @@ class DecodeSpeed:
 
     @property
     def images_per_core_second(self) -> float:
-        """Images that one core decodes in a second."""
+        """Images decoded per second and core."""
         return self.n_images / max(self.core_seconds, 1e-9)
 
     @property
@@ -65,7 +77,7 @@ class DecodeSpeed:
         return self.waited > self.elapsed / 2
 
     def watch(self, batches: Iterable[DecodedBatch]) -> Iterator[Tensor | BadImage]:
-        """Yield the pixels of each batch as it comes, or its first unreadable image, and keep count."""
+        """Yield the pixels of each batch, or its first unreadable image, and count images and time."""
         source, first = iter(batches), None
         while True:
             asked = time.monotonic()
@@ -82,7 +94,7 @@ class DecodeSpeed:
 
 
 class Stopwatch:
-    """Adds up the seconds of the blocks that it is entered for."""
+    """A context manager that adds up the seconds spent inside it."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -98,9 +110,9 @@ class Waits:
     """Seconds that the main process spends on, or waits for, each part of an extraction.
 
     Attributes:
-        for_images: that are decoded.
-        for_tokens: the backbone's work on a GPU, conversion, and the copy to this machine's memory.
-        for_disk: places in the writer's queues, and at the end all that is not written yet.
+        for_images: wait for decoded images.
+        for_tokens: wait for the backbone on a GPU, conversion, and the copy to CPU memory.
+        for_disk: wait for space in the writer's queues, and at the end for all remaining writes.
     """
 
     def __init__(self) -> None:

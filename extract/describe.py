@@ -1,50 +1,59 @@
-"""A plan in words: the lines that a dry run prints."""
+"""A plan in words: the lines of a dry run."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..runtime.console import plural
-from ..runtime.text import size_text, time_text
+from ..runtime.text import counted, size_text, time_text
 from ..store.contents import SplitInfo
+from ..store.durable import free_bytes
 from ..store.layout import LayerShape, layer_index
-from .plan import Plan, free_bytes
+from .config import ExtractConfig
+from .plan import Plan
 from .views import FAST
 
 
-def describe(plan: Plan, out: Path, images_per_second: float, *, overwrite: bool) -> list[str]:
-    """Return the lines that a dry run prints.
+def describe(plan: Plan, config: ExtractConfig, images_per_second: float) -> list[str]:
+    """Return the lines of a dry run.
 
     Args:
-        plan: of the extraction.
-        out: path of the store.
+        plan: plan of the extraction.
+        config: settings of the extraction.
         images_per_second: measured speed of the backbone alone.
-        overwrite: whether the extraction makes again what is there.
     """
-    manifest, sizes = plan.manifest, plan.layer_bytes()
+    manifest, sizes, out = plan.manifest, plan.layer_bytes(), Path(config.out)
     n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
     lines = [
-        ("model", f"{manifest.recipe.model}, {_counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
+        ("model", f"{manifest.recipe.model}, {counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
+        *_weights_lines(config),
         ("pixels", _transform_text(manifest.recipe.transform)),
         ("data", manifest.dataset),
         *_split_lines(manifest.splits),
+        *([("unreadable", "not checked: a dry run decodes no image")] if config.skip_bad_images else []),
         ("tokens", _tokens_text(manifest.shape(max(map(layer_index, manifest.layers))))),
         ("dtype", manifest.recipe.dtype),
         *_size_lines(sizes),
-        ("in all", size_text(sum(sizes.values()))),
-        ("to write", size_text(sum(sizes.values()) if overwrite else plan.missing_bytes(out))),
+        ("total", size_text(sum(sizes.values()))),
+        ("to write", size_text(sum(sizes.values()) if config.overwrite else plan.missing_bytes(out))),
         ("free", size_text(free_bytes(out))),
         ("time", f"{time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
     ]
     return [f"{name:<10} {value}" for name, value in lines]
 
 
+def _weights_lines(config: ExtractConfig) -> list[tuple[str, str]]:
+    """Return a line about published weights, which a dry run does not download."""
+    if config.no_pretrained or config.checkpoint is not None:
+        return []
+    return [("weights", "published; a dry run does not download them and draws random ones of the same shapes")]
+
+
 def _split_lines(splits: Mapping[str, SplitInfo]) -> list[tuple[str, str]]:
     """Return one line per split, then one per split of several views."""
     lines = []
     for name, info in splits.items():
-        images = f"{info.n_images:,} {plural(info.n_images, 'image')}"
-        blocks, classes = _counted(info.n_blocks, "block"), _counted(len(info.classes), "class", "classes")
+        images, blocks = counted(info.n_images, "image"), counted(info.n_blocks, "block")
+        classes = counted(len(info.classes), "class", "classes")
         lines.append((f"  {name}", f"{images} in {blocks}, {classes}"))
     return lines + [("views", _views_text(name, info)) for name, info in splits.items() if info.augmentation]
 
@@ -74,10 +83,5 @@ def _views_text(split: str, info: SplitInfo) -> str:
 
 def _size_lines(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
     if len(set(sizes.values())) == 1:
-        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {_counted(len(sizes), 'layer')}")]
+        return [("per layer", f"{size_text(next(iter(sizes.values())))}, {counted(len(sizes), 'layer')}")]
     return [(name, size_text(size)) for name, size in sizes.items()]
-
-
-def _counted(n: int, one: str, many: str | None = None) -> str:
-    """Return a number and its noun: "8 blocks"."""
-    return f"{n} {plural(n, one, many)}"

@@ -16,27 +16,27 @@ TRAIN, TEST = "train", "test"
 
 
 class DividedSource:
-    """A source whose only split became two: seeded, and stratified by class.
+    """A source whose only split is divided into two by a seed, stratified by class.
 
-    Of a class with c images, round(c · fraction) are in test: at least one and at most c - 1. The part of an image
-    depends on the seed, its id and the other images of its class. Images that may be of several classes count as one
-    class.
+    A class with c images has round(c · fraction) of them in test: at least one and at most c - 1. The seed, the image's
+    id and the other images of its class decide where an image goes. With several labels per image, all images count as
+    one class.
     """
 
     def __init__(self, source: ImageSource, fraction: float, seed: int) -> None:
         """Divide the split of a source.
 
         Args:
-            source: has one split.
-            fraction: of its images that are in test, between 0 and 1.
-            seed: of the choice.
+            source: source with one split.
+            fraction: part of its images that goes to test, between 0 and 1.
+            seed: seed of the draw.
 
         Raises:
             InputError: the source has splits of its own.
         """
         if len(source.splits) != 1:
             raise InputError(
-                f"a split fraction of {fraction} asked for, and {source.spec!r} has the splits "
+                f"split_fraction {fraction} needs data with one split, but {source.spec!r} has the splits "
                 f"{', '.join(source.splits)}; leave out --split-fraction"
             )
         self._source, self._fraction, self._seed = source, fraction, seed
@@ -49,7 +49,7 @@ class DividedSource:
         return self._source.classes
 
     def images(self, split: str) -> ImageList:
-        """List a part, in the source's order."""
+        """List one of the two splits, in the source's order."""
         whole, index = self._whole, self._index[split]
         content = xxh3_128(f"{whole.content} {split} {self._fraction} {self._seed}".encode())
         return ImageList([whole.ids[i] for i in index], whole.labels[index], content.hexdigest())
@@ -64,7 +64,7 @@ class DividedSource:
 
     @cached_property
     def _index(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Positions of the images of each part in the whole list, sorted."""
+        """Return the sorted positions of each split's images in the whole list."""
         held = np.zeros(len(self._whole.ids), dtype=bool)
         keys = random_keys(self._whole.ids, self._seed)
         labels = class_of_each(self._whole.labels)

@@ -1,4 +1,4 @@
-"""Forward passes: batches of images become tokens of some layers."""
+"""Forward passes: the backbone turns batches of images into tokens of the wanted layers."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -27,10 +27,10 @@ class Batch:
 
     Attributes:
         key: the block.
-        rows: of the split; all lie in the block.
-        size: number of images that the batch is padded to.
-        layers: that the block lacks.
-        last: whether this batch fills the block.
+        rows: rows of the split; all lie in the block.
+        size: number of images after padding.
+        layers: layers that the block lacks.
+        last: whether this batch completes the block.
     """
 
     key: BlockKey
@@ -55,7 +55,7 @@ class Outputs(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Everything that the forward passes of one extraction share."""
+    """Objects that all forward passes of one extraction share."""
 
     config: ExtractConfig
     plan: Plan
@@ -70,9 +70,9 @@ def run_batches(
     """Start decoding, and return an iterator over the tokens of each batch.
 
     Args:
-        job: shared by the passes.
+        job: objects that the passes share.
         work: the passes.
-        decode_speed: counts along, if given.
+        decode_speed: counter of decoded images, or None.
 
     Raises:
         InputError: an image cannot be read, or a batch does not fit in memory.
@@ -94,13 +94,13 @@ def _forward_each(
         if isinstance(pixels, BadImage):
             raise InputError(
                 f"cannot read image {pixels.id!r} of split {pixels.split!r} in {config.data!r} ({pixels.reason}); "
-                "give --skip-bad-images to leave it out and go on where this stopped"
+                "give --skip-bad-images to leave it out and continue from here"
             )
         yield batch, _forward(backbone, pixels, batch.layers, batch.size, device, precision)
 
 
 def images_per_second(backbone: Backbone, config: ExtractConfig, device: torch.device, precision: str) -> float:
-    """Time the backbone on one batch of grey images, after one to warm up."""
+    """Time the backbone on one batch of grey images, after a warm-up batch."""
     n_images = config.batch_size if device.type == "cuda" else min(config.batch_size, 8)
     pixels = torch.full((n_images, 3, *backbone.transform.input_size), 128, dtype=torch.uint8)
     backbone.module.to(device)
@@ -120,7 +120,7 @@ def _forward(
     device: torch.device,
     precision: str,
 ) -> dict[int, Outputs]:
-    """Run one batch. A split's last batch is padded: kernels may round differently at another batch size."""
+    """Run one batch. The last batch of a split is padded, since kernels may round differently at another batch size."""
     n_images, pixels = len(pixels), upload(pixels, device)
     if n_images < batch_size:
         pixels = torch.cat([pixels, pixels.new_zeros(batch_size - n_images, *pixels.shape[1:])])
@@ -139,16 +139,16 @@ def _forward(
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return a context that rounds matrix products to a precision; it does nothing for float32."""
+    """Return a context that rounds matrix products to a precision; for float32 it changes nothing."""
     return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
 @contextmanager
 def explained_memory(batch_size: int) -> Iterator[None]:
-    """Turn a lack of memory into an InputError that offers a smaller batch."""
+    """Turn an out-of-memory error into an InputError that suggests a smaller batch."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain RuntimeError
         if "memory" not in str(error):
             raise
         raise InputError(

@@ -1,6 +1,8 @@
-"""Decoding in worker processes. They write pixels into shared memory, and name the images that cannot be read."""
+"""Decoding in worker processes. They write pixels into shared memory and report unreadable images."""
 
+import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,15 +11,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..runtime.workers import leave_the_group, n_cores
 from .datasets import ImageSource
-from .decoded import BadImage, DecodedBatch
+from .decoded import BadImage, DecodedBatch, DecodeSpeed, Warned
+from .progress import ImageProgress
 from .rows import SplitRows
 from .slots import Slots, n_slots
 from .views import Augmentation, Pixels, RandomCrops, Transform, turned_upright
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 8
-"""Images that a worker decodes before it tells: few, so that all cores work on the first batch and on the last."""
+"""Images that a worker decodes before it reports. A small number keeps all cores busy on the first and last batch."""
 AHEAD = 8
-"""Chunks that each worker may be ahead: they last while the disk or the GPU is slow for a moment."""
+"""Chunks that each worker may decode ahead. They bridge short delays of the disk or the GPU."""
 WORKER_OPTIONS: dict[str, Any] = {
     "prefetch_factor": AHEAD,
     "worker_init_fn": lambda _: leave_the_group(),
@@ -29,9 +34,9 @@ class Wanted(NamedTuple):
     """Images of one batch.
 
     Attributes:
-        split: that lists them.
-        rows: of the split.
-        view: of each image.
+        split: split that lists them.
+        rows: rows of the split.
+        view: view of each image.
     """
 
     split: str
@@ -51,12 +56,14 @@ class DecodedChunk(NamedTuple):
     """A chunk whose pixels are in their slot.
 
     Attributes:
-        bad: images of it that cannot be read.
-        seconds: CPU time that decoding took.
+        bad: its unreadable images.
+        seconds: CPU time of decoding.
+        warned: warnings of the decoders, one per kind.
     """
 
     bad: list[BadImage]
     seconds: float
+    warned: list[Warned]
 
 
 class RowImages:
@@ -69,15 +76,19 @@ class RowImages:
         transform: Transform,
         augmentation: Augmentation | None = None,
     ) -> None:
-        """Read from `source`; `augmentation` is that of views from 1 on, or None if view 0 is all."""
+        """Read from `source`; `augmentation` describes views from 1 on, or is None if only view 0 is read."""
         self._source, self._rows = source, rows
         self._pixels, self._upright = Pixels(transform), transform.upright
         self._crops = None if augmentation is None else RandomCrops(transform, augmentation)
         self.shape = (3, *transform.input_size)
 
+    def name(self, split: str, row: int) -> str:
+        """Return the id of an image."""
+        return self._rows[split].ids[row]
+
     def pixels(self, split: str, row: int, view: int) -> Tensor | BadImage:
-        """Return (3, H, W) uint8. Any error of any decoder becomes a `BadImage`: the main process reports it."""
-        name = self._rows[split].ids[row]
+        """Return (3, H, W) uint8. Every decoding error becomes a `BadImage`, which the main process reports."""
+        name = self.name(split, row)
         try:
             image = self._source.load(split, int(self._rows[split].index[row]))
             if self._upright:
@@ -87,14 +98,14 @@ class RowImages:
             assert self._crops is not None, view
             return self._crops(image, name, view)
         except Exception as error:
-            return BadImage(split, name, f"{type(error).__name__}: {error}")
+            return BadImage(split, name, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class Chunks(Dataset[DecodedChunk]):
     """Decodes chunk after chunk into the slots."""
 
     def __init__(self, images: RowImages, batches: Sequence[Wanted], workers: int) -> None:
-        """Cut batches into chunks, and reserve slots for as many as `workers` processes may begin."""
+        """Cut batches into chunks, and reserve slots for all batches that `workers` processes may begin."""
         super().__init__()
         self._images, self._batches = images, batches
         self._chunks = [
@@ -113,14 +124,18 @@ class Chunks(Dataset[DecodedChunk]):
         """Decode one chunk."""
         start, chunk = time.thread_time(), self._chunks[index]
         split, rows, view = self._batches[chunk.batch]
-        slot, bad = self.slots[chunk.batch], list[BadImage]()
+        slot, bad, warned = self.slots[chunk.batch], list[BadImage](), dict[str, Warned]()
         for place in range(chunk.start, chunk.stop):
-            pixels = self._images.pixels(split, rows[place], view)
+            with warnings.catch_warnings(record=True) as caught:
+                pixels = self._images.pixels(split, rows[place], view)
+            for each in caught:
+                text = f"image {self._images.name(split, rows[place])!r}: {each.category.__name__}: {each.message}"
+                warned.setdefault(where := f"{each.filename}:{each.lineno}", Warned(where, text))
             if isinstance(pixels, BadImage):
                 bad.append(pixels)
             else:
                 slot[place] = pixels
-        return DecodedChunk(bad, time.thread_time() - start)
+        return DecodedChunk(bad, time.thread_time() - start, list(warned.values()))
 
     def load(self, workers: int, *, pinned: bool) -> Iterator[DecodedBatch]:
         """Start the workers, and return an iterator over the batches."""
@@ -131,9 +146,13 @@ class Chunks(Dataset[DecodedChunk]):
         return self._assemble(decoded)
 
     def _assemble(self, decoded: Iterator[DecodedChunk]) -> Iterator[DecodedBatch]:
+        told = set[str]()
         try:
             for number, batch in enumerate(self._batches):
                 chunks = [next(decoded) for _ in range(0, len(batch.rows), CHUNK)]
+                for each in (warned for chunk in chunks for warned in chunk.warned if warned.place not in told):
+                    told.add(each.place)
+                    logger.warning(f"{each.text} (similar warnings are not shown)")
                 pixels = self.slots[number][: len(batch.rows)]
                 yield DecodedBatch(pixels, [b for chunk in chunks for b in chunk.bad], sum(c.seconds for c in chunks))
         finally:
@@ -143,24 +162,29 @@ class Chunks(Dataset[DecodedChunk]):
 def make_loader(images: RowImages, batches: Sequence[Wanted], *, workers: int, pinned: bool) -> Iterator[DecodedBatch]:
     """Start decoding, and return an iterator over batches, in order.
 
-    A batch's pixels are overwritten once the next batch is asked for: normalise or copy them before.
+    Requesting the next batch overwrites the pixels of the last one: normalise or copy them first.
 
     Args:
-        images: to decode.
-        batches: wanted, one of them or more images each.
-        workers: processes that decode; with none, this one does.
+        images: images to decode.
+        batches: wanted batches, each of at least one image.
+        workers: number of decoding processes; with 0, this process decodes.
         pinned: whether a GPU will copy the pixels.
     """
     return Chunks(images, batches, workers).load(workers, pinned=pinned) if batches else iter(())
 
 
 def find_bad_images(images: RowImages, wanted: Wanted, *, workers: int) -> list[BadImage]:
-    """Decode all images once and return those that cannot be read."""
+    """Decode all images once and return the unreadable ones."""
     size = CHUNK * max(workers, 1)
     batches = [wanted._replace(rows=wanted.rows[start : start + size]) for start in range(0, len(wanted.rows), size)]
-    return [bad for batch in make_loader(images, batches, workers=workers, pinned=False) for bad in batch.bad]
+    loader, bad = make_loader(images, batches, workers=workers, pinned=False), list[BadImage]()  # starts the workers
+    with ImageProgress(len(wanted.rows), DecodeSpeed(), "check") as progress:
+        for batch in loader:
+            bad += batch.bad
+            progress.advance(len(batch.pixels), 0)
+    return bad
 
 
 def n_workers(asked: int | None) -> int:
-    """Return how many processes decode images: as many as there are cores unless asked otherwise."""
+    """Return the number of decoding processes: `asked`, or one per core."""
     return asked if asked is not None else n_cores()

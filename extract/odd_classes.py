@@ -1,4 +1,4 @@
-"""Classes that make a store of little use: splits that share none, and lists of which most have no image."""
+"""Warnings about classes: splits that share no class, and class lists that are mostly unused."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
 N_NAMED = 3
-"""Classes that a line names."""
+"""Number of classes that a line names."""
 
 
 def odd_classes(listed: Mapping[str, Indices], chosen: Mapping[str, Indices], classes: Sequence[str]) -> list[str]:
-    """Return a line for everything about the classes that its user would want to know before a long extraction.
+    """Return one line per oddity of the classes that a user should know before a long extraction.
 
     Args:
         listed: labels of all images of each split, (n,) class indices or (n, classes) of 0 and 1.
@@ -30,7 +30,7 @@ def classes_of(labels: Indices) -> Indices:
 def _sharing_none(chosen: Mapping[str, Indices], classes: Sequence[str]) -> list[str]:
     found = {split: classes_of(labels) for split, labels in chosen.items()}
     return [
-        f"splits {one!r} and {other!r} share no class, so no head can be trained on one and tested on the other: "
+        f"splits {one!r} and {other!r} share no class, so heads trained on one cannot be tested on the other: "
         f"{one} has {_named(found[one], classes)}; {other} has {_named(found[other], classes)}"
         for one, other in combinations(found, 2)
         if len(found[one]) and len(found[other]) and not np.intersect1d(found[one], found[other]).size
@@ -44,12 +44,13 @@ def _mostly_unused(listed: Mapping[str, Indices], classes: Sequence[str]) -> lis
     heads = f"every head has {len(classes):,} outputs"
     if classes[-1] == str(len(classes) - 1):
         return [
-            f"labels are class indices up to {classes[-1]}, and only {len(used):,} occur: {heads}; number the classes "
-            "from 0 without gaps, or give names as labels"
+            f"labels are class indices up to {classes[-1]}, but only {len(used):,} occur, and {heads}; number the "
+            "classes from 0 without gaps, or use names as labels"
         ]
     unused = np.setdiff1d(np.arange(len(classes)), used)
     return [
-        f"{len(used):,} of {len(classes):,} classes have images: {heads}; without one are {_named(unused, classes)}"
+        f"only {len(used):,} of {len(classes):,} classes have images, and {heads}; classes without images: "
+        f"{_named(unused, classes)}"
     ]
 
 

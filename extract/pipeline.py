@@ -1,5 +1,6 @@
 """Stage one from top to bottom: plan, load, loop, write, finish."""
 
+import logging
 import os
 import socket
 import time
@@ -11,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..runtime.console import plural, say
 from ..runtime.device import resolve_device, resolve_precision
+from ..runtime.text import counted
 from ..store import BlockKey, StoreWriter, Targets, open_writer
 from ..store.layout import layer_name
 from .backbones import Backbone, absolute_model, load_backbone
@@ -23,36 +24,42 @@ from .decoded import Waits
 from .describe import describe
 from .divided import DividedSource
 from .forward import Batch, Job, images_per_second, run_batches
-from .listing import list_images
+from .listing import leave_out_unreadable, list_images
 from .loading import n_workers
-from .plan import Plan, check_space, make_plan
+from .plan import Plan, check_extends, check_space, make_plan
 from .progress import ImageProgress
 from .rows import batches_of, even_batch_size
 from .statistics import channels_of
 from .stored import stored_arrays
 from .views import decoded_as
 
+logger = logging.getLogger(__name__)
+
 
 def extract(config: ExtractConfig) -> Path:
     """See `tokenprobe.extract.extract`."""
     out = Path(config.out)
+    if config.dry_run:
+        for line in describe_extraction(config):
+            logger.info(line)
+        return out
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
     source = _open_source(config)
-    backbone = _load_backbone(config)
-    backbone.transform = replace(backbone.transform, upright=source.upright)
-    images = list_images(config, source, backbone.transform)
+    backbone = _load_backbone(config, source)
+    images = list_images(config, source)
     plan = make_plan(config, backbone, source, images, precision)
-    if config.dry_run:
-        speed = images_per_second(backbone, config, device, precision)
-        print("\n".join(describe(plan, out, speed, overwrite=config.overwrite)))
-        return out
     check_space(plan, out, overwrite=config.overwrite)
+    if config.skip_bad_images:
+        if not config.overwrite:
+            check_extends(plan, out)  # a refusal comes before every image is decoded
+        images = leave_out_unreadable(config, source, images, backbone.transform)
+        plan = plan.with_images(images)
     with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
         writer.journal.add_event("start", **_circumstances(config, source, device))
         targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
-        writer.drop_moved_rows(targets)  # unreadable images may be left out that an earlier run stopped at
+        writer.drop_moved_rows(targets)  # rows move if unreadable images are left out that stopped an earlier run
         writer.declare(targets)
         work = _missing_batches(plan, writer, config.batch_size)
         waits, start = Waits(), time.monotonic()
@@ -65,12 +72,26 @@ def extract(config: ExtractConfig) -> Path:
     return out
 
 
+def describe_extraction(config: ExtractConfig) -> list[str]:
+    """See `tokenprobe.extract.describe_extraction`."""
+    check_config(config)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.amp, device)
+    source = _open_source(config)
+    backbone = _load_backbone(config, source, fetches=False)
+    plan = make_plan(config, backbone, source, list_images(config, source), precision)
+    speed = images_per_second(backbone, config, device, precision)
+    return describe(plan, config, speed)
+
+
 def _open_source(config: ExtractConfig) -> ImageSource:
     source = open_dataset(config.data)
     return source if config.split_fraction is None else DividedSource(source, config.split_fraction, config.seed)
 
 
-def _load_backbone(config: ExtractConfig) -> Backbone:
+def _load_backbone(config: ExtractConfig, source: ImageSource, *, fetches: bool = True) -> Backbone:
+    if fetches and not config.no_pretrained and config.checkpoint is None:
+        logger.info(f"loading {config.model}: its weights are fetched if they are not here yet")
     backbone = load_backbone(
         config.model,
         model_arg=config.model_arg,
@@ -81,15 +102,16 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         no_pretrained=config.no_pretrained,
         seed=config.seed,
         image_size=config.image_size,
+        fetches=fetches,
     )
     for line in [*(backbone.loaded.lines() if backbone.loaded else []), *backbone.notes]:
-        say(line)
-    backbone.transform = decoded_as(config.decode, backbone.transform)
+        logger.info(line)
+    backbone.transform = replace(decoded_as(config.decode, backbone.transform), upright=source.upright)
     return backbone
 
 
 def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[Batch]:
-    """List the forward passes that remain, view by view, in row order."""
+    """List the remaining forward passes, view by view, in row order."""
     work = []
     for split, info in plan.manifest.splits.items():
         size = even_batch_size(info.block_rows, batch_size)
@@ -105,7 +127,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, waits
     """Run the backbone over the missing batches, and hand the stored arrays to the writer."""
     dtype = job.plan.manifest.recipe.dtype
     channels = channels_of(job, work, writer) if dtype == "int8" else {}
-    batches = run_batches(job, work, waits.for_images)  # forks, before the progress bar has a thread that prints
+    batches = run_batches(job, work, waits.for_images)  # forks, so before the progress bar starts its thread
     with ImageProgress(sum(len(batch.rows) for batch in work), waits.for_images) as progress:
         for batch, tokens in batches:
             n_bytes = 0
@@ -124,7 +146,7 @@ def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, waits
 
 
 def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.device) -> dict[str, Any]:
-    """Return the facts of a run that belong into the journal and not into the store."""
+    """Return the facts of a run that belong in the journal, not in the manifest."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
@@ -137,7 +159,7 @@ def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.dev
 
 
 def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[str, Any]:
-    """Return the facts that the journal keeps of a run that came to its end."""
+    """Return the facts that the journal keeps about a finished run."""
     return {
         "seconds": round(seconds, 3),
         "n_images": sum(len(batch.rows) for batch in work),
@@ -150,9 +172,12 @@ def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[
 
 def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) -> None:
     if not work:
-        say(f"{out}: nothing to do, everything asked for is there")
+        logger.info(f"{out}: nothing to do, the store already holds everything")
     else:
         n_images = sum(len(batch.rows) for batch in work)
-        say(f"{out}: {n_images:,} {plural(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s")
+        done = f"{counted(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s"
+        logger.info(f"{out}: {done}")
     if not complete:
-        say(f"{out}: parts that another command began are not finished; probe info names them: extract those too")
+        logger.warning(
+            f"{out}: another command began parts that are not finished; probe info names them; extract those too"
+        )

@@ -1,9 +1,7 @@
-"""The plan of an extraction: layers, blocks and views of a store, decided before any of it is written."""
+"""The plan of an extraction: layers, blocks and views, decided before anything is written."""
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,20 +10,22 @@ from ..errors import InputError, NoSpaceError
 from ..runtime.text import size_text
 from ..store.array_spec import array_spec, array_specs
 from ..store.contents import Recipe, SplitInfo
+from ..store.durable import free_bytes
 from ..store.formats import store_files
 from ..store.journal import finished_files
 from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name
+from ..store.lock import StoreLock
 from ..store.manifest import Manifest
 from ..store.quantize import array_type, stored_kinds
 from .backbones import Backbone
 from .config import ExtractConfig
-from .datasets import ImageSource
+from .datasets import ImageList, ImageSource
 from .rows import SplitRows
 from .views import Augmentation
 
 MIB = 2**20
 TRAINING = "train"
-"""Beginning of the names of splits that have more than one view."""
+"""Prefix of the names of splits that may have more than one view."""
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,36 @@ class ChosenImages:
 
     Attributes:
         rows: in store order.
-        n_listed: images before any were skipped; blocks are sized by it, so that skipping does not move them.
-        content: hash of the source's whole list.
+        n_listed: number of images before any were skipped. It sets the block size, so skipping moves no block.
+        listed: the source's whole list.
         skipped: ids of unreadable images that were left out.
     """
 
     rows: SplitRows
     n_listed: int
-    content: str
+    listed: ImageList
     skipped: list[str]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before the first image is decoded.
+    """All decisions before the first image is decoded.
 
     Attributes:
-        manifest: of the store to be.
-        rows: of each split.
+        manifest: manifest of the store to write.
+        rows: rows of each split.
     """
 
     manifest: Manifest
     rows: Mapping[str, SplitRows]
+
+    def with_images(self, images: Mapping[str, ChosenImages]) -> "Plan":
+        """Return the plan without the unreadable images; blocks and all else stay."""
+        splits = {
+            split: replace(info, n_images=len(images[split].rows), skipped=images[split].skipped)
+            for split, info in self.manifest.splits.items()
+        }
+        return Plan(replace(self.manifest, splits=splits), {split: chosen.rows for split, chosen in images.items()})
 
     def layer_bytes(self) -> dict[str, int]:
         """Return the bytes of each layer over all splits and views."""
@@ -67,7 +75,7 @@ class Plan:
         return totals
 
     def missing_bytes(self, out: Path, *, overwrite: bool = False) -> int:
-        """Return by how many bytes a store at `out` will grow; `overwrite` frees all it has now."""
+        """Return the bytes by which a store at `out` will grow; `overwrite` frees its present bytes."""
         files = store_files(out)
         finished = finished_files(files.folder)
         if overwrite:
@@ -80,7 +88,7 @@ def parse_layers(spec: str, depth: int) -> list[int]:
     """Read "all", "last4" or "0,5,-1" into sorted layer indices.
 
     Raises:
-        InputError: not of that form, or a layer that the backbone does not have.
+        InputError: the text has another form, or the backbone lacks a layer.
     """
     if spec == "all":
         return list(range(depth))
@@ -108,19 +116,19 @@ def make_plan(
     """Decide blocks and layers, and describe the store.
 
     Args:
-        config: what was asked for.
+        config: settings of the extraction.
         backbone: the loaded model.
         source: the data.
-        images: of each split wanted.
-        precision: of the backbone's matrix products.
+        images: images of each wanted split.
+        precision: precision of the backbone's matrix products.
 
     Raises:
-        InputError: the backbone lacks the layers, or has none of the tokens.
+        InputError: the backbone lacks one of the layers, or has none of the wanted tokens.
     """
     layers = {layer_name(layer): backbone.shapes[layer] for layer in parse_layers(config.layers, len(backbone.shapes))}
     kinds = {name: _kinds_of(shape, config.tokens) for name, shape in layers.items()}
     if config.tokens and not any(set(of_layer) - set(POOLED) for of_layer in kinds.values()):
-        raise InputError(f"tokens {','.join(config.tokens)} asked for, and {backbone.name!r} has none; ask for patch")
+        raise InputError(f"{backbone.name!r} has no {','.join(config.tokens)} tokens; give --tokens patch")
     stored = {name: stored_kinds(of_layer, config.dtype) for name, of_layer in kinds.items()}
     itemsize = array_type(PATCH, config.dtype).stored.itemsize
     image_bytes = max(shape.n_patches * shape.dim for shape in backbone.shapes) * itemsize
@@ -141,7 +149,7 @@ def make_plan(
 
 
 def _recipe(config: ExtractConfig, backbone: Backbone, precision: str) -> Recipe:
-    """Return how every token of the store is made."""
+    """Return the settings that determine every token of the store."""
     shuffled = config.row_order == "shuffled"
     return Recipe(
         model=backbone.name,
@@ -169,16 +177,16 @@ def _split_info(
         split: its name.
         chosen: its images.
         classes: class names by label.
-        config: what was asked for.
-        layers: arrays stored of each layer.
-        image_bytes: patch tokens of one image in the widest layer of the backbone, asked for or not: a store that is
-            extended by layers keeps its blocks.
+        config: settings of the extraction.
+        layers: arrays to store for each layer.
+        image_bytes: bytes of one image's patch tokens in the backbone's widest layer, wanted or not. Blocks then stay
+            the same when layers are added to the store.
     """
     n_views = views_of(split, config)
     return SplitInfo(
         n_images=len(chosen.rows),
         block_rows=block_rows(chosen.n_listed, image_bytes, config.block_mib * MIB),
-        source=chosen.content,
+        source=chosen.listed.content,
         limit=None if config.limit is None else {"n": config.limit, "seed": config.seed},
         skipped=chosen.skipped,
         classes=list(classes),
@@ -189,20 +197,42 @@ def _split_info(
 
 
 def _kinds_of(shape: LayerShape, tokens: Sequence[str]) -> list[str]:
-    """List the arrays kept of a layer: pooled ones always, tokens if they are wanted and there are any."""
+    """List the arrays to store for a layer: always the pooled ones, and tokens if they are wanted and exist."""
     there = {MEAN: True, EMBEDDING: shape.embedding > 0, PATCH: PATCH in tokens, PREFIX: PREFIX in tokens}
     return [kind for kind, kept in there.items() if kept and (kind != PREFIX or shape.n_prefix)]
 
 
 def views_of(split: str, config: ExtractConfig) -> int:
-    """Return how many views a split gets: only training sees random crops."""
+    """Return the number of views of a split: only training splits get random crops."""
     return config.views if split.startswith(TRAINING) else 1
 
 
 def augmentation_of(config: ExtractConfig) -> Augmentation:
-    """Return how views from 1 on are drawn."""
+    """Return the settings of views from 1 on."""
     (smallest, largest), (narrowest, widest) = config.view_scale, config.view_ratio
     return Augmentation((smallest, largest), (narrowest, widest), config.seed)
+
+
+def check_extends(plan: Plan, out: Path) -> None:
+    """Refuse to extend a store that was made differently or is being written, before any image is decoded.
+
+    Images that cannot be read are not known yet, so the store's own may be left out of the plan or not.
+
+    Raises:
+        LockedError: another process is writing to it.
+        StoreError: it was made differently; names each field that differs.
+    """
+    files = store_files(out)
+    if not files.exists():
+        return
+    with StoreLock(files.folder):
+        stored = files.read_manifest()
+    splits = {
+        name: replace(info, skipped=stored.splits[name].skipped, n_images=stored.splits[name].n_images)
+        for name, info in plan.manifest.splits.items()
+        if name in stored.splits
+    }
+    stored.merged(replace(plan.manifest, splits=plan.manifest.splits | splits))
 
 
 def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
@@ -210,12 +240,6 @@ def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
     needed, free = plan.missing_bytes(out, overwrite=overwrite), free_bytes(out)
     if needed > free:
         raise NoSpaceError(
-            f"the store needs {size_text(needed)} more and {str(out)!r} has {size_text(free)} free; "
-            "extract fewer --layers or --split, or a --limit, or write to another disk"
+            f"the store needs {size_text(needed)} more and the disk of {str(out)!r} has {size_text(free)} free; "
+            "extract fewer --layers or splits (--split), set a --limit, or write to another disk"
         )
-
-
-def free_bytes(path: Path) -> int:
-    """Return the free space on the disk that holds, or would hold, a path."""
-    path = path.absolute()
-    return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free

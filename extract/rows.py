@@ -1,4 +1,4 @@
-"""The rows of a split: which images, in which order, in which batches."""
+"""The rows of a split: choice of images, their order, their batches."""
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -30,18 +30,17 @@ class SplitRows:
 
 
 def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> SplitRows:
-    """Leave out skipped images, take a class-balanced part if `limit` asks for one, and fix the order.
+    """Leave out skipped images, draw `limit` images balanced over classes, and fix the order.
 
-    A limit below the number of classes keeps some classes: by the seed and the class alone, so the same in all splits.
-
-    Images that may be of several classes cannot be balanced: of those the part is seeded alone.
+    A limit below the number of classes keeps some classes. The seed and the class alone decide which, so all splits
+    keep the same ones. Images with several labels cannot be balanced: the seed alone draws them.
 
     Args:
         images: one split, as its source lists it.
         skipped: ids to leave out.
         limit: largest number of images, or None for all.
-        shuffled: whether rows come in a seeded permutation; sources are sorted by class.
-        seed: of the limit and of the permutation.
+        shuffled: whether the seed permutes the rows. Sources are often sorted by class.
+        seed: seed of the limit and of the permutation.
     """
     index = np.array([i for i, key in enumerate(images.ids) if key not in skipped], dtype=np.int64)
     keys = random_keys([images.ids[i] for i in index], seed)
@@ -54,22 +53,22 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
 
 
 def class_of_each(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return (n,) the class to balance or stratify by: one for all images if they may be of several."""
+    """Return (n,) the class to balance or stratify by: a single class for all images with several labels each."""
     return labels if labels.ndim == 1 else np.zeros(len(labels), dtype=np.int64)
 
 
 def random_keys(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
-    """Return a number for each id to sort by: leaving one image out leaves the order of the others as it was."""
+    """Return a sort key per id. Leaving out one image does not change the order of the others."""
     return np.array([xxh3_64_intdigest(key.encode(), seed=seed) for key in ids], dtype=np.uint64)
 
 
 def _balanced(
     labels: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], limit: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Return `limit` sorted positions, as many of each class as of any other while they last."""
+    """Return `limit` sorted positions, equally many per class until a class runs out."""
     classes, class_of = np.unique(labels, return_inverse=True)
     class_keys = random_keys([str(label) for label in classes], seed)[class_of]
-    turn = np.empty(len(labels), dtype=np.int64)  # how many of its class come before an image, in seeded order
+    turn = np.empty(len(labels), dtype=np.int64)  # rank of each image within its class, in seeded order
     for label in classes:
         of_class = np.flatnonzero(labels == label)
         turn[of_class[np.argsort(keys[of_class], kind="stable")]] = np.arange(len(of_class))
@@ -77,12 +76,12 @@ def _balanced(
 
 
 def even_batch_size(block_rows: int, batch_size: int) -> int:
-    """Return the largest size up to `batch_size` that cuts a block into nearly equal batches, with little to pad."""
+    """Return the largest size up to `batch_size` that cuts a block into nearly equal batches, with little padding."""
     return ceil(block_rows / ceil(block_rows / batch_size))
 
 
 def batches_of(n_rows: int, block_rows: int, batch_size: int) -> list[list[range]]:
-    """Cut a split into blocks, and each block into batches: no batch crosses a block's end."""
+    """Cut a split into blocks, and each block into batches. No batch crosses the end of a block."""
     return [
         [
             range(first, min(first + batch_size, start + block_rows, n_rows))

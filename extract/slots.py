@@ -1,4 +1,4 @@
-"""Memory that decoding processes write pixels into, batch after batch, and that a GPU copies from."""
+"""Shared memory for batches of pixels: decoding processes write to it, and a GPU copies from it."""
 
 import mmap
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ from torch import Tensor
 
 
 class Slots:
-    """A few batches of pixels, used in turn by this process and by those that it forks.
+    """A few batches of pixels, which this process and its forks use in turn.
 
-    The memory is anonymous: no file in /dev/shm, which containers keep small, and nothing to clear away after a crash.
+    The memory is anonymous. It needs no file in /dev/shm, which containers keep small, and no clean-up after a crash.
     """
 
     def __init__(self, n_slots: int, shape: Sequence[int]) -> None:
-        """Reserve memory, which is taken as it is written to.
+        """Reserve memory. The system allocates each page on the first write.
 
         Args:
             n_slots: number of batches.
-            shape: of a batch: (largest B, 3, H, W).
+            shape: shape of a batch: (largest B, 3, H, W).
         """
         n_images, channels, height, width = shape
         self._memory = mmap.mmap(-1, n_slots * int(np.prod(shape)))
         pixels = torch.frombuffer(self._memory, dtype=torch.uint8)
-        # As decoders give them: to turn pixels into planes takes 3% of a fast decoder's time, and a GPU none.
+        # Pixels keep the decoder's layout: splitting them into planes takes 3% of a fast decoder's time, none on a GPU.
         self._pixels = pixels.view(n_slots, n_images, height, width, channels).permute(0, 1, 4, 2, 3)
         self._pinned = False
 
@@ -33,23 +33,23 @@ class Slots:
         return self._pixels[batch % len(self._pixels)]
 
     def pin(self) -> None:
-        """Let a GPU copy from the memory while this process goes on. Call it after the fork."""
+        """Let a GPU copy from the memory while this process continues. Call it after the fork."""
         status = torch.cuda.cudart().cudaHostRegister(self._pixels.data_ptr(), self._pixels.nbytes, 0)
-        self._pinned = status == torch.cuda.cudart().cudaError.success  # if memory may not be locked, copies only wait
+        self._pinned = status == torch.cuda.cudart().cudaError.success  # if locking is not allowed, copies block
 
     def unpin(self) -> None:
-        """Give the memory back. No copy may be under way."""
+        """Unlock the memory. No copy may be in progress."""
         if self._pinned:
             torch.cuda.cudart().cudaHostUnregister(self._pixels.data_ptr())
             self._pinned = False
 
 
 def n_slots(chunks: Sequence[int], ahead: int) -> int:
-    """Return how many batches are begun before one is done with.
+    """Return the largest number of batches in progress at once.
 
     Args:
         chunks: the batch of each chunk, in order.
-        ahead: chunks that are decoded beyond those of the batch that is in use.
+        ahead: number of chunks that workers decode ahead of the batch in use.
     """
     of = np.asarray(chunks)
     last = np.flatnonzero(np.diff(of, append=of[-1] + 1))  # the last chunk of each batch

@@ -1,25 +1,27 @@
-"""Mean and deviation of each channel over the first images of a split, by which int8 tokens are standardised."""
+"""Mean and deviation of each channel over the first images of a split. They standardise int8 tokens."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..runtime.console import say
 from ..store import BlockKey, StoreWriter
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
 from ..store.quantize import STATISTICS_ROWS, channel_statistics
 from .forward import Batch, Job, Outputs, run_batches
 from .rows import batches_of, even_batch_size
 
+logger = logging.getLogger(__name__)
+
 Channels = dict[tuple[str, int], dict[str, Tensor]]
 
 
 def channels_of(job: Job, work: Sequence[Batch], writer: StoreWriter) -> Channels:
-    """Return the statistics by which int8 tokens are standardised; take those that the store lacks.
+    """Return the statistics that standardise int8 tokens; compute those that the store lacks.
 
-    They come from the first images of a split, even where the store has those already, so that a resumed run has the
-    same statistics.
+    They come from the first images of a split, even if the store already holds the tokens of those images. A resumed
+    run thus has the same statistics.
     """
     wanted = {(batch.key.split, layer) for batch in work for layer in batch.layers}
     arrays = {
@@ -46,7 +48,7 @@ def channels_of(job: Job, work: Sequence[Batch], writer: StoreWriter) -> Channel
 def _sums_of_first_images(job: Job, lacking: Sequence[tuple[str, int]]) -> dict[str, "ChannelSums"]:
     """Run the backbone over the first images of splits, for the layers that lack statistics."""
     splits = sorted({split for split, _ in lacking})
-    say(f"int8: taking the channel statistics of the first images of {', '.join(map(repr, splits))}")
+    logger.info(f"int8: computing channel statistics over the first images of {', '.join(map(repr, splits))}")
     layers = {split: [layer for of, layer in lacking if of == split] for split in splits}
     sums = {split: ChannelSums() for split in splits}
     for batch, tokens in run_batches(

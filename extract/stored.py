@@ -1,4 +1,4 @@
-"""The arrays that a store keeps of a layer's output."""
+"""Conversion of a layer's output to the arrays that a store keeps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from .ahead import wait_for
 from .forward import Outputs
 
 FINITE = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-"""Types that a token must fit, by dtype. All others must fit float16: int8 is read as float16."""
+"""Types that a token must fit, by dtype. All other dtypes must fit float16: int8 is read as float16."""
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 
 
@@ -30,16 +30,17 @@ def stored_arrays(
     """Convert one batch of one layer.
 
     Args:
-        outputs: of the layer.
-        kinds: arrays wanted: "patch" and "prefix" in `dtype`, with their "_scale" if it is int8; "mean" (B, dim) and
+        outputs: outputs of the layer.
+        kinds: wanted arrays: "patch" and "prefix" in `dtype`, with their "_scale" for int8; "mean" (B, dim) and
             "embedding" in float32, before any rounding.
         dtype: "float16", "bfloat16", "float32" or "int8".
         channels: (2, dim) mean and deviation of the channels of "patch" and "prefix", for int8.
-        layer: index, for the error.
-        ids: of the B images, for the error.
+        layer: index of the layer, for the error.
+        ids: ids of the B images, for the error.
 
     Raises:
-        InputError: a token does not fit `dtype`, or is not finite to begin with; names layer and image.
+        InputError: a token does not fit `dtype`, or the backbone's output is not finite. The message names layer and
+            image.
     """
     arrays: dict[str, Tensor] = {}
     checked: list[tuple[Tensor, Tensor]] = []
@@ -66,7 +67,7 @@ def stored_arrays(
 
 
 def _copied(arrays: Mapping[str, Tensor], extremes: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Return copies on the CPU; from a GPU they go into pinned memory side by side, and are waited for once."""
+    """Return copies on the CPU. Copies from a GPU run together into pinned memory, with a single wait at the end."""
     copies = {kind: values.to("cpu", non_blocking=True) for kind, values in arrays.items()}
     of_extremes = extremes.to("cpu", non_blocking=True)
     if extremes.is_cuda:
@@ -91,7 +92,7 @@ def quantize(values: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _extremes(values: Tensor) -> Tensor:
-    """Return (2,) float32, the least and the largest value: both are NaN if any value is.
+    """Return (2,) float32, the smallest and the largest value; both are NaN if any value is NaN.
 
     On a CPU, `isfinite` of all values takes 6 to 25 times as long.
     """

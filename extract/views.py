@@ -1,13 +1,13 @@
-"""Transforms: an image of any kind in, the pixels that the backbone sees out.
+"""Transforms: they turn an image of any kind into the pixels that the backbone sees.
 
-Pillow decodes. It also resamples, which takes most of the time. Under `--decode fast` torch resamples uint8 instead, to
-pixels at most two grey levels apart.
+Pillow decodes. It also resamples, which takes most of the time. Under `--decode fast` torch resamples uint8 instead,
+with pixels at most two grey levels apart.
 
-Workers deliver uint8 pixels, a quarter of the bytes of float32; scaling and normalisation happen on the
-device, as ToTensor and Normalize would do them.
+Workers deliver uint8 pixels, a quarter of the bytes of float32. The device scales and normalises them, as torchvision's
+ToTensor and Normalize do.
 
-View 0 of an image is the evaluation transform. Each view from 1 on is one fixed draw of a random crop,
-resized, and of a flip: a function of (seed, image, view) alone, whichever process makes it and when.
+View 0 of an image is the evaluation transform. Each view from 1 on is a random crop, resized and perhaps flipped. Seed,
+image and view alone determine it, in any process and at any time.
 """
 
 import math
@@ -40,11 +40,11 @@ class Transform:
     Attributes:
         input_size: (height, width) in pixels.
         interpolation: name of the resampling filter, such as "bicubic".
-        crop_pct: part of the resized image's side that is kept, or None to keep all of it.
+        crop_pct: part of the resized image's side that the crop keeps, or None to keep all of it.
         crop_mode: timm's "center", "squash" or "border"; "none" resizes only if sizes differ.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
-        upright: whether images are first turned as the orientation in their EXIF says.
+        upright: whether images are first turned upright by their EXIF orientation.
         decode: "exact" (resampled by Pillow) or "fast" (resampled by torch, as uint8).
     """
 
@@ -58,20 +58,20 @@ class Transform:
     decode: str = EXACT
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values, but for defaults: older stores have no such fields."""
+        """Return the fields as JSON values, without optional ones at their default: older stores lack these fields."""
         defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING}
         return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How views from 1 on are drawn.
+    """Settings of the random crops, views from 1 on.
 
     Attributes:
-        scale: (smallest, largest) part of the image's area that a crop takes.
+        scale: (smallest, largest) part of the image's area in a crop.
         ratio: (smallest, largest) width over height of a crop.
-        seed: of all draws.
-        flip: chance that a crop is flipped left to right.
+        seed: seed of all draws.
+        flip: probability of a flip from left to right.
     """
 
     scale: tuple[float, float]
@@ -99,19 +99,19 @@ def decoded_as(decode: str, transform: Transform) -> Transform:
     """Return a transform with another choice of decoding.
 
     Raises:
-        InputError: fast decoding has no such resampling or crop.
+        InputError: fast decoding does not support the resampling or the crop.
     """
     knows = transform.interpolation in RESAMPLED_FAST and transform.crop_mode != BORDER
     if decode == FAST and not knows:
         raise InputError(
-            f"fast decoding asked for, and the backbone's images are resampled {transform.interpolation}, with crop "
-            f"mode {transform.crop_mode}; it knows {' and '.join(RESAMPLED_FAST)}, and no {BORDER}: give --decode exact"
+            f"--decode fast supports {' and '.join(RESAMPLED_FAST)} resampling and no {BORDER} crops, but the backbone "
+            f"wants {transform.interpolation} with crop mode {transform.crop_mode}; give --decode exact"
         )
     return replace(transform, decode=decode)
 
 
 class Pixels:
-    """Turns PIL images into uint8 pixels of the transform's size. Made once in each worker's dataset."""
+    """Turns PIL images into uint8 pixels of the transform's size. Each worker's dataset holds one."""
 
     def __init__(self, transform: Transform) -> None:
         size, mode = transform.input_size, transform.interpolation
@@ -137,7 +137,7 @@ class Pixels:
 
 
 def _on_uint8(step: Any) -> Callable[[Any], Any]:
-    """Return a step that resamples uint8 tensors as they are: timm's would compute in float32."""
+    """Return a step that resamples uint8 tensors directly; timm's steps would compute in float32."""
 
     def resize(image: Tensor) -> Tensor:
         keeps_ratio = isinstance(step, ResizeKeepRatio)
@@ -150,13 +150,13 @@ def _on_uint8(step: Any) -> Callable[[Any], Any]:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Return (3, height, width) uint8 in channels_last format of an RGB image."""
+    """Turn an RGB image into (3, height, width) uint8 in channels_last format."""
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1)
 
 
 class RandomCrops:
-    """Turns PIL images into uint8 pixels of one of their random views, resampled as view 0 is."""
+    """Turns PIL images into uint8 pixels of one of their random views, with the resampling of view 0."""
 
     def __init__(self, transform: Transform, augmentation: Augmentation) -> None:
         self._size, self._augmentation = list(transform.input_size), augmentation
@@ -164,7 +164,7 @@ class RandomCrops:
         self._is_fast = transform.decode == FAST
 
     def __call__(self, image: Image.Image, key: str, view: int) -> Tensor:
-        """Return (3, height, width) uint8 of the view of the image that is called `key`."""
+        """Return (3, height, width) uint8: one view of the image with the id `key`."""
         crop = draw_crop(image.height, image.width, key, view, self._augmentation)
         cropped = TF.crop(to_rgb(image), *crop[:4])
         if self._is_fast:
@@ -177,16 +177,16 @@ class RandomCrops:
 def draw_crop(height: int, width: int, key: str, view: int, augmentation: Augmentation) -> Crop:
     """Draw the crop of one view, as torchvision's RandomResizedCrop does.
 
-    A part of the area and the logarithm of a ratio are uniform; a box that is too large is drawn again. After ten
-    of those, it is the largest central box of a ratio allowed. Only raw bits of PCG64 are drawn: numpy promises
-    that they stay the same.
+    The part of the area and the logarithm of the ratio are uniform. A box that is too large is drawn again. After ten
+    such boxes, the crop is the largest central box of an allowed ratio. All draws use raw bits of PCG64, which numpy
+    promises not to change.
 
     Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
         key: the image's id.
-        view: from 1 on.
-        augmentation: limits of the draw, and its seed.
+        view: number of the view, from 1 on.
+        augmentation: limits and seed of the draw.
 
     Source: torchvision, `transforms.RandomResizedCrop.get_params`; C. Szegedy et al., "Going deeper with
     convolutions", CVPR 2015, section 6.
@@ -217,22 +217,22 @@ def _below(bits: np.random.PCG64, n: int) -> int:
 
 
 def turned_upright(image: Image.Image) -> Image.Image:
-    """Turn an image as the orientation in its EXIF says, if it says so."""
+    """Turn an image upright by the orientation in its EXIF, if there is one."""
     return ImageOps.exif_transpose(image) if ExifTags.Base.Orientation in image.getexif() else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB; 16-bit grey keeps its upper byte, where Pillow would clip at 255.
+    """Convert an image of any mode to RGB. 16-bit grey keeps its upper byte; Pillow would clip it at 255.
 
     Raises:
-        ValueError: a mode whose range of values is not known.
+        ValueError: the range of the mode's values is unknown.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode!r}: 32-bit values of unknown range; save it as 8 or 16 bits")
+        raise ValueError(f"mode {image.mode!r} has 32-bit values of unknown range; save the image with 8 or 16 bits")
     if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")  # the same pixels; straight to RGB, Pillow warns
+        return image.convert("RGBA").convert("RGB")  # same pixels; Pillow warns when it converts directly
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .heads import Head
     from .run.results import Run
 
-__all__ = ["FitConfig", "fit", "load_head"]
+__all__ = ["FitConfig", "describe_fit", "fit", "load_head"]
 
 
 def fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> Run:
@@ -33,6 +33,23 @@ def fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> Run:
     from . import pipeline  # torch loads here, so that `probe --help` does without
 
     return pipeline.fit([stores] if isinstance(stores, str | Path) else list(stores), config)
+
+
+def describe_fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> list[str]:
+    """Return what a fit would train, read and take, in lines of text, and do nothing.
+
+    A few steps are timed for it.
+
+    Args:
+        stores: as `fit` takes them.
+        config: likewise.
+
+    Raises:
+        TokenprobeError: something asked for cannot be had; the message says what to do.
+    """
+    from . import pipeline
+
+    return pipeline.describe_fit([stores] if isinstance(stores, str | Path) else list(stores), config)
 
 
 def load_head(run: str | Path, cell: str) -> Head:

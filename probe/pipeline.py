@@ -1,17 +1,18 @@
 """Stage two from top to bottom: plan, stream, train, select, write."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..runtime.console import say
+from ..runtime.text import counted
 from ..store import open_store
 from .config import FitConfig
 from .fitting.checkpoint import Checkpoint
 from .fitting.group_fit import start_fit
-from .fitting.progress import EpochProgress
+from .fitting.progress import FitProgress
 from .fitting.result_rows import group_rows, save_heads
 from .fitting.solve import solve
-from .fitting.streams import LayerStreams
+from .fitting.streams import LayerStreams, bytes_at_first
 from .fitting.train import train_pass
 from .grid.cells import CellGroup
 from .planning.estimate import describe
@@ -26,29 +27,43 @@ from .run.made_from import claim, name_stores
 from .run.results import Run, open_run
 from .training.replay import make_recorder
 
+logger = logging.getLogger(__name__)
+
 
 def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     """See `tokenprobe.probe.fit`."""
-    out, machine = check_run_folder(config.out), make_machine(config)
-    plans = [make_plan(open_store(path), config, machine.precision) for path in paths]
-    seen = Run(out)
-    todo = _plan_layers(plans, seen, machine)  # a refusal comes before there is a folder
     if config.dry_run:
-        print("\n".join(describe(todo, machine)))
-        return seen
+        for line in describe_fit(paths, config):
+            logger.info(line)
+        return Run(Path(config.out))
+    out, machine = check_run_folder(config.out), make_machine(config)
+    seen = Run(out)
+    plans = _make_plans(paths, config, machine)
+    todo = _plan_layers(plans, seen, machine)  # a refusal comes before there is a folder
     if not any(todo) and is_reported(seen):
-        say("nothing to train: every cell of this command is in the run")
+        logger.info("nothing to train: every cell of this command is in the run")
         return seen
     with open_run(out) as run:
         if run.finished != seen.finished:  # another fit has written to it meanwhile
             todo = _plan_layers(plans, run, machine)
         claim(run, _plans_of(todo), str(machine.device))
         _announce(todo)
-        with EpochProgress(sum(layer.n_scorings for layer in todo)) as progress:
+        with FitProgress(sum(layer.n_cells for layer in todo)) as progress:
             for layer in filter(None, todo):
                 _fit_layer(layer, machine, run, progress)
         write_report(run)
     return run
+
+
+def describe_fit(paths: Sequence[str | Path], config: FitConfig) -> list[str]:
+    """See `tokenprobe.probe.describe_fit`."""
+    run, machine = Run(check_run_folder(config.out)), make_machine(config)
+    todo = _plan_layers(_make_plans(paths, config, machine), run, machine)
+    return describe(todo, machine)
+
+
+def _make_plans(paths: Sequence[str | Path], config: FitConfig, machine: Machine) -> list[Plan]:
+    return [make_plan(open_store(path), config, machine.precision) for path in paths]
 
 
 def _plan_layers(plans: Sequence[Plan], run: Run, machine: Machine) -> list[LayerPlan]:
@@ -66,25 +81,29 @@ def _plans_of(todo: Sequence[LayerPlan]) -> list[Plan]:
 
 def _announce(todo: Sequence[LayerPlan]) -> None:
     n_cells = sum(layer.n_cells for layer in todo)
+    if not n_cells:
+        logger.info("nothing to train: every cell of this command is in the run")
+        return
     plans = _plans_of(todo)
+    logger.info(f"{counted(n_cells, 'cell')} to train on {counted(sum(map(bool, todo)), 'layer')}")
     told = [(plan.name, line) for plan in plans for line in plan.about()]
     told += [(layer.plan.name, note) for layer in todo for note in layer.notes]
-    one = len(plans) == 1
-    lines = "\n".join(line if one else f"{name}: {line}" for name, line in told)
-    in_all = f"{n_cells} cells to train on {sum(map(bool, todo))} layers:"
-    say((" " if one else "\n").join([in_all, lines]))
+    warnings = {line for plan in plans for line in plan.lacking()}
+    for name, line in told:
+        level = logging.WARNING if line in warnings else logging.INFO
+        logger.log(level, line if len(plans) == 1 else f"{name}: {line}")
 
 
-def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: EpochProgress) -> None:
+def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgress) -> None:
     """Fit the missing cells of one layer, all of them on the same streams, and write the results of every pass.
 
     The stores are asked before the layer is read and before anything is written whether they are still those that were
     opened: somebody may make one anew meanwhile.
     """
-    data = layer.plan.data
-    data.check_unchanged()
-    streams = LayerStreams(layer, machine.device)
-    solved = [row for group in layer.solved_groups for row in solve(layer.plan, run, group, streams)]
+    layer.plan.data.check_unchanged()
+    with progress.part(f"layer {layer.label}, reading", 0, bytes_at_first(layer)):
+        streams = LayerStreams(layer, machine.device, progress.advance)
+    solved = [row for group in layer.solved_groups for row in solve(layer.plan, run, group, streams, progress)]
     if solved:
         run.add(solved, [])
     for groups in layer.passes:
@@ -92,7 +111,7 @@ def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: EpochProg
 
 
 def _train_pass(
-    plan: Plan, machine: Machine, run: Run, groups: Sequence[CellGroup], streams: LayerStreams, progress: EpochProgress
+    plan: Plan, machine: Machine, run: Run, groups: Sequence[CellGroup], streams: LayerStreams, progress: FitProgress
 ) -> None:
     """Train the groups of one pass over the tokens, and write their results; nothing of them stays in memory."""
     recorder = make_recorder(machine.device)

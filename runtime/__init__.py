@@ -1,4 +1,4 @@
-"""Shared by both stages and owned by neither: device, progress, messages, words, worker signals, settings with options.
+"""Code that both stages share: device, progress, messages, number formats, worker signals, settings with options.
 
-Only `device` loads torch. This folder imports nothing of the package but `errors`.
+Only `device` loads torch. From the rest of the package, this folder imports only `errors`.
 """

@@ -1,7 +1,7 @@
 """Config files: YAML whose keys are fields of settings.
 
-Scalars stay text, as flags are, and the fields read them. YAML itself would take `off` for false, 010 for 8, 1e-1 for
-text and 2024-01-01 for a date.
+Scalars stay text, like flags, and the fields convert them. YAML itself would read `off` as false, 010 as 8, 1e-1 as
+text and 2024-01-01 as a date.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def read_config_file(settings: type[Settings], path: str) -> dict[str, Any]:
     """Read a YAML file into values by field.
 
     Args:
-        settings: the class; its names, with "_" or "-", are the keys.
+        settings: the class; its field names, with "_" or "-", are the keys.
         path: of the file.
 
     Raises:
@@ -65,7 +65,7 @@ def _read_content(settings: type[Settings], data: bytes) -> dict[str, Any]:
 
 
 def _plain(node: yaml.Node | None, seen: set[int]) -> Any:
-    """Turn a node into None, text, lists and dicts, in time that grows with the file: aliases are refused."""
+    """Turn a node into None, text, lists and dicts. Aliases are refused, because they can make a small file huge."""
     if node is None:
         return None
     if id(node) in seen:
@@ -86,7 +86,7 @@ def _plain(node: yaml.Node | None, seen: set[int]) -> Any:
 
 
 def _literals(value: Any) -> Any:
-    """Read texts in a mapping as a flag reads those of KEY=VALUE, and true and false as YAML does."""
+    """Convert texts in a mapping: Python literals as in a KEY=VALUE flag, and YAML's true and false."""
     if isinstance(value, dict):
         return {key: _literals(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Which device runs the work, and in which precision: decided here for both stages."""
+"""The choice of device and precision, for both stages."""
 
 import torch
 
@@ -6,23 +6,23 @@ from ..errors import InputError
 
 
 def resolve_device(asked: str) -> torch.device:
-    """Return the device that is asked for, and no other.
+    """Return the device asked for, or raise an error.
 
-    A CUDA device always carries its index: torch's autograd engine refuses tensors on "cuda" without one.
+    A CUDA device always has an index: torch's autograd engine refuses tensors on "cuda" without one.
 
     Args:
-        asked: "auto" (CUDA where torch finds it), "cpu", "cuda" (the current device) or "cuda:N".
+        asked: "auto" (CUDA if torch finds it), "cpu", "cuda" (the current device) or "cuda:N".
 
     Raises:
-        InputError: torch knows no such device, or finds none.
+        InputError: torch does not know the device, or does not find it.
     """
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    means_current = n_devices and asked in ("auto", "cuda")  # to ask for it starts CUDA
+    means_current = n_devices and asked in ("auto", "cuda")  # asking for the current device starts CUDA
     return choose_device(asked, n_devices, torch.cuda.current_device() if means_current else 0)
 
 
 def choose_device(asked: str, n_devices: int, current: int) -> torch.device:
-    """Return the device that is asked for on a machine with `n_devices` CUDA devices.
+    """Return the device asked for, on a machine with `n_devices` CUDA devices.
 
     Args:
         asked: as in `resolve_device`.
@@ -49,11 +49,11 @@ def choose_device(asked: str, n_devices: int, current: int) -> torch.device:
 
 
 def resolve_precision(amp: str, device: torch.device) -> str:
-    """Return "float32", or the type that matrix products are rounded to.
+    """Return the precision of matrix products: "float32", "bfloat16" or "float16".
 
     Args:
         amp: "auto", "off", "bfloat16" or "float16"; "auto" is bfloat16 on CUDA and off elsewhere.
-        device: that computes.
+        device: of the computation.
     """
     if amp == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"

@@ -1,8 +1,8 @@
-"""The command line: functions become commands of typer, and the fields of settings become their flags.
+"""The command line: functions become typer commands, and the fields of settings become their flags.
 
-A command is a function whose parameters are declared for typer, but for one, `config`, whose type is a class of
-`Settings`: it becomes a flag per field, and `--config` for a file of them. typer only reads the command line. It
-returns a `Call`, which runs outside of typer, so that errors and signals stay ours.
+A command is a function with parameters declared for typer. A parameter `config`, of a subclass of `Settings`, becomes
+one flag per field, and `--config` for a file of them. typer only reads the command line. It returns a `Call`, which
+runs outside of typer: errors and signals are handled here.
 """
 
 import inspect
@@ -15,7 +15,6 @@ from typing import Any
 import typer
 
 from ..errors import InputError
-from .console import shown
 from .help import GENERAL, ReadableCommand, as_markup
 from .options import Field, fields_of
 from .settings import Settings
@@ -23,7 +22,7 @@ from .values import read_value
 
 PROGRAM = "probe"
 COMPLETE = "_PROBE_COMPLETE"
-"""Variable in which a shell asks typer for completions."""
+"""Environment variable by which a shell asks typer for completions."""
 CONFIG = "config"
 
 
@@ -36,14 +35,14 @@ class UsageError(InputError):
 
 @dataclass(frozen=True)
 class Command:
-    """A function that is a command.
+    """A command and its function.
 
     Attributes:
-        function: that runs.
+        function: the function to run.
         arguments: its parameters for typer, by name.
         settings: class of its parameter `config`, if it has one.
-        summary: what it does, in one sentence.
-        examples: command lines, as its help shows them.
+        summary: one sentence about the command.
+        examples: command lines, shown in its help.
     """
 
     function: Callable[..., None]
@@ -64,7 +63,7 @@ class Command:
 
     @property
     def signature(self) -> inspect.Signature:
-        """What typer reads: the parameters for typer, a flag per field, and what all commands share."""
+        """The signature for typer: the function's own parameters, one flag per field, and the shared flags."""
         fields = [_parameter_of(field) for field in self.fields.values()]
         if self.settings:
             text = "YAML file whose keys are these options. A flag wins over it."
@@ -80,10 +79,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Call:
-    """A command, and what the command line gives.
+    """A command with the values from the command line.
 
     Attributes:
-        command: that is called.
+        command: the command.
         given: values by parameter, as typer read them.
     """
 
@@ -98,6 +97,8 @@ class Call:
     def run(self) -> None:
         """Call the function."""
         arguments = self.arguments()
+        from .console import shown  # loads rich
+
         with shown(bool(self.given.get("verbose")) - bool(self.given.get("quiet"))):
             self.command.function(**arguments)
 
@@ -143,7 +144,7 @@ class Program:
     """A program of several commands."""
 
     def __init__(self, app: typer.Typer) -> None:
-        """Start without commands, of an app that has none."""
+        """Start without commands; `app` has none yet."""
         self._app = app
         self.commands: dict[str, Command] = {}
 
@@ -151,9 +152,9 @@ class Program:
         """Make a function a command.
 
         Args:
-            summary: what it does, in one sentence.
+            summary: one sentence about the command.
             panel: of the program's help.
-            examples: command lines, for the end of its help.
+            examples: command lines, shown at the end of its help.
         """
 
         def add(function: Callable[..., None]) -> Callable[..., None]:
@@ -185,14 +186,14 @@ class Program:
             argv: without the program's name.
 
         Returns:
-            The call, or an exit status if typer has done all that was asked for, such as showing help.
+            The call, or an exit status if typer has done all the work, such as showing help.
 
         Raises:
-            BrokenPipeError: nobody reads the help.
-            UsageError: it cannot be read.
+            BrokenPipeError: the reader of the help has closed the pipe.
+            UsageError: the command line is wrong.
         """
         if len(argv) == 1 and argv[0] in self.commands:
-            return Call(self.commands[argv[0]], {})  # names all that is missing, where typer would name the first
+            return Call(self.commands[argv[0]], {})  # its error names all missing arguments, typer's only the first
         try:
             program = typer.main.get_command(self._app)
             done: Call | int = program.main(args=[*argv] or ["--help"], prog_name=PROGRAM, standalone_mode=False)
@@ -200,7 +201,7 @@ class Program:
             path = f"{PROGRAM} {argv[0]}" if argv[0] in self.commands else PROGRAM
             raise UsageError(path, _message_of(error)) from None
         except SystemExit as stopped:
-            if stopped.code == 1 and COMPLETE not in os.environ:  # so rich ends when its reader has read enough
+            if stopped.code == 1 and COMPLETE not in os.environ:  # rich exits like this on a closed pipe
                 raise BrokenPipeError from None
             raise
         return done
@@ -226,7 +227,7 @@ def _parameter_of(field: Field) -> inspect.Parameter:
 
 
 def _completer(choices: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return what completes a choice, or the last one of a list."""
+    """Return a function that completes a choice, or the last choice of a list."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
@@ -242,7 +243,7 @@ def _in_words(names: Sequence[str]) -> str:
 
 
 def _message_of(error: typer.TyperException) -> str:
-    """Write an error of typer's parser in one line, as ours are."""
+    """Write an error of typer's parser in one line, like our own errors."""
     near = getattr(error, "possibilities", None)
     if near:
         return f"no such option: {error.option_name}; did you mean {' or '.join(near)}?"  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How help looks: typer's, in colours that can be read, without names of Python's types."""
+"""typer's help in readable colours, without the names of Python types."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ THEME = {
     "STYLE_USAGE": "bold",
     "STYLE_COMMANDS_TABLE_FIRST_COLUMN": "cyan",
 }
-"""Styles of typer's help. Yellow vanishes on a light background, and so do the bright colours that bold makes."""
+"""Styles of typer's help. Yellow is invisible on a light background, and so are the bright colours of bold text."""
 
 
 class ReadableGroup(TyperGroup):
@@ -45,7 +45,7 @@ class ReadableCommand(TyperCommand):
 
 
 def _make_readable(parameters: Sequence[Any]) -> None:
-    """Set the styles, and leave out names of Python's types, which typer writes beside switches and arguments."""
+    """Set the styles, and remove the names of Python types that typer writes beside switches and arguments."""
     from typer import rich_utils  # loads rich
 
     for name, style in THEME.items():

@@ -1,7 +1,7 @@
-"""Options: fields of settings, each described once, where it is declared.
+"""Options: fields of settings, each described once, at its declaration.
 
-A field's annotation holds its type and an `Option`; its default is the dataclass's. From these come the flag and its
-help (`flags.py`), the key of a YAML file (`config_file.py`) and the reading of values (`values.py`).
+A field's annotation holds its type and an `Option`; the dataclass gives its default. `flags.py` makes the flag and its
+help from these, `config_file.py` the key of a YAML file, and `values.py` reads values.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,19 @@ def cut_at_commas(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Option:
-    """What an annotation says about a field beside its type.
+    """The part of a field's annotation beside its type.
 
     Attributes:
-        help: what the option does, in whole sentences.
+        help: the help text, in whole sentences.
         panel: of the help.
         short: flag of one letter, such as "-o".
-        also: another name that is accepted.
-        metavar: placeholder of a value; made from the type if there is none.
-        default: the default in words, where its value says too little.
+        also: another accepted name.
+        metavar: placeholder of a value; by default made from the type.
+        default: the default in words, if its value says too little.
         least: smallest number.
         most: largest number.
         joined: whether several values become one text, joined by commas.
-        cut: cuts a text into the texts of single values, for a list.
+        cut: splits a text into the texts of single values, for a list.
     """
 
     help: str
@@ -52,13 +52,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of settings, with what its annotation says.
+    """A field of settings, with the content of its annotation.
 
     Attributes:
         name: of the field.
         option: from its annotation.
         type: of its value, or of each value of a list: bool, int, float, str or dict.
-        choices: the only texts it takes; any if empty.
+        choices: the allowed texts; any if empty.
         is_list: whether it holds a list.
         is_path: whether it may hold a Path.
         is_optional: whether it may be None.
@@ -86,7 +86,7 @@ class Field:
 
     @property
     def names(self) -> list[str]:
-        """The name, and the other one if there is one."""
+        """The name, and the other accepted name if there is one."""
         return [self.name, self.option.also] if self.option.also else [self.name]
 
     @property
@@ -101,12 +101,12 @@ class Field:
 
     @property
     def metavar(self) -> str:
-        """Placeholder of the value; nothing for a switch."""
+        """Placeholder of the value; empty for a switch."""
         return self.option.metavar or PLACEHOLDERS[self.type] + (",…" if self.is_list else "")
 
     @property
     def default(self) -> str | None:
-        """The default in words; None if there is none, or nothing to say."""
+        """The default in words; None if there is no default or it needs no words."""
         says_nothing = self.required or self.value is None or self.value is False or self.value in ([], {})
         if self.option.default or says_nothing:
             return self.option.default

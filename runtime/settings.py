@@ -1,11 +1,11 @@
-"""Settings: what a command or a function of Python is asked to do, as a frozen dataclass."""
+"""Settings: the options of a command or of a Python function, as a frozen dataclass."""
 
 from typing import Annotated, ClassVar, Literal
 
 from .options import DATA, MACHINE, Option, fields_of
 from .values import read_value
 
-Device = Annotated[str, Option("Device that computes: auto, cpu, cuda or cuda:N.", MACHINE)]
+Device = Annotated[str, Option("Device for the computation: auto, cpu, cuda or cuda:N.", MACHINE)]
 Amp = Annotated[
     Literal["auto", "off", "bfloat16", "float16"],
     Option("Precision of matrix products. auto is bfloat16 on CUDA and off on a CPU.", MACHINE),
@@ -18,12 +18,12 @@ SkipBadImages = Annotated[bool, Option("Leave out images that cannot be read.", 
 class Settings:
     """Base of frozen dataclasses whose annotations hold an `Option`.
 
-    A field takes a single value, a list or text, as its flag does: `lr=3.0`, `lr=[0.1, 3]` and `lr="0.1,3"` all work.
-    It then holds its declared type.
+    A field takes a single value, a list or text, like its flag: `lr=3.0`, `lr=[0.1, 3]` and `lr="0.1,3"` all work.
+    The value is converted to the declared type.
     """
 
     ignored_keys: ClassVar[tuple[str, ...]] = ()
-    """Keys of a file that are no settings."""
+    """Keys of a config file that are ignored."""
 
     def __post_init__(self) -> None:
         for name, field in fields_of(type(self)).items():

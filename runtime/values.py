@@ -1,4 +1,4 @@
-"""Values as users write them, in a shell, in a YAML file or in Python, read as the type of a field."""
+"""Conversion of values, as users write them in a shell, a YAML file or Python, to the type of a field."""
 
 import ast
 import re
@@ -14,15 +14,15 @@ SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 def read_value(field: Field, value: Any, name: str | None = None) -> Any:
-    """Read a value as a field holds it.
+    """Convert a value to the type of a field.
 
     Args:
-        field: that takes the value.
-        value: a single value, several in a list or tuple, or text; of numpy and torch too.
+        field: the field.
+        value: a single value, several in a list or tuple, or text; also from numpy and torch.
         name: of the field as the user wrote it, for errors.
 
     Raises:
-        InputError: names the field, the value, and what is expected.
+        InputError: the value is wrong; the message names field, value and expected type.
     """
     name = name or field.name
     if hasattr(value, "tolist"):
@@ -40,7 +40,7 @@ def read_value(field: Field, value: Any, name: str | None = None) -> Any:
 
 
 def read_pairs(text: str) -> dict[str, Any]:
-    """Read "img_size=32,patch_size=4": values are Python literals, or else text.
+    """Read "img_size=32,patch_size=4". Each value is a Python literal if possible, else text.
 
     Raises:
         InputError: a part is not KEY=VALUE.
@@ -49,7 +49,7 @@ def read_pairs(text: str) -> dict[str, Any]:
 
 
 def read_literal(text: str) -> Any:
-    """Read a Python literal; a text that is none stays text."""
+    """Read a Python literal; any other text stays text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -57,7 +57,7 @@ def read_literal(text: str) -> Any:
 
 
 def _cut(field: Field, values: Any) -> list[Any]:
-    """Cut texts into the texts of single values."""
+    """Split texts into the texts of single values."""
     single: list[Any] = []
     for value in values:
         single += [part.strip() for part in field.option.cut(value)] if isinstance(value, str) else [value]

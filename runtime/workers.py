@@ -1,4 +1,4 @@
-"""Worker processes: how many, and who handles their signals."""
+"""Worker processes: their number, and their signals."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 def n_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -22,9 +22,9 @@ def leave_signals_to_the_main_process() -> None:
 
 
 def leave_the_group() -> None:
-    """Take a worker out of the main process's group, so that no signal to the group reaches it.
+    """Take a worker out of the main process's group, so that signals to the group do not reach it.
 
-    Only for workers that watch their parent and end when it is gone, as those of a DataLoader do.
+    Only for workers that watch their parent and end when it is gone, like a DataLoader's.
     """
     os.setpgrp()
     sys.excepthook = tell_but_of_lost_connections
@@ -32,9 +32,9 @@ def leave_the_group() -> None:
 
 
 def tell_but_of_lost_connections(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-    """Print an error, but not a lost connection.
+    """Print an error, unless it is a lost connection.
 
-    A worker loses its connection when the main process stops before it has taken a tensor from the worker's thread.
+    A worker loses its connection if the main process stops before it has taken a tensor from the worker's thread.
     """
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, value, trace)

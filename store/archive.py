@@ -1,6 +1,6 @@
-"""A compressed Zarr store, for keeping: with the same tree, manifest and journal, it opens and verifies as any store.
+"""A compressed Zarr store, for keeping. Its tree, manifest and journal are the usual ones: it opens and verifies too.
 
-A block stays one file: a Zarr shard of small chunks, so that a few rows are read without decompressing the rest.
+A block stays one file: a Zarr shard of small chunks. Reading a few rows does not decompress the rest.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from .writer import file_record, write_root
 from .zarr_store import ZarrFiles
 
 CHUNK_BYTES = 2**20
-"""Size aimed at for a chunk: reading one row decompresses so many bytes."""
+"""Target size of a chunk. Reading one row decompresses one chunk."""
 
 
 class ArchiveFiles(ZarrFiles):
-    """The files of a compressed Zarr store, to be written: they differ from plain ones in their blocks alone."""
+    """The files of a compressed Zarr store, for writing. Only the blocks differ from a plain store."""
 
     def chunking(self, spec: ArraySpec) -> dict[str, Any]:
         """See `ZarrFiles.chunking`.
 
-        Level 4 is the first that gains by the shuffled bytes: float16 tokens of a ViT take 0.85 of their bytes,
-        0.92 at level 3, and without shuffling 0.92 at any level.
+        Level 4 is the lowest at which shuffling bytes helps: float16 tokens of a ViT shrink to 0.85 of their size.
+        They shrink to 0.92 at level 3, and to 0.92 at any level without shuffling.
         """
         from zarr.codecs import BloscCodec
 
@@ -42,7 +42,7 @@ class ArchiveFiles(ZarrFiles):
 
 
 def chunk_rows(spec: ArraySpec) -> int:
-    """Return how many rows a chunk has: the most that `CHUNK_BYTES` hold and that divide a block."""
+    """Return the number of rows per chunk: the largest that fits `CHUNK_BYTES` and divides a block."""
     fitting = max(1, CHUNK_BYTES // spec.row_bytes)
     return max(n for n in range(1, min(fitting, spec.block_rows) + 1) if spec.block_rows % n == 0)
 
@@ -52,7 +52,7 @@ def write_archive(store: Store, folder: Path, chosen: Selection, progress: Calla
 
     Args:
         store: an open store.
-        folder: to write to.
+        folder: the empty folder.
         chosen: the arrays to write, in the store's own dtype.
         progress: called with the uncompressed bytes of each block written.
     """
@@ -72,7 +72,7 @@ def write_archive(store: Store, folder: Path, chosen: Selection, progress: Calla
 
 
 def archive_manifest(manifest: Manifest, chosen: Selection) -> Manifest:
-    """Return the manifest of an archive of part of a store, once all of it is written."""
+    """Return the manifest of a complete archive of part of a store."""
     return replace(
         manifest,
         layers={name: shape for name, shape in manifest.layers.items() if name in chosen.layers},
@@ -96,7 +96,7 @@ def _write_small(store: Store, files: ArchiveFiles, manifest: Manifest) -> list[
 
 
 def _write_block(store: Store, folder: Path, spec: ArraySpec, view: int, block: int) -> int:
-    """Copy one block of an array; return its bytes."""
+    """Copy one block of an array; return its size in bytes."""
     import zarr
 
     split, layer, kind = spec.name.split("/")

@@ -1,4 +1,4 @@
-"""Rows of one array, in the type that the caller's array has, on a few threads."""
+"""Reading rows of one array, on a few threads, in the type of the caller's array."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from .quantize import DTYPES, dequantize, from_bfloat16
 from .small import read_channels
 
 CONVERTED_BYTES = 2**20
-"""So many stored bytes are converted at a time: the memory beside the output stays small."""
+"""Stored bytes converted at a time. A small number keeps extra memory small."""
 
 Array = npt.NDArray[Any]
 
@@ -26,8 +26,8 @@ Array = npt.NDArray[Any]
 class ArrayReader:
     """Reads one view of one array.
 
-    Rows that are wanted in the stored type go straight from the files to their places in the output. Others are
-    converted a few at a time, in the threads that read them.
+    If the caller wants the stored type, rows go straight from the files to their places in the output. Otherwise the
+    reading threads convert a few rows at a time.
     """
 
     def __init__(self, arrays: StoredArrays, spec: ArraySpec, view: int) -> None:
@@ -35,7 +35,7 @@ class ArrayReader:
 
         Args:
             arrays: of the store.
-            spec: of the array that is read.
+            spec: of the array.
             view: index of the view.
         """
         self._arrays, self._spec, self._view = arrays, spec, view
@@ -44,7 +44,7 @@ class ArrayReader:
         """Read rows, in any order, into `out`: C-contiguous (rows, …), of the stored type or any other.
 
         Raises:
-            StoreError: a block is not there, or is shorter than it should be.
+            StoreError: a block is missing or too short.
         """
         parts = list(self._parts(index))
         if len(parts) == 1:
@@ -53,11 +53,11 @@ class ArrayReader:
             finish([threads(os.getpid()).submit(self._read_part, part, out) for part in parts])
 
     def start(self, index: RowNumbers, out: Array) -> list[Future[None]]:
-        """Start to read as `read` does; `out` is whole when `finish` has seen all futures."""
+        """Start to read as `read` does. `out` is filled once `finish` has waited for all futures."""
         return [threads(os.getpid()).submit(self._read_part, part, out) for part in self._parts(index)]
 
     def expect(self, index: RowNumbers) -> None:
-        """Have the blocks of which at least half will be read brought near, in the background."""
+        """Prefetch, in the background, each block of which at least half will be read."""
         blocks, counts = np.unique(index // self._spec.block_rows, return_counts=True)
         for block in blocks[counts >= self._spec.block_rows / 2].tolist():
             threads(os.getpid()).submit(self._arrays.prefetch, self._spec, self._view, block)
@@ -105,7 +105,7 @@ class ArrayReader:
 
 
 def finish(started: Sequence[Future[None]]) -> None:
-    """Wait for all reads, then raise the first failure: nothing writes to the caller's array any more."""
+    """Wait for all reads, then raise the first failure. After that nothing writes to the caller's array."""
     wait(started)
     for read in started:
         read.result()

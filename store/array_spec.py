@@ -1,4 +1,4 @@
-"""The arrays that come in blocks, as a manifest declares them: name, shape, type and the cut into blocks."""
+"""Name, shape, type and block size of each array that is stored in blocks, as a manifest declares it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ class ArraySpec:
         name: such as "train/layer_05/patch".
         n_views: views of its split.
         n_images: rows of its split.
-        block_rows: rows that a block file has room for.
+        block_rows: rows per block file.
         row: shape of one row.
         type: how its values are stored.
     """
@@ -31,11 +31,11 @@ class ArraySpec:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of one view."""
+        """Blocks per view."""
         return -(-self.n_images // self.block_rows)
 
     def rows_of(self, block: int) -> range:
-        """Return the rows of the split that are in one block: the last block may hold fewer than it has room for."""
+        """Return the rows of the split that one block holds; the last block may hold fewer than `block_rows`."""
         start = block * self.block_rows
         return range(start, min(start + self.block_rows, self.n_images))
 
@@ -46,12 +46,12 @@ class ArraySpec:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of the rows in a block file: a file always has room for `block_rows` rows."""
+        """Bytes of the rows in a block file. Every file has room for `block_rows` rows."""
         return self.block_rows * self.row_bytes
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all rows over all views, without the room that the last blocks leave empty."""
+        """Bytes of all rows over all views, without the empty room in last blocks."""
         return self.n_views * self.n_images * self.row_bytes
 
     def scale(self) -> "ArraySpec":
@@ -65,14 +65,14 @@ class ArraySpec:
 
 
 def array_spec(manifest: Manifest, split: str, layer: str, kind: str, *, dtype: str | None = None) -> ArraySpec:
-    """Return the shape and type of one array that comes in blocks.
+    """Return the shape and type of one array that is stored in blocks.
 
     Args:
         manifest: of the store.
         split: by name.
         layer: by name, such as "layer_05".
         kind: such as "patch".
-        dtype: of the tokens, if another than the store's.
+        dtype: of the tokens; the store's by default.
     """
     info = manifest.splits[split]
     return ArraySpec(
@@ -86,7 +86,7 @@ def array_spec(manifest: Manifest, split: str, layer: str, kind: str, *, dtype: 
 
 
 def array_specs(manifest: Manifest) -> Iterator[ArraySpec]:
-    """Yield every array that comes in blocks, sorted by split, layer and kind, however the store grew."""
+    """Yield every array that is stored in blocks, sorted by split, layer and kind."""
     for split, info in sorted(manifest.splits.items()):
         for layer, kinds in sorted(info.layers.items()):
             for kind in sorted(kinds):

@@ -1,7 +1,7 @@
-r"""The cost of a smaller dtype: the error that it brings to tokens of a store, measured on some of them.
+r"""The cost of a smaller dtype: the error it brings to the tokens of a store, measured on a sample.
 
-A token x that comes back as x' has the relative error ‖x − x'‖ / ‖x‖ and the cosine distance
-1 − x·x' / (‖x‖ ‖x'‖), both computed in float64. The reader would give x': float16 for int8.
+Let x be a token and x' the token that the reader would give, in float16 for int8. The relative error is
+‖x − x'‖ / ‖x‖, and the cosine distance is 1 − x·x' / (‖x‖ ‖x'‖). Both are computed in float64.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,19 +39,19 @@ OTHERS = {
     "float16": ("bfloat16", "int8"),
     "bfloat16": ("float16", "int8"),
 }
-"""For each dtype, the others that are as small or smaller."""
+"""For each dtype, the others of the same size or smaller."""
 
 RETURNED: dict[str, Callable[[Array, Array], Array]] = {
     "float16": lambda tokens, _: tokens.astype(np.float16),
     "bfloat16": lambda tokens, _: from_bfloat16(bfloat16_bits(tokens)),
     "int8": lambda tokens, channels: dequantize(*quantize(tokens, channels), channels, np.float16),
 }
-"""How float32 tokens come back from each dtype, given the mean and deviation of their channels."""
+"""For each dtype, a function from float32 tokens to the tokens as read back, given mean and deviation per channel."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median and the largest of an error over tokens."""
+    """The median and the largest error over tokens."""
 
     median: float
     worst: float
@@ -65,10 +65,10 @@ class Cost:
         layer: index.
         dtype: the other one.
         size: bytes of the layer's arrays, as a fraction of their present bytes.
-        relative: relative error of a patch token; infinite where a value overflows.
-        distance: cosine distance of a patch token; infinite where a value overflows.
+        relative: relative error per patch token; infinite if a value overflows.
+        distance: cosine distance per patch token; infinite if a value overflows.
         largest: largest absolute value in the sample.
-        overflows: whether a value does not fit, so that an extraction would refuse the dtype.
+        overflows: whether a value does not fit; an extraction would refuse the dtype.
     """
 
     layer: int
@@ -85,7 +85,7 @@ class Audit:
     """The cost of each smaller dtype for a store, layer by layer.
 
     Attributes:
-        split: that the sample is from.
+        split: the split of the sample.
         n_images: in the sample.
         costs: by layer, then dtype.
     """
@@ -98,8 +98,8 @@ class Audit:
 def audit(store: Store, *, n_images: int = N_IMAGES, seed: int = 0) -> Audit:
     """Measure the cost of each smaller dtype on patch tokens of the largest split, at view 0.
 
-    int8 takes the statistics of its channels from the first 1,024 images, as an extraction does. Layers that
-    are not finished are left out.
+    int8 takes its channel statistics from the first 1,024 images, as an extraction does. Unfinished layers are left
+    out.
 
     Args:
         store: an open store.
@@ -113,7 +113,7 @@ def audit(store: Store, *, n_images: int = N_IMAGES, seed: int = 0) -> Audit:
     dtype = store.manifest.recipe.dtype
     if dtype not in OTHERS:
         raise InputError(
-            f"{str(store.path)!r} is {dtype}, and there is no smaller dtype; audit a store of {', '.join(OTHERS)}"
+            f"{str(store.path)!r} is {dtype}, and no dtype is smaller; audit a store of {', '.join(OTHERS)}"
         )
     split = max((store[name] for name in store.splits), key=len)
     rows = np.sort(permutation(len(split), seed)[:n_images])
@@ -154,21 +154,21 @@ def _audit_layer(split: Split, layer: int, rows: RowNumbers) -> Iterator[Cost]:
 
 @dataclass
 class _Errors:
-    """The errors that one dtype brings to the tokens seen so far."""
+    """The errors of one dtype on the tokens seen so far."""
 
     dtype: str
     found: list[Array] = field(default_factory=list)
     overflows: bool = False
 
     def add(self, tokens: Array, channels: Array) -> None:
-        """Measure float32 tokens (…, dim); `channels` (2, dim) are the mean and deviation that int8 needs."""
+        """Measure float32 tokens (…, dim); `channels` (2, dim) are mean and deviation, for int8."""
         with np.errstate(over="ignore", invalid="ignore"):
             returned = RETURNED[self.dtype](tokens, channels)
         self.found.append(token_errors(tokens, returned))
         self.overflows |= not np.isfinite(returned).all()
 
     def spreads(self) -> tuple[Spread, Spread]:
-        """Return the spread of the relative errors and that of the cosine distances."""
+        """Return the spreads of the relative errors and of the cosine distances."""
         relative, distance = np.concatenate(self.found, axis=1)
         return _spread(relative), _spread(distance)
 
@@ -182,11 +182,11 @@ def token_errors(tokens: Array, returned: Array) -> Array:
 
     Args:
         tokens: (…, dim).
-        returned: (…, dim), the tokens as they come back.
+        returned: (…, dim), the tokens as read back.
 
     Returns:
-        (2, tokens) float64. Both errors are infinite where a value is. A token of zeros has the relative error 0, or
-        infinity if anything else comes back; where a cosine is not defined, the distance is that relative error.
+        (2, tokens) float64. Both errors are infinite if a value is infinite. A token of zeros has the relative error 0
+        if zeros come back, else infinity. If the cosine is not defined, the distance equals the relative error.
     """
     x, y = (values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (tokens, returned))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -197,7 +197,7 @@ def token_errors(tokens: Array, returned: Array) -> Array:
 
 
 def _channels(split: Split, layer: int) -> Array:
-    """Return (2, dim) float32: the statistics that int8 tokens would be standardised by."""
+    """Return (2, dim) float32: the mean and deviation per channel that would standardise int8 tokens."""
     n_images = min(len(split), STATISTICS_ROWS)
     total, squares = np.zeros((2, split.shape(layer).dim))
     for tokens in _pieces(split, layer, np.arange(n_images)):
@@ -216,7 +216,7 @@ def _pieces(split: Split, layer: int, rows: RowNumbers) -> Iterator[Array]:
 
 
 def _row_bytes(split: Split, layer: int, dtype: str) -> int:
-    """Return the bytes that one image of a layer takes, in all its arrays."""
+    """Return the bytes per image of a layer, over all its arrays."""
     manifest, name = split.store.manifest, layer_name(layer)
     kinds = stored_kinds(split.info.layers[name], dtype)  # no scales yet: there is no audit of int8
     return sum(array_spec(manifest, split.name, name, kind, dtype=dtype).row_bytes for kind in kinds)

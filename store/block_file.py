@@ -1,4 +1,4 @@
-"""One file of one block, growing under a temporary name until it is whole."""
+"""The file of one block. It has a temporary name until it is complete."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ from .journal import FileRecord
 
 
 class BlockFile:
-    """Rows appended in order; nothing else reads the file before `finish`."""
+    """Rows are appended in order. Nobody reads the file before `finish`."""
 
     def __init__(self, folder: Path, name: str, spec: ArraySpec, n_rows: int, header: bytes = b"") -> None:
         """Open the temporary file and write the header.
@@ -25,7 +25,7 @@ class BlockFile:
             folder: of the store.
             name: path of the finished file, relative to the folder.
             spec: the array.
-            n_rows: that the block holds: `spec.block_rows`, or fewer at the end of a split.
+            n_rows: rows in the block: `spec.block_rows`, or fewer at the end of a split.
             header: bytes before the rows.
         """
         self._path, self.name = folder / name, name
@@ -44,7 +44,7 @@ class BlockFile:
         """Write the next rows: (n, *row) in the stored type.
 
         Raises:
-            StoreError: the block does not hold so many.
+            StoreError: more rows than the block holds.
         """
         spec = self._spec
         assert (values.dtype, values.shape[1:]) == (spec.type.stored, spec.row), (values.dtype, values.shape)
@@ -54,10 +54,10 @@ class BlockFile:
         self._write(as_bytes(np.ascontiguousarray(values)))
 
     def finish(self, there: FileRecord | None = None) -> FileRecord:
-        """Fill up the last block of a split, make the file durable and give it its name.
+        """Fill up the last block of a split, make the file durable and give it its final name.
 
         Args:
-            there: the finished file of that name, if there is one: it stays if it is the same.
+            there: the record of a finished file of that name, if any; an identical file stays.
 
         Raises:
             StoreError: rows are missing.
@@ -78,7 +78,7 @@ class BlockFile:
 
     def _other_count(self, given: str) -> StoreError:
         return StoreError(
-            f"block file {str(self._path)!r} holds {self._n_rows} rows, and {given}; append each row of a block once"
+            f"block file {str(self._path)!r} holds {self._n_rows} rows, but {given}; append each row of a block once"
         )
 
     def _write(self, data: memoryview) -> None:

@@ -1,75 +1,89 @@
-"""Values that come from a file, checked for type and range where they enter: JSON in, dataclasses out.
+"""Values from a file, checked for type and range as they are read: JSON in, dataclasses out.
 
-A type is a dataclass, or made of these: str, int, float, bool, `list[X]`, `dict[str, X]`, `tuple[X, …]`, `X | None`,
-`X | …`, of which JSON holds the first, `Any` for plain JSON of any shape, and `Annotated[X, Range(…)]`.
+A type is a dataclass or is built from: str, int, float, bool, `list[X]`, `dict[str, X]`, `tuple[X, …]`, `X | None`,
+`X | …` (JSON holds the first), `Any` (plain JSON of any shape), and `Annotated[X, Range(…)]`.
 """
 
 import json
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from errno import EINVAL
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from ..errors import StoreError
 
 MOST_LEVELS = 40
-"""Lists and dicts within one another: more than anybody writes, and few enough for every function that recurses."""
+"""Most levels of nested lists and dicts: more than anybody writes, and few enough for recursive functions."""
 MOST_SHOWN = 60
 
 
 class UnfitError(StoreError):
-    """A value is not of the type or within the range that it should be; says which value, and what it is."""
+    """A value has the wrong type or is out of range. The message names the value and shows it."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The smallest and the largest value of a number."""
+    """The smallest and the largest allowed value of a number."""
 
     least: int
     most: int
 
 
 Count = Annotated[int, Range(0, 2**40)]
-"""A number of things, which may be none."""
+"""A number of things; may be 0."""
 Size = Annotated[int, Range(1, 2**40)]
-"""A number of things, of which there is at least one."""
+"""A number of things; at least 1."""
 Width = Annotated[int, Range(1, 2**24)]
-"""A number of values in a row along one axis."""
+"""A number of values along one axis."""
+
+
+def read_file(path: Path) -> bytes:
+    """Read a plain file; a device or a pipe in its place might never end.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is not a plain file, or it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(EINVAL, "it is not a plain file", str(path))
+    return path.read_bytes()
 
 
 def parse(text: bytes | str) -> Any:
-    """Read JSON, in which no number is infinite or NaN.
+    """Read JSON. Infinite numbers and NaN are refused.
 
     Raises:
-        UnfitError: it is none, or lists and dicts are nested too deeply.
+        UnfitError: the text is not JSON, or lists and dicts are nested too deeply.
     """
     try:
         return _decoder.decode(text if isinstance(text, str) else text.decode())
     except RecursionError:
         raise UnfitError("lists and dicts are nested too deeply") from None
     except ValueError as error:
-        raise UnfitError(f"no JSON: {error}") from None
+        raise UnfitError(f"not JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def read(kind: Any, value: Any, where: str) -> Any:
-    """Return a value as a type says, or refuse it.
+    """Return a value converted to a type, or refuse it.
 
     Args:
-        kind: the type; see above.
+        kind: the type; see the top of this module.
         value: from JSON.
         where: its name, for the message.
 
     Raises:
-        UnfitError: it is of another type, out of range, or lacks something.
+        UnfitError: it is of another type, out of range, or incomplete.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -146,7 +160,7 @@ def _flag(value: Any, where: str) -> bool:
 
 
 def _plain(value: Any, where: str, level: int = 0) -> Any:
-    """Check JSON of any shape: its numbers, its texts, and how deep it is."""
+    """Check numbers, texts and depth of JSON of any shape."""
     if level > MOST_LEVELS:
         raise UnfitError(f"{where[:MOST_SHOWN]} is nested too deeply")
     if isinstance(value, list | tuple):
@@ -194,7 +208,7 @@ def _key(name: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Show a value in one short piece: a long text by its beginning, a list or a dict by its length."""
+    """Show a value briefly: the beginning of a long text, the length of a list or dict."""
     if isinstance(value, dict | list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, str):

@@ -1,7 +1,6 @@
-"""Claiming a path to write a store at: nothing else may be there, and one writer works at a time.
+"""Claiming the path of a store for writing: nothing else may be there, and only one writer works at a time.
 
-No file is removed that a store does not know as its own: by its manifest, by its journal, or as the temporary file of
-one of these.
+Only the store's own files are removed: those that its manifest or journal names, and their temporary files.
 """
 
 import os
@@ -21,15 +20,15 @@ from .manifest import Manifest
 
 
 def check_path(path: Path) -> None:
-    """Refuse a path where something is that is no store; what a writer leaves that was killed early is not in the way.
+    """Refuse a path that holds something other than a store. Remains of a writer that was killed early are accepted.
 
     Raises:
-        StoreError: there is something else, a compressed store, or a store without its manifest.
+        StoreError: the path holds something else, a compressed store, or a store without its manifest.
     """
     files = store_files(path)
     if files.exists():
         if files.is_compressed():
-            raise StoreError(f"{str(path)!r} is compressed: it can be read, but not added to; give another path")
+            raise StoreError(f"{str(path)!r} is compressed: it can be read, but not extended; give another path")
         return
     there = files.root.exists() or not _is_fresh(files)
     if there and journal.root_entries(files.folder):
@@ -39,7 +38,7 @@ def check_path(path: Path) -> None:
 
 
 def _is_fresh(files: StoreFiles) -> bool:
-    """Whether a folder is empty, or holds no more than a writer leaves that was killed before the root was there."""
+    """Whether a folder is empty, or holds only the remains of a writer that was killed before it wrote the root."""
     if not files.folder.is_dir():
         return not os.path.lexists(files.folder)
     if journal.is_being_emptied(files.folder):
@@ -52,7 +51,7 @@ def _is_fresh(files: StoreFiles) -> bool:
 
 
 def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Path], bool]]:
-    """Return the files that are there before the root is, by name, each with a call that tells it from a stranger's."""
+    """Return, by name, the files written before the root, each with a check that the file is ours."""
     return {
         lock.NAME: lock.is_ours,
         journal.NAME: lambda path: journal.is_ours(path) and journal.read_records(path.parent).keys() <= {ROOT_RECORD},
@@ -62,10 +61,10 @@ def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Path], bool]]:
 
 @contextmanager
 def claimed(files: StoreFiles) -> Iterator[None]:
-    """Hold the lock of a store, making its folder first; a full disk meanwhile is explained.
+    """Make the folder of a store and hold its lock. A full disk raises an error with advice.
 
     Raises:
-        LockedError: another process holds it.
+        LockedError: another process holds the lock.
         NoSpaceError: the disk filled up.
     """
     try:
@@ -82,10 +81,10 @@ def claimed(files: StoreFiles) -> Iterator[None]:
 
 
 def empty(files: StoreFiles) -> None:
-    """Remove the files of a store; what it does not know as its own stays, and so do the lock and an empty journal.
+    """Remove the files of a store. Foreign files, the lock and an empty journal stay.
 
-    The journal says first that all it records is to be removed, then the root goes, by which a store is known. So after
-    a kill halfway nothing counts as written, and the same call removes the rest.
+    The journal first records that all its files are to be removed. Then the root goes, which makes a folder a store.
+    So after a kill halfway no file counts as written, and the same call removes the rest.
 
     Raises:
         StoreError: one of the files is behind a symbolic link.
@@ -107,7 +106,7 @@ def empty(files: StoreFiles) -> None:
 
 
 def _own_names(files: StoreFiles) -> set[str]:
-    """Return the relative paths of all files that may be of a store, but for its root, journal and lock."""
+    """Return the relative paths of all files that may belong to a store, except root, journal and lock."""
     names = journal.read_records(files.folder).keys() - {ROOT_RECORD}
     declaring = [files.read_attributes(), *(entry["content"] for entry in journal.root_entries(files.folder))]
     for attributes in declaring:

@@ -1,8 +1,8 @@
-"""The contract of a store: `StoredArrays` reads any store, `StoreFiles` adds the files of a format that is written too.
+"""The contract of a store: `StoredArrays` reads any store, `StoreFiles` is a store on this machine that is written too.
 
-A store format is a subclass of `StoreFiles`: it names its files, and reads and writes the small ones. Block files are
-the same in every format, a header, then the rows of one block of one array: `block_file.py` writes them, and
-`StoreFiles` reads them through `extents.py`.
+A store format is a subclass of `StoreFiles`: it names its files, and reads and writes the small ones. A block file has
+the same layout in every format: a header, then the rows of one block of one array. `block_file.py` writes it, and
+`StoreFiles` reads it through `extents.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -27,15 +27,15 @@ LABELS, IDS = "labels", "ids"
 ROOT_RECORD = "manifest"
 """Name of the root file in the journal, whatever the store is called."""
 MANIFEST_KEYS = {"format", "fingerprints"}
-"""Keys by which a manifest is known from other attributes."""
+"""Attributes with these keys are a manifest."""
 
 
 class StoredArrays(ABC):
-    """A store that can be read, wherever and however its bytes are kept.
+    """A store that can be read, in any format and at any place.
 
     Attributes:
         path: the store's name, as the user gave it.
-        form: how the store is kept, in words for people.
+        form: the format, in words for people.
     """
 
     path: str | Path
@@ -46,7 +46,7 @@ class StoredArrays(ABC):
         """Return the manifest as JSON values, or {} if there is none.
 
         Raises:
-            StoreError: it is damaged.
+            StoreError: the manifest is damaged.
         """
 
     @abstractmethod
@@ -54,7 +54,7 @@ class StoredArrays(ABC):
         """Read a small array, such as "train/labels".
 
         Raises:
-            StoreError: it is not there.
+            StoreError: the array is missing.
         """
 
     @abstractmethod
@@ -64,32 +64,32 @@ class StoredArrays(ABC):
         Args:
             spec: of the array.
             view: index of the view.
-            part: the block, the rows wanted of it, and their places.
+            part: the block, the rows to read, and their places.
             out: C-contiguous (rows, *spec.row), in the stored type.
 
         Raises:
-            StoreError: the block is not there, or is shorter than it should be.
+            StoreError: the block is missing or too short.
         """
 
     @abstractmethod
     def prefetch(self, spec: ArraySpec, view: int, block: int) -> None:
-        """Have a block brought near because most of it will be read soon, where that is possible."""
+        """Load a block ahead, if the system can, because most of it will be read soon."""
 
     @abstractmethod
     def count_missing(self, specs: Sequence[ArraySpec]) -> list[int]:
-        """Return for each array how many blocks are not written yet, over all views; 0 where nothing tells."""
+        """Return for each array how many blocks are not written yet, over all views; 0 if that is unknown."""
 
     @abstractmethod
     def journaled_files(self) -> "StoreFiles | None":
-        """Return the files of the store by the names that its journal uses, or None if no journal is at hand."""
+        """Return the store's files, which its journal names, or None if there is no local journal."""
 
     @abstractmethod
     def read_mark(self) -> bytes:
-        """Return what tells the store from one made anew at the same place; nothing if it has no journal."""
+        """Return bytes that identify this store, and change if it is made anew; empty without a journal."""
 
     @abstractmethod
     def is_compressed(self) -> bool:
-        """Whether blocks are kept compressed, as far as this can tell.
+        """Whether blocks are compressed, as far as this class can tell.
 
         Raises:
             StoreError: the metadata of an array are damaged.
@@ -99,7 +99,7 @@ class StoredArrays(ABC):
         """Read the manifest.
 
         Raises:
-            StoreError: not a store, or one of another format version.
+            StoreError: not a store, or a store of another format version.
         """
         attributes = self.read_attributes()
         if not attributes.keys() >= MANIFEST_KEYS:
@@ -118,21 +118,21 @@ class StoredArrays(ABC):
 
     @abstractmethod
     def remedy(self, file: str) -> str:
-        """Return the advice on what to do about a damaged file."""
+        """Return advice for a damaged file."""
 
     def damaged(self, file: str | Path, why: object) -> StoreError:
-        """Make the error for a file that is not as it was written."""
-        what = "damaged, or no store" if str(file) == self.root_name else "damaged"
+        """Make the error for a file that differs from the file that was written."""
+        what = "damaged, or not a store" if str(file) == self.root_name else "damaged"
         said = printable(" ".join(str(why).split()))
         return StoreError(f"{str(file)!r} is {what} ({said}); {self.remedy(str(file))}, or give another path")
 
 
 class StoreFiles(StoredArrays):
-    """A store of plain files on this machine, which can be written too. Each store format is a subclass.
+    """A store of files on this machine, which can be written too. Each store format is a subclass.
 
     Attributes:
         path: the store's name, as the user gave it.
-        folder: where block files, journal and lock are; paths in the journal are relative to it.
+        folder: holds block files, journal and lock; paths in the journal are relative to it.
         root: the file that holds the manifest.
     """
 
@@ -147,10 +147,10 @@ class StoreFiles(StoredArrays):
         return str(self.root)
 
     def remedy(self, file: str) -> str:
-        """See `StoredArrays.remedy`: the journal keeps the manifest, and the settings to make other files again."""
+        """See `StoredArrays.remedy`: the journal keeps the manifest, and the settings that make other files again."""
         if journal.can_repair(self.folder) or (file == self.root_name and journal.root_entries(self.folder)):
             return "mend it with probe verify --repair"
-        return "no journal tells how it was made, so make it again"
+        return "no journal records how it was made, so make it again"
 
     @abstractmethod
     def block_name(self, spec: ArraySpec, view: int, block: int) -> str:
@@ -162,11 +162,11 @@ class StoreFiles(StoredArrays):
 
     @abstractmethod
     def block_offset(self, spec: ArraySpec) -> int:
-        """Return how many bytes come before the rows."""
+        """Return the number of bytes before the rows."""
 
     @abstractmethod
     def whole_names(self, array: str) -> list[str]:
-        """Return the relative paths of the files of a small array that is written at once."""
+        """Return the relative paths of the files of a small array."""
 
     @abstractmethod
     def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
@@ -178,17 +178,17 @@ class StoreFiles(StoredArrays):
 
     @abstractmethod
     def metadata_names(self, manifest: Manifest) -> list[str]:
-        """Return the relative paths of files that hold nothing but metadata, the root apart."""
+        """Return the relative paths of the files that hold only metadata, except the root."""
 
     @abstractmethod
     def write_metadata(self, manifest: Manifest) -> None:
         """Write those files."""
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files durably, those that are there, by their relative paths.
+        """Remove files durably, by their relative paths; missing ones are skipped.
 
         Raises:
-            StoreError: one of them is behind a symbolic link, and perhaps no file of the store; nothing is removed.
+            StoreError: a file is behind a symbolic link, so it may not belong to the store; nothing is removed.
         """
         names = list(names)
         self.check_inside(names)
@@ -199,8 +199,8 @@ class StoreFiles(StoredArrays):
         for folder in {parent for name in names for parent in Path(name).parents}:
             if (self.folder / folder).is_symlink() and folder != Path():
                 raise StoreError(
-                    f"{str(self.folder / folder)!r} is a symbolic link, and nothing is removed behind one; put the "
-                    "folder itself in its place"
+                    f"{str(self.folder / folder)!r} is a symbolic link, and files behind a link are not removed; "
+                    "put the folder itself in its place"
                 )
 
     def exists(self) -> bool:
@@ -208,12 +208,12 @@ class StoreFiles(StoredArrays):
         return self.read_attributes().keys() >= MANIFEST_KEYS
 
     def check_there(self) -> None:
-        """Raise MissingError if there is neither a store here nor anything else."""
+        """Raise MissingError if there is nothing at the path."""
         if not self.root.exists() and not self.folder.exists():
             raise MissingError(f"no store at {str(self.path)!r}; make one with probe extract")
 
     def extent(self, spec: ArraySpec, view: int, block: int) -> Extent:
-        """Return where the rows of one block are."""
+        """Return the place of the rows of one block."""
         path = self.folder / self.block_name(spec, view, block)
         return Extent(path, self.block_offset(spec), len(spec.rows_of(block)) * spec.row_bytes)
 
@@ -239,7 +239,7 @@ class StoreFiles(StoredArrays):
         return journal.read_mark(self.folder)
 
     def is_compressed(self) -> bool:
-        """See `StoredArrays.is_compressed`: no, unless a format says so."""
+        """See `StoredArrays.is_compressed`: no; a format may override this."""
         return False
 
     def block_names(self, spec: ArraySpec) -> Iterator[str]:
@@ -254,7 +254,7 @@ class StoreFiles(StoredArrays):
         return rows + [name + CHANNELS for name in tokens]
 
     def declared(self, manifest: Manifest) -> set[str]:
-        """Return the relative path of every file of a complete store, but for root, journal and lock."""
+        """Return the relative path of every file of a complete store, except root, journal and lock."""
         names = set(self.metadata_names(manifest))
         names.update(name for array in self.whole_arrays(manifest) for name in self.whole_names(array))
         names.update(name for spec in array_specs(manifest) for name in self.block_names(spec))
@@ -265,7 +265,7 @@ def attributes_of(root: bytes) -> dict[str, Any]:
     """Return the attributes in the metadata of a Zarr group, or {} if it has none.
 
     Raises:
-        UnfitError: they are no JSON.
+        UnfitError: `root` is not JSON.
     """
     group = parse(root)
     attributes = group.get("attributes") if isinstance(group, dict) else None
@@ -273,5 +273,5 @@ def attributes_of(root: bytes) -> dict[str, Any]:
 
 
 def missing(path: Path) -> StoreError:
-    """Make the error for a small array that is not there."""
-    return StoreError(f"{str(path)!r} is not whole; run the same probe extract again")
+    """Make the error for a missing small array."""
+    return StoreError(f"{str(path)!r} is not complete; run the same probe extract again")

@@ -34,7 +34,7 @@ Line = tuple[str, str]
 
 
 def describe(store: Store) -> list[str]:
-    """Describe a store without reading any token: one line per fact."""
+    """Describe a store, one line per fact. Reads no token."""
     stock = take_stock(store)
     lines = [
         *_origin(store),
@@ -60,7 +60,7 @@ def _origin(store: Store) -> list[Line]:
 
 
 def _contents(store: Store) -> list[Line]:
-    """List the layers and tokens that are stored of every image."""
+    """List the layers and tokens stored per image."""
     manifest, recipe = store.manifest, store.manifest.recipe
     shapes = [manifest.layers[name] for name in sorted(manifest.layers, key=layer_index)]
     tokens = dict.fromkeys(
@@ -92,7 +92,7 @@ def _split_lines(split: Split, stock: Stock | None) -> list[Line]:
 
 
 def _array_lines(split: Split) -> list[Line]:
-    """List the arrays kept, one line for the layers that keep the same ones."""
+    """List the stored arrays: one line for all layers with the same arrays."""
     by_kinds: dict[str, list[int]] = {}
     for layer in split.layers:
         by_kinds.setdefault(", ".join(split.info.layers[layer_name(layer)]), []).append(layer)
@@ -121,9 +121,9 @@ def _bytes_text(store: Store, stock: Stock | None) -> str:
 
 def _health_text(store: Store, stock: Stock | None) -> str:
     if not store.manifest.complete:
-        return "not complete: finished layers can be read; the same probe extract, if not at work now, goes on"
+        return "not complete: finished layers can be read; run the same probe extract to go on, unless it is running"
     if stock is None:
-        return "complete, by its manifest"
+        return "complete, according to its manifest"
     if stock.n_missing:
         return f"damaged: {stock.n_missing} of {stock.n_files} files are missing or cut short; probe verify names them"
     return "complete: every file is there; probe verify reads and checks them"

@@ -1,10 +1,11 @@
-"""Writing files so that a crash, or a power cut, leaves either the old one or the whole new one.
+"""Durable writes: a crash or a power cut leaves either the old file or the complete new one.
 
-Nothing is written through a symbolic link at the end of a path: in somebody else's store or run it may lead to any file
-of the user's.
+No write follows a symbolic link at the end of a path: in somebody else's store or run, the link may lead to any of the
+user's files.
 """
 
 import os
+import shutil
 from collections.abc import Iterable
 from errno import ELOOP
 from pathlib import Path
@@ -21,20 +22,20 @@ def write_durably(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write that fails does not name its file
+        error.filename = error.filename or str(path)  # the error of a failed write does not name its file
         temporary.unlink(missing_ok=True)  # a full disk took part of it
         raise
     rename_durably(temporary, path)
 
 
 def open_new(path: Path) -> int:
-    """Make a file anew for writing, whatever has its name; return its descriptor."""
+    """Create a file for writing, replacing any file of that name; return its descriptor."""
     path.unlink(missing_ok=True)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
 
 
 def open_kept(path: Path, flags: int) -> int:
-    """Open a file that is kept and added to, and make it if it is not there; return its descriptor.
+    """Open a file that keeps its content, or create it; return its descriptor.
 
     Raises:
         StoreError: the path is a symbolic link.
@@ -44,17 +45,17 @@ def open_kept(path: Path, flags: int) -> int:
     except OSError as error:
         if error.errno != ELOOP:
             raise
-        raise StoreError(f"{str(path)!r} is a symbolic link, and nothing is written through it; remove it") from None
+        raise StoreError(f"{str(path)!r} is a symbolic link, which is never written through; remove it") from None
 
 
 def rename_durably(temporary: Path, path: Path) -> None:
-    """Rename a file that is already on disk, and make the new name last too."""
+    """Rename a file that is already on disk, and sync the new name."""
     os.rename(temporary, path)
     _sync_folder(path.parent)
 
 
 def remove_durably(paths: Iterable[Path]) -> None:
-    """Remove files, those that are there, and make it last: none comes back after a power cut."""
+    """Remove files and sync their folders, so that no file comes back after a power cut. Missing files are skipped."""
     folders = set()
     for path in paths:
         path.unlink(missing_ok=True)
@@ -73,7 +74,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make every file below a folder, and its name, last through a power cut."""
+    """Sync every file and folder below a folder, so that they survive a power cut."""
     for where, _, names in os.walk(folder):
         for name in (*names, "."):
             fd = os.open(Path(where) / name, os.O_RDONLY)
@@ -81,3 +82,9 @@ def sync_tree(folder: Path) -> None:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free bytes on the disk that holds a path, or would hold it."""
+    path = path.absolute()
+    return shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.exists(p))).free

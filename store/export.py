@@ -1,4 +1,4 @@
-"""Parts of a store in another form, written under another name until all of it is there."""
+"""Export of part of a store in another form. The output has a temporary name until it is complete."""
 
 import os
 import shutil
@@ -26,8 +26,8 @@ class Form:
     """One form of export.
 
     Attributes:
-        dtypes: that tokens can have in it; those of the store alone if empty.
-        write: takes the store, an empty folder, the selection, and a call for each number of bytes written.
+        dtypes: that tokens can have; if empty, only the store's own.
+        write: takes the store, an empty folder, the selection, and a function called with the bytes written.
     """
 
     dtypes: tuple[str, ...]
@@ -42,20 +42,20 @@ FORMS = {
 
 
 def choose_form(out: str | Path, form: str | None) -> str:
-    """Return the form asked for, or that of a name that ends in ".zarr".
+    """Return the form asked for, or "zarr" for a name that ends in ".zarr".
 
     Raises:
-        InputError: there is no such form, none was asked for, or it cannot have that name.
+        InputError: the form is unknown or not given, or does not fit the name.
     """
     if is_address(out):
         raise InputError(f"cannot export to the address {str(out)!r}; export to a folder, and copy that")
     if form is None and Path(out).suffix != ".zarr":
-        raise InputError(f"the form of {str(out)!r} is not known by its name; give --to npy, safetensors or zarr")
+        raise InputError(f"the name {str(out)!r} does not tell the form; give --to npy, safetensors or zarr")
     form = form or "zarr"
     if form not in FORMS:
         raise unknown_name("form of export", form, FORMS)
     if form == "zarr" and Path(out).suffix.lower() in FORMATS:
-        raise InputError(f"a Zarr store asked for at {str(out)!r}, which has the name of an HDF5 one; end it in .zarr")
+        raise InputError(f"{str(out)!r} is the name of an HDF5 store, but --to zarr was given; end it in .zarr")
     return form
 
 
@@ -75,12 +75,11 @@ def select(
         form: of `FORMS`.
         layers: "all", "last4" or "0,5,-1", of each split.
         splits: by name; all if empty.
-        tokens: of "patch", "prefix" and "mean"; all that are stored if empty.
-        dtype: of patch and prefix tokens; by default the stored one, or the one that the reader returns if the form
-            lacks it.
+        tokens: of "patch", "prefix" and "mean"; all stored ones if empty.
+        dtype: of patch and prefix tokens. The default is the stored dtype, or the reader's if the form lacks it.
 
     Raises:
-        InputError: something is not in the store, or the form has no such dtype.
+        InputError: the store lacks a part asked for, or the form has no such dtype.
         StoreError: a layer is not complete.
     """
     written = _choose_dtype(store.manifest.recipe.dtype, form, dtype)
@@ -112,7 +111,7 @@ def _kinds(split: Split, layer: int, tokens: Sequence[str]) -> list[str]:
 
 
 def exported_bytes(store: Store, chosen: Selection) -> int:
-    """Return how many bytes of tokens an export writes, before any compression."""
+    """Return the bytes of tokens that an export writes, before compression."""
     return sum(spec.n_bytes for spec in chosen.specs(store.manifest))
 
 
@@ -126,10 +125,10 @@ def export_store(
         out: the folder to make.
         form: of `FORMS`.
         chosen: returned by `select` for this store and form.
-        progress: called with bytes of tokens as they are written; their sum is `exported_bytes`.
+        progress: called with the bytes of tokens as they are written; their sum is `exported_bytes`.
 
     Raises:
-        InputError: `out` is there already, or a token does not fit the dtype.
+        InputError: `out` exists, or a token does not fit the dtype.
     """
     with _whole_folder(out) as folder:
         FORMS[form].write(store, folder, chosen, progress)
@@ -137,16 +136,16 @@ def export_store(
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the name `out` at the end, or goes if there is an error."""
+    """Yield an empty folder. At the end it is renamed to `out`; after an error it is removed."""
     if os.path.lexists(out):
-        raise InputError(f"{str(out)!r} is there already, and an export replaces nothing; give another name")
+        raise InputError(f"{str(out)!r} exists, and an export replaces nothing; give another name")
     folder = out.with_name(out.name + ".partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir()
     except FileExistsError:
         raise InputError(
-            f"{str(folder)!r} is left from an export that was killed, or is being written; remove it if none is running"
+            f"{str(folder)!r} belongs to an export that is running or was killed; remove it if no export is running"
         ) from None
     try:
         yield folder

@@ -1,7 +1,7 @@
-"""Reading rows of block files into an array that the caller owns: one `preadv` per run, no byte copied twice.
+"""Reading rows of block files into the caller's array: one `preadv` per run, no byte copied twice.
 
-Rows that follow one another in the file are one run; its vectors point at each row's place in the caller's
-array. So reading in order, reading shuffled and reading a few rows are the same call.
+Consecutive rows in the file are one run. Its vectors point at each row's place in the caller's array. So one call
+reads rows in order, shuffled rows and a few rows.
 """
 
 import os
@@ -19,11 +19,11 @@ from ..errors import StoreError
 from .order import RowNumbers
 
 N_THREADS = max(2, min(8, len(os.sched_getaffinity(0))))
-"""Threads that read. More than there are cores get in one another's way: each returns to Python after every run."""
+"""Reading threads. More threads than cores slow one another: each returns to Python after every run."""
 JOB_BYTES, LEAST_BYTES = 8 * 2**20, 2**20
-"""One thread reads at most, and at least, so many bytes at a time: large against the cost of a job."""
+"""Most and fewest bytes per job of one thread. Even the fewest take long compared with the overhead of a job."""
 MAX_VECTORS = 1024
-"""IOV_MAX of Linux: more vectors in one call are refused."""
+"""IOV_MAX of Linux, the most vectors per call."""
 
 
 class Extent(NamedTuple):
@@ -35,7 +35,7 @@ class Extent(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows wanted of one block, ascending, and their places in the output."""
+    """Rows to read from one block, ascending, and their places in the output."""
 
     block: int
     rows: RowNumbers
@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
 
 def parts_of(index: RowNumbers, block_rows: int, row_bytes: int) -> Iterator[Part]:
-    """Cut row numbers, in any order, into parts of one block that keep all threads equally busy."""
+    """Cut row numbers, in any order, into parts that keep all threads equally busy. Each part lies in one block."""
     order = np.argsort(index, kind="stable")
     blocks, rows = np.divmod(index[order], block_rows)
     cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)), len(order)]
@@ -55,7 +55,7 @@ def parts_of(index: RowNumbers, block_rows: int, row_bytes: int) -> Iterator[Par
 
 
 def rows_per_job(n_rows: int, row_bytes: int) -> int:
-    """Return how many rows one thread reads at a time: every thread has as many jobs as any other."""
+    """Return the number of rows per job, chosen to give every thread the same number of jobs."""
     n_bytes = n_rows * row_bytes
     n_rounds = max(1, -(-n_bytes // (N_THREADS * JOB_BYTES)))
     n_jobs = min(N_THREADS * n_rounds, max(1, n_bytes // LEAST_BYTES))
@@ -66,31 +66,41 @@ def read_part(extent: Extent, part: Part, row_bytes: int, out: memoryview) -> No
     """Read rows of one block.
 
     Args:
-        extent: where the block's rows are.
-        part: which rows, and their places in `out`.
-        row_bytes: bytes of a row.
+        extent: the place of the block's rows.
+        part: the rows, and their places in `out`.
+        row_bytes: bytes per row.
         out: the whole output as bytes.
 
     Raises:
-        StoreError: the file is not there, or is shorter than it should be.
+        StoreError: the file is missing or too short.
     """
     try:
-        fd = os.open(extent.path, os.O_RDONLY)
+        fd = os.open(extent.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in its place would wait for a writer
     except FileNotFoundError:
         raise StoreError(
-            f"block file {str(extent.path)!r} is not there; run the same probe extract again, or probe verify --repair"
+            f"block file {str(extent.path)!r} is missing; run the same probe extract again, or probe verify --repair"
         ) from None
+    except OSError as error:
+        raise _unreadable(extent, error) from error
     try:
         if _is_sparse(part.rows):
             _expect_random_reads(fd)
         for first, vectors in _runs(part, row_bytes, out):
             _read_fully(fd, extent, extent.offset + first * row_bytes, vectors)
+    except OSError as error:
+        raise _unreadable(extent, error) from error
     finally:
         os.close(fd)
 
 
+def _unreadable(extent: Extent, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot read block file {str(extent.path)!r}: {error.strerror}; probe verify names all such files"
+    )
+
+
 def fetch(extent: Extent) -> None:
-    """Have the kernel read a block into its page cache, if it is there and this system can."""
+    """Ask the kernel to read a block into its page cache, if the block exists and the system can."""
     if hasattr(os, "posix_fadvise") and extent.path.exists():
         with open(extent.path, "rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), extent.offset, extent.size, os.POSIX_FADV_WILLNEED)
@@ -98,7 +108,7 @@ def fetch(extent: Extent) -> None:
 
 @cache
 def threads(process: int) -> ThreadPoolExecutor:
-    """Return the threads that read in this process, given its id: a fork has none of its parent's threads."""
+    """Return the reading threads of this process, given its id. A fork does not inherit its parent's threads."""
     return ThreadPoolExecutor(N_THREADS, thread_name_prefix="token-reader")
 
 
@@ -113,7 +123,7 @@ def _expect_random_reads(fd: int) -> None:
 
 
 def _runs(part: Part, row_bytes: int, out: memoryview) -> Iterator[tuple[int, list[memoryview]]]:
-    """Yield (first row, vectors) of rows that follow one another in the file; neighbours in both share a vector."""
+    """Yield (first row, vectors) per run. Rows that are neighbours in the file and in the output share a vector."""
     jumps = np.flatnonzero((np.diff(part.rows) != 1) | (np.diff(part.places) != 1)) + 1
     starts = np.concatenate([[0], jumps])
     counts = np.diff(starts, append=len(part.rows))
@@ -130,7 +140,7 @@ def _runs(part: Part, row_bytes: int, out: memoryview) -> Iterator[tuple[int, li
 
 
 def _read_fully(fd: int, extent: Extent, offset: int, vectors: list[memoryview]) -> None:
-    """`preadv` until every vector is full; the kernel may give less at a time."""
+    """Call `preadv` until every vector is full; the kernel may return less per call."""
     wanted = sum(map(len, vectors))
     while (n_read := os.preadv(fd, vectors, offset)) < wanted:
         if n_read == 0:

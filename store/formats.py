@@ -1,4 +1,4 @@
-"""The store formats by the ending of a path. A new one is a file here and an entry in `FORMATS`."""
+"""The store formats, by the suffix of a path. A new format is a file here and an entry in `FORMATS`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ FORMATS: dict[str, Callable[[Path], StoreFiles]] = {".h5": Hdf5Files, ".hdf5": H
 
 
 def open_arrays(path: str | Path) -> StoredArrays:
-    """Find out how to read the store at a path or an address: as plain files, or through the zarr library.
+    """Open the store at a path or an address for reading, as plain files or through the zarr library.
 
     Raises:
         MissingError: there is nothing.
@@ -27,22 +27,22 @@ def open_arrays(path: str | Path) -> StoredArrays:
 
 
 def store_files(path: Path) -> StoreFiles:
-    """Return the files of the store at a path: HDF5 by its ending, anything else Zarr."""
+    """Return the files of the store at a path: HDF5 by its suffix, else Zarr."""
     return FORMATS.get(path.suffix.lower(), ZarrFiles)(path)
 
 
 def store_of_folder(folder: Path) -> StoreFiles | None:
-    """Return the store that keeps its files in a folder, or None if none does: a Zarr store itself, or that of blocks.
+    """Return the store with its files in a folder, or None: a Zarr store, or the HDF5 store of a folder of blocks.
 
     Raises:
-        StoreError: there may be one, and it is damaged.
+        StoreError: there may be a store, but it is damaged.
     """
     candidates = [store_files(folder), store_files(folder.with_suffix(""))] if folder.name else []
     return next((files for files in candidates if files.folder == folder and files.exists()), None)
 
 
 def is_address(path: str | Path) -> bool:
-    """Whether a store's name is an address such as "s3://bucket/a.zarr" and not a path."""
+    """Whether a store's name is an address, such as "s3://bucket/a.zarr", not a path."""
     return "://" in str(path)
 
 
@@ -50,10 +50,10 @@ def local_path(path: str | Path) -> Path:
     """Return the path of a store on this machine.
 
     Raises:
-        InputError: it is an address, where stores can only be read.
+        InputError: `path` is an address, at which stores can only be read.
     """
     if is_address(path):
         raise InputError(
-            f"{str(path)!r} is an address, and stores are written and verified on this machine; give a path"
+            f"{str(path)!r} is an address, but stores can be written and verified only on this machine; give a path"
         )
     return Path(path)

@@ -1,8 +1,8 @@
-"""The HDF5 format: the tree of a Zarr store in one master file, over one file per (layer, view, block).
+"""The HDF5 format: the tree of a Zarr store in one master file, plus one file per (layer, view, block).
 
 The master `x.h5` holds the manifest and, for each array, a virtual dataset over the block files in
-`x.h5.blocks/`. A block file is written once, closed, and renamed: HDF5 files that are open when a process
-dies cannot be read again. Its rows are contiguous and come last, behind a header that h5py makes.
+`x.h5.blocks/`. A block file is written once, closed, and renamed, because an HDF5 file that is open when a process
+dies cannot be read again. Its rows are contiguous and follow a header that h5py makes.
 """
 
 import json
@@ -27,13 +27,13 @@ from .manifest import Manifest
 
 ROWS, MANIFEST = "rows", "manifest"
 SMALL_OFFSET, OFFSET = 2048, 4096
-"""Where rows begin in a block file: on a page, but for files whose rows fill none."""
+"""Offset of the rows in a block file: a whole page, or less if the rows do not fill a page."""
 BLOCK_LIBVER, MASTER_LIBVER = ("earliest", "v110"), ("v110", "v110")
-"""1.10 brought virtual datasets, and attributes of any size."""
+"""HDF5 1.10 introduced virtual datasets, and attributes of any size."""
 
 
 class Hdf5Files(StoreFiles):
-    """A store in the HDF5 format: `path` is a file, its blocks are in a folder beside it."""
+    """A store in the HDF5 format: `path` is a file, and its blocks are in a folder beside it."""
 
     form = "HDF5"
 
@@ -74,7 +74,7 @@ class Hdf5Files(StoreFiles):
         import h5py
 
         path = self.folder / self.whole_names(array)[0]
-        if not path.exists():
+        if not path.is_file():
             raise missing(path)
         try:
             with _open(path) as file:
@@ -101,17 +101,17 @@ class Hdf5Files(StoreFiles):
         return attributes
 
     def _check_root(self) -> None:
-        """Raise StoreError if the journal knows the root by other bytes: HDF5's library can crash on damaged ones."""
+        """Raise StoreError if the root differs from its record in the journal: damaged bytes can crash HDF5."""
         known = [entry["xxh3"] for entry in journal.root_entries(self.folder)]
         if known and xxh3_64_hexdigest(self.root.read_bytes()) not in known:
-            raise self.damaged(self.root, "its bytes are not those that were written")
+            raise self.damaged(self.root, "its bytes differ from those that were written")
 
     def _check_folder(self, named: set[str]) -> None:
-        """Raise StoreError unless the folder is there, under the name by which the virtual datasets know it."""
+        """Raise StoreError unless the folder exists, under the name that the virtual datasets use."""
         for name in named - {self.folder.name}:
             raise StoreError(
-                f"{str(self.path)!r} was made under another name and points into {name!r}, which h5py would read; "
-                "give the file and its folder their names back"
+                f"{str(self.path)!r} was renamed: it still points into the folder {name!r}, which h5py would read; "
+                "give the file and its folder their old names"
             )
         if named and not self.folder.is_dir():
             raise StoreError(f"{str(self.path)!r} lacks its folder {self.folder.name!r}; move it here too")
@@ -135,7 +135,7 @@ class Hdf5Files(StoreFiles):
             return bytes(file.id.get_file_image())
 
     def metadata_names(self, manifest: Manifest) -> list[str]:
-        """See `StoreFiles.metadata_names`: all of it is in the root file."""
+        """See `StoreFiles.metadata_names`: the root file holds all metadata."""
         return []
 
     def write_metadata(self, manifest: Manifest) -> None:
@@ -147,7 +147,7 @@ class Hdf5Files(StoreFiles):
 
         dtype = spec.type.stored
         layout = h5py.VirtualLayout((spec.n_views, spec.n_images, *spec.row), dtype)
-        layout.dcpl.set_obj_track_times(False)  # the same store has the same bytes whenever it is made
+        layout.dcpl.set_obj_track_times(False)  # a time would change the bytes of an otherwise equal store
         for view in range(spec.n_views):
             for block in range(spec.n_blocks):
                 rows = spec.rows_of(block)
@@ -158,16 +158,16 @@ class Hdf5Files(StoreFiles):
 
 
 def _open(path: Path) -> Any:
-    """Open a small file by its content: HDF5 refuses one that the caller has open with other settings."""
+    """Open a small file from memory: HDF5 refuses a path that the caller has open with other settings."""
     import h5py
 
     return h5py.File(BytesIO(path.read_bytes()), "r")
 
 
 def _check_plain(data: Any, n_bytes: int) -> None:
-    """Refuse a dataset whose values are not in its file of so many bytes, one after the other as they are written."""
+    """Refuse a dataset whose values are not contiguous in its file of `n_bytes` bytes."""
     if data.is_virtual or data.external or data.chunks or data.size * data.dtype.itemsize > n_bytes:
-        raise StoreError("its values are not in the file, one after the other")
+        raise StoreError("its values are not contiguous in the file")
 
 
 @cache
@@ -180,7 +180,7 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any], bfloat16: bool) -> byt
         with h5py.File(path, "w", libver=BLOCK_LIBVER, alignment_threshold=OFFSET, alignment_interval=OFFSET) as file:
             how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             how.set_layout(h5py.h5d.CONTIGUOUS)
-            how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # reserves the place; the file stays sparse
+            how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # reserves the space; the file stays sparse
             how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
             how.set_obj_track_times(False)
             space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(dtype)

@@ -1,4 +1,4 @@
-"""How much of a store is there: its journal against its disk, without reading any token."""
+"""How much of a store is on the disk, by its journal and file sizes. No token is read."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .reader import Store
 
 @dataclass(frozen=True)
 class Blocks:
-    """How many blocks of one layer of a split are written, out of how many, over all views."""
+    """Blocks written and blocks in all, of one layer of a split, over all views."""
 
     n_done: int
     n_all: int
@@ -22,12 +22,12 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Stock:
-    """How much of a store is there.
+    """How much of a store is on the disk.
 
     Attributes:
         n_bytes: of the finished files.
         n_files: files that the manifest declares.
-        n_missing: declared files that are not there, or not of the size that was written.
+        n_missing: declared files that are missing or have another size than was written.
         unfinished: layers that lack blocks, by (split, layer).
     """
 
@@ -38,7 +38,7 @@ class Stock:
 
 
 def take_stock(store: Store) -> Stock | None:
-    """Count the files that are there; None if no journal is at hand: the store is far away, or others made it."""
+    """Count the files of a store. None without a local journal: the store is remote, or other software made it."""
     files = store.arrays.journaled_files()
     if files is None:
         return None
@@ -53,7 +53,7 @@ def take_stock(store: Store) -> Stock | None:
 
 
 def _unfinished(files: StoreFiles, manifest: Manifest, finished: Set[str]) -> dict[tuple[str, int], Blocks]:
-    """Return the layers that lack blocks. A block is written when all its arrays are."""
+    """Return the layers that lack blocks. A block counts as written when all its arrays are written."""
     lacking = {}
     for split, info in manifest.splits.items():
         for layer, kinds in info.layers.items():

@@ -1,14 +1,13 @@
-"""`journal.jsonl`: it records finished files and events. Lines are appended, never rewritten.
+"""`journal.jsonl` records finished files and events. Lines are appended, never rewritten.
 
-The first line of a new journal is {"event": "made", "id": random hex}: it tells a store from another that is made at
-the same place later, whose other bytes may all be the same.
+The first line of a new journal is {"event": "made", "id": random hex}. The id identifies the store: a store made later
+at the same place has another id, even if all its other bytes are the same.
 
 A line is one JSON object: {"file": path, "size": bytes, "xxh3": hex} for a finished file, or
 {"event": …} for a run's start or end. The root file is recorded as "manifest", with its content, before it is written.
 A crash can tear the last line; it is cut off before the next append.
 
-Nothing in a journal is taken on trust: a line that is no such object counts for nothing, and neither does a path that
-leads out of the store.
+A journal is not trusted. Lines that are not such objects are ignored, and so are paths that lead out of the store.
 """
 
 import json
@@ -22,19 +21,19 @@ from threading import Lock
 from typing import Any
 
 from ..errors import StoreError
-from .checked import UnfitError, parse
+from .checked import UnfitError, parse, read_file
 from .durable import open_kept
 
 NAME = "journal.jsonl"
 EMPTIED = "emptied"
-"""Event of a journal whose files are all to be removed, because the store is made anew."""
+"""Event before all recorded files are removed, because the store is made anew."""
 RECORD_KEYS = {"file", "size", "xxh3"}
 BEGINNINGS = (b'{"event": "', b'{"file": "')
 """How every line begins, in the bytes that `json.dumps` writes."""
 MARK_BYTES = 2**16
-"""So much of a journal's first line is looked at: in older stores it holds the settings of an extraction."""
+"""Bytes compared of a journal's first line. In older stores the line holds the settings of an extraction."""
 LONGEST_PATH, OUTSIDE = 1000, {"", ".", ".."}
-"""Characters of a path, and names in one that lead elsewhere: an empty one comes first in an absolute path."""
+"""Most characters in a path, and path parts that lead elsewhere. An absolute path begins with an empty part."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +46,27 @@ class FileRecord:
 
 
 def mark_of(beginning: bytes) -> bytes:
-    """Return what tells a store from others: the first line of its journal, given its first `MARK_BYTES`."""
+    """Return the mark that identifies a store: the first line of its journal, given the first `MARK_BYTES`."""
     return beginning.split(b"\n", 1)[0]
 
 
 def read_mark(folder: Path) -> bytes:
-    """Return what tells a store from others, or nothing if it has no journal: see `mark_of`."""
-    try:
-        with open(folder / NAME, "rb") as file:
-            return mark_of(file.read(MARK_BYTES))
-    except (FileNotFoundError, NotADirectoryError):
+    """Return the mark that identifies a store; empty without a journal. See `mark_of`."""
+    if not (folder / NAME).is_file():
         return b""
+    with open(folder / NAME, "rb") as file:
+        return mark_of(file.read(MARK_BYTES))
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a journal and nothing else: empty, or of whole lines of ours, the last perhaps torn."""
+    """Whether a file is a journal: empty, or made of whole lines in our format, the last perhaps torn."""
     *lines, torn = path.read_bytes().split(b"\n")
     whole = all(line.startswith(BEGINNINGS) and _entry(line) is not None for line in lines)
     return whole and any(torn.startswith(start) or start.startswith(torn) for start in BEGINNINGS)
 
 
 def is_being_emptied(folder: Path) -> bool:
-    """Whether a journal ends with the word that all it records is to be removed."""
+    """Whether the last entry of a journal is `EMPTIED`."""
     path = folder / NAME
     if not path.is_file() or not is_ours(path):
         return False
@@ -77,10 +75,10 @@ def is_being_emptied(folder: Path) -> bool:
 
 
 def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a journal; a torn last line and damaged lines count for nothing.
+    """Yield the entries of a journal. A torn last line and damaged lines are skipped.
 
     Raises:
-        StoreError: the journal is there and cannot be read.
+        StoreError: the journal exists but cannot be read.
     """
     for line in _lines(folder):
         entry = _entry(line)
@@ -89,12 +87,13 @@ def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _lines(folder: Path) -> list[bytes]:
+    path = folder / NAME
     try:
-        return (folder / NAME).read_bytes().split(b"\n")[:-1]
+        return read_file(path).split(b"\n")[:-1]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise StoreError(f"cannot read the journal {str(folder / NAME)!r}: {error.strerror}") from error
+        raise StoreError(f"cannot read the journal {str(path)!r}: {error.strerror}") from error
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
@@ -111,7 +110,7 @@ def read_records(folder: Path) -> dict[str, FileRecord]:
 
 
 def find_records(folder: Path, files: Collection[str]) -> dict[str, FileRecord]:
-    """Return the records of a few files, by relative path: no other line is looked at, in however long a journal."""
+    """Return the records of a few files, by relative path. Other lines are not parsed: a journal may be long."""
     names = [json.dumps(name).encode() for name in files]
     found = (_entry(line) for line in _lines(folder) if any(name in line for name in names))
     return {name: record for name, record in _records(filter(None, found)).items() if name in files}
@@ -123,7 +122,7 @@ def _records(entries: Iterable[dict[str, Any]]) -> dict[str, FileRecord]:
 
 
 def _record(entry: Mapping[str, Any]) -> FileRecord | None:
-    """Return the record in an entry, or None if it has none, or names a file that is not in the store."""
+    """Return the record in an entry, or None if the entry has none or names a file outside the store."""
     if not entry.keys() >= RECORD_KEYS:
         return None
     file, size, xxh3 = entry["file"], entry["size"], entry["xxh3"]
@@ -134,33 +133,39 @@ def _record(entry: Mapping[str, Any]) -> FileRecord | None:
 
 
 def finished_files(store: Path) -> dict[str, FileRecord]:
-    """Return the recorded files that are still on the disk with the size they had."""
+    """Return the recorded files that are on the disk with their recorded size."""
     return {name: record for name, record in read_records(store).items() if is_there(store, record)}
 
 
 def root_entries(folder: Path) -> list[dict[str, Any]]:
-    """Return the last entries of the root file, the latest first: at most two, since a crash may come between."""
+    """Return the last two entries of the root file, latest first. After a crash, the file may match either."""
     entries = (_entry(line) for line in reversed(_lines(folder)) if b'"content"' in line)
     found = (entry for entry in entries if entry and isinstance(entry.get("content"), dict) and _record(entry))
     return list(islice(found, 2))
 
 
 def last_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the last extraction that worked on a store, or on the store that was archived here.
+    """Return the settings of the last extraction into a store, or into the store that this one was exported from.
 
-    The dict is empty if none is recorded.
+    The dict is empty if none are recorded.
     """
     found = [entry.get("config", entry.get("exported_config")) for entry in read_entries(folder)]
     return next((dict(settings) for settings in reversed(found) if isinstance(settings, dict)), {})
 
 
+def last_finish(folder: Path) -> dict[str, Any] | None:
+    """Return the figures that the last finished extraction recorded: seconds, images and speed."""
+    ends = [entry for entry in read_entries(folder) if entry.get("event") == "finish"]
+    return {key: value for key, value in ends[-1].items() if key != "event"} if ends else None
+
+
 def can_repair(folder: Path) -> bool:
-    """Whether a journal keeps the settings of an extraction, by which its files can be made again."""
+    """Whether a journal holds the settings of an extraction, which can make the files again."""
     return any(isinstance(entry.get("config"), dict) for entry in read_entries(folder))
 
 
 def is_there(store: Path, record: FileRecord) -> bool:
-    """Whether a recorded file is on the disk with the size it had."""
+    """Whether a recorded file is on the disk with its recorded size."""
     try:
         return os.stat(store / record.file).st_size == record.size
     except OSError:
@@ -168,13 +173,13 @@ def is_there(store: Path, record: FileRecord) -> bool:
 
 
 class Journal:
-    """The journal of a store that is being written. Safe to append to from several threads."""
+    """The journal of a store that is being written. Several threads may append."""
 
     def __init__(self, store: Path) -> None:
         """Open the journal of `store`, cutting off a torn last line.
 
         Raises:
-            StoreError: its file is a symbolic link.
+            StoreError: the journal is a symbolic link.
         """
         path = store / NAME
         self._fd = open_kept(path, os.O_WRONLY | os.O_APPEND)
@@ -196,7 +201,7 @@ class Journal:
             self._append([{**vars(record), "content": content}])
 
     def add_mark(self) -> None:
-        """Record that a store begins here: a random number, by which it differs from any that was here before."""
+        """Record a random id. It distinguishes the store from earlier ones at the same place."""
         self.add_event("made", id=token_hex(16))
 
     def add_event(self, event: str, **details: Any) -> None:
@@ -222,5 +227,5 @@ class Journal:
                 lines = lines[os.write(self._fd, lines) :]
             os.fsync(self._fd)
         except OSError:
-            os.ftruncate(self._fd, before)  # a full disk takes part of a line; the next would stick to it
+            os.ftruncate(self._fd, before)  # a full disk may leave part of a line, which would spoil the next one
             raise

@@ -1,4 +1,4 @@
-"""A few threads, each with a short queue: work given to one lane is done in order, lanes run side by side."""
+"""A few threads, each with a short queue. One lane works in order; lanes run side by side."""
 
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -11,13 +11,13 @@ Job = tuple[Callable[..., None], tuple[Any, ...]]
 class Lanes:
     """Ordered background work with bounded queues.
 
-    The first failure stops all work that is still queued; it is raised by the next `put` or `join`. A signal may raise
-    an exception in the midst of `put`: afterwards `stop` still ends the threads. `queue.Queue` does not promise that:
-    the exception can leave its lock held, and then threads wait for ever.
+    After the first failure, queued work is dropped, and the next `put` or `join` raises the failure. A signal may raise
+    an exception in the middle of `put`; afterwards `stop` still ends the threads. `queue.Queue` does not promise this:
+    the exception can leave its lock held, and threads then wait forever.
     """
 
     def __init__(self, n_lanes: int, queued: int) -> None:
-        """Start `n_lanes` threads that each let `queued` jobs wait."""
+        """Start `n_lanes` threads, each with a queue of up to `queued` jobs."""
         self._failure: BaseException | None = None
         self._jobs: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(n_lanes)]
         self._places: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(n_lanes)]
@@ -40,14 +40,14 @@ class Lanes:
         self._raise_failure()
 
     def stop(self) -> None:
-        """Finish the queued work and end the threads, silently."""
+        """Finish the queued work and end the threads. Raises no failure."""
         for jobs in self._jobs:
             jobs.put(None)
         for thread in self._threads:
             thread.join()
 
     def _work(self, lane: int) -> None:
-        # After a failure the queue is still emptied, so that nobody waits at a full one for ever.
+        # After a failure the queue is still emptied, or a `put` into a full queue would wait forever.
         while (job := self._jobs[lane].get()) is not None:
             self._places[lane].put(None)
             if self._failure is None:

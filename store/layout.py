@@ -1,4 +1,4 @@
-"""Names, shapes and the block rule of a store: both formats and both stages agree on them."""
+"""Names, shapes and the block rule of a store, shared by both formats and both stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,34 +9,34 @@ from .checked import Count, Width
 FORMAT_VERSION = 1
 PATCH, PREFIX, MEAN, EMBEDDING = "patch", "prefix", "mean", "embedding"
 POOLED = (MEAN, EMBEDDING)
-"""Arrays of one vector per image, never rounded: the mean of every layer; of the last one the embedding, if any."""
+"""Arrays of one float32 vector per image: the mean token of every layer, and the backbone's embedding if it has one."""
 SCALE, CHANNELS = "_scale", "_channels"
-"""Endings of the arrays that belong to int8 tokens: one scale per token; mean and deviation of each channel."""
+"""Suffixes of the arrays that int8 tokens need: one scale per token; mean and deviation per channel."""
 
 TEMPORARY = ".tmp"
-"""Ending of a file that is being written."""
+"""Suffix of a file that is being written."""
 
 RESERVED = {"journal.jsonl", "journal.d", "zarr.json"}
-"""Names at the top of a store that no split can have: they are its own."""
+"""Names that no split can have, because the store uses them at its top level."""
 MAX_SPLIT_BYTES = 100
-"""Bytes of the longest name of a split, in UTF-8: with what is added to it, it is a file name on every disk."""
+"""Most UTF-8 bytes in a split's name. File names made from it are then short enough for every disk."""
 
 MIN_BLOCKS = 8
-"""A split has at least this many blocks, if it has the images: shuffling permutes blocks."""
+"""Fewest blocks per split, given enough images: shuffling permutes blocks."""
 
 ROW_MULTIPLE = 64
-"""Large blocks hold a multiple of this many images, so that common batch sizes fill them without padding."""
+"""Large blocks hold a multiple of this many images: common batch sizes then fill them without padding."""
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """The tokens that one layer yields for one image.
+    """The tokens of one layer for one image.
 
     Attributes:
         grid: (height, width) of the patch tokens.
-        dim: channels of a token.
+        dim: channels per token.
         n_prefix: class and register tokens.
-        embedding: channels of the backbone's own embedding of the image, kept with its last layer; 0 if there is none.
+        embedding: channels of the backbone's own embedding, stored with its last layer; 0 if there is none.
     """
 
     grid: tuple[Width, Width]
@@ -46,11 +46,11 @@ class LayerShape:
 
     @property
     def n_patches(self) -> int:
-        """Patch tokens of one image."""
+        """Patch tokens per image."""
         return self.grid[0] * self.grid[1]
 
     def kinds(self, dtype: str) -> set[str]:
-        """Return the arrays that can be kept of the layer in a store of a dtype."""
+        """Return the arrays that a store of a dtype can hold of the layer."""
         tokens = {PATCH} | ({PREFIX} if self.n_prefix else set())
         scales = {kind + SCALE for kind in tokens} if dtype == "int8" else set()
         return tokens | scales | {MEAN} | ({EMBEDDING} if self.embedding else set())
@@ -64,13 +64,13 @@ class LayerShape:
 
 
 def check_split_name(name: object) -> None:
-    """Refuse a name of a split that could not be a folder of a store in every format.
+    """Refuse a split name that cannot be a folder in a store of every format.
 
-    A split is a folder, a Zarr group and a part of file names: the name must not lead out of the store, nor be one that
-    a store, or Zarr (specification 3, "Node names"), keeps for itself.
+    A split is a folder, a Zarr group and a part of file names. Its name must not lead out of the store. Names that a
+    store or Zarr (specification 3, "Node names") reserves are refused too.
 
     Raises:
-        InputError: says what is wrong with the name.
+        InputError: the name is refused; the message says why.
     """
     fault = _fault_of(name)
     if fault is not None:
@@ -81,19 +81,19 @@ def check_split_name(name: object) -> None:
 
 
 def _fault_of(name: object) -> str | None:
-    """Return what keeps a name from being a split's, or None."""
+    """Return the reason why a name cannot be a split's, or None."""
     if not isinstance(name, str):
-        return "is no text"
+        return "is not text"
     if name == "":
         return "is empty"
     if "/" in name or "\\" in name:
         return "holds a path separator"
     if name.startswith((".", "__")):
         return "begins with '.' or '__'"
-    if not name.isprintable() or name != name.strip():  # a lone surrogate, which no file name holds, is not printable
+    if not name.isprintable() or name != name.strip():  # refuses lone surrogates too, which no file name can hold
         return "holds control characters, or blanks at an end"
     if name in RESERVED or name.endswith(TEMPORARY):
-        return "is kept for files of the store"
+        return "is reserved for files of the store"
     return "is too long" if len(name.encode()) > MAX_SPLIT_BYTES else None
 
 
@@ -113,10 +113,10 @@ def layer_index(name: str) -> int:
 
 
 def parse_layers(spec: str, stored: Sequence[int], depth: int) -> list[int]:
-    """Read "all", "last4" or "0,5,-1" into stored layers; negative indices count from the backbone's end.
+    """Parse "all", "last4" or "0,5,-1" into stored layers; negative indices count from the backbone's end.
 
     Raises:
-        InputError: not of that form, or a layer that is not stored.
+        InputError: another form, or a layer that is not stored.
     """
     if spec == "all":
         return list(stored)
@@ -136,15 +136,15 @@ def parse_layers(spec: str, stored: Sequence[int], depth: int) -> list[int]:
 
 
 def block_rows(n_images: int, image_bytes: int, block_bytes: int) -> int:
-    """Return how many images a block holds.
+    """Return the number of images per block.
 
-    As many as fit `block_bytes`, but few enough for `MIN_BLOCKS` blocks, rounded down to a multiple of
-    `ROW_MULTIPLE` where that leaves anything.
+    It is the largest number that fits `block_bytes` and gives at least `MIN_BLOCKS` blocks. From `ROW_MULTIPLE` up, it
+    is rounded down to a multiple of that.
 
     Args:
         n_images: images in the split.
-        image_bytes: bytes of the largest layer's patch tokens of one image.
-        block_bytes: size aimed at for one block file.
+        image_bytes: bytes per image of patch tokens, in the largest layer.
+        block_bytes: target size of a block file.
     """
     rows = max(1, min(block_bytes // image_bytes, n_images // MIN_BLOCKS))
     return rows if rows < ROW_MULTIPLE else rows - rows % ROW_MULTIPLE

@@ -1,4 +1,4 @@
-"""Stores that are compressed or far away, read through the zarr library: slower, the same numbers."""
+"""Reading compressed and remote stores through the zarr library: slower, with the same numbers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +21,11 @@ ROOT = "zarr.json"
 class LibraryReader(StoredArrays):
     """Reads a Zarr store with zarr, from an address that fsspec knows.
 
-    Nothing can be written to it, and nothing but its manifest tells how far it is: a block that was never written is
-    found when it is read.
+    The store cannot be written. Only its manifest says whether it is complete: a block that was never written is
+    noticed when it is read.
     """
 
-    form = "Zarr, far away: read through the zarr library"
+    form = "Zarr at an address: read through the zarr library"
 
     def __init__(self, path: str) -> None:
         """Open the root group.
@@ -82,21 +82,21 @@ class LibraryReader(StoredArrays):
         """See `StoredArrays.prefetch`: zarr has no such call."""
 
     def count_missing(self, specs: Sequence[ArraySpec]) -> list[int]:
-        """See `StoredArrays.count_missing`: nothing tells."""
+        """See `StoredArrays.count_missing`: unknown here."""
         return [0 for _ in specs]
 
     def journaled_files(self) -> StoreFiles | None:
-        """See `StoredArrays.journaled_files`: a journal at an address is not at hand."""
+        """See `StoredArrays.journaled_files`: there is no local journal."""
         return None
 
     def read_mark(self) -> bytes:
-        """See `StoredArrays.read_mark`: a journal is there if the whole folder of a store was copied."""
+        """See `StoredArrays.read_mark`: the address has a journal if the whole folder of a store was copied."""
         from zarr.abc.store import RangeByteRequest
 
         return journal.mark_of(self._read(journal.NAME, RangeByteRequest(0, journal.MARK_BYTES)) or b"")
 
     def is_compressed(self) -> bool:
-        """See `StoredArrays.is_compressed`: at an address nobody looks."""
+        """See `StoredArrays.is_compressed`: not checked at an address."""
         return False
 
     @contextmanager
@@ -121,22 +121,22 @@ class LibraryReader(StoredArrays):
 
         chunk = f"{name}/{array.metadata.encode_chunk_key(place)}"
         if not sync((self._group.store_path / chunk).exists()):
-            raise StoreError(f"block file {chunk!r} of {self.path!r} is not there")
+            raise StoreError(f"block file {chunk!r} of {self.path!r} is missing")
 
     def _array(self, name: str) -> Any:
         try:
             return self._group[name]
         except KeyError:
-            raise StoreError(f"array {name!r} of {self.path!r} is not there") from None
+            raise StoreError(f"array {name!r} of {self.path!r} is missing") from None
 
 
 class CompressedReader(LibraryReader):
-    """Reads a compressed Zarr store on this machine with zarr; its journal, if it has one, is at hand."""
+    """Reads a compressed Zarr store on this machine with zarr, and its journal if it has one."""
 
-    form = "compressed Zarr: read through the zarr library, slower; nothing can be added"
+    form = "compressed Zarr: read through the zarr library, which is slower; cannot be extended"
 
     def __init__(self, files: StoreFiles) -> None:
-        """Open the root group; `files` are those of the store.
+        """Open the root group; `files` are the store's.
 
         Raises:
             MissingError: there is nothing.

@@ -1,4 +1,4 @@
-"""One writer at a time: an advisory lock that the kernel drops when its holder dies."""
+"""An advisory lock for one writer at a time. The kernel drops it when its holder dies."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from .durable import open_kept
 
 NAME = ".lock"
 HOLDER = "process "
-"""How the content of the file begins; the rest of it is for people."""
+"""First characters of the file; the rest is for people."""
 
 
 def is_ours(path: Path) -> bool:
@@ -24,10 +24,10 @@ def is_ours(path: Path) -> bool:
 
 
 class StoreLock:
-    """Exclusive lock on a store, held while in a `with` block.
+    """Exclusive lock on a store, held during a `with` block.
 
-    A forked child (a DataLoader worker) would inherit the descriptor and with it the lock, and keep it
-    after its parent is killed. So every child closes it at birth.
+    A forked child, such as a DataLoader worker, would inherit the descriptor and so the lock, and hold it after its
+    parent is killed. So every child closes it at birth.
     """
 
     def __init__(self, store: Path) -> None:
@@ -38,8 +38,8 @@ class StoreLock:
         """Take the lock.
 
         Raises:
-            LockedError: another process holds it; names the process.
-            StoreError: its file is a symbolic link.
+            LockedError: another process holds it; the message names the process.
+            StoreError: the lock file is a symbolic link.
         """
         fd = open_kept(self._path, os.O_RDWR)
         try:
@@ -67,7 +67,7 @@ class StoreLock:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptor; in the process that took the lock this releases it."""
+        """Close the descriptor. In the process that took the lock, this releases it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,7 +1,7 @@
-"""The manifest: a store's contents, their source, and how they were made. It is the attributes of the root group.
+"""The manifest: a store's contents, their source, and the settings that made them. It is the root group's attributes.
 
-Identical extractions give identical manifests: there are no times, hosts or absolute paths in one.
-`Manifest.merged` is the only way a store grows.
+Identical extractions give identical manifests: a manifest has no times, hosts or absolute paths.
+A store grows only through `Manifest.merged`.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ from .contents import Json, Recipe, SplitInfo
 from .layout import FORMAT_VERSION, LayerShape, check_split_name, layer_index, layer_name
 
 MOST_FILES = 10**7
-"""Block files of a store: ImageNet-21k takes 1.3 million with a ViT-B/16."""
+"""Most block files in a store. ImageNet-21k takes 1.3 million with a ViT-B/16."""
 Fingerprints = dict[str, dict[str, list[str]]]
-"""For each split and layer, one of each view."""
+"""For each split and layer, one fingerprint per view."""
 Differences = dict[str, tuple[Any, Any]]
 """(stored, asked) by dotted field."""
 
 
 class _Absent:
-    """Stands for a field that one side does not have."""
+    """Stands for a field that one side lacks."""
 
     def __repr__(self) -> str:
         return "nothing"
@@ -46,7 +46,7 @@ class Manifest:
         final_norm: kind, eps, weight and bias of the backbone's last norm, or None.
         splits: by name.
         versions: of the packages that made the store.
-        complete: whether every block of everything declared has been written.
+        complete: whether every declared block has been written.
     """
 
     recipe: Recipe
@@ -62,7 +62,7 @@ class Manifest:
     def fingerprint(self, split: str, layer: int, view: int = 0) -> str:
         """Return the hash of everything that decides the bytes of one (split, layer, view).
 
-        It is taken over JSON with sorted keys. That of recipe and split, which is most of it, is made once.
+        The hash is over JSON with sorted keys. The texts of recipe and split, the largest parts, are made only once.
         """
         info = self.splits[split]
         drawn = f'"augmentation": {json.dumps(info.augmentation, sort_keys=True)}, ' if view else ""
@@ -74,7 +74,7 @@ class Manifest:
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
-        """Those of all that is declared, by split and layer, one for each view."""
+        """Every fingerprint, by split and layer, one per view."""
         return {
             split: {
                 name: [self.fingerprint(split, layer_index(name), view) for view in range(info.views)]
@@ -92,16 +92,16 @@ class Manifest:
 
     @classmethod
     def from_json(cls, attributes: Json) -> "Manifest":
-        """Read root attributes back. This is the one place where a manifest is checked, whatever it is kept in.
+        """Read root attributes back, and check them. Every format comes through here.
 
         Raises:
-            StoreError: written by another version of the format.
-            UnfitError: damaged; says which part.
+            StoreError: the manifest has another version of the format.
+            UnfitError: it is damaged; the message names the part.
         """
         found = attributes.get("format")
         if found != FORMAT_VERSION:
             shown = repr(found)[:20]
-            raise StoreError(f"store format {shown} is not known here: this version reads format {FORMAT_VERSION}")
+            raise StoreError(f"store format {shown} is unknown: this version reads format {FORMAT_VERSION}")
         own, recipe = (set(kind.__dataclass_fields__) for kind in (cls, Recipe))
         parts = {name: value for name, value in attributes.items() if name in own - {"recipe"}}
         parts["recipe"] = {name: value for name, value in attributes.items() if name in recipe}
@@ -109,22 +109,22 @@ class Manifest:
         fingerprints = read(Fingerprints, attributes.get("fingerprints"), "fingerprints")
         manifest.check()
         if fingerprints != manifest.fingerprints:
-            raise UnfitError("it was changed by hand: its fingerprints are not those of its content")
+            raise UnfitError("it was changed by hand: its fingerprints do not match its content")
         return manifest
 
     def check(self) -> None:
-        """Refuse what cannot be a store, though every value is of its type.
+        """Refuse a manifest that cannot belong to a store, though every value has its type.
 
         Raises:
-            UnfitError: a name that leads elsewhere or is unknown, a layer that the backbone lacks, nothing at all, or
-                more files than any store has; says which part.
+            UnfitError: a bad or unknown name, a layer that the backbone lacks, no files, or more than `MOST_FILES`; the
+                message names the part.
         """
         self.recipe.check()
         for name in self.layers:
             if not re.fullmatch(r"layer_\d{2,8}", name) or name != layer_name(layer_index(name)):
-                raise UnfitError(f"{name[:20]!r} is no name of a layer")
+                raise UnfitError(f"{name[:20]!r} is not the name of a layer")
             if layer_index(name) >= self.depth:
-                raise UnfitError(f"{name} is a layer of a backbone with {self.depth}")
+                raise UnfitError(f"{name} is declared, but the backbone has {self.depth} layers")
         for split, info in self.splits.items():
             try:
                 check_split_name(split)
@@ -138,7 +138,7 @@ class Manifest:
             raise UnfitError(f"it declares {n_files} block files; expected 1 to {MOST_FILES}")
 
     def holds(self, earlier: "Manifest") -> bool:
-        """Whether all that an earlier manifest declares is declared here too, with the same bytes."""
+        """Whether this manifest declares everything that an earlier one declares, with the same bytes."""
         here = self.fingerprints
         return all(
             here.get(split, {}).get(name, [])[: len(views)] == views
@@ -147,7 +147,7 @@ class Manifest:
         )
 
     def split(self, name: str) -> SplitInfo:
-        """Return one split, or raise InputError naming those there are."""
+        """Return one split, or raise an InputError that names the splits."""
         if name not in self.splits:
             raise unknown_name("split", name, self.splits)
         return self.splits[name]
@@ -159,11 +159,11 @@ class Manifest:
     def merged(self, wanted: "Manifest") -> "Manifest":
         """Return this manifest extended by the splits, layers, arrays and views that `wanted` adds.
 
-        While a store is incomplete, `wanted` may leave more images out of a split: `moved_rows.py` says which files
-        depend on them.
+        While a store is incomplete, `wanted` may leave more images out of a split: `moved_rows.py` finds the files
+        that depend on them.
 
         Raises:
-            StoreError: `wanted` would change bytes that are already stored; names each field that differs.
+            StoreError: `wanted` would change bytes that are already stored; the message names each differing field.
         """
         differing = _differences(asdict(self.recipe), asdict(wanted.recipe))
         for name in sorted(self.splits.keys() & wanted.splits.keys()):
@@ -191,7 +191,7 @@ class Manifest:
 
 
 def _merged_split(stored: SplitInfo, wanted: SplitInfo) -> SplitInfo:
-    """Return `wanted` with the layers and arrays of both, and the views of the one that has more."""
+    """Return `wanted` with the layers and arrays of both, and the larger number of views."""
     layers = dict(stored.layers)
     for layer, arrays in wanted.layers.items():
         layers[layer] = sorted({*layers.get(layer, []), *arrays})

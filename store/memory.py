@@ -11,10 +11,10 @@ PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
 
 
 def page_aligned(n_bytes: int) -> npt.NDArray[np.uint8]:
-    """Return n bytes that begin on a page, on large pages where there are any.
+    """Return n bytes that begin on a page, on large pages if the system has them.
 
-    Both count: the kernel copies less than half as fast to the addresses that numpy gives large arrays, 16 bytes
-    after a page, and the first read into small pages takes four times as long as into large ones.
+    Both matter. numpy places large arrays 16 bytes after the start of a page, and the kernel copies less than half as
+    fast to such addresses. The first read into small pages takes four times as long as into large pages.
     """
     memory = mmap.mmap(-1, max(1, n_bytes), **PRIVATE)
     if hasattr(mmap, "MADV_HUGEPAGE"):

@@ -1,4 +1,4 @@
-"""Rows of an array in memory, copied to their places in the caller's array on a few threads."""
+"""Copying rows of an array in memory to their places in the caller's array, on a few threads."""
 
 import os
 from concurrent.futures import Future
@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 
 
 class MemoryReader:
-    """Reads rows of an array in memory as `ArrayReader` reads those of a store: the array is a row source too."""
+    """Reads rows of an array in memory, with the interface by which `ArrayReader` reads rows of a store."""
 
     def __init__(self, values: Array) -> None:
         """Take the rows, (n, …); they are not copied."""
@@ -26,9 +26,9 @@ class MemoryReader:
         return self._values.shape[1:]
 
     def start(self, index: RowNumbers, out: Array) -> list[Future[None]]:
-        """Start to copy rows, in any order, into `out`, (rows, …), C-contiguous, of the type of the array.
+        """Start to copy rows, in any order, into `out`: C-contiguous (rows, …), of the array's type.
 
-        `out` is whole when `finish` has seen all futures.
+        `out` is filled once `finish` has waited for all futures.
         """
         assert (out.shape, out.dtype) == ((len(index), *self.row), self._values.dtype), (out.shape, out.dtype)
         assert out.flags.c_contiguous
@@ -40,7 +40,7 @@ class MemoryReader:
         ]
 
     def expect(self, index: RowNumbers) -> None:
-        """Do nothing: the rows are near already."""
+        """Do nothing: the rows are in memory already."""
 
     def _copy(self, index: RowNumbers, out: Array) -> None:
         np.take(self._values, index, axis=0, out=out, mode="clip")  # any other mode copies through a buffer

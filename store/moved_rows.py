@@ -1,7 +1,7 @@
-"""Rows that move because an image is left out: which they are, and which files of a split hold them.
+"""Rows that move because an image is left out, and the files of a split that hold them.
 
-A row that is left out moves every row behind it one place up. Blocks before it stay as they are. So an extraction that
-meets an unreadable image can go on without it, and keeps the blocks that were finished before.
+An image that is left out moves every later row up by one. Earlier blocks stay as they are. So an extraction that
+meets an unreadable image can go on without it, and keeps the blocks finished before.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,21 +15,21 @@ from .quantize import STATISTICS_ROWS
 
 
 def first_difference(stored: Sequence[str], ids: Sequence[str]) -> int | None:
-    """Return the first row that holds another image in one of two lists of ids, or None if the lists are equal."""
+    """Return the first row at which two lists of ids differ, or None if they are equal."""
     return next((row for row, (old, new) in enumerate(zip_longest(stored, ids)) if old != new), None)
 
 
 def files_from(files: StoreFiles, manifest: Manifest, split: str, row: int) -> Iterator[str]:
-    """Yield the relative paths of the files whose bytes depend on a row of a split, or on a later one.
+    """Yield the relative paths of the files whose bytes depend on a given row of a split or on later rows.
 
     The channel statistics of int8 tokens come from the first rows and decide every block: if one of those rows moves,
     all blocks depend on it.
 
     Args:
         files: of the store.
-        manifest: that the files were written by.
+        manifest: the one that the files were written with.
         split: by name.
-        row: the first one.
+        row: the first row.
     """
     for spec in array_specs(manifest):
         if spec.name.startswith(f"{split}/"):

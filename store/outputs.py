@@ -1,7 +1,7 @@
-"""Where a command may write, one rule for all: never inside a store or a run, and never over a file of a run.
+"""The places where commands may write: never inside a store or a run, and never over a file of a run.
 
-A store is known by its manifest, a run by its tables or by its `config.yaml`. What is at the path itself is the
-command's to judge: it may go on with a store or a run.
+A manifest identifies a store. Its tables or its `config.yaml` identify a run. The path itself is checked by each
+command: it may go on with a store or a run there.
 """
 
 import os
@@ -17,14 +17,14 @@ RUN_CONFIG, RUN_MARK = "config.yaml", b"\nmade_from:"
 RUN_FILES = (RUN_CONFIG, *RUN_TABLES, "results.csv", "summary.md", "checkpoint.pt", ".lock")
 RUN_FOLDERS = ("heads", "figures")
 LONGEST_NAME = 255
-"""Bytes of a file's name, on all common disks."""
+"""Most bytes in a file's name, on all common disks."""
 
 
 def check_folder(out: str | Path) -> Path:
-    """Return the path of a folder, or a store, that a command makes or goes on with.
+    """Return the path of a folder or a store that a command makes or goes on with.
 
     Raises:
-        InputError: no path is given, it cannot be one, or it is inside a store or a run.
+        InputError: no path is given, it is not a valid path, or it is inside a store or a run.
     """
     path = _check(out)
     for folder in _parents(path):
@@ -34,10 +34,10 @@ def check_folder(out: str | Path) -> Path:
 
 
 def check_file(out: str | Path) -> Path:
-    """Return the path of a file that a command writes; it may be beside those of a run.
+    """Return the path of a file that a command writes. It may be beside the files of a run.
 
     Raises:
-        InputError: no path is given, it cannot be one, it is inside a store, or it is a file of a run.
+        InputError: no path is given, it is not a valid path, it is inside a store, or it is a file of a run.
     """
     path = _check(out)
     for folder in _parents(path):
@@ -56,15 +56,15 @@ def is_run(folder: Path) -> bool:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is a store, or holds the blocks of one."""
+    """Whether a folder is a store or holds the blocks of one."""
     try:
         return store_of_folder(folder) is not None
-    except StoreError:  # a damaged one
+    except StoreError:  # a damaged store
         return True
 
 
 def _check(out: str | Path) -> Path:
-    """Return the path, if it can be one and is not inside a store."""
+    """Return the path if it is valid and not inside a store, or raise InputError."""
     if not str(out):
         raise InputError("no path given to write to; name one with --out")
     path = local_path(out)
@@ -85,5 +85,5 @@ def _check(out: str | Path) -> Path:
 
 
 def _parents(path: Path) -> Iterator[Path]:
-    """Iterate over the folders that a path is in, wherever links lead."""
+    """Iterate over the folders that contain a path, after resolving links."""
     yield from Path(os.path.realpath(path)).parents

@@ -1,13 +1,13 @@
-r"""The types that tokens are stored in, and how they come back.
+r"""The types that tokens are stored in, and their conversion back.
 
-bfloat16 has no numpy type: its bits are stored as uint16, and are the upper half of a float32.
+numpy has no bfloat16. Its bits, the upper half of a float32, are stored as uint16.
 
-int8 keeps outlier channels from spoiling the rest. Channels are standardised first, with the mean m_d and the
-deviation s_d of the first 1,024 images; then each token n has one scale, its largest value over 127:
+For int8, channels are standardised first, with the mean m_d and deviation s_d over the first 1,024 images, so that
+outlier channels do not spoil the rest. Then each token n has one scale, its largest absolute value over 127:
 
     z_nd = (x_nd - m_d) / s_d,    c_n = max_d |z_nd| / 127,    q_nd = round(z_nd / c_n),    x'_nd = q_nd c_n s_d + m_d
 
-c is rounded to float16 before it is used, so that it costs no accuracy of its own.
+c is rounded to float16 before it is used, so rounding it loses no accuracy.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from ..errors import unknown_name
 from .layout import PATCH, POOLED, PREFIX, SCALE
 
 STATISTICS_ROWS = 1024
-"""Images whose tokens decide the mean and deviation of int8's channels."""
+"""Number of first images whose tokens give the mean and deviation per channel for int8."""
 LEVELS = 127
 Array = npt.NDArray[Any]
 
@@ -30,10 +30,10 @@ class TokenType:
     """One way to store tokens.
 
     Attributes:
-        name: as the manifest and the flag have it.
+        name: in the manifest and the flag.
         stored: numpy type in the files.
-        returned: type that the reader gives unless another is asked for.
-        fill: stands for a row that has not been written: NaN, or for int8 the one level that no token has.
+        returned: type that the reader gives by default.
+        fill: marks a row that has not been written: NaN, or for int8 the one level that no token has.
     """
 
     name: str
@@ -52,10 +52,10 @@ DTYPES = {each.name: each for each in _TYPES}
 
 
 def token_type(name: str) -> TokenType:
-    """Return the way of storing tokens of that name.
+    """Return the token type of that name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such type.
     """
     if name not in DTYPES:
         raise unknown_name("dtype", name, DTYPES)
@@ -63,14 +63,14 @@ def token_type(name: str) -> TokenType:
 
 
 def array_type(kind: str, dtype: str) -> TokenType:
-    """Return how the array `kind` is stored in a store of a dtype: pooled vectors and scales are never quantised."""
+    """Return the type of the array `kind` in a store of a dtype. Pooled vectors and scales are never quantised."""
     if kind in POOLED:
         return DTYPES["float32"]
     return DTYPES["float16"] if kind.endswith(SCALE) else token_type(dtype)
 
 
 def stored_kinds(kinds: list[str], dtype: str) -> list[str]:
-    """Return the arrays that hold `kinds`, of patch, prefix and mean: int8 tokens bring their scales."""
+    """Return the arrays that store `kinds` (patch, prefix, mean): for int8, tokens come with their scales."""
     scaled = [kind + SCALE for kind in kinds if dtype == "int8" and kind in (PATCH, PREFIX)]
     return sorted([*kinds, *scaled])
 
@@ -79,7 +79,7 @@ def bfloat16_bits(values: Array) -> Array:
     """Round float32 values to the nearest bfloat16, ties to even; return the bits as uint16."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    rounded[np.isnan(values)] = DTYPES["bfloat16"].fill  # a NaN's bits would round up to a number's
+    rounded[np.isnan(values)] = DTYPES["bfloat16"].fill  # the bits of some NaNs would round to a number
     return rounded
 
 
@@ -89,11 +89,11 @@ def from_bfloat16(bits: Array) -> Array:
 
 
 def quantize(values: Array, channels: Array) -> tuple[Array, Array]:
-    """Return (int8 tokens, float16 scales) of tokens; the scale of one that lies too far out is infinite.
+    """Return (int8 tokens, float16 scales). The scale of a token is infinite if its values are too large for float16.
 
     Args:
         values: (…, dim) tokens.
-        channels: (2, dim) float32, mean and deviation of each channel.
+        channels: (2, dim) float32, mean and deviation per channel.
     """
     mean, deviation = channels
     z = (values.astype(np.float32) - mean) / deviation
@@ -113,7 +113,7 @@ def dequantize(tokens: Array, scale: Array, channels: Array, dtype: npt.DTypeLik
 
 
 def channel_statistics(n: int, total: Array, squares: Array) -> Array:
-    """Return (2, dim) float32, mean and deviation of each channel, from sums over n tokens; constants have 1."""
+    """Return (2, dim) float32, mean and deviation per channel, from sums over n tokens. Constant channels get 1."""
     mean = total / n
     deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
     deviation[deviation < 1e-6 * (1 + np.abs(mean))] = 1

@@ -1,7 +1,7 @@
-"""The reader: any rows of any layer, straight from the files into an array that the caller owns.
+"""The reader: any rows of any layer, straight from the files into the caller's array.
 
-`array_reader.py` brings the rows there: from plain files on this machine by `extents.py`, from compressed and remote
-stores by `library.py`. `formats.py` chooses between them when a store is opened.
+`array_reader.py` reads the rows: `extents.py` from plain files on this machine, `library.py` from compressed and remote
+stores. `formats.py` chooses one when a store is opened.
 """
 
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ def open_store(path: str | Path) -> "Store":
     """Open a store for reading.
 
     Args:
-        path: of a store, or the address of a Zarr store, such as "s3://bucket/a.zarr", that fsspec can open.
+        path: of a store, or the address of a Zarr store that fsspec can open, such as "s3://bucket/a.zarr".
 
     Raises:
         MissingError: there is nothing at `path`.
-        StoreError: there is something else, or a store of another format version.
+        StoreError: `path` holds something else, or a store of another format version.
     """
     return Store(path, open_arrays(path))
 
@@ -47,8 +47,8 @@ class Store:
 
     Attributes:
         path: as it was given.
-        arrays: where its bytes are read from.
-        manifest: its contents, their source, and how they were made.
+        arrays: reads its bytes.
+        manifest: its contents, their source, and the settings that made them.
     """
 
     def __init__(self, path: str | Path, arrays: StoredArrays) -> None:
@@ -58,15 +58,15 @@ class Store:
         self.manifest: Manifest = arrays.read_manifest()
 
     def check_unchanged(self) -> None:
-        """Ask whether the store is still the one that was opened: it costs reading its manifest.
+        """Check that the store is still the one that was opened. It reads the manifest again.
 
-        A store is another one once it is made anew (`probe extract --overwrite`), replaced or removed, though all its
-        bytes may be the same; or once images that it held are left out. It is the same while layers, splits or views
-        are added, and when it is repaired. A journal begins with a random number, by which stores differ. A store
-        without one, such as a copy made with zarr, is known by its fingerprints alone.
+        A store changes if it is made anew (`probe extract --overwrite`), replaced or removed, even if all its bytes are
+        the same, or if images that it held are left out. Adding layers, splits or views does not change it, nor does a
+        repair. A random id at the start of the journal identifies a store. A store without a journal, such as a copy
+        made with zarr, is identified only by its fingerprints.
 
-        Call it again after the last read, before results are written: whoever makes a store anew removes first what
-        this looks at.
+        Call it again after the last read, before results are written. A writer that makes a store anew first removes
+        the files that this check reads.
 
         Raises:
             StoreError: it is another store now, or gone.
@@ -77,8 +77,8 @@ class Store:
             same = False
         if not same:
             raise StoreError(
-                f"the store {str(self.path)!r} was made anew, moved or removed after it was opened, so what is read "
-                "now does not belong to what was read before; run the same command again once it is complete"
+                f"the store {str(self.path)!r} was made anew, moved or removed after it was opened, so new reads do "
+                "not match earlier ones; run the same command again once the store is complete"
             )
 
     @property
@@ -88,17 +88,17 @@ class Store:
 
     @property
     def layers(self) -> list[int]:
-        """Indices of the layers stored, in any split."""
+        """Indices of the layers stored in any split."""
         return sorted(layer_index(name) for name in self.manifest.layers)
 
     @cached_property
     def recorded_settings(self) -> dict[str, Any]:
-        """Return the settings of the last extraction that worked on the store; none if no journal is at hand."""
+        """Return the settings of the last extraction into the store; empty without a local journal."""
         files = self.arrays.journaled_files()
         return {} if files is None else last_settings(files.folder)
 
     def __getitem__(self, split: str) -> "Split":
-        """Return one split, or raise InputError naming those there are."""
+        """Return one split, or raise an InputError that names the splits."""
         return Split(self, split, self.manifest.split(split))
 
 
@@ -123,15 +123,15 @@ class Split:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Targets: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several.
+        """Targets: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may have several classes.
 
-        Reading them raises StoreError if they are missing, or damaged: their bytes are compared with the journal.
+        Reading them raises StoreError if they are missing or damaged. Their bytes are compared with the journal.
         """
         return read_labels(self.store.arrays, f"{self.name}/{LABELS}", self.info)
 
     @cached_property
     def ids(self) -> list[str]:
-        """Stable image keys, one per row; checked as labels are."""
+        """Stable image keys, one per row, checked like labels."""
         return read_ids(self.store.arrays, f"{self.name}/{IDS}", len(self))
 
     def shape(self, layer: int) -> LayerShape:
@@ -140,7 +140,7 @@ class Split:
         return self.store.manifest.shape(layer)
 
     def dtype(self, kind: str = PATCH) -> np.dtype[Any]:
-        """Return the type of the values that `tokens` gives unless asked for another."""
+        """Return the type of the values that `tokens` gives by default."""
         return array_type(kind, self.store.manifest.recipe.dtype).returned
 
     def stored_dtype(self, kind: str = PATCH) -> np.dtype[Any]:
@@ -173,9 +173,9 @@ class Split:
             view: index of the view.
             kind: "patch" (rows, patches, dim), "prefix" (rows, prefix, dim), "mean" (rows, dim), or "embedding" (rows,
                 its own width), which only the last layer of some backbones has.
-            dtype: of the result; by default the stored one, but float32 for bfloat16 and float16 for int8. Asked for
-                in the stored type, values are as in the files: bfloat16 as its bits, int8 without its scales.
-            out: C-contiguous array to read into; made if not given. The kernel copies fastest to whole pages: see
+            dtype: of the result. The default is the stored type, but float32 for bfloat16 and float16 for int8. The
+                stored type gives the values in the files: bfloat16 as its bits, int8 without its scales.
+            out: C-contiguous array to read into; allocated if None. The kernel copies fastest to whole pages: see
                 `memory.py`.
 
         Returns:
@@ -183,7 +183,7 @@ class Split:
 
         Raises:
             InputError: no such layer, array, view or row.
-            StoreError: a block is not there, or is shorter than it should be.
+            StoreError: a block is missing or too short.
         """
         spec = self._spec(layer, kind, view)
         index = np.arange(len(self)) if rows is None else self._row_numbers(rows)
@@ -195,7 +195,7 @@ class Split:
         return out
 
     def reader(self, layer: int, kind: str = PATCH, view: int = 0) -> ArrayReader:
-        """Return a reader of one array: it fills arrays of the caller, ahead of their use if need be."""
+        """Return a reader of one array, which fills the caller's arrays and can read ahead."""
         return ArrayReader(self.store.arrays, self._spec(layer, kind, view), view)
 
     def _spec(self, layer: int, kind: str, view: int) -> ArraySpec:
@@ -225,7 +225,7 @@ class Split:
     def _row_numbers(self, rows: RowIndex) -> RowNumbers:
         given = np.asarray(rows)
         if given.size and given.dtype.kind not in "iu":
-            raise InputError(f"rows of type {given.dtype} asked of split {self.name!r}; give row numbers, integers")
+            raise InputError(f"rows of type {given.dtype} asked of split {self.name!r}; give integer row numbers")
         if given.ndim != 1:
             raise InputError(f"rows of shape {given.shape} asked of split {self.name!r}; give a list of row numbers")
         index = given.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Reading ahead: pieces of an order of rows, one after the other, into buffers that are used again."""
+"""Reading ahead: pieces of rows, in order, into buffers that are reused."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,21 +26,21 @@ class RowReader(Protocol):
         """Shape of a row."""
 
     def start(self, index: RowNumbers, out: Array) -> list[Future[None]]:
-        """Start to read rows, in any order, into `out`; it is whole when `finish` has seen all futures."""
+        """Start to read rows, in any order, into `out`. `out` is filled once `finish` has waited for all futures."""
 
     def expect(self, index: RowNumbers) -> None:
-        """Have rows that will be asked for brought near, in the background."""
+        """Prefetch, in the background, rows that will be read soon."""
 
 
 class BufferRing:
-    """Buffers that take turns, for one reader at a time. They grow to the largest piece asked of them."""
+    """Buffers that take turns, for one reader at a time. They grow to the largest piece asked for."""
 
     def __init__(self, n_buffers: int = 1, allocate: Callable[[int], Array] = page_aligned) -> None:
-        """Start with nothing.
+        """Start without memory.
 
         Args:
-            n_buffers: one is the caller's, the others are read into meanwhile. With one, the kernel alone works
-                ahead, and a piece is copied from its page cache when it is asked for.
+            n_buffers: the caller holds one buffer while the others are filled. With a single buffer, only the kernel
+                reads ahead, and a piece is copied from its page cache when it is asked for.
             allocate: returns n bytes of memory, as uint8.
         """
         self.n_buffers = n_buffers
@@ -49,7 +49,7 @@ class BufferRing:
         self._reads: list[list[Future[None]]] = [[] for _ in range(n_buffers)]
 
     def fill(self, turn: int, reader: RowReader, index: RowNumbers, dtype: np.dtype[Any]) -> Filling:
-        """Start to read rows into the buffer whose turn it is, once nobody else reads into it any more."""
+        """Wait until nothing reads into the buffer whose turn it is, then start to read rows into it."""
         place = turn % self.n_buffers
         wait(self._reads[place])
         out = self.array(turn, (len(index), *reader.row), dtype)
@@ -57,10 +57,10 @@ class BufferRing:
         return out, self._reads[place]
 
     def array(self, turn: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return an array over the buffer whose turn it is; its values are left over from the last turn."""
+        """Return an array over the buffer whose turn it is. Its values are left over from the last turn."""
         n_bytes, place = prod(shape) * dtype.itemsize, turn % self.n_buffers
         if len(self._memory[place]) < n_bytes:
-            self._memory[place] = np.empty(0, np.uint8)  # the old one goes before the new one comes
+            self._memory[place] = np.empty(0, np.uint8)  # free the old buffer before allocating the new one
             self._memory[place] = self._allocate(n_bytes)
         return self._memory[place][:n_bytes].view(dtype).reshape(shape)
 
@@ -74,7 +74,7 @@ def read_ahead(
         reader: of the array.
         pieces: row numbers.
         dtype: type that rows are read as.
-        ring: the buffers; each piece is a view of one of them, good until the next piece is asked for.
+        ring: the buffers. Each piece is a view of one buffer, valid until the next piece is asked for.
 
     Raises:
         StoreError: a block is missing or damaged.
@@ -90,11 +90,11 @@ def read_ahead(
             begin(turn)
         for turn in range(len(pieces)):
             following = turn + ring.n_buffers
-            begin(following - 1)  # into the buffer that the caller gave back by asking for this piece
+            begin(following - 1)  # the caller gave this buffer back when it asked for the next piece
             out, reads = ahead.popleft()
             finish(reads)
             if following < len(pieces):
                 reader.expect(pieces[following])
             yield out
-    finally:  # nothing may be read into the buffers once they are somebody else's
+    finally:  # no read may still write to the buffers when another reader takes them
         wait([read for _, reads in ahead for read in reads])

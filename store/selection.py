@@ -1,4 +1,4 @@
-"""A chosen part of a store: some arrays of some layers of some splits, and the dtype to write their tokens in."""
+"""A selected part of a store: arrays by split and layer, and the dtype to write their tokens in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from .manifest import Manifest
 
 @dataclass(frozen=True)
 class Selection:
-    """Part of a store, as an export writes it.
+    """The part of a store that an export writes.
 
     Attributes:
-        arrays: for each split and each of its layers by name, the arrays chosen: int8 tokens come with their scales.
-        dtype: that patch and prefix tokens are written in.
+        arrays: the selected arrays, by split and layer name. int8 tokens come with their scales.
+        dtype: of the written patch and prefix tokens.
     """
 
     arrays: Mapping[str, Mapping[str, Sequence[str]]]
@@ -21,16 +21,16 @@ class Selection:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits, in the order they were asked for."""
+        """Names of the splits, in the order given."""
         return list(self.arrays)
 
     @property
     def layers(self) -> set[str]:
-        """Names of the layers chosen of any split."""
+        """Names of the layers selected in any split."""
         return {layer for of_split in self.arrays.values() for layer in of_split}
 
     def specs(self, manifest: Manifest) -> list[ArraySpec]:
-        """Return the arrays as they are written, sorted by split, layer and kind; `manifest` is that of the store."""
+        """Return the arrays to write, sorted by split, layer and kind; `manifest` is the store's."""
         return [
             array_spec(manifest, split, layer, kind, dtype=self.dtype)
             for split, of_split in sorted(self.arrays.items())

@@ -1,6 +1,6 @@
-"""Plain files for other programs: `.npy` or safetensors, one for each block of each array.
+"""Plain files for other programs: `.npy` or safetensors, one file per block of each array.
 
-Both are a header with type and shape, then the rows: so one writer makes either, a few rows at a time.
+Both formats are a header with type and shape, then the rows. One writer makes both, a few rows at a time.
 
     SPLIT/layer_05/patch/view_0/00003.npy    rows of block 3; sorted by name, the files hold the rows in order
     SPLIT/labels.npy, SPLIT/ids.json         of all rows
@@ -27,7 +27,7 @@ from .reader import Split, Store
 from .selection import Selection
 
 PIECE_BYTES = 32 * 2**20
-"""Rows in memory at a time."""
+"""Bytes of rows in memory at a time."""
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -35,7 +35,7 @@ Header = Callable[[str, TokenType, Shape], bytes]
 
 
 def npy_header(name: str, type: TokenType, shape: Shape) -> bytes:
-    """Return the bytes before the values in a .npy file, which knows no name."""
+    """Return the bytes before the values in a .npy file, which does not hold `name`."""
     header = BytesIO()
     about = {"descr": np.lib.format.dtype_to_descr(type.stored), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, about)
@@ -45,7 +45,7 @@ def npy_header(name: str, type: TokenType, shape: Shape) -> bytes:
 def safetensors_header(name: str, type: TokenType, shape: Shape) -> bytes:
     """Return the bytes before the values in a safetensors file of one tensor.
 
-    Eight bytes with the length of the rest, then JSON, filled up with spaces so that values begin at a multiple of
+    Eight bytes hold the length of the rest, which is JSON. Spaces fill it up, so that values begin at a multiple of
     eight: https://github.com/huggingface/safetensors#format.
     """
     n_bytes = int(np.prod(shape)) * type.stored.itemsize
@@ -65,12 +65,12 @@ def write_shards(form: str, store: Store, folder: Path, chosen: Selection, progr
     Args:
         form: of `HEADERS`.
         store: an open store.
-        folder: to write to.
+        folder: the empty folder.
         chosen: the arrays to write.
         progress: called with the bytes of each piece written.
 
     Raises:
-        InputError: a token does not fit the dtype; names layer and image.
+        InputError: a token does not fit the dtype; the message names layer and image.
     """
     specs = chosen.specs(store.manifest)
     for spec in specs:

@@ -1,7 +1,7 @@
-"""Labels, ids and channel statistics, checked when they are read: one flipped bit of them spoils a whole fit.
+"""Labels, ids and channel statistics, checked when they are read: one flipped bit in them spoils a whole fit.
 
-Their files are compared with the journal, by size and hash, wherever one is at hand and records them. What the numbers
-can be is checked always.
+If a local journal records the files, their sizes and hashes are compared with it. Types, shapes and ranges are always
+checked.
 """
 
 from typing import Any
@@ -19,17 +19,17 @@ Array = npt.NDArray[Any]
 
 
 def read_small(arrays: StoredArrays, array: str) -> Array:
-    """Read a small array, such as "train/labels", if its files are those that were written.
+    """Read a small array, such as "train/labels", and compare its files with the journal.
 
     Raises:
-        StoreError: it is not there, or damaged; names the file.
+        StoreError: the array is missing or damaged; the message names the file.
     """
     files = arrays.journaled_files()
     if files is not None:
         for name, record in journal.find_records(files.folder, files.whole_names(array)).items():
             path = files.folder / name
             if path.is_file() and xxh3_64_hexdigest(path.read_bytes()) != record.xxh3:
-                raise files.damaged(path, "its bytes are not those that were written")
+                raise files.damaged(path, "its bytes differ from those that were written")
     return arrays.read_whole(array)
 
 
@@ -37,7 +37,7 @@ def read_labels(arrays: StoredArrays, array: str, info: SplitInfo) -> npt.NDArra
     """Read the labels of a split: (n,) int64 class indices, or (n, classes) int64 of 0 and 1.
 
     Raises:
-        StoreError: they are not there, or damaged: not one a row, or of no class.
+        StoreError: they are missing or damaged: not one per row, or not of a known class.
     """
     labels = read_small(arrays, array)
     try:
@@ -48,10 +48,10 @@ def read_labels(arrays: StoredArrays, array: str, info: SplitInfo) -> npt.NDArra
 
 
 def check_labels(labels: Array, n_images: int, n_classes: int) -> None:
-    """Refuse labels that cannot be those of n images of so many classes.
+    """Refuse labels that do not fit `n_images` images of `n_classes` classes.
 
     Raises:
-        UnfitError: says what is wrong with them.
+        UnfitError: wrong type, shape or range.
     """
     if labels.dtype != np.int64 or labels.shape not in ((n_images,), (n_images, n_classes)):
         raise UnfitError(
@@ -66,10 +66,10 @@ def check_labels(labels: Array, n_images: int, n_classes: int) -> None:
 
 
 def read_ids(arrays: StoredArrays, array: str, n_images: int) -> list[str]:
-    """Read the ids of a split, one a row.
+    """Read the ids of a split, one per row.
 
     Raises:
-        StoreError: they are not there, or damaged.
+        StoreError: they are missing or damaged.
     """
     ids = read_small(arrays, array)
     if ids.shape != (n_images,) or ids.dtype.kind not in "OUT":
@@ -79,10 +79,10 @@ def read_ids(arrays: StoredArrays, array: str, n_images: int) -> list[str]:
 
 
 def read_channels(arrays: StoredArrays, array: str, dim: int) -> npt.NDArray[np.float32]:
-    """Read mean and deviation of each channel of int8 tokens: (2, dim) float32.
+    """Read mean and deviation per channel of int8 tokens: (2, dim) float32.
 
     Raises:
-        StoreError: they are not there, or damaged.
+        StoreError: they are missing or damaged.
     """
     channels = read_small(arrays, array)
     if channels.dtype != np.float32 or channels.shape != (2, dim) or not np.isfinite(channels).all():

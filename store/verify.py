@@ -1,4 +1,4 @@
-"""Reading everything in a store and comparing it with the journal, at the disk's speed."""
+"""Reading every file of a store and comparing it with the journal, at the speed of the disk."""
 
 import os
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from threading import local
 from typing import Literal
 
@@ -23,8 +24,8 @@ N_THREADS = 4
 SPAN = 8 * 2**20
 """Bytes read at a time, small enough to stay in a core's cache until they are hashed."""
 
-NOT_SEALED = "not finished: it says that the store is not complete, and every file is there"
-OTHER_BYTES = "damaged: its bytes are not those that were written"
+NOT_SEALED = "not finished: it says that the store is not complete, but every file is there"
+OTHER_BYTES = "damaged: its bytes differ from those that were written"
 
 Kind = Literal["missing", "damaged", "unfinished", "foreign"]
 
@@ -33,11 +34,11 @@ _buffers = local()
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as the journal and the manifest say.
+    """A file that does not agree with the journal or the manifest.
 
     Attributes:
         file: path relative to the store.
-        kind: "missing" and "damaged" files were written once, "unfinished" ones never, "foreign" ones by others.
+        kind: "missing" and "damaged" files were written before, "unfinished" files never; "foreign" files are not ours.
         what: the kind in words, with details.
     """
 
@@ -47,7 +48,7 @@ class Problem:
 
     @property
     def line(self) -> str:
-        """File and problem for people: a name may hold whatever a disk lets it."""
+        """File and problem for people, made printable: a disk allows any characters in names."""
         return printable(f"{self.file}: {self.what}")
 
 
@@ -59,12 +60,12 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
         progress: called with the size of each file that has been read, from several threads.
 
     Returns:
-        The problems, sorted by file; an empty list if all is well.
+        The problems, sorted by file; empty if there are none.
 
     Raises:
         InputError: `path` is an address.
         MissingError: there is nothing at `path`.
-        StoreError: there is no store.
+        StoreError: `path` is not a store.
     """
     files = store_files(local_path(path))
     manifest, problems = read_root(files)
@@ -75,7 +76,7 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
         checked = pool.map(lambda record: _check(files.folder, record, progress), recorded)
         problems += [problem for problem in checked if problem is not None]
     problems += map(_unfinished, declared - records.keys())
-    if not problems and not manifest.complete:  # a kill came between the last file and the root that says so
+    if not problems and not manifest.complete:  # the writer was killed between the last file and the root
         problems.append(Problem(files.root.name, "unfinished", NOT_SEALED))
     own = {journal.NAME, lock.NAME, files.root.name}
     problems += map(_foreign, _names(files.folder) - declared - own)
@@ -83,16 +84,16 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
 
 
 def read_root(files: StoreFiles) -> tuple[Manifest, list[Problem]]:
-    """Return the manifest, from the journal if the root file is not as recorded, and any problem with that file.
+    """Return the manifest and any problem with the root file. If there is one, the journal gives the manifest.
 
     Raises:
         MissingError: there is nothing.
-        StoreError: there is no store.
+        StoreError: it is not a store.
     """
     files.check_there()
     if not files.root.exists() and journal.is_being_emptied(files.folder):
         raise StoreError(
-            f"{str(files.path)!r} was stopped while it was made anew; run the same probe extract --overwrite again"
+            f"making {str(files.path)!r} anew was stopped halfway; run the same probe extract --overwrite again"
         )
     entries = journal.root_entries(files.folder)
     content = files.root.read_bytes() if files.root.is_file() else b""
@@ -127,20 +128,27 @@ def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> 
     """Compare one file's size and hash with its record."""
     if not hasattr(_buffers, "span"):
         _buffers.span = memoryview(bytearray(SPAN))
-    digest, size = xxh3_64(), 0
+    digest = xxh3_64()
     try:
-        with open(store / record.file, "rb", buffering=0) as file:
+        with open(store / record.file, "rb", buffering=0, opener=_open_at_once) as file:
+            about = os.fstat(file.fileno())
+            if not S_ISREG(about.st_mode):
+                return _damaged(record.file, "damaged: it is not a plain file")
+            if about.st_size != record.size:
+                return _damaged(record.file, f"damaged: {about.st_size} bytes, {record.size} when it was written")
             while n_read := file.readinto(_buffers.span):
                 digest.update(_buffers.span[:n_read])
-                size += n_read
     except (FileNotFoundError, NotADirectoryError):
         return _missing(record.file)
     except OSError as error:
         return _damaged(record.file, f"damaged: it cannot be read: {error.strerror}")
-    progress(size)
-    if size != record.size:
-        return _damaged(record.file, f"damaged: {size} bytes, {record.size} when it was written")
+    progress(record.size)
     return None if digest.hexdigest() == record.xxh3 else _damaged(record.file)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without blocking: a pipe in its place would wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _names(folder: Path) -> set[str]:

@@ -1,7 +1,7 @@
 """The writer: batches in, finished blocks out, with a few threads between the backbone and the disk.
 
-Memory holds the batches in the queues and nothing else, however large a block is. When a block is full
-its files are fsynced and renamed, and only then recorded in the journal: every file that it names is whole.
+Memory holds only the queued batches, however large a block is. When a block is full, its files are fsynced and
+renamed, and only then recorded in the journal. So every file that the journal names is complete.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,18 +51,17 @@ class BlockKey(NamedTuple):
 
 @contextmanager
 def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator["StoreWriter"]:
-    """Open a store for writing what `manifest` declares, creating or extending it; one writer at a time.
+    """Create or extend a store, so that the parts that `manifest` declares can be written. Only one writer at a time.
 
     Args:
         path: folder of the store.
-        manifest: the parts wanted; they are added to those that are there.
-        overwrite: empty a store that is already there.
+        manifest: the parts wanted; they are added to the existing parts.
+        overwrite: empty an existing store first.
 
     Raises:
-        LockedError: another process is writing to it.
+        LockedError: another process is writing to the store.
         NoSpaceError: the disk filled up.
-        StoreError: the folder holds something else, or a store made differently; or no store can hold what `manifest`
-            declares.
+        StoreError: the folder holds something else, or a store with other settings; or `manifest` is not valid.
     """
     files = store_files(path)
     manifest.check()
@@ -93,13 +92,13 @@ class StoreWriter:
         self._growing: dict[tuple[BlockKey, int], dict[str, BlockFile]] = {}
 
     def drop_moved_rows(self, targets: Mapping[str, Targets]) -> None:
-        """Remove the blocks of rows that moved, because images that are stored are left out now; keep those before.
+        """Remove the blocks whose rows moved because stored images are now left out. Earlier blocks stay.
 
-        Call it before `declare` if images may be left out that an earlier extraction stored. Nothing else is removed:
-        ids that differ for another reason are for `declare` to refuse.
+        Call it before `declare` if images that an earlier extraction stored may be left out now. Nothing else is
+        removed: if ids differ for another reason, `declare` refuses them.
 
-        After a kill at any point the same two calls go on where it was: the blocks go first, then the manifest says
-        which images are left out, and only then the ids go by which rows are known to have moved.
+        After a kill at any point, the same two calls go on. The blocks are removed first. Then the manifest records
+        which images are left out. The old ids, which show that rows moved, are removed last.
         """
         moved = {split: self._first_moved_row(split, ids) for split, (_, ids) in targets.items()}
         first = {split: row for split, row in moved.items() if row is not None}
@@ -116,7 +115,7 @@ class StoreWriter:
         """Write the manifest, all metadata, and the labels and ids of each split, before any block.
 
         Raises:
-            StoreError: the rows of a split are stored with other ids; nothing is written.
+            StoreError: a split is stored with other ids; nothing is written.
         """
         for split, (_, ids) in targets.items():
             self._check_ids(split, ids)
@@ -129,7 +128,7 @@ class StoreWriter:
         self.journal.add_files(record for record in written if self.journal.records.get(record.file) != record)
 
     def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
-        """Write a small array and record it, if it is not there."""
+        """Write a small array and record it, unless it is written already."""
         if not self.has_whole(array):
             self._files.write_whole(array, values)
             self.journal.add_files(file_record(self._files.folder, name) for name in self._files.whole_names(array))
@@ -139,11 +138,11 @@ class StoreWriter:
         return all(self._recorded(name) for name in self._files.whole_names(array))
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """Read a small array that is written, if it is not damaged."""
+        """Read a small array, or raise StoreError if it is missing or damaged."""
         return read_small(self._files, array)
 
     def missing_layers(self, key: BlockKey) -> list[int]:
-        """Return the wanted layers of a block of which some array is not recorded."""
+        """Return the wanted layers of a block that still lack an array."""
         layers = self._wanted.splits[key.split].layers
         return [
             layer_index(name)
@@ -152,7 +151,7 @@ class StoreWriter:
         ]
 
     def append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
-        """Add the next images of a block to one layer: (n, …) values in the stored dtype, by array kind."""
+        """Append the next images of a block to one layer: (n, …) values in the stored dtype, by array kind."""
         self._lanes.put(layer, self._append, key, layer, arrays)
 
     def finish_block(self, key: BlockKey, layer: int) -> None:
@@ -162,7 +161,7 @@ class StoreWriter:
     def seal(self) -> bool:
         """Wait for everything queued and write the manifest; return whether the store is complete.
 
-        It is complete when every declared file is recorded. Nothing can be appended after that.
+        It is complete if every declared file is recorded. Nothing can be appended afterwards.
         """
         self._lanes.join()
         self._write_manifest(complete=self._has_all())
@@ -177,9 +176,9 @@ class StoreWriter:
         self.journal.close()
 
     def _first_moved_row(self, split: str, ids: list[str]) -> int | None:
-        """Return the first row that holds another image, if that is because images are left out; else None.
+        """Return the first row that moved because stored images are left out now, or None.
 
-        Without ids nothing tells which rows moved: then it is all of them, if more images are left out than before.
+        Without stored ids it is unknown which rows moved. Then it is row 0 if other images are left out than before.
         """
         if self._stored is None or split not in self._stored.splits:
             return None
@@ -236,20 +235,29 @@ class StoreWriter:
         return self._there(name) is not None
 
     def _there(self, name: str) -> FileRecord | None:
-        """Return the record of a file that is in the journal, and on the disk with the size it had then."""
+        """Return the record of a file if it is on the disk with its recorded size, else None."""
         record = self.journal.records.get(name)
         return record if record is not None and journal.is_there(self._files.folder, record) else None
 
 
 def file_record(store: Path, name: str) -> FileRecord:
-    """Make the record of a file that is whole; all of it is read into memory."""
+    """Make the record of a complete file. The whole file is read into memory."""
     data = (store / name).read_bytes()
     return FileRecord(name, len(data), xxh3_64_hexdigest(data))
 
 
 def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
-    """Write the root file if it changes. The journal has it first: after a crash, one of its last two is there."""
+    """Write the root file if it changed. The journal records it first, so its last two entries cover a crash.
+
+    A crash between the two leaves the root of the second-last entry. That one is recorded again, or it would become the
+    third-last.
+    """
     content = files.root_bytes(manifest)
-    if not files.root.exists() or files.root.read_bytes() != content:
-        records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
-        write_durably(files.root, content)
+    there = files.root.read_bytes() if files.root.is_file() else b""
+    if there == content:
+        return
+    for entry in journal.root_entries(files.folder)[1:]:
+        if entry["xxh3"] == xxh3_64_hexdigest(there):
+            records.add_root(FileRecord(ROOT_RECORD, len(there), entry["xxh3"]), entry["content"])
+    records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
+    write_durably(files.root, content)

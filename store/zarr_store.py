@@ -1,6 +1,6 @@
 """The Zarr v3 format: one folder per array, one uncompressed chunk file per (layer, view, block).
 
-The zarr library writes metadata, labels and ids, and can open all of it.
+The zarr library writes metadata, labels and ids, and can open the whole store.
 """
 
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .array_spec import ArraySpec, array_specs
-from .checked import Count, UnfitError, parse, read
+from .checked import Count, UnfitError, parse, read, read_file
 from .contract import LABELS, StoreFiles, attributes_of, missing
 from .durable import write_durably
 from .layout import CHANNELS, POOLED
@@ -20,10 +20,10 @@ from .manifest import Manifest
 ROOT = "zarr.json"
 KEYS: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
 WHOLE_FILLS: dict[str, Any] = {"i": -1, "f": float("nan"), "O": ""}
-"""Values that stand for a missing chunk of a small array, by kind of type: none that could be meant."""
+"""Fill values for a missing chunk of a small array, by kind of type. No real value equals them."""
 PLAIN: dict[Any, str] = {"int64": "<i8", "float32": "<f4"}
 PLAIN_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}]
-"""Types and codecs of the small arrays that numpy reads as well."""
+"""Types and codecs of small arrays that numpy can read too."""
 DIMENSIONS = ("view", "image", "token", "channel")
 
 
@@ -76,7 +76,7 @@ class ZarrFiles(StoreFiles):
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`; zarr would give its fill value for a missing chunk."""
         metadata, chunk = (self.folder / name for name in self.whole_names(array))
-        if not (metadata.exists() and chunk.exists()):
+        if not (metadata.is_file() and chunk.is_file()):
             raise missing(self.folder / array)
         try:
             values = self._read_plain(metadata, chunk)
@@ -85,8 +85,8 @@ class ZarrFiles(StoreFiles):
             raise self.damaged(self.folder / array, error) from error
 
     def _read_plain(self, metadata: Path, chunk: Path) -> npt.NDArray[Any] | None:
-        """Read numbers as they are in the file: zarr takes half a second to import. None if they are no plain ones."""
-        about = parse(metadata.read_bytes())
+        """Read plain numbers without zarr, which takes half a second to import. None for any other array."""
+        about = parse(read_file(metadata))
         dtype = PLAIN.get(about["data_type"])
         if dtype is None or about["codecs"] != PLAIN_CODECS:
             return None
@@ -100,19 +100,19 @@ class ZarrFiles(StoreFiles):
     def read_attributes(self) -> dict[str, Any]:
         """See `StoredArrays.read_attributes`."""
         try:
-            return attributes_of(self.root.read_bytes())
+            return attributes_of(read_file(self.root))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, UnfitError) as error:
             raise self.damaged(self.root, error) from error
 
     def is_compressed(self) -> bool:
-        """See `StoredArrays.is_compressed`: whether the blocks of the first array have codecs beside the plain one."""
+        """See `StoredArrays.is_compressed`: whether the first array in blocks has any codec but the plain one."""
         for metadata in self.folder.glob(f"*/layer_*/*/{ROOT}"):
             if metadata.parent.name.endswith(CHANNELS):
-                continue  # written at once, and never compressed
+                continue  # a small array, never compressed
             try:
-                return [codec["name"] for codec in parse(metadata.read_bytes())["codecs"]] != ["bytes"]
+                return [codec["name"] for codec in parse(read_file(metadata))["codecs"]] != ["bytes"]
             except (OSError, UnfitError, KeyError, TypeError) as error:
                 raise self.damaged(metadata, error) from error
         return False
@@ -148,21 +148,21 @@ class ZarrFiles(StoreFiles):
         self._write(made)
 
     def chunking(self, spec: ArraySpec) -> dict[str, Any]:
-        """Return how `zarr.create_array` is to keep an array's blocks: each as one plain chunk."""
+        """Return the arguments of `zarr.create_array` that store each block as one plain chunk."""
         return {"chunks": (1, spec.block_rows, *spec.row), "compressors": None}
 
     def _is_multilabel(self, array: str) -> bool:
-        """Whether an array is labels with an axis of classes: its metadata says so, or its chunk if those are lost."""
+        """Whether an array is labels with an axis of classes, by its metadata, or by its chunk if metadata are lost."""
         if array.rpartition("/")[2] != LABELS:
             return False
         folder = self.folder / array
         try:
-            return len(parse((folder / ROOT).read_bytes())["shape"]) == 2
+            return len(parse(read_file(folder / ROOT))["shape"]) == 2
         except (OSError, UnfitError, KeyError, TypeError):
             return (folder / "c.0.0").exists()
 
     def _write(self, made: dict[str, Any]) -> None:
-        """Write the files that zarr made in memory, durably: not the root, which is the manifest, nor equal files."""
+        """Write durably the files that zarr made in memory, except the root (the manifest) and unchanged files."""
         for name, data in made.items():
             path = self.folder / name
             content = data.to_bytes()

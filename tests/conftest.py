@@ -1,6 +1,6 @@
 """Small real inputs that many tests share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from tokenprobe.extract import ExtractConfig
+from tokenprobe.runtime.console import shown
 from tokenprobe.store import BlockKey, Manifest, Store, Targets, open_store, open_writer
 from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.layout import LayerShape, layer_name
+
+CALM: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("quick", derandomize=True, max_examples=60, **CALM)
+settings.register_profile("random", max_examples=2000, **CALM)
+settings.load_profile("quick")
+"""What is tried at random is the same in every run, unless pytest is given --hypothesis-profile=random."""
 
 DATA = Path(__file__).parent / "data"
 CLASSES = ["ant", "bee", "cat"]
@@ -24,6 +36,22 @@ TINY_VIT: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "d
 
 # Products this small are not worth sharing: on a busy machine threads only wait for one another.
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def messages() -> Iterator[None]:
+    """Show messages and progress on stderr meanwhile, as the command does."""
+    with shown():
+        yield
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Show messages and progress on stderr meanwhile, as the command does on a terminal of 80 columns."""
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    with shown():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert error.splitlines()[-1].endswith("what was finished is safe")
+    assert error.splitlines()[-1].endswith("finished work is safe")
     assert "Traceback" not in error
     assert not open_store(store).manifest.complete
     subprocess.run(command, check=True, capture_output=True)
@@ -181,7 +181,7 @@ def test_a_signal_to_the_whole_group_ends_without_a_trace(tmp_path: Path) -> Non
     os.killpg(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert error.splitlines()[-1].endswith("what was finished is safe")
+    assert error.splitlines()[-1].endswith("finished work is safe")
     assert "Traceback" not in error
 
 
@@ -209,13 +209,13 @@ def test_info_and_verify_tell_of_a_store(
         [layer, dtype] for number in "012" for layer, dtype in ((number, "bfloat16"), ("", "int8"))
     ]
     assert main(["verify", str(tmp_path / "a.zarr")]) == 0
-    assert "every file is as it was written" in capsys.readouterr().out
+    assert "every file is intact" in capsys.readouterr().out
     (tmp_path / "a.zarr/train/layer_01/mean/c.0.3.0").unlink()
     assert main(["verify", str(tmp_path / "a.zarr")]) == 2
     shown = capsys.readouterr()
     assert shown.out == "train/layer_01/mean/c.0.3.0: missing\n"
     assert shown.err.splitlines()[-1].endswith(
-        f"'{tmp_path}/a.zarr': 1 file is not as it should be; mend it with probe verify --repair {tmp_path}/a.zarr"
+        f"'{tmp_path}/a.zarr': 1 file has a problem; mend it with probe verify --repair {tmp_path}/a.zarr"
     )
 
 
@@ -231,15 +231,15 @@ def test_verify_repairs_if_asked(
     capsys.readouterr()
     assert main(["verify", str(out), "--repair"]) == 0
     shown = capsys.readouterr()
-    assert shown.out == f"{out}: every file is as it was written\n"
+    assert shown.out == f"{out}: every file is intact\n"
     assert f"{lost}: missing" in shown.err.splitlines()
     (files.folder / "notes.txt").write_text("mine")
     assert main(["verify", str(out), "--repair"]) == 2
     shown = capsys.readouterr()
     assert shown.out == "notes.txt: foreign: nothing declares it\n"
     assert shown.err.splitlines()[-1] == (
-        f"probe verify: '{out}': 1 file is not as it should be; "
-        "remove by hand what is foreign: --repair removes only the temporary files of a killed writer"
+        f"probe verify: '{out}': 1 file has a problem; "
+        "remove foreign files by hand: --repair removes only the temporary files of a killed writer"
     )
 
 
@@ -268,7 +268,9 @@ def test_stores_are_written_and_verified_on_this_machine(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*command, "s3://bucket/a.zarr"]) == 2
-    assert "'s3://bucket/a.zarr' is an address, and stores are written and verified on this" in one_line_of(capsys)
+    assert "'s3://bucket/a.zarr' is an address, but stores can be written and verified only on this" in one_line_of(
+        capsys
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -283,7 +285,7 @@ def test_export_writes_what_is_chosen_and_says_what_is_wrong(
     arrays = json.loads((tmp_path / "out" / "manifest.json").read_text())["arrays"]
     assert sorted(arrays) == [f"test/layer_0{layer}/{kind}" for layer in (0, 2) for kind in ("mean", "patch")]
     assert main([*flags, "--to", "npy"]) == 2
-    assert "is there already" in one_line_of(capsys)
+    assert "exists, and an export" in one_line_of(capsys)
     assert main([*flags[:3], str(tmp_path / "b")]) == 2
     assert one_line_of(capsys).startswith("probe export: the form of ")
 

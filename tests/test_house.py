@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "workflows": {"extract", "probe", "store", "runtime", "errors"},
     "cli": {"workflows", "extract", "probe", "store", "runtime", "errors", "__version__"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"runtime"},
 }
 PROBE_FLOORS = (
     ("config", "heads"),
@@ -39,7 +39,7 @@ PROBE_FLOORS = (
     ("__init__",),
 )
 """The rooms of `probe/`, from the ground up: a room imports from floors below its own."""
-COMMANDS = ("extract", "models", "datasets", "fit", "demo", "info", "verify", "export", "predict")
+COMMANDS = ("extract", "models", "datasets", "heads", "fit", "demo", "info", "verify", "export", "predict")
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
 ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "jepa", "siglip", "simpool")
 """Poolings with nothing to test but their formula and what all share."""

@@ -1,6 +1,6 @@
 """Commands that need both stages: demo, export, predict, repair, and a backbone with its head as one module.
 
-A workflow calls `extract`, `probe` and `store`; none of them knows it.
+Workflows call `extract`, `probe` and `store`, which do not import them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ def export_pipeline(
     model: str | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_key: str | None = None,
+    trust_code: bool = False,
 ) -> ProbedModel:
     """Compose backbone and trained head: images to logits. See `tokenprobe.workflows.probed_model.export_pipeline`."""
-    from . import probed_model  # torch loads here, so that `probe --help` does without
+    from . import probed_model  # loads torch, which `probe --help` does not need
 
-    return probed_model.export_pipeline(run, cell, model=model, checkpoint=checkpoint, checkpoint_key=checkpoint_key)
+    return probed_model.export_pipeline(
+        run, cell, model=model, checkpoint=checkpoint, checkpoint_key=checkpoint_key, trust_code=trust_code
+    )

@@ -1,4 +1,4 @@
-"""The settings of the workflows. Every field is a flag of the command, and a key of its config file."""
+"""The settings of the workflows. Every field is a flag of the command and a key of its config file."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ probe predict runs/mae --images cat.jpg --cell CELL
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(Settings):
-    """What to export of a store, and to where. Each field's `Option` says what it does."""
+    """Settings of `probe export`. Each field's `Option` describes it."""
 
     split: Annotated[list[str], Option("Splits to export.", DATA, default="every split of the store")] = field(
         default_factory=list
@@ -28,9 +28,9 @@ class ExportConfig(Settings):
         str, Option("Layers to export: all, last4, or indices such as 0,5,-1.", DATA, joined=True, metavar="LAYERS")
     ] = "all"
     tokens: Annotated[
-        list[str], Option("Tokens to export, of patch, prefix and mean.", DATA, default="all that the store has")
+        list[str], Option("Tokens to export: patch, prefix, mean.", DATA, default="all that the store has")
     ] = field(default_factory=list)
-    out: Annotated[str | Path, Option("Folder to make.", OUTPUT, short="-o", metavar="FOLDER")]
+    out: Annotated[str | Path, Option("Folder to create.", OUTPUT, short="-o", metavar="FOLDER")]
     to: Annotated[
         Literal["npy", "safetensors", "zarr"] | None,
         Option("Form to write. zarr is compressed.", OUTPUT, default="zarr, if the folder ends in .zarr"),
@@ -40,14 +40,14 @@ class ExportConfig(Settings):
         Option(
             "Type of patch and prefix tokens. npy files have no bfloat16, and only zarr has int8.",
             OUTPUT,
-            default="that of the store, if the form has it",
+            default="the store's, if the form has it",
         ),
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Settings):
-    """Which head to run, and on which images. Each field's `Option` says what it does."""
+    """Settings of `probe predict`. Each field's `Option` describes it."""
 
     images: Annotated[str, Option("An image, or a folder of images at any depth.", DATA, metavar="PATH")]
     skip_bad_images: SkipBadImages = False
@@ -65,6 +65,7 @@ class PredictConfig(Settings):
         str | None,
         Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="that of probe extract"),
     ] = None
+    trust_code: Annotated[bool, Option("Run the code of a torch.hub backbone that the head names.", BACKBONE)] = False
     out: Annotated[
         str | Path | None,
         Option(

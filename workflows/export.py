@@ -1,13 +1,18 @@
 """`probe export`: chosen layers and splits of a store as plain files, or as a compressed store."""
 
+import logging
 from pathlib import Path
 
-from ..runtime.console import say
+from ..errors import NoSpaceError
+from ..runtime.text import size_text
 from ..store import open_store
+from ..store.durable import free_bytes
 from ..store.export import choose_form, export_store, exported_bytes, select
 from ..store.outputs import check_folder
 from .config import ExportConfig
 from .progress import ByteProgress
+
+logger = logging.getLogger(__name__)
 
 
 def export(store: str | Path, config: ExportConfig) -> Path:
@@ -15,21 +20,27 @@ def export(store: str | Path, config: ExportConfig) -> Path:
 
     Args:
         store: path of the store, or an address.
-        config: parts of the store, their new form, and the folder to make.
+        config: parts of the store, their new form, and the folder to create.
 
     Returns:
         The path of the new folder.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message offers the way out.
+        TokenprobeError: a setting cannot be met; the message says what to do.
     """
     out = check_folder(config.out)
     form = choose_form(config.out, config.to)
     opened = open_store(store)
     chosen = select(opened, form, layers=config.layers, splits=config.split, tokens=config.tokens, dtype=config.dtype)
-    with ByteProgress("export", exported_bytes(opened, chosen)) as progress:
+    needed, free = exported_bytes(opened, chosen), free_bytes(out)
+    if form != "zarr" and needed > free:  # the compressed size is not known beforehand
+        raise NoSpaceError(
+            f"the export needs {size_text(needed)} and {str(out)!r} has {size_text(free)} free; "
+            "export fewer --layers or --split, or write to another disk"
+        )
+    with ByteProgress("export", needed) as progress:
         export_store(opened, out, form, chosen, progress.advance)
         seconds = progress.seconds
     n_bytes = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    say(f"{out}: {n_bytes / 1e6:,.1f} MB in {seconds:.1f} s")
+    logger.info(f"{out}: {size_text(n_bytes)} in {seconds:.1f} s")
     return out

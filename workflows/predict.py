@@ -1,5 +1,6 @@
-"""`probe predict`: a trained head behind its backbone, on new images."""
+"""`probe predict`: a backbone and its trained head, run on new images."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,14 @@ from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
 from ..probe.run.results import Run
 from ..probe.run.saved import saved_cells
-from ..runtime.console import plural, say
 from ..runtime.device import resolve_device, resolve_precision
+from ..runtime.text import counted
 from ..store.outputs import check_file
 from .config import PredictConfig
 from .predictions import SUFFIXES, predicted_rows, write_predictions
 from .probed_model import ProbedModel, export_pipeline
+
+logger = logging.getLogger(__name__)
 
 N_NAMED = 3
 """Cells that the error names when there are several."""
@@ -36,24 +39,30 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
 
     Args:
         run: a run folder; its store is not needed.
-        config: which head, which images, to where.
+        config: the head, the images, and the output file.
 
     Returns:
-        One row per image: `image`, its path relative to the folder; `predicted`, the class, or several joined by "|"
-        where an image may be of several; `score`, of softmax or sigmoid, or the estimate of ridge regression.
+        One row per image. `image` is its path relative to the folder. `predicted` is the class, or several classes
+        joined by "|" for a multi-label head. `score` comes from softmax or sigmoid, or is the estimate of ridge
+        regression.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message offers the way out.
+        TokenprobeError: a setting cannot be met; the message says what to do.
     """
     _check(config)
     device = resolve_device(config.device)
     source = LooseImages(config.images)
     cell = config.cell or only_cell(Path(run))
     model = export_pipeline(
-        run, cell, model=config.model, checkpoint=config.checkpoint, checkpoint_key=config.checkpoint_key
+        run,
+        cell,
+        model=config.model,
+        checkpoint=config.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        trust_code=config.trust_code,
     ).to(device)
     readable, decode_speed = _readable(source, model, config), DecodeSpeed()
-    batches = _run_batches(model, source, readable, config, decode_speed)  # forks before the bar has a thread
+    batches = _run_batches(model, source, readable, config, decode_speed)  # forks before the bar starts a thread
     keeps_logits = config.out is not None and Path(config.out).suffix == ".npz"
     kept: list[Tensor] = []
     rows: list[dict[str, Any]] = []
@@ -65,8 +74,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if config.out is not None:
         write_predictions(table, kept, model.about, config.out)
-    n_images = f"{len(table):,} {plural(len(table), 'image')}"
-    say(f"{n_images} by {cell}" + (f" -> {config.out}" if config.out else ""))
+    logger.info(f"{counted(len(table), 'image')} by {cell}" + (f" -> {config.out}" if config.out else ""))
     return table
 
 
@@ -78,7 +86,7 @@ def _check(config: PredictConfig) -> None:
 
 
 def _check_place(out: Path) -> None:
-    """Refuse a place that cannot be written to now, not after hours of images."""
+    """Refuse a place that cannot be written to, before hours of work rather than after."""
     folder = next(each for each in out.absolute().parents if each.exists())
     if out.is_dir():
         raise InputError(f"cannot write {str(out)!r}: it is a folder; give another name")
@@ -87,16 +95,16 @@ def _check_place(out: Path) -> None:
 
 
 def only_cell(run: Path) -> str:
-    """Return the selected cell of a run, if there is one that has a head.
+    """Return the only selected cell of a run that has a head.
 
     Raises:
-        InputError: there are several; names those that did best.
-        MissingError: no such run, or one without results.
+        InputError: there is not exactly one; the message names the best cells.
+        MissingError: there is no such run, or it has no results.
     """
     known, results = set(saved_cells(run)), Run(run).results
     if results.empty:
         raise MissingError(
-            f"run {str(run)!r} has no results yet; let its probe fit go on, or give one of its heads by --cell"
+            f"run {str(run)!r} has no results yet; wait for its probe fit, or give one of its heads with --cell"
         )
     chosen = results[results["selected"] & results["cell"].isin(known)]
     if len(chosen) == 1:
@@ -113,14 +121,14 @@ def only_cell(run: Path) -> str:
 
 
 def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) -> SplitRows:
-    """Return the images; with `skip_bad_images`, without those that cannot be read."""
+    """Return the images, with `skip_bad_images` only the readable ones."""
     listed = source.images(SPLIT)
     rows = choose_rows(listed, set(), None, shuffled=False, seed=0)
     if config.skip_bad_images:
         images = RowImages(source, {SPLIT: rows}, model.transform)
         bad = find_bad_images(images, Wanted(SPLIT, range(len(rows))), workers=n_workers(config.workers))
         for image in bad:
-            say(f"left out {image.id}: {image.reason}")
+            logger.warning(f"left out {image.id}: {image.reason}")
         rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
     if not len(rows):
         raise InputError(f"none of the images in {config.images!r} can be read")

@@ -1,4 +1,4 @@
-"""Predictions in words and in files: logits become one row per image, and the rows become a table on the disk."""
+"""From logits to one row of predictions per image, and from the rows to a file."""
 
 import io
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from ..runtime.text import csv_cell, printable
 from ..store.durable import write_durably
 
 LIKELY = 0.5
-"""Where an image may be of several classes, it is said to be of those that score above this."""
+"""With several labels per image, the predicted classes are those with a score above this."""
 SUFFIXES = (".csv", ".parquet", ".npz")
 DIGITS = "%.4f"
 """Format of scores in tables that are text."""
 
 
 def predicted_rows(ids: Sequence[str], logits: Tensor, about: SavedHead) -> list[dict[str, Any]]:
-    """Put the logits of a batch into words.
+    """Turn the logits of a batch into rows.
 
     Args:
         ids: of the B images.
-        logits: (B, classes) float32; the estimates of ridge regression if `about` says that they are no logits.
-        about: the head that gave them.
+        logits: (B, classes) float32; estimates of ridge regression if `about.logits` is false.
+        about: the head that computed them.
 
     Returns:
-        One row per image: `image`, `predicted` and `score`, as `tokenprobe.workflows.predict.predict` returns them.
+        One row per image with `image`, `predicted` and `score`: see `tokenprobe.workflows.predict.predict`.
     """
     scores = logits
     if about.logits:
@@ -60,17 +60,17 @@ def _cell(value: Any) -> Any:
 
 
 def as_lines(table: pd.DataFrame) -> str:
-    """Return a table of predictions as CSV for a terminal: names of files and classes cannot act on it."""
+    """Return a table of predictions as CSV for a terminal, with control characters in names escaped."""
     return as_csv(table.map(lambda value: printable(value) if isinstance(value, str) else value))
 
 
 def write_predictions(table: pd.DataFrame, logits: Sequence[Tensor], about: SavedHead, out: str | Path) -> None:
-    """Write predictions in the form that a file's name asks for.
+    """Write predictions in the form given by a file's suffix.
 
     Args:
         table: one row per image.
         logits: of each batch, (B, classes) float32; only .npz keeps them.
-        about: the head that gave them.
+        about: the head that computed them.
         out: a name that ends in one of `SUFFIXES`.
     """
     data, path = io.BytesIO(), Path(out)

@@ -15,21 +15,22 @@ from ..probe.batches.norm import FinalNorm
 from ..probe.heads import Head
 from ..probe.run.saved import SavedHead, load_saved
 from ..store.layout import EMBEDDING, MEAN, PREFIX
+from .trust import check_code
 
 
 class ProbedModel(nn.Module):
     """Normalised images to logits, through a frozen backbone and a trained head.
 
-    timm's tools find in it all that they ask of a model: `num_classes`, `pretrained_cfg`, `forward_features` and
+    It has the attributes that timm's tools need: `num_classes`, `pretrained_cfg`, `forward_features` and
     `forward_head`. So the transform of its images is
     `timm.data.create_transform(**timm.data.resolve_data_config(model=model))`.
 
     Attributes:
-        backbone: the backbone's own module, in evaluation mode; nothing of it requires a gradient.
+        backbone: the backbone's own module, in evaluation mode; no parameter requires a gradient.
         head: the trained head.
         norm: the final norm between them, or None.
         transform: of the images.
-        about: backbone, layers, tokens and classes that the head was trained on.
+        about: the backbone, layers, tokens and classes that the head was trained with.
         num_classes: number of logits.
         pretrained_cfg: transform and class names ("label_names"), in timm's words.
     """
@@ -49,7 +50,7 @@ class ProbedModel(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the head; the backbone stays in evaluation mode, or its statistics would not be frozen."""
+        """Set the mode of the head. The backbone stays in evaluation mode, which keeps its statistics frozen."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -66,13 +67,13 @@ class ProbedModel(nn.Module):
         return torch.cat(arrays, dim=1)
 
     def forward_head(self, tokens: Tensor) -> Tensor:
-        """Return logits (B, classes) of the tokens that `forward_features` gives."""
+        """Return logits (B, classes) of the tokens from `forward_features`."""
         logits: Tensor = self.head(tokens)
         return logits
 
     def _array(self, kind: str, outputs: Outputs) -> Tensor:
-        """Return one of a layer's arrays, (B, N, dim), as the store would give it to the head, but not rounded."""
-        if kind == EMBEDDING:  # is made after the norm
+        """Return one array of a layer, (B, N, dim), as the head would read it from a store, but without rounding."""
+        if kind == EMBEDDING:  # computed after the norm
             assert outputs.embedding is not None
             return outputs.embedding[:, None]
         tokens = outputs.prefix if kind == PREFIX else outputs.patch
@@ -88,29 +89,33 @@ def export_pipeline(
     model: str | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_key: str | None = None,
+    trust_code: bool = False,
 ) -> ProbedModel:
-    """Compose the backbone that a cell's tokens came from and the cell's head.
+    """Compose a cell's head and the backbone of its tokens into one module.
 
-    The store is not needed. The module can be saved by `torch.save`, exported by `torch.export.export`, or used where a
-    timm model is. Its tokens are not rounded to the store's dtype.
+    The store is not needed. The module can be saved by `torch.save`, exported by `torch.export.export`, or used like a
+    timm model. Its tokens are not rounded to the store's dtype.
 
     Args:
         run: a run folder.
         cell: name of the cell, from the results' column `cell`.
-        model: the backbone, if it is a local folder that is not where it was.
-        checkpoint: the backbone's weights, if they are not where they were.
-        checkpoint_key: where in the checkpoint they are, if it is not where they were.
+        model: the backbone, if it is a local folder that has moved.
+        checkpoint: the backbone's weights, if they have moved.
+        checkpoint_key: key of the weights in the checkpoint, if it has changed.
+        trust_code: whether to run code that the head names, from a torch.hub repository. Code of `model` always runs.
 
     Returns:
         A module in evaluation mode on the CPU.
 
     Raises:
-        InputError: no such cell, one that has no weights, or a backbone that is not the one it was trained on.
-        MissingError: no such run, or the weights are gone; names the path.
+        InputError: no such cell, a cell without weights, another backbone than in training, or code that is not
+            trusted.
+        MissingError: no such run, or the weights are gone; the message names the path.
     """
     head, about = load_saved(run, cell)
     moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
+    check_code(settings["model"], f"the head of {cell!r}", trust_code or model is not None, ", or name it with --model")
     try:
         backbone = load_backbone(**settings)
     except (InputError, MissingError) as error:
@@ -120,7 +125,7 @@ def export_pipeline(
     found = backbone.weights_hash()
     if found != about.weights:
         raise InputError(
-            f"{cell!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, and those "
+            f"{cell!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, but the weights "
             f"loaded now are {found[:12]}…; give the --checkpoint and --checkpoint-key of its probe "
             f"extract{_if_unknown(about)}"
         )
@@ -128,10 +133,10 @@ def export_pipeline(
 
 
 def _if_unknown(about: SavedHead) -> str:
-    """Say why a backbone may be built otherwise than it was; nothing if all its settings are known."""
+    """Return a warning that some settings of the backbone are unknown, or "" if all are known."""
     if "image_size" in about.backbone:
         return ""
-    return "; the head is of a store without a journal: nothing says with which file, size or seed that was loaded"
+    return "; the head's store had no journal, so the file, size and seed of its backbone are unknown"
 
 
 def _transform_of(about: SavedHead) -> Transform:
@@ -142,8 +147,8 @@ def _transform_of(about: SavedHead) -> Transform:
 
 
 def _timm_config(transform: Transform) -> dict[str, Any]:
-    """Say a transform in timm's words. It has none for a resize only if sizes differ; squashing to a size does that."""
+    """Return a transform in timm's terms. timm cannot resize only if sizes differ; squashing to a size does that."""
     config = asdict(transform) | {"input_size": (3, *transform.input_size)}
-    for of_the_file in ("upright", "decode"):  # not of the pixels that timm transforms
+    for of_the_file in ("upright", "decode"):  # about decoding, which timm's transform does not do
         del config[of_the_file]
     return config | ({"crop_mode": "squash", "crop_pct": 1.0} if transform.crop_mode == "none" else {})

@@ -1,9 +1,10 @@
-"""`probe verify` and its `--repair`: damaged and unfinished files are extracted again, and nothing else is touched.
+"""`probe verify`, and its `--repair`, which extracts damaged and unfinished files again and touches no other file.
 
-The journal holds the settings of every extraction that worked on the store. Running them again makes the missing
-files, and only those; identical inputs give identical bytes, so the store becomes the one it was.
+The journal holds the settings of every extraction into the store. Running them again makes only the missing files.
+Identical inputs give identical bytes, so the store is restored exactly.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from ..errors import InputError, MissingError, StoreError
 from ..extract import ExtractConfig, extract
 from ..extract.datasets import open_dataset
-from ..runtime.console import plural, say
+from ..runtime.text import plural
 from ..store import journal
 from ..store.contract import StoreFiles
 from ..store.formats import local_path, store_files
@@ -22,44 +23,49 @@ from ..store.manifest import Manifest
 from ..store.verify import Problem, read_root, verify
 from ..store.writer import write_root
 from .progress import ByteProgress
+from .trust import check_code
+
+logger = logging.getLogger(__name__)
 
 N_SHOWN = 20
 
 
 def check(path: str | Path) -> list[Problem]:
-    """Verify a store as `tokenprobe.store.verify.verify` does, and show progress."""
+    """Verify a store with `tokenprobe.store.verify.verify`, and show progress."""
     recorded = journal.finished_files(store_files(local_path(path)).folder)
     with ByteProgress("verify", sum(record.size for record in recorded.values())) as progress:
         return verify(path, progress.advance)
 
 
-def repair(path: str | Path) -> list[Problem]:
+def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
     """Verify a store, make damaged, missing and unfinished files again, and verify it once more.
 
-    Files that are as they were written keep their bytes, inodes and times. Only the root is written anew: while
-    anything is missing it says that the store is not complete. If nothing but the root is wrong, the journal tells what
-    it was, and nothing is extracted. A foreign file is never removed, unless a killed writer left it as the temporary
-    file of one of the store's own. After a kill at any point, the same call goes on.
+    Intact files keep their bytes, inodes and times. Only the root is rewritten: while files are missing, it says that
+    the store is not complete. If only the root is wrong, it is restored from the journal, without an extraction.
+    Foreign files stay, except temporary files of the store that a killed writer left. After a kill at any point, the
+    same call goes on.
 
     Args:
-        path: of the store; it may have been moved since it was made, its data and weights may not.
+        path: of the store. The store may have been moved since it was made; its data and weights may not.
+        trust_code: whether to run code that the journal names, from a torch.hub repository.
 
     Returns:
         The problems that remain.
 
     Raises:
-        InputError: `path` is an address.
+        InputError: `path` is an address, or the journal names code that is not trusted.
         LockedError: another process is writing to the store.
-        MissingError: there is no journal, or the data or weights are not where they were; names the path.
-        StoreError: the journal records no extraction, or they would not give the store that is there.
+        MissingError: there is no journal, or the data or weights have moved; the message names the path.
+        StoreError: the journal records no extraction, or its extractions would not give this store.
     """
     files = store_files(local_path(path))
     if not (files.folder / journal.NAME).is_file():
         raise MissingError(
-            f"no journal at {str(files.folder / journal.NAME)!r}, so nothing tells how the store was made; make it "
+            f"no journal at {str(files.folder / journal.NAME)!r}, so it is unknown how the store was made; make it "
             "again with probe extract"
         )
     with StoreLock(files.folder):
+        _warn_early(files, trust_code)
         problems = check(path)
         if not problems:
             return []
@@ -67,7 +73,7 @@ def repair(path: str | Path) -> list[Problem]:
         manifest, _ = read_root(files)
         to_make = {problem.file for problem in problems if problem.kind != "foreign"} - {files.root.name}
         configs = _recorded_configs(files, manifest) if to_make else []
-        _check_inputs(configs)
+        _check_inputs(files, configs, trust_code)
         if any(problem.kind != "foreign" for problem in problems):
             _write_root(files, replace(manifest, complete=not to_make))
         _clear_away(files, manifest, problems)
@@ -77,23 +83,31 @@ def repair(path: str | Path) -> list[Problem]:
     return check(path)
 
 
+def _warn_early(files: StoreFiles, trust_code: bool) -> None:
+    """Warn, before the store is read, if no file could be made again. It does not matter if no file is damaged."""
+    try:
+        _check_inputs(files, _recorded_configs(files, read_root(files)[0]), trust_code)
+    except (InputError, MissingError, StoreError) as error:
+        logger.warning(f"{error}. The store is checked all the same: it may be intact")
+
+
 def summary(path: str | Path, problems: Sequence[Problem]) -> str:
-    """Say in one line how many files are not as they should be, and what to do about it."""
+    """Return one line with the number of files that have a problem, and advice."""
     n_files, files = len(problems), store_files(local_path(path))
     if all(problem.kind == "foreign" for problem in problems):
-        advice = "remove by hand what is foreign: --repair removes only the temporary files of a killed writer"
+        advice = "remove foreign files by hand: --repair removes only the temporary files of a killed writer"
     elif journal.can_repair(files.folder) or all(problem.file == files.root.name for problem in problems):
         advice = f"mend it with probe verify --repair {path}"
     else:
-        advice = "--repair cannot mend it, since no journal tells how it was made: make or copy the store again"
-    are = plural(n_files, "file is not as it should be", "files are not as they should be")
+        advice = "--repair cannot mend it, since no journal records how it was made: make or copy the store again"
+    are = plural(n_files, "file has a problem", "files have problems")
     return f"{str(path)!r}: {n_files} {are}; {advice}"
 
 
 def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConfig]:
-    """Return the settings of the extractions that made the store, each once, in the order they ran.
+    """Return the settings of the extractions that made the store, in the order they ran, without repeats.
 
-    Unreadable images that one of them left out may have stopped those before it.
+    If one of them left out unreadable images, earlier ones may have stopped at those images. So all leave them out.
     """
     left_out = any(info.skipped for info in manifest.splits.values())
     configs: list[ExtractConfig] = []
@@ -113,9 +127,10 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
     return configs
 
 
-def _check_inputs(configs: Sequence[ExtractConfig]) -> None:
-    """Raise MissingError if data or weights are gone, before anything is removed."""
+def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_code: bool) -> None:
+    """Raise, before any file is removed, MissingError if data or weights are gone, or InputError for untrusted code."""
     for config in configs:
+        check_code(config.model, f"the journal of {str(files.path)!r}", trust_code)
         try:
             open_dataset(config.data)
         except MissingError as error:
@@ -133,7 +148,7 @@ def _write_root(files: StoreFiles, manifest: Manifest) -> None:
 
 
 def _clear_away(files: StoreFiles, manifest: Manifest, problems: Sequence[Problem]) -> None:
-    """Remove damaged files, and the temporary ones that a killed writer left; the root stays."""
+    """Remove damaged files, and temporary files that a killed writer left. The root stays."""
     own = {*files.declared(manifest), files.root.name}
     foreign = {problem.file for problem in problems if problem.kind == "foreign"}
     damaged = {problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name}
@@ -141,7 +156,7 @@ def _clear_away(files: StoreFiles, manifest: Manifest, problems: Sequence[Proble
 
 
 def _say_problems(problems: Sequence[Problem]) -> None:
-    lines = [problem.line for problem in problems[:N_SHOWN]]
+    for problem in problems[:N_SHOWN]:
+        logger.warning(problem.line)
     if len(problems) > N_SHOWN:
-        lines.append(f"… and {len(problems) - N_SHOWN} more")
-    say("\n".join(lines))
+        logger.warning(f"… and {len(problems) - N_SHOWN:,} more")

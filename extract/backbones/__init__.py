@@ -1,6 +1,6 @@
-"""Backbones: build a model, load its weights, freeze it, and give the tokens of its layers.
+"""Backbones: build a model, load its weights, freeze it, and return the tokens of its layers.
 
-Each source of models is a file here and a line in `BACKBONES`; all give the `Backbone` of `contract.py`.
+Each source of models is a file here and a line in `BACKBONES`; all provide the `Backbone` of `contract.py`.
 """
 
 import os
@@ -8,15 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import unknown_name
+import huggingface_hub.utils
+
+from ...errors import InputError, unknown_name
+from ...runtime.console import bars_of
 from .contract import Backbone, BackboneRequest
-from .from_hub import absolute_entry, load_hub
+from .from_hub import absolute_entry, hub_code, load_hub
 from .from_open_clip import is_open_clip, load_open_clip
 from .from_timm import is_timm, load_timm
 from .names import HUB_FORMS
 from .weights.loading import Reading
 
-__all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "load_backbone", "split_source"]
+__all__ = ["BACKBONES", "Backbone", "BackboneRequest", "absolute_model", "code_of", "load_backbone", "split_source"]
 
 BACKBONES: dict[str, Callable[[BackboneRequest], Backbone]] = {
     "timm": load_timm,
@@ -36,25 +39,33 @@ def load_backbone(  # noqa: PLR0913
     no_pretrained: bool = False,
     seed: int = 0,
     image_size: Sequence[int] = (),
+    fetches: bool = True,
 ) -> Backbone:
     """Build a backbone, load its weights and freeze it. The arguments are the fields of `ExtractConfig`.
 
+    Without `fetches`, weights are drawn where published ones would be fetched: a dry run needs shapes and speed alone.
+
     Raises:
-        InputError: no such model, or weights that do not fit or cannot be fetched.
+        InputError: no such model, or its weights do not fit or cannot be downloaded.
         MissingError: no such checkpoint.
     """
     source, name = split_source(model)
-    return BACKBONES[source](
-        BackboneRequest(
-            name=name,
-            arguments=model_arg or {},
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            pretrained=not no_pretrained,
-            seed=seed,
-            image_size=_height_and_width(image_size),
-            reading=Reading(allow_missing, checkpoint_key, _height_and_width(checkpoint_grid)),
-        )
+    request = BackboneRequest(
+        name=name,
+        arguments=model_arg or {},
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        pretrained=not no_pretrained,
+        seed=seed,
+        image_size=_height_and_width(image_size),
+        reading=Reading(allow_missing, checkpoint_key, _height_and_width(checkpoint_grid)),
+        fetches=fetches,
     )
+    with bars_of(huggingface_hub.utils):
+        backbone = BACKBONES[source](request)
+    for name, parameter in backbone.module.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise InputError(f"backbone {model!r} has weights that are not finite, such as {name!r}; use other weights")
+    return backbone
 
 
 def split_source(model: str) -> tuple[str, str]:
@@ -77,8 +88,14 @@ def _height_and_width(sides: Sequence[int]) -> tuple[int, int] | None:
     return (sides[0], sides[-1]) if sides else None
 
 
+def code_of(model: str) -> str:
+    """Describe the code, outside installed packages, that loading a model would run; "" if there is none."""
+    source, name = split_source(model)
+    return hub_code(name) if source == "hub" else ""
+
+
 def absolute_model(model: str) -> str:
-    """Return the name that means the same in any working folder: that of a local folder made absolute."""
+    """Return a model's name with any path to a local folder made absolute."""
     source, _, name = model.partition(":")
     if source == "hub":
         return f"hub:{absolute_entry(name)}"

@@ -1,9 +1,10 @@
-"""Pages of the backbones that can be loaded. Each model of a page is built without weights, for its shapes."""
+"""Pages of all known backbones. Each model on a page is built without weights, to get its shapes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import ceil, prod
+from typing import Any
 
 from rich.table import Table
 
@@ -21,7 +22,7 @@ CATALOGUES: dict[str, tuple[Callable[[], list[str]], Callable[[str], list[LayerS
     "open_clip": (open_clip_names, open_clip_shapes),
     "hub": (hub_names, hub_shapes),
 }
-"""For each source that can list its models: their names, and the shapes of one."""
+"""For each source that can list its models: functions for the names of all, and for the shapes of one."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Page:
     """Some of the models that match a pattern.
 
     Attributes:
-        names: with their source.
-        number: from 1 on.
-        n_pages: there are.
-        n_models: on all pages.
+        names: names with their source.
+        number: number of the page, from 1 on.
+        n_pages: number of pages.
+        n_models: number of models on all pages.
     """
 
     names: Sequence[str]
@@ -44,11 +45,11 @@ class Page:
 def page_of(pattern: str, number: int = 1) -> Page:
     """Return one page of the models that match a pattern such as "vit_base*" or "open_clip:ViT*".
 
-    A pattern is that of a whole name, with its source or without, of the part before its weights, or of a hub
-    model's entry.
+    A pattern matches a whole name, with or without its source, or the part before the weights, or the entry of a hub
+    model.
 
     Raises:
-        InputError: no model matches, or there is no such page.
+        InputError: no model matches, or the page does not exist.
     """
     known = [f"{source}:{name}" for source, (names, _) in CATALOGUES.items() for name in names()]
     found = [name for name in known if _matches(name, pattern)]
@@ -56,13 +57,34 @@ def page_of(pattern: str, number: int = 1) -> Page:
         raise unknown_name("model", pattern, [name.partition(":")[2] for name in known])
     n_pages = ceil(len(found) / PAGE_SIZE)
     if not 1 <= number <= n_pages:
-        raise InputError(f"page {number} of the models like {pattern!r}: {len(found)} match, on pages 1 to {n_pages}")
+        raise InputError(f"no page {number} for {pattern!r}: {len(found)} models match, on pages 1 to {n_pages}")
     return Page(found[(number - 1) * PAGE_SIZE : number * PAGE_SIZE], number, n_pages, len(found))
+
+
+def facts_of(page: Page) -> dict[str, Any]:
+    """Return a page as values for JSON. A model has no layers there if its shapes are unknown without its weights."""
+    return {
+        "page": page.number,
+        "pages": page.n_pages,
+        "n_models": page.n_models,
+        "models": [_facts(name, shapes_of(name)) for name in page.names],
+    }
+
+
+def _facts(name: str, shapes: Sequence[LayerShape]) -> dict[str, Any]:
+    return {
+        "model": name,
+        "layers": [
+            {"grid": list(shape.grid), "dim": shape.dim, "prefix": shape.n_prefix, "embedding": shape.embedding}
+            for shape in shapes
+        ],
+        "image_bytes": image_bytes(shapes) if shapes else None,
+    }
 
 
 def table_of(page: Page) -> Table:
     """Return the layers, widths and tokens of a page's models, one row per model."""
-    caption = f"{page.n_models} models; kB: tokens of all layers of an image, in {DTYPE}"
+    caption = f"{page.n_models} models; kB: tokens of all layers per image, in {DTYPE}"
     if page.n_pages > 1:
         caption = f"page {page.number} of {page.n_pages} (--page {page.number % page.n_pages + 1}), {caption}"
     table = Table(caption=caption, caption_justify="left")
@@ -75,16 +97,16 @@ def table_of(page: Page) -> Table:
 
 
 def shapes_of(name: str) -> list[LayerShape]:
-    """Return the shapes of a model's layers; none if they cannot be told without its weights."""
+    """Return the shapes of a model's layers, or an empty list if they are unknown without its weights."""
     source, _, bare = name.partition(":")
     try:
         return CATALOGUES[source][1](bare)
-    except Exception:  # any of their models, built for its shapes alone
+    except Exception:  # any model, built for its shapes alone
         return []
 
 
 def image_bytes(shapes: Sequence[LayerShape]) -> int:
-    """Return the bytes that a store keeps of one image in all layers."""
+    """Return the bytes per image in a store of all layers."""
     return sum(
         prod(shape.row_shape(kind)) * array_type(kind, DTYPE).stored.itemsize
         for shape in shapes

@@ -1,12 +1,12 @@
 """torch.hub models, read by hooks on their blocks. A table holds the differences between them.
 
-A hub entry is code of its repository's, and is run; name only repositories you trust.
+Loading a hub entry runs the code of its repository: name only repositories you trust.
 """
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -26,22 +26,23 @@ from .weights.loading import load_weights
 
 DEFAULT_SIZE = (224, 224)
 CROP_PCT = 224 / 256
-"""All of these were evaluated on the centre of an image resized to 8/7 of the size."""
+"""All these models were evaluated on the centre of an image resized to 8/7 of the size."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """How the models of one training code are built. Attributes are dotted paths from the model.
+    """Structure of the models of one training code. Paths are dotted, from the model.
 
     Attributes:
-        name: of the code.
-        marks: attributes by which its models are known.
-        blocks: list of blocks; each gives (B, prefix + patches, dim), prefix first, or a list of one such tensor.
-        norm: after the last block.
-        patch_size: in pixels: a side, or two.
-        n_cls: number of class tokens at the beginning, or where it is kept; the rest of the prefix is registers.
-        mean: of the pixels that the model takes, in [0, 1].
-        std: of them.
+        name: name of the code.
+        marks: paths that exist in its models, and identify them.
+        blocks: path of the list of blocks; each returns (B, prefix + patches, dim), prefix first, or a list with one
+            such tensor.
+        norm: path of the norm after the last block.
+        patch_size: path of the patch size in pixels: one side, or two.
+        n_cls: number of class tokens at the beginning, or its path; the other prefix tokens are registers.
+        mean: mean of the model's input pixels, in [0, 1].
+        std: standard deviation of the model's input pixels, in [0, 1].
     """
 
     name: str
@@ -68,7 +69,7 @@ FAMILIES = (
     Family("DINOv2, DINOv3, Franca", ("blocks", "cls_token", "patch_size")),
     Family("DINO", ("blocks", "cls_token", "patch_embed.patch_size"), patch_size="patch_embed.patch_size"),
 )
-"""The first whose marks a model has is its own."""
+"""A model belongs to the first family whose marks it has."""
 
 PUBLISHED: dict[str, dict[str, tuple[int, int, int, int]]] = {
     "facebookresearch/dino:main": {
@@ -107,8 +108,13 @@ PUBLISHED: dict[str, dict[str, tuple[int, int, int, int]]] = {
         "capi_vitl14_in1k": (24, 1024, 14, 16),
     },
 }
-"""Layers, width, patch size in pixels and prefix tokens of the published models. Those of RADIO's only entry depend on
-its file."""
+"""Layers, width, patch size in pixels and prefix tokens of the published models. RADIO is absent: it has one entry, and
+its file decides."""
+
+SATELLITE = "sat493m"
+"""Part of the file names of DINOv3's weights for satellite images."""
+OF_SATELLITES = (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
+"""Mean and deviation of their pixels. Source: README of facebookresearch/dinov3."""
 
 GITHUB_FORM = re.compile(r"[\w-]+/[\w.-]+(:.+)?")
 """OWNER/NAME[:BRANCH]; anything else is a folder."""
@@ -150,8 +156,8 @@ def load_hub(request: BackboneRequest) -> HubBackbone:
     """Load a model by its hub entry, freeze it, and find its blocks.
 
     Raises:
-        InputError: the repository or its weights cannot be fetched, its code cannot be run, weights do not fit, or
-            the model is of no family in the table.
+        InputError: the repository or its weights cannot be downloaded, its code fails, the weights do not fit, or the
+            model belongs to no family in the table.
         MissingError: no such folder.
     """
     repository, entry = split_entry(request.name)
@@ -160,27 +166,26 @@ def load_hub(request: BackboneRequest) -> HubBackbone:
     family = next((each for each in FAMILIES if all(_has(module, mark) for mark in each.marks)), None)
     if family is None:
         raise InputError(
-            f"hub model {request.name!r} is built like none that is known ({'; '.join(row.name for row in FAMILIES)}): "
-            f"{type(module).__name__} has no such list of blocks"
+            f"hub model {request.name!r} has an unknown structure: {type(module).__name__} has no list of blocks as in "
+            f"{'; '.join(row.name for row in FAMILIES)}"
         )
     loaded = load_weights(module, checkpoint, request.reading) if checkpoint else None
     module.eval().requires_grad_(False)
     size = request.image_size or DEFAULT_SIZE
-    transform = Transform(size, "bicubic", CROP_PCT, "center", family.mean, family.std)
+    mean, std = OF_SATELLITES if _is_of_satellites(request) else (family.mean, family.std)
+    transform = Transform(size, "bicubic", CROP_PCT, "center", mean, std)
     name = f"hub:{os.path.basename(os.path.abspath(repository))}/{entry}" if _is_local(repository) else None
     arguments = {key: _portable_value(value) for key, value in request.arguments.items()}
     try:
         backbone = HubBackbone(name or f"hub:{request.name}", module, arguments, transform, family)
     except Exception as error:  # code of any repository
-        raise InputError(
-            f"hub model {request.name!r} cannot give its blocks' tokens for images of {size} pixels: {reason(error)}"
-        ) from error
+        raise InputError(f"hub model {request.name!r} fails on images of {size} pixels: {reason(error)}") from error
     backbone.loaded = loaded
     return backbone
 
 
 def hub_names() -> list[str]:
-    """Return the published entries whose models can be read."""
+    """Return the published entries whose models are known."""
     return [f"{repository}/{entry}" for repository, entries in PUBLISHED.items() for entry in entries]
 
 
@@ -195,7 +200,7 @@ def split_entry(name: str) -> tuple[str, str]:
     """Split "REPO/ENTRY"; REPO is a folder with a hubconf.py, or "OWNER/NAME[:BRANCH]" on GitHub.
 
     Raises:
-        InputError: not of that form.
+        InputError: the name has another form.
     """
     repository, _, entry = name.rpartition("/")
     if not repository or not entry:
@@ -207,16 +212,23 @@ def split_entry(name: str) -> tuple[str, str]:
 
 
 def absolute_entry(name: str) -> str:
-    """Return the name that means the same in any working folder."""
+    """Return the name of an entry, with a local repository's path made absolute."""
     repository, entry = split_entry(name)
     return f"{os.path.abspath(repository)}/{entry}" if _is_local(repository) else name
 
 
+def hub_code(name: str) -> str:
+    """Describe the code that a hub entry runs."""
+    repository, _ = split_entry(name)
+    if GITHUB_FORM.fullmatch(repository) and not _is_local(repository):
+        return f"code from https://github.com/{repository.partition(':')[0]}"
+    return f"the hubconf.py in {os.path.abspath(repository)!r}"
+
+
 def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
     if not _is_local(repository) and not GITHUB_FORM.fullmatch(repository):
-        raise MissingError(f"no folder at {repository!r}; asked for a hubconf.py in it, with the entry {entry!r}")
-    download = request.pretrained and request.checkpoint is None
-    arguments = {**request.arguments, **({} if download else {"pretrained": False})}
+        raise MissingError(f"no folder at {repository!r}; expected a hubconf.py in it, with the entry {entry!r}")
+    arguments = {**request.arguments, **({} if request.downloads else {"pretrained": False})}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(request.seed)
@@ -224,12 +236,14 @@ def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
                 repository,
                 entry,
                 source="local" if _is_local(repository) else "github",
-                trust_repo=True,  # whoever names it means it; torch would ask on the terminal
-                skip_validation=True,  # of a fork's branch, through GitHub's interface
+                trust_repo=True,  # the user named it; torch would ask on the terminal
+                skip_validation=True,  # torch would query GitHub's interface about the branches of forks
                 verbose=False,
                 **arguments,
             )
     except TypeError as error:
+        if request.wants_published and not request.downloads:  # this entry always loads its weights
+            return _run_entry(repository, entry, replace(request, fetches=True))
         raise InputError(f"hub model {request.name!r} does not take {arguments}: {reason(error)}") from error
     except Exception as error:  # code of any repository, from the network
         raise InputError(
@@ -238,12 +252,17 @@ def _run_entry(repository: str, entry: str, request: BackboneRequest) -> Any:
         ) from error
 
 
+def _is_of_satellites(request: BackboneRequest) -> bool:
+    files = [request.checkpoint, *request.arguments.values()]
+    return any(SATELLITE in os.path.basename(str(file)).lower() for file in files)
+
+
 def _is_local(repository: str) -> bool:
     return os.path.isdir(repository)
 
 
 def _portable_value(value: Any) -> Any:
-    """Drop the folders of a file's path: a manifest holds no absolute path."""
+    """Drop the parent folders of a file's path: a manifest holds no absolute path."""
     return os.path.basename(value) if isinstance(value, str) and os.path.isfile(value) else value
 
 
@@ -259,12 +278,12 @@ def _has(module: Any, path: str) -> bool:
 
 
 def _tensor(output: Any) -> Tensor:
-    """Return a block's tokens; DINOv3's blocks take and give lists of batches."""
+    """Return a block's tokens; DINOv3's blocks take and return lists of batches."""
     tokens: Tensor = output[0] if isinstance(output, list) else output
     return tokens
 
 
 def _prefix_names(n_cls: int, n_prefix: int) -> list[str]:
-    """Name class tokens, of which RADIO has one for each teacher, then registers."""
+    """Name the class tokens, then the registers. RADIO has one class token per teacher."""
     classes = ["cls", *(f"cls{index}" for index in range(1, n_cls))][:n_cls]
     return classes + [f"reg{index}" for index in range(n_prefix - n_cls)]

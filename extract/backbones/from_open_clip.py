@@ -1,5 +1,6 @@
-"""Image towers of open_clip: its own transformers and ResNets, timm trunks, CoCa. The text tower is left out."""
+"""Image towers of open_clip: its own transformers and ResNets, timm trunks, CoCa. The text tower is not kept."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from ...store.layout import LayerShape
 from ..views import Transform
 from .contract import BackboneRequest
 from .names import HUB_FORMS, portable, reason
+from .open_clip_preprocessing import activation_note, preprocessing_of
 from .open_clip_tower import OpenClipBackbone
 from .timm_weights import convert_to_timm
 from .weights.files import Checkpoint, load_checkpoint
@@ -25,20 +27,22 @@ from .weights.sets import Weights
 CROP_MODES = {"shortest": "center", "squash": "squash"}
 """timm's names for open_clip's ways to resize to a square."""
 TRUNK = "trunk."
-"""Beginning of the names of weights of a timm model in a tower."""
+"""Prefix of the weight names of a timm model inside a tower."""
 TOP_LEVEL = ("embed_dim", "quick_gelu")
-"""Settings of a model that are not of its vision tower alone."""
+"""Settings that a model keeps outside those of its vision tower."""
 
 
 def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
     """Build an open_clip image tower, load its weights and freeze it.
 
     Raises:
-        InputError: no such architecture or weights, arguments it does not take, weights that do not fit or cannot be
-            fetched.
+        InputError: no such architecture or weights, the model does not take the arguments, or its weights do not fit
+            or cannot be downloaded.
     """
     checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
-    if request.pretrained and checkpoint is None:
+    if request.wants_published:
+        _check_published(request)
+    if request.downloads:
         tower, preprocessing = _pretrained_tower(request)
     else:
         tower, preprocessing = _drawn_tower(request)
@@ -51,18 +55,20 @@ def load_open_clip(request: BackboneRequest) -> OpenClipBackbone:
         backbone = OpenClipBackbone(f"open_clip:{portable(request.name)}", tower, request.arguments, transform)
     except Exception as error:  # any tower, with any arguments
         raise InputError(
-            f"open_clip model {request.name!r} with {dict(request.arguments)} cannot give its blocks' tokens for "
-            f"images of {transform.input_size} pixels: {reason(error)}"
+            f"open_clip model {request.name!r} with {dict(request.arguments)} fails on images of "
+            f"{transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
+    notes = activation_note(*split_tag(request.name)) if checkpoint else []
     if request.image_size and (loaded is None or hasattr(tower, "trunk")):
         native = _native_tower(request)
-        backbone.notes = table_lines(moved_tables(getattr(native, "trunk", native), getattr(tower, "trunk", tower)))
+        notes += table_lines(moved_tables(getattr(native, "trunk", native), getattr(tower, "trunk", tower)))
+    backbone.notes = notes
     return backbone
 
 
 def open_clip_names() -> list[str]:
-    """Return every architecture and weights that open_clip can load."""
+    """Return every pair of architecture and weights that open_clip can load."""
     import open_clip
 
     return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
@@ -83,7 +89,7 @@ def _shapes_of(architecture: str) -> list[LayerShape]:
 
 
 def is_open_clip(name: str) -> bool:
-    """Return whether a name, such as "ViT-B-32:openai", is one of open_clip's."""
+    """Return whether open_clip knows a name such as "ViT-B-32:openai"."""
     import open_clip
 
     return split_tag(name)[0] in open_clip.list_models()
@@ -103,13 +109,7 @@ def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]
     options: dict[str, Any] = {}
     if not request.name.startswith(HUB_FORMS):
         architecture, tag = _known_name(request)
-        if not tag:
-            known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-            raise InputError(
-                f"open_clip model {architecture!r} without the name of its weights; write "
-                f"open_clip:{architecture}/WEIGHTS (known: {known}), or give --checkpoint or --no-pretrained"
-            )
-        # Weights trained with QuickGELU are not the same network under GELU; open_clip would only warn.
+        # Weights trained with QuickGELU give a different network with GELU; open_clip would only warn.
         options["force_quick_gelu"] = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
     with _built(request):
         if request.arguments:
@@ -125,8 +125,23 @@ def _pretrained_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]
     return model.visual, model.visual.preprocess_cfg
 
 
+def _check_published(request: BackboneRequest) -> None:
+    """Raise InputError if the name has no published weights."""
+    import open_clip
+
+    if request.name.startswith(HUB_FORMS):
+        return
+    architecture, tag = _known_name(request)
+    if not tag:
+        known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        raise InputError(
+            f"open_clip model {architecture!r} needs the name of its weights; write "
+            f"open_clip:{architecture}/WEIGHTS (known: {known}), or give --checkpoint or --no-pretrained"
+        )
+
+
 def _resample_left_tables(tower: Any, request: BackboneRequest) -> None:
-    """Resample the table of published weights that open_clip left as it is: of another grid, and as large."""
+    """Resample the position table of published weights if open_clip did not: its grid differs, but not its size."""
     if request.image_size is None or hasattr(tower, "trunk"):
         return
     native = _native_tower(request)
@@ -137,24 +152,41 @@ def _resample_left_tables(tower: Any, request: BackboneRequest) -> None:
 
 
 def _drawn_tower(request: BackboneRequest) -> tuple[Any, Mapping[str, Any]]:
-    """Build an image tower alone, of weights drawn from the seed, and preprocessing as for the weights of its tag."""
+    """Build an image tower with weights drawn from the seed; return it, and the preprocessing for its tag."""
     import open_clip
     from open_clip.transform import PreprocessCfg
 
     if request.name.startswith(HUB_FORMS):
-        raise InputError(
-            f"open_clip model {request.name!r} brings its own weights; with --checkpoint or --no-pretrained name its "
-            "architecture, such as open_clip:ViT-B-16"
-        )
-    architecture, tag = _known_name(request)
-    config, published = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
-    activation = {"quick_gelu": True} if published.get("quick_gelu") else {}  # weights of one are no network of another
-    tower = _tower_of(config | activation, request)
-    return tower, asdict(PreprocessCfg()) | published
+        if not request.wants_published:
+            raise InputError(
+                f"open_clip model {request.name!r} has its own weights; with --checkpoint or --no-pretrained, name its "
+                "architecture instead, such as open_clip:ViT-B-16"
+            )
+        config, published = _hub_config(request)
+        preprocessing = asdict(PreprocessCfg()) | published
+    else:
+        architecture, tag = _known_name(request)
+        preprocessing = preprocessing_of(architecture, tag, request.checkpoint)
+        config, published = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
+    activation = {"quick_gelu": True} if published.get("quick_gelu") else {}  # weights fit only their own activation
+    return _tower_of(config | activation, request), preprocessing
+
+
+def _hub_config(request: BackboneRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the settings and the preprocessing of a model with its own weights, without downloading the weights."""
+    from open_clip.factory import _get_hf_config
+
+    form, _, place = request.name.partition(":")
+    with _built(request):
+        if form == "local-dir":
+            content = json.loads((Path(place) / "open_clip_config.json").read_text())
+        else:
+            content = _get_hf_config(place)
+    return content["model_cfg"], content.get("preprocess_cfg", {})
 
 
 def _native_tower(request: BackboneRequest) -> Any:
-    """Build the image tower without weights, for the image size that is its own."""
+    """Build the image tower without weights, at its own image size."""
     import open_clip
 
     hub_form = request.name.startswith(HUB_FORMS)
@@ -184,7 +216,7 @@ def _known_name(request: BackboneRequest) -> tuple[str, str]:
 
 
 def _settings(config: Mapping[str, Any], request: BackboneRequest) -> dict[str, Any]:
-    """Return the changes that --model-arg and the image size make to the settings of the vision tower."""
+    """Return the changes to the tower's settings by --model-arg and the image size."""
     changes = {"timm_model_pretrained": False, **request.arguments}
     top = {name: changes.pop(name) for name in TOP_LEVEL if name in changes}
     if request.image_size and "timm_model_name" not in config["vision_cfg"]:
@@ -193,12 +225,12 @@ def _settings(config: Mapping[str, Any], request: BackboneRequest) -> dict[str, 
 
 
 def _side_or_sides(size: tuple[int, int] | None) -> int | tuple[int, int] | None:
-    """Return one number for a square: open_clip's ResNets take no other."""
+    """Return one number for a square: open_clip's ResNets accept only squares."""
     return size[0] if size and size[0] == size[1] else size
 
 
 def _load_tower(tower: Any, checkpoint: Checkpoint, reading: Reading) -> LoadReport:
-    """Load a CLIP checkpoint's image tower, its position table resampled as open_clip or timm does."""
+    """Load the image tower of a CLIP checkpoint, and resample its position table as open_clip or timm does."""
 
     def convert(weights: Weights) -> Converted:
         trunk = getattr(tower, "trunk", None)
@@ -214,12 +246,10 @@ def _load_tower(tower: Any, checkpoint: Checkpoint, reading: Reading) -> LoadRep
 
 
 def _transform(preprocessing: Mapping[str, Any], tower: Any, request: BackboneRequest) -> Transform:
-    """Say open_clip's preprocessing in the words of `Transform`."""
+    """Turn open_clip's preprocessing into a `Transform`."""
     how = preprocessing["resize_mode"]
     if how not in CROP_MODES:
-        raise InputError(
-            f"open_clip model {request.name!r} wants its images resized by {how!r}; known: {', '.join(CROP_MODES)}"
-        )
+        raise InputError(f"open_clip model {request.name!r} resizes images by {how!r}; known: {', '.join(CROP_MODES)}")
     size = request.image_size or tower.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return Transform(
@@ -234,7 +264,7 @@ def _transform(preprocessing: Mapping[str, Any], tower: Any, request: BackboneRe
 
 @contextmanager
 def _built(request: BackboneRequest) -> Iterator[None]:
-    """Build under the request's seed, in silence; an error of open_clip's becomes one line."""
+    """Build with the request's seed and without log messages; turn errors of open_clip into one line."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -245,9 +275,9 @@ def _built(request: BackboneRequest) -> Iterator[None]:
         raise InputError(
             f"open_clip model {request.name!r} does not take {dict(request.arguments)}: {reason(error)}"
         ) from error
-    except Exception as error:  # any of open_clip's models, with any arguments, from any hub
+    except Exception as error:  # any open_clip model, with any arguments, from any hub
         raise InputError(
-            f"open_clip model {request.name!r} cannot be built, or its weights not fetched ({reason(error)}); "
+            f"open_clip model {request.name!r} cannot be built or its weights cannot be downloaded ({reason(error)}); "
             "check --model-arg, or give a local file with --checkpoint"
         ) from error
     finally:

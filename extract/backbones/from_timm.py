@@ -1,4 +1,4 @@
-"""timm backbones, through timm's own `forward_intermediates`: one forward for any number of layers."""
+"""timm backbones, through timm's own `forward_intermediates`: one forward pass for any number of layers."""
 
 import inspect
 import json
@@ -23,6 +23,9 @@ from .timm_weights import load_timm_weights
 from .weights.files import load_checkpoint
 from .weights.loading import table_lines
 from .weights.position_tables import left_tables, moved_tables
+
+N_NAMED = 3
+"""Number of weights that a line names."""
 
 
 class TimmBackbone(Backbone):
@@ -54,8 +57,8 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     """Build a timm model, load its weights and freeze it.
 
     Raises:
-        InputError: no such model, arguments it does not take, weights that do not fit or cannot be fetched, or
-            a model that does not give its blocks' outputs.
+        InputError: no such model, the model does not take the arguments or does not return its blocks' outputs, or its
+            weights do not fit or cannot be downloaded.
     """
     _check_name(request)
     checkpoint = load_checkpoint(request.checkpoint) if request.checkpoint else None
@@ -65,31 +68,33 @@ def load_timm(request: BackboneRequest) -> TimmBackbone:
     intermediates = intermediates_of(module)
     if intermediates is None:
         raise InputError(
-            f"timm model {request.name!r} does not give its blocks' outputs: it has no forward_intermediates, and its "
-            "feature_info names no modules"
+            f"timm model {request.name!r} does not return its blocks' outputs: it has no forward_intermediates, and "
+            "its feature_info names no modules"
         )
     transform = _transform(module, request, checkpoint.metadata if checkpoint else {})
     try:
         backbone = TimmBackbone(f"timm:{portable(request.name)}", module, request.arguments, transform, intermediates)
-    except Exception as error:  # any of timm's models, with any arguments
+    except Exception as error:  # any timm model, with any arguments
         raise InputError(
-            f"timm model {request.name!r} with {dict(request.arguments)} cannot give its blocks' tokens for images of "
-            f"3 channels and {transform.input_size} pixels: {reason(error)}"
+            f"timm model {request.name!r} with {dict(request.arguments)} fails on images of 3 channels and "
+            f"{transform.input_size} pixels: {reason(error)}"
         ) from error
     backbone.loaded = loaded
-    if _downloads(request) and (request.image_size or "img_size" in request.arguments):
+    if checkpoint and transform.crop_mode != "none":  # "none": the file states its preprocessing
+        backbone.notes = _other_preprocessing(request)
+    if request.wants_published and (request.image_size or "img_size" in request.arguments):
         backbone.notes = table_lines(moved_tables(_native(request), module))
     return backbone
 
 
 def timm_names() -> list[str]:
-    """Return every model with weights that timm can load, and architectures without."""
+    """Return every timm model with its weights, and the architectures without weights."""
     tagged = timm.list_pretrained()
     return sorted({*tagged, *timm.list_models()} - {name.split(".")[0] for name in tagged})
 
 
 def timm_shapes(name: str) -> list[LayerShape]:
-    """Return the shapes of a model's layers, without its weights; none if it has no layers to read."""
+    """Return the shapes of a model's layers, without its weights; an empty list if its layers cannot be read."""
     config = timm.get_pretrained_cfg(name)
     return _shapes_at(name.split(".")[0], tuple(config.input_size[-2:])) if config else []
 
@@ -103,7 +108,7 @@ def _shapes_at(architecture: str, size: tuple[int, int]) -> list[LayerShape]:
 
 
 def is_timm(name: str) -> bool:
-    """Return whether timm knows a model, or a class, of that name, or would read its configuration."""
+    """Return whether timm knows a model or class of that name, or would read its configuration."""
     known = name.startswith(HUB_FORMS) or timm.is_model(name.split(".")[0])
     return bool(known) or _architecture(name) is not None
 
@@ -111,46 +116,42 @@ def is_timm(name: str) -> bool:
 def _check_name(request: BackboneRequest) -> None:
     if not is_timm(request.name):
         raise unknown_name("timm model", request.name, timm.list_models())
-    if _architecture(request.name) and request.pretrained and request.checkpoint is None:
+    if _architecture(request.name) and request.wants_published:
         raise InputError(
             f"timm architecture {request.name!r} has no published weights; give --checkpoint or --no-pretrained"
         )
 
 
 def _architecture(name: str) -> type[nn.Module] | None:
-    """Return a class of timm's, such as VisionTransformer, for models that have no name in timm."""
+    """Return the timm class of that name, such as VisionTransformer, or None."""
     found = getattr(timm.models, name, None)
     return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
 
 
 def _create(request: BackboneRequest) -> nn.Module:
-    """Build the model; one that fixes its image size is built for the size that is wanted."""
+    """Build the model; if it has a fixed image size, build it for the wanted size."""
     asked = request.arguments.get("img_size")
     if request.image_size is not None and asked is not None:
         raise InputError(
-            f"image size {request.image_size} and model argument img_size={asked!r} asked for; "
+            f"image_size {request.image_size} and the model argument img_size={asked!r} both set the image size; "
             "give one of --image-size and --model-arg img_size"
         )
-    if request.image_size is None and (asked is None or not _downloads(request)):
-        return _build(request, {}, download=_downloads(request))
+    if request.image_size is None and (asked is None or not request.wants_published):
+        return _build(request, {}, download=request.downloads)
     native: Any = _native(request)
     takes_size = any("img_size" in inspect.signature(kind).parameters for kind in type(native).__mro__[:-1])
     size = {"img_size": request.image_size or asked} if takes_size else {}
-    left = _left_tables(native, request, size) if size and _downloads(request) else []
+    left = _left_tables(native, request, size) if size and request.wants_published else []
     if not left:
-        return _build(request, size, download=_downloads(request))
+        return _build(request, size, download=request.downloads)
     if not hasattr(native, "set_input_size"):
         raise InputError(
-            f"timm model {request.name!r} cannot see images of {size['img_size']} pixels: nothing resamples its "
-            f"position table {left[0]!r}; give an --image-size of its own form"
+            f"timm model {request.name!r} cannot use images of {size['img_size']} pixels, since timm does not resample "
+            f"its position table {left[0]!r}; give an --image-size with the model's own ratio of height to width"
         )
-    module = _build(_of_its_size(request), {}, download=True)  # timm's loading would see equal shapes
+    module = _build(_of_its_size(request), {}, download=request.downloads)  # timm would load equal shapes unchanged
     module.set_input_size(**size)  # type: ignore[operator]
     return module
-
-
-def _downloads(request: BackboneRequest) -> bool:
-    return request.pretrained and request.checkpoint is None
 
 
 def _of_its_size(request: BackboneRequest) -> BackboneRequest:
@@ -158,13 +159,13 @@ def _of_its_size(request: BackboneRequest) -> BackboneRequest:
 
 
 def _native(request: BackboneRequest) -> nn.Module:
-    """Build the model without weights, for the image size that is its own."""
+    """Build the model without weights, at its own image size."""
     with torch.device("meta"):
         return _build(_of_its_size(request), {}, download=False)
 
 
 def _left_tables(native: Any, request: BackboneRequest, size: Mapping[str, Any]) -> list[str]:
-    """Return the tables of published weights that timm's loading would leave as they are, though of another grid."""
+    """Return the tables of published weights with another grid that timm would load without resampling."""
     with torch.device("meta"):
         module = _build(request, size, download=False)
     own = native.pretrained_cfg["input_size"][-2:]
@@ -183,17 +184,17 @@ def _build(request: BackboneRequest, changes: Mapping[str, Any], *, download: bo
             return timm.create_model(request.name, pretrained=download, **arguments)
     except (OSError, HfHubHTTPError) as error:
         raise InputError(
-            f"the weights of timm model {request.name!r} could not be fetched ({reason(error)}); "
+            f"the weights of timm model {request.name!r} could not be downloaded ({reason(error)}); "
             "give a local file with --checkpoint, or --no-pretrained"
         ) from error
     except TypeError as error:
         raise InputError(f"timm model {request.name!r} does not take {request.arguments}: {reason(error)}") from error
-    except Exception as error:  # any of timm's models, with any arguments
+    except Exception as error:  # any timm model, with any arguments
         raise InputError(f"timm model {request.name!r} cannot be built: {reason(error)}") from error
 
 
 def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[str, str]) -> Transform:
-    """Resolve the evaluation transform, with the input size that the model was built with."""
+    """Resolve the evaluation transform at the input size that the model was built for."""
     size = _built_size(module, request)
     config = resolve_data_config({"input_size": size} if size else {}, model=module)
     plain = "mean" in metadata and "std" in metadata
@@ -205,6 +206,27 @@ def _transform(module: nn.Module, request: BackboneRequest, metadata: Mapping[st
         mean=_channel_values(metadata, "mean", request) if plain else tuple(config["mean"]),
         std=_channel_values(metadata, "std", request) if plain else tuple(config["std"]),
     )
+
+
+def _other_preprocessing(request: BackboneRequest) -> list[str]:
+    """Return a line about the preprocessing if the name has no weights' tag and published weights differ in it."""
+    taken = timm.get_pretrained_cfg(request.name, allow_unregistered=True)
+    if "." in request.name or taken is None:
+        return []
+    tags = {name: timm.get_pretrained_cfg(name) for name in timm.list_pretrained(f"{request.name}.*")}
+    others = [name for name, config in tags.items() if _how(config) != _how(taken)]
+    if not others:
+        return []
+    mean, std, interpolation = _how(taken)
+    named = ", ".join(others[:N_NAMED]) + (", …" if len(others) > N_NAMED else "")
+    return [
+        f"preprocessing of {request.name}.{taken.tag} used: mean {mean[0]:.3g}, deviation {std[0]:.3g}, "
+        f"{interpolation}; {named} differ, so name the weights that match yours, such as timm:{others[0]}"
+    ]
+
+
+def _how(config: Any) -> tuple[Any, ...]:
+    return config.mean, config.std, config.interpolation
 
 
 def _built_size(module: nn.Module, request: BackboneRequest) -> tuple[int, int, int] | None:
@@ -219,14 +241,14 @@ def _sides(size: Any) -> tuple[int, int]:
 
 
 def _channel_values(metadata: Mapping[str, str], key: str, request: BackboneRequest) -> tuple[float, ...]:
-    """Read mean or std in the metadata of the weights: three numbers, in JSON."""
+    """Read mean or std from the metadata of the weights: three numbers in JSON."""
     try:
         values = tuple(float(value) for value in json.loads(metadata[key]))
     except (ValueError, TypeError):
         values = ()
     if len(values) != 3 or (key == "std" and min(values) <= 0):
         raise InputError(
-            f"checkpoint {str(request.checkpoint)!r} has {key} {metadata[key]!r} in its metadata, beside mean and std: "
+            f"checkpoint {str(request.checkpoint)!r} has {key} {metadata[key]!r} in its metadata; "
             "expected three numbers such as [0.485, 0.456, 0.406], above 0 for std"
         )
     return values

@@ -1,4 +1,4 @@
-"""Outputs of blocks, caught by hooks while a module runs its own forward pass."""
+"""Hooks that catch the outputs of blocks while a module runs its own forward pass."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ class BlockHooks:
 
 
 def flat_blocks(blocks: Sequence[nn.Module]) -> list[nn.Module]:
-    """List blocks that may be chunked for sharding: lists of blocks, padded with identities."""
+    """Flatten blocks that may be chunked for sharding, as lists of blocks padded with identities."""
     flat: list[nn.Module] = []
     for block in blocks:
         inner = list(block) if isinstance(block, nn.ModuleList) else [block]

@@ -1,4 +1,4 @@
-"""The outputs of a model's blocks, read through its own `forward_intermediates` or by hooks, and their shapes."""
+"""Outputs of a model's blocks and their shapes, read through its own `forward_intermediates` or by hooks."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -15,22 +15,22 @@ from .hooks import BlockHooks
 
 RMS_NORMS = (RmsNorm, RmsNorm2d, nn.RMSNorm)
 FINAL_NORMS = ("norm", "fc_norm", "head.norm")
-"""Where timm keeps the last norm: over all tokens, or over the pooled one where that comes first."""
+"""timm's names of the last norm: over all tokens, or over the pooled token if pooling comes first."""
 
 
 class Intermediates(ABC):
-    """The outputs of a model's layers, whatever the model calls them.
+    """The outputs of a model's layers, in one form for all models.
 
-    Models made of tokens give them with their prefix, (B, N, D). All others give maps, (B, D, H, W), which are
+    Models that work on tokens return them with their prefix, (B, N, D). All others return maps, (B, D, H, W), which are
     flattened row by row.
     """
 
     def __init__(self, module: nn.Module, *, of_tokens: bool) -> None:
-        """Look at a model.
+        """Note the model's device and the form of its outputs.
 
         Args:
             module: the model, on its device.
-            of_tokens: whether its layers give tokens, not maps.
+            of_tokens: whether its layers return tokens instead of maps.
         """
         self._device, self._is_of_tokens = device_of(module), of_tokens
 
@@ -39,12 +39,12 @@ class Intermediates(ABC):
         return self.with_output(images, layers, whole=False)[0]
 
     def with_output(self, images: Tensor, layers: list[int], *, whole: bool = True) -> tuple[list[Tokens], Any]:
-        """Run all of the model; return its final output too.
+        """Run the whole model; return its final output too.
 
-        That is `forward_features` of a timm model, (B, N, D) or (B, D, H, W), or the embedding (B, D) of an open_clip
-        tower. The last layer must be wanted.
+        The final output is `forward_features` of a timm model, (B, N, D) or (B, D, H, W), or the embedding (B, D) of an
+        open_clip tower. `layers` must include the last layer.
         """
-        if not self._is_of_tokens:  # convolutions are faster on channels that lie side by side, and so do tokens
+        if not self._is_of_tokens:  # convolutions are faster in channels_last, which is also the layout of tokens
             images = images.contiguous(memory_format=torch.channels_last)
         outputs, final = self._run(images, layers, "NLC" if self._is_of_tokens else "NCHW", whole=whole)
         return [_split(output) for output in outputs], final
@@ -65,7 +65,7 @@ class Intermediates(ABC):
 
 
 class TimmIntermediates(Intermediates):
-    """A timm model's `forward_intermediates`, the same for all of its models."""
+    """A timm model's `forward_intermediates`, the same method for all timm models."""
 
     def __init__(self, module: nn.Module) -> None:
         """See `Intermediates`."""
@@ -120,7 +120,7 @@ class HookedStages(Intermediates):
 
 
 def intermediates_of(module: nn.Module) -> Intermediates | None:
-    """Return how to read a timm model's blocks, or None if it says nothing of them."""
+    """Return a reader for a timm model's blocks, or None if the model does not describe them."""
     if hasattr(module, "forward_intermediates"):
         return TimmIntermediates(module)
     stages = getattr(module, "feature_info", None)
@@ -129,7 +129,7 @@ def intermediates_of(module: nn.Module) -> Intermediates | None:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Return the device of a module's weights; "meta" if it was built for its shapes alone."""
+    """Return the device of a module's weights, which is "meta" if it was built for its shapes alone."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
@@ -149,7 +149,7 @@ def map_shape(output: Tensor, n_prefix: int) -> LayerShape:
 
 
 def norm_values(norms: Sequence[nn.Module | None]) -> dict[str, Any] | None:
-    """Return kind, eps, weight and bias of the first that is a norm over channels, as JSON values, or None."""
+    """Return kind, eps, weight and bias of the first norm over channels, as JSON values, or None if there is none."""
     for norm in norms:
         kind = "LayerNorm" if isinstance(norm, nn.LayerNorm) else "RMSNorm" if isinstance(norm, RMS_NORMS) else None
         if kind is not None:
@@ -160,7 +160,7 @@ def norm_values(norms: Sequence[nn.Module | None]) -> dict[str, Any] | None:
 
 
 def final_norm_of(module: nn.Module) -> dict[str, Any] | None:
-    """Return the values of a timm model's last norm, or None if it has none that is over channels."""
+    """Return the values of a timm model's last norm, or None if it has no norm over channels."""
     named = dict(module.named_modules())
     return norm_values([named.get(name) for name in FINAL_NORMS])
 

@@ -1,4 +1,4 @@
-"""An open_clip image tower as a backbone: tokens of its blocks, and the embedding that it makes of the last."""
+"""An open_clip image tower as a backbone: tokens of its blocks, and the embedding computed from the last block."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,7 +44,7 @@ class OpenClipBackbone(Backbone):
         return dict(zip(sorted(layers), outputs, strict=True)), final
 
     def final_norm(self) -> dict[str, Any] | None:
-        """See `Backbone.final_norm`. Where a pooling comes first, the norm is not over tokens of the last layer."""
+        """See `Backbone.final_norm`. A norm after the pooling does not count: it sees no tokens of the last layer."""
         if self._trunk is not None:
             return final_norm_of(self._trunk)
         pools_first = getattr(self.module, "attn_pool", None) is not None
@@ -52,7 +52,7 @@ class OpenClipBackbone(Backbone):
 
 
 class TowerIntermediates(Intermediates):
-    """The `forward_intermediates` of open_clip's own towers, which gives a dictionary."""
+    """The `forward_intermediates` of open_clip's own towers, which returns a dictionary."""
 
     def __init__(self, tower: nn.Module) -> None:
         """See `Intermediates`."""
@@ -79,6 +79,6 @@ class TowerIntermediates(Intermediates):
 
 
 def intermediates_of_tower(tower: nn.Module) -> Intermediates:
-    """Return how to read the blocks of a tower, or of the timm trunk in it."""
+    """Return a reader for the blocks of a tower, or of its timm trunk."""
     trunk = getattr(tower, "trunk", None)
     return TowerIntermediates(tower) if trunk is None else TimmIntermediates(trunk)

@@ -1,4 +1,4 @@
-"""Weights of any training code into a timm model, by the conversion that timm keeps beside its architecture."""
+"""Loading of weights from any training code into a timm model, with timm's conversion for the architecture."""
 
 import sys
 from collections.abc import Mapping
@@ -28,18 +28,18 @@ CONVERSIONS: dict[str, dict[str, Any]] = {
     "vit_giant_patch16_radio": BILINEAR | {"align_corners": False},
     "vit_so400m_patch16_radio": BILINEAR | {"align_corners": False},
 }
-"""Arguments that timm's own loading gives its conversion of weights, by the beginning of an architecture's name."""
+"""Arguments that timm passes to its own conversion, by the beginning of an architecture's name."""
 INTERPOLATION = ("interpolation", "antialias", "align_corners")
-"""Those of them that are of position tables too."""
+"""Arguments that apply to position tables too."""
 RADIO_TABLE = "radio_model.model.patch_generator.pos_embed"
-"""Position table of RADIO's own files: a square one, larger than images need, out of which a part is cut."""
+"""Position table of RADIO's own files: a square larger than images need, from which a part is cut."""
 
 
 def load_timm_weights(module: nn.Module, checkpoint: Checkpoint, reading: Reading) -> LoadReport:
-    """Load a checkpoint into a timm model, by way of the conversion that timm keeps beside its architecture.
+    """Load a checkpoint into a timm model, with timm's conversion for the architecture.
 
     Raises:
-        InputError: it does not fit.
+        InputError: the checkpoint does not fit.
     """
 
     def convert(weights: Weights) -> Converted:
@@ -49,22 +49,22 @@ def load_timm_weights(module: nn.Module, checkpoint: Checkpoint, reading: Readin
 
 
 def convert_to_timm(weights: Weights, module: nn.Module, path: Path, grid: Grid | None) -> Converted:
-    """Apply the conversion that timm keeps beside an architecture, and bring position tables to the module's grid.
+    """Apply timm's conversion for an architecture, and resample position tables to the module's grid.
 
     Args:
-        weights: by the names of any training code.
+        weights: weights, by the names of any training code.
         module: a timm model.
-        path: of the weights' file.
-        grid: (height, width) in patches of its position tables; None to tell it from their size.
+        path: file of the weights.
+        grid: (height, width) in patches of its position tables; None to guess it from their size.
 
     Raises:
-        InputError: the weights are not those of the architecture.
+        InputError: the weights are of another architecture.
     """
     weights = torchvision_vit.renamed(weights)
     name = "patch_embed.proj.weight"
     own, given = module.state_dict().get(name), weights.get(name)
     if own is not None and given is not None and own.ndim == given.ndim and own.shape != given.shape:
-        raise InputError(  # timm would resample the patches without a word
+        raise InputError(  # timm would resample the patch embedding silently
             f"checkpoint {str(path)!r} does not fit: {name!r} is {tuple(given.shape)} there and {tuple(own.shape)} in "
             "the backbone; check --model and --model-arg"
         )
@@ -72,32 +72,36 @@ def convert_to_timm(weights: Weights, module: nn.Module, path: Path, grid: Grid 
     options = next((options for begin, options in CONVERSIONS.items() if architecture.startswith(begin)), {})
     try:
         converted = _converted(weights, module, options)
-    except Exception as error:  # it takes the weights for those of its architecture
+    except Exception as error:  # the conversion assumes weights of its architecture
         raise InputError(
             f"checkpoint {str(path)!r} does not fit: {type(error).__name__} {reason(error)}; "
             "check --model and --model-arg"
         ) from error
     interpolation = {name: value for name, value in options.items() if name in INTERPOLATION}
-    if RADIO_TABLE not in weights:
-        return Converted(*fit_tables(module, converted, path, grid, **interpolation))
-    table = converted.pop("pos_embed")  # which timm brought to the grid, by RADIO's own means
+    cut = {"pos_embed": converted.pop("pos_embed")} if _is_radios(weights) and "pos_embed" in converted else {}
     fitted, tables = fit_tables(module, converted, path, grid, **interpolation)
-    side = isqrt(weights[RADIO_TABLE].shape[1])
-    cut = PositionTable("pos_embed", in_words((side, side)), in_words(flat_tables(module)["pos_embed"]))
-    return Converted(fitted | {"pos_embed": table}, [cut, *tables])
+    side = isqrt(weights[RADIO_TABLE].shape[1]) if cut else 0
+    grids = flat_tables(module)
+    tables += [PositionTable(name, in_words((side, side)), in_words(grids[name])) for name in cut if name in grids]
+    return Converted(fitted | cut, tables)
+
+
+def _is_radios(weights: Weights) -> bool:
+    """Return whether weights are of RADIO's own files, whose table timm brings to the grid by RADIO's own means."""
+    return RADIO_TABLE in weights and weights[RADIO_TABLE].ndim == len("BND")
 
 
 def _converted(weights: Weights, module: nn.Module, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Apply timm's conversion, but to no flat position table: it would guess the grid, and say nothing."""
+    """Apply timm's conversion, except to flat position tables: timm would guess their grid silently."""
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return dict(weights)
-    if isinstance(module, VisionTransformer | Eva) and RADIO_TABLE not in weights:
-        table, module.pos_embed = module.pos_embed, None  # it resamples tables for models that have one
+    if isinstance(module, VisionTransformer | Eva) and not _is_radios(weights):
+        table, module.pos_embed = module.pos_embed, None  # timm resamples only if the model has a table
         try:
             return dict(convert(dict(weights), module, **options))
         finally:
             module.pos_embed = table
-    tables = {} if RADIO_TABLE in weights else {name: weights[name] for name in flat_tables(module) if name in weights}
+    tables = {} if _is_radios(weights) else {name: weights[name] for name in flat_tables(module) if name in weights}
     others = {name: tensor for name, tensor in weights.items() if name not in tables}
     return dict(convert(others, module, **options)) | tables

@@ -1,4 +1,4 @@
-"""The names of weights in torchvision's VisionTransformer, which is the same network as timm's."""
+"""Names of the weights in torchvision's VisionTransformer, the same network as timm's."""
 
 from .weights.sets import Weights
 
@@ -18,11 +18,11 @@ OURS = (
     (".mlp.0.", ".mlp.fc1."),
     (".mlp.3.", ".mlp.fc2."),
 )
-"""Parts of names: torchvision's (of two generations for the MLP), timm's."""
+"""Parts of names: torchvision's (two generations for the MLP), then timm's."""
 
 
 def renamed(weights: Weights) -> Weights:
-    """Return weights under timm's names if they are those of torchvision's VisionTransformer, else as they are."""
+    """Rename weights of torchvision's VisionTransformer to timm's names; return other weights unchanged."""
     if not {"class_token", "conv_proj.weight"} <= weights.keys():
         return weights
     return {_renamed(name): tensor for name, tensor in weights.items()}

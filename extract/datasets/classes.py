@@ -12,29 +12,29 @@ from ...errors import InputError
 MAX_CLASSES = 10**6
 NO_LABEL = -1
 MAX_DIGITS = 18
-"""Digits of a label that is still read as a number; every longer one is out of range."""
+"""Most digits of a label that is read as a number; longer ones are out of range."""
 MAX_TABLE_BYTES = 2**35
-"""Of the labels of a split whose images may be of several classes: one int64 for each image and class."""
+"""Largest table of labels of one split, with several labels per image: one int64 per image and class."""
 
 Label = int | str | None
 Indices = npt.NDArray[np.int64]
 
 
 def index_classes(values: Mapping[str, Sequence[Label]], where: str) -> tuple[dict[str, Indices], list[str]]:
-    """Turn labels into class indices, the same for all splits.
+    """Turn labels into class indices that agree between splits.
 
-    Integers are indices already and stay the same, whichever of them occur; texts are names, and sorted. Texts that
-    are all written as integers count as such. None, an empty text and -1 are no label.
+    Integers are class indices and stay unchanged, even if some indices do not occur. Texts are class names and are
+    sorted; if all texts are written as integers, they count as integers. None, an empty text and -1 mean no label.
 
     Args:
-        values: of each split, one label per image.
+        values: for each split, one label per image.
         where: the table or column that holds them, for the error.
 
     Returns:
-        (n,) int64 for each split, `NO_LABEL` where there is none, and the class names by index.
+        (n,) int64 per split, `NO_LABEL` for images without a label; and the class names by index.
 
     Raises:
-        InputError: an integer is no class index.
+        InputError: an integer is not a class index.
     """
     index, classes = _index(chain.from_iterable(values.values()), where)
     labels = {
@@ -50,10 +50,10 @@ def index_class_sets(
     """Turn labels into class indices as `index_classes` does, for any number of labels per image.
 
     Returns:
-        (n, classes) int64 for each split, 1 for the classes of an image and 0 for others, and the class names.
+        (n, classes) int64 per split, 1 for the classes of an image and 0 for others; and the class names by index.
 
     Raises:
-        InputError: an integer is no class index, a text is empty, or there are too many classes for such a table.
+        InputError: an integer is not a class index, a text is empty, or the table of labels would be too large.
     """
     index, classes = _index((value for of_split in values.values() for each in of_split for value in each), where)
     for of_image in chain.from_iterable(values.values()):
@@ -69,12 +69,12 @@ def one_hot(indices: Sequence[Sequence[int]], n_classes: int, where: str) -> Ind
     """Return (n, classes) int64: 1 at the class indices of each image, else 0.
 
     Raises:
-        InputError: such a table would be too large.
+        InputError: the table would be too large.
     """
     if len(indices) * n_classes * 8 > MAX_TABLE_BYTES:
         raise InputError(
-            f"{where}: labels of {len(indices):,} images, each of any of {n_classes:,} classes, take "
-            f"{len(indices) * n_classes * 8 / 1e9:,.0f} GB; class indices count from 0: write fewer classes, or names"
+            f"{where}: a table of {len(indices):,} images × {n_classes:,} classes takes "
+            f"{len(indices) * n_classes * 8 / 1e9:,.0f} GB; class indices count from 0: use fewer classes, or names"
         )
     labels = np.zeros((len(indices), n_classes), dtype=np.int64)
     for row, of_image in enumerate(indices):
@@ -86,32 +86,32 @@ def check_labelled(labels: Indices, split: str, where: str) -> None:
     """Check that every image of a split has a label.
 
     Args:
-        labels: (n,) or (n, classes), `NO_LABEL` where there is none.
+        labels: (n,) or (n, classes), `NO_LABEL` for images without a label.
         split: its name, for the error.
         where: the source, for the error.
 
     Raises:
-        InputError: some have none.
+        InputError: some images have no label.
     """
     n_without = int((labels.reshape(len(labels), -1) == NO_LABEL).any(axis=1).sum()) if labels.size else 0
     if n_without:
         raise InputError(
             f"{n_without} of {len(labels)} images in split {split!r} of {where} have no label, "
-            f"or {NO_LABEL} (class indices count from 0); name other splits with --split to leave it out"
+            f"or the label {NO_LABEL} (class indices count from 0); name other splits with --split to leave it out"
         )
 
 
 def class_name(text: str) -> str:
-    """Return a label's text as the name of a class: one spelling for texts that look alike.
+    """Return the class name in a label's text: texts that look alike get one spelling.
 
-    A byte order mark and blanks around it are dropped. Letters are composed (Unicode NFC): macOS writes the names of
-    folders with accents apart, most other programs do not.
+    The function drops a byte order mark and surrounding blanks, and composes letters (Unicode NFC): macOS separates
+    accents from letters in folder names, most other programs do not.
     """
     return unicodedata.normalize("NFC", text.removeprefix("\ufeff").strip())
 
 
 def _index(values: Iterable[Label], where: str) -> tuple[dict[Label, int], list[str]]:
-    """Return the index of each label, `NO_LABEL` for what is none, and the class names by index."""
+    """Return the index of each label (`NO_LABEL` for None, "" and -1), and the class names by index."""
     names = {value: class_name(str(value)) if value is not None else "" for value in set(values)}
     absent = {value for value, name in names.items() if name in ("", str(NO_LABEL))}
     found = {name for value, name in names.items() if value not in absent}

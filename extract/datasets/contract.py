@@ -1,4 +1,4 @@
-"""The contract of data sources: for each split a list of images with stable ids and labels."""
+"""The contract of data sources: one list of images per split, with stable ids and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class ImageList:
 
     Attributes:
         ids: stable keys, such as paths relative to the split's folder.
-        labels: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may be of several classes.
-        content: hash that changes when an image or a label does: of sizes for files, of bytes for arrays.
+        labels: (n,) int64 class indices, or (n, classes) int64 of 0 and 1 if an image may have several classes.
+        content: hash that changes with any image or label. It covers the sizes of files and the bytes of arrays.
     """
 
     ids: Sequence[str]
@@ -29,9 +29,9 @@ class ImageSource(Protocol):
 
     Attributes:
         name: short name without folders, such as "folder:imagenet".
-        spec: opens the same data in any working folder, such as "folder:/data/imagenet".
-        splits: names of the splits it has.
-        upright: whether it turns images as the orientation in their EXIF says, as its own loader does.
+        spec: spec that opens the same data from any working folder, such as "folder:/data/imagenet".
+        splits: names of its splits.
+        upright: whether images are turned upright by their EXIF orientation, as the data's own loader does.
     """
 
     name: str
@@ -47,4 +47,4 @@ class ImageSource(Protocol):
         """List one split."""
 
     def load(self, split: str, index: int) -> Image.Image:
-        """Read one image; whatever makes it unreadable is raised as it comes."""
+        """Read one image. Decoding errors are raised unchanged."""

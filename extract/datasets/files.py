@@ -17,7 +17,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", 
 
 
 def file_size(path: str) -> int:
-    """Return a file's bytes, or `ABSENT_SIZE` if it is not there: such an image is listed, and unreadable."""
+    """Return a file's size in bytes, or `ABSENT_SIZE` if it is missing: the image is then listed as unreadable."""
     try:
         return os.stat(path).st_size
     except (OSError, ValueError):  # a NUL in a path is a ValueError
@@ -25,7 +25,7 @@ def file_size(path: str) -> int:
 
 
 def read_image(path: str) -> Image.Image:
-    """Decode a file as it is stored: like torchvision's loader, an orientation in its EXIF is not followed."""
+    """Decode a file as it is stored. Like torchvision's loader, it ignores the EXIF orientation."""
     with open(path, "rb") as file:
         return decode_image(file)
 
@@ -34,7 +34,7 @@ def decode_image(file: BinaryIO) -> Image.Image:
     """Decode the bytes of an image file.
 
     Raises:
-        UnidentifiedImageError: they are of no image; says of what.
+        UnidentifiedImageError: the bytes are not an image; the message describes them.
         Exception: the image is damaged or too large; each decoder has its own errors.
     """
     try:
@@ -56,7 +56,7 @@ def _no_image(beginning: bytes, n_bytes: int) -> str:
 
 
 def check_no_pointer(path: str) -> None:
-    """Raise InputError if a file of data is a pointer that Git LFS left in its place."""
+    """Raise InputError if a data file is a Git LFS pointer."""
     with open(path, "rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise InputError(f"{path!r} is a {POINTER_ADVICE}")
@@ -66,17 +66,17 @@ def image_files(folder: str | Path) -> list[tuple[str, int]]:
     """Return (relative path, size in bytes) of the images at any depth, sorted.
 
     Raises:
-        InputError: a name is not UTF-8, or a link leads back to a folder above it.
+        InputError: a name is not UTF-8, or a link leads to a folder that contains it.
     """
     return sorted(_image_files(os.fspath(folder), "", ()))
 
 
 def _image_files(folder: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
-    """Yield the images of a folder; `above` are the (device, inode) of the folders that it is in."""
+    """Yield the images of a folder; `above` holds the (device, inode) pairs of its parent folders."""
     found = os.stat(folder)
     own = (found.st_dev, found.st_ino)
     if own in above:
-        raise InputError(f"{folder!r} is a link to a folder that it is in, so its images have no end; remove the link")
+        raise InputError(f"{folder!r} is a link to a folder that contains it, an endless loop; remove the link")
     for entry in visible(folder):
         if entry.is_dir():
             yield from _image_files(entry.path, f"{below}{entry_name(entry)}/", (*above, own))
@@ -85,16 +85,16 @@ def _image_files(folder: str, below: str, above: tuple[tuple[int, int], ...]) ->
 
 
 def visible(folder: str | Path) -> "Iterator[os.DirEntry[str]]":
-    """Yield the entries of a folder without those that a file manager hides, or macOS puts into archives."""
+    """Yield the entries of a folder, without hidden ones and those that macOS puts into archives."""
     with os.scandir(folder) as entries:
         yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in NO_DATA)
 
 
 def entry_name(entry: "os.DirEntry[str] | Path") -> str:
-    """Return a name that can be stored as text.
+    """Return an entry's name as text.
 
     Raises:
-        InputError: it cannot.
+        InputError: the name is not UTF-8.
     """
     if not is_utf8(entry.name):
         raise InputError(f"the name of {os.fspath(entry)!r} is not UTF-8; rename it")
@@ -102,5 +102,5 @@ def entry_name(entry: "os.DirEntry[str] | Path") -> str:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name that the system gave is text, and no bytes without a meaning."""
+    """Return whether a name that the system gave is valid text, without undecodable bytes."""
     return name.isascii() or not any(0xD800 <= ord(letter) <= 0xDFFF for letter in name)

@@ -1,26 +1,28 @@
 """`hf:ORG/NAME[?config=…&image=…&label=…]`: data sets of the package `datasets`, from the Hugging Face hub or a disk.
 
-On a disk: a folder of class folders or of Parquet files, one Parquet file, or a folder by `save_to_disk`. Images are
-decoded as that package does it: unlike other sources, they are turned upright by their EXIF orientation.
+On a disk it reads a folder of class folders or Parquet files, one Parquet file, or a folder from `save_to_disk`. Images
+are decoded as that package does: unlike other sources, it turns them upright by their EXIF orientation.
 """
 
 import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError, unknown_name
+from ...runtime.console import bars_of
 from .classes import check_labelled
 from .contract import ImageList
-from .files import file_size
+from .files import check_no_pointer, decode_image, file_size, read_image
 from .hf_labels import TRAIN, LabelColumn, element_of, index_columns
 from .options import absolute, join_options, split_options
 
 ROWS = 1000
-"""Rows read at a time to list a split. Of the images only the lengths are read."""
+"""Rows read at a time to list a split. Only the lengths of images are read."""
 
 
 class HfImages:
@@ -29,11 +31,11 @@ class HfImages:
     upright = True
 
     def __init__(self, argument: str) -> None:
-        """Load it, and find the columns of images and labels.
+        """Load the data set, and find the columns of images and labels.
 
         Raises:
-            InputError: the package or a column is missing, or there are several and none is named.
-            MissingError: it cannot be loaded.
+            InputError: the package or a column is missing, or several columns fit and the spec names none.
+            MissingError: the data set cannot be loaded.
         """
         name, options = split_options("hf", argument, ["config", "image", "label"])
         is_local = os.path.exists(name)
@@ -56,11 +58,11 @@ class HfImages:
         """List a split.
 
         Raises:
-            InputError: it lacks a column, or images of it have no label.
+            InputError: the split lacks a column, or some of its images have no label.
         """
         if split not in self._labels:
             raise InputError(
-                f"split {split!r} of {self.spec!r} has not both columns, {' and '.join(self._columns)}; "
+                f"split {split!r} of {self.spec!r} lacks one of the columns {' and '.join(self._columns)}; "
                 "name other splits with --split to leave it out"
             )
         labels = self._labels[split]
@@ -72,13 +74,18 @@ class HfImages:
 
     def load(self, split: str, index: int) -> Image.Image:
         """Decode one image, turned upright."""
-        (image,) = self._images[split][index].values()
+        try:
+            (image,) = self._images[split][index].values()
+        except UnidentifiedImageError:
+            (stored,) = self._images[split].with_format("arrow")[index].column(0).to_pylist()
+            data = stored["bytes"]  # the calls below raise clearer errors
+            image = read_image(stored["path"]) if data is None else decode_image(BytesIO(data))
         if not isinstance(image, Image.Image):
-            raise ValueError(f"the row has no image but {image!r}")
+            raise ValueError(f"the row holds {image!r} instead of an image")
         return image
 
     def _column(self, features: Mapping[str, Any], kind: type[Any], what: str, options: Mapping[str, str]) -> str:
-        """Return the column that an option names, or else the only one of a kind."""
+        """Return the column that an option names, or else the only column of a type."""
         if what in options:
             if options[what] not in features:
                 raise unknown_name(f"column of {self.name}", options[what], features)
@@ -87,7 +94,7 @@ class HfImages:
         if len(found) != 1:
             raise InputError(
                 f"{self.spec!r} has {len(found)} columns of the type {kind.__name__} ({', '.join(found) or 'none'}); "
-                f"add {what}=COLUMN, one of {', '.join(features)}"
+                f"add {what}=COLUMN, with one of {', '.join(features)}"
             )
         return found[0]
 
@@ -101,30 +108,42 @@ def _package() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise InputError("data from hf: need the package datasets: pip install 'tokenprobe[hf]'") from error
+        raise InputError("hf: data needs the package datasets: pip install 'tokenprobe[hf]'") from error
     return datasets
 
 
 def _load(package: Any, name: str, config: str | None) -> Mapping[str, Any]:
     """Return the rows of each split."""
     try:
-        if any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json")):
-            loaded = package.load_from_disk(name)
-        elif os.path.isfile(name):
-            loaded = package.load_dataset("parquet", data_files=name)
-        else:
-            loaded = package.load_dataset(name, config)
-    except Exception as error:  # of many kinds: no network, no such name, a gated one, damaged files
+        with bars_of(package):
+            if any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json")):
+                loaded = package.load_from_disk(name)
+            elif os.path.isfile(name):
+                loaded = package.load_dataset("parquet", data_files=name)
+            else:
+                loaded = package.load_dataset(name, config)
+    except Exception as error:  # many kinds: no network, unknown name, gated data, damaged files
+        for file in _data_files(name):
+            check_no_pointer(file)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise MissingError(
             f"cannot load hf:{name} ({reason}); check the name and ?config=, or give a local folder or Parquet file"
         ) from error
     of_splits = loaded if isinstance(loaded, dict) else {TRAIN: loaded}
-    return {split: rows.with_format(None) for split, rows in of_splits.items()}  # a data set is saved with its format
+    if not of_splits:
+        raise MissingError(f"hf:{name} has no splits; check the name and ?config=")
+    return {split: rows.with_format(None) for split, rows in of_splits.items()}  # saved data keeps its format
+
+
+def _data_files(name: str) -> list[str]:
+    """Return the data files at a local path, which may be a single file."""
+    if os.path.isfile(name):
+        return [name]
+    return [str(file) for suffix in ("parquet", "arrow") for file in sorted(Path(name).rglob(f"*.{suffix}"))]
 
 
 def _as_images(package: Any, rows: Any, column: str, spec: str) -> Any:
-    """Return a split with the column of images alone, as such."""
+    """Return a split with only its image column, cast to the type `Image`."""
     images = rows.select_columns([column])
     feature = images.features[column]
     if isinstance(feature, package.Image) and feature.decode:
@@ -138,7 +157,7 @@ def _as_images(package: Any, rows: Any, column: str, spec: str) -> Any:
 
 
 def _sizes(images: Any) -> list[int]:
-    """Return the bytes of each encoded image, -1 for one that is not there; pixels are not read."""
+    """Return the size in bytes of each encoded image, -1 for a missing one, without reading pixels."""
     import pyarrow.compute
 
     sizes: list[int] = []

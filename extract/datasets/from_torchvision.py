@@ -1,7 +1,7 @@
 """`torchvision:NAME[?root=FOLDER&download=true&splits=…]`: published data sets, through torchvision's readers.
 
-`published.py` reads the data sets that torchvision lacks. Splits are those that papers on probing report; where a data
-set has more, `splits` names the wanted ones.
+`published.py` reads the data sets that torchvision lacks. The default splits are those that papers on probing report.
+If a data set has more, `splits` names the wanted ones.
 """
 
 import os
@@ -22,18 +22,18 @@ from .options import absolute, join_options, split_options
 from .published import CUB200, Sun397Partition
 
 ROOT = "data"
-"""Where data sets are looked for unless the spec has another root, below the working folder."""
+"""Default root of the data sets, in the working folder."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """How one data set is opened.
+    """The reader of one data set.
 
     Attributes:
-        reader: takes root, the keywords of a split, download, and loader if it reads files.
+        reader: class that takes root, the keywords of a split, download, and loader if it reads files.
         splits: keywords of each split.
-        default: splits that are the data set's unless others are asked for; all if empty.
-        downloads: whether the reader can fetch it.
+        default: splits to read unless the spec names others; empty means all.
+        downloads: whether the reader can download the data set.
     """
 
     reader: type[Any]
@@ -43,7 +43,7 @@ class Published:
 
 
 def _by_name(*splits: str, **other: str) -> dict[str, dict[str, Any]]:
-    """Return keywords for splits that a reader knows by the same name, and for `ours="theirs"`."""
+    """Return keywords for splits with the same name in a reader, and for pairs `ours="theirs"`."""
     return {ours: {"split": theirs} for ours, theirs in ({name: name for name in splits} | other).items()}
 
 
@@ -69,7 +69,7 @@ PUBLISHED: dict[str, Published] = {
     "Flowers102": Published(datasets.Flowers102, _by_name("train", "val", "test")),
 }
 ARRAYS = (datasets.CIFAR10, datasets.STL10)
-"""Readers that hold pixels, not files."""
+"""Readers that hold pixels instead of files."""
 
 
 class TorchvisionImages:
@@ -78,11 +78,11 @@ class TorchvisionImages:
     upright = False
 
     def __init__(self, argument: str) -> None:
-        """Open one of its splits, which tells whether it is there.
+        """Open one split, to check that the data set is there.
 
         Raises:
-            InputError: no such data set, option or split, or a package that reads it is missing.
-            MissingError: it is not in the root, or not whole.
+            InputError: no such data set, option or split, or a package that the reader needs is missing.
+            MissingError: the data set is not in the root, or is incomplete.
         """
         name, options = split_options("torchvision", argument, ["root", "download", "splits"])
         known = {each.lower(): each for each in PUBLISHED}
@@ -94,7 +94,7 @@ class TorchvisionImages:
         self._download = _truth(options.get("download", "false"))
         self.name = f"torchvision:{self._name}"
         self.spec = "torchvision:" + join_options(self._name, options | {"root": self._root})
-        self.splits: Sequence[str] = sorted(_wanted_splits(self._published, options, self.name))
+        self.splits: Sequence[str] = sorted({*_wanted_splits(self._published, options, self.name)})
         self._opened: dict[str, Any] = {}
         self._ids: dict[str, list[str]] = {}
         self.classes: Sequence[str] = _class_names(self._open(self.splits[-1]))
@@ -103,8 +103,8 @@ class TorchvisionImages:
         """List a split in the reader's order; ids are paths below the root, or positions.
 
         Raises:
-            InputError: its classes are not those of another split.
-            MissingError: it is not in the root, or not whole.
+            InputError: its classes differ from those of another split.
+            MissingError: the split is not in the root, or is incomplete.
         """
         opened = self._open(split)
         if _class_names(opened) != self.classes:
@@ -112,15 +112,15 @@ class TorchvisionImages:
             raise InputError(
                 f"split {split!r} of {self.spec!r} has other classes than {self.splits[-1]!r}"
                 + (f", such as {differing[0]!r}; " if differing else " or another order; ")
-                + "put the whole data set there, or give its class folders as folder:PATH"
+                + "put the whole data set there, or read its class folders as folder:PATH"
             )
         if isinstance(opened, ARRAYS):
             return _list_arrays(split, opened)
         paths, labels = _files(opened)
         if labels.size and not (labels.min() >= 0 and labels.max() < len(self.classes)):
             raise InputError(
-                f"split {split!r} of {self.spec!r} has labels from {labels.min()} to {labels.max()}, and "
-                f"{len(self.classes)} classes; put the data set there as it is distributed"
+                f"split {split!r} of {self.spec!r} has labels from {labels.min()} to {labels.max()}, but only "
+                f"{len(self.classes)} classes; put the data set there as distributed"
             )
         self._ids[split] = [os.path.relpath(path, self._root) for path in paths]
         content = xxh3_128()
@@ -151,11 +151,11 @@ class TorchvisionImages:
         except ImportError as error:
             package = str(error.name).partition(".")[0]
             raise InputError(f"{self.name} needs the package {package}: pip install {package}") from error
-        except Exception as error:  # every reader has its own ways to miss a file, or to find one damaged
+        except Exception as error:  # each reader has its own errors for missing and damaged files
             or_fetch = ", or add download=true" if self._published.downloads and not self._download else ""
             raise MissingError(
                 f"cannot open {self.name} in {self._root!r} ({' '.join(str(error).split()) or type(error).__name__}); "
-                f"put it there as it is distributed, or give another ?root=FOLDER{or_fetch}"
+                f"put it there as distributed, or give another ?root=FOLDER{or_fetch}"
             ) from error
 
 
@@ -176,7 +176,7 @@ def _wanted_splits(published: Published, options: Mapping[str, str], name: str) 
 
 
 def _class_names(opened: Any) -> list[str]:
-    """Return names by label; ImageNet gives several for each."""
+    """Return class names by label; ImageNet has several names per class."""
     return [name if isinstance(name, str) else ", ".join(name) for name in opened.classes]
 
 
@@ -189,7 +189,7 @@ def _list_arrays(split: str, opened: Any) -> ImageList:
 
 def _files(opened: Any) -> tuple[list[str], npt.NDArray[np.int64]]:
     """Return the path and the label of each image."""
-    if isinstance(opened, datasets.OxfordIIITPet):  # alone has no keyword to be asked for paths
+    if isinstance(opened, datasets.OxfordIIITPet):  # the only reader without a keyword for its loader
         paths, labels = opened._images, opened._labels
     else:
         paths, labels = zip(*(opened[index] for index in range(len(opened))), strict=True)

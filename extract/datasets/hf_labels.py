@@ -1,4 +1,4 @@
-"""The column of labels of a Hugging Face data set: class indices with names of each split's own, or plain values."""
+"""Label columns of Hugging Face data sets: class indices with the split's own list of names, or plain values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +15,13 @@ class LabelColumn:
     """The labels of one split.
 
     Attributes:
-        names: of the classes by index, if the column's type has some.
-        several: whether an image may be of several classes.
-        values: one for each image; a list where there are several.
+        names: class names by index, if the column's type has names.
+        several: whether an image may have several classes.
+        values: one label per image, or one list per image.
     """
 
     def __init__(self, feature: Any, values: Sequence[Any]) -> None:
-        """Take the column's type and what it holds. A list of a fixed length of one is the label in it."""
+        """Take the column's type and its values. A list with the fixed length 1 counts as the label in it."""
         element = element_of(feature)
         self.names: Sequence[str] | None = getattr(element, "names", None)
         self.several = element is not feature and getattr(feature, "length", -1) != 1
@@ -30,14 +30,14 @@ class LabelColumn:
 
     @property
     def kind(self) -> str:
-        """The kind of label, in words."""
+        """The kind of label in words."""
         return ("lists of " if self.several else "") + ("named classes" if self.names else "plain values")
 
     def check(self, where: str) -> None:
-        """Check that every value is a label, or none where an image has one label.
+        """Check that every value is a label. If images have one label each, null is allowed too.
 
         Raises:
-            InputError: names the value.
+            InputError: a value is not a label; the message names it.
         """
         for value in self.values:
             if self.several:
@@ -49,7 +49,7 @@ class LabelColumn:
                 raise InputError(f"{where} holds {value!r}; expected {expected}")
 
     def renumbered(self, label_of: Mapping[str, int]) -> list[Any]:
-        """Return the values, each as the index that the name of its class has in another list."""
+        """Return the values as indices into another list of classes, matched by name."""
         index: dict[int | None, int] = {None: NO_LABEL, NO_LABEL: NO_LABEL}
         index |= {label: label_of[name] for label, name in enumerate(self.names or [])}
         if self.several:
@@ -63,20 +63,20 @@ class LabelColumn:
 
 
 def index_columns(columns: Mapping[str, LabelColumn], where: str) -> tuple[dict[str, Indices], Sequence[str]]:
-    """Turn the labels of all splits into class indices that mean the same in each.
+    """Turn the labels of all splits into class indices that agree between splits.
 
-    Splits may name their classes in another order, or lack some: labels go by the name. The list of classes is that of
-    the training split, followed by the names that it lacks.
+    Splits may list their classes in different orders, or lack some: labels are matched by name. The list of classes is
+    the training split's, followed by names that only other splits have.
 
     Args:
-        columns: of each split.
+        columns: column of each split.
         where: the column's name and source, for the error.
 
     Returns:
-        (n,) or (n, classes) int64 for each split, and the class names by index.
+        (n,) or (n, classes) int64 per split, and the class names by index.
 
     Raises:
-        InputError: the columns are of different kinds, or hold what is no label.
+        InputError: the columns are of different kinds, or hold a value that is not a label.
     """
     kinds = {split: column.kind for split, column in columns.items()}
     if len(set(kinds.values())) > 1:
@@ -98,5 +98,5 @@ def index_columns(columns: Mapping[str, LabelColumn], where: str) -> tuple[dict[
 
 
 def element_of(feature: Any) -> Any:
-    """Return the feature of a list's elements. Images with a list of labels may be of several classes."""
+    """Return the type of a list's elements, or the type itself. A list of labels means several classes per image."""
     return getattr(feature, "feature", feature)

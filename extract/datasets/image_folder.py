@@ -1,9 +1,10 @@
 """`folder:PATH`: PATH/SPLIT/CLASS/image files, or PATH/CLASS/image files as one split named train.
 
-Images may lie at any depth below their class, so folders in folders can be either. They are splits, unless no name says
-so and the folders in them speak against it; the user is told.
+Images may lie at any depth below their class, so nested folders can be splits or classes. They are splits if one has
+the name of a split. Otherwise their content decides, and a warning tells the user.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,18 +16,19 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError
-from ...runtime.console import say
 from .classes import class_name
 from .contract import ImageList
 from .files import EXTENSIONS, entry_name, image_files, read_image, visible
 from .options import absolute
 
+logger = logging.getLogger(__name__)
+
 SPLIT_NAME = re.compile("train|val|test|dev|eval", re.IGNORECASE)
-"""Beginning of the names by which people call splits."""
+"""Common beginnings of the names of splits."""
 
 
 class ImageFolder:
-    """A folder of class folders. Classes are the sorted names over all splits, so labels agree between them."""
+    """A folder of class folders. Classes are the sorted names over all splits, so labels agree between splits."""
 
     upright = False
 
@@ -39,7 +41,7 @@ class ImageFolder:
         """
         root = Path(path)
         if not path or not root.is_dir():
-            raise MissingError(f"no folder at {path!r}; asked for class folders of images there")
+            raise MissingError(f"no folder at {path!r}; expected class folders of images there")
         self.name = f"folder:{root.resolve().name}"
         self.spec = f"folder:{absolute(path)}"
         below = {name: _subfolders(root / name) for name in _subfolders(root)}
@@ -63,7 +65,7 @@ class ImageFolder:
         """
         if split in self._flat:
             raise InputError(
-                f"split folder {str(self._roots[split])!r} holds images and no class folders; expected either "
+                f"split folder {str(self._roots[split])!r} holds images but no class folders; expected either "
                 "PATH/SPLIT/CLASS/images or PATH/CLASS/images; name other splits with --split to leave it out"
             )
         label_of = {name: label for label, name in enumerate(self.classes)}
@@ -90,10 +92,10 @@ class ImageFolder:
 
 
 def _splits(root: Path, nested: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return which folders are splits, of those that hold folders; tell the user where no name decides.
+    """Return the folders that are splits; if no name decides, warn the user about the choice.
 
     Args:
-        root: of the data.
+        root: folder of the data.
         nested: for each folder that holds folders, their names.
     """
     if any(map(SPLIT_NAME.match, nested)) or not nested:
@@ -102,9 +104,11 @@ def _splits(root: Path, nested: Mapping[str, Sequence[str]]) -> list[str]:
     has_images = any(_has_images(root / name) for name in nested)
     if has_images or (len(nested) > 1 and not shared):
         why = "some hold images beside folders" if has_images else "no two hold folders of the same name"
-        say(f"folders of {str(root)!r} are classes, with images at any depth: none is named like a split, and {why}")
+        logger.warning(
+            f"folders of {str(root)!r} are classes, with images at any depth: none is named like a split, and {why}"
+        )
         return []
-    say(
+    logger.warning(
         f"folders of {str(root)!r} are splits: {', '.join(map(repr, sorted(nested)))}; if they are classes, move them "
         "into a folder train"
     )

@@ -1,4 +1,4 @@
-"""Images without labels: a file, or all image files below a folder. Not for extraction: a store has labels."""
+"""Images without labels: a file, or all image files below a folder. Extraction cannot use them: a store has labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ SPLIT = "images"
 
 
 class LooseImages:
-    """The images at a path, by name. One split, "images"; ids are paths relative to the folder; every label is 0."""
+    """The images at a path, sorted by name: one split, "images"; ids are paths below the folder; every label is 0."""
 
     upright = False
 
@@ -29,7 +29,7 @@ class LooseImages:
         """
         given = Path(path)
         if not path or not given.exists():
-            raise MissingError(f"nothing at {path!r}; asked for images there: a file, or a folder of them")
+            raise MissingError(f"nothing at {path!r}; expected an image or a folder of images there")
         self._folder = given if given.is_dir() else given.parent
         found = image_files(given) if given.is_dir() else [(entry_name(given), file_size(path))]
         if not found:

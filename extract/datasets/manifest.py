@@ -1,9 +1,9 @@
 """`csv:FILE[?root=FOLDER]`, `parquet:FILE[?root=FOLDER]`: a table with one row per image.
 
-Columns `path` and `label`, and `split` if there is more than one; others are ignored. Paths are relative to the table's
-folder, or to `root`. Labels are class indices or class names. Where an image may be of several classes, or of none, the
-column is `labels`: in CSV "cat|dog" or nothing, in Parquet a list. Blanks around names of columns, labels and splits do
-not count; an empty label, or -1, is none.
+The columns are `path`, `label` and, for several splits, `split`; others are ignored. Paths are relative to the table's
+folder, or to `root`. Labels are class indices or class names. If an image may have several classes or none, the column
+is `labels`: in CSV "cat|dog" or nothing, in Parquet a list. Blanks around names of columns, labels and splits do not
+count. An empty label or -1 means no label.
 """
 
 import csv
@@ -32,7 +32,7 @@ SEPARATOR = "|"
 class ManifestImages:
     """Image files that a table names.
 
-    An image that the table lists and the disk lacks is unreadable; a disk that lacks all of them is an error.
+    A listed image that is not on the disk is unreadable. If none is on the disk, listing the split is an error.
     """
 
     upright = False
@@ -42,16 +42,16 @@ class ManifestImages:
 
         Args:
             kind: name of the source.
-            read: makes columns of a file.
+            read: function that reads a file into columns.
             argument: path of the file, and options.
 
         Raises:
-            MissingError: no such file, or none of the images it names.
-            InputError: it is no table of the form above.
+            MissingError: no such file.
+            InputError: the table does not have the form above.
         """
         file, options = split_options(kind, argument, ["root"])
         if not Path(file).is_file():
-            raise MissingError(f"no file at {file!r}; asked for a table of images there")
+            raise MissingError(f"no file at {file!r}; expected a table of images there")
         options = {key: absolute(value) for key, value in options.items()}
         self.name = f"{kind}:{Path(file).name}"
         self.spec = f"{kind}:{join_options(absolute(file), options)}"
@@ -75,16 +75,16 @@ class ManifestImages:
         """List a split in the table's order; ids are paths relative to the root.
 
         Raises:
-            InputError: images of it have no label.
-            MissingError: none of the images is there.
+            InputError: some images have no label.
+            MissingError: none of the images exists.
         """
         ids, labels = self._ids[split], self._labels[split]
         check_labelled(labels, split, repr(self.spec))
         sizes = [file_size(os.path.join(self._root, key)) for key in ids]
         if all(size == ABSENT_SIZE for size in sizes):
             raise MissingError(
-                f"none of the {len(ids)} images of split {split!r} is there, such as {ids[0]!r} in {self._root!r}; "
-                f"give the folder that paths begin in as {self.spec.partition('?')[0]}?root=FOLDER"
+                f"none of the {len(ids)} images of split {split!r} exists, such as {ids[0]!r} in {self._root!r}; "
+                f"name the folder that holds them as {self.spec.partition('?')[0]}?root=FOLDER"
             )
         content = xxh3_128()
         for key, size, label in zip(ids, sizes, labels, strict=True):
@@ -98,10 +98,10 @@ class ManifestImages:
 
 
 def read_csv(file: str) -> Columns:
-    """Read a CSV file with a header, all as text.
+    """Read a CSV file with a header; all values are text.
 
     Raises:
-        InputError: it is not UTF-8, or a row has more or fewer fields than the header.
+        InputError: the file is not UTF-8, or a row has more or fewer fields than the header.
     """
     rows: list[list[str]] = []
     try:
@@ -111,7 +111,7 @@ def read_csv(file: str) -> Columns:
             for row in filter(None, reader):
                 if len(row) != len(header):
                     raise InputError(
-                        f"line {reader.line_num} of {file!r} has {len(row)} fields, and the header has {len(header)}"
+                        f"line {reader.line_num} of {file!r} has {len(row)} fields, but the header has {len(header)}"
                     )
                 rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -126,10 +126,10 @@ def read_csv(file: str) -> Columns:
 
 
 def read_parquet(file: str) -> Columns:
-    """Read the columns of a Parquet file that are used.
+    """Read the used columns of a Parquet file.
 
     Raises:
-        InputError: it is no Parquet file.
+        InputError: the file is not readable as Parquet.
     """
     from pyarrow import parquet
 
@@ -137,7 +137,7 @@ def read_parquet(file: str) -> Columns:
         names = parquet.read_schema(file).names
         used = [name for name in names if name in (PATH, LABEL, LABELS, SPLIT)]
         columns: Columns = parquet.read_table(file, columns=used, partitioning=None).to_pydict()
-    except Exception as error:  # pyarrow has its own ways to fail on damaged bytes, and its types on values
+    except Exception as error:  # pyarrow raises many kinds for damaged bytes, and for values of some types
         raise InputError(f"{file!r} is not a readable Parquet file: {error}") from error
     return columns or {name: [] for name in names}
 
@@ -150,7 +150,7 @@ def _check_columns(columns: Columns, file: str) -> None:
     if PATH not in columns or (LABEL in columns) == (LABELS in columns):
         raise InputError(
             f"{file!r} has columns {', '.join(columns) or 'none'}; expected {PATH}, {LABEL} (or {LABELS} for several "
-            f"an image), and {SPLIT} if there is more than one"
+            f"per image), and {SPLIT} if there are several splits"
         )
     if not columns[PATH]:
         raise InputError(f"{file!r} lists no images")
@@ -180,7 +180,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _rows_of_splits(columns: Columns, file: str) -> dict[str, list[int]]:
-    """Return the rows of each split; without a column for it, all are of one named train."""
+    """Return the rows of each split; without a column `split`, all rows belong to train."""
     rows: dict[str, list[int]] = {}
     for row, split in enumerate(columns.get(SPLIT, ["train"] * len(columns[PATH]))):
         rows.setdefault(split, []).append(row)
@@ -188,7 +188,7 @@ def _rows_of_splits(columns: Columns, file: str) -> dict[str, list[int]]:
 
 
 def _key(path: str, root: str) -> str:
-    """Return a path as a stable key: relative to the root, without detours."""
+    """Return a path as a stable key: relative to the root, without "." and ".."."""
     return os.path.relpath(path, root) if os.path.isabs(path) else os.path.normpath(path)
 
 

@@ -1,7 +1,7 @@
-"""`npz:FILE`: arrays `x_SPLIT` uint8 (n, H, W[, 3]) and `y_SPLIT`, optionally `classes`. Held in memory.
+"""`npz:FILE`: arrays `x_SPLIT` uint8 (n, H, W[, 3]) and `y_SPLIT`, optionally `classes`, all held in memory.
 
-`y_SPLIT` is (n,) class indices or names, or (n, classes) of 0 and 1 where an image may be of several. (n, 1) is
-a column of class indices, one for each image.
+`y_SPLIT` is (n,) class indices or names, or (n, classes) of 0 and 1 if an image may have several classes. (n, 1) is
+a column of class indices, one per image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ DEMO_FILE = "fashion_mnist_7k.npz"
 
 
 class NpzImages:
-    """Images in one .npz file. Grey images become RGB by repetition, in the transform."""
+    """Images in one .npz file. The transform turns grey images into RGB by repeating the channel."""
 
     upright = False
 
@@ -34,10 +34,10 @@ class NpzImages:
 
         Raises:
             MissingError: no such file.
-            InputError: it is not an .npz of the form above.
+            InputError: the file is not an .npz of the form above.
         """
         if not Path(path).is_file():
-            raise MissingError(f"no file at {path!r}; asked for images in an .npz there")
+            raise MissingError(f"no file at {path!r}; expected an .npz with images there")
         self.name = f"npz:{Path(path).name}"
         self.spec = f"npz:{absolute(path)}"
         loaded = _read(path)
@@ -55,7 +55,7 @@ class NpzImages:
         """List a split; ids are positions in the file's arrays.
 
         Raises:
-            InputError: images of it have no label.
+            InputError: some images have no label.
         """
         labels = self._labels[split]
         check_labelled(labels, split, repr(self.spec))
@@ -70,7 +70,7 @@ class NpzImages:
 
 
 def open_demo(argument: str) -> NpzImages:
-    """Open the bundled images, a part of Fashion-MNIST: `demo`."""
+    """Open `demo`, the bundled part of Fashion-MNIST."""
     if argument:
         raise InputError(f"the data set 'demo' takes no argument, got {argument!r}")
     source = NpzImages(str(files("tokenprobe") / "assets" / DEMO_FILE))
@@ -79,14 +79,14 @@ def open_demo(argument: str) -> NpzImages:
 
 
 def _read(path: str) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of a file that are used, by name."""
+    """Return the used arrays of a file by name."""
     check_no_pointer(path)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             used = [name for name in arrays.files if name.startswith(("x_", "y_")) or name == CLASSES]
             loaded = {name: np.asarray(arrays[name]) for name in used}
             there = ", ".join(sorted(arrays.files)) or "nothing"
-    except Exception as error:  # zipfile, zlib and numpy each have their own ways to fail on damaged bytes
+    except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for damaged bytes
         raise InputError(f"{path!r} is not a readable .npz file: {error or type(error).__name__}") from error
     if not any(name.startswith("x_") for name in loaded):
         raise InputError(f"{path!r} holds no arrays x_SPLIT; it has {there}")
@@ -100,22 +100,24 @@ def _index(
     found = {split: _labels(loaded, split, path) for split in splits}
     if len({(labels.shape[1:], labels.dtype.kind == "U") for labels in found.values()}) > 1:
         listed = ", ".join(f"y_{split} {labels.dtype} {labels.shape}" for split, labels in found.items())
-        raise InputError(f"labels of the splits of {path!r} have other shapes ({listed}); expected the same classes")
+        raise InputError(
+            f"labels in {path!r} differ in shape or type between splits ({listed}); expected the same form"
+        )
     where, names = f"y_SPLIT in {path!r}", _class_names(loaded, path)
     some = next(iter(found.values()))
     if some.dtype.kind == "U":
         if names:
-            raise InputError(f"{path!r} holds names in y_SPLIT, and classes, names by index; leave out one of them")
+            raise InputError(f"{path!r} holds class names twice, in y_SPLIT and in classes; leave out one of them")
         return index_classes({split: labels.tolist() for split, labels in found.items()}, where)
     indices = {split: labels.astype(np.int64) for split, labels in found.items()}
     n_classes = some.shape[1] if some.ndim == 2 else 1 + max(int(y.max(initial=NO_LABEL)) for y in indices.values())
     if names and (len(names) < n_classes or (some.ndim == 2 and len(names) != n_classes)):
-        raise InputError(f"classes in {path!r} has {len(names)} names, and the labels need {n_classes}")
+        raise InputError(f"classes in {path!r} has {len(names)} names, but the labels need {n_classes}")
     return indices, names or [str(label) for label in range(n_classes)]
 
 
 def _labels(loaded: Mapping[str, npt.NDArray[Any]], split: str, path: str) -> npt.NDArray[Any]:
-    """Return the labels of a split, (n,) class indices or names, or (n, classes) of 0 and 1."""
+    """Return the labels of a split: (n,) class indices or names, or (n, classes) of 0 and 1."""
     labels = loaded.get(f"y_{split}")
     n_images = len(loaded[f"x_{split}"])
     if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
@@ -126,7 +128,7 @@ def _labels(loaded: Mapping[str, npt.NDArray[Any]], split: str, path: str) -> np
         raise InputError(f"y_{split} in {path!r}: expected {n_images} labels, integers or text, found {found}")
     if labels.dtype.kind == "U":
         return labels
-    expected, least, most = f"(n,) class indices from 0, or {NO_LABEL} for none", NO_LABEL, MAX_CLASSES - 1
+    expected, least, most = f"(n,) class indices from 0, or {NO_LABEL} for no label", NO_LABEL, MAX_CLASSES - 1
     if labels.ndim == 2:
         expected, least, most = "(n, classes) of 0 and 1", 0, 1
     if labels.size and not (labels.min() >= least and labels.max() <= most):

@@ -1,4 +1,4 @@
-"""Published data sets as they are distributed, where torchvision has no reader for them or not for their splits."""
+"""Readers of published data sets that torchvision cannot read, or not with their published splits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +11,14 @@ from ...errors import MissingError
 
 
 class ListedImages:
-    """Images of known paths and labels, by index, as torchvision's data sets give them.
+    """Images with known paths and labels, by index, like torchvision's data sets.
 
     Attributes:
         classes: names, by label.
     """
 
     def __init__(self, images: list[tuple[str, int]], classes: list[str], loader: Callable[[str], Any]) -> None:
-        """Take (path, label) of each image, and the function that reads a path."""
+        """Take (path, label) of each image, and a function that reads a path."""
         self._images, self.classes, self._loader = images, classes, loader
 
     def __len__(self) -> int:
@@ -30,13 +30,13 @@ class ListedImages:
 
 
 class CUB200(ListedImages):
-    """Caltech-UCSD Birds 200 (2011): ROOT/CUB_200_2011 with images.txt, train_test_split.txt and the rest."""
+    """Caltech-UCSD Birds 200 (2011): ROOT/CUB_200_2011 with images.txt, train_test_split.txt and its other lists."""
 
     url = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
     md5 = "97eceeb196236b17998738112f37df78"
 
     def __init__(self, root: str, split: str, download: bool, loader: Callable[[str], Any]) -> None:
-        """Read the lists of the images of "train" or "test"."""
+        """Read the lists of the split "train" or "test"."""
         folder = Path(root) / "CUB_200_2011"
         if download and not folder.is_dir():
             download_and_extract_archive(self.url, root, md5=self.md5)
@@ -57,10 +57,10 @@ class Sun397Partition(ListedImages):
     md5 = "29a205c0a0129d21f36cbecfefe81881"
 
     def __init__(self, root: str, split: str, download: bool, loader: Callable[[str], Any]) -> None:
-        """Read the list of the images of "Training_01" or "Testing_01".
+        """Read the list "Training_01" or "Testing_01".
 
         Raises:
-            MissingError: there is no such list.
+            MissingError: the list does not exist.
         """
         folder = Path(root) / "SUN397"
         if download and not folder.is_dir():
@@ -80,5 +80,5 @@ class Sun397Partition(ListedImages):
 
 
 def _class_of(folder: str) -> str:
-    """Return the class of "/a/abbey" or "/a/apse/indoor": the part after the initial."""
+    """Return the class of "/a/abbey" or "/a/apse/indoor": the part after the first letter."""
     return folder.strip()[3:]

@@ -14,24 +14,24 @@ RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
 
 
 def find_tars(pattern: str) -> list[str]:
-    """Return the files that a pattern stands for, in its order; those of a "*" by name.
+    """Return the files that match a pattern, in its order; files of a "*" are sorted by name.
 
     Raises:
-        InputError: it stands for none, or for more than a million.
-        MissingError: one of them is not there.
+        InputError: a range runs downwards, or the pattern stands for more than a million files.
+        MissingError: one of the files does not exist.
     """
     tars = []
-    for name in expand_braces(pattern):
+    for name in expand_braces(os.path.expanduser(pattern)):
         named = sorted(glob.glob(name)) if "*" in name else [name]
         found = [path for path in named if os.path.exists(path) and not os.path.isdir(path)]
         if not found:
-            raise MissingError(f"no file at {name!r}; asked for tars at {pattern!r}, on this machine")
+            raise MissingError(f"no file at {name!r}; expected local tars at {pattern!r}")
         tars += found
     return tars
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Return the texts that "a{00..15}b{x,y}" stands for: numbers keep the width of the first.
+    """Expand "a{00..15}b{x,y}" to its texts; numbers keep the width of the first.
 
     Raises:
         InputError: a range runs downwards, or there are more than a million texts.

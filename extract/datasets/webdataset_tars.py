@@ -1,10 +1,11 @@
 """`wds:PATTERN[?val=PATTERN&test=PATTERN&label=cls&image=…]`: samples in tar files, as WebDataset writes them.
 
-A pattern is a path with braces, `train-{00..15}.tar` or `{a,b}.tar`, or with `*`; its samples are one split,
-train, beside those that options name. No file says how many there are, so the headers of all tars are read once, one
-tar per core at a time. From then on every image is read from where it lies, in any order.
+A pattern is a path with braces, `train-{00..15}.tar` or `{a,b}.tar`, or with `*`. Its samples are the split train;
+options name other splits. No file states the number of samples, so the headers of all tars are read once, one tar per
+core at a time. After that, images are read in any order, each from its position in the tar.
 """
 
+import logging
 import os
 import re
 import tarfile
@@ -19,25 +20,28 @@ from PIL import Image
 from xxhash import xxh3_128
 
 from ...errors import InputError
-from ...runtime.console import plural, say
+from ...runtime.text import counted
 from ...runtime.workers import leave_signals_to_the_main_process, n_cores
+from ..progress import CountProgress
 from .classes import check_labelled, index_classes
 from .contract import ImageList
 from .files import EXTENSIONS, check_no_pointer, decode_image, is_utf8
 from .options import absolute, join_options, split_options
 from .tar_patterns import find_tars
 
+logger = logging.getLogger(__name__)
+
 TRAIN, OTHER_SPLITS = "train", ("val", "test")
 LABEL = "cls"
 META = re.compile(r"__[^/]*__($|/)")
-"""Members that the format sets aside."""
+"""Members that the format reserves."""
 NAME = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)")
-"""Of a member: the key of its sample, up to the first dot of the file's name, and its suffix."""
+"""A member's name: the key of its sample, up to the first dot of the file name, and its suffix."""
 MAX_LABEL_BYTES = 2**16
 
 
 class Place(NamedTuple):
-    """Where a member's bytes are."""
+    """Position of a member's bytes in its tar."""
 
     offset: int
     size: int
@@ -48,9 +52,9 @@ class Sample(NamedTuple):
 
     Attributes:
         key: beginning of its members' names.
-        tar: path.
-        image: its bytes.
-        label: of the sample.
+        tar: path of the tar.
+        image: position of the image.
+        label: label of the sample.
     """
 
     key: str
@@ -60,7 +64,7 @@ class Sample(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Suffixes of a sample's members: of the label, and of the image, or None for the only image there is."""
+    """Suffixes of a sample's members: the label's, and the image's, or None if a sample has only one image."""
 
     label: str
     image: str | None
@@ -76,8 +80,8 @@ class TarImages:
 
         Raises:
             MissingError: no tar matches a pattern.
-            InputError: a pattern stands for no files, or for too many; a file is no plain tar; a sample has not one
-                image and one label.
+            InputError: a pattern stands for no files or too many; a file is not a plain tar; a sample does not have
+                exactly one image and one label.
         """
         pattern, options = split_options("wds", argument, [*OTHER_SPLITS, "label", "image"])
         patterns = {TRAIN: pattern} | {split: options[split] for split in OTHER_SPLITS if split in options}
@@ -89,16 +93,16 @@ class TarImages:
         self.splits: Sequence[str] = sorted(patterns)
         tars = {split: find_tars(pattern) for split, pattern in patterns.items()}
         n_tars = sum(map(len, tars.values()))
-        say(f"{self.name}: reading the headers of {n_tars} tar {plural(n_tars, 'file')}")
+        logger.info(f"{self.name}: reading the headers of {counted(n_tars, 'tar file')}")
         self._samples = {split: _read_all(of_split, wanted) for split, of_split in tars.items()}
         texts = {split: [sample.label for sample in samples] for split, samples in self._samples.items()}
         self._labels, self.classes = index_classes(texts, repr(self.spec))
 
     def images(self, split: str) -> ImageList:
-        """List a split, tar by tar; ids are the samples' keys, behind the tar's name if some occur twice.
+        """List a split, tar by tar. Ids are the samples' keys, after the tar's name if some keys occur twice.
 
         Raises:
-            InputError: a sample has no label, or occurs twice in one tar, or in two of one name.
+            InputError: a sample has no label, or occurs twice in one tar or in two tars with the same name.
         """
         samples, labels = self._samples[split], self._labels[split]
         check_labelled(labels, split, repr(self.spec))
@@ -108,7 +112,8 @@ class TarImages:
         twice = next((key for key, n in Counter(ids).items() if n > 1), None)
         if twice is not None:
             raise InputError(
-                f"sample {twice!r} is more than once in split {split!r} of {self.spec!r}; keys tell them apart"
+                f"sample {twice!r} occurs more than once in split {split!r} of {self.spec!r}; each sample needs its "
+                "own key"
             )
         content = xxh3_128()
         for key, sample in zip(ids, samples, strict=True):
@@ -127,14 +132,19 @@ def _read_all(tars: Sequence[str], wanted: Wanted) -> list[Sample]:
     if n_processes == 1:
         return [sample for tar in tars for sample in read_samples(tar, wanted)]
     with ProcessPoolExecutor(n_processes, get_context("fork"), leave_signals_to_the_main_process) as pool:
-        return [sample for samples in pool.map(read_samples, tars, [wanted] * len(tars)) for sample in samples]
+        read, samples = pool.map(read_samples, tars, [wanted] * len(tars)), list[Sample]()  # forks the processes
+        with CountProgress("read", len(tars), "tars") as progress:
+            for of_tar in read:
+                samples += of_tar
+                progress.advance()
+        return samples
 
 
 def read_samples(tar: str, wanted: Wanted) -> list[Sample]:
-    """Return the samples of a tar, of which only headers and labels are read.
+    """Return the samples of a tar; only headers and labels are read.
 
     Raises:
-        InputError: it is no plain tar, or damaged, or a sample has not one image and one label.
+        InputError: the file is damaged or not a plain tar, or a sample does not have exactly one image and one label.
     """
     samples = []
     try:
@@ -145,18 +155,18 @@ def read_samples(tar: str, wanted: Wanted) -> list[Sample]:
             _check_end(file.fileno(), members.offset)
     except (OSError, InputError):
         raise
-    except Exception as error:  # tarfile has many ways to fail on damaged headers, RecursionError among them
+    except Exception as error:  # tarfile raises many kinds for damaged headers, RecursionError among them
         check_no_pointer(tar)
         reason = error or type(error).__name__
         raise InputError(
-            f"{tar!r} is not a whole, plain tar file ({reason}); a compressed one cannot be read from the middle: "
+            f"{tar!r} is not a whole, plain tar file ({reason}); a compressed tar cannot be read from the middle; "
             "decompress it"
         ) from error
     return samples
 
 
 def _grouped(members: tarfile.TarFile, tar: str) -> Iterator[tuple[str, dict[str, Place]]]:
-    """Yield each sample's key and its members by suffix: neighbours whose names agree up to the first dot."""
+    """Yield each sample's key and its members by suffix: neighbours with the same name up to the first dot."""
     last, places = None, dict[str, Place]()
     for member in members:
         name = NAME.fullmatch(member.name)
@@ -166,20 +176,20 @@ def _grouped(members: tarfile.TarFile, tar: str) -> Iterator[tuple[str, dict[str
             continue
         key, suffix = name[1], name[2].lower()
         if "\0" in key or not is_utf8(key):
-            raise InputError(f"the name of member {member.name!r} of {tar!r} is no text in UTF-8; rename it")
+            raise InputError(f"the name of member {member.name!r} of {tar!r} is not text in UTF-8; rename it")
         if key != last:
             if last is not None:
                 yield last, places
             last, places = key, {}
         if suffix in places:
-            raise InputError(f"sample {key!r} of {tar!r} has two members .{suffix}; keys tell samples apart")
+            raise InputError(f"sample {key!r} of {tar!r} has two members .{suffix}; each sample needs its own key")
         places[suffix] = Place(member.offset_data, member.size)
     if last is not None:
         yield last, places
 
 
 def _choose(key: str, places: Mapping[str, Place], wanted: Wanted, tar: str) -> tuple[Place, Place]:
-    """Return where a sample's image and label are."""
+    """Return the positions of a sample's image and label."""
     images = [suffix for suffix in places if f".{suffix.rpartition('.')[2]}" in EXTENSIONS]
     if wanted.image is not None:
         images = [wanted.image] if wanted.image in places else []
@@ -187,23 +197,23 @@ def _choose(key: str, places: Mapping[str, Place], wanted: Wanted, tar: str) -> 
         expected = f".{wanted.image}" if wanted.image else "one image"
         raise InputError(
             f"sample {key!r} of {tar!r} has the members {', '.join(places)}; expected {expected} and the label "
-            f".{wanted.label}: name others as image=SUFFIX and label=SUFFIX"
+            f".{wanted.label}; name others as image=SUFFIX and label=SUFFIX"
         )
     return places[images[0]], places[wanted.label]
 
 
 def _label(file: int, place: Place, where: str) -> str:
-    """Return the label that a member holds."""
+    """Return the label in a member."""
     try:
         if place.size <= MAX_LABEL_BYTES:
             return _read(file, place).decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         pass
-    raise InputError(f"the label of {where} is no text, or too long for one; name another member as label=SUFFIX")
+    raise InputError(f"the label of {where} is not text, or too long; name another member as label=SUFFIX")
 
 
 def _check_end(file: int, offset: int) -> None:
-    """Check that headers end where a tar does: tarfile ends without a word at a damaged header."""
+    """Check that the headers end at the end of the tar: tarfile stops silently at a damaged header."""
     block = os.pread(file, tarfile.BLOCKSIZE, offset)
     if block.strip(b"\0"):
         raise tarfile.ReadError(f"no member's header at byte {offset}")
@@ -212,5 +222,5 @@ def _check_end(file: int, offset: int) -> None:
 def _read(file: int, place: Place) -> bytes:
     data = os.pread(file, place.size, place.offset)
     if len(data) < place.size:
-        raise EOFError(f"{len(data)} of {place.size} bytes at {place.offset}; the tar was cut")
+        raise EOFError(f"only {len(data)} of {place.size} bytes at {place.offset}; the tar was cut short")
     return data

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...runtime.console import plural
+from ...runtime.text import plural
 from .subsets import Labels
 
 N_NAMED = 5

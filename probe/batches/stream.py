@@ -5,7 +5,7 @@ same. From disk, a window of whole batches at a time is read straight into its p
 copied on the way. The next window is on its way while the last is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...store import Split
 from ...store.layout import PATCH, POOLED
+from ...store.memory import aligned_empty
 from ...store.memory_reader import MemoryReader
 from ...store.order import RowNumbers
 from ...store.ring import RowReader
@@ -40,7 +41,7 @@ class Source(NamedTuple):
 class TokenStream:
     """The tokens of chosen rows of one layer, or of several whose channels are joined."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         split: Split,
         layers: Sequence[int],
@@ -51,6 +52,7 @@ class TokenStream:
         device: torch.device,
         rings: Rings | None = None,
         norm: FinalNorm | None = None,
+        tell: Callable[[int], None] = lambda n_bytes: None,
     ) -> None:
         """Read what is kept in memory, all views of it.
 
@@ -63,9 +65,10 @@ class TokenStream:
             device: where batches are wanted.
             rings: buffers for reading from disk; streams that take turns may share them.
             norm: applied to every token, before the channels of layers are joined; an embedding is made after it.
+            tell: called with the bytes of tokens gone through since the last call.
         """
         self.split, self.layers, self.device = split, tuple(layers), device
-        self._kinds, self._norm = list(kinds), norm
+        self._kinds, self._norm, self._tell = list(kinds), norm, tell
         self._rings = Rings(device) if rings is None else rings
         self._place = np.full(len(split), -1, dtype=np.int64)
         self._place[rows] = np.arange(len(rows))
@@ -129,7 +132,11 @@ class TokenStream:
         assert self._norm is not None
         patch = mean._replace(kind=PATCH)
         batches = [part for window in sequential_windows(rows, self.split.info.block_rows) for part in _cut(window)]
-        return torch.cat([self._norm(part).mean(1).cpu() for part in self._tokens(patch, batches)])
+        means = []
+        for part in self._tokens(patch, batches):
+            means.append(self._norm(part).mean(1).cpu())
+            self._tell(part.nbytes)
+        return torch.cat(means)
 
     def _tokens(self, source: Source, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
         """Yield the rows of each batch on the device, from wherever they are kept."""
@@ -146,9 +153,14 @@ class TokenStream:
         yield from torch.from_numpy(self._place[rows]).to(self.device).split([len(each) for each in batches])
 
     def _read(self, source: Source, rows: RowNumbers) -> Tensor:
-        layer, kind, view = source
-        values = self.split.tokens(layer, rows, kind=kind, view=view, dtype=self._dtype(kind))
-        return self._as_tensor(kind, values)
+        reader, done = self.split.reader(source.layer, source.kind, source.view), 0
+        values = aligned_empty((len(rows), *reader.row), self._dtype(source.kind))
+        for window in sequential_windows(rows, self.split.info.block_rows):
+            part = values[done : done + len(window)]
+            reader.read(window, part)
+            done += len(window)
+            self._tell(part.nbytes)
+        return self._as_tensor(source.kind, values)
 
     def _read_to_device(self, source: Source, rows: RowNumbers) -> Tensor:
         """Read a window at a time: the host's memory need not hold what the device's does."""
@@ -157,6 +169,7 @@ class TokenStream:
         for window in self._from_disk(source, sequential_windows(rows, self.split.info.block_rows)):
             kept[done : done + len(window)] = window
             done += len(window)
+            self._tell(window.nbytes)
         self._rings.pop((source.layer, source.kind), None)
         return kept
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
-from ...runtime.console import plural
+from ...runtime.text import plural
 from ...store.order import RowNumbers, permutation
 
 Labels = npt.NDArray[np.int64]

@@ -1,6 +1,7 @@
 """Checkpoints of a pass: after a crash it goes on with the numbers that it would have had."""
 
 import io
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import torch
 
-from ...runtime.console import say
 from ...store.durable import write_durably
 from ..run.digest import value_digest
+
+logger = logging.getLogger(__name__)
 
 LAYOUT = "layout 3"
 """Changes with the names under which a state is kept."""
@@ -46,7 +48,7 @@ class Checkpoint:
         except Exception:  # unpicklers fail in any way
             whole = False
         if not whole:
-            say(f"{self._path} is damaged, or was written by another version: the pass starts again")
+            logger.warning(f"{self._path} is damaged, or was written by another version: the pass starts again")
             return None
         return state if about == self._about else None
 
@@ -64,7 +66,9 @@ class Checkpoint:
             write_durably(self._path, content.getvalue())
         except OSError as error:
             if not self._told:
-                say(f"cannot write {self._path} ({error.strerror}): the fit goes on, but after a crash not from here")
+                logger.warning(
+                    f"cannot write {self._path} ({error.strerror}): the fit goes on, but after a crash not from here"
+                )
             self._told = True
         self._last = time.monotonic()
         self._pause = max(SECONDS, 20 * (self._last - start))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ...runtime.console import plural
+from ...runtime.text import plural
 from ...store.order import RowNumbers
 from ..batches.stream import TokenStream
 

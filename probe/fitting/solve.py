@@ -1,6 +1,6 @@
 """Heads that are not trained by steps: fitted on features in memory, scored once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...store.order import RowNumbers
 from ..batches.stream import TokenStream
-from ..grid.cells import Cell, CellGroup, make_solver
+from ..grid.cells import Cell, CellGroup, abbreviated, make_solver
 from ..heads import build_pooling
 from ..heads.linear import ARRAYS
 from ..planning.plan import Plan
@@ -19,11 +19,12 @@ from ..solvers.contract import chunk_rows
 from ..training.metrics import make_counter
 from ..training.stopwatch import Stopwatch
 from .damage import damage_text, damaged_images
+from .progress import FitProgress
 from .result_rows import HeadForm, cell_columns, cost_columns, save_head
 from .streams import LayerStreams
 
 
-def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list[dict[str, Any]]:
+def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progress: FitProgress) -> list[dict[str, Any]]:
     """Fit the cells of one solver, save their heads, and return their rows of the results.
 
     Features that are not finite are not fitted: the rows say so, as those of cells that diverged. There is no head.
@@ -32,33 +33,40 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams) -> list
         StoreError: a store is another one than was opened.
     """
     (regime, cells), watch = group, Stopwatch(streams.test.device)
-    solver = make_solver(cells)
+    solver, n_scored = make_solver(cells), len(streams.test_rows) + len(regime.val_rows)
     with watch.running():
         features, labels = pooled_features(plan, cells[0], solver.pool, streams.train(regime), regime.train_rows)
         damage = _damage(features)
-        if not damage:
-            solver.fit(features, labels, plan.data.n_classes)
-    shared = {"train_seconds": watch.seconds / len(cells), "train_cpu_seconds": watch.cpu_seconds / len(cells)}
-    rows = [cell_columns(plan, cell, ARRAYS[solver.pool]) | shared for cell in cells]
-    if damage:
-        plan.data.check_unchanged()
-        return [row | {"status": f"diverged: {damage}"} for row in rows]
+    work = solver.work(len(features), n_scored, features.shape[1], plan.data.n_classes)
 
     def scores(stream: TokenStream, rows: RowNumbers) -> Sequence[Scores]:
-        return _scores(plan, solver, *pooled_features(plan, cells[0], solver.pool, stream, rows))
+        found = pooled_features(plan, cells[0], solver.pool, stream, rows)
+        return _scores(plan, solver, *found, lambda n_images: progress.advance(work.scores * n_images / n_scored))
 
-    tests = scores(streams.test, streams.test_rows)
-    vals: Sequence[Scores | None] = [None] * len(cells)
-    if len(regime.val_rows):
-        vals = scores(streams.val(regime), regime.val_rows)
+    with progress.part(f"layer {abbreviated(cells[0].layer)}, {solver.name}", len(cells), work.fit + work.scores):
+        if damage:
+            plan.data.check_unchanged()
+            return [row | {"status": f"diverged: {damage}"} for row in _rows(plan, solver, cells, watch)]
+        with watch.running():
+            solver.fit(features, labels, plan.data.n_classes, lambda part: progress.advance(work.fit * part))
+        tests = scores(streams.test, streams.test_rows)
+        vals: Sequence[Scores | None] = [None] * len(cells)
+        if len(regime.val_rows):
+            vals = scores(streams.val(regime), regime.val_rows)
     plan.data.check_unchanged()  # all is read, and nothing is written yet
     return [
         row
         | score_columns(vals[index], tests[index])
         | {"status": solver.status(index)}
         | _save(plan, run, solver, cells[index], index)
-        for index, row in enumerate(rows)
+        for index, row in enumerate(_rows(plan, solver, cells, watch))
     ]
+
+
+def _rows(plan: Plan, solver: Solver, cells: Sequence[Cell], watch: Stopwatch) -> list[dict[str, Any]]:
+    """Return what the results say of cells whatever came of them; they share the time of their fit."""
+    shared = {"train_seconds": watch.seconds / len(cells), "train_cpu_seconds": watch.cpu_seconds / len(cells)}
+    return [cell_columns(plan, cell, ARRAYS[solver.pool]) | shared for cell in cells]
 
 
 def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows: RowNumbers) -> tuple[Tensor, Tensor]:
@@ -75,12 +83,15 @@ def _damage(features: Tensor) -> str | None:
     return damage_text((damaged_images([part]) for part in parts), len(features))
 
 
-def _scores(plan: Plan, solver: Solver, features: Tensor, labels: Tensor) -> Sequence[Scores]:
+def _scores(
+    plan: Plan, solver: Solver, features: Tensor, labels: Tensor, tell: Callable[[int], None]
+) -> Sequence[Scores]:
     """Score every cell on features (n, F) with their labels."""
     counter, done = make_counter(plan.data.n_classes, plan.data.multi_label, votes=solver.votes), 0
     for logits_BHC in solver.scores(features):
         counter.add(logits_BHC, labels[done : done + len(logits_BHC)])
         done += len(logits_BHC)
+        tell(len(logits_BHC))
     return counter.scores()
 
 

@@ -1,26 +1,34 @@
 """The streams of one layer: training rows, subsets, validation and test, each kept where its plan says."""
 
+from collections.abc import Callable
+from math import prod
+
 import torch
 
+from ...store.layout import PATCH
 from ...store.order import RowNumbers
 from ..batches.data import SUBSETS, TEST, TRAIN, VAL
-from ..batches.norm import FinalNorm
+from ..batches.norm import FinalNorm, is_derived
 from ..batches.pieces import Rings
 from ..batches.stream import TokenStream
 from ..batches.subsets import FULL
 from ..grid.regimes import Regime
 from ..planning.layer_plan import LayerPlan
+from ..planning.places import DISK
 
 
 class LayerStreams:
     """The streams that the passes over one layer, or several joined, read."""
 
-    def __init__(self, layer: LayerPlan, device: torch.device) -> None:
+    def __init__(
+        self, layer: LayerPlan, device: torch.device, tell: Callable[[int], None] = lambda n_bytes: None
+    ) -> None:
         """Read into memory the row sets that are kept there.
 
         Args:
             layer: the plan of the layer.
             device: where batches are wanted.
+            tell: called with the bytes gone through since the last call; `bytes_at_first` is their sum.
         """
         norm, self._rows = layer.plan.data.norm, layer.rows
         moved = None if norm is None else FinalNorm.from_json(norm).to(device)
@@ -35,6 +43,7 @@ class LayerStreams:
                 device=device,
                 rings=rings,
                 norm=moved,
+                tell=tell,
             )
             for name, rows in layer.rows.items()
         }
@@ -56,3 +65,17 @@ class LayerStreams:
     def val(self, regime: Regime) -> TokenStream:
         """Return the stream of a regime's validation rows."""
         return self._open[VAL] if VAL in self._open else self.train(regime)
+
+
+def bytes_at_first(layer: LayerPlan) -> int:
+    """Return the bytes that opening the streams of a layer goes through: what is kept, and tokens of normed means."""
+    data, shape = layer.plan.data, layer.plan.data.shape(layer.layers)
+    total = 0
+    for name, rows in layer.rows.items():
+        split = data.split_of(name)
+        for kind in layer.kinds:
+            if is_derived(kind, normed=data.norm is not None):
+                total += len(rows) * data.patch_bytes(layer.layers, name)
+            elif kind != PATCH or layer.places[name] != DISK:
+                total += len(rows) * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize * split.info.views
+    return total

@@ -1,6 +1,8 @@
 """One pass: groups of cells trained together on one stream of tokens, scored together, kept after a crash."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import ceil
 
 from ...store.order import RowNumbers
 from ..batches.order import epoch_windows
@@ -13,12 +15,12 @@ from ..training.schedule import lr_factor
 from .checkpoint import Checkpoint
 from .damage import describe_damage
 from .group_fit import GroupFit
-from .progress import EpochProgress
+from .progress import FitProgress
 from .streams import LayerStreams
 
 
 def train_pass(
-    plan: Plan, fits: Sequence[GroupFit], streams: LayerStreams, checkpoint: Checkpoint, progress: EpochProgress
+    plan: Plan, fits: Sequence[GroupFit], streams: LayerStreams, checkpoint: Checkpoint, progress: FitProgress
 ) -> None:
     """Train the groups of a pass to the end of their regimes, which are scored equally often.
 
@@ -28,21 +30,30 @@ def train_pass(
     regimes = list(dict.fromkeys(fit.regime for fit in fits))
     n_scorings = len(regimes[0].scored)
     first = _restore(fits, checkpoint)
-    progress.advance(_label(fits), first)
-    for scoring in range(first, n_scorings):
-        for regime in regimes:
-            of_regime = [fit for fit in fits if fit.regime is regime]
-            for epoch in regime.epochs_before(scoring):
-                _train_epoch(plan, of_regime, streams.train(regime), epoch)
-        _score(plan, fits, regimes, streams, scoring)
-        progress.advance(_label(fits))
-        if checkpoint.due():
-            plan.data.check_unchanged()
-            checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
+    images = [_n_images(plan, regimes, scoring) for scoring in range(n_scorings)]
+    n_cells = sum(len(fit.group.cells) for fit in fits)
+    name = f"layer {abbreviated(fits[0].group.cells[0].layer)},"
+    with progress.part(name, n_cells, sum(images), done=sum(images[:first])):
+        for scoring in range(first, n_scorings):
+            for regime in regimes:
+                of_regime = [fit for fit in fits if fit.regime is regime]
+                for epoch in regime.epochs_before(scoring):
+                    _train_epoch(plan, of_regime, streams.train(regime), epoch, progress)
+            _score(plan, fits, regimes, streams, scoring, progress)
+            if checkpoint.due():
+                plan.data.check_unchanged()
+                checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
     for fit in fits:
         if fit.diverged_at_once:
             regime = fit.regime
             fit.explain(describe_damage(streams.train(regime), regime.train_rows, fit.group.kinds))
+
+
+def _n_images(plan: Plan, regimes: Sequence[Regime], scoring: int) -> int:
+    """Return how many images are trained on before one scoring, and scored then."""
+    passes = [(regime, len(list(regime.epochs_before(scoring)))) for regime in regimes]
+    trained = sum(n_passes * regime.n_steps * regime.batch_size for regime, n_passes in passes)
+    return trained + sum(len(regime.val_rows) for regime in regimes) + len(plan.data.test)
 
 
 def _restore(fits: Sequence[GroupFit], checkpoint: Checkpoint) -> int:
@@ -56,7 +67,7 @@ def _restore(fits: Sequence[GroupFit], checkpoint: Checkpoint) -> int:
     return n_scorings
 
 
-def _train_epoch(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, epoch: int) -> None:
+def _train_epoch(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, epoch: int, progress: FitProgress) -> None:
     """Make one pass over the rows of a regime; every group in it takes every batch."""
     regime, data = fits[0].regime, plan.data
     windows = epoch_windows(regime.train_rows, data.train.info.block_rows, plan.config.seed, epoch)
@@ -65,29 +76,40 @@ def _train_epoch(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, epoc
         factor = lr_factor(epoch + number / regime.n_steps, regime.epochs, regime.warmup_epochs)
         for fit in fits:
             fit.group.train_batch(batch, factor)
+        progress.advance(len(batch.labels), _epoch_words(plan, regime, epoch + 1))
 
 
 def _score(
-    plan: Plan, fits: Sequence[GroupFit], regimes: Sequence[Regime], streams: LayerStreams, scoring: int
+    plan: Plan,
+    fits: Sequence[GroupFit],
+    regimes: Sequence[Regime],
+    streams: LayerStreams,
+    scoring: int,
+    progress: FitProgress,
 ) -> None:
     """Score every group on the validation rows of its regime, and all of them on the test split in one pass."""
+    words = _epoch_words(plan, regimes[0], regimes[0].scored[scoring])
+    count = partial(_count, plan, tell=lambda n_images: progress.advance(n_images, words))
     alive = [fit.group.retire() for fit in fits]
     vals: dict[int, Counter] = {}
     for regime in regimes:
         if len(regime.val_rows):
             of_regime = [fit for fit in fits if fit.regime is regime]
-            counters = _count(plan, of_regime, streams.val(regime), regime.val_rows)
+            counters = count(of_regime, streams.val(regime), regime.val_rows)
             vals |= {id(fit): counter for fit, counter in zip(of_regime, counters, strict=True)}
-    tests = _count(plan, fits, streams.test, streams.test_rows)
+    tests = count(fits, streams.test, streams.test_rows)
     for fit, test, lives in zip(fits, tests, alive, strict=True):
         fit.keep(fit.regime.scored[scoring], vals.get(id(fit)), test, lives)
 
 
-def _count(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, rows: RowNumbers) -> list[Counter]:
+def _count(
+    plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, rows: RowNumbers, tell: Callable[[int], None]
+) -> list[Counter]:
     counters = [make_counter(plan.data.n_classes, plan.data.multi_label) for _ in fits]
     for batch in stream.in_order(rows, _kinds_of(fits)):
         for fit, counter in zip(fits, counters, strict=True):
             fit.group.count_batch(counter, batch)
+        tell(len(batch.labels))
     return counters
 
 
@@ -96,5 +118,6 @@ def _kinds_of(fits: Iterable[GroupFit]) -> list[str]:
     return sorted({kind for fit in fits for kind in fit.group.kinds})
 
 
-def _label(fits: Sequence[GroupFit]) -> str:
-    return f"layer {abbreviated(fits[0].group.cells[0].layer)}"
+def _epoch_words(plan: Plan, regime: Regime, n_passes: int) -> str:
+    """Say in which of the epochs asked for a regime is, after some passes over its rows; an epoch may make several."""
+    return f"epoch {ceil(n_passes * plan.config.epochs / regime.epochs)}/{plan.config.epochs}"

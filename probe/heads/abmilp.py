@@ -14,16 +14,18 @@ W_kᵀ W_q, and W_1 W_p W_v for the hidden layer. Of the five D×D products a to
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ...errors import InputError, unknown_name
-from .attentive import AttentivePooling, apply_linear, module_names
+from .attentive import AttentivePooling, module_names
 from .folded import aggregate, attend, softmax
 from .initial import linear_initial
-from .pooling import PoolingSettings
+from .pooling import TOKENS, PoolingSettings
+from .products import apply_linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu}
 CHOICES = {
@@ -36,23 +38,16 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class AbMILPSettings(PoolingSettings):
-    """Settings of AbMILP.
+    """Settings of AbMILP."""
 
-    Attributes:
-        self_attention: "both", "map" or "none": which of z and v come from it.
-        depth: layers of the scorer; 1 or more.
-        activation: f, "tanh" or "relu".
-        content: "all" tokens read, or of them the "patch" tokens.
-        cond: "none", or "pe": positions are added to z; then 4 divides D.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    self_attention: str = "both"
-    depth: int = 2
-    activation: str = "tanh"
-    content: str = "all"
-    cond: str = "none"
-    tokens: str = "patch"
+    self_attention: Annotated[
+        str, "Whether scores and values (both), scores alone (map) or neither (none) read its output."
+    ] = "both"
+    depth: Annotated[int, "Layers of the scorer; 1 or more."] = 2
+    activation: Annotated[str, "Between the scorer's layers: tanh or relu."] = "tanh"
+    content: Annotated[str, "Which of the tokens read are summed: all or patch."] = "all"
+    cond: Annotated[str, "Positions added before scoring: none or pe. pe needs a D that 4 divides."] = "none"
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class AbMILP(AttentivePooling):
@@ -63,6 +58,8 @@ class AbMILP(AttentivePooling):
     """
 
     name = "abmilp"
+    summary = "One map, scored token by token by a small network, behind a self-attention."
+    source = "arXiv 1802.04712; arXiv 2005.12991"
     settings = AbMILPSettings()
     qkv_weight: Tensor
     proj_weight: Tensor

@@ -9,6 +9,7 @@ z = (sum_n a_n x_n − μ)/σ. In training the statistics are those of the batch
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
@@ -16,22 +17,17 @@ from torch import Generator, Tensor
 from .attentive import AttentivePooling, statistics_names
 from .folded import attend, fold_keys, logits, project_blocks, softmax
 from .initial import normal_initial, uniform_initial
-from .pooling import PoolingSettings
+from .pooling import MAPS, TOKENS, PoolingSettings
 
 EPS, MOMENTUM = 1e-6, 0.1
 
 
 @dataclass(frozen=True)
 class AIMSettings(PoolingSettings):
-    """Settings of AIM's pooling.
+    """Settings of AIM's pooling."""
 
-    Attributes:
-        heads: attention maps; divides D.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 16
-    tokens: str = "patch"
+    heads: Annotated[int, MAPS] = 16
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class AIMPooling(AttentivePooling):
@@ -42,6 +38,8 @@ class AIMPooling(AttentivePooling):
     """
 
     name = "aim"
+    summary = "A learned query attends over batch-normalised tokens."
+    source = "arXiv 2401.08541, appendix on attentive probing"
     settings = AIMSettings()
     reference_names: Mapping[str, str] = {"cls_token": "query", "k.weight": "key", "v.weight": "value"}
     reference_buffers: Mapping[str, str | None] = statistics_names("bn")

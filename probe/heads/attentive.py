@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import InputError, unknown_name
 from .folded import attend, logits, softmax, token_rstd
 from .pooling import Pooling
+from .products import apply_linear
 
 TOKENS = {"patch": ("patch",), "patch+prefix": ("prefix", "patch")}
 """The values of the setting `tokens`, and the arrays that each reads in their order: prefix tokens come first."""
@@ -112,13 +113,6 @@ class QueryPooling(AttentivePooling):
 
     def _token_rstd(self, x_BND: Tensor) -> Tensor | None:
         return None if self.token_eps is None else token_rstd(x_BND, self.token_eps)
-
-
-def apply_linear(y_HBI: Tensor, weight_HOI: Tensor, bias_HO: Tensor | None = None) -> Tensor:
-    """Return every cell's weight · y + bias, (H, B, O)."""
-    if bias_HO is None:
-        return torch.bmm(y_HBI, weight_HOI.transpose(1, 2))
-    return torch.baddbmm(bias_HO[:, None], y_HBI, weight_HOI.transpose(1, 2))
 
 
 def layer_norm(values: Tensor, eps: float) -> Tensor:

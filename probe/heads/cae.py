@@ -9,6 +9,7 @@ more LayerNorm that nothing reads; it is kept, without gradients, so that weight
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
@@ -16,22 +17,17 @@ from torch import Generator, Tensor
 from .attentive import QueryPooling, module_names
 from .folded import fold_keys, project_blocks
 from .initial import linear_initial, norm_initial
-from .pooling import PoolingSettings
+from .pooling import MAPS, TOKENS, PoolingSettings
 
 EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class CAESettings(PoolingSettings):
-    """Settings of CAE's pooling.
+    """Settings of CAE's pooling."""
 
-    Attributes:
-        heads: attention maps; divides D.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 8
-    tokens: str = "patch"
+    heads: Annotated[int, MAPS] = 8
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class CAEPooling(QueryPooling):
@@ -42,6 +38,8 @@ class CAEPooling(QueryPooling):
     """
 
     name = "cae"
+    summary = "A learned query attends over tokens normalised apart for keys and values."
+    source = "arXiv 2202.03026, section 4"
     settings = CAESettings()
     token_eps = EPS
     reference_names: Mapping[str, str] = {

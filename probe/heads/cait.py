@@ -11,6 +11,7 @@ learning starts through g_1 and g_2.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
@@ -18,7 +19,7 @@ from torch import Generator, Tensor
 from .attentive import AttentivePooling, layer_norm, module_names
 from .folded import attend_beside, fold_keys, logits, project_blocks, softmax, token_rstd
 from .initial import linear_initial, mlp_initial, norm_initial, normal_initial
-from .pooling import PoolingSettings
+from .pooling import MAPS, MLP_RATIO, TOKENS, PoolingSettings
 
 EPS, OUT_EPS, SCALE = 1e-6, 1e-5, 1e-5
 BLOCK = "blocks_token_only.0"
@@ -26,17 +27,11 @@ BLOCK = "blocks_token_only.0"
 
 @dataclass(frozen=True)
 class CaiTSettings(PoolingSettings):
-    """Settings of CaiT's pooling.
+    """Settings of CaiT's pooling."""
 
-    Attributes:
-        heads: attention maps; divides D.
-        mlp_ratio: hidden units of the MLP per channel; 1 or more.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 4
-    mlp_ratio: int = 4
-    tokens: str = "patch"
+    heads: Annotated[int, MAPS] = 4
+    mlp_ratio: Annotated[int, MLP_RATIO] = 4
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class CaiTPooling(AttentivePooling):
@@ -49,6 +44,8 @@ class CaiTPooling(AttentivePooling):
     """
 
     name = "cait"
+    summary = "A class-attention block: a learned class token, LayerScale and an MLP."
+    source = "arXiv 2103.17239, section 3"
     settings = CaiTSettings()
     reference_names: Mapping[str, str] = {
         "cls_token": "query",

@@ -36,6 +36,8 @@ class CBAM(AttentivePooling):
     """
 
     name = "cbam"
+    summary = "A gate for each channel and each place on the grid, then the mean."
+    source = "arXiv 1807.06521, section 3"
     reference_names: Mapping[str, str] = {
         **module_names({"channel.fc1": "fc1", "channel.fc2": "fc2", "spatial.conv.conv": "conv"}, ["weight"]),
         **module_names({"spatial.conv.bn": "bn"}),

@@ -13,6 +13,7 @@ attended to, without a position.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -22,22 +23,17 @@ from ...errors import InputError
 from .attentive import AttentivePooling, module_names
 from .folded import aggregate, fold_keys, logits, project_blocks, softmax, token_rstd
 from .initial import linear_initial, norm_initial, normal_initial
-from .pooling import PoolingSettings
+from .pooling import MAPS, TOKENS, PoolingSettings
 
 EPS = 1e-6
 
 
 @dataclass(frozen=True)
 class CLIPSettings(PoolingSettings):
-    """Settings of CLIP's pooling.
+    """Settings of CLIP's pooling."""
 
-    Attributes:
-        heads: attention maps; divides D.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 4
-    tokens: str = "patch"
+    heads: Annotated[int, MAPS] = 4
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class CLIPPooling(AttentivePooling):
@@ -50,6 +46,8 @@ class CLIPPooling(AttentivePooling):
     """
 
     name = "clip"
+    summary = "The mean token attends over itself and all tokens, with learned positions."
+    source = "arXiv 2103.00020, section 2.4"
     settings = CLIPSettings()
     reference_names: Mapping[str, str] = {
         "pos_embed": "position",

@@ -10,32 +10,28 @@ and LARS's norm of the whole query bank are then the published ones; `queries=1`
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
 
 from ...errors import InputError
-from .attentive import QueryPooling, apply_linear, layer_norm, module_names
+from .attentive import QueryPooling, layer_norm, module_names
 from .folded import fold_keys
 from .initial import linear_initial, normal_initial
-from .pooling import PoolingSettings
+from .pooling import TOKENS, PoolingSettings
+from .products import apply_linear
 
 EPS, HEAD_WIDTH = 1e-5, 64
 
 
 @dataclass(frozen=True)
 class CoCaSettings(PoolingSettings):
-    """Settings of CoCa's pooling.
+    """Settings of CoCa's pooling."""
 
-    Attributes:
-        heads: attention maps, 64 channels each; 1 or more.
-        queries: in the bank, of which the first is read; 1 or more.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 8
-    queries: int = 196
-    tokens: str = "patch"
+    heads: Annotated[int, "Attention maps, 64 channels each; 1 or more."] = 8
+    queries: Annotated[int, "Queries in the bank, of which the first is read; 1 or more."] = 196
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class CoCaPooling(QueryPooling):
@@ -46,6 +42,8 @@ class CoCaPooling(QueryPooling):
     """
 
     name = "coca"
+    summary = "A learned query attends with one key and value for all heads."
+    source = "arXiv 2205.01917, section 3.2"
     settings = CoCaSettings()
     reference_names: Mapping[str, str] = {
         "img_queries": "query_bank",

@@ -8,6 +8,7 @@ same: LN_1 without weight and bias is computed once for all cells, and W_2, whic
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,24 +17,18 @@ from torch import Generator, Tensor
 from .attentive import AttentivePooling, layer_norm, module_names
 from .folded import softmax
 from .initial import linear_initial, mlp_initial, norm_initial
-from .pooling import PoolingSettings
+from .pooling import MLP_RATIO, TOKENS, PoolingSettings
 
 EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class DINOViTSettings(PoolingSettings):
-    """Settings of the transformer block.
+    """Settings of the transformer block."""
 
-    Attributes:
-        heads: of the block's attention; divides D.
-        mlp_ratio: hidden units of the MLP per channel; 1 or more.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 8
-    mlp_ratio: int = 4
-    tokens: str = "patch"
+    heads: Annotated[int, "Heads of the block's attention; a divisor of D."] = 8
+    mlp_ratio: Annotated[int, MLP_RATIO] = 4
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class DINOViTPooling(AttentivePooling):
@@ -46,6 +41,8 @@ class DINOViTPooling(AttentivePooling):
     """
 
     name = "dinovit"
+    summary = "A whole transformer block over the tokens, then the mean."
+    source = "arXiv 2304.07193"
     settings = DINOViTSettings()
     reference_names: Mapping[str, str] = {
         **module_names({"dino_block.attn.qkv": "qkv"}, ["weight"]),

@@ -9,6 +9,7 @@ no convolution wider than a token, hence no grid, and prefix tokens may be read.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +17,16 @@ from torch import Generator, Tensor
 
 from .attentive import AttentivePooling, module_names, statistics_names
 from .initial import norm_initial, normal_initial, uniform_initial
-from .pooling import PoolingSettings
+from .pooling import TOKENS, PoolingSettings
 
 EPS, MOMENTUM = 1e-5, 0.1
 
 
 @dataclass(frozen=True)
 class DOLGSettings(PoolingSettings):
-    """Settings of DOLG's local branch.
+    """Settings of DOLG's local branch."""
 
-    Attributes:
-        tokens: "patch" or "patch+prefix".
-    """
-
-    tokens: str = "patch"
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class DOLGPooling(AttentivePooling):
@@ -42,6 +39,8 @@ class DOLGPooling(AttentivePooling):
     """
 
     name = "dolg"
+    summary = "One map of positive scores over projected, normalised tokens."
+    source = "arXiv 1612.06321, section 3.2; arXiv 2108.02927"
     settings = DOLGSettings()
     reference_names: Mapping[str, str] = module_names({name: name for name in ("conv1", "bn", "conv2")})
     reference_buffers: Mapping[str, str | None] = statistics_names("bn")

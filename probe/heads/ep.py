@@ -11,6 +11,7 @@ of W replace N products with all of it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
@@ -19,22 +20,16 @@ from ...errors import InputError
 from .attentive import QueryPooling
 from .folded import project_blocks
 from .initial import uniform_initial
-from .pooling import PoolingSettings
+from .pooling import TOKENS, PoolingSettings
 
 
 @dataclass(frozen=True)
 class EPSettings(PoolingSettings):
-    """Settings of EP.
+    """Settings of EP."""
 
-    Attributes:
-        queries: Q, attention maps; 1 or more, divides D/d_out.
-        d_out: the output is D/d_out wide; 1 or more, divides D.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    queries: int = 32
-    d_out: int = 1
-    tokens: str = "patch"
+    queries: Annotated[int, "Attention maps; 1 or more, and a divisor of D/d_out."] = 32
+    d_out: Annotated[int, "The output is D/d_out wide; 1 or more, and a divisor of D."] = 1
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class EfficientProbing(QueryPooling):
@@ -44,6 +39,8 @@ class EfficientProbing(QueryPooling):
     """
 
     name = "ep"
+    summary = "Learned queries attend over the tokens; each gives one block of the output."
+    source = "arXiv 2506.10178, section 3"
     settings = EPSettings()
     reference_names: Mapping[str, str] = {"cls_token": "queries", "v.weight": "value"}
     queries: Tensor

@@ -9,6 +9,7 @@ with u = γ ⊙ q, it is r_n (u_h . x_hn − μ_n sum(u_h)).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
@@ -16,22 +17,17 @@ from torch import Generator, Tensor
 from .attentive import AttentivePooling, module_names
 from .folded import softmax, token_rstd
 from .initial import norm_initial
-from .pooling import PoolingSettings
+from .pooling import MAPS, TOKENS, PoolingSettings
 
 EPS = 1e-6
 
 
 @dataclass(frozen=True)
 class ESimPoolSettings(PoolingSettings):
-    """Settings of ESimPool.
+    """Settings of ESimPool."""
 
-    Attributes:
-        heads: attention maps; divides D.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 12
-    tokens: str = "patch"
+    heads: Annotated[int, MAPS] = 12
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class ESimPool(AttentivePooling):
@@ -41,6 +37,8 @@ class ESimPool(AttentivePooling):
     """
 
     name = "esimpool"
+    summary = "SimPool in several heads, without its query and key maps."
+    source = "arXiv 2506.10178"
     settings = ESimPoolSettings()
     reference_names: Mapping[str, str] = module_names({"norm_patches": "norm"})
     norm_weight: Tensor

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from . import fused
+from .products import apply_linear
 
 MAPS_BYTES = 4 * 2**30
 """Maps, in float32, that `attend_unfused` keeps for the backward pass; more are made again, this much at a time."""
@@ -44,7 +45,7 @@ def project_blocks(z_BHMD: Tensor, value_HOD: Tensor) -> Tensor:
     """Return W_v z, (H, B, O): map m owns the m-th block of rows of W_v; the blocks are concatenated."""
     n_maps = z_BHMD.shape[2]
     value_XKD = value_HOD.unflatten(1, (n_maps, -1)).flatten(0, 1)
-    y_XBK = torch.bmm(z_BHMD.flatten(1, 2).transpose(0, 1), value_XKD.transpose(1, 2))
+    y_XBK = apply_linear(z_BHMD.flatten(1, 2).transpose(0, 1), value_XKD, by_image=True)
     y_HBO: Tensor = y_XBK.unflatten(0, (-1, n_maps)).transpose(1, 2).flatten(2)
     return y_HBO
 

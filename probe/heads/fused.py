@@ -11,19 +11,22 @@ same by torch's own operations.
     B images, N tokens, D width, X queries: the maps of all cells; G = B, or 1 where queries are the same for all images
 """
 
+import logging
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...runtime.console import say
+logger = logging.getLogger(__name__)
 
 DTYPES = {torch.float16, torch.bfloat16}
 """Types that the matrix unit multiplies; in float32 torch's own products take less than half the time."""
 MOST_TOKENS = 512
 """All tokens of an image are in registers at once. With more, too few queries fit beside them: on an H200 a step of 256
 queries takes 0.7 times as long as unfused at 196 tokens, 0.8 at 261, and 2.3 at 576."""
+ALIGNED = 8
+"""A GPU copies tiles of rows that begin at multiples of 16 bytes."""
 SCORES_BYTES = 2 * 2**30
 """Gradients of scores that the backward pass makes at a time."""
 
@@ -40,6 +43,7 @@ def can_fuse(x_BND: Tensor, u_BHMD: Tensor) -> bool:
         x_BND.device.type == "cuda"
         and not (x_BND.requires_grad and torch.is_grad_enabled())
         and x_BND.shape[1] <= MOST_TOKENS
+        and x_BND.shape[2] % ALIGNED == 0
         and _product_dtype(x_BND) in DTYPES
         and {x_BND.dtype, u_BHMD.dtype} <= {*DTYPES, torch.float32}
         and (x_BND.dtype == u_BHMD.dtype or torch.is_autocast_enabled("cuda"))
@@ -58,7 +62,9 @@ def starts() -> bool:
         launch_nothing()
     except Exception as error:  # of an import, a compiler, a driver: each has its own
         reason = " ".join(str(error).split())[:200]
-        say(f"attention runs unfused, which is slower: Triton does not start ({type(error).__name__}: {reason})")
+        logger.warning(
+            f"attention runs unfused, which is slower: Triton does not start ({type(error).__name__}: {reason})"
+        )
         return False
     return True
 
@@ -74,8 +80,8 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tupl
         u_BHMD: folded queries; B is 1 where they are the same for all images. With `rstd_BN`, they are centred.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
     """
-    x_BND = x_BND.to(_product_dtype(x_BND)).contiguous()
-    u_GXD = _with_whole_rows(u_BHMD.to(x_BND.dtype).flatten(1, 2))
+    x_BND = aligned(x_BND.to(_product_dtype(x_BND)).contiguous())
+    u_GXD = aligned(u_BHMD.to(x_BND.dtype).flatten(1, 2))
     mean_BN = None if rstd_BN is None else x_BND.mean(-1, dtype=torch.float32)
     z_BXD, lse_BX = torch.ops.tokenprobe.attend(x_BND, u_GXD, rstd_BN, mean_BN)
     return z_BXD.unflatten(1, u_BHMD.shape[1:3]), lse_BX.unflatten(1, u_BHMD.shape[1:3])
@@ -88,9 +94,13 @@ def _product_dtype(x_BND: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if rounds else x_BND.dtype
 
 
-def _with_whole_rows(values: Tensor) -> Tensor:
-    """Return values whose last axis lies together in memory; the others may lie anyhow."""
-    return values if values.stride(-1) == 1 else values.contiguous()
+def aligned(rows: Tensor) -> Tensor:
+    """Return rows as the kernels take them: each together in memory, at a multiple of 16 bytes, none at two places."""
+    steps = [stride for size, stride in zip(rows.shape[:-1], rows.stride(), strict=False) if size > 1]
+    unit = 16 // rows.itemsize
+    if rows.stride(-1) == 1 and all(step and step % unit == 0 for step in [*steps, rows.storage_offset() or unit]):
+        return rows
+    return rows.clone(memory_format=torch.contiguous_format)
 
 
 def _empty(x_BND: Tensor, u_GXD: Tensor, width: int, dtype: torch.dtype) -> Tensor:
@@ -146,7 +156,7 @@ def _gradient(ctx: Any, g_BXD: Tensor | None, h_BX: Tensor | None) -> tuple[Tens
     x_BND, u_GXD, scale_BN, mean_BN, lse_BX = ctx.saved_tensors
     if g_BXD is None:
         g_BXD = x_BND.new_zeros(*lse_BX.shape, x_BND.shape[2])
-    g_BXD = _with_whole_rows(g_BXD)
+    g_BXD = aligned(g_BXD)
     n_images, n_tokens, _ = x_BND.shape
     n_queries = max(1, SCORES_BYTES // (x_BND.itemsize * n_images * n_tokens))
     du_GXD = []

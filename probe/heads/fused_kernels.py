@@ -1,8 +1,12 @@
 """The Triton kernels of `fused.py`: one program per image and tile of queries, all tokens of the image at once.
 
-Both make the scores of a tile from slices of the width, in float32 registers; tokens are padded to a power of two. The
-forward kernel takes the softmax there and multiplies it with the tokens, slice by slice. The backward kernel makes the
-scores again, and from the same slices the products of the tokens with the gradient of z.
+Both make the scores of a tile from slices of the width, in float32 registers. The forward kernel takes the softmax
+there and multiplies it with the tokens, slice by slice. The backward kernel makes the scores again, and from the same
+slices the products of the tokens with the gradient of z.
+
+The number of rows of a tile is a power of two. So the tokens of an image are taken in up to three parts, 196 as 128 +
+64 + 16, and few rows of the last are padding. Rows that are multiplied come through descriptors: GPUs from Hopper on
+copy them a tile at a time, and rows or channels beyond the tensor are zeros.
 
 The tokens that are attended to are r_n (x_n − m_n 1), m_n their mean over channels; r_n = 1 and m_n = 0 if not given.
 Scores leave m_n out: where a query sums to 0 over channels, as `fused.attend` takes it, m_n adds nothing. With p the
@@ -13,10 +17,11 @@ softmax over tokens, g the gradient of z and h that of the log-sum-exp:
 
 The backward kernel writes r_n ds_n. The sum for du is a matrix product, of all images at once where they share queries.
 
-    N tokens, D width, X queries; a tile: TILE_X queries, TILE_N ≥ N tokens, slices TILE_D wide
+    N tokens in PARTS, D width, X queries; a tile: TILE_X queries, slices TILE_D wide
 """
 
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, disable-error-code="untyped-decorator"
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
+# mypy: disable-error-code="untyped-decorator, assignment, var-annotated"
 
 import triton
 import triton.language as tl
@@ -27,106 +32,183 @@ def nothing():
     """Do nothing: to find out whether a kernel compiles and starts."""
 
 
+@triton.constexpr_function
+def n_before(parts, index):
+    """Return how many tokens the parts before one have."""
+    return sum(parts[:index])
+
+
 @triton.jit
 def _place(n_queries, TILE_X: tl.constexpr):
-    """Return the image and the queries of this program; those of one image run side by side and share its tokens."""
+    """Return the image and the first query of this program; those of an image run side by side and share its tokens."""
     n_tiles = tl.cdiv(n_queries, TILE_X)
     program = tl.program_id(0)
-    return (program // n_tiles).to(tl.int64), (program % n_tiles) * TILE_X + tl.arange(0, TILE_X).to(tl.int64)
+    return program // n_tiles, (program % n_tiles) * TILE_X
 
 
 @triton.jit
-def _slice(start, WIDTH: tl.constexpr, TILE_D: tl.constexpr):
-    """Return the channels of a slice, and which of them there are."""
-    channel = start + tl.arange(0, TILE_D)
-    return channel, (channel < WIDTH) if WIDTH % TILE_D else (channel >= 0)
+def _describe(  # noqa: PLR0913
+    rows, image, n_rows, of_image, of_row,
+    WIDTH: tl.constexpr, TILE: tl.constexpr, TILE_D: tl.constexpr, DESCRIBED: tl.constexpr,
+):  # fmt: skip
+    """Return a descriptor of some rows of each image, made of a pointer and strides if it is not there."""
+    if not DESCRIBED:
+        rows = tl.make_tensor_descriptor(rows, [image + 1, n_rows, WIDTH], [of_image, of_row, 1], [1, TILE, TILE_D])
+    return rows
 
 
 @triton.jit
-def _load(pointers, is_row, is_column):
-    return tl.load(pointers, mask=is_row[:, None] & is_column[None, :], other=0.0)
+def _describe_tokens(  # noqa: PLR0913
+    x0, x1, x2, image, N_TOKENS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, TILE_D: tl.constexpr,
+    DESCRIBED: tl.constexpr,
+):  # fmt: skip
+    """Return a descriptor of the tokens for each part."""
+    given, x = (x0, x1, x2), ()
+    for i in tl.static_range(len(PARTS)):
+        x += (_describe(given[i], image, N_TOKENS, N_TOKENS * WIDTH, WIDTH, WIDTH, PARTS[i], TILE_D, DESCRIBED),)
+    return x
+
+
+@triton.jit
+def _zeros(TILE_X: tl.constexpr, PARTS: tl.constexpr):
+    """Return zeros for each part."""
+    zeros = ()
+    for i in tl.static_range(len(PARTS)):
+        zeros += (tl.full((TILE_X, PARTS[i]), 0.0, tl.float32),)
+    return zeros
+
+
+@triton.jit
+def _load(rows, image, first, start):
+    """Return a tile of the rows of an image, from a row and a channel on."""
+    return rows.load([image, first, start]).reshape(rows.block_shape[1], rows.block_shape[2])
+
+
+@triton.jit
+def _load_tokens(ptr, image, N_TOKENS: tl.constexpr, PARTS: tl.constexpr, index: tl.constexpr):
+    """Return a number of each token of a part, 0 for padding."""
+    token = n_before(PARTS, index) + tl.arange(0, PARTS[index])
+    return tl.load(ptr + image.to(tl.int64) * N_TOKENS + token, mask=token < N_TOKENS, other=0.0)[None, :]
+
+
+@triton.jit
+def _where_token(values, other, N_TOKENS: tl.constexpr, PARTS: tl.constexpr, index: tl.constexpr):
+    """Return the values of a part's tokens, and another for padding."""
+    if n_before(PARTS, index + 1) > N_TOKENS:
+        token = n_before(PARTS, index) + tl.arange(0, PARTS[index])
+        values = tl.where((token < N_TOKENS)[None, :], values, other)
+    return values
+
+
+@triton.jit
+def _softmax(s, scale_ptr, image, TILE_X: tl.constexpr, N_TOKENS: tl.constexpr, PARTS: tl.constexpr):
+    """Return the softmax of r s over the tokens of all parts, and its log-sum-exp."""
+    most, scores = tl.full((TILE_X,), -float("inf"), tl.float32), ()
+    for i in tl.static_range(len(PARTS)):
+        of_part = s[i]
+        if scale_ptr is not None:
+            of_part *= _load_tokens(scale_ptr, image, N_TOKENS, PARTS, i)
+        of_part = _where_token(of_part, -float("inf"), N_TOKENS, PARTS, i)
+        most = tl.maximum(most, tl.max(of_part, 1))
+        scores += (of_part,)
+    total, powers = tl.full((TILE_X,), 0.0, tl.float32), ()
+    for i in tl.static_range(len(PARTS)):
+        of_part = tl.exp(scores[i] - most[:, None])
+        total += tl.sum(of_part, 1)
+        powers += (of_part,)
+    of_total, p = 1 / total, ()
+    for i in tl.static_range(len(PARTS)):
+        p += (powers[i] * of_total[:, None],)
+    return p, most + tl.log(total)
 
 
 @triton.jit
 def forward(  # noqa: PLR0913
-    x_ptr, scale_ptr, mean_ptr, u_ptr, u_image, u_query, z_ptr, z_image, z_query, lse_ptr, lse_image, lse_query,
-    n_queries, n_tokens, WIDTH: tl.constexpr, TILE_X: tl.constexpr, TILE_N: tl.constexpr, TILE_D: tl.constexpr,
+    x0, x1, x2, scale_ptr, mean_ptr, u, u_image, u_query, z, z_image, z_query, lse_ptr, lse_image, lse_query, n_queries,
+    N_TOKENS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, TILE_X: tl.constexpr, TILE_D: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):  # fmt: skip
-    """Write z and the log-sum-exp of the scores; every tensor from u on comes with its strides."""
-    image, query = _place(n_queries, TILE_X)
-    token = tl.arange(0, TILE_N)
-    is_query, is_token = query < n_queries, token < n_tokens
-    x_ptr += image * n_tokens * WIDTH
-    u_ptr += image * u_image
-    z_ptr += image * z_image
-    s = tl.zeros((TILE_X, TILE_N), tl.float32)
+    """Write z and the log-sum-exp of the scores.
+
+    Rows come as descriptors, or else as pointers: of the tokens, one for each part; of the queries, of one image for
+    all if `u_image` is 0; of z. Every tensor from u on comes with its strides.
+    """
+    image, first = _place(n_queries, TILE_X)
+    query, long_image, own = (first + tl.arange(0, TILE_X)).to(tl.int64), image.to(tl.int64), image * (u_image > 0)
+    x = _describe_tokens(x0, x1, x2, image, N_TOKENS, WIDTH, PARTS, TILE_D, DESCRIBED)
+    u = _describe(u, image, n_queries, u_image, u_query, WIDTH, TILE_X, TILE_D, DESCRIBED)
+    z = _describe(z, image, n_queries, z_image, z_query, WIDTH, TILE_X, TILE_D, DESCRIBED)
+    s = _zeros(TILE_X, PARTS)
     for start in range(0, WIDTH, TILE_D):
-        channel, is_channel = _slice(start, WIDTH, TILE_D)
-        u = _load(u_ptr + query[:, None] * u_query + channel[None, :], is_query, is_channel)
-        x = _load(x_ptr + token[None, :] * WIDTH + channel[:, None], is_channel, is_token)
-        s = tl.dot(u, x, s, input_precision="ieee")
-    if scale_ptr is not None:
-        scale = tl.load(scale_ptr + image * n_tokens + token, mask=is_token, other=0.0)
-        s *= scale[None, :]
-    s = tl.where(is_token[None, :], s, -float("inf"))
-    most = tl.max(s, 1)
-    p = tl.exp(s - most[:, None])
-    total = tl.sum(p, 1)
-    tl.store(lse_ptr + image * lse_image + query * lse_query, most + tl.log(total), mask=is_query)
-    p = p / total[:, None]
-    if scale_ptr is not None:
-        p *= scale[None, :]
-        mean = tl.load(mean_ptr + image * n_tokens + token, mask=is_token, other=0.0)
-        shift = tl.sum(p * mean[None, :], 1)
-    weight = p.to(x_ptr.dtype.element_ty)
-    for start in range(0, WIDTH, TILE_D):
-        channel, is_channel = _slice(start, WIDTH, TILE_D)
-        x = _load(x_ptr + token[:, None] * WIDTH + channel[None, :], is_token, is_channel)
-        z = tl.dot(weight, x, input_precision="ieee")
+        u_slice, sums = _load(u, own, first, start), ()
+        for i in tl.static_range(len(PARTS)):
+            x_slice = _load(x[i], image, n_before(PARTS, i), start)
+            sums += (tl.dot(u_slice, x_slice.T, s[i], input_precision="ieee"),)
+        s = sums
+    p, lse = _softmax(s, scale_ptr, image, TILE_X, N_TOKENS, PARTS)
+    tl.store(lse_ptr + long_image * lse_image + query * lse_query, lse, mask=query < n_queries)
+    shift, weights = tl.full((TILE_X,), 0.0, tl.float32), ()
+    for i in tl.static_range(len(PARTS)):
+        weight = p[i]
         if scale_ptr is not None:
-            z -= shift[:, None]
-        mask = is_query[:, None] & is_channel[None, :]
-        tl.store(z_ptr + query[:, None] * z_query + channel[None, :], z.to(z_ptr.dtype.element_ty), mask=mask)
+            weight *= _load_tokens(scale_ptr, image, N_TOKENS, PARTS, i)
+            shift += tl.sum(weight * _load_tokens(mean_ptr, image, N_TOKENS, PARTS, i), 1)
+        weights += (weight.to(x[0].dtype),)
+    for start in range(0, WIDTH, TILE_D):
+        z_slice = tl.full((TILE_X, TILE_D), 0.0, tl.float32)
+        for i in tl.static_range(len(PARTS)):
+            x_slice = _load(x[i], image, n_before(PARTS, i), start)
+            z_slice = tl.dot(weights[i], x_slice, z_slice, input_precision="ieee")
+        if scale_ptr is not None:
+            z_slice -= shift[:, None]
+        z.store([image, first, start], z_slice.to(z.dtype).reshape(1, TILE_X, TILE_D))
 
 
 @triton.jit
 def backward(  # noqa: PLR0913
-    x_ptr, scale_ptr, mean_ptr, u_ptr, u_image, u_query, lse_ptr, lse_image, lse_query,
-    g_ptr, g_image, g_query, h_ptr, h_image, h_query, ds_ptr, ds_image, ds_query,
-    n_queries, n_tokens, WIDTH: tl.constexpr, TILE_X: tl.constexpr, TILE_N: tl.constexpr, TILE_D: tl.constexpr,
+    x0, x1, x2, scale_ptr, mean_ptr, u, u_image, u_query, lse_ptr, lse_image, lse_query,
+    g, g_image, g_query, h_ptr, h_image, h_query,
+    ds_ptr, ds_image, ds_query, n_queries,
+    N_TOKENS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, TILE_X: tl.constexpr, TILE_D: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):  # fmt: skip
-    """Write r ds; every tensor from u on comes with its strides."""
-    image, query = _place(n_queries, TILE_X)
-    token = tl.arange(0, TILE_N)
-    is_query, is_token = query < n_queries, token < n_tokens
-    x_ptr += image * n_tokens * WIDTH
-    u_ptr += image * u_image
-    g_ptr += image * g_image
-    s = tl.zeros((TILE_X, TILE_N), tl.float32)
-    dp = tl.zeros((TILE_X, TILE_N), tl.float32)
-    g_sum = tl.zeros((TILE_X,), tl.float32)
+    """Write r ds; tensors come as for `forward`, g as z does."""
+    image, first = _place(n_queries, TILE_X)
+    query, long_image, own = (first + tl.arange(0, TILE_X)).to(tl.int64), image.to(tl.int64), image * (u_image > 0)
+    is_query = query < n_queries
+    x = _describe_tokens(x0, x1, x2, image, N_TOKENS, WIDTH, PARTS, TILE_D, DESCRIBED)
+    u = _describe(u, image, n_queries, u_image, u_query, WIDTH, TILE_X, TILE_D, DESCRIBED)
+    g = _describe(g, image, n_queries, g_image, g_query, WIDTH, TILE_X, TILE_D, DESCRIBED)
+    s, dp, g_sum = _zeros(TILE_X, PARTS), _zeros(TILE_X, PARTS), tl.full((TILE_X,), 0.0, tl.float32)
     for start in range(0, WIDTH, TILE_D):
-        channel, is_channel = _slice(start, WIDTH, TILE_D)
-        u = _load(u_ptr + query[:, None] * u_query + channel[None, :], is_query, is_channel)
-        g = _load(g_ptr + query[:, None] * g_query + channel[None, :], is_query, is_channel).to(u.dtype)
-        x = _load(x_ptr + token[None, :] * WIDTH + channel[:, None], is_channel, is_token)
-        s = tl.dot(u, x, s, input_precision="ieee")
-        dp = tl.dot(g, x, dp, input_precision="ieee")
+        u_slice, g_slice = _load(u, own, first, start), _load(g, image, first, start).to(u.dtype)
+        s_sums, dp_sums = (), ()
+        for i in tl.static_range(len(PARTS)):
+            x_slice = _load(x[i], image, n_before(PARTS, i), start)
+            s_sums += (tl.dot(u_slice, x_slice.T, s[i], input_precision="ieee"),)
+            dp_sums += (tl.dot(g_slice, x_slice.T, dp[i], input_precision="ieee"),)
+        s, dp = s_sums, dp_sums
         if scale_ptr is not None:
-            g_sum += tl.sum(g.to(tl.float32), 1)
-    if scale_ptr is not None:
-        scale = tl.load(scale_ptr + image * n_tokens + token, mask=is_token, other=0.0)
-        mean = tl.load(mean_ptr + image * n_tokens + token, mask=is_token, other=0.0)
-        s *= scale[None, :]
-        dp = (dp - g_sum[:, None] * mean[None, :]) * scale[None, :]
-    lse = tl.load(lse_ptr + image * lse_image + query * lse_query, mask=is_query, other=0.0)
-    p = tl.where(is_token[None, :], tl.exp(s - lse[:, None]), 0.0)
-    offset = tl.sum(p * dp, 1)
+            g_sum += tl.sum(g_slice.to(tl.float32), 1)
+    lse = tl.load(lse_ptr + long_image * lse_image + query * lse_query, mask=is_query, other=0.0)
+    offset, p, products = tl.full((TILE_X,), 0.0, tl.float32), (), ()
+    for i in tl.static_range(len(PARTS)):
+        of_part, of_product = s[i], dp[i]
+        if scale_ptr is not None:
+            scale = _load_tokens(scale_ptr, image, N_TOKENS, PARTS, i)
+            of_part *= scale
+            of_product = (of_product - g_sum[:, None] * _load_tokens(mean_ptr, image, N_TOKENS, PARTS, i)) * scale
+        of_part = _where_token(tl.exp(of_part - lse[:, None]), 0.0, N_TOKENS, PARTS, i)
+        offset += tl.sum(of_part * of_product, 1)
+        p += (of_part,)
+        products += (of_product,)
     if h_ptr is not None:
-        offset -= tl.load(h_ptr + image * h_image + query * h_query, mask=is_query, other=0.0)
-    ds = p * (dp - offset[:, None])
-    if scale_ptr is not None:
-        ds *= scale[None, :]
-    ds_ptr += image * ds_image
-    mask = is_query[:, None] & is_token[None, :]
-    tl.store(ds_ptr + query[:, None] * ds_query + token[None, :], ds.to(ds_ptr.dtype.element_ty), mask=mask)
+        offset -= tl.load(h_ptr + long_image * h_image + query * h_query, mask=is_query, other=0.0)
+    ds_ptr += long_image * ds_image + query[:, None] * ds_query
+    for i in tl.static_range(len(PARTS)):
+        ds = p[i] * (products[i] - offset[:, None])
+        if scale_ptr is not None:
+            ds *= _load_tokens(scale_ptr, image, N_TOKENS, PARTS, i)
+        token = n_before(PARTS, i) + tl.arange(0, PARTS[i])
+        is_there = is_query[:, None] & (token < N_TOKENS)[None, :]
+        tl.store(ds_ptr + token[None, :], ds.to(ds_ptr.dtype.element_ty), mask=is_there)

@@ -4,11 +4,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import fused_kernels as kernels
 
-TILE = 128 * 256
-"""Scores of a tile, in float32: they take half of the registers of eight warps."""
+SCORES, SCORES_NORMED = 208, 136
+"""Scores that a thread has in its 255 registers, or scores and their gradients; slices and addresses need the rest, and
+so do norms and means of normalised tokens."""
+TILES = [(128, 4), (128, 8), (64, 4), (64, 8), (32, 4), (32, 8), (16, 4), (16, 8)]
+"""Queries and warps of a program. The first that does is the fastest: each slice of tokens serves more queries."""
+LARGEST_PART = 256
+"""Rows that the hardware copies at once."""
 SHARED_BYTES = 96 * 2**10
 """Shared memory of a program, where no device says how much it has."""
 
@@ -18,33 +24,59 @@ class Tiles(NamedTuple):
 
     Attributes:
         queries: of a program, a power of two from 16.
-        tokens: of an image, padded to a power of two from 16.
+        parts: of the tokens of an image: see `divide_tokens`.
         width: channels of a slice, a power of two from 16.
         warps: of a program.
         stages: slices that are in shared memory at once: one in use, others on their way.
     """
 
     queries: int
-    tokens: int
+    parts: tuple[int, ...]
     width: int
     warps: int
     stages: int
 
 
-def choose_tiles(x_BND: Tensor, n_queries: int, *, backward: bool) -> Tiles:
-    """Choose the tiles of a kernel: as many scores as registers hold, as many slices ahead as shared memory holds."""
-    itemsize, tokens, n_factors = x_BND.itemsize, power_of_two(x_BND.shape[1]), 2 if backward else 1
-    most = TILE // n_factors // tokens // (1 if itemsize == 2 else 4)  # float32 has no matrix unit
-    queries = min(power_of_two(n_queries), max(16, most), 128)
-    room = shared_bytes(x_BND.device)
-    if not backward:
-        room -= queries * tokens * itemsize  # the maps, where warps exchange them for the second product
-    width = min(power_of_two(x_BND.shape[2]), 128 // itemsize)
-    slice_bytes = (n_factors * queries + tokens) * width * itemsize
-    while slice_bytes * 2 > room and width > 16:
-        width, slice_bytes = width // 2, slice_bytes // 2
-    warps = 8 if queries * tokens * n_factors >= TILE // 2 else 4
-    return Tiles(queries, tokens, width, warps, stages=max(1, min(3, room // slice_bytes)))
+def choose_tiles(x_BND: Tensor, n_queries: int, *, normed: bool, g_bytes: int | None = None) -> Tiles:
+    """Choose the tiles of a kernel: as many queries as registers hold, as many slices ahead as shared memory holds.
+
+    Four warps leave half of the registers and of the shared memory to a second program.
+
+    Args:
+        x_BND: tokens.
+        n_queries: of an image.
+        normed: whether the tokens are normalised.
+        g_bytes: of a number of the gradient of z, for the backward kernel.
+    """
+    (_, n_tokens, dim), itemsize = x_BND.shape, x_BND.itemsize
+    parts, most = divide_tokens(n_tokens), power_of_two(n_queries)
+    n_scores, of_warp = sum(parts) * (1 if g_bytes is None else 2), 32 * (SCORES_NORMED if normed else SCORES)
+    queries, warps = next(
+        (queries, warps) for queries, warps in TILES if queries <= most and queries * n_scores <= of_warp * warps
+    )
+    a_channel = queries * (itemsize + (g_bytes or 0)) + sum(parts) * itemsize
+    shared = (shared_bytes(x_BND.device) - 2**10) * warps // 8
+    if g_bytes is None and queries < 16 * warps:
+        shared -= queries * sum(parts) * itemsize  # warps that share rows exchange the maps
+    for width, least, largest in ((64, 3, 3), (32, 2, 4), (16, 1, 4)):
+        stages = min(largest, shared // (a_channel * width))
+        if stages >= least:
+            break
+    return Tiles(queries, parts, min(width, power_of_two(dim)), warps, stages)
+
+
+def divide_tokens(n_tokens: int) -> tuple[int, ...]:
+    """Return up to three powers of two, the largest first, whose sum is the number of tokens or little more.
+
+    Three are enough for `fused.MOST_TOKENS`. Beside a largest part, a small one costs more registers than it saves.
+    """
+    smallest, parts = 16 if n_tokens <= LARGEST_PART else 64, list[int]()
+    while n_tokens > 0:
+        whole = max(smallest, power_of_two(n_tokens))
+        part = whole if whole - n_tokens < smallest or len(parts) == 2 else whole // 2
+        parts.append(min(part, LARGEST_PART))
+        n_tokens -= parts[-1]
+    return tuple(parts)
 
 
 def power_of_two(n: int) -> int:
@@ -59,6 +91,11 @@ def shared_bytes(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)  # type: ignore[attr-defined]
 
 
+def has_descriptors(device: torch.device) -> bool:
+    """Return whether a device copies tiles by descriptors: GPUs from Hopper on do, and Triton's interpreter."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def launch_nothing() -> None:
     """Compile a kernel that does nothing, and launch it."""
     kernels.nothing[(1,)]()
@@ -67,7 +104,7 @@ def launch_nothing() -> None:
 class Attention:
     """Queries over the tokens of images, as the kernels take them.
 
-    The tensors may have any strides whose last is 1, but for those of the tokens.
+    Rows of D numbers lie in memory as `fused.aligned` returns them.
     """
 
     def __init__(self, x_BND: Tensor, u_GXD: Tensor, scale_BN: Tensor | None, mean_BN: Tensor | None) -> None:
@@ -79,7 +116,7 @@ class Attention:
             scale_BN: r, float32, contiguous; None for 1.
             mean_BN: m, likewise; None for 0, and only where r is None.
         """
-        self._tokens, self._u_GXD = (x_BND, scale_BN, mean_BN), u_GXD
+        self._x_BND, self._u_GXD, self._of_tokens = x_BND, u_GXD, (scale_BN, mean_BN)
 
     def forward(self, z_BXD: Tensor, lse_BX: Tensor, tiles: Tiles | None = None) -> None:
         """Write z, and the log-sum-exp of the scores in float32.
@@ -89,7 +126,8 @@ class Attention:
             lse_BX: float32.
             tiles: others than `choose_tiles` chooses.
         """
-        self._launch(kernels.forward, (z_BXD, lse_BX), tiles or self._choose_tiles(backward=False))
+        tiles = tiles or self._choose_tiles()
+        self._launch(kernels.forward, (*self._rows(z_BXD, tiles), *_numbers(lse_BX)), tiles)
 
     def backward(
         self, lse_BX: Tensor, g_BXD: Tensor, h_BX: Tensor | None, ds_BXN: Tensor, tiles: Tiles | None = None
@@ -103,23 +141,37 @@ class Attention:
             ds_BXN: of any type.
             tiles: others than `choose_tiles` chooses.
         """
-        self._launch(kernels.backward, (lse_BX, g_BXD, h_BX, ds_BXN), tiles or self._choose_tiles(backward=True))
+        tiles = tiles or self._choose_tiles(g_BXD.itemsize)
+        others = (*_numbers(lse_BX), *self._rows(g_BXD, tiles), *_numbers(h_BX), *_numbers(ds_BXN))
+        self._launch(kernels.backward, others, tiles)
 
-    def _choose_tiles(self, *, backward: bool) -> Tiles:
-        return choose_tiles(self._tokens[0], self._u_GXD.shape[1], backward=backward)
+    def _choose_tiles(self, g_bytes: int | None = None) -> Tiles:
+        normed = self._of_tokens[0] is not None
+        return choose_tiles(self._x_BND, self._u_GXD.shape[1], normed=normed, g_bytes=g_bytes)
 
-    def _launch(self, kernel: Any, others: tuple[Tensor | None, ...], tiles: Tiles) -> None:
-        (n_images, n_tokens, dim), (n_groups, n_queries, _) = self._tokens[0].shape, self._u_GXD.shape
-        operands: list[Any] = [
-            *self._tokens,
-            self._u_GXD,
-            self._u_GXD.stride(0) * (n_groups > 1),
-            self._u_GXD.stride(1),
-        ]
-        for tensor in others:
-            operands += [tensor, *((0, 0) if tensor is None else tensor.stride()[:2])]
+    def _rows(self, rows: Tensor, tiles: Tiles) -> tuple[Any, ...]:
+        """Return rows of queries as a kernel takes them, and the strides of images and rows."""
+        strides = [0 if size == 1 else stride for size, stride in zip(rows.shape, rows.stride(), strict=True)]
+        return (self._descriptor(rows, tiles.queries, tiles.width), *strides[:2])
+
+    def _descriptor(self, rows: Tensor, n_rows: int, width: int) -> Any:
+        """Return a descriptor of tiles of some rows, or the rows where the kernel makes it."""
+        if not has_descriptors(rows.device):
+            return rows
+        dim = rows.shape[2]  # an axis of one may have any stride
+        strides = [dim if size == 1 else stride for size, stride in zip(rows.shape[:2], rows.stride(), strict=False)]
+        return TensorDescriptor(rows, [*rows.shape], [*strides, 1], [1, n_rows, width])
+
+    def _launch(self, kernel: Any, others: tuple[Any, ...], tiles: Tiles) -> None:
+        (n_images, n_tokens, dim), n_queries = self._x_BND.shape, self._u_GXD.shape[1]
+        x = [self._descriptor(self._x_BND, n_tokens, tiles.width) for n_tokens in tiles.parts]
+        operands = (*x, *[None] * (3 - len(x)), *self._of_tokens, *self._rows(self._u_GXD, tiles), *others, n_queries)
+        sizes = (n_tokens, dim, tiles.parts, tiles.queries, tiles.width, has_descriptors(self._x_BND.device))
         n_programs = n_images * -(-n_queries // tiles.queries)
-        with torch.cuda.device_of(self._tokens[0]):
-            kernel[(n_programs,)](
-                *operands, n_queries, n_tokens, dim, *tiles[:3], num_warps=tiles.warps, num_stages=tiles.stages
-            )
+        with torch.cuda.device_of(self._x_BND):
+            kernel[(n_programs,)](*operands, *sizes, num_warps=tiles.warps, num_stages=tiles.stages)
+
+
+def _numbers(values: Tensor | None) -> tuple[Any, ...]:
+    """Return numbers of queries as a kernel takes them, and the strides of images and queries."""
+    return (None, 0, 0) if values is None else (values, *values.stride()[:2])

@@ -11,6 +11,8 @@ from torch import Generator, Tensor, nn
 
 from .initial import uniform_initial
 from .pooling import Pooling
+from .products import apply_linear
+from .rounding import rounds
 
 BATCH_NORM_EPS = 1e-6
 
@@ -52,15 +54,20 @@ class Head(nn.Module):
             logits_BX = F.linear(normed_BHO[:, 0], self.weight.flatten(0, 1), self.bias.flatten())
             logits_BHC: Tensor = logits_BX.unflatten(1, self.bias.shape)
         else:
-            logits_HBC = torch.baddbmm(self.bias[:, None], normed_BHO.transpose(0, 1), self.weight.transpose(1, 2))
-            logits_BHC = logits_HBC.transpose(0, 1)
+            logits_BHC = apply_linear(normed_BHO.transpose(0, 1), self.weight, self.bias).transpose(0, 1)
         return logits_BHC if self.cells is not None else logits_BHC[:, 0]
 
     def _normed(self, pooled_BHO: Tensor) -> Tensor:
-        """Apply the BatchNorm, in full precision; features that all cells share, (B, 1, O), are normed once."""
+        """Apply the BatchNorm, in full precision; features that all cells share, (B, 1, O), are normed once.
+
+        On a GPU its kernels take features as autocast rounds them, and round what the classifier multiplies.
+        """
         n_tracked = pooled_BHO.shape[1]
+        pooled_BX = pooled_BHO.flatten(1)
+        if not rounds(pooled_BX):
+            pooled_BX = pooled_BX.to(self.running_mean.dtype)
         normed_BX = F.batch_norm(
-            pooled_BHO.flatten(1).to(self.running_mean.dtype),
+            pooled_BX,
             self.running_mean[:n_tracked].view(-1),  # views, which batch_norm updates
             self.running_var[:n_tracked].view(-1),
             training=self.training,

@@ -8,6 +8,7 @@ with one learned query z that is not normalised; ε = 1e-5, an MLP with GELU.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
@@ -15,7 +16,7 @@ from torch import Generator, Tensor
 from .attentive import QueryPooling, module_names
 from .folded import fold_keys, project_blocks
 from .initial import norm_initial, normal_initial
-from .pooling import PoolingSettings
+from .pooling import MAPS, MLP_RATIO, TOKENS, PoolingSettings
 
 EPS, STD = 1e-5, 0.02
 BLOCK = "cross_attention_block"
@@ -23,17 +24,11 @@ BLOCK = "cross_attention_block"
 
 @dataclass(frozen=True)
 class JEPASettings(PoolingSettings):
-    """Settings of V-JEPA's pooler.
+    """Settings of V-JEPA's pooler."""
 
-    Attributes:
-        heads: attention maps; divides D.
-        mlp_ratio: hidden units of the MLP per channel; 1 or more.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 16
-    mlp_ratio: int = 4
-    tokens: str = "patch"
+    heads: Annotated[int, MAPS] = 16
+    mlp_ratio: Annotated[int, MLP_RATIO] = 4
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class JEPAPooling(QueryPooling):
@@ -44,6 +39,8 @@ class JEPAPooling(QueryPooling):
     """
 
     name = "jepa"
+    summary = "A learned query attends over layer-normalised tokens; then an MLP."
+    source = "arXiv 2404.08471, section 5"
     settings = JEPASettings()
     token_eps = EPS
     reference_names: Mapping[str, str] = {

@@ -1,6 +1,7 @@
 """The linear probe: a fixed pooling without parameters, before the head's BatchNorm and classifier."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +21,10 @@ ARRAYS = {
 
 @dataclass(frozen=True)
 class LinearSettings(PoolingSettings):
-    """Settings of the linear probe.
+    """Settings of the linear probe."""
 
-    Attributes:
-        pool: "cls", "mean", "cls+mean", "max" or "embedding".
-        unit: the vector is divided by its norm.
-    """
-
-    pool: str = "mean"
-    unit: bool = False
+    pool: Annotated[str, "The vector: cls, mean, cls+mean (2D wide), max or embedding."] = "mean"
+    unit: Annotated[bool, "Whether the vector is divided by its norm."] = False
 
 
 class LinearPooling(Pooling):
@@ -42,6 +38,8 @@ class LinearPooling(Pooling):
     """
 
     name = "linear"
+    summary = "A vector without weights of its own: class token, mean, maximum or embedding."
+    source = "common practice"
     settings = LinearSettings()
     shared = True
 

@@ -16,13 +16,18 @@ from torch import Generator, Tensor, nn
 
 from ...errors import InputError
 
+TOKENS = "Tokens read: patch, or patch+prefix with class and register tokens first."
+MAPS = "Attention maps; a divisor of the width D."
+MLP_RATIO = "Hidden units of the MLP per channel; 1 or more."
+"""The meanings of settings that several poolings share."""
+
 
 @dataclass(frozen=True)
 class PoolingSettings:
     """Settings of a pooling, each field with its default; as it stands, of a pooling without settings.
 
     The fields are in the order of a head's label. The first tells heads apart, so that a label always shows it;
-    `tokens` is last.
+    `tokens` is last. A field is annotated with what it means: `Annotated[int, "Attention maps."]`.
     """
 
 
@@ -45,6 +50,8 @@ class Pooling(nn.Module, ABC):
 
     Attributes:
         name: in the registry.
+        summary: what it does, in one sentence.
+        source: where it is published.
         settings: of the class the defaults, of an object its own.
         defaults: every setting and its default value, in the order of the fields of `settings`.
         reference_names: the reference implementation's name of each parameter, and ours.
@@ -59,6 +66,8 @@ class Pooling(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
     settings: PoolingSettings = PoolingSettings()
     defaults: ClassVar[Mapping[str, Any]]
     reference_names: Mapping[str, str] = {}

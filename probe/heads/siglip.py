@@ -8,28 +8,23 @@ with one learned latent l, and no LayerNorm anywhere.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Generator, Tensor
 
 from .attentive import QueryPooling, module_names
 from .folded import fold_keys, project_blocks
 from .initial import linear_initial, mlp_initial, truncated_initial
-from .pooling import PoolingSettings
+from .pooling import MAPS, MLP_RATIO, TOKENS, PoolingSettings
 
 
 @dataclass(frozen=True)
 class SigLIPSettings(PoolingSettings):
-    """Settings of SigLIP's pooling.
+    """Settings of SigLIP's pooling."""
 
-    Attributes:
-        heads: attention maps; divides D.
-        mlp_ratio: hidden units of the MLP per channel; 1 or more.
-        tokens: "patch" or "patch+prefix".
-    """
-
-    heads: int = 8
-    mlp_ratio: int = 4
-    tokens: str = "patch"
+    heads: Annotated[int, MAPS] = 8
+    mlp_ratio: Annotated[int, MLP_RATIO] = 4
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class SigLIPPooling(QueryPooling):
@@ -40,6 +35,8 @@ class SigLIPPooling(QueryPooling):
     """
 
     name = "siglip"
+    summary = "A learned query attends over the tokens; then an MLP with a residual."
+    source = "arXiv 2303.15343; arXiv 2106.04560"
     settings = SigLIPSettings()
     reference_names: Mapping[str, str] = {
         "latent": "latent",

@@ -8,26 +8,23 @@ image. Prefix tokens, if read, are in the mean.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Generator, Tensor
 
 from .attentive import QueryPooling, module_names
 from .folded import fold_keys
 from .initial import linear_initial, norm_initial
-from .pooling import PoolingSettings
+from .pooling import TOKENS, PoolingSettings
 
 EPS = 1e-6
 
 
 @dataclass(frozen=True)
 class SimPoolSettings(PoolingSettings):
-    """Settings of SimPool.
+    """Settings of SimPool."""
 
-    Attributes:
-        tokens: "patch" or "patch+prefix".
-    """
-
-    tokens: str = "patch"
+    tokens: Annotated[str, TOKENS] = "patch"
 
 
 class SimPool(QueryPooling):
@@ -37,6 +34,8 @@ class SimPool(QueryPooling):
     """
 
     name = "simpool"
+    summary = "The mean token attends over all tokens with one map, without a value map."
+    source = "arXiv 2309.06891, section 3.4"
     settings = SimPoolSettings()
     token_eps = EPS
     reference_names: Mapping[str, str] = {

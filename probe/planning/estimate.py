@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from ...runtime.text import size_text, time_text
+from ...runtime.text import counted, size_text, time_text
 from ...store.layout import PATCH
 from ..batches.data import SUBSETS, TEST, TRAIN, VAL
 from ..batches.norm import FinalNorm, is_derived
@@ -24,6 +24,7 @@ from .layer_plan import LayerPlan, memory_of
 from .machine import Machine
 from .passes import needed
 from .places import DISK
+from .solver_time import solver_seconds
 
 Timed = dict[tuple[HeadSpec, int, tuple[int, int], int], tuple[float, float]]
 """Seconds that training on one image takes, and scoring one, by head, number of cells, grid and width."""
@@ -38,7 +39,8 @@ class Estimate:
         kept: bytes of tokens and means kept in memory.
         windows: bytes of the buffers that others are read into.
         training: bytes of parameters, activations and all else that the largest pass needs at its peak.
-        seconds: of training and scoring.
+        seconds: of training by steps and scoring, measured on a few.
+        solving: seconds of heads that are fitted at once, a guess from counted operations.
     """
 
     read: int
@@ -46,10 +48,11 @@ class Estimate:
     windows: int
     training: int
     seconds: float
+    solving: float
 
 
 def describe(todo: Sequence[LayerPlan], machine: Machine) -> list[str]:
-    """Return the lines that the dry run prints."""
+    """Return the lines of a dry run."""
     lines, timed = [], Timed()
     for plan in {layer.plan.name: layer.plan for layer in todo}.values():
         manifest = plan.data.store.manifest
@@ -61,13 +64,15 @@ def describe(todo: Sequence[LayerPlan], machine: Machine) -> list[str]:
         lines.append(f"{layer.plan.name}, layer {layer.label}: {_line(layer, found)}")
         lines += [f"  {note}" for note in layer.notes]
     peak = max((found.kept + found.windows + found.training for found in estimates), default=0)
-    read, seconds = (sum(getattr(found, name) for found in estimates) for name in ("read", "seconds"))
+    read, seconds, solving = (sum(getattr(each, name) for each in estimates) for name in ("read", "seconds", "solving"))
+    n_cells = counted(sum(layer.n_cells for layer in todo), "cell")
     lines.append(
-        f"in all {sum(layer.n_cells for layer in todo)} cells: {size_text(read)} to read, {size_text(peak)} of memory "
-        f"at most, {time_text(seconds)} of training and scoring"
+        f"in all {n_cells}: {size_text(read)} to read, {size_text(peak)} of memory at most, "
+        f"{time_text(seconds + solving)} of fitting and scoring"
     )
-    if any(layer.solved_groups for layer in todo):
-        lines.append("the time of knn, ridge and logreg is not in it")
+    solvers = dict.fromkeys(group.cells[0].head.name for layer in todo for group in layer.solved_groups)
+    if solvers:
+        lines.append(f"{time_text(solving)} of it for {', '.join(solvers)}: a guess, from counted operations")
     return lines
 
 
@@ -96,6 +101,7 @@ def estimate(layer: LayerPlan, machine: Machine, timed: Timed) -> Estimate:
         windows=max((_window_rows(layer, name) * n_bytes for name, n_bytes in view_bytes.items()), default=0),
         training=max((needed(groups, partial(memory_of, plan, machine.device)) for groups in layer.passes), default=0),
         seconds=sum(_seconds(layer, group, machine, timed) for groups in layer.passes for group in groups),
+        solving=sum(solver_seconds(plan, group, machine.device) for group in layer.solved_groups),
     )
 
 
@@ -165,8 +171,10 @@ def _time_steps(layer: LayerPlan, cells: CellGroup, machine: Machine) -> tuple[f
 
 def _line(layer: LayerPlan, found: Estimate) -> str:
     places = "/".join(dict.fromkeys(layer.places.values()))
-    return (
-        f"{layer.n_cells} cells in {len(layer.groups)} groups and {len(layer.passes)} passes; reads "
-        f"{size_text(found.read)}, tokens in {places}; memory {size_text(found.kept + found.windows)} for tokens and "
-        f"{size_text(found.training)} for training; {time_text(found.seconds)}"
-    )
+    work = f"{counted(layer.n_cells, 'cell')} in {counted(len(layer.groups), 'group')}"
+    memory = f"memory {size_text(found.kept + found.windows)} for tokens"
+    if layer.passes:
+        work += f" and {counted(len(layer.passes), 'pass', 'passes')}"
+        memory += f" and {size_text(found.training)} for training"
+    time_of = time_text(found.seconds + found.solving)
+    return f"{work}; reads {size_text(found.read)}, tokens in {places}; {memory}; {time_of}"

@@ -68,11 +68,6 @@ class LayerPlan:
         return sum(len(group.cells) for group in self.groups)
 
     @property
-    def n_scorings(self) -> int:
-        """How often a pass is scored, over all passes."""
-        return sum(len(groups[0].regime.scored) for groups in self.passes)
-
-    @property
     def regimes(self) -> list[Regime]:
         """The regimes of the cells."""
         return _regimes(self.groups)

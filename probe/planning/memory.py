@@ -13,7 +13,7 @@ from ..batches.stream import EVAL_BATCH
 from ..batches.token_batch import TokenBatch
 from ..grid.cells import Cell
 from ..training.group import Group, GroupSetup
-from ..training.metrics import Counter
+from ..training.metrics import make_counter
 from ..training.replay import Recorder, can_record
 from .shadow import Shadows
 
@@ -36,7 +36,7 @@ class StepMemory(NamedTuple):
 
 
 def step_memory(cells: Sequence[Cell], setup: GroupSetup, stored: torch.dtype = torch.float16) -> StepMemory:
-    """Make a `Group` of tensors without values, and count the bytes that one step and one scoring allocate.
+    """Make a `Group` of tensors without values, and count the bytes that one step and one scoring take.
 
     Kernels take memory of their own while they run, and a stream takes some to make the batch; neither is counted.
 
@@ -68,7 +68,8 @@ def _measure(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype, dr
             return shadows.peak - shadows.now, before - shadows.now
 
         training, batch = of_batch(lambda batch: group.train_batch(batch, 1.0), setup.batch_size)
-        scoring, _ = of_batch(lambda batch: group.count_batch(_NoCounter(), batch), EVAL_BATCH)
+        counter = make_counter(setup.n_classes, setup.multi_label)
+        scoring, _ = of_batch(lambda batch: group.count_batch(counter, batch), EVAL_BATCH)
         if recorder is None:
             return StepMemory(kept, max(training, scoring), batch, group.kinds)
         static = recorder.batches.n_bytes
@@ -83,17 +84,6 @@ def _empty_batch(group: Group, setup: GroupSetup, n_images: int, stored: torch.d
 
 def _tokens(shape: LayerShape, kind: str, n_images: int, stored: torch.dtype) -> Tensor:
     return torch.empty(n_images, *shape.row_shape(kind), dtype=torch.float32 if kind in POOLED else stored)
-
-
-class _NoCounter(Counter):
-    """Takes logits, which is what scoring needs memory for."""
-
-    def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
-        """Count nothing."""
-
-    def scores(self) -> list[dict[str, float]]:
-        """Return nothing."""
-        return []
 
 
 def _n_bytes(tensors: Iterable[Tensor]) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...runtime.text import counted
 from ...store.layout import LayerShape
 from ..batches.data import Data
 from ..batches.lacking import describe_lacking
@@ -61,22 +62,28 @@ class Plan:
             of_shots = [regime for regime in self.grid.regimes if regime.shots == shots]
             regime = of_shots[0]
             n_train, n_val = len(regime.train_rows), len(regime.val_rows)
-            line = f"{n_train:,} training, {n_val:,} held-out and {n_test:,} test images"
+            n_repeats = regime.epochs // self.config.epochs
+            line = f"{n_train:,} training, {n_val:,} held-out and {counted(n_test, 'test image')}"
             if shots != FULL:
-                line = f"shots {shots}, {len(of_shots)} seeds: {line}"
+                line = f"shots {shots}, {counted(len(of_shots), 'seed')}: {line}"
             if self.config.batch_size != regime.batch_size:
-                warmup = f"warm-up {regime.warmup_epochs:.3g} of {regime.epochs} epochs"
+                warmup = f"warm-up {regime.warmup_epochs / n_repeats:.3g} of {counted(self.config.epochs, 'epoch')}"
                 line += f"; batch size {regime.batch_size}, {warmup}"
+            if n_repeats > 1:
+                line += f", each {n_repeats} times over the images"
             if len(regime.scored) < self.config.epochs:
-                line += f", scored {len(regime.scored)} times"
+                line += f", scored {counted(len(regime.scored), 'time')}"
             lines.append(line)
-        lines += self._lacking()
+        lines += self.lacking()
         if self.config.protocol == "paper":
             lines.append("protocol paper: the reported accuracy is the best epoch on the test split itself")
         return lines
 
-    def _lacking(self) -> list[str]:
-        """Say which classes training lacks; of subsets, where it is not what full data or another subset lacks."""
+    def lacking(self) -> list[str]:
+        """Return the lines of `about` that warn: which classes training lacks.
+
+        A subset has a line where it lacks others than full data or another subset does.
+        """
         said: dict[str, str] = {}
         for regime in self.grid.regimes:
             line = self._lacking_line(regime)

@@ -3,6 +3,9 @@
 Under `Shadows` every operation is done on the "meta" device, shapes and types alone, and its result claims to be on
 the device asked for, so that autocast and the choice of kernels see what they would see there. Plain meta tensors do
 not do: torch has no autocast for them. What a kernel takes for itself while it runs is not seen.
+
+On a GPU the peak is what torch's allocator takes of it (`arena.py`). On a CPU it is what is alive: memory that is freed
+goes back.
 """
 
 import weakref
@@ -12,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+
+from .arena import Arena, Block
 
 ATEN, META = torch.ops.aten, torch.device("meta")
 
@@ -46,18 +51,24 @@ class Shadows(TorchDispatchMode):
 
     Attributes:
         now: bytes of the tensors that are alive.
-        peak: the most there were at once since `forget_peak`.
     """
 
     def __init__(self, device: torch.device) -> None:
         """Count what would be on one device."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._device, self._alive = device, set[int]()
+        self.now = 0
+        self._device, self._alive = device, dict[int, tuple[Arena, Block]]()
+        self.forget_peak()
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that were taken at once since `forget_peak`."""
+        return self._before + self._arena.reserved if self._device.type == "cuda" else self._most
 
     def forget_peak(self) -> None:
-        """Look for a new peak from here on."""
-        self.peak = self.now
+        """Look for a new peak from here on. On a GPU, new tensors have memory of their own, as recorded work has."""
+        self._before = self._most = self.now
+        self._arena = Arena()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do one operation on the meta device; what is changed in place stays the tensor it was."""
@@ -65,6 +76,13 @@ class Shadows(TorchDispatchMode):
             return 0
         if func is ATEN.nonzero.default:
             return self._cast(torch.empty(0, args[0].ndim, dtype=torch.int64, device=META))
+        if func is ATEN.bincount.default:
+            n_bins = max(1, *args[2:])  # zeros fall into the first
+            return self._cast(torch.empty(n_bins, dtype=torch.int64, device=META))
+        with self:
+            found = func.decompose(*args, **kwargs or {})  # in inference mode operations come whole
+        if found is not NotImplemented:
+            return found
         taken: dict[int, Tensor] = {}
 
         def meta(tensor: Tensor) -> Tensor:
@@ -82,12 +100,13 @@ class Shadows(TorchDispatchMode):
     def _cast(self, meta: Tensor) -> Shadow:
         storage = meta.untyped_storage()
         if storage._cdata not in self._alive:
-            self._alive.add(storage._cdata)
+            self._alive[storage._cdata] = self._arena, self._arena.take(storage.nbytes())
             self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
+            self._most = max(self._most, self.now)
             weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
         return Shadow(meta, self._device)
 
     def _free(self, storage: int, n_bytes: int) -> None:
-        self._alive.discard(storage)
+        arena, block = self._alive.pop(storage)
+        arena.give(block)
         self.now -= n_bytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..run.results import Run
@@ -42,6 +42,20 @@ def is_reported(run: Run) -> bool:
     summary = read_file(run.path / "summary.md")
     drawn = (run.path / "figures" / "layer_curve.png").exists()
     return drawn and summary is not None and summary == summary_page(tidy(run.results)).encode()
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """Return the summary as values for JSON: one dict per source, head, shots and layer, and what became of cells.
+
+    `best` marks the layer that the protocol selects for a head.
+    """
+    from .summary import best_layers, status_lines, summarise, tidy
+
+    cells = tidy(run.results)
+    summary = summarise(cells)
+    summary = summary.assign(best=summary.index.isin(best_layers(summary).index))
+    rows = summary.astype(object).where(summary.notna(), None).to_dict("records")
+    return {"run": str(run.path), "cells": len(cells), "summary": rows, "remarks": status_lines(cells)}
 
 
 def print_run(run: Run) -> None:

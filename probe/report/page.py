@@ -74,15 +74,16 @@ def shots_words(shots: str) -> str:
 def _print_tables(console: Console, choices: list[pd.DataFrame], title: str) -> None:
     """Print the first of some tables that fits in one piece, or the last in pieces."""
     for table in choices:
-        pieces = terminal_tables(table, title, console)
+        pieces = terminal_tables(table, console)
         if len(pieces) == 1:
             break
+    _say(console, title)  # the tables may be narrower than it
     console.print(*pieces, sep="\n")
 
 
 def _say(console: Console, *lines: str) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _notes(summary: pd.DataFrame) -> Iterator[str]:

@@ -4,8 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...runtime.console import plural
-from ...runtime.text import printable
+from ...runtime.text import plural, printable
 from ..grid.cells import store_of
 
 SELECTED_BY = ["source", "head", "shots"]

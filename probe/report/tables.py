@@ -42,12 +42,11 @@ def shots_table(summary: pd.DataFrame) -> pd.DataFrame:
     return _pivot(best, texts, "shots", sorted(set(best["shots"]), key=shots_order))
 
 
-def terminal_tables(table: pd.DataFrame, title: str, console: Console) -> list[Table]:
+def terminal_tables(table: pd.DataFrame, console: Console) -> list[Table]:
     """Return a table for a terminal: the longer side down, or turned if that is too wide, or in pieces by head.
 
     Args:
         table: texts; the index and the columns are named.
-        title: over the first piece.
         console: its width is what there is.
     """
     unbounded = console.options.update(width=sys.maxsize)
@@ -57,13 +56,13 @@ def terminal_tables(table: pd.DataFrame, title: str, console: Console) -> list[T
 
     tall = table if len(table.columns) <= len(table) else table.T
     for turned in (tall, tall.T):
-        whole = _rich_table(turned, title)
+        whole = _rich_table(turned)
         if fits(whole):
             return [whole]
     by_head = table.T if table.columns.name == "head" else table
     for n_pieces in range(1, len(by_head.columns) + 1):
         columns = np.array_split(np.arange(len(by_head.columns)), n_pieces)
-        pieces = [_rich_table(by_head.iloc[:, part], title if part[0] == 0 else "") for part in columns]
+        pieces = [_rich_table(by_head.iloc[:, part]) for part in columns]
         if all(map(fits, pieces)):
             break
     return pieces
@@ -91,8 +90,8 @@ def _pivot(summary: pd.DataFrame, texts: pd.Series, rows: str, order: list[str])
     return table.loc[order, list(summary["head"].unique())].fillna("")
 
 
-def _rich_table(table: pd.DataFrame, title: str) -> Table:
-    made = Table(title=title or None)
+def _rich_table(table: pd.DataFrame) -> Table:
+    made = Table()
     made.add_column(table.index.name, justify="left" if table.index.name == "head" else "right", no_wrap=True)
     for name in table.columns:
         made.add_column(_folded(name), justify="right", overflow="fold")

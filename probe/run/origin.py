@@ -92,5 +92,5 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "it has aliases", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, "it has aliases")
         return super().compose_node(parent, index)

@@ -71,8 +71,8 @@ def _values_bytes(column: "pd.Series[object]", missing: np.ndarray) -> bytes:
     """Return the values of a column as bytes: numbers in 64 bits; of texts each once, and where they are."""
     present = column[~missing]
     if pd.api.types.is_float_dtype(column):
-        return present.to_numpy(dtype="<f8").tobytes()
+        return bytes(present.to_numpy(dtype="<f8").tobytes())
     if pd.api.types.is_integer_dtype(column) or pd.api.types.is_bool_dtype(column):
-        return present.to_numpy(dtype="<i8").tobytes()
+        return bytes(present.to_numpy(dtype="<i8").tobytes())
     places, texts = pd.factorize(present)  # names of cells are in many rows
-    return places.astype("<i8").tobytes() + "".join(f"{text}\0" for text in texts).encode()
+    return bytes(places.astype("<i8").tobytes()) + "".join(f"{text}\0" for text in texts).encode()

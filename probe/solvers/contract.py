@@ -4,18 +4,42 @@ n training images, m others, F features, C classes, H cells
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ..heads.head import BATCH_NORM_EPS
+from ..heads.pooling import PoolingSettings
 
 POOLS = ("cls", "mean", "cls+mean", "embedding")
+POOL = "The vector of an image: cls, mean, cls+mean (2D wide) or embedding."
+"""What the setting `pool` means."""
 CHUNK_ELEMENTS = 1 << 24
 """Numbers in the largest temporary array of any solver: 64 MiB in float32."""
+
+
+Tell = Callable[[float], None]
+"""Called during a fit with the part of it that is done since the last call, or 0; the parts sum to 1."""
+
+
+class Work(NamedTuple):
+    """Operations that a solver makes: a guess by formula, for estimates of time and for progress.
+
+    Attributes:
+        fit: to fit all cells, in the type `Solver.fit_dtype`.
+        scores: to score them on other images, in float32.
+    """
+
+    fit: float
+    scores: float
+
+
+def keep_quiet(part: float) -> None:
+    """Tell nobody."""
 
 
 class Solver(ABC):
@@ -23,8 +47,12 @@ class Solver(ABC):
 
     Attributes:
         name: in the registry.
-        defaults: every setting and its default value, the one that tells heads apart first.
+        summary: what it does, in one sentence.
+        source: where it is published.
+        own_settings: the settings that a head spec may give, with their defaults, the one that tells heads apart first.
+        defaults: the same by name.
         optimizer: how it is solved, as results say it.
+        fit_dtype: type of most of a fit's operations.
         penalties: the grid of penalties, one cell each; empty if there is nothing to penalise.
         votes: whether scores are shares of votes: 0 for a class without one, which is no guess.
         settings: of each cell, in the order of the axis H.
@@ -33,10 +61,20 @@ class Solver(ABC):
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    own_settings: ClassVar[PoolingSettings]
     defaults: ClassVar[Mapping[str, Any]]
     optimizer: ClassVar[str]
+    fit_dtype: ClassVar[torch.dtype] = torch.float64
     penalties: ClassVar[tuple[float, ...]] = ()
     votes: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Derive `defaults` from `own_settings`."""
+        super().__init_subclass__()
+        if hasattr(cls, "own_settings"):
+            cls.defaults = asdict(cls.own_settings)
 
     def __init__(self, settings: Sequence[Mapping[str, Any]], decays: Sequence[float]) -> None:
         """Take the settings and the penalty of each cell; all read the same features.
@@ -64,13 +102,18 @@ class Solver(ABC):
         """
 
     @abstractmethod
-    def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
+    def work(self, n_images: int, n_scored: int, width: int, n_classes: int) -> Work:
+        """Return about how many operations it takes to fit on n images with F features, and to score m."""
+
+    @abstractmethod
+    def fit(self, features: Tensor, labels: Tensor, n_classes: int, tell: Tell = keep_quiet) -> None:
         """Fit every cell.
 
         Args:
             features: (n, F) float32.
             labels: (n,) int64, or (n, C) of zeros and ones if an image has several.
             n_classes: C, of the data; some may be absent from `labels`.
+            tell: called as the fit goes on, if it takes long.
 
         Raises:
             InputError: see `check`.
@@ -118,6 +161,10 @@ class LinearSolver(Solver):
             normed_BF = (self.prepare(x_BF) - self.mean) * (self.var + BATCH_NORM_EPS).rsqrt()
             scores_BX = torch.addmm(self.bias.flatten(), normed_BF, self.weight.flatten(0, 1).T)
             yield scores_BX.view(-1, n_cells, n_classes)
+
+    def scores_work(self, n_scored: int, width: int, n_classes: int) -> float:
+        """Return the operations of `scores`."""
+        return 2 * n_scored * len(self.settings) * width * n_classes
 
     def prepare(self, features: Tensor) -> Tensor:
         """Return the features as the pooling gives them to the head's BatchNorm."""

@@ -10,26 +10,40 @@ a vote is no guess: with k = 1, top-5 is top-1.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
-from .contract import Solver, chunk_rows
+from ..heads.pooling import PoolingSettings
+from .contract import POOL, Solver, Tell, Work, chunk_rows, keep_quiet
 
 QUERY_ROWS = 1024
 LEAST_VOTE = 2.0**-100
 """A vote that float32 would round to none is this large: far below the sum of votes, which is 1 or more."""
 
 
+@dataclass(frozen=True)
+class KNNSettings(PoolingSettings):
+    """Settings of the nearest neighbours."""
+
+    k: Annotated[int, "Neighbours that vote; at most as many as there are training images."] = 20
+    temperature: Annotated[float, "T of a vote's weight exp(cosine/T); above 0."] = 0.07
+    pool: Annotated[str, POOL] = "mean"
+
+
 class KNN(Solver):
     """k nearest neighbours; the cells are all k and temperatures on the same features."""
 
     name = "knn"
-    defaults: ClassVar[dict[str, Any]] = {"k": 20, "temperature": 0.07, "pool": "mean"}
+    summary = "The nearest training images vote, weighted by cosine similarity."
+    source = "arXiv 1805.01978, section 3.4; arXiv 2104.14294"
+    own_settings = KNNSettings()
     optimizer = "none"
+    fit_dtype = torch.float32
     votes = True
 
     def __init__(self, settings: Sequence[Mapping[str, Any]], decays: Sequence[float]) -> None:
@@ -48,7 +62,11 @@ class KNN(Solver):
                 f"head 'knn': k={self.most} neighbours of {n_images} training images; give k of at most {n_images}"
             )
 
-    def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
+    def work(self, n_images: int, n_scored: int, width: int, n_classes: int) -> Work:
+        """See `Solver.work`: every image is compared with every other."""
+        return Work(fit=3 * n_images * width, scores=2 * n_scored * n_images * width)
+
+    def fit(self, features: Tensor, labels: Tensor, n_classes: int, tell: Tell = keep_quiet) -> None:
         """See `Solver.fit`."""
         self.check(len(features))
         self.bank_NF, self.labels, self.n_classes = F.normalize(features), labels, n_classes

@@ -18,18 +18,30 @@ take 1,000 iterations in place of 15,000.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..heads.head import BATCH_NORM_EPS
-from .contract import LinearSolver, chunk_rows
-from .ridge import take_moments
+from ..heads.pooling import PoolingSettings
+from .contract import POOL, LinearSolver, Tell, Work, chunk_rows, keep_quiet
+from .ridge import moments_work, take_moments
 
+USUAL_ITERATIONS = 25
+"""Iterations for one strength, in the mean over the grid: 1,000 for 45 on CIFAR-10."""
 CERTAIN = 1e4
 """Score of a class that all training images have, and minus that of one that none has: a probability of 1 or 0."""
+
+
+@dataclass(frozen=True)
+class LogregSettings(PoolingSettings):
+    """Settings of logistic regression."""
+
+    pool: Annotated[str, POOL] = "mean"
+    unit: Annotated[bool, "Whether vectors are divided by their norm; one grid of C then suits every layer."] = True
 
 
 class LogisticRegression(LinearSolver):
@@ -45,7 +57,9 @@ class LogisticRegression(LinearSolver):
     """
 
     name = "logreg"
-    defaults: ClassVar[dict[str, Any]] = {"pool": "mean", "unit": True}
+    summary = "Logistic regression with an L2 penalty, for 45 strengths."
+    source = "arXiv 2304.07193, evaluation"
+    own_settings = LogregSettings()
     optimizer = "lbfgs"
     penalties = tuple(10.0 ** (6 - step / 4) for step in range(45))
     tolerance = 1e-6
@@ -56,7 +70,14 @@ class LogisticRegression(LinearSolver):
         """See `LinearSolver.pooling`."""
         return {"pool": self.pool, "unit": self.settings[0]["unit"]}
 
-    def fit(self, features: Tensor, labels: Tensor, n_classes: int) -> None:
+    def work(self, n_images: int, n_scored: int, width: int, n_classes: int) -> Work:
+        """See `Solver.work`: nobody knows beforehand how many iterations it takes."""
+        iteration = 4 * n_images * width * n_classes
+        n_iterations = len(set(self.decays)) * USUAL_ITERATIONS
+        fit = moments_work(n_images, width, n_classes) + n_iterations * iteration
+        return Work(fit, self.scores_work(n_scored, width, n_classes))
+
+    def fit(self, features: Tensor, labels: Tensor, n_classes: int, tell: Tell = keep_quiet) -> None:
         """See `Solver.fit`."""
         self._fits = fit_logreg(
             self.prepare(features),
@@ -65,6 +86,7 @@ class LogisticRegression(LinearSolver):
             self.decays,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
+            tell=tell,
         )
         self.mean = self._fits[0].mean.float()
         self.var = torch.full_like(self.mean, 1 - BATCH_NORM_EPS)
@@ -109,6 +131,7 @@ def fit_logreg(
     *,
     tolerance: float,
     max_iterations: int,
+    tell: Tell = keep_quiet,
 ) -> list[LogregFit]:
     """Fit one model for each penalty p = 1/C, from the strongest on, each from where the one before it ended.
 
@@ -119,6 +142,7 @@ def fit_logreg(
         penalties: in any order.
         tolerance: largest entry of the gradient of J by U at which a fit has converged.
         max_iterations: of L-BFGS, for each fit.
+        tell: called after each fit, and with 0 during it.
     """
     moments = take_moments(features, labels, n_classes)
     open_C = (moments.target > 0) & ((moments.target < 1) | (labels.ndim == 1))
@@ -130,12 +154,13 @@ def fit_logreg(
     fits: dict[float, LogregFit] = {}
     for penalty in sorted(set(penalties), reverse=True):
         weight_CG, n_iterations, gradient = minimise(
-            problem, penalty, eigenvalues_G, weight_CG, tolerance=tolerance, max_iterations=max_iterations
+            problem, penalty, eigenvalues_G, weight_CG, tolerance=tolerance, max_iterations=max_iterations, tell=tell
         )
         full_CF = weight_CG.new_zeros(n_classes, features.shape[1])
         bias_C = torch.where(moments.target > 0, CERTAIN, -CERTAIN).double()
         full_CF[open_C], bias_C[open_C] = weight_CG[:, :-1] @ vectors_FF.T, weight_CG[:, -1]
         fits[penalty] = LogregFit(moments.mean, full_CF, bias_C, n_iterations, gradient)
+        tell(1 / len(set(penalties)))
     return [fits[penalty] for penalty in penalties]
 
 
@@ -176,6 +201,7 @@ def minimise(
     *,
     tolerance: float,
     max_iterations: int,
+    tell: Tell = keep_quiet,
 ) -> tuple[Tensor, int, float]:
     """Minimise J from `start_CG`.
 
@@ -195,6 +221,7 @@ def minimise(
         weight_CG = u_CG * scale_G
         loss, gradient_CG = problem.loss(weight_CG)
         u_CG.grad = (gradient_CG + share_G * weight_CG) * scale_G
+        tell(0)
         return loss + 0.5 * (share_G * weight_CG.square()).sum()
 
     optimizer = torch.optim.LBFGS(

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import fused_step
+
 
 def cell_losses(logits_BHC: Tensor, labels: Tensor) -> Tensor:
     """Return the loss of each cell, (H,), meaned over the batch, in at least float32.
@@ -20,15 +22,21 @@ def cell_losses(logits_BHC: Tensor, labels: Tensor) -> Tensor:
         labels: (B,) int64 for the cross-entropy, or (B, C), 1 or 0 for each class, for the sigmoid's, which is meaned
             over classes too, as in torch's `binary_cross_entropy_with_logits`.
     """
+    if labels.ndim == 1 and fused_step.can_fuse(logits_BHC):
+        return _mean_cross_entropy(_FusedCrossEntropy, logits_BHC, labels)
     logits_BHC = logits_BHC.to(torch.promote_types(logits_BHC.dtype, torch.float32))
     if labels.ndim == 2:
         targets_BHC = labels.to(logits_BHC.dtype)[:, None].expand_as(logits_BHC)
         return F.binary_cross_entropy_with_logits(logits_BHC, targets_BHC, reduction="none").mean((0, 2))
+    return _mean_cross_entropy(_CrossEntropy, logits_BHC, labels)
+
+
+def _mean_cross_entropy(function: Any, logits_BHC: Tensor, labels: Tensor) -> Tensor:
     labels_BH = labels[:, None].expand(logits_BHC.shape[:2])
     if logits_BHC.is_contiguous():
-        losses_BH: Tensor = _CrossEntropy.apply(logits_BHC, labels_BH)
+        losses_BH: Tensor = function.apply(logits_BHC, labels_BH)
     else:  # most heads make them cell by cell
-        losses_BH = _CrossEntropy.apply(logits_BHC.transpose(0, 1), labels_BH.T).T
+        losses_BH = function.apply(logits_BHC.transpose(0, 1), labels_BH.T).T
     return losses_BH.mean(0)
 
 
@@ -53,3 +61,22 @@ class _CrossEntropy(torch.autograd.Function):
         of_rows = of_losses[..., None]
         of_logits = log_softmax.exp_().mul_(of_rows)
         return of_logits.scatter_add_(-1, places, -of_rows), None
+
+
+class _FusedCrossEntropy(torch.autograd.Function):
+    """The same on a GPU, of logits in any type. The gradient is written over them."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits.contiguous()
+        losses, most, total = fused_step.cross_entropy(logits, labels)
+        ctx.save_for_backward(logits, labels, most, total)
+        return losses
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_losses: Tensor) -> tuple[Tensor, None]:
+        logits, labels, most, total = ctx.saved_tensors
+        of_logits = logits.detach()
+        fused_step.cross_entropy_backward_(of_logits, labels, most, total, of_losses)
+        return of_logits, None

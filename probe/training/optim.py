@@ -4,12 +4,14 @@ A cell's step is what the optimizer would do with that cell's slice alone.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from .fused_step import can_fuse, momentum_step_
 
 MOMENTUM = 0.9
 
@@ -73,6 +75,13 @@ class StackedOptimizer(ABC):
         for parameter, direction in zip(parameters, directions, strict=True):
             parameter.addcmul_(_per_cell(self.factor, parameter), direction)
 
+    def step_with_momentum(
+        self, parameters: list[Tensor], momenta: list[Tensor], gradients: list[Tensor], trusts: Sequence[Tensor | None]
+    ) -> None:
+        """Step in one pass: m <- 0.9 m + trust · gradient, p <- p - lr m; a trust of (H,), or None for 1."""
+        for parameter, momentum, gradient, trust in zip(parameters, momenta, gradients, trusts, strict=True):
+            momentum_step_(parameter, momentum, gradient, trust, self.factor, MOMENTUM)
+
     def moments(self) -> list[Tensor]:
         """Return all moments, each (H, …)."""
         return [moment for of_name in self._moments.values() for moment in of_name]
@@ -98,6 +107,9 @@ class MomentumSGD(StackedOptimizer):
         """See `StackedOptimizer.update`."""
         (momenta,) = moments
         self.add_decay(parameters, gradients)
+        if can_fuse(parameters[0]):
+            self.step_with_momentum(parameters, momenta, gradients, [None] * len(parameters))
+            return
         for gradient, momentum in zip(gradients, momenta, strict=True):
             torch.add(gradient, momentum, alpha=MOMENTUM, out=momentum)
         self.move(parameters, momenta)
@@ -115,16 +127,20 @@ class LARS(StackedOptimizer):
     def update(self, parameters: list[Tensor], gradients: list[Tensor], *moments: list[Tensor]) -> None:
         """See `StackedOptimizer.update`."""
         (momenta,) = moments
-        torch._foreach_mul_(momenta, MOMENTUM)
         is_matrix = [parameter[0].ndim > 1 for parameter in parameters]
         matrices, of_matrices = list(compress(parameters, is_matrix)), list(compress(gradients, is_matrix))
         self.add_decay(matrices, of_matrices)
-        trusts = iter(self._trusts(matrices, of_matrices) if matrices else ())
-        for gradient, momentum, by_trust in zip(gradients, momenta, is_matrix, strict=True):
-            if by_trust:
-                momentum.addcmul_(_per_cell(next(trusts), gradient), gradient)
-            else:
+        of_matrix = iter(self._trusts(matrices, of_matrices) if matrices else ())
+        trusts = [next(of_matrix) if by_trust else None for by_trust in is_matrix]
+        if can_fuse(parameters[0]):
+            self.step_with_momentum(parameters, momenta, gradients, trusts)
+            return
+        torch._foreach_mul_(momenta, MOMENTUM)
+        for gradient, momentum, trust in zip(gradients, momenta, trusts, strict=True):
+            if trust is None:
                 momentum.add_(gradient)
+            else:
+                momentum.addcmul_(_per_cell(trust, gradient), gradient)
         self.move(parameters, momenta)
 
     def _trusts(self, parameters: list[Tensor], gradients: list[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ weights, moments, statistics, sums and the batch. Numbers that the host computes
 What a step makes for itself, gradients too, is in memory that all recordings share: groups take turns.
 """
 
+import logging
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,9 +15,10 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ...runtime.console import say
 from ..batches.token_batch import TokenBatch
 from .static_batch import Form, Inputs, StaticBatches
+
+logger = logging.getLogger(__name__)
 
 REHEARSALS = 3
 """Steps before the recording, made as usual: libraries load, kernels are chosen, workspaces are made."""
@@ -90,10 +92,12 @@ class GraphRecorder(Recorder):
         return replay
 
     def _abandon(self) -> None:
-        """Tell torch's allocator that a recording has ended: it believes in one that failed for ever."""
+        """End a recording that failed: torch's allocator and its random numbers believe that it still runs."""
         for end in (torch._C._cuda_endAllocateToPool, torch._C._cuda_releasePool):
             with suppress(RuntimeError):  # it failed before or after
                 end(self._stream.device_index, self._pool)
+        random = torch.cuda.default_generators[self._stream.device_index]
+        random.graphsafe_set_state(random.clone_state())
         self._pool = torch.cuda.graph_pool_handle()
 
 
@@ -186,4 +190,4 @@ def _reason(error: BaseException) -> str:
 
 @cache
 def _say_once(line: str) -> None:
-    say(line)
+    logger.warning(line)

@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from ..batches.token_batch import TokenBatch
+from ..heads.rounding import convert_into
 
 Form = tuple[tuple[str, ...], torch.dtype]
 """The arrays that a group reads, and the type it reads them in."""
-
-
-MOST_NUMBERS = 2**30
-"""Copied by one kernel."""
 
 
 class Inputs(NamedTuple):
@@ -59,7 +56,7 @@ class StaticBatches:
             arrays = _arrays(batch, form[0])
             targets = inputs.tokens.split([array.shape[1] for array in arrays], dim=1)
             for target, array in zip(targets, arrays, strict=True):
-                _convert(target, array)
+                convert_into(target, array)
             inputs.labels.copy_(batch.labels)
             self._loaded[form] = weakref.ref(batch)
         return inputs
@@ -77,13 +74,3 @@ def _arrays(batch: TokenBatch, kinds: tuple[str, ...]) -> list[Tensor]:
     """Return arrays of tokens, each (B, N, D)."""
     arrays = (batch.arrays[kind] for kind in kinds)
     return [array if array.ndim == 3 else array[:, None] for array in arrays]
-
-
-def _convert(target: Tensor, array: Tensor) -> None:
-    """Copy tokens into those of another type.
-
-    Not by `copy_`: on a GPU its kernel from float16 to bfloat16 takes one number at a time, and three times as long as
-    memory does. That of `_foreach_copy_` takes four, and counts them in 32 bits.
-    """
-    n_images = max(1, MOST_NUMBERS // array[0].numel())
-    torch._foreach_copy_(list(target.split(n_images)), list(array.split(n_images)))

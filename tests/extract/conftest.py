@@ -14,7 +14,7 @@ from .kit import BAD, CountingSource
 
 @pytest.fixture(scope="session")
 def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store extracted whole, by one process; not to be changed. What `tiny_config` asks for."""
+    """The whole store of `tiny_config`, extracted by one process. Tests must not change it."""
     return extract(whole_config(image_folder, tmp_path_factory.mktemp("whole") / "whole.zarr"))
 
 
@@ -33,7 +33,7 @@ def whole_config(image_folder: Path, out: Path, views: int = 1) -> ExtractConfig
 
 @pytest.fixture(scope="session")
 def whole_of_three_views(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with three views, in one go."""
+    """The same with three views, extracted at once."""
     return extract(whole_config(image_folder, tmp_path_factory.mktemp("views") / "whole.zarr", views=3))
 
 
@@ -48,7 +48,7 @@ def broken_folder(image_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> list[CountingSource]:
-    """The sources that extractions open, in order. They decode in this process, so that loads are counted here."""
+    """The sources that extractions open, in order. They decode in this process, which counts the loads."""
     opened: list[CountingSource] = []
 
     def open_counting(spec: str) -> CountingSource:

@@ -32,13 +32,13 @@ BAD = "bee/07.png"
 
 
 def digests(store: Path) -> dict[str, str]:
-    """Hash every file whose bytes are a function of the inputs."""
+    """Hash every file whose bytes depend on the inputs alone."""
     files = [file for file in store.rglob("*") if file.is_file() and file.name not in NOT_INPUTS_ALONE]
     return {str(file.relative_to(store)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def finished(store: Path) -> set[str]:
-    """Names of the block files that the journal records; a torn last line counts for nothing."""
+    """Names of the block files that the journal records, without a torn last line."""
     journal = store / "journal.jsonl"
     lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
     return {entry["file"] for entry in map(json.loads, lines) if re.search(r"/c\.\d+\.", entry.get("file", ""))}
@@ -55,7 +55,7 @@ def journal_of(store: Store) -> list[dict[str, Any]]:
 
 
 def made_vit(path: Path, **changes: Any) -> VisionTransformer:
-    """Make a model whose layers all matter, and save its weights."""
+    """Build a model in which every layer matters, and save its weights."""
     torch.manual_seed(5)
     model = VisionTransformer(num_classes=0, **TINY_VIT | changes).eval()
     for parameter in model.parameters():
@@ -112,7 +112,7 @@ def for_people(n_bytes: int) -> str:
 
 
 class CountingSource:
-    """A source that counts the images it decodes; all else is the source's own."""
+    """A wrapper of a source that counts the decoded images."""
 
     def __init__(self, source: ImageSource) -> None:
         self._source, self.n_loads = source, 0

@@ -1,4 +1,4 @@
-"""Looking one ahead: what comes when, and on a GPU that nothing is read before it is made or after it is gone."""
+"""Looking one ahead: the order of results, and on a GPU no read before a result is ready or its memory reused."""
 
 from collections.abc import Iterator
 
@@ -46,7 +46,7 @@ def test_on_a_cpu_results_come_as_they_are_made() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_results_are_whole_whatever_is_made_beside_them() -> None:
-    """Long products before each result, and results whose memory is free for the next as soon as they are used."""
+    """Long products before each result, and memory that the next result reuses at once."""
     device = torch.device("cuda", 0)
     matrix = torch.randn(4096, 4096, device=device)
 
@@ -71,7 +71,7 @@ def test_on_a_cpu_pixels_are_where_they_are_needed() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("pinned", [False, True])
 def test_uploaded_pixels_are_whole_although_their_memory_is_used_again(pinned: bool) -> None:
-    """While the GPU is at long products, and with many copies alive, each used after its source was overwritten."""
+    """The GPU runs long products meanwhile. Many copies are alive, each used after its source was overwritten."""
     device = torch.device("cuda", 0)
     matrix = torch.randn(4096, 4096, device=device)
     pixels = torch.empty(64, 3, 224, 224, dtype=torch.uint8, pin_memory=pinned)

@@ -1,4 +1,4 @@
-"""Settings that are wrong by themselves are named, and nothing is written."""
+"""Errors name settings that are wrong by themselves, and nothing is written."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Settings of an extraction: their choices are those of the code, and they take what a flag takes."""
+"""Settings of an extraction: their choices match the code, and they accept the same values as flags."""
 
 import json
 from pathlib import Path

@@ -19,7 +19,7 @@ COUNTS = [20, 5, 2, 1]
 
 @pytest.fixture
 def source(tmp_path: Path) -> NpzImages:
-    """One split of 28 images in four classes, each image its own grey."""
+    """One split of 28 images in four classes, each with its own grey value."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))
     np.savez(tmp_path / "a.npz", x_all=np.arange(28, dtype=np.uint8)[:, None, None].repeat(3, 1), y_all=labels)
     return NpzImages(str(tmp_path / "a.npz"))
@@ -62,7 +62,8 @@ def test_the_parts_and_their_content_are_functions_of_seed_and_fraction(source: 
 
 def test_data_with_splits_of_their_own_are_not_divided(image_folder: Path) -> None:
     message = (
-        r"^a split fraction of 0.2 asked for, and 'folder:.*' has the splits test, train; leave out --split-fraction$"
+        r"^split_fraction 0.2 needs data with one split, but 'folder:.*' has the splits test, train; leave out "
+        "--split-fraction$"
     )
     with pytest.raises(InputError, match=message):
         DividedSource(open_dataset(f"folder:{image_folder}"), 0.2, seed=0)

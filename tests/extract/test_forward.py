@@ -46,7 +46,7 @@ def passes() -> Iterator[list[int]]:
 def test_every_forward_pass_has_the_full_batch_size(
     tiny_config: MakeConfig, split: str, batch_size: int, n_passes: int, size: int
 ) -> None:
-    """Kernels may round otherwise at another size.
+    """Kernels may round differently at another size.
 
     Blocks of 3 images are cut into batches of 3, not padded to 4. Blocks of 7 images, and a last one of 4, are cut into
     batches of 4, of which one in two has an image to pad; of batches of 5 three in five images would be padding.
@@ -90,7 +90,7 @@ def test_the_padding_of_a_batch_is_in_none_of_its_outputs(tiny_config: MakeConfi
     config = tiny_config(model="open_clip:ViT-B-32", model_arg=SMALL_CLIP, image_size=[32], split=["test"])
     backbone = load_backbone(config.model, model_arg=SMALL_CLIP, image_size=[32], no_pretrained=True)
     source = open_dataset(config.data)
-    plan = make_plan(config, backbone, source, list_images(config, source, backbone.transform), "float32")
+    plan = make_plan(config, backbone, source, list_images(config, source), "float32")
     job = Job(config, plan, backbone, source, torch.device("cpu"))
     batches = [Batch(BlockKey("test", 0, 0), rows, 5, [0, 1], True) for rows in (range(3), range(5))]
     (_, padded), (_, full) = run_batches(job, batches)

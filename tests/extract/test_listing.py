@@ -1,7 +1,8 @@
-"""Which images become rows: images that cannot be read, and splits that cannot be had."""
+"""Choice of rows: unreadable images, and splits that are refused."""
 
 import csv
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenprobe.errors import InputError, StoreError
+from tokenprobe.errors import InputError, LockedError, NoSpaceError, StoreError
 from tokenprobe.extract import extract
 from tokenprobe.store import open_store
+from tokenprobe.store.lock import StoreLock
 
-from .kit import BAD, CountingSource, MakeConfig, block_of, digests, finished
+from .kit import BAD, CountingSource, DiskUsage, MakeConfig, block_of, digests, finished
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -24,7 +26,7 @@ def test_an_unreadable_image_is_named_and_finished_blocks_stay(
     config = tiny_config(data=f"folder:{broken_folder}", row_order="dataset", workers=workers)
     message = (
         rf"^cannot read image '{BAD}' of split 'train' in 'folder:.*/broken' \(\w+: .+\); "
-        "give --skip-bad-images to leave it out and go on where this stopped$"
+        "give --skip-bad-images to leave it out and continue from here$"
     )
     with pytest.raises(InputError, match=message):
         extract(config)
@@ -52,6 +54,7 @@ def test_an_image_mended_in_place_lets_the_same_command_continue(
     assert open_store(out).manifest.complete
 
 
+@pytest.mark.usefixtures("messages")
 def test_skipped_images_are_left_out_and_recorded(
     tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,7 +89,7 @@ def test_without_the_flag_a_store_with_skipped_images_is_refused(tiny_config: Ma
 def test_the_flag_given_after_the_failure_goes_on_and_keeps_the_blocks_before_it(
     tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path, row_order: str
 ) -> None:
-    """Blocks stay where they are: of 56 images they have 7 each, whereas of 55 they would have 6."""
+    """Blocks stay in place: with 56 images they have 7 each; with 55 they would have 6."""
     for index in range(16, 20):
         (broken_folder / "train" / "cat" / f"{index}.png").unlink()
     config = {"data": f"folder:{broken_folder}", "row_order": row_order, "batch_size": 2}
@@ -103,7 +106,7 @@ def test_the_flag_given_after_the_failure_goes_on_and_keeps_the_blocks_before_it
 def test_under_a_limit_another_image_takes_the_place_of_a_bad_one(
     tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path
 ) -> None:
-    """The number of rows stays, their images do not: labels and ids must follow."""
+    """The number of rows stays the same, but their images change: labels and ids must follow."""
     config = {"data": f"folder:{broken_folder}", "limit": 50, "split": ["train"], "batch_size": 2}
     whole = extract(tiny_config(**config, skip_bad_images=True, out=tmp_path / "whole.zarr"))
     assert len(open_store(whole)["train"]) == 50
@@ -130,13 +133,13 @@ def test_the_flag_with_overwrite_looks_again(tiny_config: MakeConfig, broken_fol
 def test_a_split_of_bad_images_alone_has_none(tiny_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "images" / "ant").mkdir(parents=True)
     (tmp_path / "images" / "ant" / "0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"^split 'train' of '.*images' has no images$"):
+    with pytest.raises(InputError, match=r"^split 'train' of '.*images' has no readable images$"):
         extract(tiny_config(data=str(tmp_path / "images"), skip_bad_images=True))
 
 
 def test_views_of_splits_that_are_not_for_training_are_refused(tiny_config: MakeConfig, tmp_path: Path) -> None:
     message = (
-        r"^2 views asked for, and none of the splits \(test\) is for training: its name would begin with 'train'; "
+        r"^--views 2 needs a split whose name begins with 'train', and there are only test; "
         "other splits have view 0 alone, so extract them with --views 1$"
     )
     with pytest.raises(InputError, match=message):
@@ -152,7 +155,7 @@ def test_a_complete_store_is_not_searched_for_bad_images_again(
     sources: list[CountingSource],
     is_broken: bool,
 ) -> None:
-    """The first run decodes 84 images to look at them; each run decodes the readable ones that it extracts."""
+    """The first run decodes 84 images to check them; each run decodes the readable images that it extracts."""
     n_readable = 83 if is_broken else 84
     config = {"data": f"folder:{broken_folder if is_broken else image_folder}", "skip_bad_images": True}
     for layers in ("1", "1", "all"):
@@ -166,10 +169,10 @@ NAMES = {
     "/abs": "holds a path separator",
     "..": "begins with '.'",
     "": "is empty",
-    "journal.jsonl": "is kept for files of the store",
+    "journal.jsonl": "is reserved for files of the store",
     "a\nb": "holds control characters",
 }
-"""Names that no split of a store has, and why."""
+"""Forbidden names of splits, with reasons."""
 
 
 def write_npz(folder: Path, name: str) -> str:
@@ -193,7 +196,7 @@ def write_csv(folder: Path, name: str) -> str:
 def test_a_split_name_that_leads_elsewhere_is_refused(
     tiny_config: MakeConfig, tmp_path: Path, write: Callable[[Path, str], str], name: str, out: str
 ) -> None:
-    """Nothing is written, neither in the place of the store nor where the name leads."""
+    """Nothing is written, neither at the store's path nor at the path in the name."""
     data, place = tmp_path / "data", tmp_path / "a" / "b"
     data.mkdir()
     place.mkdir(parents=True)
@@ -205,3 +208,53 @@ def test_a_split_name_that_leads_elsewhere_is_refused(
         extract(tiny_config(data=spec, out=place / out))
     assert [path for path in tmp_path.rglob("*") if data not in (path, path.parent)] == [tmp_path / "a", place]
     extract(tiny_config(data=spec, out=place / out, split=["train"], layers="0"))
+
+
+CHANGES = {
+    "row_order": ({"row_order": "dataset"}, r"row_order\.kind: stored 'shuffled', asked 'dataset'"),
+    "dtype": ({"dtype": "float32"}, "dtype: stored 'float16', asked 'float32'"),
+    "limit": ({"limit": 10}, r"train\.limit: stored None, asked \{'n': 10"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_does_not_fit_the_store_is_refused_before_every_image_is_decoded(
+    tiny_config: MakeConfig, broken_folder: Path, sources: list[CountingSource], change: str
+) -> None:
+    config = {"data": f"folder:{broken_folder}", "split": ["test"]}
+    extract(tiny_config(**config, layers="0"))
+    config["split"] = ["train", "test"]
+    with pytest.raises(InputError, match=BAD):
+        extract(tiny_config(**config))
+    changes, message = CHANGES[change]
+    with pytest.raises(StoreError, match=message):
+        extract(tiny_config(**config, skip_bad_images=True, **changes))
+    assert sources[-1].n_loads == 0
+    extract(tiny_config(**config, skip_bad_images=True))
+
+
+def test_a_store_that_is_being_written_is_refused_before_every_image_is_decoded(
+    tiny_config: MakeConfig, sources: list[CountingSource]
+) -> None:
+    out = extract(tiny_config(split=["test"]))
+    with StoreLock(out), pytest.raises(LockedError, match="is being written by process"):
+        extract(tiny_config(skip_bad_images=True))
+    assert sources[-1].n_loads == 0
+
+
+def test_a_full_disk_is_noticed_before_every_image_is_decoded(
+    tiny_config: MakeConfig, sources: list[CountingSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, 1))
+    with pytest.raises(NoSpaceError, match="the store needs"):
+        extract(tiny_config(skip_bad_images=True))
+    assert sources[-1].n_loads == 0
+
+
+@pytest.mark.usefixtures("messages")
+def test_looking_for_unreadable_images_shows_how_far_it_is(
+    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(tiny_config(skip_bad_images=True))
+    said = capsys.readouterr().err
+    assert "check 60/60 images  " in said and "check 24/24 images  " in said

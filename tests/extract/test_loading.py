@@ -1,8 +1,10 @@
 """Decoding, in this process and in workers."""
 
 import os
+import re
 import signal
 import time
+import warnings
 from collections.abc import Iterable
 from itertools import pairwise
 from multiprocessing import active_children
@@ -24,7 +26,7 @@ CROPS = Augmentation((0.08, 1.0), (3 / 4, 4 / 3), seed=0)
 
 
 def write_images(root: Path, n_images: int, *, bad: tuple[int, ...] = ()) -> None:
-    """Write images of one colour each, its red value the image's index; some of them truncated."""
+    """Write images of one colour each, with their index as red value; truncate some of them."""
     folder = root / "one"
     folder.mkdir(parents=True)
     for index in range(n_images):
@@ -41,7 +43,7 @@ def open_rows(root: Path) -> tuple[RowImages, SplitRows]:
 
 
 def kept(batches: Iterable[DecodedBatch]) -> list[DecodedBatch]:
-    """Copy the pixels of each batch: their memory is used again."""
+    """Copy the pixels of each batch, since their memory is reused."""
     return [batch._replace(pixels=batch.pixels.clone()) for batch in batches]
 
 
@@ -63,7 +65,7 @@ def test_batches_come_in_the_order_asked_each_row_its_own_image(tmp_path: Path, 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("size", [1, CHUNK, 3 * CHUNK - 1])
 def test_no_pixels_are_overwritten_before_the_next_batch_is_asked_for(tmp_path: Path, workers: int, size: int) -> None:
-    """Batches of several sizes, many more than there are slots; a slow reader lets the workers run ahead."""
+    """Batches of several sizes, many more than slots; a slow reader lets the workers run ahead."""
     write_images(tmp_path, 200)
     images, rows = open_rows(tmp_path)
     cuts = [*range(0, 60, size), *range(60, 63), *range(63, 200, size), 200]
@@ -136,7 +138,7 @@ def test_a_file_that_vanishes_is_a_bad_image(tmp_path: Path) -> None:
 
 
 def test_workers_leave_signals_to_the_main_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What goes to the group does not reach them; what ends one is torch's to tell, not a handler's that it ran."""
+    """Signals to the process group do not reach the workers. torch, not an inherited handler, reports a dead worker."""
 
     def handler(*_: object) -> None:
         raise AssertionError("a worker ran the main process's handler")
@@ -198,3 +200,25 @@ def test_each_view_is_the_draw_of_its_image(tmp_path: Path) -> None:
         for view in (1, 2):
             assert torch.equal(images.pixels("train", row, view), crops(whole, key, view))
         assert torch.equal(images.pixels("train", row, 0), Pixels(PLAIN)(whole))
+
+
+@pytest.mark.usefixtures("messages")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_warnings_of_decoders_are_told_once_each_kind_and_name_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], workers: int
+) -> None:
+    """PIL warns about each large image anew in every process."""
+    write_images(tmp_path, 20)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8 * 8 - 1)
+    images, rows = open_rows(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        batches = [Wanted("train", range(10)), Wanted("train", range(10, 20))]
+        loaded = kept(make_loader(images, batches, workers=workers, pinned=False))
+    assert not any(batch.bad for batch in loaded)
+    (line,) = capfd.readouterr().err.splitlines()
+    told = (
+        rf"image '{rows.ids[0]}': DecompressionBombWarning: Image size \(64 pixels\) .* "
+        r"\(similar warnings are not shown\)"
+    )
+    assert re.fullmatch(told, line), line

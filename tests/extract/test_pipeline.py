@@ -109,7 +109,7 @@ def test_a_convolutional_model_stores_its_maps_row_by_row_with_a_shape_for_each_
 
 
 def test_weights_with_mean_and_std_get_scaling_and_normalisation_alone(tiny_config: MakeConfig, tmp_path: Path) -> None:
-    """Views of (16, 24) pixels: images of that size come through untouched, others are resized whole."""
+    """Views of (16, 24) pixels: images of that size stay unchanged, others are resized without a crop."""
     arguments = TINY_VIT | {"img_size": [16, 24]}
     model = made_vit(tmp_path / "a.safetensors", img_size=(16, 24))
     save_file(model.state_dict(), tmp_path / "a.safetensors", {"mean": "[0.1, 0.2, 0.3]", "std": "[0.4, 0.5, 0.6]"})
@@ -135,7 +135,7 @@ def test_weights_with_mean_and_std_get_scaling_and_normalisation_alone(tiny_conf
 def test_fast_decoding_is_another_recipe_and_close_to_the_exact_one(
     tiny_config: MakeConfig, image_folder: Path, tmp_path: Path
 ) -> None:
-    """Tokens by hand from pixels that torch resampled, in one process and in two; a store is not mixed."""
+    """Tokens by hand from pixels that torch resampled, in one and two processes. A store refuses to mix both kinds."""
     model = made_vit(tmp_path / "a.safetensors")
     config = tiny_config(checkpoint=tmp_path / "a.safetensors", no_pretrained=False, split=["test"], views=1)
     exact = open_store(extract(replace(config, out=tmp_path / "exact.zarr")))
@@ -197,7 +197,7 @@ def test_a_limit_is_class_balanced_and_seeded(tiny_config: MakeConfig, tmp_path:
 def test_a_gpu_gives_the_tokens_that_the_cpu_gives(
     tiny_config: MakeConfig, tmp_path: Path, amp: str, tolerance: float
 ) -> None:
-    """To the precision of its products: TF32 is off by default, bfloat16 has eight bits, through three blocks."""
+    """The tolerance follows the products: TF32 is off by default, bfloat16 has eight bits, through three blocks."""
     stores = [
         open_store(extract(tiny_config(out=tmp_path / f"{device}.zarr", device=device, amp=amp, dtype="float32")))
         for device, amp in (("cpu", "off"), ("cuda", amp))
@@ -208,6 +208,7 @@ def test_a_gpu_gives_the_tokens_that_the_cpu_gives(
         np.testing.assert_allclose(on_gpu, on_cpu, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.usefixtures("messages")
 def test_keys_of_a_checkpoint_without_a_place_are_listed_and_ignored(
     tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,7 +221,7 @@ def test_keys_of_a_checkpoint_without_a_place_are_listed_and_ignored(
     shown = ", ".join(list(extra)[:5])
     said = capsys.readouterr().err.splitlines()
     assert "checkpoint: 42 of the backbone's 42 weights loaded from 'model'" in said
-    assert f"checkpoint: 7 no place in the backbone, ignored: {shown}, …" in said
+    assert f"checkpoint: 7 ignored, not in the backbone: {shown}, …" in said
     assert digests(out) == digests(plain)
 
 

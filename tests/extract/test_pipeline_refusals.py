@@ -1,4 +1,4 @@
-"""What does not fit together is refused: data, weights and a store that was made otherwise."""
+"""Refusals of combinations that do not fit: data, weights, and a store with other settings."""
 
 import shutil
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_missing_data_is_named(tiny_config: MakeConfig, tmp_path: Path) -> None:
 
 
 def test_prefix_tokens_of_a_backbone_without_any_are_refused(tiny_config: MakeConfig) -> None:
-    with pytest.raises(InputError, match=r"^tokens prefix asked for, and 'timm:resnet10t' has none; ask for patch$"):
+    with pytest.raises(InputError, match=r"^'timm:resnet10t' has no prefix tokens; give --tokens patch$"):
         extract(tiny_config(model="timm:resnet10t", model_arg={}, tokens=["prefix"]))
 
 
@@ -100,10 +100,11 @@ def test_a_token_too_large_for_float16_names_layer_and_image(tiny_config: MakeCo
     assert store["train"].tokens(1).min() > 65504
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_store_begun_otherwise_says_it_is_not_finished(
     tiny_config: MakeConfig, broken_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InputError, match=BAD):
         extract(tiny_config(data=str(broken_folder), row_order="dataset"))
     extract(tiny_config(data=str(broken_folder), row_order="dataset", split=["test"]))
-    assert "parts that another command began are not finished; probe info names them" in capsys.readouterr().err
+    assert "another command began parts that are not finished; probe info names them" in capsys.readouterr().err

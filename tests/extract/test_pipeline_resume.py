@@ -1,4 +1,4 @@
-"""Stores extended, repeated, mended and killed: they end as one that was never interrupted."""
+"""Extended, repeated, mended and killed extractions: the store equals that of an uninterrupted run."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ from .kit import NOT_INPUTS_ALONE, MakeConfig, block_of, digests, finished, made
 
 @pytest.fixture
 def reference(whole: Path) -> dict[str, str]:
-    """Hashes of a store extracted whole."""
+    """Hashes of the whole store."""
     return digests(whole)
 
 
@@ -48,6 +48,7 @@ def test_a_store_extended_equals_one_extracted_whole(
     assert open_store(out).manifest.complete
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_command_repeated_changes_nothing(
     tiny_config: MakeConfig, reference: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,7 +57,7 @@ def test_a_command_repeated_changes_nothing(
     extract(tiny_config())
     assert digests(out) == reference
     assert {file: file.stat().st_mtime_ns for file in out.glob("*/layer_*/*/c.*")} == times
-    assert "nothing to do, everything asked for is there" in capsys.readouterr().err
+    assert "nothing to do, the store already holds everything" in capsys.readouterr().err
 
 
 def test_a_lost_block_is_made_again(tiny_config: MakeConfig, reference: dict[str, str]) -> None:
@@ -120,9 +121,9 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture
 def kill_at() -> Iterator[KillAt]:
-    """Run an extraction in a process, SIGKILL it when so many files are finished, and give its orphans, stopped.
+    """Run an extraction in a process, SIGKILL it after so many finished files, and yield its stopped orphans.
 
-    Every five seconds a worker looks for its parent, and would be gone if that came between.
+    Stopped workers cannot look for their parent, which they do every five seconds, and end.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tokenprobe.extract.pipeline", "zarr", "pytest"])  # load once for all runs
@@ -139,7 +140,7 @@ def kill_at() -> Iterator[KillAt]:
         orphans.extend(map(int, of_process.split()))
         process.kill()
         process.join(10)
-        for orphan in orphans:  # not before: the kernel hangs up on what is stopped when its parent ends
+        for orphan in orphans:  # only now: when a parent ends, the kernel sends SIGHUP to its stopped children
             os.kill(orphan, signal.SIGSTOP)
         assert process.exitcode == -signal.SIGKILL
         return orphans

@@ -27,7 +27,7 @@ def plan_of(config: ExtractConfig) -> Plan:
     for split in config.split or source.splits:
         listed = source.images(split)
         rows = choose_rows(listed, set(), config.limit, shuffled=True, seed=config.seed)
-        images[split] = ChosenImages(rows, min(len(listed.ids), config.limit or 10**9), listed.content, [])
+        images[split] = ChosenImages(rows, min(len(listed.ids), config.limit or 10**9), listed, [])
     return make_plan(config, backbone, source, images, "float32")
 
 
@@ -100,7 +100,7 @@ def test_missing_bytes_count_a_recorded_file_that_is_gone(tiny_config: MakeConfi
 
 def test_a_small_split_has_eight_blocks_and_a_small_block_size_makes_more(tiny_config: MakeConfig) -> None:
     plan = plan_of(tiny_config(model_arg=tiny_config().model_arg | {"img_size": 256, "embed_dim": 96}, block_mib=1))
-    # 64 × 64 tokens, 96 wide, two bytes each: 768 KiB an image, so one image to a block of 1 MiB.
+    # 64 × 64 tokens, 96 wide, two bytes each: 768 KiB per image, so a block of 1 MiB holds one image.
     assert plan.manifest.splits["train"].block_rows == 1
     assert plan.manifest.splits["train"].n_blocks == 60
     assert 8 <= plan_of(tiny_config()).manifest.splits["train"].n_blocks < 16
@@ -115,7 +115,7 @@ def test_more_views_miss_what_extending_a_store_adds(tiny_config: MakeConfig) ->
 
 
 def test_blocks_are_the_same_whichever_layers_are_asked_for(tiny_config: MakeConfig) -> None:
-    """Or a store could not be extended by layers. The first has 64 × 64 tokens of 64 channels: 512 KiB per image."""
+    """Otherwise layers could not be added. The first layer has 64 × 64 tokens of 64 channels: 512 KiB per image."""
     size = {"pretrained_cfg_overlay": {"input_size": (3, 256, 256)}}
     arguments = {"depths": (1, 1, 1, 1), "dims": (64, 8, 12, 16)} | size
     config = tiny_config(model="timm:convnext_atto", model_arg=arguments, block_mib=1, split=["train"])
@@ -128,8 +128,8 @@ def test_a_full_disk_is_noticed_before_any_work(tiny_config: MakeConfig, monkeyp
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, needed - 1))
     out = Path(tiny_config().out)
     message = (
-        rf"^the store needs {for_people(needed)} more and '.*tiny\.zarr' has {for_people(needed - 1)} free; "
-        "extract fewer --layers or --split, or a --limit, or write to another disk$"
+        rf"^the store needs {for_people(needed)} more and the disk of '.*tiny\.zarr' has {for_people(needed - 1)} "
+        r"free; extract fewer --layers or splits \(--split\), set a --limit, or write to another disk$"
     )
     with pytest.raises(NoSpaceError, match=message):
         extract(tiny_config())

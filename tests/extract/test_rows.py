@@ -1,4 +1,4 @@
-"""Which images become which rows, against brute force."""
+"""Assignment of images to rows, against brute force."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ def image_list(*n_of_class: int) -> ImageList:
 
 
 def fair_shares(n_of_class: list[int], limit: int) -> list[int]:
-    """Deal one image at a time to the class that has the fewest and still has some to give."""
+    """Draw one image at a time from the class with the fewest drawn images that is not used up."""
     dealt = [0] * len(n_of_class)
     for _ in range(min(limit, sum(n_of_class))):
         open_classes = [c for c, n in enumerate(n_of_class) if dealt[c] < n]
@@ -46,7 +46,7 @@ def test_the_order_is_a_function_of_the_seed() -> None:
 
 
 def test_shuffling_mixes_the_classes_of_a_block() -> None:
-    """Of sorted rows the first eighth would hold one class of ten; a fair draw of 125 misses none."""
+    """The first eighth of sorted rows would hold two of ten classes; a fair draw of 125 misses none."""
     rows = choose_rows(image_list(*[100] * 10), set(), None, shuffled=True, seed=0)
     assert set(rows.labels[:125].tolist()) == set(range(10))
 
@@ -67,7 +67,7 @@ def test_a_limit_draws_by_the_seed() -> None:
 
 @pytest.mark.parametrize("limit", [1, 8, 19, 20, 25])
 def test_a_limit_keeps_the_same_classes_in_splits_of_other_images(limit: int) -> None:
-    """Below the number of classes too: the same 20 classes in both, other ids, other numbers of each."""
+    """A limit below the number of classes keeps the same 20 classes in both splits, despite other ids and counts."""
     train, test = image_list(*range(1, 21)), image_list(*[3] * 20)
     test = ImageList([f"test/{key}" for key in test.ids], test.labels, "content")
     drawn = [set(choose_rows(images, set(), limit, shuffled=True, seed=0).labels.tolist()) for images in (train, test)]
@@ -82,7 +82,7 @@ def test_which_classes_a_small_limit_keeps_is_drawn_by_the_seed() -> None:
 
 
 def test_a_limit_of_all_classes_takes_the_images_that_it_took_before_classes_were_drawn() -> None:
-    """Of 3 classes 7 images: two of each, and the one whose key is lowest among the third of each class."""
+    """7 images from 3 classes: two of each, and the lowest key among the third images of the classes."""
     images = image_list(4, 4, 4)
     keys = random_keys(images.ids, 3)
     of_class = [sorted(range(4 * label, 4 * label + 4), key=lambda row: keys[row]) for label in range(3)]

@@ -1,4 +1,4 @@
-"""Shared memory for pixels: how much of it, who sees it, and on a GPU that it is pinned."""
+"""Shared memory for pixels: its size, its visibility in forks, and pinning on a GPU."""
 
 import os
 
@@ -9,7 +9,7 @@ from tokenprobe.extract.slots import Slots, n_slots
 
 
 def begun_at_once(chunks: list[int], ahead: int) -> int:
-    """Simulate: a reader takes chunk after chunk in order, and each one taken lets one more be begun."""
+    """Simulate a reader that takes chunks in order; each taken chunk lets one more begin."""
     most = 0
     for taken in range(1, len(chunks) + 1):
         in_use = chunks[taken - 1]  # its pixels are the reader's until it takes a chunk of the next batch

@@ -1,4 +1,4 @@
-"""Statistics of the channels of int8 tokens, against numpy over all tokens that they are of."""
+"""Channel statistics of int8 tokens, against numpy over the same tokens."""
 
 from dataclasses import replace
 from itertools import product
@@ -36,10 +36,11 @@ def test_mean_and_deviation_of_each_channel_over_all_batches() -> None:
         assert values.dtype == torch.float32
 
 
+@pytest.mark.usefixtures("messages")
 def test_int8_tokens_are_standardised_by_the_first_1024_rows_of_their_split(
     tiny_config: MakeConfig, tmp_path: Path, sources: list[CountingSource], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rows after them are white, and would move the mean. A run that goes on takes nothing again."""
+    """The later rows are white and would move the mean. A resumed run computes no statistics again."""
     pixels = np.random.default_rng(0).integers(0, 256, (1100, 16, 16)).astype(np.uint8)
     pixels[1024:] = 255
     np.savez(tmp_path / "a.npz", x_train=pixels, y_train=np.zeros(1100, dtype=int))
@@ -50,7 +51,7 @@ def test_int8_tokens_are_standardised_by_the_first_1024_rows_of_their_split(
     next((out / "train/layer_02/patch").glob("c.0.3.*")).unlink()
     extract(config)
     assert [source.n_loads for source in sources] == [1100, 1024 + 1100, exact.info.block_rows]
-    told = "int8: taking the channel statistics of the first images of 'train'"
+    told = "int8: computing channel statistics over the first images of 'train'"
     assert capsys.readouterr().err.splitlines().count(told) == 1
     arrays = zarr.open_group(out, mode="r")["train"]
     for layer, kind in product((0, 2), ("patch", "prefix")):

@@ -1,4 +1,4 @@
-"""From a layer's output to arrays, and the error for what does not fit."""
+"""Conversion of a layer's output to arrays, and the error for tokens that do not fit."""
 
 import numpy as np
 import pytest

@@ -82,7 +82,7 @@ def test_mode_none_resizes_the_whole_image_where_sizes_differ() -> None:
     np.testing.assert_array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(whole))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA", "PA", "YCbCr", "HSV"])
 def test_every_kind_of_image_becomes_rgb(mode: str) -> None:
     other = image(16, 16).convert(mode)
     pixels = Pixels(transform(crop_mode="none", crop_pct=None))(other)
@@ -121,7 +121,7 @@ def test_a_transform_says_that_it_turns_images_only_if_it_does() -> None:
 
 @pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
 def test_an_image_is_turned_as_its_exif_says(orientation: int) -> None:
-    """As shown by exif.org: how the first row and the first column of the file lie in what is seen."""
+    """Orientations after exif.org: the place of the file's first row and first column in the displayed image."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6)).astype(np.uint8)
     seen = {
         2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T,
@@ -156,7 +156,7 @@ def test_a_palette_with_transparency_gives_its_colours_without_a_warning(transpa
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_values_of_unknown_range_are_refused(mode: str) -> None:
-    with pytest.raises(ValueError, match=f"mode '{mode}': 32-bit values of unknown range"):
+    with pytest.raises(ValueError, match=f"mode '{mode}' has 32-bit values of unknown range"):
         to_rgb(Image.new(mode, (8, 8)))
 
 
@@ -188,7 +188,7 @@ def largest_gap(ours: np.ndarray, theirs: np.ndarray) -> float:
 def test_crops_are_distributed_as_torchvisions(
     size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
 ) -> None:
-    """Two samples of n come this far apart in one of 1,000 draws of the same distribution: 1.95 sqrt(2 / n)."""
+    """Two samples of size n from one distribution differ this much in one of 1,000 draws: 1.95 sqrt(2 / n)."""
     n = 4000
     crops = Augmentation(scale, ratio, seed=3)
     ours = np.array([draw_crop(*size, key, 1, crops)[:4] for key in keys(n)])
@@ -217,7 +217,7 @@ def test_crops_lie_within_the_image(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(100, 1000), (1000, 100), (100, 120)], ids=str)
 def test_after_ten_boxes_too_large_the_crop_is_torchvisions_central_one(size: tuple[int, int]) -> None:
-    """The whole area in a ratio that is not the image's never fits."""
+    """The whole area with a ratio other than the image's never fits."""
     scale, ratio = (1.0, 1.0), (0.8, 1.25)
     expected = RandomResizedCrop.get_params(torch.empty(3, *size), list(scale), list(ratio))
     for view in range(1, 20):
@@ -234,7 +234,7 @@ def test_half_of_the_crops_are_flipped() -> None:
 
 
 def test_draws_are_those_of_a_frozen_list() -> None:
-    """They may never change: stores are extended years later. Taken once from this code."""
+    """The crops may never change, since stores are extended years later. This code made the values once."""
     assert [draw_crop(480, 640, key, view, CROPS) for key in ("ant/00.png", "bee/é.png") for view in (1, 2)] == FROZEN
     assert draw_crop(480, 640, "ant/00.png", 1, Augmentation(CROPS.scale, CROPS.ratio, seed=7)) == FROZEN_SEED_7
 
@@ -289,7 +289,7 @@ NEEDS_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 def test_a_batch_in_any_memory_format_is_normalised_as_torchvision_does_each_image(device: str) -> None:
-    """Bit for bit on a CPU; a GPU may divide otherwise in the last place."""
+    """Bit for bit on a CPU; a GPU may round a division differently."""
     pixels = torch.arange(2 * 3 * 16 * 16).view(2, 3, 16, 16).to(torch.uint8)
     expected = torch.stack([TF.normalize(each.float() / 255, MEAN, STD) for each in pixels])
     for batch in (pixels, pixels.to(memory_format=torch.channels_last)):

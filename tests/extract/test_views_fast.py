@@ -1,4 +1,4 @@
-"""Fast decoding: pixels against those of Pillow and of torch, the same crops, and transforms that it does not know."""
+"""Fast decoding: pixels against those of Pillow and of torch, the same crops, and unsupported transforms."""
 
 import io
 
@@ -22,7 +22,7 @@ def transform(**changes: object) -> Transform:
 
 
 def photo(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Colour at several scales and a hard edge, as a JPEG that was decoded."""
+    """A decoded JPEG with colour at several scales and a hard edge."""
     rng = np.random.default_rng(seed)
     layers = []
     for cell in (64, 16, 3):
@@ -56,7 +56,7 @@ def fast_and_exact(of: Image.Image, **changes: object) -> tuple[torch.Tensor, to
 def test_fast_pixels_are_at_most_two_grey_levels_from_the_exact_ones(
     size: tuple[int, int], changes: dict[str, object]
 ) -> None:
-    """Of a photo in colour, in grey, with a palette, of four inks, and of 16 bits."""
+    """Photos in colour, in grey, with a palette, in CMYK, and with 16 bits."""
     whole = photo(*size)
     deep = Image.fromarray(np.asarray(whole.convert("L"), dtype=np.uint16) * 257)
     for each in (whole, whole.convert("L"), whole.convert("P"), whole.convert("CMYK"), deep):
@@ -97,12 +97,12 @@ def test_fast_views_are_the_same_crops(key: str) -> None:
 def test_a_transform_that_torch_does_not_know_is_refused(crop_mode: str, filter_of: str) -> None:
     asked = transform(crop_mode=crop_mode, interpolation=filter_of)
     assert decoded_as("exact", asked) == asked
-    message = f"resampled {filter_of}, with crop mode {crop_mode}; it knows .*: give --decode exact$"
+    message = f"^--decode fast .* backbone wants {filter_of} with crop mode {crop_mode}; give --decode exact$"
     with pytest.raises(InputError, match=message):
         decoded_as("fast", asked)
 
 
 def test_fast_is_said_in_json_and_exact_is_not() -> None:
-    """Stores from before there was a choice are exact, and their fingerprints stay."""
+    """Stores from before the option are exact, and their fingerprints stay."""
     assert decoded_as("fast", transform()).to_json() == transform().to_json() | {"decode": "fast"}
     assert "decode" not in decoded_as("exact", decoded_as("fast", transform())).to_json()

@@ -1,11 +1,14 @@
 """A small store of which every token is known, a fit of it that takes a second, and the plain loop it should follow."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import cos, pi
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -16,7 +19,7 @@ from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.probe.planning.plan import Plan
 from tokenprobe.probe.run.results import Run
-from tokenprobe.store import Store
+from tokenprobe.store import Store, extents
 
 LABELS = {"train": np.random.default_rng(0).permutation(88) % 4, "test": np.random.default_rng(1).permutation(60) % 4}
 HEADS = ["ep:queries=4", "linear:pool=cls", "linear:pool=mean"]
@@ -170,3 +173,18 @@ def plain_training(
         norm.eval()
         scored.append((sum(losses) / len(losses), (logits(x_test).argmax(1) == y_test).double().mean().item()))
     return scored
+
+
+@contextmanager
+def counted_bytes() -> Iterator[list[int]]:
+    """Give the bytes of every read meanwhile."""
+    read, preadv = list[int](), os.preadv
+
+    def counted(*arguments: Any) -> int:
+        n_bytes = preadv(*arguments)
+        read.append(n_bytes)
+        return n_bytes
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(extents.os, "preadv", counted)
+        yield read

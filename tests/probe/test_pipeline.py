@@ -14,8 +14,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from tokenprobe.errors import InputError
 from tokenprobe.probe import load_head
 from tokenprobe.probe.batches.subsets import hold_out
-from tokenprobe.probe.fitting.progress import EpochProgress
 from tokenprobe.probe.planning.machine import Machine
+from tokenprobe.runtime import progress
 from tokenprobe.store import Store
 
 from .heads.facts import SAVED
@@ -102,6 +102,7 @@ def test_under_select_the_reported_epoch_is_the_best_on_held_out_images(store: S
         assert swept.loc[swept["selected"], "cell"].tolist() == [swept.loc[swept["val_top1"].idxmax(), "cell"]]
 
 
+@pytest.mark.usefixtures("messages")
 def test_paper_trains_on_all_images_and_reports_the_peak(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,7 +112,7 @@ def test_paper_trains_on_all_images_and_reports_the_peak(
     assert (run.results["test_top1"] == run.results["peak_test_top1"]).all()
     assert run.results["selected"].all()
     said = capsys.readouterr().err
-    assert "6 cells to train on 2 layers: 88 training, 0 held-out and 60 test images" in said
+    assert "6 cells to train on 2 layers\n88 training, 0 held-out and 60 test images" in said
     assert "protocol paper: the reported accuracy is the best epoch on the test split itself" in said
     for row in run.results.itertuples():
         test = run.history[run.history["cell"] == row.cell]["test_top1"].tolist()
@@ -128,13 +129,14 @@ def test_informative_tokens_are_learnt_and_a_diverged_cell_is_not_selected(store
     assert best["test_top1"].equals(calm["test_top1"]) and best["best_epoch"].equals(calm["best_epoch"])
 
 
+@pytest.mark.usefixtures("messages")
 def test_what_was_left_open_is_said_aloud(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit_made(store, tmp_path / "run", batch_size=None, heads=["linear"], epochs=3)
     said = capsys.readouterr().err
-    assert "4 cells to train on 2 layers: 80 training, 8 held-out and 60 test images" in said
+    assert "4 cells to train on 2 layers\n80 training, 8 held-out and 60 test images" in said
     assert "batch size 32, warm-up 0.333 of 3 epochs" in said
     assert set(run.results["batch_size"]) == {32}
-    assert "fit layer 1  6/6 epochs  0 s left" in said
+    assert "fit layer 1, epoch 3/3  4/4 cells  0 s left" in said
 
 
 def test_a_fit_that_is_refused_writes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,14 +150,35 @@ def test_a_fit_that_is_refused_writes_nothing(store: Store, tmp_path: Path, monk
     assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    with EpochProgress(2) as progress:
-        progress.advance("layer 0")
-        progress.advance("layer 7")
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_a_bar(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit_made(store, tmp_path / "run", heads=["linear"], epochs=3)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
-    assert "fit layer 7" in shown and "2/2 epochs" in shown and "s left" not in shown
+    assert "fit layer 1, epoch 3/3 ━" in shown and "4/4 cells" in shown and "s left" not in shown
+
+
+@pytest.mark.usefixtures("messages")
+@pytest.mark.parametrize("shots", [["full"], ["4", "2"]])
+@pytest.mark.parametrize("heads", [["knn:k=5"], ["knn:k=5", "ridge", "linear"]])
+def test_every_cell_is_counted_and_epochs_are_those_asked_for(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    heads: list[str], shots: list[str],
+) -> None:  # fmt: skip
+    """Subsets pass over their rows many times an epoch, and solvers know no epochs."""
+    monkeypatch.setattr(progress, "LEAST_PAUSE", -1.0)
+    monkeypatch.setattr(progress, "PAUSE_SHARE", 0.0)
+    run = fit_made(store, tmp_path / "run", heads=heads, shots=shots, epochs=3, min_steps=100, seeds=2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fit ")]
+    counts = [re.search(r"  (\d+)/(\d+) cells?(  |$)", line) for line in lines]
+    assert all(counts), lines
+    done = [int(count[1]) for count in counts if count]
+    assert done == sorted(done) and done[-1] == len(run.results)
+    assert {count[2] for count in counts if count} == {str(len(run.results))}
+    epochs = [re.search(r", epoch (\d+)/(\d+) ", line) for line in lines]
+    seen = [(int(epoch[1]), epoch[2]) for epoch in epochs if epoch]
+    assert set(seen) == ({(1, "3"), (2, "3"), (3, "3")} if "linear" in heads else set())
+    for solver in {head.partition(":")[0] for head in heads} - {"linear"}:
+        assert any(f"fit layer 0, {solver} 100%  " in line for line in lines)
 
 
 @pytest.mark.parametrize("head", [*SAVED, "ridge:pool=embedding", "logreg:pool=embedding"])

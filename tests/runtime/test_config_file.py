@@ -1,4 +1,4 @@
-"""Config files: keys are names of fields, values what a flag would take, and every wrong file one line."""
+"""Config files: keys are field names, values are read like flags, and every wrong file gives a one-line error."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

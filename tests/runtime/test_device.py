@@ -1,4 +1,4 @@
-"""The device that is meant: with its index, on a machine with any number of GPUs."""
+"""The choice of device, with its index, on a machine with any number of GPUs."""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
-"""Functions as commands: what typer reads, how errors are put, and help that can be read. Tried on a made program."""
+"""Functions as commands: reading, error messages and readable help, tested on a small program made here."""
 
+import logging
 import re
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,6 +45,10 @@ def make_program() -> Program:
         json: Annotated[bool, typer.Option("--json", help="As JSON.", rich_help_panel=GENERAL)] = False,
     ) -> None:
         CALLS.append({"pattern": pattern, "page": page, "json": json})
+        speaker = logging.getLogger("tokenprobe.made")
+        speaker.debug("a detail")
+        speaker.info("a message")
+        speaker.warning("a warning")
 
     return program
 
@@ -84,15 +88,23 @@ def test_arguments_stand_anywhere() -> None:
     assert arguments("show", "x*", "--page", "2") == {"pattern": "x*", "page": 2, "json": False}
 
 
-def test_a_call_runs_its_function_and_sets_how_much_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    levels: list[int] = []
-    monkeypatch.setattr("tokenprobe.runtime.flags.shown", lambda level: nullcontext(levels.append(level)))
-    for argv in (["show"], ["show", "-q"], ["show", "--verbose"], ["show", "-vq"]):
-        call = make_program().parse(argv)
-        assert isinstance(call, Call)
-        call.run()
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], ["message", "warning"]),
+        (["-q"], ["warning"]),
+        (["--verbose"], ["detail", "message", "warning"]),
+        (["-vq"], ["message", "warning"]),
+    ],
+)
+def test_a_call_runs_its_function_and_sets_how_much_is_said(
+    flags: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = make_program().parse(["show", *flags])
+    assert isinstance(call, Call)
+    call.run()
     assert CALLS[-1] == {"pattern": "*", "page": 1, "json": False}
-    assert levels == [0, -1, 1, 0]
+    assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == said
 
 
 def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Colours and brackets of the help. How the whole of it looks is tested in tests/test_help.py."""
+"""Colours and brackets in the help. tests/test_help.py tests the whole help."""
 
 import pytest
 from rich.color import Color

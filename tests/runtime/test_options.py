@@ -1,4 +1,4 @@
-"""What a field's annotation says, and what help and flags make of it."""
+"""The annotation of a field, and the help and flags made from it."""
 
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path

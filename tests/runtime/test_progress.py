@@ -1,16 +1,18 @@
-"""The count, its lines and its bar, on a clock that the test turns."""
+"""The count, its lines and its bar, on a clock that the test sets."""
 
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from threading import Thread
 
 import pytest
 from rich.progress import MofNCompleteColumn, TextColumn
 
 from tokenprobe.runtime import progress
+from tokenprobe.runtime.console import shown
 from tokenprobe.runtime.progress import Progress
 
 Turn = Callable[[float], None]
@@ -44,6 +46,7 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Turn:
     return on
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_line_comes_every_ten_seconds_and_at_the_end(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
     with Sheep(10) as sheep:
         for _ in range(10):
@@ -56,6 +59,31 @@ def test_a_line_comes_every_ten_seconds_and_at_the_end(turn: Turn, capsys: pytes
     )
 
 
+@pytest.mark.usefixtures("messages")
+def test_a_long_run_says_less_and_less_often_but_every_five_minutes(
+    turn: Turn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line per second would be 200,000 lines; one every ten seconds, 20,000."""
+    told, day = [], 200_000
+    with Sheep(day) as sheep:
+        for second in range(day):
+            turn(1.0)
+            sheep.advance()
+            if capsys.readouterr().err:
+                told.append(second)
+    pauses = [later - earlier for earlier, later in pairwise(told)]
+    assert pauses[:15] == [11] * 15, "ten seconds are over"
+    assert pauses[-2] == max(pauses) == 301 and pauses[:-1] == sorted(pauses[:-1]), "the last line comes at the end"
+    assert len(told) < 800
+
+
+def test_nothing_is_shown_unless_messages_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown(-1), Sheep(2) as sheep:
+        sheep.advance(2)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("messages")
 def test_ten_seconds_are_not_more_than_ten(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
     with Sheep(4) as sheep:
         turn(10.0)
@@ -66,6 +94,7 @@ def test_ten_seconds_are_not_more_than_ten(turn: Turn, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "count 2/4 sheep  10 s left\n"
 
 
+@pytest.mark.usefixtures("messages")
 def test_without_a_last_line_short_work_says_nothing(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
     with Sheep(2, last_line=False) as sheep:
         turn(9.0)
@@ -73,6 +102,7 @@ def test_without_a_last_line_short_work_says_nothing(turn: Turn, capsys: pytest.
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("messages")
 def test_nothing_done_has_no_time_left(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
     with Sheep(2) as sheep:
         turn(11.0)
@@ -80,11 +110,8 @@ def test_nothing_done_has_no_time_left(turn: Turn, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "count 0/2 sheep\n"
 
 
-def test_a_terminal_gets_a_bar_and_no_lines(
-    turn: Turn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_a_bar_and_no_lines(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
     with Sheep(2) as sheep:
         turn(60.0)
         sheep.advance(2)
@@ -94,13 +121,14 @@ def test_a_terminal_gets_a_bar_and_no_lines(
 
 
 class Slow(int):
-    """A number that takes its time to be added."""
+    """A number that is slow to add."""
 
     def __radd__(self, other: int) -> int:
         time.sleep(0.01)
         return int(self) + other
 
 
+@pytest.mark.usefixtures("messages")
 def test_threads_count_together(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a lock, threads that read the same count would write the same sum."""
     with Sheep(12) as sheep:

@@ -1,5 +1,6 @@
-"""Sizes and times in words, and texts for where they go, case by case."""
+"""Sizes and times in words, and text made safe, case by case."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenprobe.runtime.text import csv_cell, printable, size_text, time_text, utf8_text
+from tokenprobe.runtime.text import counted, csv_cell, json_text, plural, printable, size_text, time_text, utf8_text
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,20 @@ def test_every_size_is_within_half_of_its_last_digit() -> None:
 )
 def test_a_time_has_two_digits_or_more(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
+
+
+@pytest.mark.parametrize(("n", "noun"), [(0, "images"), (1, "image"), (2, "images"), (1001, "images")])
+def test_only_one_is_singular(n: int, noun: str) -> None:
+    assert plural(n, "image") == noun
+    assert counted(n, "image") == f"{n:,} {noun}"
+    assert plural(n, "class", "classes") == ("class" if n == 1 else "classes")
+
+
+def test_json_has_null_where_it_lacks_a_number() -> None:
+    value = {"a": [1.5, float("nan")], 2: (float("inf"), {"b": -float("inf")}), "c": None, "d": "é\x1b", "e": True}
+    read = json.loads(json_text(value), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert read == {"a": [1.5, None], "2": [None, {"b": None}], "c": None, "d": "é\x1b", "e": True}
+    assert json_text(value).isascii() and "\x1b" not in json_text(value), "whatever a terminal's encoding"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1.jpg", "@SUM(A1)", "\t=1", "\r=1"])

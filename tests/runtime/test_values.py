@@ -1,4 +1,4 @@
-"""One reader for flags, YAML and Python: single values, lists and text; what is wrong is named."""
+"""One reader for flags, YAML and Python: single values, lists and text. Errors name the wrong value."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction

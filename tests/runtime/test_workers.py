@@ -1,4 +1,4 @@
-"""Worker processes: their number, and what signals and lost connections do to them."""
+"""Worker processes: their number, and the effects of signals and lost connections."""
 
 import os
 import signal

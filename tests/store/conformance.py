@@ -1,4 +1,4 @@
-"""What every store format must do. Each format's tests inherit this class."""
+"""Tests that every store format must pass. Each format's tests inherit this class."""
 
 import os
 import re
@@ -43,11 +43,11 @@ ROW_NUMBERS = {
 
 
 class StoreConformance(WritingConformance):
-    """All tests over a format: how it is read, and what it inherits on how it is written."""
+    """All tests of a format: reading here, writing and refusing inherited."""
 
     @pytest.fixture
     def written(self, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Store, Contents]]:
-        """Give a whole store of a dtype, written once: tests read it and change nothing."""
+        """Give a complete store of a dtype, written once. Tests only read it."""
         folder = tmp_path_factory.getbasetemp() / f"conformance{self.suffix}"
         folder.mkdir(exist_ok=True)
 
@@ -159,7 +159,7 @@ class StoreConformance(WritingConformance):
             whole = file.read_bytes()
             file.unlink()
             assert verify(path) == [Problem(name, "missing", "missing")]
-            with pytest.raises(StoreError, match="is not whole; run the same probe extract again"):
+            with pytest.raises(StoreError, match="is not complete; run the same probe extract again"):
                 _ = open_store(path)["train"].labels
             file.write_bytes(whole)
 
@@ -213,7 +213,7 @@ class StoreConformance(WritingConformance):
         )
         gone = re.escape(repr(str(block_path(path, "train/layer_00/patch", 1, 1))))
         for rows in ([5], None):
-            with pytest.raises(StoreError, match=f"^block file {gone} is not there; run the same probe extract again"):
+            with pytest.raises(StoreError, match=f"^block file {gone} is missing; run the same probe extract again"):
                 split.tokens(0, rows, view=1)
 
     def test_what_stands_for_a_missing_block_is_no_number(self) -> None:
@@ -222,11 +222,11 @@ class StoreConformance(WritingConformance):
 
 
 def parts(store: Store, name: str) -> tuple[Split, int, str]:
-    """Take "train/layer_03/patch" apart."""
+    """Split "train/layer_03/patch" into its parts."""
     split, layer, kind = name.split("/")
     return store[split], int(layer.removeprefix("layer_")), kind
 
 
 def token_arrays(contents: Contents) -> list[str]:
-    """Return the names of the arrays that come in blocks."""
+    """Return the names of the arrays that are stored in blocks."""
     return [name for name in contents.stored if "/layer_" in name and not name.endswith("_channels")]

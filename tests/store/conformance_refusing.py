@@ -1,4 +1,4 @@
-"""How every store format refuses what is in the way, and overwrites a store. Part of `conformance.py`."""
+"""Tests that every format refuses a path that is in use, and overwrites a store. Part of `conformance.py`."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ class RefusingConformance:
     suffix = ""
 
     def library(self, path: Path) -> AbstractContextManager[Mapping[str, Any]]:
-        """Open a store with the library of its format alone."""
+        """Open a store with only the library of its format."""
         raise NotImplementedError
 
     def attributes(self, opened: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class RefusingConformance:
         raise NotImplementedError
 
     def make_foreign(self, path: Path) -> None:
-        """Make something that the library can open and that is no store."""
+        """Make something that the library can open but that is not a store."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -118,13 +118,15 @@ class RefusingConformance:
             before = tree(path)
             with (
                 pytest.raises(
-                    StoreError, match=f"^{str(path)!r} (exists and is not a token store|is damaged, or no store)"
+                    StoreError, match=f"^{str(path)!r} (exists and is not a token store|is damaged, or not a store)"
                 ),
                 open_writer(path, make_contents().manifest, overwrite=overwrite) as writer,
             ):
                 writer.seal()
             assert tree(path) == before, name
-            with pytest.raises(StoreError, match=r"is not a token store: it has no manifest|is damaged, or no store"):
+            with pytest.raises(
+                StoreError, match=r"is not a token store: it has no manifest|is damaged, or not a store"
+            ):
                 open_store(path)
 
     def test_a_folder_of_something_else_where_blocks_would_be_is_refused(self, place: Callable[[str], Path]) -> None:
@@ -151,7 +153,7 @@ class RefusingConformance:
         data = root.read_bytes()
         for damaged in (b"", b"\x00" + data[1:], data[: len(data) // 2]):
             root.write_bytes(damaged)
-            message = f"^{str(root)!r} is damaged, or no store .*; mend it with probe verify --repair, or give an"
+            message = f"^{str(root)!r} is damaged, or not a store .*; mend it with probe verify --repair, or give an"
             with pytest.raises(StoreError, match=message):
                 open_store(path)
             with pytest.raises(StoreError, match=message):
@@ -166,7 +168,7 @@ class RefusingConformance:
         root_of(path).write_bytes(open_store(path).arrays.root_bytes(replace(contents.manifest, format=2)))
         (folder_of(path) / "journal.jsonl").unlink()
         for call in (lambda: open_store(path), lambda: write(path, contents)):
-            with pytest.raises(StoreError, match=r"^store format 2 is not known here: this version reads format 1$"):
+            with pytest.raises(StoreError, match=r"^store format 2 is unknown: this version reads format 1$"):
                 call()
 
 

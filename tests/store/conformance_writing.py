@@ -1,4 +1,4 @@
-"""How every store format is written, and how a store grows. Part of `conformance.py`."""
+"""Tests of writing and growing a store, for every format. Part of `conformance.py`."""
 
 import os
 import re
@@ -40,13 +40,13 @@ PARTS = {
 
 
 class WritingConformance(RefusingConformance):
-    """Tests over a format: how stores are written and grow, after those of what is refused."""
+    """Tests of a format: writing and growing here, refusing inherited."""
 
     def test_the_same_store_has_the_same_bytes_whenever_and_in_whatever_batches_it_is_made(
         self, place: Callable[[str], Path]
     ) -> None:
         first = {dtype: tree(write(place(dtype), make_contents(dtype))) for dtype in DTYPES}
-        time.sleep(1 - time.time() % 1)  # files that hold a time hold it in seconds
+        time.sleep(1 - time.time() % 1)  # times in files have a resolution of one second
         for dtype in DTYPES:
             for batch in (1, 3):
                 path = place(f"{dtype} in batches of {batch}")
@@ -162,7 +162,7 @@ class WritingConformance(RefusingConformance):
 
 
 def assert_tokens_equal(read: np.ndarray, wanted: np.ndarray, dtype: str, message: str = "") -> None:
-    """int8 tokens are computed in float32: where two terms cancel, a rounding of the larger one is left."""
+    """int8 tokens are computed in float32: if two terms cancel, the rounding error of the larger one remains."""
     assert (read.dtype, read.shape) == (wanted.dtype, wanted.shape), message
     tolerance = {"rtol": 2**-10, "atol": 2e-5} if dtype == "int8" else {"rtol": 0, "atol": 0}
     np.testing.assert_allclose(read, wanted, **tolerance, err_msg=message)

@@ -14,13 +14,13 @@ from .kit import SUFFIXES
 
 @pytest.fixture
 def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
-    """Record what is written, fsynced and renamed, and in which order. Only a power cut could tell otherwise."""
+    """Record writes, fsyncs and renames in order. Only a power cut could show a wrong order."""
     return watch_disk(monkeypatch)
 
 
 @pytest.fixture
 def ram() -> Iterator[Path]:
-    """A folder in memory, where there is one: there fsync costs nothing."""
+    """A folder in memory, if the system has one: fsync is free there."""
     shm = Path("/dev/shm")
     with TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
         yield Path(folder)
@@ -28,13 +28,13 @@ def ram() -> Iterator[Path]:
 
 @pytest.fixture(params=SUFFIXES, ids=["zarr", "hdf5"])
 def suffix(request: pytest.FixtureRequest) -> str:
-    """The ending of a store's name, which decides its format."""
+    """The suffix of a store's name, which decides its format."""
     return str(request.param)
 
 
 @pytest.fixture
 def place(ram: Path, suffix: str) -> Callable[[str], Path]:
-    """Give a path for a store. All have one file name: that of its blocks is part of an HDF5 store."""
+    """Give a path for a store. All have one file name: an HDF5 store contains the name of its blocks."""
 
     def make(name: str) -> Path:
         (ram / name).mkdir()
@@ -45,7 +45,7 @@ def place(ram: Path, suffix: str) -> Callable[[str], Path]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mount a disk of so many KiB."""
+    """Mount a disk of a given size in KiB."""
     mounted: list[Path] = []
 
     def mount(kib: int) -> Path:

@@ -1,4 +1,4 @@
-"""Watching what a process does to the disk, and killing it in the middle."""
+"""Watching the disk operations of a process, and killing it between them."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.r
 def watch_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
     """Record ("write" | "fsync", path) and ("rename", new path) of every call, which all really run.
 
-    Writes to one file that follow one another count once.
+    Consecutive writes to one file count once.
     """
     calls: list[tuple[str, Path]] = []
     write, fsync, rename = os.write, os.fsync, os.rename
@@ -49,7 +49,7 @@ def watch_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
 
 
 def fill_up_for(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
-    """Let one file find no space: /dev/full, a disk without any that everybody has, is opened in its place, once."""
+    """Let one file find a full disk: /dev/full, which exists on every system, is opened in its place, once."""
     really_open = block_file.open_new
 
     def open_new(path: Path) -> int:
@@ -62,16 +62,16 @@ def fill_up_for(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
 
 
 def fork_and_kill(work: Callable[[], object], step: int, events: Set[str] = DISK_STEPS) -> bool:
-    """Run `work` in a fork that kills itself at its `step`-th step; return whether it came to that.
+    """Run `work` in a fork that kills itself at its `step`-th step; return whether it got that far.
 
-    Steps are what it opens, makes, renames and removes, each batch and block it hands over, or other events of Python's
-    audit hook; and each write, which is torn in the middle.
+    Steps are opening, making, renaming and removing files, each batch and block handed over, or other events of
+    Python's audit hook. Each write is a step too, and is torn in the middle.
     """
     return _fork(work, step, events)[0]
 
 
 def count_steps(work: Callable[[], object], events: Set[str] = DISK_STEPS) -> int:
-    """Run `work` in a fork and return how many steps it takes."""
+    """Run `work` in a fork and return the number of its steps."""
     return _fork(work, -1, events)[1]
 
 

@@ -1,4 +1,4 @@
-"""Small stores of which every number is known, and what tests do to them."""
+"""Small stores with known numbers, and helpers for tests."""
 
 import json
 import sys
@@ -28,12 +28,12 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store holds.
+    """The contents of a store.
 
     Attributes:
-        manifest: what is declared.
-        stored: each array by name, (views, n, …) in the type of the files; labels, channels too.
-        returned: each array of tokens and means by name, (views, n, …), as the reader should give it.
+        manifest: its manifest.
+        stored: each array by name, (views, n, …) in the type of the files, including labels and channels.
+        returned: each array of tokens and means by name, (views, n, …), as the reader should return it.
     """
 
     manifest: Manifest
@@ -46,7 +46,7 @@ class Contents:
         return [key for key in listed if key not in info.skipped]
 
     def without(self, split: str, rows: Sequence[int]) -> "Contents":
-        """Leave out images of a split: the rows behind them move, and the channels of int8 tokens are others."""
+        """Leave out images of a split: later rows move, and the channel statistics of int8 tokens change."""
         info = self.manifest.splits[split]
         stored = dict(self.stored)
         for name in (name for name in stored if name.startswith(f"{split}/")):
@@ -140,7 +140,7 @@ def make_manifest(dtype: str, counts: dict[str, int], block_rows: int) -> Manife
 
 
 def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = False) -> Path:
-    """Write what is missing of what the manifest declares; return the path."""
+    """Write the missing parts of a store that the manifest declares; return the path."""
     with open_writer(path, contents.manifest, overwrite=overwrite) as writer:
         declare(writer, contents)
         fill(writer, contents, blocks(contents.manifest), batch)
@@ -159,7 +159,7 @@ def write_some(path: Path, contents: Contents, keys: Sequence[BlockKey]) -> Path
 
 
 def declare(writer: StoreWriter, contents: Contents) -> None:
-    """Write all that comes before tokens, as an extraction does."""
+    """Write everything before the tokens, as an extraction does."""
     splits = contents.manifest.splits
     targets = targets_of(contents)
     writer.drop_moved_rows(targets)
@@ -189,7 +189,7 @@ def blocks(manifest: Manifest) -> list[BlockKey]:
 def fill(
     writer: StoreWriter, contents: Contents, keys: Sequence[BlockKey], batch: int = 2, layers: Sequence[int] = LAYERS
 ) -> None:
-    """Write what is missing of some blocks, in batches."""
+    """Write the missing layers of some blocks, in batches."""
     for key in keys:
         for layer in sorted({*writer.missing_layers(key)} & {*layers}):
             arrays = rows_of(contents, key, layer)
@@ -201,14 +201,14 @@ def fill(
 
 
 def rows_of(contents: Contents, key: BlockKey, layer: int) -> Arrays:
-    """Return the rows of a block of a layer, of each array declared."""
+    """Return the rows of one block of a layer, for each declared array."""
     info, name = contents.manifest.splits[key.split], f"layer_{layer:02d}"
     rows = slice(key.block * info.block_rows, (key.block + 1) * info.block_rows)
     return {kind: contents.stored[f"{key.split}/{name}/{kind}"][key.view, rows] for kind in info.layers[name]}
 
 
 def folder_of(path: Path) -> Path:
-    """Return where the block files, the journal and the lock of a store are."""
+    """Return the folder with the block files, journal and lock of a store."""
     return path.with_name(f"{path.name}.blocks") if path.suffix == ".h5" else path
 
 
@@ -226,7 +226,7 @@ def block_path(path: Path, array: str, view: int, block: int) -> Path:
 
 
 def tree(path: Path) -> dict[str, bytes | None]:
-    """Return the content of every file that is a function of the inputs, and the folders."""
+    """Return the content of every file that depends only on the inputs, and the folders."""
     found = [path, *path.rglob("*"), *folder_of(path).rglob("*")]
     return {
         str(entry.relative_to(path.parent)): entry.read_bytes() if entry.is_file() else None
@@ -243,7 +243,7 @@ def journal_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def stamps(path: Path) -> dict[str, tuple[int, int]]:
-    """Return what changes when a recorded file is written again: its inode and time."""
+    """Return the inode and time of each recorded file, which change if it is written again."""
     names = {entry["file"] for entry in journal_lines(path) if "file" in entry} - {"manifest"}
     files = [file for name in names if (file := folder_of(path) / name).exists()]
     return {str(file.relative_to(folder_of(path))): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}

@@ -1,4 +1,4 @@
-"""A compressed store holds the same numbers, opens, verifies, and is not written to."""
+"""A compressed store holds the same numbers, opens and verifies, and cannot be written."""
 
 import re
 from collections.abc import Callable
@@ -119,7 +119,7 @@ def test_an_archive_is_not_written_to(tmp_path: Path) -> None:
     before = tree(out)
     with (
         pytest.raises(
-            StoreError, match=r"out\.zarr' is compressed: it can be read, but not added to; give another path"
+            StoreError, match=r"out\.zarr' is compressed: it can be read, but not extended; give another path"
         ),
         open_writer(out, contents.manifest),
     ):

@@ -1,4 +1,4 @@
-"""What the reader of one array does beside reading right, which is tested for each format."""
+"""The reader of one array: everything but the values it reads, which are tested for each format."""
 
 import os
 import threading
@@ -31,7 +31,7 @@ def test_reading_may_be_started_and_awaited(place: Place) -> None:
 
 
 def test_a_failure_is_raised_once_nothing_reads_any_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block 0 is missing; block 2 is held up on its way, and may not come into what is somebody else's by then."""
+    """Block 0 is missing and block 2 is slow: it must not write to the caller's array after the error."""
     path = write(place("s"), make_contents())
     reader = open_store(path)["train"].reader(3)
     block_path(path, NAME, 0, 0).unlink()
@@ -44,7 +44,7 @@ def test_a_failure_is_raised_once_nothing_reads_any_more(place: Place, monkeypat
     monkeypatch.setattr(os, "preadv", slow)
     out = np.zeros((11, 6, 5), np.float16)
     threading.Timer(0.1, gate.set).start()
-    with pytest.raises(StoreError, match="is not there"):
+    with pytest.raises(StoreError, match="is missing"):
         reader.read(np.arange(11), out)
     before = out.copy()
     assert before[8:].any()
@@ -66,7 +66,7 @@ def test_the_kernel_is_told_of_blocks_that_will_be_read_for_the_most_part(
     monkeypatch.setattr(os, "posix_fadvise", advise)
     reader.expect(np.r_[0:10, 10:14, 25:30, 39])
     threads(os.getpid()).submit(int).result()
-    threads(os.getpid()).shutdown()  # all advice has been given then
+    threads(os.getpid()).shutdown()  # after that, all advice to the kernel has been given
     threads.cache_clear()
     store = open_store(path)
     spec = array_spec(store.manifest, "train", "layer_03", "patch")
@@ -80,7 +80,7 @@ def test_a_block_that_is_not_there_is_no_reason_to_fail_before_it_is_read(place:
     reader = open_store(path)["train"].reader(3)
     reader.expect(np.arange(11))
     out = np.empty((1, *reader.row), np.float16)
-    with pytest.raises(StoreError, match="is not there"):
+    with pytest.raises(StoreError, match="is missing"):
         reader.read(np.array([0]), out)
 
 
@@ -90,6 +90,6 @@ def test_a_read_that_fails_leaks_no_descriptor(place: Place, damage: Callable[[P
     split = open_store(path)["train"]
     damage(block_path(path, NAME, 0, 1))
     n_open = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(StoreError, match=r"ends at byte 0|is not there"):
+    with pytest.raises(StoreError, match=r"ends at byte 0|is missing"):
         split.tokens(3)
     assert len(os.listdir("/proc/self/fd")) == n_open

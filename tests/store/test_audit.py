@@ -1,4 +1,4 @@
-"""What the audit says of a dtype is what an extraction with that dtype brings, by plain formulas in float64."""
+"""The audit of a dtype agrees with an extraction in that dtype, by plain formulas in float64."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_only_dtypes_that_would_save_or_change_something_are_compared(
 def check(cost: Cost, tokens: np.ndarray, returned: np.ndarray, rtol: float) -> None:
     relative, distance = naive_errors(tokens, returned)
     np.testing.assert_allclose([cost.relative.median, cost.relative.worst], [np.median(relative), relative.max()], rtol)
-    # A cosine distance is a small difference from 1: what float64 can tell is absolute.
+    # A cosine distance is a small difference from 1, so float64 gives it an absolute error.
     np.testing.assert_allclose(
         [cost.distance.median, cost.distance.worst], [np.median(distance), distance.max()], rtol, atol=1e-15
     )
@@ -90,14 +90,14 @@ def layer_bytes(store: Store, layer: int) -> int:
 
 
 def test_the_channels_of_int8_are_those_of_the_first_1024_images(tmp_path: Path) -> None:
-    """Outlier channels too; what comes later has another spread."""
+    """Includes outlier channels; later images have another spread."""
     contents = make_contents("float32", counts={"train": 1100, "test": 3}, block_rows=128)
     patch = contents.stored["train/layer_03/patch"]
     patch[:, 1024:] *= 3
     store = open_store(write(tmp_path / "a.zarr", contents, batch=128))
     found = audit(store, n_images=1100)
     cost = next(cost for cost in found.costs if (cost.layer, cost.dtype) == (3, "int8"))
-    # In float64 a value at the edge of two levels may fall to the other: that moves one token's error.
+    # In float64 a value between two levels may round to the other one, which changes the error of one token.
     check(cost, patch[0], naive_int8(patch[0].astype(np.float64)), rtol=1e-3)
 
 
@@ -113,7 +113,7 @@ def test_memory_is_bounded_by_pieces(stores: dict[str, Store], monkeypatch: pyte
     whole = audit(stores["float32"])
     monkeypatch.setattr(package, "PIECE_VALUES", 3 * 49 * 128)
     for cost, other in zip(audit(stores["float32"]).costs, whole.costs, strict=True):
-        # Sums over other pieces round differently, and so do the statistics of int8.
+        # Sums over other pieces round differently, which changes the statistics of int8.
         for one, two in ((cost.relative, other.relative), (cost.distance, other.distance)):
             np.testing.assert_allclose([one.median, one.worst], [two.median, two.worst], rtol=1e-6, atol=1e-15)
 
@@ -168,9 +168,7 @@ def test_errors_of_one_token(token: Sequence[float], returned: Sequence[float], 
 
 
 def test_an_int8_store_has_nothing_to_compare(stores: dict[str, Store]) -> None:
-    with pytest.raises(
-        InputError, match=r"int8\.zarr' is int8, and there is no smaller dtype; audit a store of float32"
-    ):
+    with pytest.raises(InputError, match=r"int8\.zarr' is int8, and no dtype is smaller; audit a store of float32"):
         audit(stores["int8"])
 
 

@@ -1,4 +1,4 @@
-"""One file of one block: header, rows in order, padded, hashed, and nameless until whole."""
+"""The file of one block: header, rows in order, padding, hash, and no final name until it is complete."""
 
 import os
 from pathlib import Path
@@ -119,11 +119,11 @@ def test_the_rows_are_on_disk_before_the_name_and_the_name_before_the_return(
 @pytest.mark.parametrize("more", [1, 3])
 @pytest.mark.parametrize("block_rows", [2, 6])
 def test_more_rows_than_a_block_holds_are_refused_and_not_written(tmp_path: Path, more: int, block_rows: int) -> None:
-    """At the end of a split the file has room for more than its rows, and they are refused all the same."""
+    """The last block of a split has room for more rows, but more rows are refused."""
     file = make_file(tmp_path, n_rows=2, block_rows=block_rows)
     file.append(np.ones((2, 4, 3), np.float16))
     message = (
-        f"^block file '{tmp_path}/c.0.0' holds 2 rows, and {2 + more} were given; append each row of a block once$"
+        f"^block file '{tmp_path}/c.0.0' holds 2 rows, but {2 + more} were given; append each row of a block once$"
     )
     with pytest.raises(StoreError, match=message):
         file.append(np.ones((more, 4, 3), np.float16))
@@ -134,7 +134,7 @@ def test_more_rows_than_a_block_holds_are_refused_and_not_written(tmp_path: Path
 def test_a_block_is_not_finished_before_its_last_row(tmp_path: Path) -> None:
     file = make_file(tmp_path, n_rows=3)
     file.append(np.ones((2, 4, 3), np.float16))
-    with pytest.raises(StoreError, match=r"holds 3 rows, and only 2 were given; append each row of a block once$"):
+    with pytest.raises(StoreError, match=r"holds 3 rows, but only 2 were given; append each row of a block once$"):
         file.finish()
     file.abandon()
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
-"""Values from files: each type takes what it should, and names whatever it does not."""
+"""Values from files: each type accepts valid values, and the error names any other."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store.checked import Count, Range, Size, UnfitError, parse, read
+from tokenprobe.store.checked import Count, Range, Size, UnfitError, parse, read, read_file
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,12 @@ def test_free_values_are_no_deeper_than_anything_can_walk() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (b"", "no JSON: Expecting value"),
-        (b"{", "no JSON: Expecting property name"),
-        (b"\xff\xfe", "no JSON: 'utf-8' codec"),
-        (b"NaN", "no JSON: NaN is no number of JSON"),
-        (b'{"a": -Infinity}', "no JSON: -Infinity is no number"),
-        (b"1" * 5000, "no JSON: Exceeds the limit"),
+        (b"", "not JSON: Expecting value"),
+        (b"{", "not JSON: Expecting property name"),
+        (b"\xff\xfe", "not JSON: 'utf-8' codec"),
+        (b"NaN", "not JSON: NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "not JSON: -Infinity is not a JSON number"),
+        (b"1" * 5000, "not JSON: Exceeds the limit"),
         (b"[" * 100_000, "lists and dicts are nested too deeply"),
         ('{"a":' * 100_000, "lists and dicts are nested too deeply"),
     ],
@@ -120,3 +121,17 @@ def test_what_is_no_json_is_refused(text: bytes | str, fault: str) -> None:
 def test_json_is_read() -> None:
     assert parse(b'{"a": [1, 2.5, null, true, "\xc3\xa9"]}') == {"a": [1, 2.5, None, True, "é"]}
     assert read(Count, parse("0"), "n") == 0
+
+
+def test_plain_files_are_read_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("plain")
+    assert read_file(tmp_path / "plain") == read_file(tmp_path / "link") == b"x"
+    (tmp_path / "nowhere").symlink_to("nothing")
+    for absent in ("none", "nowhere"):
+        with pytest.raises(FileNotFoundError):
+            read_file(tmp_path / absent)
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="it is not a plain file"):
+            read_file(odd)

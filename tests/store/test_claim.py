@@ -1,4 +1,4 @@
-"""Who may write at a path: one writer, and only where nothing else is. In both formats."""
+"""Claiming a path: one writer, and only at a path without other files. In both formats."""
 
 import os
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_what_is_no_store_is_in_the_way_and_a_store_is_not(place: Place) -> None
 
 
 def test_what_a_first_run_left_that_was_killed_before_its_root_is_not_in_the_way(place: Place) -> None:
-    """The root is recorded before it is written; once anything else is recorded, there was a root."""
+    """The root is recorded before it is written. If anything else is recorded, there was a root."""
     path = place("s")
     folder_of(path).mkdir()
     journal = Journal(folder_of(path))
@@ -191,7 +191,9 @@ def test_nothing_is_removed_behind_a_link(place: Place) -> None:
     train.rename(elsewhere)
     train.symlink_to(elsewhere)
     before = tree(path), tree(elsewhere)
-    message = f"^'{train}' is a symbolic link, and nothing is removed behind one; put the folder itself in its place$"
+    message = (
+        f"^'{train}' is a symbolic link, and files behind a link are not removed; put the folder itself in its place$"
+    )
     with pytest.raises(StoreError, match=message):
         write(path, make_contents(), overwrite=True)
     assert (tree(path), tree(elsewhere)) == before
@@ -202,7 +204,7 @@ def test_a_store_that_was_stopped_while_it_was_made_anew_is_not_repaired_to_the_
     path = write(place("s"), make_contents())
     assert fork_and_kill(lambda: write(path, make_contents(), overwrite=True), 40)
     assert not root_of(path).exists()
-    message = f"^{str(path)!r} was stopped while it was made anew; run the same probe extract --overwrite again$"
+    message = f"^making {str(path)!r} anew was stopped halfway; run the same probe extract --overwrite again$"
     with pytest.raises(StoreError, match=message):
         verify(path)
     assert verify(write(path, make_contents("int8"))) == []

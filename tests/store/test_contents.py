@@ -1,4 +1,4 @@
-"""The parts of a manifest: whatever no store can be made by, or hold, is refused."""
+"""The parts of a manifest: impossible settings and contents are refused."""
 
 import json
 from dataclasses import asdict, replace
@@ -45,7 +45,7 @@ def test_a_recipe_that_no_store_is_made_by_is_refused(changes: dict[str, Any], m
     ("layers", "dtype", "message"),
     [
         ({}, "float16", "it has no layers"),
-        ({"layer_01": ["mean"]}, "float16", "'layer_01' is no layer of the store"),
+        ({"layer_01": ["mean"]}, "float16", "'layer_01' is not a layer of the store"),
         ({"layer_00": []}, "float16", "arrays of layer_00 are none; expected some of mean, patch, prefix"),
         ({"layer_00": ["mean", "mean"]}, "float16", "arrays of layer_00 are mean, mean; expected"),
         ({"layer_00": ["../x"]}, "float16", "arrays of layer_00 are ../x; expected"),
@@ -62,6 +62,15 @@ def test_a_recipe_that_no_store_is_made_by_is_refused(changes: dict[str, Any], m
 def test_layers_that_a_split_cannot_have_are_refused(layers: dict[str, list[str]], dtype: str, message: str) -> None:
     with pytest.raises(UnfitError, match=f"^{message}"):
         replace(TRAIN, layers=layers).check(SHAPES, dtype)
+
+
+def test_an_image_of_more_values_than_anybody_stores_is_refused() -> None:
+    shapes = {"layer_00": LayerShape((2**10, 2**10), 257, 1)}
+    replace(TRAIN, layers={"layer_00": ["mean", "prefix"]}).check(shapes, "float16")
+    with pytest.raises(
+        UnfitError, match=r"^patch of layer_00 has 269484032 values per image; expected at most 268435456$"
+    ):
+        replace(TRAIN, layers={"layer_00": ["mean", "patch"]}).check(shapes, "float16")
 
 
 def test_what_decides_bytes_is_text_that_is_made_once() -> None:

@@ -1,4 +1,4 @@
-"""A store in words: every figure is the one in the files."""
+"""A store in words: every figure agrees with the files."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -116,7 +116,7 @@ def test_an_unfinished_store_says_what_is_missing(place: Callable[[str], Path]) 
     lines = shown(path)
     assert lines["train.unfinished"] == "layers 0, 3: 2 to 3 of 6 blocks are written"
     assert "test.unfinished" not in lines
-    assert lines["health"].startswith("not complete: finished layers can be read; the same probe extract")
+    assert lines["health"].startswith("not complete: finished layers can be read; run the same probe extract to go on")
 
 
 def test_a_store_that_lost_files_is_damaged(place: Callable[[str], Path]) -> None:
@@ -131,11 +131,11 @@ def test_a_store_that_lost_files_is_damaged(place: Callable[[str], Path]) -> Non
 def test_a_store_far_away_is_described_by_its_manifest(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", make_contents("float32"))
     lines = shown(f"file://{path}")
-    assert lines["store"] == f"file://{path}, Zarr, far away: read through the zarr library"
+    assert lines["store"] == f"file://{path}, Zarr at an address: read through the zarr library"
     # 2 layers; 6 patches, 2 prefix tokens and a mean, 5 wide; 2 views of 11 images, and 3
     assert 2 * (6 + 2 + 1) * 5 * (2 * 11 + 3) * 4 == 9000
     assert lines["bytes"] == "9.00 kB when uncompressed"
-    assert lines["health"] == "complete, by its manifest"
+    assert lines["health"] == "complete, according to its manifest"
 
 
 def test_the_audit_is_a_table_that_fits_a_terminal() -> None:

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one."""
+"""A write leaves either the old file or the complete new one."""
 
 import errno
 import os
@@ -90,9 +90,7 @@ def test_a_file_that_is_kept_is_made_and_opened_but_not_through_a_link(tmp_path:
     assert path.read_bytes() == b"xx"
     path.unlink()
     path.symlink_to(mine)
-    with pytest.raises(
-        StoreError, match=f"^'{path}' is a symbolic link, and nothing is written through it; remove it$"
-    ):
+    with pytest.raises(StoreError, match=f"^'{path}' is a symbolic link, which is never written through; remove it$"):
         open_kept(path, os.O_WRONLY)
     assert not mine.exists()
     with pytest.raises(IsADirectoryError):

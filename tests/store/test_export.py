@@ -1,4 +1,4 @@
-"""What an export takes from a store, and that it is there whole or not at all."""
+"""The part of a store that an export writes. The output is complete or absent."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_everything_is_selected_unless_asked_otherwise(store: Store) -> None:
     assert plain.arrays == {"train": layers, "test": layers}
     # 2 layers; 6 patches and 2 prefix tokens in float16 and a mean in float32, 5 wide; 2 views of 11 images, and 3
     assert exported_bytes(store, plain) == 2 * 5 * ((6 + 2) * 2 + 4) * (2 * 11 + 3)
-    # int8 brings a float16 scale a token
+    # int8 brings one float16 scale per token
     assert exported_bytes(store, select(store, "zarr")) == 2 * (5 * (6 + 2) + 2 * (6 + 2) + 5 * 4) * (2 * 11 + 3)
 
 
@@ -92,10 +92,10 @@ def test_the_form_is_the_one_asked_for_or_that_of_the_name(out: str, form: str |
 @pytest.mark.parametrize(
     ("out", "form", "message"),
     [
-        ("a", None, "the form of 'a' is not known by its name; give --to npy, safetensors or zarr"),
-        ("a.npy", None, "the form of 'a.npy' is not known by its name"),
+        ("a", None, "the name 'a' does not tell the form; give --to npy, safetensors or zarr"),
+        ("a.npy", None, "the name 'a.npy' does not tell the form"),
         ("a", "tar", "unknown form of export 'tar'; known: zarr, npy, safetensors"),
-        ("a.h5", "zarr", "a Zarr store asked for at 'a.h5', which has the name of an HDF5 one; end it in .zarr"),
+        ("a.h5", "zarr", "'a.h5' is the name of an HDF5 store, but --to zarr was given; end it in .zarr"),
         ("s3://bucket/a.zarr", None, "cannot export to the address 's3://bucket/a.zarr'; export to a folder"),
     ],
 )
@@ -108,11 +108,11 @@ def test_a_name_without_a_form_is_refused(out: str, form: str | None, message: s
 def test_nothing_is_replaced(store: Store, tmp_path: Path, form: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(InputError, match="out' is there already, and an export replaces nothing; give another name"):
+    with pytest.raises(InputError, match="out' exists, and an export replaces nothing; give another name"):
         export_store(store, out, form, select(store, form))
     out.rmdir()
     (tmp_path / "out.partial").mkdir()
-    with pytest.raises(InputError, match=r"out\.partial' is left from an export that was killed, or is being written"):
+    with pytest.raises(InputError, match=r"out\.partial' belongs to an export that is running or was killed"):
         export_store(store, out, form, select(store, form))
     assert not list((tmp_path / "out.partial").iterdir())
 
@@ -148,7 +148,7 @@ def test_a_killed_export_is_never_taken_for_a_whole_one(store: Store, tmp_path: 
         return lambda: export_store(store, tmp_path / name, form, chosen)
 
     n_steps = count_steps(export("counted"))
-    last = n_steps - 1  # comes after the renaming
+    last = n_steps - 1  # happens after the renaming
     for step in [*range(0, n_steps - 6, n_steps // 8), *range(n_steps - 6, n_steps)]:
         assert fork_and_kill(export(str(step)), step)
         assert (tmp_path / str(step)).exists() == (step == last)

@@ -1,4 +1,4 @@
-"""Rows of block files: every byte in its place, none twice, none that nobody asked for."""
+"""Rows of block files: every byte in its place, no byte read twice, and no other byte read."""
 
 import os
 import re
@@ -23,7 +23,7 @@ Place = Callable[[str], Path]
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as rows are divided among on a small machine: the number of reads depends on it."""
+    """The number of threads on a small machine, because the number of reads depends on it."""
     monkeypatch.setattr(extents, "N_THREADS", 2)
 
 
@@ -184,7 +184,7 @@ def test_a_fork_has_reading_threads_of_its_own() -> None:
 
 
 def test_only_rows_are_read_ahead_of_sparse_ones(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows far apart would have the kernel read on into what lies between them."""
+    """For rows far apart, the kernel's readahead would read the bytes between them."""
     advised: list[Any] = []
     monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: advised.append(arguments[-1]))
     path = write(place("s"), make_contents(counts={"train": 400, "test": 1}, block_rows=400))

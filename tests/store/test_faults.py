@@ -22,7 +22,7 @@ from tokenprobe.cli import main
 from tokenprobe.errors import LockedError, NoSpaceError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store, open_writer
-from tokenprobe.store.verify import verify
+from tokenprobe.store.verify import Problem, verify
 
 from .disk import count_steps, fill_up_for, fork_and_kill
 from .kit import (
@@ -33,6 +33,7 @@ from .kit import (
     fill,
     folder_of,
     make_contents,
+    root_of,
     says_complete,
     stamps,
     tree,
@@ -83,6 +84,27 @@ def test_a_store_killed_while_it_grows_keeps_what_it_had(place: Place) -> None:
         assert tree(write(path, contents)) == expected, f"killed at step {step}"
 
 
+@pytest.mark.parametrize("n_kills", [1, 2, 3])
+def test_a_store_killed_again_and_again_between_the_record_of_its_root_and_the_root_opens_and_goes_on(
+    place: Place, n_kills: int
+) -> None:
+    contents, path = make_contents(), place("s")
+    write(path, contents.part({"train": {"layer_00": ["mean"]}}))
+    before = root_of(path).read_bytes()
+    for number in range(n_kills):  # each time another command
+        more = contents.part({"train": {"layer_00": ["mean"], "layer_03": ["mean", "patch", "prefix"][: number + 1]}})
+        assert fork_and_kill(lambda more=more: write(path, more), 1, {"os.rename"})
+        assert root_of(path).read_bytes() == before
+        assert open_store(path).manifest.complete
+        assert (
+            verify(path)
+            == [Problem(f"{root_of(path).name}.tmp", "foreign", "foreign: nothing declares it")][
+                : path.suffix == ".zarr"
+            ]
+        )
+    assert tree(write(path, contents)) == tree(write(place("whole"), contents))
+
+
 def test_a_full_disk_keeps_the_finished_blocks_and_the_same_command_goes_on(
     small_disk: Callable[[int], Path], place: Place, suffix: str
 ) -> None:
@@ -104,7 +126,7 @@ def test_a_full_disk_keeps_the_finished_blocks_and_the_same_command_goes_on(
 def test_a_disk_full_from_the_start_is_explained_too(
     small_disk: Callable[[int], Path], place: Place, suffix: str
 ) -> None:
-    write(place("warm"), make_contents())  # what libraries open once
+    write(place("warm"), make_contents())  # files that libraries open once
     disk = small_disk(64)
     with pytest.raises(OSError, match="No space left"):
         fill_up(disk)
@@ -118,7 +140,7 @@ def test_a_disk_full_from_the_start_is_explained_too(
 def test_a_block_that_finds_no_space_is_an_error_and_the_others_stay(
     place: Place, monkeypatch: pytest.MonkeyPatch, array: str
 ) -> None:
-    """Without root: /dev/full is a disk without space that everybody has."""
+    """Works without root: /dev/full is a full disk on every system."""
     contents, path = make_contents(), place("s")
     expected = tree(write(place("whole"), contents))
     write(path, contents.part({"train": {"layer_00": ["mean", "patch", "prefix"]}}))
@@ -206,13 +228,13 @@ def test_a_forked_process_sees_a_missing_block_as_the_same_error(place: Place) -
     block_path(path, "train/layer_00/patch", 0, 1).unlink()
     with (
         ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool,
-        pytest.raises(StoreError, match="is not there; run the same probe extract again"),
+        pytest.raises(StoreError, match="is missing; run the same probe extract again"),
     ):
         pool.submit(split.tokens, 0).result()
 
 
 def whole_blocks(path: Path, n_kinds: int) -> dict[str, tuple[int, int]]:
-    """Return the stamps of the files of which the whole block is recorded, all arrays of the layer."""
+    """Return the stamps of the files whose whole block is recorded, in all arrays of the layer."""
     found = stamps(path)
     block = {name: re.sub(r"/\w+/(?:c\.)?(\d+\.\d+)[.0h5]*$", r" \1", name) for name in found}
     n_files = Counter(block.values())
@@ -220,7 +242,7 @@ def whole_blocks(path: Path, n_kinds: int) -> dict[str, tuple[int, int]]:
 
 
 def check_half_written(path: Path, contents: Contents) -> dict[str, tuple[int, int]]:
-    """Check what a full disk left, and return the stamps of what is finished."""
+    """Check the files that a full disk left, and return the stamps of the finished ones."""
     assert not list(folder_of(path).rglob("*.tmp"))
     store, finished = open_store(path), stamps(path)
     assert not store.manifest.complete
@@ -233,7 +255,7 @@ def check_half_written(path: Path, contents: Contents) -> dict[str, tuple[int, i
 
 
 def leave_no_space(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    """Let what is written to a file, under the name it has while it grows, find a full disk."""
+    """Let writes to a file under its temporary name find a full disk."""
     fill_up_for(monkeypatch, file.with_name(f"{file.name}.tmp"))
 
 

@@ -1,4 +1,4 @@
-"""A reader written from docs/store-format.md alone, of json, struct, hashlib and numpy: the package only writes."""
+"""A reader written only from docs/store-format.md, with json, struct, hashlib and numpy. The package only writes."""
 
 import hashlib
 import json

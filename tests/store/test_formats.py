@@ -1,4 +1,4 @@
-"""The format follows from the ending of the path."""
+"""The format follows from the suffix of the path."""
 
 from pathlib import Path
 
@@ -66,6 +66,6 @@ def test_a_plain_store_is_read_from_its_files_and_others_through_the_library(tmp
 def test_an_address_is_no_path() -> None:
     assert local_path("runs/a.zarr") == Path("runs", "a.zarr")
     with pytest.raises(
-        InputError, match=r"'s3://bucket/a\.zarr' is an address, and stores are written and verified on"
+        InputError, match=r"'s3://bucket/a\.zarr' is an address, but stores can be written and verified only on"
     ):
         local_path("s3://bucket/a.zarr")

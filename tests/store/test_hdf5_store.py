@@ -1,4 +1,4 @@
-"""HDF5 stores do what every store does, and are what h5py takes for its own."""
+"""HDF5 stores pass the tests of every format, and h5py can read them."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_the_tree_is_that_of_a_zarr_store(tmp_path: Path) -> None:
 
 
 def members(group: Any) -> list[tuple[str, Any]]:
-    """Return (path, array) of what is in a split."""
+    """Return (path, array) for everything in a split."""
     direct = [(name, group[name]) for name in ("ids", "labels")]
     assert {*group} - {"ids", "labels"} == {"layer_00", "layer_03"}
     return direct + [
@@ -132,7 +132,7 @@ def test_a_damaged_master_is_found_before_the_library_sees_it(tmp_path: Path) ->
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(
-        StoreError, match=r"s\.h5' is damaged, or no store \(its bytes are not those that were written\); m"
+        StoreError, match=r"s\.h5' is damaged, or not a store \(its bytes differ from those that were written\); m"
     ):
         open_store(path)
 
@@ -140,7 +140,7 @@ def test_a_damaged_master_is_found_before_the_library_sees_it(tmp_path: Path) ->
 def test_a_manifest_that_is_no_json_is_damaged(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file.attrs["manifest"] = "{"
-    with pytest.raises(StoreError, match=r"s\.h5' is damaged, or no store \(no JSON: .*\); no journal tells how"):
+    with pytest.raises(StoreError, match=r"s\.h5' is damaged, or not a store \(not JSON: .*\); no journal records how"):
         open_store(tmp_path / "s.h5")
 
 
@@ -148,7 +148,7 @@ def test_a_manifest_that_is_no_json_is_damaged(tmp_path: Path) -> None:
 def test_labels_and_ids_that_are_not_there_are_named(tmp_path: Path, lost: str) -> None:
     split = open_store(write(tmp_path / "s.h5", make_contents()))["train"]
     (tmp_path / f"s.h5.blocks/train/{lost}.h5").unlink()
-    with pytest.raises(StoreError, match=rf"train/{lost}\.h5' is not whole; run the same probe extract again"):
+    with pytest.raises(StoreError, match=rf"train/{lost}\.h5' is not complete; run the same probe extract again"):
         _ = getattr(split, lost)
 
 
@@ -158,7 +158,7 @@ def test_a_store_under_another_name_or_without_its_folder_is_refused(tmp_path: P
     folder = path.with_name("a.h5.blocks")
     shutil.copytree(folder, tmp_path / "b.h5.blocks")
     shutil.copy(path, tmp_path / "b.h5")
-    with pytest.raises(StoreError, match=r"b\.h5' was made under another name and points into 'a\.h5\.blocks'"):
+    with pytest.raises(StoreError, match=r"b\.h5' was renamed: it still points into the folder 'a\.h5\.blocks'"):
         open_store(tmp_path / "b.h5")
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match=r"a\.h5' lacks its folder 'a\.h5\.blocks'; move it here too"):

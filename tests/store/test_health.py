@@ -1,4 +1,4 @@
-"""What is there of a store is counted from its journal and its disk."""
+"""Counting the files of a store on the disk that its journal records."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -31,7 +31,7 @@ def test_a_store_that_is_left_alone_is_unchanged(place: Place) -> None:
 
 
 def test_a_store_made_anew_is_another_though_its_bytes_are_the_same(place: Place) -> None:
-    """Images of equal names and sizes give equal manifests: nothing but the journal tells."""
+    """Images of equal names and sizes give equal manifests: only the journals differ."""
     contents, path = make_contents(), place("s")
     store = open_store(write(path, contents))
     before = root_of(path).read_bytes()
@@ -137,7 +137,7 @@ def test_a_store_at_an_address_is_asked_too(tmp_path: Path, with_journal: bool) 
 
 
 def upload(path: Path, address: str, with_journal: bool) -> None:
-    """Copy a store by zarr, or as plain files."""
+    """Copy a store with zarr, or as plain files."""
     if with_journal:
         fsspec.filesystem("memory").put(f"{path}/", address, recursive=True)
     else:

@@ -1,8 +1,10 @@
-"""The journal: whole lines, whatever threads, kills and full disks do."""
+"""The journal holds whole lines, despite threads, kills and full disks."""
 
 import json
+import os
 import resource
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -19,6 +21,7 @@ from tokenprobe.store.journal import (
     is_being_emptied,
     is_ours,
     last_settings,
+    read_mark,
     read_records,
     root_entries,
 )
@@ -180,7 +183,7 @@ def test_a_journal_that_is_a_link_is_not_written(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.write_text("no line")
     (tmp_path / NAME).symlink_to(mine)
-    with pytest.raises(StoreError, match="is a symbolic link, and nothing is written through it"):
+    with pytest.raises(StoreError, match="is a symbolic link, which is never written through"):
         Journal(tmp_path)
     assert mine.read_text() == "no line"
 
@@ -275,6 +278,16 @@ def test_a_journal_says_that_its_files_are_to_go_until_something_follows(tmp_pat
 
 
 def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / NAME).symlink_to(NAME)
-    with pytest.raises(StoreError, match=f"^cannot read the journal '{tmp_path / NAME}': Too many levels of symbolic"):
-        read_records(tmp_path)
+    odd: list[tuple[Callable[[Path], object], str]] = [
+        (lambda path: path.symlink_to(NAME), "Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is not a plain file"),
+        (os.mkfifo, "it is not a plain file"),
+        (Path.mkdir, "it is not a plain file"),
+    ]
+    for number, (make, why) in enumerate(odd):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        make(folder / NAME)
+        with pytest.raises(StoreError, match=f"^cannot read the journal '{folder / NAME}': {why}$"):
+            read_records(folder)
+        assert read_mark(folder) == b""

@@ -52,7 +52,7 @@ def test_put_waits_while_the_queue_is_full() -> None:
 
 
 def test_a_signal_in_the_midst_of_a_put_leaves_no_thread_waiting() -> None:
-    """In one round of sixteen it did, with a `queue.Queue`: its waiters are not as they should be then."""
+    """With `queue.Queue` it hung in one round of sixteen, because an exception left its waiters in a bad state."""
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for delay in np.random.default_rng(0).uniform(0.0005, 0.003, N_INTERRUPTED):
@@ -134,7 +134,7 @@ def test_join_may_be_called_again_and_ends_the_threads() -> None:
 
 
 def put_often(lanes: Lanes) -> None:
-    """A failure is kept a moment after the job told of it; the puts cannot all be in that moment."""
+    """A failure is stored a moment after the job reported it; not all puts can fall into that moment."""
     for _ in range(100_000):
         lanes.put(1, int)
 

@@ -1,4 +1,4 @@
-"""Names, shapes, and how many images a block holds."""
+"""Names, shapes, and the number of images per block."""
 
 from itertools import product
 from math import ceil
@@ -130,7 +130,7 @@ def test_plain_names_of_splits_are_fine(name: str) -> None:
         (".", "'.' begins with '.' or '__'"),
         ("..", "'..' begins with"),
         (".lock", "'.lock' begins with"),
-        ("__proto", "'__proto' begins with"),  # kept for extensions of Zarr
+        ("__proto", "'__proto' begins with"),  # reserved for extensions of Zarr
         ("../../esc", "'../../esc' holds a path separator"),
         ("/abs", "'/abs' holds a path separator"),
         ("a/b", "'a/b' holds a path separator"),
@@ -140,15 +140,15 @@ def test_plain_names_of_splits_are_fine(name: str) -> None:
         ("\x1b[31mred", "'\\\\x1b\\[31mred' holds control characters"),
         ("\udcff", "'\\\\udcff' holds control characters"),
         ("train ", "'train ' holds control characters, or blanks at an end"),
-        ("zarr.json", "'zarr.json' is kept for files of the store"),
-        ("journal.jsonl", "'journal.jsonl' is kept"),
-        ("journal.d", "'journal.d' is kept"),
-        ("train.tmp", "'train.tmp' is kept"),
+        ("zarr.json", "'zarr.json' is reserved for files of the store"),
+        ("journal.jsonl", "'journal.jsonl' is reserved"),
+        ("journal.d", "'journal.d' is reserved"),
+        ("train.tmp", "'train.tmp' is reserved"),
         ("t" * 101, "'t{99} is too long"),
         ("é" * 51, "'é{51}' is too long"),
-        (5, "5 is no text"),
-        (None, "None is no text"),
-        (["train"], r"\['train'\] is no text"),
+        (5, "5 is not text"),
+        (None, "None is not text"),
+        (["train"], r"\['train'\] is not text"),
     ],
 )
 def test_names_that_no_split_can_have_are_refused(name: object, fault: str) -> None:

@@ -1,4 +1,4 @@
-"""Stores that only zarr can read, compressed or at an address, give the numbers of the plain store."""
+"""Stores that only zarr can read, compressed or at an address, give the same numbers as the plain store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ Copy = Callable[[Path, str], str]
 
 @pytest.fixture(params=["compressed", "memory"])
 def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Copy:
-    """Give a function that copies a plain store, array by array, and returns where to."""
+    """Give a function that copies a plain store, array by array, and returns the new path."""
 
     def make(path: Path, name: str) -> str:
         compressed = request.param == "compressed"
@@ -38,7 +38,7 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Copy:
 
 
 def copy_store(path: Path, target: str, how: dict[str, Any]) -> None:
-    """Copy a store as anybody with zarr would."""
+    """Copy a store with zarr."""
     source, made = zarr.open_group(path, mode="r"), zarr.open_group(target, mode="w")
     made.update_attributes(dict(source.attrs))
     for split in open_store(path).splits:
@@ -81,7 +81,7 @@ def test_a_missing_chunk_is_an_error(tmp_path: Path) -> None:
     lost.unlink()
     split = open_store(tmp_path / "copy")["train"]
     assert len(split.tokens(0, [0, 3, 8], view=1)) == 3
-    message = r"^block file 'train/layer_00/patch/c/1/1/0/0' of '.*copy' is not there"
+    message = r"^block file 'train/layer_00/patch/c/1/1/0/0' of '.*copy' is missing"
     for rows in ([5], None):
         with pytest.raises(StoreError, match=message):
             split.tokens(0, rows, view=1)
@@ -92,7 +92,7 @@ def test_a_missing_chunk_at_an_address_is_an_error(tmp_path: Path) -> None:
     address = f"memory://{tmp_path.name}/lost"
     copy_store(tmp_path / "plain", address, {"compressors": None})
     fsspec.filesystem("memory").rm(f"/{tmp_path.name}/lost/train/layer_00/mean/c/0/2/0")
-    with pytest.raises(StoreError, match=r"^block file 'train/layer_00/mean/c/0/2/0' of 'memory://.*' is not there"):
+    with pytest.raises(StoreError, match=r"^block file 'train/layer_00/mean/c/0/2/0' of 'memory://.*' is missing"):
         open_store(address)["train"].tokens(0, kind="mean")
 
 
@@ -102,10 +102,10 @@ def test_missing_labels_and_ids_are_an_error(tmp_path: Path, copy: Copy, lost: s
     address = copy(tmp_path / "plain", "s")
     group = zarr.open_group(address, mode="r+")
     sync(group.store_path.store.delete(f"{group.path}/train/{lost}/c/0".lstrip("/")))
-    with pytest.raises(StoreError, match=rf"^block file 'train/{lost}/c/0' of '.*' is not there$"):
+    with pytest.raises(StoreError, match=rf"^block file 'train/{lost}/c/0' of '.*' is missing$"):
         getattr(open_store(address)["train"], lost)
     del group[f"train/{lost}"]
-    with pytest.raises(StoreError, match=rf"^array 'train/{lost}' of '.*' is not there$"):
+    with pytest.raises(StoreError, match=rf"^array 'train/{lost}' of '.*' is missing$"):
         getattr(open_store(address)["train"], lost)
 
 

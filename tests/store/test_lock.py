@@ -15,7 +15,7 @@ from tokenprobe.store.lock import NAME, StoreLock
 
 def test_a_second_lock_is_refused_and_names_the_holder(tmp_path: Path) -> None:
     with forked(lambda tell: hold(tmp_path, tell)) as (holder, _):
-        for _ in range(2):  # the refused one neither takes nor spoils it
+        for _ in range(2):  # the refused writer neither takes nor changes the lock
             with pytest.raises(LockedError) as raised, StoreLock(tmp_path):
                 pass
             assert str(raised.value) == (
@@ -99,7 +99,7 @@ def test_a_lock_that_is_a_link_leads_to_no_other_file(tmp_path: Path, there: boo
     if there:
         mine.write_text("a file of mine")
     (store / NAME).symlink_to(mine)
-    message = f"^'{store / NAME}' is a symbolic link, and nothing is written through it; remove it$"
+    message = f"^'{store / NAME}' is a symbolic link, which is never written through; remove it$"
     with pytest.raises(StoreError, match=message), StoreLock(store):
         pass
     assert mine.exists() == there and (not there or mine.read_text() == "a file of mine")
@@ -120,7 +120,7 @@ def hold(store: Path, tell: Callable[[int], None]) -> None:
 
 @contextmanager
 def forked(work: Callable[[Callable[[int], None]], None]) -> Iterator[tuple[int, int]]:
-    """Run `work` in a fork; yield its process and what it told once it did."""
+    """Run `work` in a fork; once it has sent its message, yield process and message."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:

@@ -1,4 +1,4 @@
-"""What decides the bytes, what does not, and how a store may grow."""
+"""The settings that decide bytes, those that do not, and the ways a store may grow."""
 
 import hashlib
 import json
@@ -123,7 +123,7 @@ def test_the_fingerprint_does_not_change_with_what_decides_no_bytes(changes: dic
 @pytest.mark.parametrize("found", [None, 0, 2, "1"])
 def test_another_format_version_is_refused(found: Any) -> None:
     attributes = MANIFEST.to_json() | {"format": found}
-    with pytest.raises(StoreError, match=f"store format {found!r} is not known here: this version reads format 1"):
+    with pytest.raises(StoreError, match=f"store format {found!r} is unknown: this version reads format 1"):
         Manifest.from_json(attributes)
 
 
@@ -155,7 +155,7 @@ def test_a_fingerprint_is_the_hash_of_json_with_sorted_keys() -> None:
     [
         ({"complete": 1}, "complete is 1; expected true or false"),
         ({"depth": "12"}, "depth is '12'; expected a whole number"),
-        ({"depth": 11}, "layer_11 is a layer of a backbone with 11"),
+        ({"depth": 11}, "layer_11 is declared, but the backbone has 11 layers"),
         ({"versions": {"torch": 2}}, "versions.torch is 2; expected text"),
         ({"model": None}, "recipe.model is None; expected text"),
         ({"dtype": "float8"}, "dtype is 'float8'; expected float16"),
@@ -166,12 +166,15 @@ def test_a_fingerprint_is_the_hash_of_json_with_sorted_keys() -> None:
             "layers.layer_00.grid is a list of 1; exp",
         ),
         ({"layers": {"layer_00": {"grid": [14, 14], "dim": 0, "n_prefix": 1}}}, "layers.layer_00.dim is 0; expected 1"),
-        ({"layers": {"../x": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}}, "'../x' is no name of a layer"),
-        ({"layers": {"layer_0": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}}, "'layer_0' is no name of a layer"),
-        ({"layers": {"layer_005": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}}, "'layer_005' is no name of a layer"),
-        ({"layers": {}}, "split 'test': 'layer_00' is no layer of the store"),
+        ({"layers": {"../x": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}}, "'../x' is not the name of a layer"),
+        ({"layers": {"layer_0": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}}, "'layer_0' is not the name of a layer"),
+        (
+            {"layers": {"layer_005": {"grid": [14, 14], "dim": 1, "n_prefix": 1}}},
+            "'layer_005' is not the name of a layer",
+        ),
+        ({"layers": {}}, "split 'test': 'layer_00' is not a layer of the store"),
         ({"fingerprints": [1]}, "fingerprints is a list of 1; expected keys and values"),
-        ({"fingerprints": {}}, "it was changed by hand: its fingerprints are not those of its content"),
+        ({"fingerprints": {}}, "it was changed by hand: its fingerprints do not match its content"),
         ({"dataset": "other"}, None),  # decides no bytes
     ],
     ids=str,

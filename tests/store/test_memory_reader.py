@@ -1,4 +1,4 @@
-"""Rows in memory, copied on threads: the rows asked for, in their order, whatever their size."""
+"""Rows in memory, copied on threads: the rows asked for, in their order, at any size."""
 
 import threading
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def test_an_array_that_is_not_in_order_is_put_in_order_once() -> None:
 
 
 def test_large_pieces_are_copied_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each copy waits for another to begin: one thread alone would not get past the first."""
+    """Each copy waits until another begins: a single thread would not get past the first."""
     both, take = threading.Barrier(2, timeout=20), np.take
 
     def watched(*arguments: object, **options: object) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_a_reader_waits_for_what_an_older_one_left_in_its_buffers(slow_take: Cal
 
 @pytest.fixture
 def slow_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Give a function that makes the copies that begin from now on take so many seconds longer."""
+    """Give a function that slows later copies by a given number of seconds."""
     take, seconds = np.take, [0.0]
 
     def watched(*arguments: object, **options: object) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rows that move because an image is left out: what is kept, what is made again, and that a kill does no harm."""
+"""Rows that move because an image is left out: earlier blocks stay, later ones are remade, a kill does no harm."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ def test_the_first_row_that_differs(stored: Sequence[str], ids: Sequence[str], r
 def test_files_of_a_row_are_its_block_and_those_behind_it(place: Place) -> None:
     contents, path = make_contents(), place("s")
     splits = contents.manifest.splits
-    splits["training"] = splits["train"]  # another split, whose name begins alike
+    splits["training"] = splits["train"]  # another split with the same beginning of its name
     arrays = [f"train/layer_{layer}/{kind}" for layer in ("00", "03") for kind in ALL]
     for row, first in ((0, 0), (3, 0), (4, 1), (7, 1), (8, 2), (10, 2)):
         wanted = {block_path(path, name, view, n) for name in arrays for view in (0, 1) for n in range(first, 3)}
@@ -78,7 +78,7 @@ def files_of_row(path: Path, contents: Contents, row: int) -> set[Path]:
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_an_image_left_out_later_moves_the_blocks_from_there_on(place: Place, dtype: str) -> None:
-    """The channels of int8 are those of the first images: every block of its tokens is made again."""
+    """The channel statistics of int8 come from the first images, so every block of its tokens is made again."""
     contents, path = make_contents(dtype), place("s")
     write_some(path, contents, [BlockKey("train", 0, block) for block in range(3)])
     finished, fewer = stamps(path), contents.without("train", [6])
@@ -150,7 +150,7 @@ def test_rows_that_moved_are_refused_until_they_are_dropped(place: Place) -> Non
 def test_a_kill_while_rows_are_dropped_loses_nothing_and_leaves_nothing_wrong(
     place: Place, dtype: str, again: list[int]
 ) -> None:
-    """Row 8 has a block of its own: without it every declared block is there, and yet the store is not complete."""
+    """Row 8 has its own block. Without that row every declared block exists, but the store is not complete."""
     contents = make_contents(dtype, counts={"train": 9}).part({"train": {"layer_00": KINDS[dtype]}})
     first, then = contents.without("train", [8]), contents.without("train", again)
     expected, done = (tree(write(place(name), each)) for name, each in (("first", first), ("then", then)))
@@ -179,7 +179,7 @@ KINDS = {"float16": ALL, "int8": sorted([*ALL, "patch_scale", "prefix_scale"])}
 
 
 def copy_of(path: Path, target: Path) -> Path:
-    """Copy a store by hard links: whatever is written under a name of the copy is a file of its own."""
+    """Copy a store with hard links: a file written in the copy becomes separate from the original."""
     shutil.copytree(path.parent, target.parent, dirs_exist_ok=True, copy_function=link_or_copy)
     return target
 

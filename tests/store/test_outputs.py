@@ -1,4 +1,4 @@
-"""Where commands may write: beside stores and runs, and not into them."""
+"""Places where commands may write: beside stores and runs, not into them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ every_check = pytest.mark.parametrize("check", [check_folder, check_file])
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A folder that looks as a run does in its first pass."""
+    """A folder that looks like a run in its first pass."""
     folder = tmp_path / "run"
     (folder / "heads").mkdir(parents=True)
     (folder / "config.yaml").write_text("epochs: 3\nmade_from:\n  commands: []\n")

@@ -40,7 +40,7 @@ def test_rounding_to_bfloat16_is_that_of_torch() -> None:
     values = values[~np.isnan(values)]
     of_torch = torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
     np.testing.assert_array_equal(bfloat16_bits(values), of_torch, strict=True)
-    assert np.isinf(from_bfloat16(of_torch)).sum() > np.isinf(values).sum()  # the largest round up to it
+    assert np.isinf(from_bfloat16(of_torch)).sum() > np.isinf(values).sum()  # the largest values round up to infinity
 
 
 def test_no_nan_becomes_a_number() -> None:
@@ -59,7 +59,7 @@ def test_what_stands_for_nothing_is_nan_or_no_level() -> None:
 
 
 def tokens_with_outliers(n_images: int = 200) -> np.ndarray:
-    """(n, 16, 64): as of a vision transformer, a few channels are a hundred times as wide as the rest."""
+    """(n, 16, 64): as in a vision transformer, a few channels spread a hundred times as wide as the rest."""
     values = RNG.standard_normal((n_images, 16, 64))
     values[..., [5, 40]] *= 100
     values[..., 17] += 50
@@ -72,7 +72,7 @@ def channels_of(values: np.ndarray) -> np.ndarray:
 
 
 def relative_error(read: np.ndarray, values: np.ndarray) -> float:
-    """Return the median over tokens of the error's length over the token's, channels counted by their width."""
+    """Return the median over tokens of the relative error, with channels weighted by their width."""
     width = values.std((0, 1))
     error = np.linalg.norm((read - values) / width, axis=-1) / np.linalg.norm(
         (values - values.mean((0, 1))) / width, axis=-1
@@ -114,7 +114,7 @@ def test_constant_channels_and_tokens_of_zeros_come_back() -> None:
     values[..., 3] = 0
     sums = (values.sum((0, 1)), (values**2).sum((0, 1)))
     channels = channel_statistics(200, *sums)
-    values[0] = channels[0]  # tokens that are nothing but the mean
+    values[0] = channels[0]  # tokens equal to the mean
     tokens, scale = quantize(values.astype(np.float32), channels)
     read = dequantize(tokens, scale, channels, np.float32)
     np.testing.assert_allclose(read[..., 2:4], values[..., 2:4], rtol=1e-6)
@@ -126,14 +126,14 @@ def test_constant_channels_and_tokens_of_zeros_come_back() -> None:
 
 @pytest.mark.parametrize("size", [1e-8, 1e-4, 1e4])
 def test_tokens_far_smaller_and_larger_than_the_statistics_keep_their_order_of_magnitude(size: float) -> None:
-    """Whose first images are no guide to the rest. A float16 scale reaches down to 6e-8."""
+    """The first images differ from the rest. A float16 scale reaches down to 6e-8."""
     channels = np.stack([np.zeros(8), np.ones(8)]).astype(np.float32)
     values = (RNG.uniform(0.5, 1, (5, 8)) * RNG.choice([-1, 1], (5, 8)) * size).astype(np.float32)
     tokens, scale = quantize(values, channels)
     read = dequantize(tokens, scale, channels, np.float32)
     assert np.isfinite(read).all()
     step = np.abs(values).max(-1, keepdims=True) / 127
-    of_scale = np.maximum(step * 2**-11, 2**-25)  # half of what two float16 scales are apart
+    of_scale = np.maximum(step * 2**-11, 2**-25)  # half the distance of two float16 scales
     assert (np.abs(read - values) <= step / 2 + 127 * of_scale).all()
 
 
@@ -161,7 +161,7 @@ def test_a_channel_that_never_changes_has_a_deviation_of_one() -> None:
     ("mean", "spread"), [(0.0, 0.0), (0.0, 1e-9), (0.0, 9e-7), (3.0, 1e-7), (1e4, 0.0), (1e4, 1e-3), (-2e6, 0.1)]
 )
 def test_a_channel_that_hardly_changes_comes_back_and_spoils_no_other(mean: float, spread: float) -> None:
-    """Its deviation is rounding: dividing by it would let a later change of half a unit take all levels of a token."""
+    """Its deviation is only rounding. If divided by it, a later change of half a unit would use all levels."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal((400, 8))
     values[:, 3] = mean + spread * rng.choice([-1, 1], 400)

@@ -1,4 +1,4 @@
-"""What may be asked of a reader, and what it refuses. That it reads right is tested for each format."""
+"""Requests that a reader accepts and refuses. The values it reads are tested for each format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ PATCH = make_contents().stored["train/layer_03/patch"][0]
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a store that every test reads and none touches; `test` has no prefix tokens and no layer 0."""
+    """From a store that tests only read; `test` has no prefix tokens and no layer 0."""
     contents = make_contents()
     of_train = contents.manifest.splits["train"].layers
     some = contents.part({"train": of_train, "test": {"layer_03": ["mean", "patch"]}})
@@ -80,7 +80,9 @@ def test_rows_that_are_not_there_are_refused(split: Split, rows: list[int]) -> N
 
 @pytest.mark.parametrize("rows", [np.arange(11) % 2 == 0, [0.5, 1.9]], ids=["mask", "fractions"])
 def test_what_is_no_row_number_is_not_taken_for_one(split: Split, rows: Any) -> None:
-    with pytest.raises(InputError, match=r"^rows of type (bool|float64) asked of split 'train'; give row numbers, int"):
+    with pytest.raises(
+        InputError, match=r"^rows of type (bool|float64) asked of split 'train'; give integer row numbers"
+    ):
         split.tokens(3, rows)
 
 
@@ -147,7 +149,7 @@ def test_a_block_lost_after_the_store_was_opened_is_named_as_one_that_never_was(
     lost = block_path(path, "train/layer_03/prefix", 1, 2)
     lost.unlink()
     with pytest.raises(
-        StoreError, match=f"^block file '{lost}' is not there; run the same probe extract again, or probe"
+        StoreError, match=f"^block file '{lost}' is missing; run the same probe extract again, or probe"
     ):
         split.tokens(3, [9], kind="prefix", view=1)
 

@@ -1,4 +1,4 @@
-"""Reading ahead: what is yielded is what was asked for, in buffers that are used again."""
+"""Reading ahead yields the rows asked for, in buffers that are reused."""
 
 import os
 import threading
@@ -79,7 +79,7 @@ def test_a_buffer_grows_to_what_is_asked() -> None:
 def test_a_piece_stays_as_it_is_and_no_more_is_read_than_there_are_buffers_for(
     place: Place, monkeypatch: pytest.MonkeyPatch, n_buffers: int
 ) -> None:
-    """Each piece is a block, so that the file read last tells how far the reading has come."""
+    """Each piece is one block, so the last file read shows how far the reading has come."""
     path = write(place("s"), make_contents(counts={"train": 24, "test": 1}))
     patch = make_contents(counts={"train": 24, "test": 1}).stored["train/layer_00/patch"][0]
     files, preadv = [str(block_path(path, "train/layer_00/patch", 0, block)) for block in range(6)], os.preadv
@@ -93,7 +93,7 @@ def test_a_piece_stays_as_it_is_and_no_more_is_read_than_there_are_buffers_for(
     pieces = [np.arange(4) + start for start in range(0, 24, 4)]
     ahead = read_ahead(open_store(path)["train"].reader(0), pieces, FLOAT16, BufferRing(n_buffers))
     for number, piece in enumerate(ahead):
-        time.sleep(0.02)  # the next ones are read meanwhile
+        time.sleep(0.02)  # the next pieces are read meanwhile
         assert max(furthest) == min(number + n_buffers - 1, 5)
         np.testing.assert_array_equal(piece, patch[pieces[number]])
 
@@ -106,7 +106,7 @@ def test_a_missing_block_is_an_error_when_its_piece_comes(place: Place, n_buffer
     lost.unlink()
     ahead = read_ahead(reader, [np.arange(8), np.arange(8, 11), np.arange(4)], FLOAT16, BufferRing(n_buffers))
     np.testing.assert_array_equal(next(ahead), PATCH[:8])
-    with pytest.raises(StoreError, match=f"{lost.name}' is not there"):
+    with pytest.raises(StoreError, match=f"{lost.name}' is missing"):
         next(ahead)
 
 

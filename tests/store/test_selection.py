@@ -1,4 +1,4 @@
-"""A selection names splits, layers, arrays and a dtype, and gives the arrays as they are written."""
+"""A selection names splits, layers, arrays and a dtype, and returns the arrays to write."""
 
 from dataclasses import replace
 

@@ -46,7 +46,7 @@ def test_every_array_comes_back_as_the_reader_gives_it(tmp_path: Path, suffix: s
     for name, values in contents.returned.items():
         split, layer, kind = name.split("/")
         for view in range(VIEWS[split]):
-            if dtype == "int8":  # the reader computes in float32, `values` are rounded from float64
+            if dtype == "int8":  # the reader computes in float32; `values` are rounded from float64
                 values[view] = reader[split].tokens(int(layer[-2:]), view=view, kind=kind)
             found = view_of(out, name, view, form)
             assert found.dtype == (torch.float32 if kind == "mean" else getattr(torch, written))
@@ -87,7 +87,7 @@ def test_int8_is_not_rounded_twice(tmp_path: Path, asked: str) -> None:
     scale = contents.stored[f"{name}_scale"][0].astype(np.float64)
     expected = torch.from_numpy(contents.stored[name][0] * scale[..., None] * deviation + mean)
     found = view_of(out, name, 0, "safetensors").double()
-    # Computed in float32: a few of its roundings; for bfloat16, one of its own besides.
+    # A few roundings of float32, and for bfloat16 one rounding of its own.
     eps = float(torch.finfo(getattr(torch, asked)).eps)
     assert ((found - expected).abs() <= eps * expected.abs() / 2 + 1e-5).all()
 

@@ -1,4 +1,4 @@
-"""Labels, ids and channels: one flipped bit is an error where a journal tells, and what cannot be is one everywhere."""
+"""Labels, ids and channels: with a journal, one flipped bit is an error. Impossible values are always an error."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ READERS = {
 
 
 def flip(path: Path, offset: int = -1) -> None:
-    """Turn one bit around."""
+    """Flip one bit."""
     data = bytearray(path.read_bytes())
     data[offset] ^= 1
     path.write_bytes(data)
@@ -52,9 +52,9 @@ def test_a_flipped_bit_is_an_error_that_names_the_file_and_what_to_do(
     offset = {".zarr": -8, ".h5": 2048}[path.suffix] if array == "labels" else -1
     flip(file, offset)
     advice = (
-        "mend it with probe verify --repair" if repairable else "no journal tells how it was made, so make it again"
+        "mend it with probe verify --repair" if repairable else "no journal records how it was made, so make it again"
     )
-    message = f"^'{file}' is damaged \\(its bytes are not those that were written\\); {advice}"
+    message = f"^'{file}' is damaged \\(its bytes differ from those that were written\\); {advice}"
     with pytest.raises(StoreError, match=message):
         READERS[array](open_store(path))
 
@@ -63,12 +63,12 @@ def test_the_metadata_of_labels_are_compared_too(tmp_path: Path) -> None:
     path = write(tmp_path / "s.zarr", make_contents())
     metadata = path / "train/labels/zarr.json"
     metadata.write_text(metadata.read_text().replace('"int64"', '"uint8"'))
-    with pytest.raises(StoreError, match=f"^'{metadata}' is damaged .its bytes are not those that were written"):
+    with pytest.raises(StoreError, match=f"^'{metadata}' is damaged .its bytes differ from those that were written"):
         _ = open_store(path)["train"].labels
 
 
 def test_damaged_ids_are_not_taken_for_other_images(place: Place) -> None:
-    """The advice for those is to overwrite the store."""
+    """The advice for such metadata is to overwrite the store."""
     contents, path = make_contents(), place("s")
     write(path, contents)
     flip(values_of(path, "ids"))
@@ -160,7 +160,7 @@ def test_labels_are_writable_as_any_array(place: Place) -> None:
 
 
 def test_a_label_file_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
-    """A virtual dataset, or values kept in another file, would show numbers of any file of yours."""
+    """A virtual dataset, or values in another file, could show numbers from any of the user's files."""
     path = write(tmp_path / "s.h5", make_contents())
     (folder_of(path) / "journal.jsonl").unlink()
     (tmp_path / "secret").write_bytes(np.arange(11, dtype="<i8").tobytes())

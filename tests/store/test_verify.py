@@ -1,4 +1,4 @@
-"""Verification: whatever happens to a file is found and named, and nothing else is. In both formats."""
+"""Verification names every changed file, and no other. In both formats."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tokenprobe.store.verify import Problem, verify
 
 from .kit import block_path, blocks, folder_of, make_contents, root_of, write, write_some
 
-DAMAGED = ("damaged", "damaged: its bytes are not those that were written")
+DAMAGED = ("damaged", "damaged: its bytes differ from those that were written")
 MISSING = ("missing", "missing")
 UNFINISHED = ("unfinished", "not finished: the journal does not record it")
 FOREIGN = ("foreign", "foreign: nothing declares it")
@@ -137,13 +137,13 @@ def test_a_root_that_is_gone_is_named_and_the_rest_is_checked(place: Place, data
 
 
 def test_a_root_of_just_before_a_crash_is_as_it_should_be(place: Place) -> None:
-    """The journal has a root before it is written: a crash between them leaves the one before."""
+    """The journal records a root before it is written: a crash between the two leaves the previous root."""
     contents, path = make_contents(), place("s")
     write_some(path, contents, blocks(contents.manifest)[:-1])
     before = root_of(path).read_bytes()
     write(path, contents)
     root_of(path).write_bytes(before)
-    unsealed = "not finished: it says that the store is not complete, and every file is there"
+    unsealed = "not finished: it says that the store is not complete, but every file is there"
     assert verify(path) == [Problem(root_of(path).name, "unfinished", unsealed)]
     older = json.loads(json.dumps(contents.part({"test": {"layer_00": ["mean"]}}).manifest.to_json()))
     assert older != contents.manifest.to_json()

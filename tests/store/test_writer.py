@@ -1,4 +1,4 @@
-"""The writer: what it asks for, what it leaves behind, and when it calls a store complete. In both formats."""
+"""The writer: its requests, its remains after a failure, and the mark of a complete store. In both formats."""
 
 import os
 import re
@@ -84,7 +84,7 @@ def test_closing_in_the_middle_leaves_no_half_written_file(place: Place) -> None
             writer.append(key, 0, rows_of(contents, key, 0))
             raise KeyboardInterrupt
 
-    write(place("warm"), contents)  # what libraries open once
+    write(place("warm"), contents)  # files that libraries open once
     n_open = len(os.listdir("/proc/self/fd"))
     with pytest.raises(KeyboardInterrupt):
         stop_in_the_middle()
@@ -129,11 +129,11 @@ def test_a_block_is_recorded_once_it_is_on_disk_and_the_root_before_it_is_writte
 
 def test_a_block_that_is_given_more_rows_than_it_holds_is_an_error_and_never_recorded(place: Place) -> None:
     contents, path = make_contents(), place("s")
-    for block, n_rows in ((0, 4), (2, 3)):  # block 2 is the last one, with room for a row more
+    for block, n_rows in ((0, 4), (2, 3)):  # block 2 is the last one, with room for one more row
         key = BlockKey("train", 0, block)
         arrays = rows_of(contents, key, 3)
         name = re.escape(repr(str(block_path(path, "train/layer_03/mean", 0, block))))
-        with pytest.raises(StoreError, match=f"^block file {name} holds {n_rows} rows, and {2 * n_rows} were given"):
+        with pytest.raises(StoreError, match=f"^block file {name} holds {n_rows} rows, but {2 * n_rows} were given"):
             give_twice(path, contents, key, arrays)
         assert not list(folder_of(path).rglob("*.tmp"))
         with open_writer(path, contents.manifest) as writer:

@@ -1,4 +1,4 @@
-"""Zarr stores do what every store does, and are what zarr-python takes for its own."""
+"""Zarr stores pass the tests of every format, and zarr-python can read them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ def test_labels_and_ids_that_are_not_there_are_not_taken_for_zeros(tmp_path: Pat
     split = open_store(write(tmp_path / "s", make_contents()))["train"]
     (split.store.path / "train" / lost).unlink()
     name = lost.partition("/")[0]
-    with pytest.raises(StoreError, match=f"train/{name}' is not whole; run the same probe extract again"):
+    with pytest.raises(StoreError, match=f"train/{name}' is not complete; run the same probe extract again"):
         _ = getattr(split, name)
 
 

@@ -15,7 +15,7 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture
 def make_run(tiny_config: Callable[..., ExtractConfig], tmp_path: Path) -> MakeRun:
-    """Extract in float32 and fit for an epoch at one rate; keyword arguments replace fields of the extraction."""
+    """Extract in float32 and fit one epoch at one rate; keyword arguments replace fields of the extraction."""
 
     def make(heads: list[str], *, layers: str = "2", norm: str = "none", seeds: int = 1, **changes: Any) -> Run:
         store = extract(tiny_config(**{"dtype": "float32", "out": tmp_path / "made.zarr"} | changes))

@@ -1,4 +1,4 @@
-"""Stores that an extraction made, and how tests of repair look at their files and damage them."""
+"""Stores made by an extraction, and helpers that inspect and damage their files."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def config_of(images: Path, out: Path, **changes: Any) -> ExtractConfig:
 
 
 def files_of(store: Path) -> dict[str, Path]:
-    """Return every file whose bytes are a function of the inputs, by the name that verify gives it."""
+    """Return every file whose bytes depend only on the inputs, by the name that verify gives it."""
     files = store_files(store)
     found = {str(file.relative_to(files.folder)): file for file in files.folder.rglob("*") if file.is_file()}
     return {name: file for name, file in found.items() if name not in NOT_INPUTS_ALONE} | {files.root.name: files.root}
@@ -54,7 +54,7 @@ def content_of(store: Path) -> dict[str, bytes]:
 
 
 def marks_of(store: Path) -> dict[str, tuple[int, int]]:
-    """Return inode and time of every file but the root, which is written before and after what was missing."""
+    """Return inode and time of every file except the root, which a repair writes twice."""
     marks = {name: (file.stat().st_ino, file.stat().st_mtime_ns) for name, file in files_of(store).items()}
     del marks[store_files(store).root.name]
     return marks

@@ -1,4 +1,4 @@
-"""Settings of the workflows: their choices are those of the code."""
+"""Settings of the workflows: their choices agree with the code."""
 
 from tokenprobe.runtime.options import fields_of
 from tokenprobe.store.export import FORMS

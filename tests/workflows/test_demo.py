@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from timm.models import VisionTransformer
 
+from tokenprobe.cli import main
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.probe import FitConfig, fit
 from tokenprobe.probe.run.results import Run
@@ -26,7 +27,7 @@ def test_the_bundled_weights_are_those_of_the_demos_architecture() -> None:
 def test_the_demo_extracts_fits_and_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With 200 images a split, ten epochs and one rate; all else is what `probe demo` does."""
+    """With 200 images per split, ten epochs and one rate; the rest is `probe demo`."""
     extracted: list[ExtractConfig] = []
     fitted: list[FitConfig] = []
 
@@ -40,7 +41,7 @@ def test_the_demo_extracts_fits_and_prints(
 
     monkeypatch.setattr(demo, "extract", extract_less)
     monkeypatch.setattr(demo, "fit", fit_less)
-    demo.run_demo(tmp_path / "out")
+    assert main(["demo", "-o", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr()
     assert "1/2 " in shown.err and "2/2 " in shown.err and "done in" in shown.err
     assert "test top-1 in %" in shown.out and "ep:queries=8: layer " in shown.out

@@ -1,4 +1,4 @@
-"""Every command that writes refuses a place in a store or a run before any work, and changes nothing."""
+"""Every command that writes refuses a place inside a store or a run, before any work, and changes nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ FIT = "fit s.zarr --heads linear --lr 1 --epochs 1 --device cpu"
 
 @pytest.fixture
 def folder(write_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the store s.zarr and the run `run`; nobody has what other commands read."""
+    """A folder with the store s.zarr and the run `run`. Other inputs of the commands do not exist."""
     store = write_made(write_store, tmp_path / "s.zarr")
     fit_made(store, tmp_path / "run", heads=["linear"], layers="0", lr=[1.0], epochs=1)
     (tmp_path / "file").write_text("kept")
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
         ("export s.zarr -o s.zarr/sub --to npy", "inside the store"),
         ("export s.zarr -o run/sub.zarr", "inside the run"),
         ("export s.zarr -o '' --to npy", "--out '': expected text"),
-        ("export s.zarr -o s.zarr", "is there already"),
+        ("export s.zarr -o s.zarr", "exists, and an export"),
         ("predict run --images file -o run/results.csv", "'run/results.csv' is a file of the run"),
         ("predict run --images file -o run/heads/x.npz", "'run/heads/x.npz' is a file of the run"),
         ("predict run --images file -o s.zarr/x.csv", "inside the store"),

@@ -1,4 +1,4 @@
-"""`probe predict` on image files: what it writes against the head alone, and what it refuses."""
+"""`probe predict` on image files: its output against the head alone, and its refusals."""
 
 import io
 import re
@@ -54,7 +54,7 @@ def test_a_run_predicts_its_test_images_as_its_results_say(make_run: MakeRun, im
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Class folders of photos, half of which their EXIF turns by a quarter."""
+    """Class folders of photos, half of them turned by a quarter in their EXIF."""
     rng = np.random.default_rng(0)
     for split, n_images in (("train", 12), ("test", 6)):
         for label, name in enumerate(CLASSES):
@@ -72,7 +72,7 @@ def photos(tmp_path: Path) -> Path:
 def test_photos_are_turned_as_the_data_of_the_head_were(
     make_run: MakeRun, photos: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """hf: turns photos upright, folder: does not; what a head sees at last is what it was trained on."""
+    """hf: turns photos upright, folder: does not. In both cases the head sees photos as in training."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
     run = make_run(["linear"], data=f"{kind}:{photos}")
@@ -122,7 +122,7 @@ def test_names_of_images_and_classes_act_neither_on_a_spreadsheet_nor_on_a_termi
         "image,predicted,score", "'=1+1.png,'@cat,0.5000", r"a\x1b[2J.png,two\nlines,1.0000",
     ]  # fmt: skip
     for name, read in (("p.parquet", pd.read_parquet), ("p.csv", pd.read_csv)):
-        write_predictions(table, [], None, tmp_path / name)  # type: ignore[arg-type]  # not asked by these
+        write_predictions(table, [], None, tmp_path / name)  # type: ignore[arg-type]  # not used for these
         assert (read(tmp_path / name)["image"][0] == "=1+1.png") == (name == "p.parquet")
 
 
@@ -146,6 +146,7 @@ def test_the_backbone_computes_in_the_precision_asked_for(
     assert not torch.allclose(exact, rounded)
 
 
+@pytest.mark.usefixtures("messages")
 def test_one_file_is_enough(make_run: MakeRun, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(["linear"])
     capsys.readouterr()
@@ -191,6 +192,7 @@ def test_among_several_cells_the_best_are_named(make_run: MakeRun, image_folder:
         predict(run.path, config(image_folder, cell="none"))
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_selected_cell_without_weights_is_no_choice(
     make_run: MakeRun, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_selected_cell_without_weights_is_no_choice(
     assert f"24 images by {cell}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("messages")
 def test_bad_images_are_named_or_left_out(
     make_run: MakeRun, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,12 +253,12 @@ def test_a_run_of_knn_alone_or_without_results_is_refused(make_run: MakeRun, ima
         predict(run.path, config(image_folder))
     (run.path / "heads").mkdir()
     (run.path / "results.parquet").unlink()
-    with pytest.raises(MissingError, match=r"run '.*/run' has no results yet; let its probe fit go on, or give one of"):
+    with pytest.raises(MissingError, match=r"run '.*/run' has no results yet; wait for its probe fit, or give one of"):
         predict(run.path, config(image_folder))
 
 
 def test_no_images_or_no_run_are_refused(image_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"nothing at '.*gone'; asked for images there"):
+    with pytest.raises(MissingError, match=r"nothing at '.*gone'; expected an image or a folder"):
         predict(tmp_path, config(tmp_path / "gone"))
     with pytest.raises(MissingError, match=r"no trained heads at '.*/heads'; make a run with probe fit"):
         predict(tmp_path, config(image_folder))

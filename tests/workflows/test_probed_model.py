@@ -1,4 +1,4 @@
-"""Backbone and head composed: the same logits as from the store, and a module that goes where modules go."""
+"""Backbone and head composed: the same logits as from the store, in a module that can be saved and exported."""
 
 import io
 import shutil
@@ -38,7 +38,7 @@ HEADS = ["ep:queries=2", "linear:pool=cls", "linear:pool=mean", "linear:pool=cls
 CASES = [("0", "none", HEADS), ("2", "final", HEADS), ("0+2", "none", HEADS[:1])]
 TINY_RESNET = {"channels": [8, 8, 8, 8], "stem_width": 8}
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
-"""Logits of some tens, through BatchNorm, from float32 tokens that another batch size rounds otherwise."""
+"""Logits in the tens, after BatchNorm, from float32 tokens whose rounding depends on the batch size."""
 
 
 def images_of(model: ProbedModel, run: Run, image_folder: Path) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ def test_a_saved_or_copied_module_is_the_same(make_run: MakeRun) -> None:
 
 
 def test_training_the_head_leaves_the_backbone_as_it_is(make_run: MakeRun) -> None:
-    """Whose BatchNorm would follow the new images otherwise."""
+    """Otherwise its BatchNorm would adapt to the new images."""
     run = make_run(["linear"], model="timm:resnet18", model_arg=TINY_RESNET, image_size=[32])
     model = export_pipeline(run.path, run.results["cell"].iloc[0])
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -127,7 +127,7 @@ def test_training_the_head_leaves_the_backbone_as_it_is(make_run: MakeRun) -> No
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_every_head_can_be_exported(make_run: MakeRun, pooling: str) -> None:
-    """By torch.export, with any number of images: the program gives what the module gives."""
+    """By torch.export, with any number of images: program and module give the same logits."""
     fitting = {"queries": 2, "heads": 2}
     settings = ",".join(f"{key}={value}" for key, value in fitting.items() if key in POOLINGS[pooling].defaults)
     run = make_run([f"{pooling}:{settings}" if settings else pooling], norm="final")
@@ -149,7 +149,7 @@ def test_backbones_of_every_source_can_be_exported(
     if model == "hub":
         model = f"hub:{Path(__file__).parents[1] / 'data' / 'hub'}/dinov2_tiny_reg"
     run = make_run(["ep:queries=2"], model=model, model_arg=arguments, image_size=[size], layers="-1")
-    assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0]), (size, size))
+    assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0], trust_code=True), (size, size))
 
 
 def assert_exported(model: ProbedModel, size: tuple[int, int]) -> None:
@@ -165,7 +165,7 @@ def assert_exported(model: ProbedModel, size: tuple[int, int]) -> None:
 def test_timm_takes_its_transform_from_the_module(
     make_run: MakeRun, image_folder: Path, tmp_path: Path, crop: dict[str, str]
 ) -> None:
-    """With and without weights whose metadata ask for a resize alone."""
+    """With and without weights whose metadata ask only for a resize."""
     weights = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True).module.state_dict()
     save_file(weights, tmp_path / "w.safetensors", metadata=crop)
     run = make_run(["linear"], checkpoint=tmp_path / "w.safetensors", no_pretrained=False)
@@ -236,7 +236,7 @@ def test_a_set_of_weights_that_was_asked_for_is_loaded_again(make_run: MakeRun, 
 
 
 def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: MakeRun, tmp_path: Path) -> None:
-    """Without one it knows the model by name, and not the file of its weights, and says so."""
+    """Without a journal it knows the model's name but not the file of its weights, and the error says so."""
     backbone = load_backbone("timm:VisionTransformer", model_arg=TINY_VIT, no_pretrained=True, seed=5)
     weights, other = tmp_path / "w.safetensors", tmp_path / "other.safetensors"
     save_file(backbone.module.state_dict(), weights)
@@ -248,7 +248,7 @@ def test_a_head_of_an_archive_knows_its_backbone_from_the_journal(make_run: Make
     assert export_pipeline(run.path, run.results["cell"].iloc[0])(torch.randn(1, 3, 16, 16)).shape == (1, 3)
     (tmp_path / "archive.zarr" / "journal.jsonl").unlink()
     run = fit(tmp_path / "archive.zarr", replace(config, out=tmp_path / "run3"))
-    cell, why = run.results["cell"].iloc[0], "; the head is of a store without a journal: nothing says with which file"
+    cell, why = run.results["cell"].iloc[0], "; the head's store had no journal, so the file, size and seed"
     named = f"the backbone of '{cell}' is 'timm:VisionTransformer': .* no published weights; give --checkpoint.*{why}"
     with pytest.raises(InputError, match=named):
         export_pipeline(run.path, cell)
@@ -265,11 +265,11 @@ def test_a_local_model_is_found_from_another_folder_or_where_it_is_named(
     run = make_run(["linear"], model="hub:hub/dinov2_tiny", model_arg={}, image_size=[16])
     monkeypatch.chdir(tmp_path)
     cell, images = run.results["cell"].iloc[0], torch.randn(1, 3, 16, 16)
-    logits = export_pipeline(run.path, cell)(images)
+    logits = export_pipeline(run.path, cell, trust_code=True)(images)
     (tmp_path / "here").rename(tmp_path / "there")
     gone = (
         rf"the backbone of '{cell}' is 'hub:hub/dinov2_tiny': no folder at .*; if it has moved, give --model or --che"
     )
     with pytest.raises(MissingError, match=gone):
-        export_pipeline(run.path, cell)
+        export_pipeline(run.path, cell, trust_code=True)
     assert torch.equal(export_pipeline(run.path, cell, model="hub:there/hub/dinov2_tiny")(images), logits)

@@ -1,4 +1,4 @@
-"""Bytes counted: the plain lines, on a clock that the test turns, and the bar."""
+"""Counted bytes: the plain lines, on a clock that the test sets, and the bar."""
 
 import re
 
@@ -16,6 +16,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+@pytest.mark.usefixtures("messages")
 def test_progress_is_told_in_lines_where_there_is_no_terminal(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,16 +31,15 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "export 2,000/8,000 MB  100.0 MB/s  60 s left",
-        "export 7,000/8,000 MB  175.0 MB/s  6 s left",
+        "export 2.00 GB of 8.00 GB  100 MB/s  60 s left",
+        "export 7.00 GB of 8.00 GB  175 MB/s  6 s left",
     ]
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_terminal_gets_a_bar_with_size_and_speed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "120")
     with ByteProgress("export", 8_000_000) as counted:
         counted.advance(2_000_000)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)

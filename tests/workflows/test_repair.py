@@ -1,5 +1,6 @@
-"""Repair: whatever happens to a store's files is named, and mended to the bytes there were."""
+"""Repair names every change to a store's files, and restores the original bytes."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -37,7 +38,7 @@ from .repair_kit import (
 )
 
 N_ROUNDS, N_FLIPS = 5, 10
-FLIPPED = ("damaged", "damaged: its bytes are not those that were written")
+FLIPPED = ("damaged", "damaged: its bytes differ from those that were written")
 MISSING = ("missing", "missing")
 UNFINISHED = ("unfinished", "not finished: the journal does not record it")
 FOREIGN = ("foreign", "foreign: nothing declares it")
@@ -56,13 +57,13 @@ def whole(request: pytest.FixtureRequest, images: Path, tmp_path_factory: pytest
 
 @pytest.fixture
 def store(whole: Path, tmp_path: Path) -> Path:
-    """A copy that may be damaged: its path is another, so repair works on stores that were moved."""
+    """A copy for damaging. Its path differs, so repair is tested on a moved store."""
     shutil.copytree(whole.parent, tmp_path / "moved")
     return tmp_path / "moved" / whole.name
 
 
 def assert_mended(store: Path, whole: Path, hit: set[str], before: dict[str, tuple[int, int]]) -> None:
-    """All bytes are those of the whole store, and files that were not hit are the very same files."""
+    """All bytes equal those of the complete store, and undamaged files are untouched."""
     assert content_of(store) == content_of(whole)
     assert verify(store) == []
     assert open_store(store).manifest.complete
@@ -79,9 +80,9 @@ def assert_mended(store: Path, whole: Path, hit: set[str], before: dict[str, tup
 def test_one_flipped_byte_in_each_of_fifty_random_places_is_found_and_mended(
     store: Path, whole: Path, seed: int
 ) -> None:
-    """Ten places a round, four of them in small files: metadata, labels, ids, statistics; every other round the root.
+    """Ten places per round, four of them in small files: metadata, labels, ids, statistics; every other round the root.
 
-    The journal is left out: its bytes are no function of the inputs. What a damaged line costs has its own test.
+    The journal is left out, because its bytes do not depend only on the inputs. Damaged lines have their own test.
     """
     rng = np.random.default_rng(seed)
     files, before, root = files_of(store), marks_of(store), store_files(store).root.name
@@ -114,7 +115,7 @@ def swap(store: Path, names: list[str]) -> Found:
 
 
 def replace_by_foreign(store: Path, names: list[str]) -> Found:
-    """Copy in the same block of a store of another seed."""
+    """Replace a block with the same block of a store with another seed."""
     config = next(e["config"] for e in journal_of(store) if e.get("event") == "start")
     other = extract(replace(ExtractConfig(**config), seed=1, out=store.with_name("other" + store.suffix)))
     shutil.copy(files_of(other)[names[0]], files_of(store)[names[0]])
@@ -131,6 +132,7 @@ def delete_labels_and_ids(store: Path, names: list[str]) -> Found:
     return delete(store, [name for name in files_of(store) if name.startswith(("train/ids", "test/labels"))])
 
 
+@pytest.mark.usefixtures("messages")
 @pytest.mark.parametrize("damage", [truncate, swap, replace_by_foreign, delete, delete_root, delete_labels_and_ids])
 def test_what_is_cut_swapped_replaced_or_gone_is_named_and_mended(
     store: Path, whole: Path, damage: Callable[[Path, list[str]], Found], capsys: pytest.CaptureFixture[str]
@@ -195,6 +197,7 @@ def test_a_whole_store_is_left_alone(store: Path) -> None:
 # --- what cannot be mended ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("messages")
 def test_of_many_problems_repair_shows_the_first(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = sorted(block_names(store))[: N_SHOWN + 3]
     delete(store, names)
@@ -213,7 +216,7 @@ def test_a_store_that_is_being_written_is_left_alone(store: Path) -> None:
 
 
 def test_without_a_journal_nothing_is_known(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"^no journal at '.*/none\.zarr/journal\.jsonl', so nothing tells how"):
+    with pytest.raises(MissingError, match=r"^no journal at '.*/none\.zarr/journal\.jsonl', so it is unknown how"):
         repair(tmp_path / "none.zarr")
     assert list(tmp_path.iterdir()) == []
 
@@ -223,6 +226,21 @@ def test_without_a_record_of_an_extraction_the_user_is_asked_to_run_it(store: Pa
     journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"confis"'))
     delete(store, some_blocks(store, 1))
     with pytest.raises(StoreError, match=r"records no extraction to run again; run the probe extract that made it$"):
+        repair(store)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_size": "x"}, {"tokens": [1]}, {"model_arg": [1]}, {"nonsense": 1}, {"model": None}],
+)
+def test_settings_of_another_type_are_no_record_of_an_extraction(store: Path, changes: dict[str, object]) -> None:
+    entries = [
+        entry | ({"config": entry["config"] | changes} if "config" in entry else {}) for entry in journal_of(store)
+    ]
+    journal = store_files(store).folder / "journal.jsonl"
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    delete(store, some_blocks(store, 1))
+    with pytest.raises(StoreError, match="records no extraction to run again"):
         repair(store)
 
 
@@ -265,15 +283,16 @@ def test_a_repair_that_is_refused_leaves_a_store_that_says_it_is_not_complete(im
 
 def test_what_to_do_depends_on_what_is_wrong_and_on_the_journal(store: Path) -> None:
     folder, root = store_files(store).folder, store_files(store).root
-    mend, cannot = f"mend it with probe verify --repair {store}", "--repair cannot mend it, since no journal tells how"
-    foreign, lost = Problem("notes", *FOREIGN), Problem("train/labels", *MISSING)
-    assert summary(store, [foreign]).startswith(
-        f"'{store}': 1 file is not as it should be; remove by hand what is foreign"
+    mend, cannot = (
+        f"mend it with probe verify --repair {store}",
+        "--repair cannot mend it, since no journal records how",
     )
-    assert summary(store, [foreign, lost]) == f"'{store}': 2 files are not as they should be; {mend}"
+    foreign, lost = Problem("notes", *FOREIGN), Problem("train/labels", *MISSING)
+    assert summary(store, [foreign]).startswith(f"'{store}': 1 file has a problem; remove foreign files by hand")
+    assert summary(store, [foreign, lost]) == f"'{store}': 2 files have problems; {mend}"
     journal = folder / "journal.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"exported_config"'))
-    assert summary(store, [lost]).startswith(f"'{store}': 1 file is not as it should be; {cannot}")
+    assert summary(store, [lost]).startswith(f"'{store}': 1 file has a problem; {cannot}")
     assert summary(store, [Problem(root.name, *MISSING)]).endswith(mend), "the journal has a copy of it"
 
 
@@ -289,13 +308,8 @@ def test_a_root_alone_is_mended_without_an_extraction(store: Path, whole: Path) 
 # --- progress -----------------------------------------------------------------------------------------------
 
 
-def test_a_terminal_gets_a_bar(
-    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check(store)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "150")
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_a_bar(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(store)
     total = sum(file.stat().st_size for file in files_of(store).values())
     total -= store_files(store).root.stat().st_size
@@ -304,10 +318,27 @@ def test_a_terminal_gets_a_bar(
     assert f"{total / 1000:.1f}/{total / 1000:.1f} kB" in shown
 
 
+@pytest.mark.usefixtures("messages")
 def test_elsewhere_there_is_a_line_now_and_then(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    check(store)
+    assert capsys.readouterr() == ("", ""), "it took less than ten seconds"
+    monkeypatch.setattr(progress, "LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(progress, "PAUSE_SHARE", 0.0)
     check(store)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(r"verify (\d+)/\1 MB  [\d.]+ MB/s  0 s left", last), last
+    assert re.fullmatch(r"verify ([\d.]+ kB) of \1  [\d.]+ .?B/s  0 s left", last), last
+
+
+@pytest.mark.usefixtures("messages")
+def test_data_that_are_gone_are_told_before_the_store_is_read(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Path(shutil.copy(images, tmp_path / "moved.npz"))
+    out = extract(config_of(moved, tmp_path / "a.zarr", layers="0"))
+    moved.unlink()
+    capsys.readouterr()
+    assert repair(out) == [], "nothing is damaged, so nothing is needed"
+    (first,) = capsys.readouterr().err.splitlines()
+    assert first.startswith("cannot repair: the data were 'npz:") and first.endswith("it may be intact")

@@ -1,4 +1,4 @@
-"""Repair of stores that several extractions made, and of those that an extraction left unfinished."""
+"""Repair of stores made by several extractions, and of unfinished stores."""
 
 import shutil
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def broken_folder(image_folder: Path, tmp_path: Path) -> Path:
-    """The shared images, one of them zeros, as many as there were bytes."""
+    """The shared images, one of them overwritten with as many zero bytes."""
     folder = Path(shutil.copytree(image_folder, tmp_path / "broken"))
     (folder / BAD).write_bytes(bytes((image_folder / BAD).stat().st_size))
     return folder

@@ -1,4 +1,4 @@
-"""A repair that is killed, wherever that is, can be repeated, and ends in the store as it was before the damage."""
+"""A repair killed at any point can be repeated, and restores the store from before the damage."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from tokenprobe.workflows.repair import repair
 from ..store.disk import count_steps, fork_and_kill
 from .repair_kit import FORMATS, config_of, content_of, delete, journal_of, make_images, marks_of, some_blocks, truncate
 
-UNSEALED = ("unfinished", "not finished: it says that the store is not complete, and every file is there")
+UNSEALED = ("unfinished", "not finished: it says that the store is not complete, but every file is there")
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -32,7 +32,7 @@ def damaged_copy(whole: Path, folder: Path) -> Path:
 
 
 def test_a_repair_killed_anywhere_is_finished_by_the_next(whole: Path, tmp_path: Path) -> None:
-    """At every other rename, removal and write: of the two before the last root takes its name, one is met."""
+    """Killed at every other rename, removal and write, including one of the two before the last root's rename."""
     events = {"os.rename", "os.remove"}
     counted = damaged_copy(whole, tmp_path / "counted")
     n_steps = count_steps(lambda: repair(counted), events)
@@ -51,7 +51,7 @@ def test_a_repair_killed_anywhere_is_finished_by_the_next(whole: Path, tmp_path:
 def test_a_store_that_says_it_is_not_complete_though_it_is_whole_is_named_and_sealed(
     whole: Path, tmp_path: Path
 ) -> None:
-    """As a kill leaves it between the journal's last record of the root and the root."""
+    """The state after a kill between the journal's last record of the root and the root itself."""
     shutil.copytree(whole.parent, tmp_path / "moved")
     store = tmp_path / "moved" / whole.name
     files = store_files(store)

@@ -1,7 +1,7 @@
-"""Weights in files: safetensors, or a torch file read without running any code in it, whole or in shards.
+"""Weights in files: safetensors, or torch files read without running their code, whole or in shards.
 
-Keys of nested dictionaries and the dots in a weight's name tell the same thing: where it belongs. So the weights of a
-training file get one name each, {"teacher": {"backbone.norm.bias": …}} that of "teacher.backbone.norm.bias".
+Keys of nested dictionaries and dots in a weight's name mean the same: the place of the weight. Each weight therefore
+gets one dotted name: {"teacher": {"backbone.norm.bias": …}} becomes "teacher.backbone.norm.bias".
 """
 
 import argparse
@@ -23,18 +23,18 @@ from .foreign import foreign_kind, is_safetensors, safetensors_fault
 INDEX = ".index.json"
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 OPTIMIZERS = ("opt", "optim", "optimizer", "optimizers", "optimizer_states", "optimizer_state_dict")
-"""Keys of states that have a weight's shape, and sometimes its name, and are none."""
+"""Keys of optimizer states. Their tensors can have the shape, and sometimes the name, of a weight."""
 MAX_DEPTH = 8
-"""Of dictionaries in dictionaries. A hostile file may nest them without end."""
+"""Largest depth of nested dictionaries. A hostile file may nest them without end."""
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [
     argparse.Namespace,  # published training files (MAE's, DINO's) keep their command line beside the weights
-    np.dtype,  # and others their best accuracy, a scalar of NumPy's
+    np.dtype,  # other files keep their best accuracy, a NumPy scalar
     *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
     (NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # of NumPy 1
+    (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # NumPy 1
 ]
-"""Classes that may be made while a torch file is read: none of them runs code."""
+"""Classes that the reader of torch files may create: none of them runs code."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Checkpoint:
     """The content of a weights file.
 
     Attributes:
-        path: of the file, or of the folder or index of its shards.
-        weights: by name; keys of nested dictionaries come before it, with a dot each.
-        sets: what the names of the weights in one dictionary begin with, such as "teacher."; "" at the top.
-        metadata: of a safetensors file.
+        path: path of the file, or of the index of its shards.
+        weights: weights by dotted name; the keys of nested dictionaries come first.
+        sets: prefix of the weight names in each dictionary, such as "teacher."; "" at the top.
+        metadata: metadata of a safetensors file.
     """
 
     path: Path
@@ -55,11 +55,11 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read the weights in a file, or in the shards that an index, or a folder with one, names.
+    """Read the weights in a file, or in the shards of an index or of a folder with an index.
 
     Raises:
-        MissingError: no such file, or a shard is not there.
-        InputError: not a weights file, or one that would run code.
+        MissingError: the file or a shard does not exist.
+        InputError: the file holds no weights, or would run code.
     """
     if path.is_dir():
         path = _index_in(path)
@@ -69,7 +69,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return _load_shards(path)
     if SHARD.search(path.name):
         raise InputError(
-            f"checkpoint {str(path)!r} is one part of several; give the folder of all of them, with their index "
+            f"checkpoint {str(path)!r} is one shard of several; give the folder of all shards with their index "
             f"(*{INDEX})"
         )
     return _load_file(path)
@@ -94,7 +94,7 @@ def _load_shards(index: Path) -> Checkpoint:
         named_here = False
     if not named_here:
         raise InputError(
-            f"checkpoint {str(index)!r} is no index of shards: expected a weight_map of names to files beside it"
+            f"checkpoint {str(index)!r} is not an index of shards: expected a weight_map from names to files beside it"
         )
     gone = sorted(name for name in shards if not (index.parent / name).is_file())
     if gone:
@@ -109,7 +109,7 @@ def _load_shards(index: Path) -> Checkpoint:
 
 
 def _load_file(path: Path) -> Checkpoint:
-    """Read one file. Its content tells its kind: files are renamed."""
+    """Read one file. Its content decides its kind, since users rename files."""
     if kind := foreign_kind(path):
         raise InputError(f"checkpoint {str(path)!r} is {kind}")
     if is_safetensors(path):
@@ -127,7 +127,7 @@ def _load_file(path: Path) -> Checkpoint:
 
 
 def _sets_in(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the tensors of each dictionary that has any, and what comes before their names."""
+    """Yield the prefix and the tensors of each dictionary that holds tensors."""
     if not isinstance(content, Mapping) or depth > MAX_DEPTH:
         return
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
@@ -151,16 +151,16 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _load_torch(path: Path) -> Any:
-    # A file that is damaged makes the unpickler fail in any way at all.
+    # The unpickler can raise any exception for a damaged file.
     try:
         with torch.serialization.safe_globals(HARMLESS), open(path, "rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)  # by its content: names lie
+            return torch.load(file, map_location="cpu", weights_only=True)  # a file object: torch would trust the name
     except Exception as error:
-        reason = str(error.__context__ or error)  # torch wraps the unpickler's reason in advice to run the code
+        reason = str(error.__context__ or error)  # torch wraps the unpickler's error in advice to run the code
         if code := re.search(r"GLOBAL (\S+)", reason):
             raise InputError(
-                f"checkpoint {str(path)!r} holds {code[1]!r}, which code in the file would have to make; no code is "
-                "run: save its state_dict alone, best as safetensors"
+                f"checkpoint {str(path)!r} holds {code[1]!r}, which only code in the file can create, and no code is "
+                "run; save its state_dict alone, best as safetensors"
             ) from error
         shown = "not in torch's format" if "weights_only" in reason else f"{type(error).__name__} {_first_line(reason)}"
         raise InputError(

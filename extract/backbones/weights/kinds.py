@@ -1,4 +1,4 @@
-"""Which tensors can be weights of a backbone. Torch would cast others without a word, or fail in the middle."""
+"""Checks whether tensors can be weights of a backbone. Torch would cast others silently, or fail halfway."""
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +8,14 @@ INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torc
 
 
 def fault_of(tensor: Tensor, own: Tensor | None) -> str:
-    """Return in words why a tensor of a file cannot be a weight; "" if it can.
+    """Describe why a tensor of a file cannot be a weight; return "" if it can.
 
     Args:
-        tensor: in the file.
+        tensor: tensor in the file.
         own: the backbone's weight of that name, or None if it has none.
     """
     if type(tensor) not in (Tensor, nn.Parameter):
-        return f"a {type(tensor).__name__} and no plain tensor"
+        return f"a {type(tensor).__name__} instead of a plain tensor"
     if tensor.is_meta:
         return "without values, on torch's meta device"
     if tensor.is_quantized:
@@ -29,5 +29,5 @@ def fault_of(tensor: Tensor, own: Tensor | None) -> str:
 
 
 def is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether all values are finite, also in a type of fewer bits that the backbone may have."""
+    """Return whether all values are finite after a cast to the backbone's type, which may have fewer bits."""
     return bool(tensor.to(dtype).isfinite().all())

@@ -1,10 +1,11 @@
-"""Weights of a file into a backbone: which of them, whether they can be weights at all, and what is said of it.
+"""Loading of a file's weights into a backbone: selection, checks, and the report.
 
-Training files keep a backbone beside much else: the MAE's decoder, DINO's student and heads. Only the part whose names
-are the backbone's is loaded.
+Training files hold more than a backbone: the MAE's decoder, DINO's student and heads. Only the part with the backbone's
+names is loaded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,17 +16,19 @@ from ....errors import InputError, unknown_name
 from .files import Checkpoint
 from .kinds import fault_of, is_finite
 from .position_tables import UNKNOWN, Grid, PositionTable, shape_in_words
-from .sets import Weights, choose_weights
+from .sets import Choice, Weights, choose_weights
+
+NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a checkpoint is to be read. The attributes are fields of `ExtractConfig`.
+    """Settings for reading a checkpoint. The attributes are fields of `ExtractConfig`.
 
     Attributes:
-        allow_missing: names of weights, or of submodules, that stay as they are if the checkpoint lacks them.
-        key: `checkpoint_key`: key of the file, or beginning of names, behind which the weights are; None to find it.
-        grid: `checkpoint_grid`: (height, width) in patches of its position tables; None to tell it from their size.
+        allow_missing: weights or submodules that keep their values if the checkpoint lacks them.
+        key: `checkpoint_key`: key in the file, or prefix of names, of the wanted weights; None to search.
+        grid: `checkpoint_grid`: (height, width) in patches of its position tables; None to guess it from their size.
     """
 
     allow_missing: Sequence[str] = ()
@@ -35,11 +38,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Converted:
-    """Weights by the names, and in the shapes, of a backbone.
+    """Weights with a backbone's names and shapes.
 
     Attributes:
-        weights: by name.
-        tables: that were looked at on the way.
+        weights: weights by name.
+        tables: position tables that the conversion examined.
     """
 
     weights: Weights
@@ -48,16 +51,17 @@ class Converted:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The outcome of loading a checkpoint.
+    """The report on a loaded checkpoint.
 
     Attributes:
-        n_loaded: weights of the backbone that were loaded.
-        n_weights: weights that the backbone has.
-        part: where in the file they were, such as "teacher.backbone", or "".
-        others: where else in the file weights are that fit as well.
-        tables: position tables, as they were taken and as they are now.
-        missing: weights that the file lacks and that were allowed to be missing.
-        ignored: names in the file that the backbone has no place for.
+        n_loaded: number of the backbone's weights that were loaded.
+        n_weights: number of the backbone's weights.
+        part: prefix of these weights in the file, such as "teacher.backbone", or "".
+        others: prefixes of other weights in the file that fit as well.
+        tables: position tables, with their grids in the file and in the backbone.
+        beyond: names in the file that belong to blocks beyond the backbone's last.
+        missing: weights that the file lacks and `allow_missing` names.
+        ignored: all other unused names in the file.
     """
 
     n_loaded: int
@@ -65,6 +69,7 @@ class LoadReport:
     part: str = ""
     others: Sequence[str] = ()
     tables: Sequence[PositionTable] = ()
+    beyond: Sequence[str] = ()
     missing: Sequence[str] = ()
     ignored: Sequence[str] = ()
 
@@ -74,20 +79,22 @@ class LoadReport:
         return [table.name for table in self.tables if table.resampled]
 
     def lines(self) -> list[str]:
-        """Return the report in lines for people; of nothing there is no line."""
+        """Return the report in lines for people, without empty entries."""
         where = f" from {self.part!r}" if self.part else ""
         lines = [f"{self.n_loaded} of the backbone's {self.n_weights} weights loaded{where}"]
-        lines += [f"{other!r} fits as well; --checkpoint-key {other} takes it" for other in self.others if other]
+        lines += [f"{other!r} fits as well; --checkpoint-key {other} selects it" for other in self.others if other]
+        if self.beyond:
+            lines.append(f"{len(self.beyond)} ignored, of blocks beyond the backbone's last: {_shown(self.beyond)}")
         lines += table_lines(self.tables)
         if self.missing:
             lines.append(f"{len(self.missing)} missing, left as initialised: {_shown(self.missing)}")
         if self.ignored:
-            lines.append(f"{len(self.ignored)} no place in the backbone, ignored: {_shown(self.ignored)}")
+            lines.append(f"{len(self.ignored)} ignored, not in the backbone: {_shown(self.ignored)}")
         return [f"checkpoint: {line}" for line in lines]
 
 
 def table_lines(tables: Sequence[PositionTable]) -> list[str]:
-    """Return what was done to position tables: a line for each pair of grids."""
+    """Return one line per pair of grids about loaded position tables."""
     names: dict[tuple[str, str], list[str]] = {}
     for table in tables:
         names.setdefault((table.before, table.after), []).append(table.name)
@@ -97,33 +104,36 @@ def table_lines(tables: Sequence[PositionTable]) -> list[str]:
 def _what_was_done(before: str, after: str) -> str:
     if before != after:
         return f"of {before} resampled to {after}"
-    how = "loaded as it is" if after == UNKNOWN else "--checkpoint-grid if it is another"
-    return f"taken for {after}, as the backbone's ({how})"
+    if after == UNKNOWN:
+        return f"of {after} loaded unchanged"
+    return f"assumed to have the backbone's grid, {after} (if it has another, give --checkpoint-grid)"
 
 
 def load_weights(
     module: nn.Module, checkpoint: Checkpoint, reading: Reading, convert: Callable[[Weights], Converted] = Converted
 ) -> LoadReport:
-    """Load the backbone's part of a checkpoint; every weight of the module must be there, and finite.
+    """Load the backbone's part of a checkpoint. It must hold every weight of the module, with finite values.
 
     Args:
         module: the backbone.
-        checkpoint: read by `load_checkpoint`.
-        reading: how it is to be read.
-        convert: from the names and shapes of the checkpoint to those of the module.
+        checkpoint: result of `load_checkpoint`.
+        reading: settings for reading it.
+        convert: conversion from the checkpoint's names and shapes to the module's.
 
     Raises:
-        InputError: the module has a weight that the file lacks, or one of another shape or kind; a name in
-            `allow_missing` is none of the module's.
+        InputError: the file lacks a weight of the module, or has it with another shape or kind; or `allow_missing`
+            names no weight of the module.
     """
     own = module.state_dict()
     unknown = next((name for name in reading.allow_missing if not any(_is_of(each, [name]) for each in own)), None)
     if unknown is not None:
         raise unknown_name("weight to allow missing", unknown, own)
-    choice = choose_weights(checkpoint, own, lambda weights: convert(weights).weights, reading.key)
+    choice = choose_weights(
+        checkpoint, own, lambda weights: convert(_without_faults(weights, own)).weights, reading.key
+    )
     part = choice.part()
     faults = {name: fault for name, tensor in part.items() if (fault := fault_of(tensor, own.get(name)))}
-    converted = convert({name: tensor for name, tensor in part.items() if name not in faults})
+    converted = convert(_without_faults(part, own))
     given = converted.weights
     found = {name: given[name] for name in own if name in given and is_finite(given[name], own[name].dtype)}
     missing = [name for name in own if name not in found]
@@ -132,22 +142,35 @@ def load_weights(
     )
     _check_shapes(own, found, checkpoint.path)
     module.load_state_dict(own | found)
-    used = {_storage(tensor) for tensor in found.values()}
+    rest = _rest(choice, own, {_storage(tensor) for tensor in found.values()})
+    kinds = {NUMBER.sub("#", choice.prefix + name) for name in own}
+    beyond = [name for name in rest if NUMBER.sub("#", name) in kinds]
     return LoadReport(
         n_loaded=len(found),
         n_weights=len(own),
         part=choice.prefix.strip("."),
         others=[prefix.strip(".") for prefix in choice.others],
         tables=[*converted.tables, *_other_tables(part, found, converted.tables)],
+        beyond=beyond,
         missing=missing,
-        ignored=[
-            name
-            for name, tensor in choice.weights.items()
-            if name.removeprefix(choice.prefix) not in own
-            and _storage(tensor) not in used
-            and not any(other and name.startswith(other) for other in choice.others)
-        ],
+        ignored=[name for name in rest if name not in beyond],
     )
+
+
+def _without_faults(weights: Weights, own: Weights) -> Weights:
+    """Leave out what cannot be weights: conversions take them for such."""
+    return {name: tensor for name, tensor in weights.items() if not fault_of(tensor, own.get(name))}
+
+
+def _rest(choice: Choice, own: Collection[str], used: Collection[int]) -> list[str]:
+    """Return the names of all tensors that were not loaded, except other sets of the backbone's weights."""
+    return [
+        name
+        for name, tensor in choice.weights.items()
+        if name.removeprefix(choice.prefix) not in own
+        and _storage(tensor) not in used
+        and not any(other and name.startswith(other) for other in choice.others)
+    ]
 
 
 def _check_complete(
@@ -156,22 +179,22 @@ def _check_complete(
     where = f"checkpoint {str(checkpoint.path)!r} does not fit: "
     if lacking and faults:
         name = next((name for name in lacking if name in faults), next(iter(faults)))
-        others = f", and {len(faults) - 1} more are no better" if len(faults) > 1 else ""
+        others = f", and {len(faults) - 1} more are unusable" if len(faults) > 1 else ""
         raise InputError(
             f"{where}{name!r} is {faults[name]}{others}; save the weights as float16, bfloat16, float32 or float64 "
-            "where they were made"
+            "with the program that wrote them"
         )
     if lacking and lacking[0] in given:
         raise InputError(
             f"{where}{len(lacking)} of the backbone's {len(own)} weights are not finite there, such as {lacking[0]!r}; "
-            "take another checkpoint, or name what may be missing with --allow-missing"
+            "use another checkpoint, or name weights that may be missing with --allow-missing"
         )
     if lacking:
         near = get_close_matches(lacking[0], given, cutoff=0.5) or list(given)[:3]
         raise InputError(
             f"{where}it lacks {len(lacking)} of the backbone's {len(own)} weights, such as {lacking[0]!r} "
-            f"(it has {', '.join(map(repr, near))}, …); check --model and --model-arg, or name what may be missing "
-            "with --allow-missing"
+            f"(it has {', '.join(map(repr, near))}, …); check --model and --model-arg, or name weights that may be "
+            "missing with --allow-missing"
         )
 
 
@@ -185,7 +208,7 @@ def _check_shapes(own: Weights, found: Weights, path: Path) -> None:
 
 
 def _other_tables(part: Weights, found: Weights, known: Sequence[PositionTable]) -> list[PositionTable]:
-    """Return what a conversion gave another shape: tables that tell their grid, such as (1, 14, 14, dim)."""
+    """Return the tables that a conversion reshaped; their shape shows the grid, such as (1, 14, 14, dim)."""
     changed = (name for name, tensor in found.items() if name in part and part[name].shape != tensor.shape)
     names = set(changed) - {table.name for table in known}
     return [
@@ -198,7 +221,7 @@ def _is_of(name: str, allowed: Sequence[str]) -> bool:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Identify a tensor whatever name or view a conversion gives it."""
+    """Identify a tensor under any name or view that a conversion gives it."""
     return id(tensor) if fault_of(tensor, None) else tensor.untyped_storage().data_ptr()
 
 

@@ -1,8 +1,8 @@
-"""Position tables: for which grid one in a file is, and how it becomes one of the backbone's.
+"""Position tables: finding the grid of a table in a file, and resampling the table to the backbone's grid.
 
-A flat table, of prefix + height · width positions, does not tell its grid: 196 patches are 14 × 14 or 7 × 28. The grid
-is the one that was asked for; else the backbone's own, if that has as many positions; else a square. Where the
-backbone's own is no square and the count is one, either may be meant, so it must be asked for.
+A flat table has prefix + height · width positions and does not state its grid: 196 patches are 14 × 14 or 7 × 28. The
+user may give the grid. Otherwise it is the backbone's own if the counts agree, else a square. If the backbone's grid is
+not square but the count is a square number, both are possible, and the user must give the grid.
 """
 
 import re
@@ -24,13 +24,13 @@ ABSOLUTE = ("pos_embed", "positional_embedding")
 """Names of flat tables of (1, positions, dim) or (positions, dim)."""
 UNKNOWN = "an unknown grid"
 FLAT = 3
-"""Axes of a flat table, at most."""
+"""Most axes of a flat table."""
 MOST_PREFIX = 16
-"""Prefix tokens that have a position, at most."""
+"""Most prefix tokens with a position."""
 HIDDEN = re.compile(r"(^|\.)(pos_embed_\d|patch_pos|attention_biases)$")
-"""Names of flat tables whose grid is nowhere to be found: CrossViT's, TNT's, LeViT's, EfficientFormer's."""
+"""Names of flat tables whose grid the model does not state: CrossViT's, TNT's, LeViT's, EfficientFormer's."""
 RELATIVE = "relative_position_bias_table"
-"""Name of flat tables of (offsets, heads)."""
+"""Name of flat tables with shape (offsets, heads)."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class PositionTable:
     """A position table that was loaded.
 
     Attributes:
-        name: of the backbone's.
-        before: what the one in the file was taken for, such as "6 × 6".
-        after: what the backbone's is.
+        name: name in the backbone.
+        before: grid assumed for the table in the file, such as "6 × 6".
+        after: grid of the backbone's table.
     """
 
     name: str
@@ -54,13 +54,13 @@ class PositionTable:
 
 
 def flat_tables(module: nn.Module) -> dict[str, Grid]:
-    """Return the flat tables of a backbone, each with its grid: that of the patches, or of a window of them."""
+    """Return the flat tables of a backbone, each with its grid of patches, or of a window of patches."""
     patches, found = _grid_of(module), {}
     for name, own in module.state_dict().items():
         parent, _, last = name.rpartition(".")
         if name in ABSOLUTE and patches is not None and own.ndim <= FLAT:
             n_prefix = own.shape[-2] - _n_patches(patches)
-            if 0 <= n_prefix <= MOST_PREFIX:  # else it is of a size of its own, and resampled in every forward pass
+            if 0 <= n_prefix <= MOST_PREFIX:  # other tables have their own size; the model resamples them per forward
                 found[name] = patches
         if last == RELATIVE and own.ndim == 2:
             height, width = module.get_submodule(parent).window_size  # type: ignore[misc]
@@ -69,11 +69,11 @@ def flat_tables(module: nn.Module) -> dict[str, Grid]:
 
 
 def moved_tables(native: nn.Module, module: nn.Module) -> list[PositionTable]:
-    """Return the tables of a backbone that was brought to another image size, and what they were at its own.
+    """Return the tables that change at another image size, with their grids before and after.
 
     Args:
         native: the backbone at its own size; its weights do not matter.
-        module: at the other.
+        module: the backbone at the other size.
     """
     before, after, ours = flat_tables(native), flat_tables(module), module.state_dict()
     both = [name for name in before if name in after]
@@ -87,12 +87,12 @@ def moved_tables(native: nn.Module, module: nn.Module) -> list[PositionTable]:
 
 
 def left_tables(native: nn.Module, module: nn.Module, *, of_other_form: bool) -> list[str]:
-    """Return the tables that have the same shape at another image size and are of another grid: nothing resamples them.
+    """Return the tables with another grid but the same shape at another image size: no library resamples them.
 
     Args:
         native: the backbone at its own size.
-        module: at the other.
-        of_other_form: whether height and width have another ratio there.
+        module: the backbone at the other size.
+        of_other_form: whether the other size has another ratio of height to width.
     """
     before, after, ours = flat_tables(native), flat_tables(module), module.state_dict()
     same = [name for name, theirs in native.state_dict().items() if name in ours and ours[name].shape == theirs.shape]
@@ -107,23 +107,23 @@ def fit_tables(
 
     Args:
         module: the backbone.
-        weights: by its names.
-        path: of their file.
-        asked: (height, width) in patches of the file's tables over all patches; None to tell it from their size.
-        options: of the interpolation, for `timm.layers.resample_abs_pos_embed`.
+        weights: weights by the backbone's names.
+        path: file of the weights.
+        asked: (height, width) in patches of the file's tables over all patches; None to guess it from their size.
+        options: interpolation options for `timm.layers.resample_abs_pos_embed`.
 
     Returns:
-        The weights, with tables of the backbone's grids; and what was done.
+        The weights, with tables on the backbone's grids; and a record per table.
 
     Raises:
-        InputError: the grid of a table cannot be told, or is not the one that was asked for.
+        InputError: the grid of a table is unclear, or differs from `asked`.
     """
     own, fitted, tables = module.state_dict(), dict(weights), []
     patches, needed = _grid_of(module), False
     for name, grid in flat_tables(module).items():
         table, ours = weights.get(name), own[name]
-        if table is None or (table.ndim, table.shape[-1]) != (ours.ndim, ours.shape[-1]):
-            continue  # which is said of any weight
+        if table is None or (table.ndim, table.shape[-1:]) != (ours.ndim, ours.shape[-1:]):
+            continue  # the loading checks the shape of every weight
         count = _n_offsets if name.endswith(RELATIVE) else _n_patches
         n_others = ours.shape[-2] - count(grid)
         needed = needed or grid == patches
@@ -140,7 +140,7 @@ def fit_tables(
     tables += [PositionTable(name, UNKNOWN, UNKNOWN) for name in hidden if weights[name].shape == own[name].shape]
     if asked is not None and not needed:
         raise InputError(
-            f"--checkpoint-grid asked for, and checkpoint {str(path)!r} has no position table that leaves its grid open"
+            f"checkpoint {str(path)!r} has no position table with an open grid; leave out --checkpoint-grid"
         )
     return fitted, tables
 
@@ -156,7 +156,7 @@ def shape_in_words(tensor: Tensor) -> str:
 
 
 def _grid_of(module: nn.Module) -> Grid | None:
-    """Return the grid of a backbone's patches, of timm's or of open_clip's."""
+    """Return the grid of a backbone's patches, for timm and open_clip models."""
     grid = getattr(getattr(module, "patch_embed", module), "grid_size", None)
     return grid if isinstance(grid, tuple) else None
 
@@ -175,26 +175,26 @@ def _n_patches(grid: Grid) -> int:
 
 
 def _n_offsets(grid: Grid) -> int:
-    """Return how many different offsets two patches of a window have."""
+    """Return the number of different offsets between two patches of a window."""
     return (2 * grid[0] - 1) * (2 * grid[1] - 1)
 
 
 def _grid_taken(n: int, own: Grid, asked: Grid | None, count: Callable[[Grid], int]) -> Grid:
-    """Return the grid that a table of `n` positions, or offsets, is taken for; ValueError says why there is none."""
+    """Return the grid to assume for a table of `n` positions or offsets; a ValueError says why there is none."""
     root = isqrt(max(n, 0))
     side = next((each for each in (root, (root + 1) // 2) if each and count((each, each)) == n), 0)
     if asked is not None and count(asked) != n:
-        raise ValueError(f"is of {n} positions, not of {in_words(asked)}; give its own grid with --checkpoint-grid")
+        raise ValueError(f"has {n} positions, not {in_words(asked)}; give its own grid with --checkpoint-grid")
     if asked is not None:
         return asked
     if count(own) == n and side and own != (side, side):
         raise ValueError(
-            f"may be of {side} × {side} or, as the backbone's, of {in_words(own)}; say which, such as "
+            f"may have the grid {side} × {side} or the backbone's {in_words(own)}; choose one, such as "
             f"--checkpoint-grid {side},{side}"
         )
     if count(own) != n and not side:
         raise ValueError(
-            f"is of {n} positions, no square and not the backbone's {in_words(own)}; give its grid with "
+            f"has {n} positions, neither a square nor the backbone's {in_words(own)}; give its grid with "
             "--checkpoint-grid HEIGHT,WIDTH"
         )
     return own if count(own) == n else (side, side)

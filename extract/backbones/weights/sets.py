@@ -1,8 +1,8 @@
-"""Which weights of a file are the backbone's.
+"""Choice of the backbone's weights among all weights of a file.
 
-A file may hold several networks, and some of them twice: beside what was trained, its average. Candidates are the
-beginnings of names behind which the backbone's own names are found. The one with most of its names is meant; of those
-that have as many, the one with most of its shapes; of those that fit alike, the one that comes first by `RANKS`.
+A file may hold several networks, and some of them twice: the trained weights and their average. Candidates are prefixes
+followed by names of the backbone. The candidate with most of the backbone's names wins. Ties go to the one with most of
+its shapes, then to the first by `RANKS`.
 """
 
 import re
@@ -19,14 +19,14 @@ from .files import Checkpoint
 Weights = Mapping[str, Tensor]
 
 INSIDE = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch.compile, FSDP and activation checkpointing put anywhere into a name."""
+"""Parts that torch.compile, FSDP and activation checkpointing insert anywhere in a name."""
 CHUNK = re.compile(r"(^|\.)blocks\.\d+\.(?=\d+\.)")
-"""DINOv2 trains blocks in chunks; the second number of "blocks.1.7." counts through all of them."""
+"""DINOv2 trains blocks in chunks; the second number of "blocks.1.7." counts over all blocks."""
 AVERAGES = ("ema", "average", "averaged", "avg", "swa", "teacher", "target")
 LEFT_FOR_LAST = ("student", "momentum", "k")
 RANKS = dict.fromkeys(AVERAGES, -1) | dict.fromkeys(LEFT_FOR_LAST, 1)
-"""Words in what is before a name. An average is taken before what it is of, as timm and the authors of DINO and I-JEPA
-do; of MoCo's two encoders the one that was trained is, as its authors do."""
+"""Ranks of words in a prefix. An average comes before the weights it averages, as in timm, DINO and I-JEPA. Of MoCo's
+two encoders the trained one comes first, as its authors do."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Choice:
     """The part of a file that is the backbone's.
 
     Attributes:
-        prefix: what its names begin with, such as "teacher.backbone.".
-        weights: all that the file has, by name, without what wrappers of modules put into names.
-        others: prefixes of parts that fit as well.
+        prefix: beginning of its names, such as "teacher.backbone.".
+        weights: all weights of the file by name, without the parts that module wrappers insert.
+        others: prefixes of other parts that fit as well.
     """
 
     prefix: str
@@ -44,7 +44,7 @@ class Choice:
     others: Sequence[str]
 
     def part(self) -> dict[str, Tensor]:
-        """Return the backbone's part, by its own names."""
+        """Return the backbone's part under the backbone's names."""
         return _behind(self.weights, self.prefix)
 
 
@@ -56,11 +56,11 @@ def choose_weights(
     Args:
         checkpoint: content of the file.
         own: the backbone's weights.
-        convert: from the names of another training code to the backbone's.
-        key: a key of the file or the beginning of names, such as "model_ema"; only weights behind it count.
+        convert: conversion from another training code's names to the backbone's.
+        key: key in the file or prefix of names, such as "model_ema"; only weights after it count.
 
     Raises:
-        InputError: there are no weights behind the key, or several parts fit alike.
+        InputError: no weights follow the key, or several parts fit equally well.
     """
     weights = _unwrapped(checkpoint.weights, own)
     behind = {name: tensor for name, tensor in weights.items() if key is None or f".{key}." in f".{name}"}
@@ -77,14 +77,14 @@ def choose_weights(
     if len(equals) > 1:
         named = " and ".join(repr(prefix.strip(".")) for prefix in equals)
         raise InputError(
-            f"checkpoint {str(checkpoint.path)!r} has the backbone's weights more than once, under {named}; name the "
-            "one that is meant with --checkpoint-key"
+            f"checkpoint {str(checkpoint.path)!r} has the backbone's weights more than once, under {named}; choose one "
+            "with --checkpoint-key"
         )
     return Choice(best, weights, [each for each in fitting if each != best and n_shapes[each] == n_shapes[best]])
 
 
 def _unwrapped(weights: Weights, own: Collection[str]) -> dict[str, Tensor]:
-    """Return the weights by names without what wrappers of modules put into them."""
+    """Return the weights by name, without the parts that module wrappers insert."""
     renamed = {name: INSIDE.sub("", name) for name in weights}
     if not any(CHUNK.search(name) for name in own):
         renamed = {name: CHUNK.sub(r"\1blocks.", new) for name, new in renamed.items()}
@@ -93,17 +93,17 @@ def _unwrapped(weights: Weights, own: Collection[str]) -> dict[str, Tensor]:
 
 
 def _counted(weights: Weights, own: Collection[str]) -> Counter[str]:
-    """Count the backbone's names behind each beginning of names."""
+    """Count the backbone's names after each prefix."""
     return Counter(name[:start] for name in weights for start in _starts(name) if name[start:] in own)
 
 
 def _starts(name: str) -> Iterable[int]:
-    """Return where the parts of a name begin."""
+    """Return the positions at which the parts of a name begin."""
     return (0, *(dot.end() for dot in re.finditer(r"\.", name)))
 
 
 def _common_prefixes(weights: Weights, sets: Sequence[str]) -> Iterator[str]:
-    """Yield for each dictionary of the file what all names in it begin with, up to a dot."""
+    """Yield, for each dictionary of the file, the longest common prefix of its names, up to a dot."""
     for prefix in sets:
         names = [name for name in weights if name.startswith(INSIDE.sub("", prefix))]
         shared = takewhile(
@@ -115,7 +115,7 @@ def _common_prefixes(weights: Weights, sets: Sequence[str]) -> Iterator[str]:
 def _fitting_once_converted(
     weights: Weights, prefixes: Sequence[str], own: Collection[str], convert: Callable[[Weights], Weights]
 ) -> list[str]:
-    """Return the prefixes, or beginnings of them, behind which a conversion gives most of the backbone's names."""
+    """Return the prefixes, or parts of them, whose weights have most of the backbone's names after conversion."""
     candidates = dict.fromkeys(each[:start] for each in prefixes for start in reversed([*_starts(each)]))
     n_names = {prefix: _n_converted(_behind(weights, prefix), own, convert) for prefix in candidates}
     most = max(n_names.values())
@@ -127,7 +127,7 @@ def _fitting_once_converted(
 def _n_converted(part: Weights, own: Collection[str], convert: Callable[[Weights], Weights]) -> int:
     try:
         converted = convert(part)
-    except InputError:  # they are not of its kind, which is said of those that are chosen
+    except InputError:  # weights of another kind; the error is raised again if these are chosen
         return 0
     return sum(name in converted for name in own)
 
@@ -141,6 +141,6 @@ def _behind(weights: Weights, prefix: str) -> dict[str, Tensor]:
 
 
 def _rank(prefix: str) -> int:
-    """Return the rank of what is before names: that of the last word in it that has one."""
+    """Return the rank of a prefix: that of its last word with a rank."""
     ranks = [RANKS[word] for word in re.split(r"[._]", prefix) if word in RANKS]
     return ranks[-1] if ranks else 0

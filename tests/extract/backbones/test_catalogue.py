@@ -1,4 +1,4 @@
-"""The list of what can be loaded: names, pages, and shapes told without weights."""
+"""The catalogue of models: names, pages, and shapes without weights."""
 
 import pytest
 import timm
@@ -38,7 +38,7 @@ def test_pages_cut_the_list() -> None:
     assert len(first.names) == PAGE_SIZE
     assert first.n_models == PAGE_SIZE * (first.n_pages - 1) + len(last.names)
     assert not set(first.names) & set(page_of("vit_*", 2).names)
-    message = rf"^page {first.n_pages + 1} of the models like 'vit_\*': {first.n_models} match, on pages 1 to "
+    message = rf"^no page {first.n_pages + 1} for 'vit_\*': {first.n_models} models match, on pages 1 to "
     with pytest.raises(InputError, match=message):
         page_of("vit_*", first.n_pages + 1)
 

@@ -1,4 +1,4 @@
-"""torch.hub models of a local repository: tokens against what their blocks give one by one."""
+"""torch.hub models of a local repository: tokens against the outputs of their blocks, run one by one."""
 
 import re
 import urllib.error
@@ -116,7 +116,7 @@ IN_TIMM = {
     "franca_vitl14": "vit_large_patch14_dinov2",
     "franca_vitg14": "vit_giant_patch14_dinov2",
 }
-"""The same architectures. timm has none of CAPI's, a ViT-L/14 with 16 registers and no class token."""
+"""The same architectures. timm lacks CAPI's, a ViT-L/14 with 16 registers and no class token."""
 
 
 @pytest.mark.parametrize("name", hub_names())
@@ -146,6 +146,16 @@ def test_the_transform_is_imagenets_but_for_a_model_that_normalises_for_itself()
     assert (transform.mean, transform.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     radio = load("radio_tiny").transform
     assert (radio.mean, radio.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize("argument", ["SAT493M", "/weights/dinov3_vitl16_pretrain_sat493m-eadcf0ff.pth"])
+def test_weights_of_satellite_images_have_a_mean_of_their_own(argument: str, tmp_path: Path) -> None:
+    theirs = timm.get_pretrained_cfg("vit_large_patch16_dinov3.sat493m")
+    transform = load("dinov2_tiny", arguments={"weights": argument}).transform
+    assert (transform.mean, transform.std) == (theirs.mean, theirs.std)
+    torch.save(load("dinov2_tiny").module.state_dict(), tmp_path / "a_sat493m.pth")
+    transform = load("dinov2_tiny", checkpoint=tmp_path / "a_sat493m.pth").transform
+    assert (transform.mean, transform.std) == (theirs.mean, theirs.std)
 
 
 def test_published_weights_are_the_entrys_and_drawn_ones_the_seeds() -> None:
@@ -191,13 +201,13 @@ def test_a_name_of_another_form_is_told_the_form(name: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "options", "message"),
     [
-        ("classifier", {}, r"is built like none that is known \(RADIO; CAPI; .*\): Linear has no such list of blocks$"),
+        ("classifier", {}, r"has an unknown structure: Linear has no list of blocks as in RADIO; CAPI; "),
         ("broken", {}, r"could not be loaded \(no route to the weights\); without a network, name a local clone and "),
         ("none", {}, r"could not be loaded \(.*none.*\); without a network"),
         ("dinov2_tiny", {"arguments": {"patch": 4}}, r"does not take \{'patch': 4\}: .*unexpected keyword argument"),
         ("capi_tiny", {"pretrained": False}, r"does not take \{'pretrained': False\}: .*unexpected keyword argument"),
-        ("wrong_patch_size", {}, r"cannot give .*: 25 tokens are fewer than a grid of \(8, 12\) and 1 class tokens"),
-        ("dinov2_tiny", {"image_size": (2, 2)}, r"cannot give its blocks' tokens for images of \(2, 2\) pixels: "),
+        ("wrong_patch_size", {}, r"fails on .*: 25 tokens are fewer than a grid of \(8, 12\) and 1 class tokens"),
+        ("dinov2_tiny", {"image_size": (2, 2)}, r"fails on images of \(2, 2\) pixels: "),
     ],
 )
 def test_what_cannot_be_had_is_told_in_one_line(entry: str, options: dict[str, Any], message: str) -> None:
@@ -208,7 +218,7 @@ def test_what_cannot_be_had_is_told_in_one_line(entry: str, options: dict[str, A
 
 @pytest.mark.parametrize("repository", ["./none", "/none/dinov3", "none", "../some/none"])
 def test_a_folder_that_is_not_there_is_named(repository: str) -> None:
-    expected = rf"^no folder at '{repository}'; asked for a hubconf.py in it, with the entry 'vit'$"
+    expected = rf"^no folder at '{repository}'; expected a hubconf.py in it, with the entry 'vit'$"
     with pytest.raises(MissingError, match=expected):
         load_hub(BackboneRequest(f"{repository}/vit", {}, None, True, 0))
 

@@ -1,4 +1,4 @@
-"""timm backbones against hooks on their blocks, and the names that lead to timm."""
+"""timm backbones against hooks on their blocks, and names of timm models."""
 
 import json
 from itertools import product

@@ -1,4 +1,4 @@
-"""Every way of asking timm for what is not there."""
+"""Requests for timm models, weights and arguments that do not exist."""
 
 import contextlib
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_arguments_the_model_cannot_take_are_named(change: dict[str, Any], messa
 
 def test_a_model_without_intermediate_outputs_is_refused() -> None:
     message = (
-        r"^timm model 'resnet10t' does not give its blocks' outputs: it has no forward_intermediates, and its feature"
+        r"^timm model 'resnet10t' does not return its blocks' outputs: it has no forward_intermediates, and its feature"
     )
     with pytest.raises(InputError, match=message):
         load("resnet10t", {"features_only": True})
@@ -58,7 +58,7 @@ def test_a_model_without_intermediate_outputs_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["tnt_s_legacy_patch16_224", "naflexvit_base_patch16_gap"])
 def test_a_model_without_a_patch_grid_is_refused_or_gives_its_tokens(name: str) -> None:
-    """Not an AttributeError: whatever timm has, the user reads one line."""
+    """The user reads one line, not an AttributeError."""
     assert timm.is_model(name)
     with contextlib.suppress(InputError):
         backbone = load(name, {"depth": 1})
@@ -68,7 +68,7 @@ def test_a_model_without_a_patch_grid_is_refused_or_gives_its_tokens(name: str) 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No hub to reach and nothing in its cache, whatever this machine has."""
+    """Cut off the hub, and empty its cache."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
@@ -77,7 +77,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "hf-hub:tokenprobe/no-such-model"])
 def test_an_unreachable_hub_offers_the_way_out(name: str) -> None:
     message = (
-        rf"^the weights of timm model '{name}' could not be fetched \(.+\); "
+        rf"^the weights of timm model '{name}' could not be downloaded \(.+\); "
         "give a local file with --checkpoint, or --no-pretrained$"
     )
     with pytest.raises(InputError, match=message):
@@ -85,5 +85,5 @@ def test_an_unreachable_hub_offers_the_way_out(name: str) -> None:
 
 
 def test_a_local_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the weights of timm model 'local-dir:.*none' could not be fetched"):
+    with pytest.raises(InputError, match=r"the weights of timm model 'local-dir:.*none' could not be downloaded"):
         load(f"local-dir:{tmp_path}/none", {}, pretrained=True)

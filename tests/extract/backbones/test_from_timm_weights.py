@@ -1,4 +1,4 @@
-"""Weights of timm models: drawn, from checkpoints and from folders, resampled where grids differ, or refused."""
+"""Weights of timm models: drawn, from checkpoints and from folders, resampled if grids differ, or refused."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def test_a_grid_that_counts_leave_open_is_asked_for(
     model = made_vit(img_size=(grid[0] * 4, grid[1] * 4))
     file = save(model, tmp_path / "a.safetensors")
     if own != (6, 6):
-        with pytest.raises(InputError, match="may be of 6 × 6 or, as the backbone's, of 4 × 9; say which, such"):
+        with pytest.raises(InputError, match="may have the grid 6 × 6 or the backbone's 4 × 9; choose one, such"):
             load(name, TINY_VIT | {"img_size": size}, checkpoint=file)
     backbone = load(name, TINY_VIT | {"img_size": size}, checkpoint=file, reading=Reading(grid=grid))
     table = model.pos_embed.detach()
@@ -81,7 +81,8 @@ def test_a_grid_that_counts_leave_open_is_asked_for(
     expected = table if own == grid else torch.cat([table[:, :1], resized], 1)
     torch.testing.assert_close(backbone.module.pos_embed.data, expected, rtol=1e-5, atol=1e-5)
     assert backbone.loaded is not None
-    words = f"of {grid[0]} × {grid[1]} resampled to {own[0]} × {own[1]}" if own != grid else "taken for 4 × 9, as"
+    unchanged = "assumed to have the backbone's grid, 4 × 9"
+    words = f"of {grid[0]} × {grid[1]} resampled to {own[0]} × {own[1]}" if own != grid else unchanged
     assert f"checkpoint: position table {words}" in backbone.loaded.lines()[1]
 
 

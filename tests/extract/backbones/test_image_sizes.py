@@ -1,4 +1,4 @@
-"""Published weights at another image size: the grid of every table is known, so all are resampled from it, and told.
+"""Published weights at another image size: the grid of every table is known, so every table is resampled and reported.
 
 The weights lie in local folders, as those of a hub do once they are fetched.
 """
@@ -22,11 +22,11 @@ Size = tuple[int, int]
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
 VISION = {"layers": 2, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 48}
 TALL_AND_WIDE = [(32, 72), (72, 32), (24, 96)]
-"""As many patches as 48 × 48 pixels have."""
+"""The same number of patches as 48 × 48 pixels."""
 
 
 def published(folder: Path, name: str, **arguments: Any) -> nn.Module:
-    """Save a timm model of 48 × 48 pixels as one that is published."""
+    """Save a timm model for 48 × 48 pixels in the form of a published one."""
     torch.manual_seed(1)
     model = timm.create_model(name, num_classes=0, img_size=48, **arguments)
     for parameter in model.parameters():
@@ -97,17 +97,18 @@ def test_a_table_that_nothing_resamples_is_refused(name: str, tmp_path: Path) ->
     arguments, table = LEFT[name]
     published(tmp_path, name, **arguments)
     message = (
-        r"^timm model 'local-dir:.*' cannot see images of \(32, 72\) pixels: nothing resamples its position table "
+        r"^timm model 'local-dir:.*' cannot use images of \(32, 72\) pixels, since timm does not resample its position "
+        rf"table '{table}'; give an --image-size with the model's own ratio of height to width$"
     )
-    with pytest.raises(InputError, match=rf"{message}'{table}'; give an --image-size of its own form$"):
+    with pytest.raises(InputError, match=message):
         load(f"local-dir:{tmp_path}", {}, pretrained=True, image_size=(32, 72))
 
 
 @pytest.mark.parametrize("name", ["crossvit_9_240", "hiera_tiny_224", "levit_128s", "efficientformer_l1"])
 def test_published_models_whose_tables_tell_no_grid_are_refused_where_it_may_be_another(name: str) -> None:
-    """Before anything is fetched."""
+    """The refusal comes before any download."""
     height, width = timm.get_pretrained_cfg(name).input_size[1:]
-    with pytest.raises(InputError, match="nothing resamples its position table"):
+    with pytest.raises(InputError, match="timm does not resample its position table"):
         load(name, {}, pretrained=True, image_size=(height // 2, width * 2))
 
 

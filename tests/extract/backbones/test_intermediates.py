@@ -1,4 +1,4 @@
-"""Every family of timm's: layers against hooks on its blocks, and the final norm against its own output."""
+"""Every timm family: layers against hooks on its blocks, and the final norm against its own output."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ OF_BLOCKS = [(8, 12), (8, 12)]
 
 
 class Family(NamedTuple):
-    """A model made small.
+    """A small version of a model.
 
     Attributes:
         name: timm's.
@@ -126,7 +126,7 @@ def images() -> Tensor:
 
 
 def block_outputs(module: nn.Module, blocks: str, form: str) -> tuple[list[Tensor], Tensor]:
-    """Return each block's output as (B, N, D), prefix included, and what `forward_features` gives."""
+    """Return each block's output as (B, N, D), prefix included, and the output of `forward_features`."""
     outputs: list[Any] = []
     named = module.get_submodule(blocks) if " " not in blocks else [module.get_submodule(n) for n in blocks.split()]
     handles = [block.register_forward_hook(lambda *seen: outputs.append(seen[2])) for block in named]

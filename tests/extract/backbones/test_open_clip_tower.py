@@ -1,4 +1,4 @@
-"""open_clip's image towers: tokens against hooks on their blocks, and the way from them to the library's embedding."""
+"""open_clip's image towers: tokens against hooks on their blocks, and the embedding computed from them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ PYRAMID = [(16, 16), (8, 8), (4, 4), (2, 2)]
 
 
 class Tower(NamedTuple):
-    """An image tower made small: its blocks, grids of its layers, its prefix, and how tokens lead to its embedding."""
+    """A small image tower: its blocks, the grids of its layers, its prefix, and the way from tokens to embedding."""
 
     name: str
     arguments: dict[str, Any]
@@ -127,7 +127,7 @@ def test_tokens_are_the_outputs_of_the_blocks_and_lead_to_the_embedding(tower: T
     backbone = load_tower(tower.name, tower.arguments)
     for parameter in backbone.module.parameters():
         if parameter.ndim == 1:
-            nn.init.normal_(parameter, 1.0, 0.2)  # norms that do nothing would prove nothing
+            nn.init.normal_(parameter, 1.0, 0.2)  # with identity norms the test could not fail
     assert backbone.prefix_names == tower.prefix
     assert [shape.grid for shape in backbone.shapes] == tower.grids
     expected, embedding = block_outputs(backbone.module, tower.blocks)

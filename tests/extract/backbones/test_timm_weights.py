@@ -1,4 +1,4 @@
-"""Files under the names of other training codes: what timm makes of them is what is loaded, at any image size."""
+"""Files with names of other training codes: the loaded weights equal timm's own conversion, at any image size."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def clip_of_a_trunk(state: State) -> State:
 
 
 def dinov2_with_registers(state: State) -> State:
-    """Where the class token has a position, which timm adds to it: its table has none."""
+    """The file has a position for the class token. timm adds it to the token, since its own table has none."""
     position = torch.randn(1, 1, 16)
     others = renamed({n: t for n, t in state.items() if n != "pos_embed"}, ("reg_token", "register_tokens"))
     return others | {
@@ -68,7 +68,7 @@ def aimv2(state: State) -> State:
 
 
 def radio(state: State) -> State:
-    """Which has tables of one size, larger than any image needs, and a linear layer for patches."""
+    """RADIO has tables of one size, larger than any image needs, and a linear layer for patches."""
     prefix = "radio_model.model."
     blocks = {prefix + name: tensor for name, tensor in state.items() if name.startswith("blocks.")}
     generator = f"{prefix}patch_generator."

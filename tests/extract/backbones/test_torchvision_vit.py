@@ -1,4 +1,4 @@
-"""Weights of torchvision's VisionTransformer in timm's: the tokens are those that torchvision computes."""
+"""Weights of torchvision's VisionTransformer in timm's: the tokens equal torchvision's."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Published data sets in small: the folders and files that their distributors ship, with images of two sizes.
+"""Small copies of published data sets: the distributed folders and files, with images of two sizes.
 
 Each maker returns what it wrote: for each split (path below the root or None, label) in the order of the lists.
 """
@@ -22,7 +22,7 @@ Maker = Callable[[Path, pytest.MonkeyPatch], tuple[Written, list[str]]]
 
 
 def write_image(root: Path, name: str) -> None:
-    """Write a JPEG whose pixels are a function of its name."""
+    """Write a JPEG whose name determines its pixels."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     seed = int.from_bytes(md5(name.encode()).digest()[:4])

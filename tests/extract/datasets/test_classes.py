@@ -83,7 +83,7 @@ def test_texts_that_look_alike_are_one_class() -> None:
 
 def test_images_without_a_label_are_counted() -> None:
     message = (
-        r"^2 of 3 images in split 'test' of 'a.csv' have no label, or -1 \(class indices count from 0\); "
+        r"^2 of 3 images in split 'test' of 'a.csv' have no label, or the label -1 \(class indices count from 0\); "
         "name other splits with --split to leave it out$"
     )
     with pytest.raises(InputError, match=message):
@@ -98,6 +98,6 @@ def test_a_set_with_an_empty_name_is_refused() -> None:
 
 
 def test_a_table_of_sparse_indices_that_would_not_fit_is_refused() -> None:
-    message = r"^here: labels of 5,000 images, each of any of 900,001 classes, take 36 GB; class indices count from 0: "
+    message = r"^here: a table of 5,000 images × 900,001 classes takes 36 GB; class indices count from 0: "
     with pytest.raises(InputError, match=message):
         index_class_sets({"train": [["900000"]] * 5000}, "here")

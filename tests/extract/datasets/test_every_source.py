@@ -1,4 +1,4 @@
-"""What holds for all sources: one real data set read alike, and images turned as the sources' own loaders do."""
+"""Rules for all sources: the same real data set through each, and the orientation of their own loaders."""
 
 import csv
 import io
@@ -129,7 +129,7 @@ def test_a_real_data_set_is_read_alike(kind: str, tmp_path: Path, digits: tuple[
 
 @pytest.fixture
 def turned(tmp_path: Path) -> Files:
-    """A JPEG of 12 × 8 pixels that is to be shown turned by a quarter."""
+    """A JPEG of 12 × 8 pixels with the EXIF orientation of a quarter turn."""
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
     pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3)).astype(np.uint8)
@@ -165,3 +165,13 @@ def test_the_list_names_every_source_and_data_set() -> None:
 def test_the_list_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "    not installed: pip install 'tokenprobe[hf]'" in describe_datasets()
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_path_may_begin_at_home(kind: str, tmp_path: Path, turned: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell does not expand "~" after a colon."""
+    spec = WRITERS[kind](tmp_path, [("0.png", 0, png(np.zeros((4, 4), np.uint8)))] if kind == "npz" else turned)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = open_dataset(spec.replace(str(tmp_path), "~"))
+    assert len(source.images("train").ids) == 1
+    assert source.spec == spec

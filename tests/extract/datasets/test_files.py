@@ -74,7 +74,7 @@ def test_a_link_to_a_folder_above_has_no_end(tmp_path: Path) -> None:
     (tmp_path / "a" / "two").symlink_to(tmp_path / "elsewhere")
     assert image_files(tmp_path / "a") == [("0.png", 1), ("one/1.png", 2), ("two/1.png", 2)], "links aside are folders"
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
-    with pytest.raises(InputError, match=r"^'.*/a/b/up' is a link to a folder that it is in, .*; remove the link$"):
+    with pytest.raises(InputError, match=r"^'.*/a/b/up' is a link to a folder that contains it, .*; remove the link$"):
         image_files(tmp_path / "a")
 
 

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pyarrow import parquet
 
 from tokenprobe.errors import InputError, MissingError
@@ -24,7 +24,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3)).astype(np.uint8
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the package's cache here and the network out."""
+    """Keep the package's cache in a temporary folder, and block the network."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
@@ -37,7 +37,7 @@ def encoded(index: int) -> bytes:
 
 
 def write_parquet(folder: Path, split: str, features: datasets.Features | None = None, **columns: Any) -> Path:
-    """Write DATA/SPLIT-00000-of-00001.parquet, the form in which the hub keeps data sets."""
+    """Write DATA/SPLIT-00000-of-00001.parquet, the form of data sets on the hub."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{split}-00000-of-00001.parquet"
     if features is None:
@@ -141,7 +141,8 @@ def test_one_of_several_label_columns_is_named(tmp_path: Path) -> None:
     )
     write_parquet(tmp_path / "p", "train", features, img=images(0, 1), fine=[1, 0], coarse=[0, 0])
     message = (
-        r"^'hf:.*' has 2 columns of the type ClassLabel \(fine, coarse\); add label=COLUMN, one of img, fine, coarse$"
+        r"^'hf:.*' has 2 columns of the type ClassLabel \(fine, coarse\); add label=COLUMN, with one of img, fine, "
+        "coarse$"
     )
     with pytest.raises(InputError, match=message):
         open_dataset(f"hf:{tmp_path}/p")
@@ -210,7 +211,7 @@ def test_through_a_store_in_workers_with_a_damaged_image(
     assert store.manifest.splits["train"].skipped == ["train/000004", "train/000005"]
     assert store["train"].labels.tolist() == [0, 1, 2, 0]
     assert store["train"].classes == ["ant", "bee", "cat"]
-    with pytest.raises(ValueError, match=r"^the row has no image but None$"):
+    with pytest.raises(ValueError, match=r"^the row holds None instead of an image$"):
         open_dataset(config["data"]).load("train", 5)
 
 
@@ -247,7 +248,7 @@ def test_labels_of_another_kind_are_refused(tmp_path: Path, label: Any) -> None:
 
 def test_no_column_of_images_says_so(tmp_path: Path) -> None:
     write_parquet(tmp_path / "p", "train", x=[1])
-    with pytest.raises(InputError, match=r"has 0 columns of the type Image \(none\); add image=COLUMN, one of x$"):
+    with pytest.raises(InputError, match=r"has 0 columns of the type Image \(none\); add image=COLUMN, with one of x$"):
         open_dataset(f"hf:{tmp_path}/p")
 
 
@@ -260,7 +261,7 @@ def test_what_cannot_be_loaded_is_named_in_one_line(name: str, tmp_path: Path, m
 
 def test_the_package_that_is_needed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"^data from hf: need the package datasets: pip install 'tokenprobe\[hf\]'$"):
+    with pytest.raises(InputError, match=r"^hf: data needs the package datasets: pip install 'tokenprobe\[hf\]'$"):
         open_dataset("hf:org/name")
 
 
@@ -273,3 +274,39 @@ def test_images_are_read_in_whatever_format_they_were_saved(tmp_path: Path, save
     assert source.images("train").labels.tolist() == [1, 0]
     for index in range(2):
         np.testing.assert_array_equal(np.asarray(source.load("train", index)), PIXELS[index])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "a Git LFS pointer in place of the file; fetch the file with",
+        ),
+        (b"no image", "cannot identify an image in 8 bytes that begin with b'no image'"),
+    ],
+)
+def test_what_is_no_image_says_what_it_is(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "0.png").write_bytes(data)
+    write_parquet(tmp_path / "p", "train", NAMED, image=[{"bytes": data, "path": None}], label=[0])
+    write_parquet(tmp_path / "paths", "train", image=[f"{tmp_path}/0.png"], label=[0])
+    for spec in (f"hf:{tmp_path}/p", f"hf:{tmp_path}/paths?image=image&label=label"):
+        with pytest.raises(UnidentifiedImageError, match=message):
+            open_dataset(spec).load("train", 0)
+
+
+def test_files_of_data_that_git_lfs_left_out_are_named(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "p", "train", NAMED, image=images(0), label=[0])
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    for path in (file, tmp_path / "p"):
+        with pytest.raises(
+            InputError, match=rf"^'{re.escape(str(file))}' is a Git LFS pointer in place of the file; fetch"
+        ):
+            open_dataset(f"hf:{path}")
+
+
+def test_a_saved_data_set_without_splits_says_so(tmp_path: Path) -> None:
+    datasets.DatasetDict({}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(MissingError, match=r"^hf:.*/saved has no splits; check the name and \?config=$"):
+        open_dataset(f"hf:{tmp_path}/saved")

@@ -22,7 +22,7 @@ from tokenprobe.extract.datasets.from_torchvision import ARRAYS, PUBLISHED
 from .layouts import LAYOUTS
 
 FEW = {"FGVCAircraft": ["train", "val"], "DTD": ["train", "val"]}
-"""Splits by default, where a data set has more: those that the published tables use."""
+"""Default splits of data sets that have more: those of the published tables."""
 
 
 def test_every_data_set_has_a_layout_here() -> None:
@@ -125,7 +125,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def test_a_data_set_is_downloaded_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """By torchvision's own downloader, checksums included."""
+    """torchvision's own downloader fetches the files and checks their checksums."""
     made, root = tmp_path / "made", tmp_path / "root"
     root.mkdir()
     LAYOUTS["DTD"](made, monkeypatch)
@@ -166,7 +166,7 @@ def test_what_torchvision_lacks_is_downloaded_too(
 def test_data_that_are_not_there_are_named(name: str, tmp_path: Path) -> None:
     or_fetch = "" if name in ("ImageNet", "StanfordCars") else ", or add download=true"  # these two cannot be fetched
     message = (
-        rf"^cannot open torchvision:{name} in '.*' \(.+\); put it there as it is distributed, or give another "
+        rf"^cannot open torchvision:{name} in '.*' \(.+\); put it there as distributed, or give another "
         rf"\?root=FOLDER{or_fetch}$"
     )
     with pytest.raises(MissingError, match=message):
@@ -187,7 +187,7 @@ def test_splits_of_other_classes_are_refused(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "dtd/dtd/labels/train1.txt").write_text("banded/b1.jpg\n")
     message = (
         r"^split 'train' of 'torchvision:DTD.*' has other classes than 'val', such as 'dotted'; put the whole data set "
-        "there, or give its class folders as folder:PATH$"
+        "there, or read its class folders as folder:PATH$"
     )
     with pytest.raises(InputError, match=message):
         open_dataset(f"torchvision:DTD?root={tmp_path}").images("train")
@@ -220,6 +220,6 @@ def test_labels_without_a_class_are_refused(tmp_path: Path, monkeypatch: pytest.
     for label, found in (("0", "-1 to 1"), ("3", "1 to 2")):
         labels.write_text(f"1 1\n2 {label}\n3 2\n4 2\n")
         with pytest.raises(
-            InputError, match=rf"^split 'test' of 'torchvision:CUB.*' has labels from {found}, and 2 cl"
+            InputError, match=rf"^split 'test' of 'torchvision:CUB.*' has labels from {found}, but only 2 cl"
         ):
             open_dataset(f"torchvision:CUB200?root={tmp_path}").images("test")

@@ -1,4 +1,4 @@
-"""Labels of the `datasets` package whose splits name their classes each in its own way, against names by hand."""
+"""Labels of the `datasets` package with a different list of classes per split, against names by hand."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def quiet() -> None:
 
 
 def save(folder: Path, **splits: Column) -> str:
-    """Save a data set of splits with a label column of each split's own type; return its spec."""
+    """Save a data set whose splits have label columns of different types; return its spec."""
     made = {}
     for split, (feature, values) in splits.items():
         rows = {"image": [{"bytes": b"x", "path": None}] * len(values), "label": values}
@@ -74,7 +74,7 @@ def test_lists_of_labels_go_by_the_names_of_their_own_split(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("feature", [Value("int64"), ClassLabel(names=["ant", "bee"])])
 def test_lists_of_one_label_are_that_label(tmp_path: Path, feature: Any) -> None:
-    """A column of shape (n, 1) is no data set of several classes an image."""
+    """A column of shape (n, 1) does not mean several classes per image."""
     source = open_dataset(save(tmp_path, train=(List(feature, length=1), [[1], [0], [1]])))
     assert source.images("train").labels.tolist() == [1, 0, 1]
     assert len(source.classes) == 2
@@ -87,7 +87,7 @@ def test_a_split_without_the_column_is_left_out_by_naming_others(tmp_path: Path)
     DatasetDict({"a": rows, "train": labelled}).save_to_disk(tmp_path / "saved")
     source = open_dataset(f"hf:{tmp_path}/saved")
     assert source.images("train").labels.tolist() == [0]
-    message = r"^split 'a' of 'hf:.*' has not both columns, image and label; name other splits with --split to leave it"
+    message = r"^split 'a' of 'hf:.*' lacks one of the columns image and label; name other splits with --split to "
     with pytest.raises(InputError, match=message):
         source.images("a")
 
@@ -104,7 +104,7 @@ def test_splits_of_different_kinds_of_label_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [3, -2, "ant", [0]])
 def test_an_index_that_no_name_has_is_refused(value: Any) -> None:
-    """The package checks what it writes, not what it reads: a Parquet file may hold any integer."""
+    """The package checks labels when it writes, not when it reads: a Parquet file may hold any integer."""
     column = LabelColumn(ClassLabel(names=["ant", "bee", "cat"]), [0, value])
     with pytest.raises(InputError, match=rf"^here holds {re.escape(repr(value))}; expected class indices below 3$"):
         index_columns({"train": column}, "here")

@@ -1,4 +1,4 @@
-"""Specs and files of any content: each is read, or refused in one line. Nothing else may come out of a source.
+"""Specs and files of any content: a source reads each one, or refuses it in one line.
 
 Inputs are drawn by hypothesis, the same in every run.
 """
@@ -30,16 +30,16 @@ from tokenprobe.extract.datasets.tar_patterns import expand_braces
 from tokenprobe.extract.views import to_rgb
 
 drawn = settings(
-    derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 read_or_refused = suppress(TokenprobeError, OSError)
-"""Let pass what is refused on purpose."""
+"""Let deliberate refusals pass."""
 
 
 def read_all(spec: str) -> None:
-    """Open a source, list all its splits, and check what the rest of the program takes for granted."""
+    """Open a source, list all its splits, and check the assumptions of the rest of the program."""
     with read_or_refused:
         source = open_dataset(spec)
         for split in source.splits:
@@ -55,7 +55,7 @@ def read_all(spec: str) -> None:
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with nothing in it, and no network."""
+    """Set an empty working folder, and block the network."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     (tmp_path / "a" / "b").mkdir(parents=True)
@@ -194,7 +194,7 @@ DAMAGE = st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size
 @drawn
 @given(damage=DAMAGE, cut=st.none() | st.integers(0, 4000))
 def test_damaged_files(kind: str, damage: list[tuple[int, bytes]], cut: int | None, empty_folder: Path) -> None:
-    """Bytes changed anywhere in a file, and its end cut off."""
+    """A file with changed bytes anywhere, or a missing end."""
     make, spec = WHOLE[kind]
     (empty_folder / "a.png").write_bytes(b"x")
     make(empty_folder / "data")
@@ -213,7 +213,7 @@ def damage_file(file: Path, damage: list[tuple[int, bytes]], cut: int | None) ->
 @drawn
 @given(damage=DAMAGE, cut=st.none() | st.integers(0, 200))
 def test_damaged_images(damage: list[tuple[int, bytes]], cut: int | None, empty_folder: Path) -> None:
-    """Decoders have errors of their own, which are caught where images are loaded."""
+    """Decoders raise their own errors, which the loading of images catches."""
     whole_image(empty_folder / "a.png")
     damage_file(empty_folder / "a.png", damage, cut)
     with suppress(Exception):
@@ -234,7 +234,7 @@ def test_arrays_of_any_shape_and_type(
     names: tuple[int, ...],
     empty_folder: Path,
 ) -> None:
-    """Shapes are only declared: no such array is in the file."""
+    """The header only declares shapes; the file holds no such array."""
     with zipfile.ZipFile(empty_folder / "a.npz", "w") as file:
         for name, shape, kind in (
             ("x_train", x_shape, x_type),
@@ -254,7 +254,7 @@ def array_bytes(shape: tuple[int, ...], kind: str) -> bytes:
 KEYS = st.sampled_from(["0", "1", "a/0", ".0", "__x__/0", "é", "\udcff", "n" * 300])
 SUFFIXES = st.sampled_from([".png", ".cls", ".PNG", ".a.png", ""])
 NAMES = st.tuples(KEYS, SUFFIXES).map("".join) | KEYS.map(lambda key: f"{key}.png\n{key}.cls")
-"""Of one member, or of two that make a sample."""
+"""Names of one member, or of two members that form a sample."""
 
 
 @drawn
@@ -265,7 +265,7 @@ NAMES = st.tuples(KEYS, SUFFIXES).map("".join) | KEYS.map(lambda key: f"{key}.pn
     )
 )
 def test_tars_of_any_headers(members: list[tuple[str, int, str]], empty_folder: Path) -> None:
-    """Sizes are only declared; types are files, pax headers, long names, folders, sparse files and links."""
+    """The headers only declare sizes; types are files, pax headers, long names, folders, sparse files and links."""
     with open(empty_folder / "a.tar", "wb") as file:
         for names, size, kind in members:
             for name in names.split("\n"):

@@ -1,4 +1,4 @@
-"""Class folders: what counts as a split, a class and an image."""
+"""Class folders: recognition of splits, classes and images."""
 
 import os
 from collections.abc import Callable
@@ -99,6 +99,7 @@ def test_images_lie_at_any_depth_below_their_class(tree: Tree) -> None:
         (["ant/0.png", "ant/more/1.png", "bee/more/2.png"], "some hold images beside folders"),
     ],
 )
+@pytest.mark.usefixtures("messages")
 def test_folders_below_classes_do_not_make_splits_of_them(
     tree: Tree, names: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,10 +111,11 @@ def test_folders_below_classes_do_not_make_splits_of_them(
     assert why in said
 
 
+@pytest.mark.usefixtures("messages")
 def test_splits_of_any_name_are_splits_if_they_hold_the_same_classes(
     tree: Tree, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Domains of one list of classes; so could be classes of the same years, so the user is told."""
+    """Domains share one list of classes. Classes with folders of years look alike, so the user gets a warning."""
     source = ImageFolder(str(tree("photo/dog/0.png", "photo/ant/1.png", "sketch/dog/2.png")))
     assert (source.splits, source.classes) == (["photo", "sketch"], ["ant", "dog"])
     assert (
@@ -122,6 +124,7 @@ def test_splits_of_any_name_are_splits_if_they_hold_the_same_classes(
 
 
 @pytest.mark.parametrize("names", [["Train/ant/0.png", "Val/bee/1.png"], ["test/ant/0.png"], ["validation2/ant/0.png"]])
+@pytest.mark.usefixtures("messages")
 def test_folders_named_like_splits_are_splits_without_a_word(
     tree: Tree, names: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,10 +143,10 @@ def test_what_macos_adds_to_archives_is_no_split_and_no_class(tree: Tree) -> Non
 
 
 def test_class_folders_beside_split_folders_are_not_dropped_silently(tree: Tree) -> None:
-    """test/ holds images and no class folders, as ImageNet's does: an error, unless another split is asked for."""
+    """test/ holds images but no class folders, like ImageNet's: an error, unless another split is wanted."""
     source = ImageFolder(str(tree("test/0.png", "train/ant/1.png")))
     assert source.splits == ["test", "train"]
-    with pytest.raises(InputError, match=r"split folder '.*test' holds images and no class folders; .*--split"):
+    with pytest.raises(InputError, match=r"split folder '.*test' holds images but no class folders; .*--split"):
         source.images("test")
     assert source.images("train").ids == ["ant/1.png"]
 
@@ -162,7 +165,7 @@ def test_the_name_holds_no_folders(tree: Tree) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"^no folder at '.*/none'; asked for class folders of images there$"):
+    with pytest.raises(MissingError, match=r"^no folder at '.*/none'; expected class folders of images there$"):
         ImageFolder(str(tmp_path / "none"))
 
 

@@ -1,4 +1,4 @@
-"""Labels as people write them, in every source that reads them from files: the same rules, whichever the source."""
+"""Labels as people write them: the same rules in every source that reads labels from files."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from tokenprobe.errors import InputError
 from tokenprobe.extract.datasets import open_dataset
 
 Texts = Mapping[str, Sequence[str]]
-"""Of each split, one label an image."""
+"""One label per image, for each split."""
 
 
 def write_csv(folder: Path, texts: Texts) -> str:
@@ -96,7 +96,7 @@ def named(spec: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_accents_are_the_same_class_composed_or_not(kind: str, tmp_path: Path) -> None:
-    """macOS writes folder names apart, e and accent; most programs write one letter."""
+    """macOS separates e and its accent in folder names; most programs write one letter."""
     spec = WRITERS[kind](tmp_path, {"train": ["caf\u00e9", "ant"], "val": ["cafe\u0301", "ant"]})
     assert named(spec) == {"train": ["ant", "caf\u00e9"], "val": ["ant", "caf\u00e9"]}
 

@@ -13,7 +13,7 @@ from tokenprobe.extract.datasets.loose_images import SPLIT, LooseImages
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images at different depths, of grey values 0, 1 and 2 by name, beside other files."""
+    """Three images at different depths, with grey values 0, 1 and 2 in order of name, beside other files."""
     for value, name in enumerate(("a.png", "below/b.PNG", "below/deeper/c.png")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 5), value, dtype=np.uint8)).save(tmp_path / name)
@@ -60,7 +60,7 @@ def test_a_name_that_is_no_text_is_refused(folder: Path) -> None:
 
 
 def test_nothing_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"nothing at '.*gone'; asked for images there: a file, or a folder"):
+    with pytest.raises(MissingError, match=r"nothing at '.*gone'; expected an image or a folder of images there"):
         LooseImages(str(tmp_path / "gone"))
     with pytest.raises(InputError, match=r"folder '.*' holds no images \(\.jpg, "):
         LooseImages(str(tmp_path))

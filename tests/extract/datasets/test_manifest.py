@@ -1,4 +1,4 @@
-"""Tables of images in CSV and Parquet: the forms they take, and every form they do not."""
+"""Tables of images in CSV and Parquet: accepted forms and refused forms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ WriteCsv = Callable[..., str]
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
-    """Six images in two folders, each of its own colour and size; return their paths below the folder."""
+    """Write six images of different colours and sizes in two folders; return their paths below the folder."""
     names = [f"{folder}/{index}.png" for folder in ("a", "b") for index in range(3)]
     for index, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -175,9 +175,7 @@ def test_a_path_with_a_nul_is_refused(write_csv: WriteCsv) -> None:
 
 def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(write_csv: WriteCsv) -> None:
     source = open_dataset("csv:" + write_csv("path,label", "x/0.png,0", "x/1.png,0"))
-    message = (
-        r"^none of the 2 images of split 'train' is there, such as 'x/0.png' in '.*'; .* csv:.*t\.csv\?root=FOLDER$"
-    )
+    message = r"^none of the 2 images of split 'train' exists, such as 'x/0.png' in '.*'; .* csv:.*t\.csv\?root=FOLDER$"
     with pytest.raises(MissingError, match=message):
         source.images("train")
 
@@ -185,7 +183,7 @@ def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(writ
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "has columns none; expected path, label \\(or labels for several an image\\), and split"),
+        ([], "has columns none; expected path, label \\(or labels for several per image\\), and split"),
         (["file,label", "a.png,0"], "has columns file, label; expected path, label "),
         (["path,label,labels", "a,0,0"], "has columns path, label, labels; expected path, label "),
         (
@@ -193,8 +191,8 @@ def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(writ
             r"^'.*t.csv' holds \['0', ''\]; expected class names or indices, none of them empty$",
         ),
         (["path,label"], "lists no images$"),
-        (["path,label", "a,0", "b"], "^line 3 of '.*t.csv' has 1 fields, and the header has 2$"),
-        (["path,label", "a,0,1"], "^line 2 of '.*t.csv' has 3 fields, and the header has 2$"),
+        (["path,label", "a,0", "b"], "^line 3 of '.*t.csv' has 1 fields, but the header has 2$"),
+        (["path,label", "a,0,1"], "^line 2 of '.*t.csv' has 3 fields, but the header has 2$"),
         (["path,label", '"a,0'], "is not a readable CSV file in UTF-8: unexpected end of data$"),
         (["path,label", ",0"], "^image 0 of '.*t.csv' has path ''; expected a path$"),
         (["path,label", "a,-3"], "^label -3 in '.*t.csv': integers are class indices"),
@@ -232,7 +230,7 @@ def test_parquet_tables_of_another_form_are_refused(tmp_path: Path, columns: dic
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_missing_file_and_one_of_another_kind_are_named(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(MissingError, match=r"^no file at '.*none'; asked for a table of images there$"):
+    with pytest.raises(MissingError, match=r"^no file at '.*none'; expected a table of images there$"):
         open_dataset(f"{kind}:{tmp_path}/none")
     Image.new("RGB", (9, 9)).save(tmp_path / "t.png")
     with pytest.raises(InputError, match=r"is not a readable (CSV|Parquet) file"):

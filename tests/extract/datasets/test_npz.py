@@ -1,4 +1,4 @@
-"""Images in one .npz: the forms it takes, and every form it does not."""
+"""Images in one .npz: accepted forms and refused forms."""
 
 import gc
 from pathlib import Path
@@ -112,7 +112,7 @@ def test_images_may_be_of_several_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("labels", [Y, Y % 2, np.array(["b", "a", "c", "b"])])
 def test_a_column_is_one_label_an_image(tmp_path: Path, labels: np.ndarray) -> None:
-    """As MedMNIST's files have them: of 0 and 1 too, a column is no class of its own."""
+    """As in MedMNIST's files: a column of labels, even of 0 and 1, is not a matrix of classes."""
     flat = NpzImages(write(tmp_path, x_train=X, y_train=labels))
     column = NpzImages(write(tmp_path, x_train=X, y_train=labels[:, None]))
     assert column.classes == flat.classes
@@ -125,9 +125,9 @@ def test_labels_may_be_names(tmp_path: Path) -> None:
     source = NpzImages(write(tmp_path, x_train=X, y_train=names, x_test=X[:1], y_test=np.array(["cat"])))
     assert source.classes == ["ant", "bee", "cat", "dog"]
     assert source.images("train").labels.tolist() == [3, 0, 3, 1]
-    with pytest.raises(InputError, match=r"a\.npz' holds names in y_SPLIT, and classes, names by index; leave out one"):
+    with pytest.raises(InputError, match=r"a\.npz' holds class names twice, in y_SPLIT and in classes; leave out one"):
         NpzImages(write(tmp_path, x_train=X, y_train=names, classes=names))
-    with pytest.raises(InputError, match=r"other shapes \(y_test int64 \(4,\), y_train <U3 \(4,\)\)"):
+    with pytest.raises(InputError, match=r"between splits \(y_test int64 \(4,\), y_train <U3 \(4,\)\)"):
         NpzImages(write(tmp_path, x_train=X, y_train=names, x_test=X, y_test=Y))
 
 
@@ -145,10 +145,10 @@ def test_names_of_another_form_are_refused(tmp_path: Path, names: np.ndarray) ->
 def test_splits_of_other_classes_are_refused(tmp_path: Path) -> None:
     for labels in (SETS[:, :2], Y):
         with pytest.raises(
-            InputError, match=r"^labels of the splits of '.*a.npz' have other shapes \(y_test .*, y_train"
+            InputError, match=r"^labels in '.*a.npz' differ in shape or type between splits \(y_test .*, y_train"
         ):
             NpzImages(write(tmp_path, x_train=X, y_train=SETS, x_test=X, y_test=labels))
-    with pytest.raises(InputError, match=r"^classes in '.*a.npz' has 4 names, and the labels need 3$"):
+    with pytest.raises(InputError, match=r"^classes in '.*a.npz' has 4 names, but the labels need 3$"):
         NpzImages(write(tmp_path, x_train=X, y_train=SETS, classes=np.array(list("abcd"))))
     with pytest.raises(
         InputError, match=r"^y_train in '.*': expected \(n, classes\) of 0 and 1, found \(4, 3\) from 0 to 2$"
@@ -175,12 +175,12 @@ def test_a_file_without_images_says_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"^no file at '.*none\.npz'; asked for images in an \.npz there$"):
+    with pytest.raises(MissingError, match=r"^no file at '.*none\.npz'; expected an \.npz with images there$"):
         NpzImages(str(tmp_path / "none.npz"))
 
 
 def damaged(path: Path, kind: str) -> bytes:
-    """Return the bytes of a file that is no .npz, or not any more."""
+    """Return the bytes of a file that never was an .npz, or of a damaged one."""
     np.savez_compressed(path / "whole.npz", x_train=X, y_train=Y)
     whole = bytearray((path / "whole.npz").read_bytes())
     if kind == "npy":

@@ -39,3 +39,10 @@ def test_a_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     assert [absolute(path) for path in ("a/../b", "~/c", "/d")] == [f"{tmp_path}/b", "/home/me/c", "/d"]
+
+
+def test_an_option_that_is_given_twice_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"^hf:a\?label=x&label=y: option label is given twice; leave out one of them$"
+    ):
+        split_options("hf", "a?label=x&label=y", ["label"])

@@ -46,7 +46,7 @@ def write_tar(path: Path, members: Members) -> None:
 
 
 def stream(tar: str) -> list[dict[str, Any]]:
-    """Return the samples that webdataset makes of a tar, decoded. (`WebDataset` itself leaves the file open.)"""
+    """Return webdataset's decoded samples of a tar. (`WebDataset` itself leaves the file open.)"""
     decode = autodecode.Decoder([autodecode.imagehandler("pil")])
     with open(tar, "rb") as file:
         members = [member | {"__url__": tar} for member in tariterators.tar_file_iterator(file)]
@@ -55,7 +55,7 @@ def stream(tar: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> str:
-    """Three tars of 4, 3 and 5 samples that webdataset's own writer made, of 3 classes; return their pattern."""
+    """Write three tars of 4, 3 and 5 samples of 3 classes with webdataset's own writer; return their pattern."""
     seed = 0
     for shard, n_samples in enumerate((4, 3, 5)):
         with webdataset.TarWriter(str(tmp_path / f"train-{shard:02d}.tar")) as writer:
@@ -120,9 +120,7 @@ def test_keys_that_tars_share_are_told_apart_by_the_tar(tmp_path: Path) -> None:
         write_tar(tmp_path / f"{name}.tar", [("0.png", encoded(0)), ("0.cls", b"0")])
     assert open_dataset(f"wds:{tmp_path}/{{a,b}}.tar").images("train").ids == ["a.tar/0", "b.tar/0"]
     write_tar(tmp_path / "c" / "a.tar", [("0.png", encoded(0)), ("0.cls", b"0")])
-    with pytest.raises(
-        InputError, match=r"^sample 'a.tar/0' is more than once in split 'train' of 'wds:.*'; keys tell"
-    ):
+    with pytest.raises(InputError, match=r"^sample 'a.tar/0' occurs more than once in split 'train' of 'wds:.*'; each"):
         open_dataset(f"wds:{tmp_path}/{{a,c/a}}.tar").images("train")
 
 
@@ -155,7 +153,7 @@ def test_through_a_store_in_workers_with_a_damaged_image(
 def test_a_tar_cut_after_it_was_listed_fails_to_load(shards: str, tmp_path: Path) -> None:
     source = open_dataset(f"wds:{shards}")
     (tmp_path / "train-00.tar").write_bytes((tmp_path / "train-00.tar").read_bytes()[:2000])
-    with pytest.raises(EOFError, match=r"bytes at \d+; the tar was cut$"):
+    with pytest.raises(EOFError, match=r"bytes at \d+; the tar was cut short$"):
         source.load("train", 3)
 
 
@@ -166,7 +164,7 @@ def test_what_is_no_plain_tar_is_refused(shards: str, tmp_path: Path, kind: str)
         {"gzip": gzip.compress(whole), "words": b"x" * 2000, "cut": whole[:3000]}[kind]
     )
     with pytest.raises(
-        InputError, match=r"train-01.tar' is not a whole, plain tar file \(.+\); a compressed one cannot be"
+        InputError, match=r"train-01.tar' is not a whole, plain tar file \(.+\); a compressed tar cannot be"
     ):
         open_dataset(f"wds:{shards}")
 
@@ -206,7 +204,7 @@ def test_ctrl_c_while_headers_are_read_is_for_the_main_process(tmp_path: Path) -
         (
             [("0.png", b""), ("0.txt", b"")],
             "",
-            "has the members png, txt; expected one image and the label .cls: name others",
+            "has the members png, txt; expected one image and the label .cls; name others",
         ),
         ([("0.cls", b"0")], "", "^sample '0' of '.*a.tar' has the members cls; expected one image and"),
         (
@@ -218,7 +216,7 @@ def test_ctrl_c_while_headers_are_read_is_for_the_main_process(tmp_path: Path) -
         (
             [("0.png", b""), ("0.cls", b"\xff")],
             "",
-            "^the label of sample '0' of '.*a.tar' is no text, or too long for one; name another",
+            "^the label of sample '0' of '.*a.tar' is not text, or too long; name another",
         ),
         ([("0.png", b""), ("0.cls", b"-2")], "", "^label -2 in 'wds:.*': integers are class indices"),
     ],
@@ -230,15 +228,15 @@ def test_samples_of_another_form_are_refused(tmp_path: Path, members: Members, o
 
 
 def test_missing_tars_are_named(shards: str, tmp_path: Path) -> None:
-    message = r"^no file at '.*train-03.tar'; asked for tars at '.*train-\{00..03\}.tar', on this machine$"
+    message = r"^no file at '.*train-03.tar'; expected local tars at '.*train-\{00..03\}.tar'$"
     with pytest.raises(MissingError, match=message):
         open_dataset("wds:" + shards.replace("02}", "03}"))
-    with pytest.raises(MissingError, match=r"^no file at '.*/x\*.tar'; asked for tars at"):
+    with pytest.raises(MissingError, match=r"^no file at '.*/x\*.tar'; expected local tars at"):
         open_dataset(f"wds:{tmp_path}/x*.tar")
 
 
 def header(name: str, size: int, *, octal: bytes | None = None) -> bytes:
-    """Make the header of a member by hand; `octal` replaces the field of its size, and the sum is right."""
+    """Build the header of a member by hand; `octal` replaces its size field, and the checksum is correct."""
     block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
     block[124:136] = octal if octal is not None else f"{size:011o}\0".encode()
     block[148:156] = b" " * 8
@@ -253,15 +251,15 @@ def base_256(size: int) -> bytes:
 @pytest.mark.parametrize("size", [2**63, 2**63 - 512, 2**80, 2**40, -512, -(2**40)])
 @pytest.mark.parametrize("member", ["0.png", "0.cls"])
 def test_a_size_that_no_file_has_is_refused(tmp_path: Path, member: str, size: int) -> None:
-    """A negative one must not make tarfile read the same header for ever."""
+    """A negative size must not make tarfile read the same header forever."""
     other = "0.cls" if member == "0.png" else "0.png"
     (tmp_path / "a.tar").write_bytes(header(other, 0) + header(member, 0, octal=base_256(size)) + bytes(1024))
-    with pytest.raises(InputError, match=r"a\.tar' (is not a whole, plain tar|is no text, or too long)"):
+    with pytest.raises(InputError, match=r"a\.tar' (is not a whole, plain tar|is not text, or too long)"):
         open_dataset(f"wds:{tmp_path}/a.tar")
 
 
 def test_a_damaged_header_is_no_end(tmp_path: Path) -> None:
-    """tarfile alone would give the first of two samples, and say nothing."""
+    """tarfile alone would silently return only the first of two samples."""
     write_tar(
         tmp_path / "a.tar", [(f"{i}.{kind}", data) for i in "01" for kind, data in (("png", b"x"), ("cls", b"0"))]
     )
@@ -275,7 +273,7 @@ def test_a_damaged_header_is_no_end(tmp_path: Path) -> None:
 
 def test_two_members_of_one_name_are_refused_as_webdataset_does(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("0.png", b"x"), ("0.cls", b"0"), ("0.png", b"y"), ("0.cls", b"1")])
-    with pytest.raises(InputError, match=r"^sample '0' of '.*a.tar' has two members .png; keys tell samples apart$"):
+    with pytest.raises(InputError, match=r"^sample '0' of '.*a.tar' has two members .png; each sample needs its own"):
         open_dataset(f"wds:{tmp_path}/a.tar")
     with pytest.raises(ValueError, match="duplicate file name in tar file"):
         stream(f"{tmp_path}/a.tar")
@@ -287,7 +285,7 @@ def test_a_key_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
         member = tarfile.TarInfo("0.png")
         member.pax_headers = {"path": name}
         tar.addfile(member)
-    with pytest.raises(InputError, match=r"^the name of member '.*' of '.*a.tar' is no text in UTF-8; rename it$"):
+    with pytest.raises(InputError, match=r"^the name of member '.*' of '.*a.tar' is not text in UTF-8; rename it$"):
         open_dataset(f"wds:{tmp_path}/a.tar")
 
 
@@ -308,7 +306,7 @@ def test_a_pointer_of_git_lfs_says_so(tmp_path: Path) -> None:
 
 
 def test_headers_within_headers_are_refused(tmp_path: Path) -> None:
-    """Long names of long names: tarfile recurses for each."""
+    """Nested headers for long names: tarfile recurses for each."""
     long_name = bytearray(header("././@LongLink", 0))
     long_name[156] = ord("L")
     long_name[148:156] = b" " * 8

@@ -29,6 +29,7 @@ def test_a_test_split_of_another_store_is_scored_like_ones_own(write_store: Writ
     assert_same(fit_made(whole, tmp_path / "run"), run)
 
 
+@pytest.mark.usefixtures("messages")
 def test_several_stores_are_swept_into_one_run(
     write_store: WriteStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,7 +39,7 @@ def test_several_stores_are_swept_into_one_run(
     both = fit([one.path, two.path], config)
     data = "80 training, 8 held-out and 60 test images"
     assert capsys.readouterr().err.startswith(
-        f"12 cells to train on 4 layers:\nvit_a: {data}\nlocal_vit_b: {data}\nfit layer "
+        f"12 cells to train on 4 layers\nvit_a: {data}\nlocal_vit_b: {data}\nfit layer "
     )
     assert both.results["model"].value_counts().to_dict() == {"timm:vit_a": 6, "timm:local/vit_b": 6}
     assert both.results["cell"].is_unique and both.results["cell"].str.startswith(("vit_a-", "local_vit_b-")).all()
@@ -48,6 +49,7 @@ def test_several_stores_are_swept_into_one_run(
         assert part[["cell", *SAME]].equals(alone.results[["cell", *SAME]])
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_store_may_join_a_run_later(
     write_store: WriteStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,7 +60,7 @@ def test_a_store_may_join_a_run_later(
     capsys.readouterr()
     settings: dict[str, Any] = {"heads": HEADS, "lr": [1.0, 10.0], "epochs": 4, "batch_size": 16, "device": "cpu"}
     both = fit([one.path, two.path], FitConfig(out=tmp_path / "run", layers="0", **settings))
-    assert "6 cells to train on 1 layers" in capsys.readouterr().err
+    assert "6 cells to train on 1 layer\n" in capsys.readouterr().err
     assert both.results["cell"].is_unique and len(both.results) == 12
     named = both.results.groupby("store")["cell"].first()
     assert named[str(one.path)].startswith("none-layer_00") and named[str(two.path)].startswith("none~")

@@ -176,7 +176,7 @@ def test_only_the_disk_cache_reads_while_training(tmp_path: Path, suffix: str) -
     lost = block_path(path, f"train/layer_{LAYER:02d}/patch", 0, 3)
     lost.unlink()
     assert len(take(streams["ram"], [SOME], 16)) == len(SOME) // 16
-    with pytest.raises(StoreError, match=f"block file '{lost}' is not there; run the same probe extract again"):
+    with pytest.raises(StoreError, match=f"block file '{lost}' is missing; run the same probe extract again"):
         take(streams["disk"], [SOME], 16)
 
 

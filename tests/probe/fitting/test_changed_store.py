@@ -77,9 +77,9 @@ def test_the_store_of_the_test_split_is_asked_too(
         really(*args)
         make_anew(write_store, tmp_path / "s.zarr")
 
-    def watched(layer: LayerPlan, device: Any) -> LayerStreams:
+    def watched(layer: LayerPlan, device: Any, tell: Any) -> LayerStreams:
         opened.append(layer.label)
-        return read(layer, device)
+        return read(layer, device, tell)
 
     monkeypatch.setattr(Run, "add", once)
     monkeypatch.setattr(pipeline, "LayerStreams", watched)

@@ -1,4 +1,4 @@
-"""The count and the estimate, on a clock that the test turns."""
+"""The count of cells and the estimate, on a clock that the test turns."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tokenprobe.probe.fitting import progress
-from tokenprobe.probe.fitting.progress import EpochProgress
+from tokenprobe.probe.fitting.progress import FitProgress
 
 Turn = Callable[[float], None]
 
@@ -23,59 +23,90 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Turn:
     return on
 
 
-def test_lines_now_and_then_and_at_the_end(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
-    with EpochProgress(8) as bar:
-        for _ in range(8):
+@pytest.mark.usefixtures("messages")
+def test_cells_count_in_parts_as_a_pass_goes_on(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
+    with FitProgress(12) as bar, bar.part("layer 3,", 12, 800):
+        for epoch in range(8):
             turn(4.0)
-            bar.advance("layer 3")
+            bar.advance(100, f"epoch {epoch + 1}/8")
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "fit layer 3  3/8 epochs  20 s left",
-        "fit layer 3  6/8 epochs  8 s left",
-        "fit layer 3  8/8 epochs  0 s left",
+        "fit layer 3, epoch 3/8  4/12 cells  20 s left",
+        "fit layer 3, epoch 6/8  9/12 cells  8 s left",
+        "fit layer 3, epoch 8/8  12/12 cells  0 s left",
     ]
 
 
-def test_epochs_of_a_checkpoint_count_but_not_for_the_estimate(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
-    with EpochProgress(100) as bar:
-        turn(11.0)
-        bar.advance("layer 0", 90)
-        for _ in range(2):
-            turn(11.0)
-            bar.advance("layer 0")
+@pytest.mark.usefixtures("messages")
+def test_a_part_without_epochs_is_told_in_percent_and_ends_whatever_it_told(
+    turn: Turn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FitProgress(4) as bar:
+        with bar.part("layer 0, reading", 0, 1e9):
+            turn(20.0)
+            bar.advance(25e7)
+        with bar.part("layer 0, knn", 3, 10.0):
+            turn(20.0)
+            bar.advance(5.0)
+        with bar.part("layer 0, ridge", 1, 1.0):
+            pass
     assert capsys.readouterr().err.splitlines() == [
-        "fit layer 0  90/100 epochs",
-        "fit layer 0  91/100 epochs  99 s left",
-        "fit layer 0  92/100 epochs  88 s left",
+        "fit layer 0, reading 25%  0/4 cells",
+        "fit layer 0, knn 50%  1/4 cells  33 s left",
+        "fit layer 0, ridge 100%  4/4 cells  0 s left",
     ]
 
 
-def test_the_estimate_is_of_the_latest_epochs(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
-    with EpochProgress(200) as bar:
-        for seconds in [1.0] * 100 + [20.0] * 60:
+@pytest.mark.usefixtures("messages")
+def test_epochs_of_a_checkpoint_count_but_not_for_the_estimate(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
+    with FitProgress(100) as bar:
+        turn(11.0)
+        with bar.part("layer 0,", 100, 100, done=90):
+            for epoch in (91, 92):
+                turn(11.0)
+                bar.advance(1, f"epoch {epoch}/100")
+    assert capsys.readouterr().err.splitlines()[1:3] == [
+        "fit layer 0, epoch 91/100  91/100 cells  99 s left",
+        "fit layer 0, epoch 92/100  92/100 cells  88 s left",
+    ]
+
+
+@pytest.mark.usefixtures("messages")
+def test_the_estimate_is_of_the_latest_minutes(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
+    with FitProgress(200) as bar, bar.part("layer 0,", 200, 200):
+        for seconds in [1.0] * 100 + [20.0] * 70:
             turn(seconds)
-            bar.advance("a pass")
-    assert capsys.readouterr().err.splitlines()[-1] == "fit a pass  160/200 epochs  800 s left"
+            bar.advance(1, "now")
+        assert capsys.readouterr().err.splitlines()[-1].startswith("fit layer 0, now  168/200 cells  11 min left")
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_pass_is_not_estimated_by_the_one_before(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
-    with EpochProgress(20) as bar:
-        for name, n_epochs, seconds in (("layer 0", 10, 1.0), ("layer 1", 1, 20.0)):
-            bar.advance(name, 0)  # no checkpoint
-            for _ in range(n_epochs):
-                turn(seconds)
-                bar.advance(name)
-    assert capsys.readouterr().err.splitlines() == ["fit layer 1  11/20 epochs  180 s left"]
+    with FitProgress(20) as bar:
+        for name, n_epochs, seconds in (("layer 0", 10, 0.5), ("layer 1", 1, 20.0)):
+            with bar.part(name, 10, 10):
+                for _ in range(n_epochs):
+                    turn(seconds)
+                    bar.advance(1, "now")
+                said = capsys.readouterr().err
+    assert said.splitlines() == ["fit layer 1 now  11/20 cells  3 min left"]
 
 
-def test_a_terminal_gets_a_bar(turn: Turn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    with EpochProgress(4) as bar:
+@pytest.mark.usefixtures("messages")
+def test_an_error_in_a_part_does_not_finish_it(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="no"), FitProgress(2) as bar, bar.part("layer 0", 2, 2):
+        raise ValueError("no")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_a_bar(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
+    with FitProgress(4) as bar, bar.part("layer 7,", 2, 20):
         turn(30.0)
-        bar.advance("layer 0")
+        bar.advance(10, "epoch 1/2")
         turn(30.0)
-        bar.advance("layer 7")
+        bar.advance(10, "epoch 2/2")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
-    assert re.search(r"fit layer 7 \S+ 2/4 epochs  0:01:00", shown)
+    assert re.search(r"fit layer 7, epoch 2/2 \S+ 2/4 cells  0:01:00", shown)
+    assert max(map(len, re.split(r"[\r\n]", shown))) <= 80

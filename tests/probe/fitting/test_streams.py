@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenprobe.probe.fitting.streams import LayerStreams
+from tokenprobe.probe.fitting.streams import LayerStreams, bytes_at_first
 from tokenprobe.probe.grid.regimes import row_sets
 from tokenprobe.store import Store, open_store
 
@@ -19,6 +19,7 @@ from ..kit import (
     LABELS,
     LAYERS,
     assert_same,
+    counted_bytes,
     fit_made,
     layer_plan_of,
     plain_training,
@@ -186,3 +187,20 @@ def test_subsets_have_a_stream_of_their_own_where_the_rest_stays_on_disk(
     assert apart.train(full) is not apart.train(few)
     (batch,) = apart.train(few).in_order(few.train_rows)
     assert np.array_equal(batch.arrays["patch"].numpy(), tokens_of("train")[0]["patch"][few.train_rows])
+
+
+@pytest.mark.parametrize("norm", ["none", "final"])
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("layers", [(1,), (0, 1)])
+def test_reading_tells_of_every_byte_that_is_read(
+    write_store: WriteStore, tmp_path: Path, cache: str, norm: str, layers: tuple[int, ...]
+) -> None:
+    store = write_made(write_store, tmp_path / "s.zarr", final_norm=NORMS["LayerNorm"])
+    plan = plan_of(store, heads=["ep:queries=4", "linear:pool=cls+mean"], norm=norm, cache=cache, shots=["full", "4"])
+    layer, told = layer_plan_of(plan, layers), list[int]()
+    with counted_bytes() as read:
+        LayerStreams(layer, CPU, told.append)
+    assert sum(told) == bytes_at_first(layer) >= sum(read) > 0
+    means_are_made_in_memory = norm == "final" and cache == "ram"
+    assert means_are_made_in_memory or sum(told) == sum(read)
+    assert len(told) > len(layer.rows), "window by window"

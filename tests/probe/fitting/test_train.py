@@ -14,7 +14,7 @@ import torch
 from tokenprobe.probe.batches.subsets import subset
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
 from tokenprobe.probe.fitting.group_fit import start_fit
-from tokenprobe.probe.fitting.progress import EpochProgress
+from tokenprobe.probe.fitting.progress import FitProgress
 from tokenprobe.probe.fitting.result_rows import group_rows
 from tokenprobe.probe.grid.cells import CellGroup
 from tokenprobe.probe.planning.layer_plan import USABLE, memory_of
@@ -62,8 +62,9 @@ def test_a_gpu_keeps_the_same_tokens(store: Store, tmp_path: Path) -> None:
 
 
 FEW: dict[str, Any] = EVERYTHING | {"heads": ["ep:queries=4", "knn:k=2"], "layers": "all"}
-N_REPORTS = 2 * (1 + 3)
-"""Of progress under FEW: two layers, one pass each, which reports as it begins and after each of three scorings."""
+STOPS = [*((Checkpoint, "due", number) for number in range(1, 2 * 3 + 1)),
+         *((FitProgress, "advance", number) for number in (1, 9, 30, 60))]  # fmt: skip
+"""Under FEW two layers have a pass each of three scorings, before and after which there are batches."""
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +73,22 @@ def unstopped(write_store: Callable[..., Store], tmp_path_factory: pytest.TempPa
     return fit_made(write_made(write_store, folder / "s.zarr"), folder / "run", **FEW)
 
 
-@pytest.mark.parametrize("stop", range(1, N_REPORTS + 1))
+@pytest.mark.parametrize(("owner", "method", "stop"), STOPS)
 def test_a_run_that_was_stopped_goes_on_with_the_numbers_it_would_have_had(
-    store: Store, unstopped: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    store: Store, unstopped: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, stop: int
 ) -> None:
-    advance, seen = EpochProgress.advance, 0
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    call, seen = getattr(owner, method), 0
 
-    def stop_here(self: EpochProgress, *arguments: Any) -> None:
+    def stop_here(*arguments: Any) -> Any:
         nonlocal seen
         seen += 1
-        advance(self, *arguments)
         if seen == stop:
             raise KeyboardInterrupt
+        return call(*arguments)
 
-    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
     with monkeypatch.context() as patched:
-        patched.setattr(EpochProgress, "advance", stop_here)
+        patched.setattr(owner, method, stop_here)
         with pytest.raises(KeyboardInterrupt):
             fit_made(store, tmp_path / "run", **FEW)
     assert_same(unstopped, fit_made(store, tmp_path / "run", **FEW))
@@ -98,34 +99,35 @@ def test_a_stopped_pass_is_not_trained_from_the_beginning(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Checkpoint, "due", lambda self: True)
-    advance, reported = EpochProgress.advance, list[int]()
+    advance, reported = FitProgress.advance, list[str]()
 
-    def stop_in_the_third(self: EpochProgress, what: str, n_epochs: int = 1) -> None:
-        advance(self, what, n_epochs)
-        reported.append(n_epochs)
-        if len(reported) == 4:  # none before the first, then three epochs
+    def stop_in_the_third(self: FitProgress, n_units: float, where: str = "") -> None:
+        advance(self, n_units, where)
+        reported.extend([where] if where and where not in reported[-1:] else [])
+        if reported == ["epoch 1/5", "epoch 2/5", "epoch 3/5"]:
+            reported.append("stopped")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(EpochProgress, "advance", stop_in_the_third)
+    monkeypatch.setattr(FitProgress, "advance", stop_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         fit_made(store, tmp_path / "run", layers="0", epochs=5)
     fit_made(store, tmp_path / "run", layers="0", epochs=5)
-    assert reported == [0, 1, 1, 1, 2, 1, 1, 1]  # the third had not been kept yet
+    assert reported[4:] == ["epoch 3/5", "epoch 4/5", "epoch 5/5"], "the third had not been kept yet"
 
 
 @contextmanager
 def stopped_once_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Interrupt the fit inside as soon as the run has a checkpoint."""
-    advance = EpochProgress.advance
+    advance = FitProgress.advance
 
-    def stop(self: EpochProgress, what: str, n_epochs: int = 1) -> None:
-        advance(self, what, n_epochs)
+    def stop(self: FitProgress, *arguments: Any) -> None:
+        advance(self, *arguments)
         if (run / "checkpoint.pt").exists():
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoint, "due", lambda self: True)
-        patched.setattr(EpochProgress, "advance", stop)
+        patched.setattr(FitProgress, "advance", stop)
         try:
             yield
         except KeyboardInterrupt:
@@ -171,6 +173,7 @@ def test_the_seconds_of_a_group_are_shared_among_its_cells(store: Store, monkeyp
     assert [(row["train_seconds"], row["train_cpu_seconds"]) for row in group_rows(plan, fit)] == [(1.5, 0.5)] * 4
 
 
+@pytest.mark.usefixtures("messages")
 def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,3 +218,36 @@ def test_a_subset_is_trained_as_a_plain_loop_would(store: Store, tmp_path: Path,
     finally:
         torch.set_default_dtype(torch.float32)
     assert len(run.results) == 6
+
+
+def test_parts_count_all_the_work_that_they_announce(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subsets pass over their rows many times, some regimes are scored together, and a pass goes on in the middle."""
+    counted: dict[str, list[float]] = {}
+    part, advance = FitProgress.part, FitProgress.advance
+
+    def noted_part(self: FitProgress, name: str, n_cells: int, n_units: float, done: float = 0) -> Any:
+        counted.setdefault(name, [0.0, 0.0])
+        counted[name][0] += n_units
+        counted[name][1] += done
+        self.noted = name  # type: ignore[attr-defined]
+        return part(self, name, n_cells, n_units, done)
+
+    def noted_advance(self: FitProgress, n_units: float, where: str = "") -> None:
+        counted[self.noted][1] += n_units  # type: ignore[attr-defined]
+        advance(self, n_units, where)
+
+    settings: dict[str, Any] = EVERYTHING | {"heads": ["ep:queries=4"], "lr": [1.0], "min_steps": 20}
+    with stopped_once_kept(tmp_path / "run", monkeypatch):
+        fit_made(store, tmp_path / "run", **settings)
+    monkeypatch.setattr(FitProgress, "part", noted_part)
+    monkeypatch.setattr(FitProgress, "advance", noted_advance)
+    fit_made(store, tmp_path / "run", **settings)
+    assert {"layer 1, reading", "layer 1,"} <= counted.keys()
+    for announced, done in counted.values():
+        assert done == pytest.approx(announced)
+    fit_made(store, tmp_path / "other", **settings | {"heads": ["ridge", "logreg"], "shots": ["2"], "seeds": 1})
+    assert {"layer 1, ridge", "layer 1, logreg"} <= counted.keys()
+    for announced, done in counted.values():
+        assert done == pytest.approx(announced)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokenprobe.probe.heads import fused
+from tokenprobe.probe.heads import fused, fused_launch
 from tokenprobe.probe.heads.folded import attend_unfused, centred, token_rstd
 
 EPS = 1e-5
@@ -50,11 +50,13 @@ INTERPRETED = [
         ((2, 196, 96, 3, 7), True, False),
         ((2, 196, 96, 1, 18), True, True),
         ((1, 65, 384, 2, 10), True, False),
-        ((3, 49, 100, 1, 33), True, True),
+        ((3, 49, 104, 1, 33), True, True),
         ((3, 7, 8, 2, 1), True, False),
         ((3, 49, 8, 5, 1), False, True),
         ((2, 65, 96, 1, 65), False, False),
-        ((2, 1, 100, 1, 3), False, False),
+        ((2, 1, 104, 1, 3), False, False),
+        ((1, 261, 40, 1, 3), False, True),
+        ((1, 17, 24, 2, 100), True, False),
     ]
 ]
 
@@ -86,8 +88,13 @@ def error(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).norm() / max(float(expected.norm()), 1.0))
 
 
-def errors(case: Case, device: str = "cpu") -> list[float]:
-    """Return the errors of z, of the log-sum-exp, and of the gradient of u."""
+def errors(case: Case, device: str = "cpu", *, described: bool = True) -> list[float]:
+    """Return the errors of z, of the log-sum-exp, and of the gradient of u.
+
+    In the interpreter tiles are copied by descriptors that are made before, or, as for older GPUs, by the kernel.
+    """
+    if device == "cpu":
+        fused_launch.has_descriptors = lambda _: described
     tensors = case.tensors(device)
     pairs = zip(fused_results(case, tensors), exact(case, tensors), strict=True)
     return [error(found, expected) for found, expected in pairs]
@@ -112,7 +119,10 @@ def against_unfused(case: Case) -> list[object]:
 
 
 def in_parts() -> list[object]:
-    """Return whether parts of any size give the gradient of all queries at once, shared or per image."""
+    """Return whether parts of any size give the gradient of all queries at once, shared or per image.
+
+    Few queries have other slices, so that sums are rounded in another order.
+    """
     same: list[object] = []
     for case in (INTERPRETED[1], INTERPRETED[6]):
         tensors, whole = case.tensors(), fused.SCORES_BYTES
@@ -120,7 +130,7 @@ def in_parts() -> list[object]:
         a_query = 4 * case.n_images * case.n_tokens
         for budget in (1, 5 * a_query, 16 * a_query):
             fused.SCORES_BYTES = budget
-            same.append(error(fused_results(case, tensors)[2], expected.double()) < 1e-6)
+            same.append(error(fused_results(case, tensors)[2], expected.double()) < 2e-6)
         fused.SCORES_BYTES = whole
     return same
 
@@ -155,6 +165,7 @@ def main() -> None:
     found = {
         "starts": fused.starts(),
         "errors": [errors(case) for case in INTERPRETED],
+        "errors_without_descriptors": [errors(case, described=False) for case in INTERPRETED],
         "against_unfused": [against_unfused(case) for case in INTERPRETED],
         "of_low_scores": of_low_scores(),
         "in_parts": in_parts(),

@@ -1,11 +1,11 @@
-"""The small layers for stacked cells against torch's modules, cell by cell, and maps of folded queries."""
+"""A norm for stacked cells against torch's, names of modules, and maps of folded queries."""
 
 import pytest
 import torch
 from torch import nn
 
 from tokenprobe.probe.heads import build_pooling
-from tokenprobe.probe.heads.attentive import QueryPooling, apply_linear, layer_norm, module_names, statistics_names
+from tokenprobe.probe.heads.attentive import QueryPooling, layer_norm, module_names, statistics_names
 from tokenprobe.probe.heads.pooling import PoolingSettings
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
@@ -13,14 +13,6 @@ CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
 def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
-
-
-def test_linear_is_each_cells_own() -> None:
-    y, weight, bias = random(3, 5, 4), random(3, 2, 4), random(3, 2)
-    for cell in range(3):
-        expected = nn.functional.linear(y[cell], weight[cell], bias[cell])
-        torch.testing.assert_close(apply_linear(y, weight, bias)[cell], expected, **CLOSE)
-        torch.testing.assert_close(apply_linear(y, weight)[cell], y[cell] @ weight[cell].T, **CLOSE)
 
 
 def test_layer_norm_is_torchs_without_weights_and_never_below_float32() -> None:

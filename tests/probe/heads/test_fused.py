@@ -15,7 +15,13 @@ from .fused_kit import Case
 
 
 def test_where_triton_cannot_start_one_line_says_so_once() -> None:
-    code = "from tokenprobe.probe.heads import fused; assert [fused.starts() for _ in range(3)] == [False] * 3"
+    code = """
+from tokenprobe.probe.heads import fused
+from tokenprobe.runtime.console import shown
+
+with shown():
+    assert [fused.starts() for _ in range(3)] == [False] * 3
+"""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "0"}
     command = [sys.executable, "-c", code]
     said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stderr
@@ -29,13 +35,18 @@ def test_tokens_on_a_gpu_are_fused_where_triton_starts(monkeypatch: pytest.Monke
     monkeypatch.setattr(fused, "starts", lambda: starts)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
 
-    def can_fuse(device: str = "cuda:0", n_tokens: int = 7, types: str = "bfloat16 bfloat16", **grad: bool) -> bool:
+    def can_fuse(
+        device: str = "cuda:0", n_tokens: int = 7, types: str = "bfloat16 bfloat16", dim: int = 8, **grad: bool
+    ) -> bool:
         of_x, of_u = (getattr(torch, name) for name in types.split())
         with Shadows(torch.device(device)):
-            return fused.can_fuse(torch.empty(2, n_tokens, 8, dtype=of_x, **grad), torch.empty(1, 1, 3, 8, dtype=of_u))
+            return fused.can_fuse(
+                torch.empty(2, n_tokens, dim, dtype=of_x, **grad), torch.empty(1, 1, 3, dim, dtype=of_u)
+            )
 
     assert can_fuse() and can_fuse(types="float16 float16") and can_fuse(n_tokens=fused.MOST_TOKENS)
     assert not can_fuse("cpu") and not can_fuse(n_tokens=fused.MOST_TOKENS + 1) and not can_fuse(requires_grad=True)
+    assert not can_fuse(dim=12)
     assert not can_fuse(types="float64 float64") and not can_fuse(types="float16 float32")
     assert not can_fuse(types="float32 float32")  # torch's own products are faster
     starts = False
@@ -82,6 +93,24 @@ def test_results_lie_as_the_products_that_follow_take_them() -> None:
     shared, own = (fused.attend(x, torch.empty(n, 2, 4, 5, device="meta"))[0] for n in (1, 3))
     assert shared.shape == own.shape == (3, 2, 4, 5)
     assert shared.movedim(0, 2).is_contiguous() and own.is_contiguous()
+
+
+def test_rows_are_copied_unless_they_begin_at_multiples_of_16_bytes() -> None:
+    rows = torch.randn(3, 5, 16, dtype=torch.float16)
+    for as_is in (
+        rows,
+        rows.transpose(0, 1),
+        rows[:, 1:],
+        rows[..., 8:],
+        torch.randn(40, dtype=torch.float16)[8:][None],
+    ):
+        assert fused.aligned(as_is) is as_is
+    one = torch.randn(8, dtype=torch.float16).as_strided((1, 1, 8), (3, 5, 1))
+    assert fused.aligned(one) is one  # strides of an axis of one are nobody's
+    flat = torch.randn(244, dtype=torch.float16)
+    for other in (rows.transpose(1, 2), rows[..., 4:12], rows[:1].expand(3, 5, 16), flat[4:].view(3, 5, 16)):
+        copied = fused.aligned(other)
+        assert copied is not other and copied.is_contiguous() and torch.equal(copied, other)
 
 
 @pytest.mark.gpu

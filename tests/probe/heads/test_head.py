@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprobe.probe.heads import Head, build_pooling
+from tokenprobe.probe.heads import head as head_module
 from tokenprobe.probe.heads.linear import LinearPooling, LinearSettings
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -131,3 +132,29 @@ def test_the_classifier_starts_within_torchs_bound(name: str) -> None:
     values = getattr(Head(build_pooling("linear", dim=64, grid=(1, 1), cells=2), 500), name)
     assert 0.12 < values.abs().max() <= 64**-0.5
     assert abs(values.mean()) < 4 * values.std() / values.numel() ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_that_autocast_rounded_are_normed_as_in_full_precision(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """What a GPU does, on the CPU: logits and gradients are bit-equal to those of a BatchNorm in float32.
+
+    The running statistics are its own to the last bit but one: the CPU's kernel sums in another order.
+    """
+    found, statistics = [], []
+    for rounds in (False, True):
+        monkeypatch.setattr(head_module, "rounds", lambda _, rounds=rounds: rounds)
+        head, x = (
+            make_head(2, [torch.Generator().manual_seed(seed) for seed in (0, 1)]).float(),
+            make_tokens(0).to(dtype),
+        )
+        with torch.autocast("cpu", dtype):
+            logits = head(x)
+            scored = head.eval()(x)
+        logits.float().square().sum().backward()
+        gradients = [parameter.grad for parameter in head.parameters()]
+        found.append([logits.detach(), scored, *gradients])
+        statistics.append([head.running_mean, head.running_var])
+    assert all(torch.equal(in_full, rounded) for in_full, rounded in zip(*found, strict=True))
+    torch.testing.assert_close(*statistics, rtol=3e-7, atol=1e-7)

@@ -1,9 +1,7 @@
 """The dry run: what it says against what a fit does."""
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,15 @@ import pytest
 
 from tokenprobe.probe import FitConfig
 from tokenprobe.probe.grid.regimes import row_sets
+from tokenprobe.probe.planning import estimate as estimate_module
 from tokenprobe.probe.planning.estimate import Estimate, describe, estimate
 from tokenprobe.probe.planning.layer_plan import LayerPlan, make_layer_plan
 from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.run.made_from import name_stores
 from tokenprobe.probe.run.results import Run
-from tokenprobe.store import Store, extents
+from tokenprobe.store import Store
 
-from ..kit import fit_made, plan_of, write_made
+from ..kit import counted_bytes, fit_made, plan_of, write_made
 
 MACHINE = make_machine(FitConfig(out="run", device="cpu"))
 ROW = 6 * 8 * 2
@@ -44,12 +43,10 @@ def estimate_of(layer: LayerPlan) -> Estimate:
 
 @pytest.mark.parametrize("shots", [["full"], ["4", "2"], ["full", "4", "2"]])
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_as_many_bytes_are_read_as_were_announced(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, shots: list[str]
-) -> None:
+def test_as_many_bytes_are_read_as_were_announced(store: Store, tmp_path: Path, cache: str, shots: list[str]) -> None:
     (layer,) = layer_plans(store, tmp_path / "run", cache=cache, shots=shots)
     announced = estimate_of(layer)
-    with counted_bytes(monkeypatch) as read:
+    with counted_bytes() as read:
         fit_made(store, tmp_path / "run", cache=cache, shots=shots, **SETTINGS)
     assert sum(read) == announced.read > 0
     assert announced.kept == (announced.read if cache == "ram" else 0)
@@ -57,13 +54,11 @@ def test_as_many_bytes_are_read_as_were_announced(
     assert announced.windows == min(32, most) * ROW  # eight blocks of four
 
 
-def test_a_subset_is_announced_to_be_read_as_seldom_as_it_is_scored(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_subset_is_announced_to_be_read_as_seldom_as_it_is_scored(store: Store, tmp_path: Path) -> None:
     settings = SETTINGS | {"cache": "disk", "shots": ["2"], "epochs": 30, "seeds": 1}
     (layer,) = layer_plans(store, tmp_path / "run", **settings)
     assert [len(regime.scored) for regime in layer.regimes] == [10]
-    with counted_bytes(monkeypatch) as read:
+    with counted_bytes() as read:
         fit_made(store, tmp_path / "run", **settings)
     assert sum(read) == estimate_of(layer).read > 0
 
@@ -71,14 +66,14 @@ def test_a_subset_is_announced_to_be_read_as_seldom_as_it_is_scored(
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 @pytest.mark.parametrize("heads", [["linear", "knn:k=5"], ["linear", "ep:queries=4"]])
 def test_means_of_normed_tokens_are_announced_as_the_tokens_that_they_are_made_of(
-    write_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, heads: list[str]
+    write_store: Callable[..., Store], tmp_path: Path, cache: str, heads: list[str]
 ) -> None:
     norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": None, "bias": None}
     store = write_made(write_store, tmp_path / "s.zarr", final_norm=norm)
     settings = SETTINGS | {"heads": heads, "norm": "final", "cache": cache, "shots": ["full", "4"]}
     (layer,) = layer_plans(store, tmp_path / "run", **settings)
     announced = estimate_of(layer)
-    with counted_bytes(monkeypatch) as read:
+    with counted_bytes() as read:
         fit_made(store, tmp_path / "run", **settings)
     assert sum(read) == announced.read > 0
     in_memory = cache == "ram" and "ep:queries=4" in heads
@@ -89,45 +84,47 @@ def test_means_of_normed_tokens_are_announced_as_the_tokens_that_they_are_made_o
     assert announced.windows == (0 if in_memory else 32 * ROW)
 
 
-@contextmanager
-def counted_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Give the bytes of every read meanwhile."""
-    read, preadv = list[int](), os.preadv
-
-    def counted(*arguments: Any) -> int:
-        n_bytes = preadv(*arguments)
-        read.append(n_bytes)
-        return n_bytes
-
-    with monkeypatch.context() as patched:
-        patched.setattr(extents.os, "preadv", counted)
-        yield read
-
-
+@pytest.mark.usefixtures("messages")
 def test_the_dry_run_says_what_would_be_done_and_does_nothing(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = fit_made(store, tmp_path / "run", dry_run=True, shots=["full", "4"], layers="all,0+1", seeds=2)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert run.results.empty and not (tmp_path / "run").exists()
     assert f"{store.path}: timm:none on made, as none" in said
     assert "  80 training, 8 held-out and 60 test images" in said
     assert "  shots 4, 2 seeds: 16 training, 8 held-out and 60 test images" in said
     cells = 3 * 2 * 2 * 2  # heads, shots, rates, seeds
     for layer in ("0", "1", "0+1"):
-        assert f"none, layer {layer}: {cells} cells in 9 groups and 1 passes; reads " in said
-    total = re.search(r"in all (\d+) cells: .* to read, .* of memory at most, \d+ s of training and scoring", said)
+        assert f"none, layer {layer}: {cells} cells in 9 groups and 1 pass; reads " in said
+    total = re.search(r"in all (\d+) cells: .* to read, .* of memory at most, \d+ s of fitting and scoring", said)
     assert total is not None and int(total[1]) == 3 * cells
 
 
 @pytest.mark.parametrize(("pool", "width"), [("mean", 8), ("embedding", 5)])
-def test_pooled_vectors_are_announced_and_solvers_are_said_not_to_be_timed(
+def test_pooled_vectors_are_announced_and_the_time_of_solvers_is_said_to_be_a_guess(
     store: Store, tmp_path: Path, pool: str, width: int
 ) -> None:
     (layer,) = layer_plans(store, tmp_path / "run", heads=[f"linear:pool={pool}", f"ridge:pool={pool}"])
     found = estimate_of(layer)
     assert found.read == found.kept == (88 + 60) * width * 4
-    assert describe([layer], MACHINE)[-1] == "the time of knn, ridge and logreg is not in it"
+    assert found.solving > 0
+    assert describe([layer], MACHINE)[-1] == "0 s of it for ridge: a guess, from counted operations"
+
+
+def test_one_of_a_kind_is_singular_and_a_solver_makes_no_pass(store: Store, tmp_path: Path) -> None:
+    (layer,) = layer_plans(store, tmp_path / "run", heads=["knn:k=5"], seeds=1)
+    lines = describe([layer], MACHINE)
+    assert lines[-3].startswith("none, layer 1: 1 cell in 1 group; reads ") and "training" not in lines[-3]
+    assert lines[-2].startswith("in all 1 cell: ") and lines[-1].startswith("0 s of it for knn: ")
+
+
+def test_the_time_in_all_counts_solvers_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_module, "solver_seconds", lambda plan, group, device: 3600.0)
+    (layer,) = layer_plans(store, tmp_path / "run", heads=["knn:k=5", "ridge", "linear"], seeds=1)
+    *_, in_all, solvers = describe([layer], MACHINE)
+    assert in_all.endswith(", 2 h 0 min of fitting and scoring")
+    assert solvers == "2 h 0 min of it for knn, ridge: a guess, from counted operations"
 
 
 def test_the_time_is_that_of_all_steps_and_of_scoring_validation_and_test(store: Store, tmp_path: Path) -> None:

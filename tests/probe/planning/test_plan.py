@@ -71,6 +71,8 @@ def test_a_subset_takes_as_many_steps_as_asked_for(small_store: Store) -> None:
     (regime,) = made.grid.regimes
     assert (regime.batch_size, regime.n_steps, regime.epochs, regime.warmup_epochs) == (3, 1, 9 * 12, 24)
     assert regime.scored == tuple(range(12, 109, 12))
+    (line,) = made.about()
+    assert line.endswith("; batch size 3, warm-up 2 of 9 epochs, each 12 times over the images"), "epochs as asked for"
 
 
 def test_data_may_bring_its_own_validation(make_store: MakeStore) -> None:

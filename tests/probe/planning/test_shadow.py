@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tokenprobe.probe.planning.arena import MIB
 from tokenprobe.probe.planning.shadow import Shadow, Shadows
 
 CPU = torch.device("cpu")
@@ -61,6 +62,24 @@ def test_bytes_are_counted_while_a_tensor_or_a_view_of_it_is_alive(shadows: Shad
     assert shadows.now == 0
 
 
+def test_on_a_gpu_the_peak_is_what_its_allocator_takes() -> None:
+    """Whole segments, apart from the tensors there were; a freed block is of no use to a larger tensor."""
+    with Shadows(torch.device("cuda", 0)) as shadows:
+        before = torch.zeros(1000)
+        shadows.forget_peak()
+        half = torch.zeros(100 * MIB // FLOAT)
+        whole = torch.zeros(200 * MIB // FLOAT)
+        del half
+        other = torch.zeros(200 * MIB // FLOAT)
+        assert shadows.now == before.nbytes + whole.nbytes + other.nbytes
+        assert shadows.peak == before.nbytes + 500 * MIB
+        shadows.forget_peak()
+        assert shadows.peak == shadows.now
+        del before, whole  # blocks of another time
+        third = torch.zeros(100 * MIB // FLOAT)
+        assert shadows.peak == 1000 * FLOAT + 400 * MIB + third.nbytes
+
+
 def test_a_step_of_autograd_is_counted(shadows: Shadows) -> None:
     """y = (xw)² keeps x (given), w and xw for the backward pass, and leaves a gradient of w."""
     x, w = torch.zeros(50, 20), nn.Parameter(torch.zeros(20, 30))
@@ -78,6 +97,7 @@ def test_values_are_as_of_zeros(shadows: Shadows) -> None:
     assert torch.ones(3).sum().item() == 0
     assert not bool(torch.ones(3).any())
     assert torch.ones(3, 2).nonzero().shape == (0, 2)
+    assert torch.ones(3, dtype=torch.int64).bincount(minlength=7).shape == (7,)
     assert nn.init.trunc_normal_(torch.empty(4, 5), 0, 1, -2, 2).shape == (4, 5)  # draws until all are in range
 
 
@@ -85,6 +105,14 @@ def test_inference_mode_sees_views_of_ordinary_tensors(shadows: Shadows) -> None
     weight = nn.Parameter(torch.zeros(4, 3))
     with torch.inference_mode():
         assert (torch.zeros(2, 3) @ weight[None, :2].mT[0]).shape == (2, 2)
+
+
+def test_inference_mode_counts_what_is_made_on_the_way(shadows: Shadows) -> None:
+    """Whether numbers are finite is found from their sizes, which are as many."""
+    x = torch.zeros(1000)
+    with torch.inference_mode():
+        x.isfinite()
+    assert shadows.peak >= 2000 * FLOAT
 
 
 def test_nothing_is_computed_outside() -> None:

@@ -22,13 +22,12 @@ def numbers(n_heads: int, n_layers: int, name: str = "head {}") -> pd.DataFrame:
     return pd.DataFrame([[f"{h}.{layer:02d}" for h in range(n_heads)] for layer in range(n_layers)], layers, heads)
 
 
-def shown(table: pd.DataFrame, width: int, title: str = "a title") -> list[list[list[str]]]:
+def shown(table: pd.DataFrame, width: int) -> list[list[list[str]]]:
     """What a terminal shows: pieces of rows of texts, checked to fit."""
     console = Console(width=width, file=StringIO())
-    console.print(*terminal_tables(table, title, console), sep="\n")
+    console.print(*terminal_tables(table, console), sep="\n")
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= width
-    assert text.count("a title") <= 1
     return [
         [[value.strip() for value in line.strip("┃│").split(line[0])] for line in piece.splitlines() if line[0] in "┃│"]
         for piece in text.split("┏")[1:]

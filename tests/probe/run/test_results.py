@@ -98,6 +98,7 @@ def test_the_text_table_equals_the_binary_one(store: Store, tmp_path: Path, prot
     pd.testing.assert_frame_equal(pd.read_parquet(run.path / "history.parquet"), run.history)
 
 
+@pytest.mark.usefixtures("messages")
 def test_the_same_command_again_trains_nothing_and_changes_nothing(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_the_same_command_again_trains_nothing_and_changes_nothing(
     assert {"results.csv", "results.parquet", "history.parquet", "summary.md", "config.yaml"} <= set(before)
 
 
+@pytest.mark.usefixtures("messages")
 @pytest.mark.parametrize("protocol", ["select", "paper"])
 def test_another_rate_trains_only_that_and_selects_again(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str
@@ -169,6 +171,7 @@ def test_a_warmup_that_was_given_is_told_from_another_default(store: Store, tmp_
         fit_made(store, tmp_path / "other", **settings | {"epochs": 36})
 
 
+@pytest.mark.usefixtures("messages")
 def test_a_moved_store_has_been_fitted_already(
     store: Store, write_store: Callable[..., Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,14 +1,16 @@
 """What all solvers share, over the registry."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprobe.errors import InputError
 from tokenprobe.probe.heads import Head, build_pooling
-from tokenprobe.probe.solvers import SOLVERS, LinearSolver, Solver, contract
+from tokenprobe.probe.solvers import SOLVERS, LinearSolver, Solver, contract, logreg, ridge
 
 Make = Callable[..., Solver]
 N, M, F, C = 40, 25, 6, 4
@@ -115,3 +117,42 @@ def test_a_pooling_that_needs_all_tokens_is_refused(name: str, make_solver: Make
         InputError, match=f"head '{name}': pool='max', but it reads one stored .* cls, mean, cls.mean, embedding;"
     ):
         make_solver(name, [{"pool": "max"}])
+
+
+@every_solver
+def test_a_fit_tells_how_far_it_is(name: str, make_solver: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contract, "CHUNK_ELEMENTS", 64)
+    told: list[float] = []
+    make_solver(name, **FEW[name]).fit(X, LABELS, C, told.append)
+    assert all(part >= 0 for part in told)
+    parts = [part for part in told if part]
+    if name == "knn":
+        assert not told, "it only keeps the features"
+    else:
+        assert len(parts) > 1 and sum(parts) == pytest.approx(1)
+
+
+def addmm_flop(sums: Sequence[int], left: Sequence[int], right: Sequence[int], **options: Any) -> int:
+    """Operations of a product that is added in place; torch's counter knows `addmm` alone."""
+    return 2 * left[0] * left[1] * right[1]
+
+
+@every_solver
+def test_the_announced_operations_are_those_that_are_made(name: str, make_solver: Make) -> None:
+    """torch counts those of matrix products: all but the eigendecomposition and what goes element by element."""
+    solver = make_solver(name, **FEW[name])
+    work = solver.work(N, M, F, C)
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop}) as of_fit:
+        solver.fit(X, LABELS, C)
+    with FlopCounterMode(display=False) as of_scores:
+        all_scores(solver, TEST_X)
+    assert of_scores.get_total_flops() == work.scores
+    if name == "ridge":
+        decomposition = ridge.EIGH_WORK * F**3
+        assert of_fit.get_total_flops() == pytest.approx(work.fit - decomposition, abs=2 * F**2 * C)
+    if name == "logreg":  # nobody knows the iterations beforehand; some take two evaluations
+        n_iterations = sum(int(re.search(r"in (\d+) iterations", solver.status(index))[1]) for index in range(2))
+        iteration = 4 * N * F * C
+        others = work.fit - 2 * logreg.USUAL_ITERATIONS * iteration
+        assert others + n_iterations * iteration < of_fit.get_total_flops() < others + 2 * n_iterations * iteration
+    assert solver.work(2 * N, M, F, C).fit > work.fit and solver.work(N, 2 * M, F, C).scores == 2 * work.scores

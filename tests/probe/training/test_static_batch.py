@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tokenprobe.probe.batches.token_batch import TokenBatch
-from tokenprobe.probe.training import static_batch
+from tokenprobe.probe.heads import rounding
 from tokenprobe.probe.training.static_batch import StaticBatches
 
 PATCH = ("patch",), torch.bfloat16
@@ -74,7 +74,7 @@ def test_a_batch_is_brought_to_a_place_that_is_new_since() -> None:
 
 
 def test_large_batches_are_brought_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_batch, "MOST_NUMBERS", 2 * 6 * 4 + 1)
+    monkeypatch.setattr(rounding, "MOST_NUMBERS", 2 * 6 * 4 + 1)
     batch = make_batch(0)
     for form in (PATCH, ALL):
         assert torch.equal(StaticBatches().load(batch, form).tokens, batch.joined(*form))

@@ -1,4 +1,4 @@
-"""Weights from files: what is read, what is refused, and that no code in a file is run."""
+"""Weights from files: reading, refusals, and no run of the code in a file."""
 
 import argparse
 import json
@@ -83,8 +83,8 @@ def test_pickled_code_is_refused_and_not_run(tmp_path: Path, zipped: bool) -> No
     made = tmp_path / "made-by-code"
     torch.save({"model": WEIGHTS, "extra": Code(made)}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     message = (
-        r"a\.pth' holds 'posix\.mkdir', which code in the file would have to make; no code is run: save its state_dict "
-        "alone, best as safetensors$"
+        r"a\.pth' holds 'posix\.mkdir', which only code in the file can create, and no code is run; save its "
+        "state_dict alone, best as safetensors$"
     )
     with pytest.raises(InputError, match=message):
         load_checkpoint(tmp_path / "a.pth")
@@ -102,7 +102,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path: Path, zipped: bool) -> No
 )
 def test_an_object_of_another_class_is_named(tmp_path: Path, content: Any, named_so: str) -> None:
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(InputError, match=rf"a\.pt' holds '{named_so}', which code in the file would have to make; no"):
+    with pytest.raises(InputError, match=rf"a\.pt' holds '{named_so}', which only code in the file can create, and no"):
         load_checkpoint(tmp_path / "a.pt")
 
 
@@ -129,7 +129,7 @@ def test_a_torch_file_cut_anywhere_is_refused(tmp_path: Path, zipped: bool) -> N
         file.write_bytes(whole[:size])
         # Cut within the name of a class, a file looks like one that names another class.
         with pytest.raises(
-            InputError, match=r"checkpoint '.*' (is not a readable torch file: |holds '.*', which code)"
+            InputError, match=r"checkpoint '.*' (is not a readable torch file: |holds '.*', which only code)"
         ):
             load_checkpoint(file)
 
@@ -199,9 +199,7 @@ def test_shards_are_read_by_their_index_or_its_folder(tmp_path: Path, suffix: st
 
 def test_one_shard_alone_is_refused(tmp_path: Path) -> None:
     shards(tmp_path)
-    message = (
-        r"00002\.safetensors' is one part of several; give the folder of all of them, with their index \(\*\.index"
-    )
+    message = r"00002\.safetensors' is one shard of several; give the folder of all shards with their index \(\*\.index"
     with pytest.raises(InputError, match=message):
         load_checkpoint(tmp_path / "model-00001-of-00002.safetensors")
 
@@ -233,7 +231,7 @@ def test_a_shard_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_an_index_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.index.json").write_text(content)
     with pytest.raises(
-        InputError, match=r"a\.index\.json' is no index of shards: expected a weight_map of names to fil"
+        InputError, match=r"a\.index\.json' is not an index of shards: expected a weight_map from names to fil"
     ):
         load_checkpoint(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Files that are taken for weights and are none: each is told what it is, and weights are not."""
+"""Files that users mistake for weights: each gets a description, and real weights get none."""
 
 import gzip
 import json
@@ -50,17 +50,17 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing.pth": (content(b""), "empty; copy or download it again"),
     "pointer.pth": (
         content(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"),
-        "a Git LFS pointer and not the weights; fetch them with git lfs pull",
+        "a Git LFS pointer instead of the weights; fetch them with git lfs pull",
     ),
     "page.pth": (
         content(b"<!DOCTYPE html><html><body>404</body></html>"),
-        "a web page (HTML or XML) and not the weights",
+        "a web page (HTML or XML) instead of the weights",
     ),
-    "page2.pth": (content(b"\n\n<html>"), "a web page (HTML or XML) and not the weights"),
+    "page2.pth": (content(b"\n\n<html>"), "a web page (HTML or XML) instead of the weights"),
     "denied.safetensors": (content(b'<?xml version="1.0"?><Error>AccessDenied</Error>'), "a web page (HTML or XML)"),
     "config.pth": (
         content(b'{"architecture": "vit"}'),
-        "a JSON file and not the weights; name the file of the weights",
+        "a JSON file instead of the weights; name the file of the weights",
     ),
     "keras.h5": (h5, f"an HDF5 file, as Keras writes{ALONE}"),
     "flax.npz": (npz, f"a NumPy archive (.npz), as of JAX and Flax{ALONE}"),
@@ -71,7 +71,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "model.onnx": (content(b"\x08\x07\x12\x07pytorch"), f"an ONNX file{ALONE}"),
     "model.gguf": (content(b"GGUF\x03\0\0\0"), f"a GGUF file{ALONE}"),
     "script.pt": (torchscript, "a TorchScript program; save the state_dict of its module"),
-    "weights.zip": (other_zip, "a zip archive and not torch's; unpack it first"),
+    "weights.zip": (other_zip, "a zip archive that torch did not write; unpack it first"),
     "weights.pth.gz": (lambda path: path.write_bytes(gzip.compress(b"weights")), "compressed by gzip; unpack it first"),
     "__0_0.distcp": (
         content(bytes(64)),
@@ -103,7 +103,7 @@ def test_weights_are_known_by_their_content_under_any_name(tmp_path: Path, name:
 
 @pytest.mark.parametrize("size", [0x3C, 0x3C09, 0x685A42])
 def test_the_size_of_a_safetensors_header_is_not_read_as_text(tmp_path: Path, size: int) -> None:
-    """Its bytes may be those of "<", of a tab and "<", of "BZh"."""
+    """The bytes of the size may read as "<", as a tab and "<", or as "BZh"."""
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", size + 8) + header.ljust(size + 8) + bytes(4))
     data = (tmp_path / "a.safetensors").read_bytes()

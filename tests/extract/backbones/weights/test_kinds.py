@@ -1,4 +1,4 @@
-"""Kinds of tensors: floats of sixteen bits or more are weights, and nothing else where the backbone has floats."""
+"""Kinds of tensors: a float weight of the backbone accepts only floats of sixteen bits or more."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[Callable[[], Tensor], str]] = {
     "csr": (lambda: torch.ones(2, 2).to_sparse_csr(), "sparse, torch.sparse_csr"),
     "meta": (lambda: torch.ones(2, 2, device="meta"), "without values, on torch's meta device"),
     "uint16": (lambda: torch.ones(2, 2).to(torch.uint16), "of type torch.uint16"),
-    "subclass": (lambda: torch.ones(2, 2).as_subclass(OfAnother), "a OfAnother and no plain tensor"),
+    "subclass": (lambda: torch.ones(2, 2).as_subclass(OfAnother), "a OfAnother instead of a plain tensor"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Weights into a backbone: all of them or an error that names one, and a report of what was done."""
+"""Loading into a backbone: all weights, or an error that names one; and the report."""
 
 import pytest
 import torch
@@ -37,11 +37,11 @@ def test_half_precision_weights_become_the_modules_precision() -> None:
 
 LACKING = (
     r"it lacks 1 of the backbone's 2 weights, such as 'bias' \(it has 'weight', …\); check --model and --model-arg, or "
-    "name what may be missing with --allow-missing"
+    "name weights that may be missing with --allow-missing"
 )
 NOT_FINITE = (
-    "1 of the backbone's 2 weights are not finite there, such as 'bias'; take another checkpoint, or name what may be "
-    "missing with --allow-missing"
+    "1 of the backbone's 2 weights are not finite there, such as 'bias'; use another checkpoint, or name weights "
+    "that may be missing with --allow-missing"
 )
 
 
@@ -104,11 +104,11 @@ def test_weights_of_another_kind_are_named_and_nothing_is_loaded(kind: torch.dty
     given = named("0.") | {"1.weight": WEIGHTS["weight"].to(kind), "1.weight_scale": torch.ones(2)}
     message = (
         rf"^checkpoint 'a\.pt' does not fit: '1\.weight' is {words}; save the weights as float16, bfloat16, float32 or "
-        "float64 where they were made$"
+        "float64 with the program that wrote them$"
     )
     with pytest.raises(InputError, match=message):
         load_weights(module, of_file(given), AS_IT_IS)
-    with pytest.raises(InputError, match=rf"'0\.weight' is {words}, and 3 more are no better; save the weights as"):
+    with pytest.raises(InputError, match=rf"'0\.weight' is {words}, and 3 more are unusable; save the weights as"):
         load_weights(module, of_file({name: tensor.to(kind) for name, tensor in given.items()}), AS_IT_IS)
     assert_weights(module.state_dict(), before)
 
@@ -162,6 +162,14 @@ def test_a_conversion_brings_tables_along_and_what_else_it_reshaped_is_told() ->
     assert report.resampled == ["pos_embed", "weight"]
 
 
+def test_blocks_beyond_the_backbones_are_told_apart_from_heads() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2))
+    given = {name: tensor for i in range(4) for name, tensor in named(f"net.{i}.").items()}
+    report = load_weights(module, of_file(given | {"net.head.weight": torch.ones(1), "1.w": torch.ones(1)}), AS_IT_IS)
+    assert list(report.beyond) == ["net.2.weight", "net.2.bias", "net.3.weight", "net.3.bias"]
+    assert list(report.ignored) == ["net.head.weight", "1.w"]
+
+
 @pytest.mark.parametrize("name", ["mask_token", "decoder.0.weight", "lm_head.weight", "head.weight"])
 def test_heads_and_decoders_are_listed_by_their_names_in_the_file(name: str) -> None:
     report = load_weights(nn.Linear(3, 2), of_file(named("encoder.") | {name: torch.ones(2, 2)}), AS_IT_IS)
@@ -175,15 +183,19 @@ def test_the_report_says_what_happened_and_nothing_else() -> None:
     ]
     tables += [PositionTable("patch_pos", UNKNOWN, UNKNOWN)]
     heads = [f"head.{i}" for i in range(5)]
-    report = LoadReport(3, 4, "model.encoder", ["ema.encoder", ""], tables, ["norm"], ["head\x1b[2J", *heads])
+    report = LoadReport(
+        3, 4, "model.encoder", ["ema.encoder", ""], tables, ["blocks.4.w"], ["norm"], ["head\x1b[2J", *heads]
+    )
     assert report.lines() == [
         "checkpoint: 3 of the backbone's 4 weights loaded from 'model.encoder'",
-        "checkpoint: 'ema.encoder' fits as well; --checkpoint-key ema.encoder takes it",
-        "checkpoint: position table taken for 4 × 4, as the backbone's (--checkpoint-grid if it is another): a.pos",
+        "checkpoint: 'ema.encoder' fits as well; --checkpoint-key ema.encoder selects it",
+        "checkpoint: 1 ignored, of blocks beyond the backbone's last: blocks.4.w",
+        "checkpoint: position table assumed to have the backbone's grid, 4 × 4 (if it has another, give "
+        "--checkpoint-grid): a.pos",
         "checkpoint: position table of 6 × 6 resampled to 4 × 9: 0.pos, 1.pos",
-        "checkpoint: position table taken for an unknown grid, as the backbone's (loaded as it is): patch_pos",
+        "checkpoint: position table of an unknown grid loaded unchanged: patch_pos",
         "checkpoint: 1 missing, left as initialised: norm",
-        "checkpoint: 6 no place in the backbone, ignored: 'head\\x1b[2J', head.0, head.1, head.2, head.3, …",
+        "checkpoint: 6 ignored, not in the backbone: 'head\\x1b[2J', head.0, head.1, head.2, head.3, …",
     ]
     assert LoadReport(4, 4).lines() == ["checkpoint: 4 of the backbone's 4 weights loaded"]
     assert table_lines([]) == []

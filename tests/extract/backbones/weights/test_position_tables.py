@@ -1,4 +1,4 @@
-"""Position tables: taken for a grid that is said, resampled to the backbone's, or asked for where two may be meant."""
+"""Position tables: the assumed grid, resampling to the backbone's grid, and the error if two grids are possible."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Clip(nn.Module):
 
 
 def maps(grid: Grid) -> Tensor:
-    """Return a table as (1, dim, height, width): every position has other values, and rows differ from columns."""
+    """Return a table as (1, dim, height, width): all positions have different values, and rows differ from columns."""
     return torch.randn(1, DIM, *grid, generator=torch.Generator().manual_seed(3))
 
 
@@ -79,7 +79,7 @@ CASES: list[tuple[Grid, Grid, Grid | None]] = [
     ((3, 8), (4, 6), (3, 8)),
     ((3, 5), (4, 4), (3, 5)),
 ]
-"""The grid of the file, that of the backbone, and the one asked for; without one it must be told by the count alone."""
+"""The grids of the file, of the backbone, and of the user; without the last, the count alone decides."""
 
 
 @pytest.mark.parametrize(("taken", "own", "asked"), CASES)
@@ -113,18 +113,18 @@ def test_the_interpolation_is_the_one_asked_for() -> None:
             36,
             (4, 9),
             None,
-            r"may be of 6 × 6 or, as the backbone's, of 4 × 9; say which, such as --checkpoint-grid 6,6$",
+            r"may have the grid 6 × 6 or the backbone's 4 × 9; choose one, such as --checkpoint-grid 6,6$",
         ),
-        (196, (7, 28), None, r"may be of 14 × 14 or, as the backbone's, of 7 × 28; say which, such as --checkpoint-gr"),
+        (196, (7, 28), None, r"may have the grid 14 × 14 or the backbone's 7 × 28; choose one, such as --checkpoint-g"),
         (
             35,
             (6, 6),
             None,
-            r"is of 35 positions, no square and not the backbone's 6 × 6; give its grid with --checkpoi",
+            r"has 35 positions, neither a square nor the backbone's 6 × 6; give its grid with --checkpoi",
         ),
-        (36, (4, 9), (4, 8), r"is of 36 positions, not of 4 × 8; give its own grid with --checkpoint-grid$"),
-        (16, (4, 4), (8, 1), r"is of 16 positions, not of 8 × 1; "),
-        (-1, (4, 4), None, r"is of -1 positions, no square and not the backbone's 4 × 4; "),
+        (36, (4, 9), (4, 8), r"has 36 positions, not 4 × 8; give its own grid with --checkpoint-grid$"),
+        (16, (4, 4), (8, 1), r"has 16 positions, not 8 × 1; "),
+        (-1, (4, 4), None, r"has -1 positions, neither a square nor the backbone's 4 × 4; "),
     ],
 )
 def test_a_grid_that_cannot_be_told_is_asked_for(n: int, own: Grid, asked: Grid | None, message: str) -> None:
@@ -142,7 +142,7 @@ def test_a_table_of_another_width_or_form_is_left_to_the_check_of_shapes(given: 
 @pytest.mark.parametrize("given", [{}, {"w": torch.ones(1)}])
 def test_a_grid_asked_for_without_a_table_is_refused(given: dict[str, Tensor]) -> None:
     assert fit_tables(Absolute((4, 4), 0), given, PATH, None) == (given, [])
-    message = r"^--checkpoint-grid asked for, and checkpoint 'a\.pt' has no position table that leaves its grid open$"
+    message = r"^checkpoint 'a\.pt' has no position table with an open grid; leave out --checkpoint-grid$"
     with pytest.raises(InputError, match=message):
         fit_tables(Absolute((4, 4), 0), given, PATH, (4, 4))
 
@@ -183,13 +183,13 @@ def test_a_window_that_is_not_all_patches_is_told_by_its_size_alone() -> None:
     module = Relative((8, 8), (4, 4), 0)
     _, tables = fit_tables(module, {NAME: biases((7, 7), 0)}, PATH, None)
     assert tables == [PositionTable(NAME, "7 × 7", "4 × 4")]
-    with pytest.raises(InputError, match="no position table that leaves its grid open"):
+    with pytest.raises(InputError, match="no position table with an open grid"):
         fit_tables(module, {NAME: biases((7, 7), 0)}, PATH, (7, 7))
 
 
 def test_offsets_that_are_of_no_window_are_refused() -> None:
     with pytest.raises(
-        InputError, match=rf"^position table '{NAME}' of checkpoint 'a\.pt' is of 48 positions, no squa"
+        InputError, match=rf"^position table '{NAME}' of checkpoint 'a\.pt' has 48 positions, neither a squa"
     ):
         fit_tables(Relative((4, 4), (4, 4), 0), {NAME: torch.ones(48, 2)}, PATH, None)
 

@@ -1,4 +1,4 @@
-"""Weights as they were published: made from a small backbone, under the names of each training code."""
+"""Weights in published form: from a small backbone, under the names of each training code."""
 
 import argparse
 import re
@@ -24,7 +24,7 @@ BEIT |= {"global_pool": "token"}
 
 
 def other(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of another network of the same names: a student, an online encoder."""
+    """Return weights of another network with the same names: a student, an online encoder."""
     return {name: torch.full_like(tensor, 9.0) for name, tensor in weights.items()}
 
 

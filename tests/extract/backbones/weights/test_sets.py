@@ -1,4 +1,4 @@
-"""The backbone's part of a file: found by its names, wherever a training code put them."""
+"""The backbone's part of a file: found by its names, after any prefix of a training code."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -75,7 +75,7 @@ def test_chunks_of_blocks_are_joined_unless_the_backbone_has_them() -> None:
 
 
 def test_chunks_that_count_anew_are_not_joined() -> None:
-    """Or two blocks would have one name."""
+    """Otherwise two blocks would have one name."""
     given = {f"blocks.{i // 2}.{i % 2}.w": torch.full((1,), float(i)) for i in range(4)}
     choice = choose(given, own={f"blocks.{i}.w": torch.zeros(1) for i in range(4)})
     assert choice.weights.keys() == given.keys()
@@ -124,8 +124,8 @@ def test_an_unknown_key_lists_those_behind_which_names_of_the_backbone_are() -> 
 
 def test_sets_that_fit_alike_and_have_no_rank_are_refused() -> None:
     message = (
-        r"^checkpoint 'a\.pt' has the backbone's weights more than once, under '' and 'backbone'; name the one that is "
-        "meant with --checkpoint-key$"
+        r"^checkpoint 'a\.pt' has the backbone's weights more than once, under '' and 'backbone'; choose one "
+        "with --checkpoint-key$"
     )
     with pytest.raises(InputError, match=message):
         choose(WEIGHTS | named("backbone."))
@@ -138,7 +138,7 @@ def test_more_names_count_before_shapes_and_shapes_before_the_rank() -> None:
 
 
 def others_names(weights: Weights) -> Weights:
-    """Take "w" and "b" for the backbone's names, as conversions of timm's do; refuse all else."""
+    """Like timm's conversions: return "w" and "b" as the backbone's names, and refuse all others."""
     if not {"w", "b"} <= weights.keys():
         raise InputError("not theirs")
     return {"weight": weights["w"].view(2, 3), "bias": weights["b"]}
@@ -163,7 +163,7 @@ def test_of_sets_to_convert_those_that_convert_are_meant_and_of_them_the_average
 
 
 def test_names_that_a_conversion_drops_before_the_backbones_stay_where_it_needs_them() -> None:
-    """As those of RADIO and AIMv2 do: some of their names are the backbone's, behind more than all begin with."""
+    """Like RADIO's and AIMv2's: some names are the backbone's, after a prefix longer than the common one."""
 
     def convert(weights: Weights) -> Weights:
         return {"weight": weights["trunk.weight"], "bias": weights["pre.b"]} if "pre.b" in weights else weights

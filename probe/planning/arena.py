@@ -1,0 +1,85 @@
+"""How much of a GPU torch's allocator takes for tensors, found without a GPU.
+
+It takes more than is alive. A block that is freed stays with it, for a tensor that is no larger, and what such a tensor
+leaves is a block again. Two neighbours that are free are one. The rules, and their names in torch's
+`c10/cuda/CUDACachingAllocator.h`:
+
+* Sizes are multiples of 512 bytes (`kMinBlockSize`).
+* Blocks up to 1 MiB (`kSmallSize`) and larger ones are apart. The smallest free block that is large enough is taken.
+* It is split where 512 bytes of a small one, or more than 1 MiB of a large one, would be left.
+* Where there is none, a segment is taken: 2 MiB for small blocks (`kSmallBuffer`), 20 MiB (`kLargeBuffer`) for those
+  below 10 MiB (`kMinLargeAlloc`), and for others their size in multiples of 2 MiB (`kRoundLarge`).
+"""
+
+from dataclasses import dataclass
+
+MIB = 2**20
+UNIT, SMALL = 512, MIB
+
+
+@dataclass(eq=False)
+class Block:
+    """Memory of one tensor, or of none.
+
+    Attributes:
+        n_bytes: of it.
+        segment: the blocks of its segment, in their order in memory.
+        is_free: whether it is no tensor's.
+    """
+
+    n_bytes: int
+    segment: "list[Block]"
+    is_free: bool = True
+
+
+class Arena:
+    """The memory of one stream, or of recorded work.
+
+    Attributes:
+        reserved: bytes taken of the GPU so far.
+    """
+
+    def __init__(self) -> None:
+        """Start without memory."""
+        self.reserved = 0
+        self._small: list[list[Block]] = []
+        self._large: list[list[Block]] = []
+
+    def take(self, n_bytes: int) -> Block:
+        """Return the block of a new tensor."""
+        size = -(-n_bytes // UNIT) * UNIT
+        segments = self._small if size <= SMALL else self._large
+        fitting = [block for segment in segments for block in segment if block.is_free and block.n_bytes >= size]
+        block = min(fitting, key=lambda block: block.n_bytes) if fitting else self._reserve(size, segments)
+        rest = block.n_bytes - size
+        if rest > (SMALL if size > SMALL else 0):
+            block.segment.insert(block.segment.index(block) + 1, Block(rest, block.segment))
+            block.n_bytes = size
+        block.is_free = False
+        return block
+
+    def give(self, block: Block) -> None:
+        """Take back the block of a tensor that is gone."""
+        block.is_free = True
+        segment = block.segment
+        at = segment.index(block)
+        for left in (at, at - 1):  # the right neighbour first, so that indices stay
+            if 0 <= left < len(segment) - 1 and segment[left].is_free and segment[left + 1].is_free:
+                segment[left].n_bytes += segment.pop(left + 1).n_bytes
+
+    def _reserve(self, size: int, segments: list[list[Block]]) -> Block:
+        segment: list[Block] = []
+        block = Block(_segment_bytes(size), segment)
+        segment.append(block)
+        segments.append(segment)
+        self.reserved += block.n_bytes
+        return block
+
+
+def _segment_bytes(size: int) -> int:
+    """Return the size of the segment that is taken for a block."""
+    if size <= SMALL:
+        return 2 * MIB
+    if size < 10 * MIB:
+        return 20 * MIB
+    return -(-size // (2 * MIB)) * 2 * MIB

@@ -1,0 +1,129 @@
+"""Parts of a step that a GPU makes in one pass through memory each, where torch's operations take several.
+
+Triton's kernels are in `step_kernels.py`. torch knows what launches them as operations, so that an estimate of memory,
+on tensors without values, takes the path of the real step. Elsewhere torch's own operations do the same.
+
+    H cells, B images, C classes; rows: (H, B) or (B, H)
+"""
+
+import torch
+from torch import Tensor
+
+from ..heads.fused import starts
+
+LIBRARY = torch.library.Library("tokenprobe", "FRAGMENT")
+LIBRARY.define("cross_entropy(Tensor logits, Tensor labels) -> (Tensor, Tensor, Tensor)")
+LIBRARY.define("cross_entropy_backward_(Tensor(a!) logits, Tensor labels, Tensor most, Tensor total, Tensor g) -> ()")
+LIBRARY.define(
+    "momentum_step_(Tensor(a!) parameter, Tensor(b!) momentum, Tensor gradient, Tensor? trust, Tensor factor, "
+    "float kept) -> ()"
+)
+MOST_CLASSES = 4096
+"""Taken at a time."""
+NUMBERS = 2048
+"""Of a parameter, taken by one program."""
+
+
+def can_fuse(values: Tensor) -> bool:
+    """Return whether these operations take values, on this machine."""
+    return (
+        values.device.type == "cuda"
+        and values.dtype != torch.float64
+        and starts()
+        and torch.cuda.get_device_capability(values.device) >= (8, 0)  # older ones have no bfloat16
+    )
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the losses of rows, their largest logits, and their sums of exp(logit − largest), in float32.
+
+    Args:
+        logits: (…, …, C), contiguous.
+        labels: (…, …) int64, of any strides.
+    """
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.tokenprobe.cross_entropy(logits, labels)
+    return found
+
+
+def cross_entropy_backward_(logits: Tensor, labels: Tensor, most: Tensor, total: Tensor, g: Tensor) -> None:
+    """Write the gradient of the losses over the logits.
+
+    Args:
+        logits: as for `cross_entropy`.
+        labels: likewise.
+        most: as `cross_entropy` returns it.
+        total: likewise.
+        g: gradient of each loss, in float32, of any strides.
+    """
+    torch.ops.tokenprobe.cross_entropy_backward_(logits, labels, most, total, g)
+
+
+def momentum_step_(
+    parameter: Tensor, momentum: Tensor, gradient: Tensor, trust: Tensor | None, factor: Tensor, kept: float
+) -> None:
+    """Update m <- kept · m + trust · gradient, then p <- p + factor · m.
+
+    Args:
+        parameter: p, (H, …), contiguous, as are all.
+        momentum: m, likewise.
+        gradient: likewise.
+        trust: of each cell, (H,), or None for 1.
+        factor: of each cell, (H,).
+        kept: of the momentum.
+    """
+    torch.ops.tokenprobe.momentum_step_(parameter, momentum, gradient, trust, factor, kept)
+
+
+def _block(n_classes: int) -> int:
+    return min(MOST_CLASSES, 1 << max(4, (n_classes - 1).bit_length()))
+
+
+def _empty_losses(logits: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    losses, most, total = (logits.new_empty(logits.shape[:2], dtype=torch.float32) for _ in range(3))
+    return losses, most, total
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    from . import step_kernels as kernels
+
+    made, n_classes = _empty_losses(logits, labels), logits.shape[2]
+    with torch.cuda.device_of(logits):
+        kernels.cross_entropy[(labels.numel(),)](
+            logits, labels, *labels.stride(), *made, logits.shape[1], n_classes, _block(n_classes)
+        )
+    return made
+
+
+def _cross_entropy_backward(logits: Tensor, labels: Tensor, most: Tensor, total: Tensor, g: Tensor) -> None:
+    from . import step_kernels as kernels
+
+    _, n_inner, n_classes = logits.shape
+    with torch.cuda.device_of(logits):
+        kernels.cross_entropy_backward[(labels.numel(),)](
+            logits, labels, *labels.stride(), most, total, g, *g.stride(), n_inner, n_classes, _block(n_classes)
+        )
+
+
+def _momentum_step(
+    parameter: Tensor, momentum: Tensor, gradient: Tensor, trust: Tensor | None, factor: Tensor, kept: float
+) -> None:
+    from . import step_kernels as kernels
+
+    n_numbers = parameter[0].numel()
+    with torch.cuda.device_of(parameter):
+        kernels.momentum_step[(-(-n_numbers // NUMBERS), len(parameter))](
+            parameter, momentum, gradient, trust, factor, n_numbers, kept, NUMBERS
+        )
+
+
+def _nothing(*_: object) -> None:
+    """Change values where there are none."""
+
+
+for _name, _run, _fake in (
+    ("cross_entropy", _cross_entropy, _empty_losses),
+    ("cross_entropy_backward_", _cross_entropy_backward, _nothing),
+    ("momentum_step_", _momentum_step, _nothing),
+):
+    LIBRARY.impl(_name, _run, "CompositeExplicitAutograd")  # any device: Triton's interpreter runs on CPUs
+    torch.library.register_fake(f"tokenprobe::{_name}", _fake, lib=LIBRARY)
