@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tokenprobe.errors import TokenprobeError
 from tokenprobe.probe import load_head, pipeline
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
-from tokenprobe.probe.fitting.progress import EpochProgress
+from tokenprobe.probe.fitting.progress import FitProgress
 from tokenprobe.probe.run.results import Run
 from tokenprobe.store import Store
 from tokenprobe.workflows.predict import only_cell
@@ -54,15 +54,15 @@ def finished(write_store: Callable[..., Store], tmp_path_factory: pytest.TempPat
     logits = {cell: load_head(run.path, cell)(TOKENS) for cell in run.results["cell"] if "-knn-" not in cell}
     both = fit_made(store, folder / "both", **BOTH).results
     with pytest.MonkeyPatch.context() as patched:
-        advance = EpochProgress.advance
+        advance = FitProgress.advance
 
-        def stop(self: EpochProgress, *arguments: Any) -> None:
+        def stop(self: FitProgress, *arguments: Any) -> None:
             advance(self, *arguments)
             if (run.path / "checkpoint.pt").exists():
                 raise KeyboardInterrupt
 
         patched.setattr(Checkpoint, "due", lambda self: True)
-        patched.setattr(EpochProgress, "advance", stop)
+        patched.setattr(FitProgress, "advance", stop)
         with suppress(KeyboardInterrupt):
             fit_made(store, folder / "run", **BOTH)
     assert (run.path / "checkpoint.pt").exists()
