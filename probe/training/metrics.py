@@ -56,7 +56,8 @@ class AccuracyCounter(Counter):
         hits_BHK = best.indices == labels[:, None, None]
         if self._votes:
             hits_BHK &= best.values > 0
-        finite_BH = logits_BHC.isfinite().all(2)
+        wide = torch.promote_types(logits_BHC.dtype, torch.float32)
+        finite_BH = logits_BHC.sum(2, dtype=wide).isfinite()  # takes no memory for a mask as large as the logits
         hits_BHK &= finite_BH[..., None]
         self._unscored_H = self._unscored_H + finite_BH.logical_not().sum(0)
         no_hits_CH = labels.new_zeros(self._n_classes, logits_BHC.shape[1])
