@@ -24,7 +24,7 @@ def parse_shots(shots: Sequence[str], fractions: Sequence[float]) -> list[str]:
     """
     for shot in shots:
         if shot != FULL and not (shot.isascii() and shot.isdigit() and int(shot)):
-            raise InputError(f"shots {shot!r}: expected full, or a number of images a class, 1 or more")
+            raise InputError(f"shots {shot!r}: expected full, or a number of images per class, 1 or more")
     for fraction in fractions:
         if not 0 < fraction < 1:
             raise InputError(f"fraction {fraction}: expected a number between 0 and 1 (for all, --shots full)")
@@ -91,7 +91,7 @@ def subset(labels: Labels, rows: RowNumbers, shots: str, seed: int, names: Seque
         return rows[turn < np.maximum(1, _rounded(counts * float(shots)))[classes]]
     if labels.ndim > 1:
         raise InputError(
-            f"shots {shots}: images have several labels, so there are no {shots} images a class; give --fraction"
+            f"shots {shots}: images have several labels, so there are no {shots} images per class; give --fraction"
         )
     short = np.flatnonzero((counts > 0) & (counts < int(shots)))
     if len(short):

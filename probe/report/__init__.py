@@ -12,7 +12,7 @@ CONTENTS = {
     "history.parquet": "one row per cell and scored epoch",
     "summary.md": "this table",
     "figures/layer_curve.png": "the same as a picture, also as .svg",
-    "figures/shots_curve.png": "each head over images a class, also as .svg",
+    "figures/shots_curve.png": "each head over images per class, also as .svg",
     "heads/": "trained heads, for probe predict",
     "config.yaml": "the resolved settings",
 }

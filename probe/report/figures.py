@@ -83,7 +83,7 @@ def draw_shots_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
         for head, of_head in rows.assign(x=rows["shots"].map(places)).groupby("head", sort=False):
             _draw_line(axes, of_head, styles[head], str(head))
         axes.set_xticks(list(places.values()), list(places))
-        axes.set_xlabel("fraction of the training images" if by_fraction else "training images a class")
+        axes.set_xlabel("fraction of the training images" if by_fraction else "training images per class")
     _label_figures(all_axes, [rows for _, rows, _ in panels])
     _add_legend(figure, all_axes)
     return _save(figure, folder, "shots_curve")

@@ -176,7 +176,7 @@ def _head_line(row: Any) -> str:
     if not pd.isna(row.lr):
         figure += f" (peak over epochs {percent(row.peak)} %, optimism {100 * (row.peak - row.test):+.1f})"
     costs = [] if pd.isna(row.n_params) else [f"{row.n_params:,.0f} parameters"]
-    costs += [] if pd.isna(row.flops_forward) else [f"{row.flops_forward:,.0f} FLOP an image"]
+    costs += [] if pd.isna(row.flops_forward) else [f"{row.flops_forward:,.0f} FLOP per image"]
     return f"{row.head}: {', '.join([*parts, figure])}" + ("; " + ", ".join(costs) if costs else "")
 
 
