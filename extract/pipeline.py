@@ -90,6 +90,8 @@ def _open_source(config: ExtractConfig) -> ImageSource:
 
 
 def _load_backbone(config: ExtractConfig, source: ImageSource, *, fetches: bool = True) -> Backbone:
+    if fetches and not config.no_pretrained and config.checkpoint is None:
+        logger.info(f"loading {config.model}: its weights are fetched if they are not here yet")
     backbone = load_backbone(
         config.model,
         model_arg=config.model_arg,

@@ -5,9 +5,11 @@ Every module logs to `logging.getLogger(__name__)`, below the logger "tokenprobe
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -17,6 +19,8 @@ from .text import printable
 PACKAGE = __name__.partition(".")[0]
 LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
 """Lowest level shown, by verbosity: -1 quiet, 0 normal, 1 verbose."""
+FOREIGN_PAUSE = "30"
+"""Seconds between the lines that bars of other libraries write into a file."""
 DETAILED = logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S")
 
 
@@ -62,6 +66,8 @@ def shown(verbosity: int = 0) -> Iterator[None]:
     root.addHandler(handler)
     root.setLevel(logging.INFO if verbosity > 0 else logging.WARNING)
     package.setLevel(LEVELS[verbosity])
+    if not handler.console.is_terminal:
+        os.environ.setdefault("TQDM_MININTERVAL", FOREIGN_PAUSE)  # of bars that torch and torchvision draw of downloads
     if verbosity <= 0:
         warnings.formatwarning = lambda message, category, *where: f"{category.__name__}: {message}"
     logging.captureWarnings(True)
@@ -93,6 +99,24 @@ def status(what: str) -> Iterator[None]:
         logging.getLogger(__name__).info(what)
     with nullcontext() if console is None else console.status(what):
         yield
+
+
+@contextmanager
+def bars_of(library: Any) -> Iterator[None]:
+    """Let another library draw its progress bars only where ours are drawn.
+
+    Args:
+        library: has the functions `are_progress_bars_disabled`, `disable_progress_bars` and `enable_progress_bars`, as
+            huggingface_hub and datasets have.
+    """
+    hide = bar_console() is None and not library.are_progress_bars_disabled()
+    if hide:
+        library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            library.enable_progress_bars()
 
 
 def bar_console() -> Console | None:

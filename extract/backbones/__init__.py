@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.utils
+
 from ...errors import InputError, unknown_name
+from ...runtime.console import bars_of
 from .contract import Backbone, BackboneRequest
 from .from_hub import absolute_entry, hub_code, load_hub
 from .from_open_clip import is_open_clip, load_open_clip
@@ -47,18 +50,18 @@ def load_backbone(  # noqa: PLR0913
         MissingError: no such checkpoint.
     """
     source, name = split_source(model)
-    backbone = BACKBONES[source](
-        BackboneRequest(
-            name=name,
-            arguments=model_arg or {},
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            pretrained=not no_pretrained,
-            seed=seed,
-            image_size=_height_and_width(image_size),
-            reading=Reading(allow_missing, checkpoint_key, _height_and_width(checkpoint_grid)),
-            fetches=fetches,
-        )
+    request = BackboneRequest(
+        name=name,
+        arguments=model_arg or {},
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        pretrained=not no_pretrained,
+        seed=seed,
+        image_size=_height_and_width(image_size),
+        reading=Reading(allow_missing, checkpoint_key, _height_and_width(checkpoint_grid)),
+        fetches=fetches,
     )
+    with bars_of(huggingface_hub.utils):
+        backbone = BACKBONES[source](request)
     for name, parameter in backbone.module.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise InputError(f"backbone {model!r} has weights that are not finite, such as {name!r}; use other weights")

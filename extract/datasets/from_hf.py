@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from xxhash import xxh3_128
 
 from ...errors import InputError, MissingError, unknown_name
+from ...runtime.console import bars_of
 from .classes import check_labelled
 from .contract import ImageList
 from .files import check_no_pointer, decode_image, file_size, read_image
@@ -114,12 +115,13 @@ def _package() -> Any:
 def _load(package: Any, name: str, config: str | None) -> Mapping[str, Any]:
     """Return the rows of each split."""
     try:
-        if any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json")):
-            loaded = package.load_from_disk(name)
-        elif os.path.isfile(name):
-            loaded = package.load_dataset("parquet", data_files=name)
-        else:
-            loaded = package.load_dataset(name, config)
+        with bars_of(package):
+            if any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json")):
+                loaded = package.load_from_disk(name)
+            elif os.path.isfile(name):
+                loaded = package.load_dataset("parquet", data_files=name)
+            else:
+                loaded = package.load_dataset(name, config)
     except Exception as error:  # many kinds: no network, unknown name, gated data, damaged files
         for file in _data_files(name):
             check_no_pointer(file)

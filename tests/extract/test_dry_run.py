@@ -66,7 +66,7 @@ def test_a_model_that_brings_its_weights_needs_its_settings_alone(tmp_path: Path
     backbone = load_backbone(f"open_clip:local-dir:{folder}", fetches=False)
     assert (backbone.shapes[-1].dim, backbone.shapes[-1].grid, len(backbone.shapes)) == (32, (4, 4), 2)
     assert backbone.transform.crop_mode == "squash"
-    with pytest.raises(InputError, match="cannot be built, or its weights not fetched"):
+    with pytest.raises(InputError, match="cannot be built or its weights cannot be downloaded"):
         load_backbone(f"open_clip:local-dir:{folder}")
 
 

@@ -7,10 +7,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+import huggingface_hub.utils
 import pytest
 
 import tokenprobe
-from tokenprobe.runtime.console import bar_console, shown, status
+from tokenprobe.runtime.console import bar_console, bars_of, shown, status
 
 logger = logging.getLogger("tokenprobe.some.module")
 
@@ -185,3 +186,41 @@ def test_work_without_a_measure_has_a_spinner_on_a_terminal(capsys: pytest.Captu
         pass
     shown_text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert re.search(r"\S measuring", shown_text) and not shown_text.startswith("measuring")
+
+
+def hub_bar() -> None:
+    """Draw a bar as the Hugging Face hub does for a file, though nobody looks."""
+    for _ in huggingface_hub.utils.tqdm(range(3), desc="weights", disable=False):
+        pass
+
+
+def test_other_libraries_draw_bars_where_ours_are_drawn(capfd: pytest.CaptureFixture[str]) -> None:
+    hub_bar()
+    assert "weights" in capfd.readouterr().err, "or this test would see nothing below"
+    with bars_of(huggingface_hub.utils):
+        hub_bar()
+    assert capfd.readouterr().err == ""
+    hub_bar()
+    assert "weights" in capfd.readouterr().err, "all is as before"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_other_libraries_draw_bars_on_a_terminal_unless_the_command_is_quiet(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with shown(), bars_of(huggingface_hub.utils):
+        hub_bar()
+    assert "weights" in capfd.readouterr().err
+    with shown(-1), bars_of(huggingface_hub.utils):
+        hub_bar()
+    assert capfd.readouterr().err == ""
+
+
+def test_bars_that_their_library_hides_stay_hidden() -> None:
+    huggingface_hub.utils.disable_progress_bars()
+    try:
+        with bars_of(huggingface_hub.utils):
+            pass
+        assert huggingface_hub.utils.are_progress_bars_disabled()
+    finally:
+        huggingface_hub.utils.enable_progress_bars()
