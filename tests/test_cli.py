@@ -287,7 +287,7 @@ def test_export_writes_what_is_chosen_and_says_what_is_wrong(
     assert main([*flags, "--to", "npy"]) == 2
     assert "exists, and an export" in one_line_of(capsys)
     assert main([*flags[:3], str(tmp_path / "b")]) == 2
-    assert one_line_of(capsys).startswith("probe export: the form of ")
+    assert one_line_of(capsys).startswith("probe export: the name ")
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
