@@ -1,4 +1,4 @@
-"""Stage two: tokens from a store in, trained heads and their accuracies out."""
+"""Stage two: it reads tokens from a store, trains heads and reports their accuracies."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ __all__ = ["FitConfig", "describe_fit", "fit", "load_head"]
 def fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> Run:
     """Train every cell of a sweep from token stores.
 
-    A folder that is there already is continued: finished cells are not trained again.
+    A fit into an existing run folder continues that run. It does not train finished cells again.
 
     Args:
-        stores: path of a store, or paths of several to compare.
-        config: which heads, how, and where results go.
+        stores: path of one store, or paths of several stores to compare.
+        config: the settings of the fit.
 
     Returns:
         The run: `results` has one row per cell, `history` one row per cell and scored epoch.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message says what to do.
+        TokenprobeError: a request cannot be met. The message names the remedy.
     """
-    from . import pipeline  # torch loads here, so that `probe --help` does without
+    from . import pipeline  # imported here because `probe --help` must not load torch
 
     return pipeline.fit([stores] if isinstance(stores, str | Path) else list(stores), config)
 
 
 def describe_fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -> list[str]:
-    """Return what a fit would train, read and take, in lines of text, and do nothing.
+    """Describe a fit without running it: its cells, bytes to read, memory and time, in lines of text.
 
-    A few steps are timed for it.
+    It runs a few steps to time them.
 
     Args:
-        stores: as `fit` takes them.
-        config: likewise.
+        stores: as for `fit`.
+        config: as for `fit`.
 
     Raises:
-        TokenprobeError: something asked for cannot be had; the message says what to do.
+        TokenprobeError: a request cannot be met. The message names the remedy.
     """
     from . import pipeline
 

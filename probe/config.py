@@ -1,4 +1,4 @@
-"""The settings of one fit. Every field is a flag of `probe fit`, and a key of its config file."""
+"""The settings of one fit. Every field is a flag of `probe fit` and a key of its config file."""
 
 import re
 from dataclasses import InitVar, dataclass, field
@@ -10,7 +10,7 @@ from ..runtime.options import DATA, GRID, MACHINE, OUTPUT, TRAINING, Option, fie
 from ..runtime.settings import Amp, Device, Settings
 
 MADE_FROM = "made_from"
-"""Key under which a run's `config.yaml` keeps what is no setting; ignored when the file is used again."""
+"""Key in a run's `config.yaml` for everything that is not a setting. A fit that reads the file ignores this key."""
 
 LR_GRID, PAPER_LR = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0], [0.1]
 
@@ -25,15 +25,15 @@ probe fit mae.zarr --config sweep.yaml --epochs 30
 
 
 def cut_heads(text: str) -> list[str]:
-    """Cut "ep:queries=8,d_out=2,linear" where a head begins: a part KEY=VALUE belongs to the one before it."""
+    """Split "ep:queries=8,d_out=2,linear" before each head. A part KEY=VALUE belongs to the head before it."""
     return re.split(r",(?!\s*[A-Za-z_]\w*=)", text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Settings):
-    """Which heads to train, how, and where results go. Each field's `Option` says what it does.
+    """The heads to train, the training, and the folder for results. Each field's `Option` explains the field.
 
-    `head` is another name for `heads`, to give it by.
+    `head` is a second name for the argument `heads`.
     """
 
     ignored_keys = (MADE_FROM,)
@@ -124,7 +124,7 @@ class FitConfig(Settings):
             "Images per step.",
             TRAINING,
             default="4096; for a small set the largest power of two that leaves ten steps per epoch",
-            least=2,  # BatchNorm has no statistics of one image
+            least=2,  # BatchNorm has no statistics for one image
         ),
     ] = None
     warmup_epochs: Annotated[

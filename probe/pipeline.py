@@ -39,12 +39,12 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     out, machine = check_run_folder(config.out), make_machine(config)
     seen = Run(out)
     plans = _make_plans(paths, config, machine)
-    todo = _plan_layers(plans, seen, machine)  # a refusal comes before there is a folder
+    todo = _plan_layers(plans, seen, machine)  # plan before the folder exists: this may refuse the command
     if not any(todo) and is_reported(seen):
         logger.info("nothing to train: every cell of this command is in the run")
         return seen
     with open_run(out) as run:
-        if run.finished != seen.finished:  # another fit has written to it meanwhile
+        if run.finished != seen.finished:  # another fit has written to the run meanwhile
             todo = _plan_layers(plans, run, machine)
         claim(run, _plans_of(todo), str(machine.device))
         _announce(todo)
@@ -67,7 +67,7 @@ def _make_plans(paths: Sequence[str | Path], config: FitConfig, machine: Machine
 
 
 def _plan_layers(plans: Sequence[Plan], run: Run, machine: Machine) -> list[LayerPlan]:
-    """Name the stores as the run does, and plan every layer of each."""
+    """Give every store its name in the run, and plan its layers."""
     return [
         make_layer_plan(plan, machine, layers, run.finished)
         for plan in name_stores(run, plans)
@@ -95,10 +95,10 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
 
 
 def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgress) -> None:
-    """Fit the missing cells of one layer, all of them on the same streams, and write the results of every pass.
+    """Fit the missing cells of one layer, all on the same streams, and write the results of every pass.
 
-    The stores are asked before the layer is read and before anything is written whether they are still those that were
-    opened: somebody may make one anew meanwhile.
+    Another process may replace a store meanwhile. So the stores are checked before the layer is read and before any
+    result is written.
     """
     layer.plan.data.check_unchanged()
     with progress.part(f"layer {layer.label}, reading", 0, bytes_at_first(layer)):
@@ -113,7 +113,7 @@ def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgre
 def _train_pass(
     plan: Plan, machine: Machine, run: Run, groups: Sequence[CellGroup], streams: LayerStreams, progress: FitProgress
 ) -> None:
-    """Train the groups of one pass over the tokens, and write their results; nothing of them stays in memory."""
+    """Train the groups of one pass over the tokens, and write their results. Their memory is free afterwards."""
     recorder = make_recorder(machine.device)
     fits = [start_fit(plan, group, machine.device, recorder) for group in groups]
     cells = [cell.name for group in groups for cell in group.cells]

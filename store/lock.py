@@ -48,7 +48,7 @@ class StoreLock:
             holder = printable(os.pread(fd, 200, 0).decode(errors="replace")) or "another process"
             os.close(fd)
             raise LockedError(
-                f"{str(self._path.parent)!r} is being written by {holder}; wait for it, or write to another store"
+                f"{str(self._path.parent)!r} is being written by {holder}; wait for it, or write to another folder"
             ) from None
         self._fd = fd
         _held.add(self)

@@ -1,4 +1,4 @@
-"""What a fit reads of one store: its splits, checked against one another and against the heads."""
+"""The splits that a fit reads from one store, checked against one another and against the heads."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,15 +13,15 @@ from ..config import FitConfig
 from .norm import Json, kept_norm
 
 TRAIN, SUBSETS, VAL, TEST = "train", "subsets", "val", "test"
-"""Row sets: the rows of full training data, of all low-shot subsets, to select on, and to report on."""
+"""Row sets: full training data, all low-shot subsets, rows to select on, and rows to report on."""
 TEST_SPLITS = ("test", "val", "validation")
 FEATURES = ("model", "model_args", "weights", "transform")
-"""Fields of a recipe that decide what the tokens of an image are, but for their rounding."""
+"""Fields of a recipe that determine the tokens of an image, apart from rounding."""
 WHERE = {
     EMBEDDING: "; only the last layer of open_clip backbones has an embedding: give --layers -1 for them, "
     "and another pool, such as mean, for others"
 }
-"""What to do about an array that a layer lacks, where there is something to say."""
+"""Advice for an array that a layer lacks, if there is any."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Data:
     """The splits of one fit.
 
     Attributes:
-        store: what is trained on.
+        store: the store to train on.
         train: split to train on.
-        val: split to select on; the training split where part of that is held out.
-        test: split to report on, of the same store or of another.
-        norm: the final norm that every token passes first, as the manifest keeps it, or None.
+        val: split to select on; the training split if part of it is held out.
+        test: split to report on, from the same store or another.
+        norm: the final norm applied to every token first, as the manifest keeps it, or None.
     """
 
     store: Store
@@ -48,7 +48,7 @@ class Data:
         return list({id(split): split for split in (self.train, self.val, self.test)}.values())
 
     def check_unchanged(self) -> None:
-        """Raise StoreError if a store that the splits are of was made anew, moved or removed since it was opened."""
+        """Raise StoreError if a store of these splits was replaced, moved or removed after it was opened."""
         for store in {id(split.store): split.store for split in self.splits}.values():
             store.check_unchanged()
 
@@ -59,7 +59,7 @@ class Data:
 
     @property
     def multi_label(self) -> bool:
-        """Whether images have any number of labels: (n, C) ones and zeros."""
+        """Whether an image may have several labels: (n, C) ones and zeros."""
         return self.train.labels.ndim > 1
 
     @property
@@ -69,7 +69,7 @@ class Data:
 
     @property
     def holds_out(self) -> bool:
-        """Whether the images to select on are held out of the training split."""
+        """Whether the images to select on are held out from the training split."""
         return self.val is self.train
 
     @property
@@ -80,11 +80,11 @@ class Data:
         return torch.bfloat16 if self.train.is_bfloat16() else getattr(torch, self.train.dtype().name)
 
     def split_of(self, row_set: str) -> Split:
-        """Return the split that a row set is of."""
+        """Return the split that contains a row set."""
         return {VAL: self.val, TEST: self.test}.get(row_set, self.train)
 
     def shape(self, layers: Sequence[int]) -> LayerShape:
-        """Return the shape of the tokens of joined layers; of other grids than the first's, only vectors are read."""
+        """Return the token shape of joined layers; if their grids differ, heads read only vectors."""
         shapes = [self.train.shape(layer) for layer in layers]
         dim, embedding = sum(shape.dim for shape in shapes), sum(shape.embedding for shape in shapes)
         return LayerShape(shapes[0].grid, dim, shapes[0].n_prefix, embedding)
@@ -96,7 +96,7 @@ class Data:
         return n_values * self.train.dtype(PATCH).itemsize * self.split_of(row_set).info.views
 
     def fingerprints(self) -> dict[str, str]:
-        """Return what identifies the data of a fit, whatever its path or format."""
+        """Return fingerprints of the data of a fit, independent of path and format."""
         parts = {"train": (self.train, self.views - 1), "val": (self.val, 0), "test": (self.test, 0)}
         return {name: split.store.manifest.fingerprint(split.name, 0, view) for name, (split, view) in parts.items()}
 
@@ -105,7 +105,7 @@ def open_data(store: Store, config: FitConfig) -> Data:
     """Open the splits that a config names.
 
     Raises:
-        InputError: a split is not there, they do not go together, or one is used twice.
+        InputError: a split is missing, splits do not fit together, or one is used twice.
         StoreError: the store of the test split was made differently.
     """
     if config.val_split is not None and config.protocol != "select":
@@ -134,7 +134,7 @@ def open_data(store: Store, config: FitConfig) -> Data:
 
 
 def check_arrays(data: Data, layers: Sequence[int], wanted: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Check that every split has the arrays that heads read, all of it written.
+    """Check that every split has the arrays that heads read, completely written.
 
     Args:
         data: the splits.
@@ -142,7 +142,7 @@ def check_arrays(data: Data, layers: Sequence[int], wanted: Sequence[tuple[str, 
         wanted: (label of a head, arrays it reads).
 
     Raises:
-        InputError: an array is not there.
+        InputError: an array is missing.
         StoreError: one is not completely written.
     """
     for split in data.splits:
@@ -186,7 +186,7 @@ def _check_labels(split: Split) -> None:
 def _check_same_features(store: Store, test_store: Store) -> None:
     ours, theirs = (asdict(each.manifest.recipe) for each in (store, test_store))
     for recipe in (ours, theirs):
-        recipe["transform"].pop("upright", None)  # of the data: each source turns photos as its own loader does
+        recipe["transform"].pop("upright", None)  # belongs to the data: each source's loader rotates photos its own way
     differing = [name for name in FEATURES if ours[name] != theirs[name]]
     if differing:
         listed = "; ".join(f"{name}: {ours[name]!r} and {theirs[name]!r}" for name in differing)

@@ -1,4 +1,4 @@
-"""Classes that training lacks: how many scored images are of them, in words."""
+"""A message about classes that training lacks, with their numbers of scored images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,12 +22,12 @@ def lacking_classes(labels: Labels, n_classes: int) -> list[int]:
 
 
 def describe_lacking(train: Labels, scored: Mapping[str, Labels], names: Sequence[str]) -> str | None:
-    """Say which classes training lacks, how many scored images are of them, and what becomes of these; None if none.
+    """Describe the classes that training lacks, with their scored images and how these count; else return None.
 
     Args:
         train: labels of the training images, (n,) or (n, C) of ones and zeros.
         scored: labels of the images of each kind, such as "test".
-        names: of the classes.
+        names: class names.
     """
     lacking = lacking_classes(train, len(names))
     if not lacking:
@@ -45,6 +45,6 @@ def describe_lacking(train: Labels, scored: Mapping[str, Labels], names: Sequenc
 
 
 def _count_of(labels: Labels, classes: Sequence[int]) -> int:
-    """Return how many images are of some classes."""
+    """Return the number of images of some classes."""
     of_them = np.isin(labels, classes) if labels.ndim == 1 else labels[:, list(classes)].any(1)
     return int(of_them.sum())

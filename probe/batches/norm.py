@@ -1,4 +1,4 @@
-"""The backbone's final norm, applied to stored tokens: they are kept as they were before it."""
+"""The backbone's final norm, applied to stored tokens; the store keeps tokens from before the norm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def kept_norm(store: Store) -> Json:
     """Return the final norm that a store keeps: kind, eps, weight and bias, as its manifest has them.
 
     Raises:
-        InputError: it keeps none.
+        InputError: the store keeps no final norm.
     """
     kept: Json | None = store.manifest.final_norm
     if kept is None:
@@ -51,10 +51,10 @@ class FinalNorm(nn.Module):
         return cls(kept["kind"], kept["eps"], weight, bias)
 
     def check(self, layer: int, dim: int) -> None:
-        """Refuse a layer whose tokens have another width than the last layer's, of which the norm is.
+        """Refuse a layer whose tokens do not have the last layer's width, which is the norm's.
 
         Raises:
-            InputError: it does.
+            InputError: the widths differ.
         """
         given = self.bias if self.weight is None else self.weight
         if given is not None and len(given) != dim:
@@ -64,7 +64,7 @@ class FinalNorm(nn.Module):
             )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the tokens (…, dim) normed, in float32, or in float64 if they are."""
+        """Return the normed tokens (…, dim), in float64 for float64 tokens and else in float32."""
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         weight, bias = (None if value is None else value.to(tokens.dtype) for value in (self.weight, self.bias))
         if self.kind == "RMSNorm":
@@ -73,5 +73,5 @@ class FinalNorm(nn.Module):
 
 
 def is_derived(kind: str, *, normed: bool) -> bool:
-    """Whether an array must be made from the tokens: the mean of normed tokens is not the norm of their mean."""
+    """Return whether an array must be made from the tokens: a mean of normed tokens is not the norm of the mean."""
     return normed and kind == MEAN

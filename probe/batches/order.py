@@ -1,4 +1,4 @@
-"""The order in which training sees its rows: sequential on disk, shuffled in memory."""
+"""The order of training rows: sequential on disk, shuffled in memory."""
 
 import numpy as np
 
@@ -10,12 +10,12 @@ WINDOW_BLOCKS = 8
 def epoch_windows(rows: RowNumbers, block_rows: int, seed: int, epoch: int) -> list[RowNumbers]:
     """Return the rows of one epoch, window by window: blocks permuted, the rows of 8 blocks shuffled together.
 
-    A function of its arguments alone, wherever the tokens are kept.
+    The result depends only on the arguments, not on where the tokens are kept.
 
     Args:
         rows: (n,) sorted rows that take part.
-        block_rows: images in a block of the store.
-        seed: of the run.
+        block_rows: images per block of the store.
+        seed: seed of the run.
         epoch: from 0.
     """
     block_of = rows // block_rows

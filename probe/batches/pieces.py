@@ -1,7 +1,7 @@
-"""From a reader of rows to batches on the training device, by way of buffers that are used again.
+"""Batches on the training device, read piece by piece into reused buffers.
 
-The store on disk and tokens in memory are read alike: a piece of whole batches at a time goes into a buffer. For a
-GPU the buffers are pinned and there are two, so that the next piece is read while this one is copied and used.
+The store on disk and tokens in memory are read alike: one piece, of whole batches, at a time goes into a buffer. For a
+GPU there are two pinned buffers: the next piece is read while this one is copied and used.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ class Rings(defaultdict[tuple[int, str], BufferRing]):
 
 
 def make_ring(device: torch.device) -> BufferRing:
-    """Return buffers for reading: for a GPU two that are pinned, for a CPU one, since it is busy with one thing."""
+    """Return buffers for reading: two pinned ones for a GPU; one for a CPU, which does one thing at a time."""
     if device.type != "cuda":
         return BufferRing()
     return BufferRing(2, lambda n_bytes: torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
@@ -42,16 +42,16 @@ def read_batches(
     as_tensor: Callable[[npt.NDArray[Any]], Tensor],
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """Yield the rows of each batch on the device, while the next ones are being read.
+    """Yield the rows of each batch on the device and read ahead meanwhile.
 
     Args:
-        reader: of the rows.
+        reader: reads the rows.
         batches: row numbers.
-        piece_rows: consecutive batches that hold no more rows than this are read together.
-        dtype: type that rows are read as.
-        ring: the buffers. On the CPU a batch is a view of one of them, good until the next is asked for.
-        as_tensor: makes a batch a tensor.
-        device: where batches are wanted.
+        piece_rows: most rows in a piece; consecutive batches are read together up to this number.
+        dtype: dtype of the rows as read.
+        ring: the buffers. On the CPU a batch is a view of one of them, valid until the next is requested.
+        as_tensor: turns a batch into a tensor.
+        device: device of the batches.
 
     Raises:
         StoreError: a block is missing or damaged.
@@ -63,9 +63,9 @@ def read_batches(
 
 
 def group_batches(batches: Sequence[RowNumbers], piece_rows: int) -> list[list[RowNumbers]]:
-    """Put consecutive batches together while they hold no more rows than a piece may.
+    """Group consecutive batches into pieces of at most `piece_rows` rows; a larger batch is a piece alone.
 
-    Rows of one window that are read together follow one another in their files: a few large reads instead of many.
+    Rows of one window are neighbours in their files, so a piece needs a few large reads instead of many small ones.
     """
     groups: list[list[RowNumbers]] = []
     n_rows = piece_rows

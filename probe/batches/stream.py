@@ -1,8 +1,8 @@
-"""Batches of tokens of one layer, or of several joined, as tensors on the training device, wherever they are kept.
+"""Token batches of one layer, or of several joined layers, as tensors on the training device.
 
-The order is the caller's: windows of rows, one after the other. Kept in memory or not, the batches are the
-same. From disk, a window of whole batches at a time is read straight into its places in a reused buffer: nothing is
-copied on the way. The next window is on its way while the last is used.
+The caller gives the order: windows of rows, one after the other. The batches are the same whether tokens are in memory
+or on disk. From disk, one window of whole batches at a time is read straight into a reused buffer, without another
+copy. The next window is read while the last is used.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ from .token_batch import TokenBatch
 
 EVAL_BATCH = 256
 PIECE_BYTES = 2**24
-"""Batches that are smaller together are gathered together: large against the cost of handing work to threads."""
+"""Batches are gathered together up to this size, which outweighs the cost of handing work to threads."""
 
 
 class Source(NamedTuple):
@@ -54,18 +54,18 @@ class TokenStream:
         norm: FinalNorm | None = None,
         tell: Callable[[int], None] = lambda n_bytes: None,
     ) -> None:
-        """Read what is kept in memory, all views of it.
+        """Read the tokens to keep in memory, for all views.
 
         Args:
-            split: of an open store.
+            split: split of an open store.
             layers: indices.
-            rows: sorted rows that will be asked for.
+            rows: sorted rows that will be requested.
             kinds: arrays to deliver.
-            cache: where patch tokens are kept, "gpu", "ram" or "disk". Other arrays are small and always kept.
-            device: where batches are wanted.
+            cache: where patch tokens are kept: "gpu", "ram" or "disk". Other arrays are small and stay in memory.
+            device: device of the batches.
             rings: buffers for reading from disk; streams that take turns may share them.
-            norm: applied to every token, before the channels of layers are joined; an embedding is made after it.
-            tell: called with the bytes of tokens gone through since the last call.
+            norm: applied to every token before layers are joined; an embedding is already past it.
+            tell: called with the number of token bytes processed since the last call.
         """
         self.split, self.layers, self.device = split, tuple(layers), device
         self._kinds, self._norm, self._tell = list(kinds), norm, tell
@@ -93,14 +93,14 @@ class TokenStream:
     ) -> Iterator[TokenBatch]:
         """Yield batches over the windows, in order: arrays in the stored dtype, or normed in float32.
 
-        On the CPU, patch tokens are good until the next batch is asked for.
+        On the CPU, patch tokens are valid until the next batch is requested.
 
         Args:
-            windows: rows, in the order wanted.
-            batch_size: rows in a batch.
+            windows: rows in the order of delivery.
+            batch_size: rows per batch.
             drop_last: drop the last partial batch, unless it is the only one.
             view: index of the view.
-            kinds: arrays to deliver, of those of the stream; all of them if empty.
+            kinds: arrays of the stream to deliver; all if empty.
         """
         order = np.concatenate(windows)
         cuts = np.cumsum([0, *batch_sizes(len(order), batch_size, drop_last=drop_last)])
@@ -139,7 +139,7 @@ class TokenStream:
         return torch.cat(means)
 
     def _tokens(self, source: Source, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
-        """Yield the rows of each batch on the device, from wherever they are kept."""
+        """Yield the rows of each batch on the device, from memory or disk."""
         if source not in self._kept:
             return self._from_disk(source, batches)
         kept = self._kept[source]
@@ -148,7 +148,7 @@ class TokenStream:
         return self._from_ram(source, batches)
 
     def _places(self, batches: Sequence[RowNumbers]) -> Iterator[Tensor]:
-        """Yield where the rows of each batch are kept, on the device: one copy for all, since a copy is waited for."""
+        """Yield the kept positions of each batch's rows, on the device. One copy serves all: each copy costs a wait."""
         rows = np.concatenate([*batches, np.empty(0, np.int64)])
         yield from torch.from_numpy(self._place[rows]).to(self.device).split([len(each) for each in batches])
 
@@ -163,7 +163,7 @@ class TokenStream:
         return self._as_tensor(source.kind, values)
 
     def _read_to_device(self, source: Source, rows: RowNumbers) -> Tensor:
-        """Read a window at a time: the host's memory need not hold what the device's does."""
+        """Read one window at a time: the tokens may be larger than the host's memory."""
         like, done = self._read(source, rows[:0]), 0
         kept = torch.empty((len(rows), *like.shape[1:]), dtype=like.dtype, device=self.device)
         for window in self._from_disk(source, sequential_windows(rows, self.split.info.block_rows)):
@@ -198,7 +198,7 @@ class TokenStream:
         )
 
     def _dtype(self, kind: str) -> np.dtype[Any]:
-        """Return the type that rows are read as: bfloat16 as its bits, which torch takes as they are."""
+        """Return the dtype for reading rows; bfloat16 is read as raw bits, which torch reinterprets."""
         return self.split.stored_dtype(kind) if self.split.is_bfloat16(kind) else self.split.dtype(kind)
 
     def _as_tensor(self, kind: str, values: npt.NDArray[Any]) -> Tensor:

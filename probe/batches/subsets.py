@@ -1,4 +1,4 @@
-"""Which rows of the training split are trained on, and which are held out to select on."""
+"""The choice of training rows, and of rows held out to select on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,18 +13,18 @@ from ...store.order import RowNumbers, permutation
 Labels = npt.NDArray[np.int64]
 FULL = "full"
 HOLD_OUT, SUBSET = 2, 3
-"""Streams of a seed: what is drawn for one purpose says nothing of what is drawn for the other."""
+"""Random streams of a seed: draws for one purpose are independent of draws for the other."""
 
 
 def parse_shots(shots: Sequence[str], fractions: Sequence[float]) -> list[str]:
-    """Return the subsets asked for as text: "full", "16" for images a class, "0.1" for a fraction of each class.
+    """Return the requested subsets as text: "full", "16" for images per class, "0.1" for a fraction of each class.
 
     Raises:
         InputError: not "full" or a positive number, or a fraction outside 0 to 1.
     """
     for shot in shots:
         if shot != FULL and not (shot.isascii() and shot.isdigit() and int(shot)):
-            raise InputError(f"shots {shot!r}: expected full, or a number of images a class, 1 or more")
+            raise InputError(f"shots {shot!r}: expected full, or a number of images per class, 1 or more")
     for fraction in fractions:
         if not 0 < fraction < 1:
             raise InputError(f"fraction {fraction}: expected a number between 0 and 1 (for all, --shots full)")
@@ -33,21 +33,21 @@ def parse_shots(shots: Sequence[str], fractions: Sequence[float]) -> list[str]:
 
 
 def is_fraction(shots: str) -> bool:
-    """Whether a subset is a fraction of each class, not a number of images."""
+    """Return whether a subset is a fraction of each class, not a number of images."""
     return shots != FULL and not shots.isdigit()
 
 
 def hold_out(labels: Labels, fraction: float, seed: int, names: Sequence[str]) -> tuple[RowNumbers, RowNumbers]:
     """Split rows into (training, validation), both sorted: seeded, and stratified by class.
 
-    Of a class with c images round(c · fraction) are held out, at least one and at most c - 1. Images with several
-    labels are held out without regard to them.
+    A class with c images gives round(c · fraction) of them, at least one and at most c - 1. Images with several labels
+    are held out without regard to class.
 
     Args:
         labels: (n,) of the training split, or (n, C) of ones and zeros.
         fraction: between 0 and 1.
-        seed: of the choice.
-        names: of the classes, for the error.
+        seed: seed of the choice.
+        names: class names, for the error.
 
     Raises:
         InputError: the fraction is out of range, or a class has a single image.
@@ -68,20 +68,20 @@ def hold_out(labels: Labels, fraction: float, seed: int, names: Sequence[str]) -
 
 
 def subset(labels: Labels, rows: RowNumbers, shots: str, seed: int, names: Sequence[str]) -> RowNumbers:
-    """Choose training rows: k of each class, or a fraction of each, at least one; sorted. Of a class without any, none.
+    """Choose training rows: k of each class, or a fraction of each, at least one; sorted. Empty classes are skipped.
 
-    A smaller subset of a seed lies inside every larger one. Images with several labels are drawn without regard to
-    them.
+    With one seed, a smaller subset lies inside every larger one. Images with several labels are drawn without regard
+    to class.
 
     Args:
         labels: (n,) of the split, or (n, C) of ones and zeros.
         rows: sorted rows to choose from.
-        shots: of `parse_shots`.
-        seed: of the choice.
-        names: of the classes, for the error.
+        shots: the subset, as `parse_shots` returns it.
+        seed: seed of the choice.
+        names: class names, for the error.
 
     Raises:
-        InputError: a class has some images, but too few, or "k of each class" is asked of images with several labels.
+        InputError: a class has images, but fewer than k, or images have several labels and k per class are requested.
     """
     if shots == FULL:
         return rows
@@ -91,7 +91,7 @@ def subset(labels: Labels, rows: RowNumbers, shots: str, seed: int, names: Seque
         return rows[turn < np.maximum(1, _rounded(counts * float(shots)))[classes]]
     if labels.ndim > 1:
         raise InputError(
-            f"shots {shots}: images have several labels, so there are no {shots} images a class; give --fraction"
+            f"shots {shots}: images have several labels, so there are no {shots} images per class; give --fraction"
         )
     short = np.flatnonzero((counts > 0) & (counts < int(shots)))
     if len(short):
@@ -105,13 +105,13 @@ def subset(labels: Labels, rows: RowNumbers, shots: str, seed: int, names: Seque
 
 
 def at_most_as_many(labels: Labels, rows: RowNumbers, of_labels: Labels, seed: int) -> RowNumbers:
-    """Choose validation rows: of each class at most as many as there are training images of it; sorted.
+    """Choose validation rows, per class at most as many as training images; sorted.
 
     Args:
-        labels: of the split that holds the validation rows.
+        labels: labels of the split that holds the validation rows.
         rows: sorted validation rows.
-        of_labels: of the training images.
-        seed: of the run: subsets of one size share their validation rows.
+        of_labels: labels of the training images.
+        seed: seed of the run; subsets of one size share their validation rows.
     """
     classes, turn = _turns(labels, rows, permutation(len(labels), seed, HOLD_OUT))
     if labels.ndim > 1:
@@ -120,7 +120,7 @@ def at_most_as_many(labels: Labels, rows: RowNumbers, of_labels: Labels, seed: i
 
 
 def _turns(labels: Labels, rows: RowNumbers, order: RowNumbers) -> tuple[Labels, RowNumbers]:
-    """Return, for each row, its class, and how many rows of its class come before it in `order`."""
+    """Return each row's class, and the number of rows of that class before it in `order`."""
     chosen = np.zeros(len(labels), dtype=bool)
     chosen[rows] = True
     order = order[chosen[order]]

@@ -1,4 +1,4 @@
-"""One batch of a layer's tokens, as all groups of a pass share it."""
+"""One batch of a layer's tokens, shared by all groups of a pass."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ class TokenBatch:
     def joined(self, kinds: tuple[str, ...], dtype: torch.dtype) -> Tensor:
         """Join arrays along the token axis, (B, N', D), in `dtype`.
 
-        What was made once is kept: groups that read the same arrays, or some of them, share one conversion.
+        The result is kept: groups that read the same arrays, or some of them, share one conversion.
         """
         key = kinds, dtype
         if key not in self._joined:

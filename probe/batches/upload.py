@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Upload:
-    """Brings tensors to a device. To a GPU they are copied on a stream of its own, one ahead of their use."""
+    """Brings tensors to a device. A GPU copies them on a separate stream, one tensor ahead of use."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -16,9 +16,9 @@ class Upload:
     def each(self, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield each tensor on the device, in order.
 
-        On the CPU they are the tensors themselves. On a GPU a tensor is copied before the next is asked for of
-        `tensors`, so that the (pinned) memory it came from may be used again. The device may be one tensor behind:
-        a host that is farther ahead would fill its memory with copies.
+        On the CPU this yields the tensors themselves. For a GPU it copies a tensor before it takes the next from
+        `tensors`, so the tensor's (pinned) memory may be reused. The device may be at most one tensor behind the host:
+        otherwise copies would fill its memory.
         """
         if self._stream is None:
             yield from tensors

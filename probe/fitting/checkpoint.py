@@ -1,4 +1,4 @@
-"""Checkpoints of a pass: after a crash it goes on with the numbers that it would have had."""
+"""Checkpoints of a pass: a pass that continues after a crash gets the same numbers as one without a crash."""
 
 import io
 import logging
@@ -15,9 +15,9 @@ from ..run.digest import value_digest
 logger = logging.getLogger(__name__)
 
 LAYOUT = "layout 3"
-"""Changes with the names under which a state is kept."""
+"""Changes whenever the names in a saved state change."""
 SECONDS = 30.0
-"""Between checkpoints, at least; more where writing one takes more than a twentieth of that."""
+"""Least seconds between checkpoints. Slow disks get more: 20 times the seconds that writing one takes."""
 
 
 class Checkpoint:
@@ -28,16 +28,16 @@ class Checkpoint:
 
         Args:
             folder: of the run.
-            about: what the pass consists of; a checkpoint of another is not used.
+            about: texts that identify the pass. A checkpoint of another pass is not used.
         """
         self._path, self._about = folder / "checkpoint.pt", [LAYOUT, *about]
         self._last, self._pause = time.monotonic(), SECONDS
         self._told = False
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state that was kept last, on the CPU, or None if there is none of this pass.
+        """Return the last saved state, on the CPU, or None if this pass has none.
 
-        One that is damaged is not used, and a line says so: numbers in it may have changed.
+        A damaged checkpoint is not used, because its numbers may have changed. A warning says so.
         """
         try:
             kept = torch.load(self._path, map_location="cpu", weights_only=True)
@@ -45,7 +45,7 @@ class Checkpoint:
             whole = kept["digest"] == value_digest([about, state])
         except FileNotFoundError:
             return None
-        except Exception:  # unpicklers fail in any way
+        except Exception:  # an unpickler may raise any error
             whole = False
         if not whole:
             logger.warning(f"{self._path} is damaged, or was written by another version: the pass starts again")
@@ -53,11 +53,11 @@ class Checkpoint:
         return state if about == self._about else None
 
     def due(self) -> bool:
-        """Whether it is time to keep the state again."""
+        """Whether it is time to save the state again."""
         return time.monotonic() - self._last >= self._pause
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keep a state, of tensors and plain values, if the disk takes it; the one before is kept if not."""
+        """Save a state of tensors and plain values. If the write fails, the previous checkpoint stays."""
         start = time.monotonic()
         content = io.BytesIO()
         digest = value_digest([self._about, state])
@@ -74,5 +74,5 @@ class Checkpoint:
         self._pause = max(SECONDS, 20 * (self._last - start))
 
     def remove(self) -> None:
-        """Forget the pass: it is finished."""
+        """Remove the checkpoint of a finished pass."""
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Tokens that are not finite, by bit rot or another writer: no head can be fitted on them, and its results say why."""
+"""Tokens that are not finite, from bit rot or another writer. No head can be fitted on them; the results say so."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from ..batches.stream import TokenStream
 
 
 def describe_damage(stream: TokenStream, rows: RowNumbers, kinds: Iterable[str]) -> str | None:
-    """Say how many training images have a token that is not finite, of view 0; None if all are finite.
+    """Say how many training images have a token in view 0 that is not finite. Return None if all are finite.
 
     Args:
         stream: of the training rows.
@@ -24,7 +24,7 @@ def describe_damage(stream: TokenStream, rows: RowNumbers, kinds: Iterable[str])
 
 
 def damage_text(damaged: Iterable[Tensor], n_images: int) -> str | None:
-    """Say how many training images are damaged, from parts of a mask over them; None if no one is."""
+    """Say how many training images are damaged, from the parts of their mask. Return None if none is damaged."""
     n_damaged = sum(int(part.sum()) for part in damaged)
     if not n_damaged:
         return None
@@ -33,5 +33,5 @@ def damage_text(damaged: Iterable[Tensor], n_images: int) -> str | None:
 
 
 def damaged_images(arrays: Iterable[Tensor]) -> Tensor:
-    """Return the mask (B,) of images of which some number in some array, (B, …), is not finite."""
+    """Return the mask (B,) of images with a value that is not finite in any of the arrays (B, …)."""
     return torch.stack([~values.flatten(1).isfinite().all(1) for values in arrays]).any(0)

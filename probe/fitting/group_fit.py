@@ -19,9 +19,9 @@ class GroupFit:
 
     Attributes:
         group: the stacked cells.
-        regime: that they are trained in.
+        regime: the regime of all cells.
         trackers: one per cell.
-        history: rows, one per cell and scored epoch.
+        history: one row per cell and scored epoch.
     """
 
     def __init__(self, group: Group, regime: Regime, protocol: str) -> None:
@@ -31,7 +31,7 @@ class GroupFit:
         self.history: list[dict[str, Any]] = []
 
     def keep(self, epoch: int, val: Counter | None, test: Counter, alive: Sequence[bool]) -> None:
-        """Take the scores after an epoch, and keep the weights of cells that improved."""
+        """Record the scores after an epoch, and keep the weights of cells that improved."""
         losses, tests = self.group.take_losses(), test.scores()
         vals: Sequence[Scores | None] = val.scores() if val is not None else [None] * len(tests)
         improved = []
@@ -49,16 +49,16 @@ class GroupFit:
 
     @property
     def diverged_at_once(self) -> bool:
-        """Whether no cell has come through to its first score, at any rate."""
+        """Whether every cell diverged before its first scoring."""
         return not any(tracker.epochs for tracker in self.trackers)
 
     def explain(self, cause: str | None) -> None:
-        """Note why all cells diverged."""
+        """Record why all cells diverged."""
         for tracker in self.trackers:
             tracker.cause = cause
 
     def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on, as tensors and plain values."""
+        """Return the state that a checkpoint needs, as tensors and plain values."""
         trackers = [
             {"epochs": t.epochs, "val": [*map(dict, t.val)], "test": [*map(dict, t.test)], "diverged": t.diverged}
             for t in self.trackers
@@ -66,7 +66,7 @@ class GroupFit:
         return {"group": self.group.state(), "trackers": trackers, "history": self.history}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from a state that `state` returned."""
         self.group.load_state(state["group"])
         self.trackers = [
             EpochTracker(old.protocol, **values) for old, values in zip(self.trackers, state["trackers"], strict=True)
@@ -75,7 +75,7 @@ class GroupFit:
 
 
 def start_fit(plan: Plan, cells: CellGroup, device: torch.device, recorder: Recorder | None = None) -> GroupFit:
-    """Draw the initial weights of a group on a device; `recorder` is shared by the groups of a pass."""
+    """Draw the initial weights of a group on a device. The groups of a pass share `recorder`."""
     group = Group(cells.cells, plan.group_setup(cells, device), recorder)
     return GroupFit(group, cells.regime, plan.config.protocol)
 

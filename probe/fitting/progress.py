@@ -1,4 +1,4 @@
-"""Progress of a fit, in cells: those of a pass count in parts, as its epochs go by."""
+"""Progress of a fit, in cells. Cells of a pass count partly while its epochs go by."""
 
 import time
 from collections import deque
@@ -12,14 +12,14 @@ from ...runtime.progress import Progress
 from ...runtime.text import plural
 
 SAMPLE_SECONDS, N_SAMPLES = 1.0, 60
-"""The time left is estimated from the last samples, taken so far apart at least."""
+"""The remaining time is estimated from the last `N_SAMPLES` samples, at least `SAMPLE_SECONDS` apart."""
 
 
 class FitProgress(Progress):
     """Counts cells. The work comes in parts: reading tokens, fitting a solver, training a pass."""
 
     def __init__(self, n_cells: int) -> None:
-        """Start at nothing of `n_cells`."""
+        """Start with 0 of `n_cells` cells done."""
         self._unit = plural(n_cells, "cell")
         self._part, self._where, self._before, self._cells = "", "", 0, 0
         self._units, self._all_units = 0.0, 1.0
@@ -32,9 +32,9 @@ class FitProgress(Progress):
 
         Args:
             name: of the part.
-            n_cells: that it finishes.
-            n_units: of its work, in any measure.
-            done: units that a checkpoint had. They took no time, so the estimate leaves them out.
+            n_cells: number of cells that the part finishes.
+            n_units: amount of work, in any unit.
+            done: units that a checkpoint has already done. They take no time now, so the estimate ignores them.
         """
         with self._lock:
             self._part, self._cells, self._units, self._all_units = name, n_cells, done, max(n_units, 1)
@@ -50,8 +50,8 @@ class FitProgress(Progress):
         """Count units of the part.
 
         Args:
-            n_units: done now.
-            where: how far that is, in words; by default in percent of the part.
+            n_units: number of units done now.
+            where: the position in words. By default, the percentage of the part.
         """
         with self._lock:
             self._units += n_units
@@ -72,7 +72,7 @@ class FitProgress(Progress):
         return "" if left is None else str(timedelta(seconds=round(left)))
 
     def _seconds_left(self) -> float | None:
-        """Estimate from the latest samples of this part, since parts differ in speed; None before the first."""
+        """Estimate from the latest samples of this part, because parts differ in speed. None before the first."""
         start, before = self._samples[0]
         speed = (self._done - before) / max(time.monotonic() - start, 1e-9)
         return (self._total - self._done) / speed if speed > 0 else None

@@ -1,4 +1,4 @@
-"""The results of finished cells: their rows of the table, and their heads as files."""
+"""The results of finished cells: their rows in the table, and their head files."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -18,12 +18,12 @@ from .group_fit import GroupFit
 
 
 class HeadForm(NamedTuple):
-    """The form in which a cell's head is saved and counted: a pooling by name, its settings, and its inputs.
+    """A description of a cell's head, for saving it and for counting its costs.
 
     Attributes:
         name: of the pooling.
         settings: of the pooling.
-        kinds: arrays of the store that it reads.
+        kinds: stored arrays that it reads.
     """
 
     name: str
@@ -53,9 +53,9 @@ def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str]) -> dict[str, Any]
 
 
 def group_rows(plan: Plan, fit: GroupFit) -> list[dict[str, Any]]:
-    """Return the results of a trained group, one row per cell; `selected` is decided over the whole run.
+    """Return the results of a trained group, one row per cell. `selected` is set later, over the whole run.
 
-    Cells of a group are trained at once: each is given its share of the seconds.
+    The cells of a group train together, so each row has an equal share of the seconds.
     """
     group, regime = fit.group, fit.regime
     shared = cost_columns(plan, group.cells[0], _form_of(fit)) | {
@@ -71,14 +71,14 @@ def group_rows(plan: Plan, fit: GroupFit) -> list[dict[str, Any]]:
 
 
 def save_heads(run: Run, plan: Plan, fit: GroupFit) -> None:
-    """Write the heads of a group, each as it was after its best epoch; a cell that diverged at once has none."""
+    """Write the heads of a group, each with the weights of its best epoch. A cell that diverged at once has no head."""
     for index, (cell, tracker) in enumerate(zip(fit.group.cells, fit.trackers, strict=True)):
         if tracker.epochs:
             save_head(run, plan, cell, _form_of(fit), fit.group.best_state(index))
 
 
 def cost_columns(plan: Plan, cell: Cell, form: HeadForm) -> dict[str, int]:
-    """Return the costs of a head: its parameters, and operations for one image."""
+    """Return the costs of a head: its parameters, and its operations per image."""
     shape = plan.input_shape(cell)
     with torch.device("meta"):
         pooling = build_pooling(form.name, dim=shape.dim, grid=shape.grid, **form.settings)
@@ -95,10 +95,10 @@ def save_head(
     Args:
         run: to write to.
         plan: of the cell's store.
-        cell: whose head it is.
-        form: that the head is built again from.
+        cell: the cell.
+        form: enough to build the head again.
         state: its weights and statistics.
-        logits: whether it gives those of a softmax, or of sigmoids.
+        logits: whether the head's outputs are logits, for a softmax or for sigmoids.
     """
     store, shape = plan.data.store, plan.input_shape(cell)
     recipe = store.manifest.recipe

@@ -1,4 +1,4 @@
-"""Heads that are not trained by steps: fitted on features in memory, scored once."""
+"""Heads that are fitted at once, on features in memory, and scored once."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,10 +27,10 @@ from .streams import LayerStreams
 def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progress: FitProgress) -> list[dict[str, Any]]:
     """Fit the cells of one solver, save their heads, and return their rows of the results.
 
-    Features that are not finite are not fitted: the rows say so, as those of cells that diverged. There is no head.
+    Features that are not finite cannot be fitted. Their rows have the status of diverged cells, and no head is saved.
 
     Raises:
-        StoreError: a store is another one than was opened.
+        StoreError: a store was replaced since it was opened.
     """
     (regime, cells), watch = group, Stopwatch(streams.test.device)
     solver, n_scored = make_solver(cells), len(streams.test_rows) + len(regime.val_rows)
@@ -64,7 +64,7 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
 
 
 def _rows(plan: Plan, solver: Solver, cells: Sequence[Cell], watch: Stopwatch) -> list[dict[str, Any]]:
-    """Return what the results say of cells whatever came of them; they share the time of their fit."""
+    """Return the columns that do not depend on the outcome, one row per cell. The cells share the time equally."""
     shared = {"train_seconds": watch.seconds / len(cells), "train_cpu_seconds": watch.cpu_seconds / len(cells)}
     return [cell_columns(plan, cell, ARRAYS[solver.pool]) | shared for cell in cells]
 
@@ -78,7 +78,7 @@ def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows
 
 
 def _damage(features: Tensor) -> str | None:
-    """Say how many of the training features (n, F) are not finite; None if all are."""
+    """Say how many training images have features (n, F) that are not finite. Return None if all are finite."""
     parts = features.split(chunk_rows(features.shape[1]))
     return damage_text((damaged_images([part]) for part in parts), len(features))
 

@@ -1,4 +1,4 @@
-"""The streams of one layer: training rows, subsets, validation and test, each kept where its plan says."""
+"""The token streams of one layer: training rows, subsets, validation and test, each in its planned place."""
 
 from collections.abc import Callable
 from math import prod
@@ -18,17 +18,17 @@ from ..planning.places import DISK
 
 
 class LayerStreams:
-    """The streams that the passes over one layer, or several joined, read."""
+    """The streams that passes read, of one layer or of several joined."""
 
     def __init__(
         self, layer: LayerPlan, device: torch.device, tell: Callable[[int], None] = lambda n_bytes: None
     ) -> None:
-        """Read into memory the row sets that are kept there.
+        """Open the streams, and read the row sets that stay in memory.
 
         Args:
             layer: the plan of the layer.
-            device: where batches are wanted.
-            tell: called with the bytes gone through since the last call; `bytes_at_first` is their sum.
+            device: device of the batches.
+            tell: called with the bytes read since the last call. They add up to `bytes_at_first`.
         """
         norm, self._rows = layer.plan.data.norm, layer.rows
         moved = None if norm is None else FinalNorm.from_json(norm).to(device)
@@ -68,7 +68,7 @@ class LayerStreams:
 
 
 def bytes_at_first(layer: LayerPlan) -> int:
-    """Return the bytes that opening the streams of a layer goes through: what is kept, and tokens of normed means."""
+    """Return the bytes that a layer's streams read when they open: kept arrays, and tokens for normed means."""
     data, shape = layer.plan.data, layer.plan.data.shape(layer.layers)
     total = 0
     for name, rows in layer.rows.items():

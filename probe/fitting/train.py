@@ -1,4 +1,4 @@
-"""One pass: groups of cells trained together on one stream of tokens, scored together, kept after a crash."""
+"""One pass: groups of cells train together on one stream of tokens and are scored together. It survives a crash."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -22,10 +22,10 @@ from .streams import LayerStreams
 def train_pass(
     plan: Plan, fits: Sequence[GroupFit], streams: LayerStreams, checkpoint: Checkpoint, progress: FitProgress
 ) -> None:
-    """Train the groups of a pass to the end of their regimes, which are scored equally often.
+    """Train the groups of a pass to the end of their regimes. All regimes are scored equally often.
 
     Raises:
-        StoreError: a store is another one than was opened; no checkpoint holds anything of it.
+        StoreError: a store was replaced since it was opened. No checkpoint holds anything from the new store.
     """
     regimes = list(dict.fromkeys(fit.regime for fit in fits))
     n_scorings = len(regimes[0].scored)
@@ -50,14 +50,14 @@ def train_pass(
 
 
 def _n_images(plan: Plan, regimes: Sequence[Regime], scoring: int) -> int:
-    """Return how many images are trained on before one scoring, and scored then."""
+    """Return the number of images for one scoring and for the training before it."""
     passes = [(regime, len(list(regime.epochs_before(scoring)))) for regime in regimes]
     trained = sum(n_passes * regime.n_steps * regime.batch_size for regime, n_passes in passes)
     return trained + sum(len(regime.val_rows) for regime in regimes) + len(plan.data.test)
 
 
 def _restore(fits: Sequence[GroupFit], checkpoint: Checkpoint) -> int:
-    """Go on from the checkpoint, if there is one; return how often the groups have been scored."""
+    """Continue from the checkpoint, if there is one. Return how often the groups have been scored."""
     kept = checkpoint.load()
     if kept is None:
         return 0
@@ -68,7 +68,7 @@ def _restore(fits: Sequence[GroupFit], checkpoint: Checkpoint) -> int:
 
 
 def _train_epoch(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, epoch: int, progress: FitProgress) -> None:
-    """Make one pass over the rows of a regime; every group in it takes every batch."""
+    """Make one pass over the rows of a regime. Each of its groups trains on every batch."""
     regime, data = fits[0].regime, plan.data
     windows = epoch_windows(regime.train_rows, data.train.info.block_rows, plan.config.seed, epoch)
     batches = stream.batches(windows, regime.batch_size, drop_last=True, view=epoch % data.views, kinds=_kinds_of(fits))
@@ -87,7 +87,7 @@ def _score(
     scoring: int,
     progress: FitProgress,
 ) -> None:
-    """Score every group on the validation rows of its regime, and all of them on the test split in one pass."""
+    """Score each group on its regime's validation rows, and all groups on the test split in one pass."""
     words = _epoch_words(plan, regimes[0], regimes[0].scored[scoring])
     count = partial(_count, plan, tell=lambda n_images: progress.advance(n_images, words))
     alive = [fit.group.retire() for fit in fits]
@@ -114,10 +114,10 @@ def _count(
 
 
 def _kinds_of(fits: Iterable[GroupFit]) -> list[str]:
-    """Return the arrays that some group reads."""
+    """Return the arrays that the groups read."""
     return sorted({kind for fit in fits for kind in fit.group.kinds})
 
 
 def _epoch_words(plan: Plan, regime: Regime, n_passes: int) -> str:
-    """Say in which of the epochs asked for a regime is, after some passes over its rows; an epoch may make several."""
+    """Name a regime's epoch after `n_passes` passes over its rows. One epoch may have several passes."""
     return f"epoch {ceil(n_passes * plan.config.epochs / regime.epochs)}/{plan.config.epochs}"

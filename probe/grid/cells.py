@@ -1,4 +1,4 @@
-"""Cells, the points of the sweep grid, and the groups of them that are fitted together."""
+"""Cells, the points of the sweep grid, and groups of cells that are fitted together."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from .regimes import Regime
 from .specs import HeadSpec
 
 LONGEST_NAME = 239
-"""Bytes of a cell's name: with `.safetensors.tmp` it is that of a file, of which disks take 255."""
+"""Most bytes in a cell's name: with `.safetensors.tmp` it names a file, and file systems allow 255 bytes."""
 MOST_SHOWN = 8
 
 
@@ -25,11 +25,11 @@ class Cell:
         store: the store's name in the run.
         layers: indices; the channels of several are joined.
         head: the head.
-        optimizer: name; of a head that is not trained by steps, how it is fitted.
+        optimizer: its name, or the method for a head that is fitted at once.
         lr: base learning rate, or None without one.
-        weight_decay: weight decay, or the penalty of a head in closed form, or None without one.
-        shots: "full", "16" for images a class, or "0.1" for a fraction of each class.
-        seed: of the initialisation, and of the subset.
+        weight_decay: weight decay, or a solver's penalty, or None without one.
+        shots: "full", "16" for images per class, or "0.1" for a fraction of each class.
+        seed: seed of the initialisation and of the subset.
     """
 
     store: str
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A name that is unique in a run and fit for a file: of one that is too long, the end is a hash."""
+        """A name that is unique in a run and can name a file. A long name ends in a hash."""
         layers = "+".join([layer_name(self.layers[0]), *(f"{layer:02d}" for layer in self.layers[1:])])
         rates = {"lr": self.lr, "wd": self.weight_decay}
         parts = [self.store, layers, self.head.label.replace(":", "-"), self.optimizer]
@@ -57,7 +57,7 @@ class Cell:
 
 
 def shortened(name: str, most: int) -> str:
-    """Return a name of at most `most` bytes: as it is, or with a hash of all of it in place of the end."""
+    """Return a name of at most `most` bytes. The end of a longer name is replaced by a hash of the whole name."""
     encoded = name.encode()
     if len(encoded) <= most:
         return name
@@ -66,7 +66,7 @@ def shortened(name: str, most: int) -> str:
 
 
 def store_of(cell: str) -> str:
-    """Return the store's name in the run, from the name of a cell."""
+    """Return a store's name in the run, from a cell's name."""
     return cell.rpartition("-layer_")[0]
 
 
@@ -74,8 +74,8 @@ class CellGroup(NamedTuple):
     """Cells that are fitted together, and their regime.
 
     Attributes:
-        regime: of all of them.
-        cells: of one head on the same layers; of a solver, of the heads that it fits at once.
+        regime: the regime of all cells.
+        cells: cells of one head on the same layers, or cells that one solver fits at once.
     """
 
     regime: Regime
@@ -106,11 +106,11 @@ class Grid:
 
     @property
     def shots(self) -> list[str]:
-        """The training sets, "full" among them, as the results name them."""
+        """The training sets, including "full", as the results name them."""
         return list(dict.fromkeys(regime.shots for regime in self.regimes))
 
     def trained_groups(self, layers: tuple[int, ...], regime: Regime) -> list[CellGroup]:
-        """Return the cells that are trained by steps, in groups that stack: those of one head."""
+        """Return the cells that are trained by steps, in one group per head. The cells of a group can be stacked."""
         swept = list(product(dict.fromkeys(self.lrs), dict.fromkeys(self.weight_decays), regime.seeds))
         return [
             CellGroup(
@@ -125,9 +125,9 @@ class Grid:
         ]
 
     def solved_groups(self, layers: tuple[int, ...], regime: Regime) -> list[CellGroup]:
-        """Return the cells that are not trained by steps, in groups that one solver fits.
+        """Return the cells that are fitted at once, in groups that share one solver.
 
-        Nothing is drawn for them, so full data has one seed.
+        They draw no random numbers, so full data has one seed.
         """
         together: dict[tuple[str, str], list[Cell]] = {}
         for head in self.heads:
@@ -143,10 +143,10 @@ class Grid:
 
 
 def make_solver(cells: Sequence[Cell]) -> Solver:
-    """Return the solver that fits cells at once: those of one head, or of one search.
+    """Return the solver for the cells of one head, or of one search.
 
     Raises:
-        InputError: a setting is not one that the solver can use.
+        InputError: the solver cannot use a setting.
     """
     settings = [dict(cell.head.settings) for cell in cells]
     return SOLVERS[cells[0].head.name](settings, [cell.weight_decay or 0.0 for cell in cells])
@@ -158,7 +158,7 @@ def layers_text(layers: Sequence[int]) -> str:
 
 
 def abbreviated(layers: str) -> str:
-    """Return layers for a narrow place: of many that are joined, the first three and the last."""
+    """Shorten many joined layers for a narrow place: keep the first three and the last."""
     indices = layers.split("+")
     return layers if len(indices) <= MOST_SHOWN else "+".join([*indices[:3], "…", indices[-1]])
 
@@ -167,7 +167,7 @@ def parse_layer_sets(spec: str, stored: Sequence[int], depth: int) -> list[tuple
     """Read "all", "last4" or "0,5,8+9+10+11" into sets of stored layers: single ones first, then joined ones.
 
     Raises:
-        InputError: not of that form, a layer that is not stored, or one joined with itself.
+        InputError: the text has another form, a layer is not stored, or a layer is joined with itself.
     """
     parts = spec.split(",")
     single = ",".join(part for part in parts if "+" not in part)
@@ -189,6 +189,6 @@ def _parse_joined(spec: str, stored: Sequence[int], depth: int) -> tuple[int, ..
 
 
 def _number_text(value: float) -> str:
-    """Return a number for a file's name: short where that is exact."""
+    """Return a number as text for a file name: the short form if it is exact."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)

@@ -1,6 +1,6 @@
-"""Regimes: full data or one low-shot subset, with the schedule of the cells that are trained on it.
+"""Regimes: full data or one low-shot subset, with the schedule of its cells.
 
-All cells on full data share one regime. A low-shot subset is a regime of its own, with one seed, which draws both the
+All cells on full data share one regime. Every low-shot subset has its own regime with one seed. The seed draws both the
 subset and the initialisation.
 """
 
@@ -20,22 +20,22 @@ from ..config import FitConfig
 PUBLISHED_BATCH, PUBLISHED_WARMUP = 4096, 10.0
 
 LEAST_SCORINGS = 10
-"""A small subset costs far less to train on than the test split to score: it is scored this often, or after as many
-epochs as cost the same."""
+"""Least number of scorings on a small subset. Training on it is much cheaper than scoring the test split, so it is
+scored this often, or more often if scoring costs no more than training."""
 
 
 @dataclass(frozen=True, eq=False)
 class Regime:
-    """What cells that see the same batches have in common.
+    """The training rows and the schedule of cells that see the same batches.
 
     Attributes:
         shots: "full", "16" or "0.1", as in the results.
-        seeds: of the cells.
+        seeds: seeds of the cells.
         train_rows: sorted rows of the training split.
-        val_rows: sorted rows to select on, of the split that holds them.
-        batch_size: images in a step.
+        val_rows: sorted rows to select on, in the split that holds them.
+        batch_size: images per step.
         epochs: passes over the training rows.
-        warmup_epochs: of linear rise.
+        warmup_epochs: epochs in which the rate rises linearly.
         scored: epochs after which all cells are scored, counted from 1; the last is `epochs`.
     """
 
@@ -54,20 +54,20 @@ class Regime:
         return len(batch_sizes(len(self.train_rows), self.batch_size, drop_last=True))
 
     def epochs_before(self, scoring: int) -> Iterator[int]:
-        """Iterate over the epochs, from 0, between one scoring and the one before it."""
+        """Yield the epochs, counted from 0, between the previous scoring and this one."""
         yield from range(self.scored[scoring - 1] if scoring else 0, self.scored[scoring])
 
 
 def make_regimes(data: Data, config: FitConfig, shots: Sequence[str]) -> list[Regime]:
-    """Return the regimes: full data once for all seeds, every subset once per seed.
+    """Return the regimes: one for full data and all seeds, and one per subset and seed.
 
     Args:
         data: the splits.
         config: of the fit.
-        shots: of `parse_shots`.
+        shots: from `parse_shots`.
 
     Raises:
-        InputError: too few images, of a class or altogether, or of several labels none to select by.
+        InputError: too few images in all or in a class, or no held-out image of a multi-label set has a label.
     """
     train_rows, val_rows = _split_rows(data, config)
     seeds = tuple(range(config.seeds))
@@ -88,16 +88,16 @@ def make_regimes(data: Data, config: FitConfig, shots: Sequence[str]) -> list[Re
 
 
 def repeats(epochs: int, steps: int, min_steps: int) -> int:
-    """Return how often an epoch passes over its rows, so that all epochs together make at least `min_steps` steps."""
+    """Return the passes per epoch over the rows, for at least `min_steps` steps in all epochs together."""
     return max(1, ceil(min_steps / (epochs * steps)))
 
 
 def scored_epochs(epochs: int, n_passes: int, n_train: int, n_test: int, shots: str) -> tuple[int, ...]:
-    """Return after which passes cells are scored: on full data after every epoch, else evenly spaced ones.
+    """Return the passes after which cells are scored: every epoch on full data, else evenly spaced epochs.
 
     Args:
         epochs: of the schedule.
-        n_passes: over the training rows in all: a multiple of `epochs`.
+        n_passes: all passes over the training rows, a multiple of `epochs`.
         n_train: training images.
         n_test: test images.
         shots: "full" or a subset.
@@ -108,7 +108,7 @@ def scored_epochs(epochs: int, n_passes: int, n_train: int, n_test: int, shots: 
 
 
 def scored_together(regimes: Iterable[Regime]) -> list[list[Regime]]:
-    """Put together the regimes that are scored equally often: they can share the passes over the test split."""
+    """Group the regimes that are scored equally often. They can share the passes over the test split."""
     together: dict[int, list[Regime]] = {}
     for regime in regimes:
         together.setdefault(len(regime.scored), []).append(regime)
@@ -116,7 +116,7 @@ def scored_together(regimes: Iterable[Regime]) -> list[list[Regime]]:
 
 
 def row_sets(data: Data, regimes: Sequence[Regime]) -> dict[str, RowNumbers]:
-    """Return the sorted rows that regimes read of each row set there is: TRAIN, SUBSETS, VAL and TEST."""
+    """Return the sorted rows that regimes read from each existing row set: TRAIN, SUBSETS, VAL and TEST."""
     of_train = {
         TRAIN: [regime for regime in regimes if regime.shots == FULL],
         SUBSETS: [regime for regime in regimes if regime.shots != FULL],
@@ -132,18 +132,18 @@ def row_sets(data: Data, regimes: Sequence[Regime]) -> dict[str, RowNumbers]:
 
 
 def default_batch_size(n_images: int) -> int:
-    """Return 4096, or for a small set the largest power of two that leaves ten steps an epoch, at least min(n, 32)."""
+    """Return 4096, or for a small set the largest power of two with ten steps per epoch, but at least min(n, 32)."""
     tenth = max(1, n_images // 10)
     return max(min(PUBLISHED_BATCH, 1 << (tenth.bit_length() - 1)), min(n_images, 32))
 
 
 def default_warmup(epochs: int) -> float:
-    """Return 10 epochs, but at most a ninth of all."""
+    """Return 10 epochs, but at most a ninth of all epochs."""
     return min(PUBLISHED_WARMUP, epochs / 9)
 
 
 def _split_rows(data: Data, config: FitConfig) -> tuple[RowNumbers, RowNumbers]:
-    """Return the rows to train on, of the training split, and those to select on, of the split that holds them."""
+    """Return the rows of the training split to train on, and the rows to select on, in the split that holds them."""
     every = np.arange(len(data.train))
     if config.protocol == "paper":
         return every, np.arange(0)

@@ -1,4 +1,4 @@
-"""Head specs: text such as "ep:queries=8|32" to heads with all their settings."""
+"""Head specs: they turn text such as "ep:queries=8|32" into heads with all settings."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from ..heads.linear import ARRAYS
 from ..solvers import SOLVERS, Solver
 
 HEADS: Mapping[str, type[Pooling] | type[Solver]] = {**POOLINGS, **SOLVERS}
-"""Every head by name: those trained by steps, and those that are not."""
+"""Every head by name: heads trained by steps, and heads fitted at once."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class HeadSpec:
 
     @property
     def config(self) -> str:
-        """The settings as text: the first always, others, and which tokens, where they differ from the default."""
+        """The settings as text: always the first, and every other one that differs from its default."""
         defaults = HEADS[self.name].defaults
         first = next((key for key in defaults if key != "tokens"), None)
         shown = [(key, value) for key, value in self.settings if key == first or value != defaults[key]]
@@ -41,7 +41,7 @@ class HeadSpec:
         return self.name in SOLVERS
 
     def input_shape(self, shape: LayerShape) -> LayerShape:
-        """Return the shape of the input: an embedding is not as wide as the tokens it was made of."""
+        """Return the shape of the head's input. An embedding may have another width than the tokens."""
         reads_embedding = dict(self.settings).get("pool") == EMBEDDING
         return replace(shape, dim=shape.embedding) if reads_embedding else shape
 
@@ -58,10 +58,10 @@ class HeadSpec:
 
 
 def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
-    """Read specs such as "ep:queries=8|32" into heads, one for each combination of alternatives.
+    """Read specs such as "ep:queries=8|32" into heads, one per combination of alternatives.
 
     Raises:
-        InputError: unknown head or setting, or a value of the wrong kind.
+        InputError: a head or setting is unknown, or a value has the wrong type.
     """
     heads: list[HeadSpec] = []
     for spec in specs:
@@ -83,7 +83,7 @@ def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
 
 
 def _as_kind_of(default: Any, text: str, spec: str) -> Any:
-    """Read a setting's text as the type that its default has."""
+    """Convert a setting's text to the type of its default."""
     if isinstance(default, bool):
         if text not in ("true", "false"):
             raise InputError(f"head {spec!r}: expected true or false, got {text!r}")

@@ -1,6 +1,6 @@
 """Heads: a pooling turns the tokens of an image into one vector, and `Head` classifies it, for many cells at once.
 
-Each pooling is a file: formula, settings, parameters, `pool`. A new one is a file here and a line in `POOLINGS`.
+Each pooling has its own file: formula, settings, parameters, `pool`. A new one also needs a line in `POOLINGS`.
 """
 
 from collections.abc import Sequence
@@ -62,13 +62,13 @@ def build_pooling(
     """Build a pooling: a module from tokens (B, N, dim) to (B, out_dim).
 
     Args:
-        name: in `POOLINGS`.
+        name: a name in `POOLINGS`.
         dim: width of the tokens.
         grid: (height, width) of the patch tokens.
         cells: stack H cells; the output is then (B, H, out_dim).
         generators: one per cell, for the initial weights; torch's global one if None.
-        draw: False checks the settings without drawing weights: the pooling knows its `inputs` and `out_dim` alone.
-        settings: of the pooling; its `defaults` names them.
+        draw: False checks the settings and draws no weights: the pooling only knows its `inputs` and `out_dim`.
+        settings: settings of the pooling; its `defaults` names them.
 
     Raises:
         InputError: unknown name or setting, or a setting that does not fit `dim` or `grid`.

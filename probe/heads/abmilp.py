@@ -7,9 +7,9 @@ with z = v = S (`self_attention="both"`), z = S and v = x ("map"), or z = v = x 
 is the "simple" one). `cond="pe"` adds the fixed 2-D sine-cosine position to z; prefix tokens have none.
 `content="patch"` leaves prefix tokens out.
 
-The self-attention is attention pooling with N queries an image: row n has the folded query u_n = W_kᵀ W_q x_n, and
-aggregates raw tokens to r_n; S_n = W_p W_v r_n + b_p. Maps that follow one another are multiplied once a batch:
-W_kᵀ W_q, and W_1 W_p W_v for the hidden layer. Of the five D×D products a token, two are left.
+The self-attention is attention pooling with N queries per image: row n has the folded query u_n = W_kᵀ W_q x_n, and
+aggregates raw tokens to r_n; S_n = W_p W_v r_n + b_p. Consecutive maps are multiplied once per batch: W_kᵀ W_q, and
+W_1 W_p W_v for the hidden layer. Two of the five D×D products per token remain.
 """
 
 from collections.abc import Callable
@@ -118,14 +118,14 @@ class AbMILP(AttentivePooling):
         return x_BND if self.settings.content == "all" else x_BND[:, -self.n_patches :]
 
     def _rows(self, x_BND: Tensor) -> Tensor:
-        """Return r, the raw tokens that each token attends to, summed with their weights, (B, H, N, D)."""
+        """Return r, for each token the weighted sum of the raw tokens that it attends to, (B, H, N, D)."""
         query, key, _ = self.qkv_weight.chunk(3, dim=1)
         folded_HDD = torch.bmm(key.transpose(1, 2), query) * self.dim**-0.5
         u_BNX = F.linear(x_BND, folded_HDD.flatten(0, 1))  # X = H·D
         return attend(x_BND, u_BNX.unflatten(2, (-1, self.dim)).transpose(1, 2))
 
     def _maps(self, x_BND: Tensor, rows_BHND: Tensor | None) -> Tensor:
-        """Return the map, (B, H, 1, N): scores of the tokens, or of the rows r if given, after the softmax."""
+        """Return the map, (B, H, 1, N): the softmax of the scores of the tokens, or of the rows r if given."""
         first, offset = self.score0_weight, self.score0_bias[:, None] + self._position_scores(x_BND.shape[1])
         if rows_BHND is None:
             z_HYD = x_BND.flatten(0, 1).expand(len(first), -1, -1)  # Y = B·N
@@ -142,7 +142,7 @@ class AbMILP(AttentivePooling):
         return softmax(scores_HYK.view(len(first), x_BND.shape[0], 1, -1).transpose(0, 1))
 
     def _position_scores(self, n_tokens: int) -> Tensor:
-        """Return the share of the positions in the first layer, (H, N, K), or zero; prefix tokens come first."""
+        """Return the positions' term in the first layer, (H, N, K), or zero; prefix tokens come first."""
         if self.settings.cond == "none":
             return self.score0_bias.new_zeros(())
         position_1ND = F.pad(self.position.to(self.score0_bias.dtype), (0, 0, n_tokens - self.n_patches, 0))
@@ -152,8 +152,8 @@ class AbMILP(AttentivePooling):
 def sincos_position(grid: tuple[int, int], dim: int) -> Tensor:
     """Return the 2-D sine-cosine positions of MAE (arXiv 2111.06377), (height·width, dim), float64, row by row.
 
-    Half the channels encode the column, half the row; of each half one half are sines and one cosines, of
-    wavelengths from 2π towards 2π·10000.
+    Half the channels encode the column, half the row. Each half has as many sines as cosines, with wavelengths
+    from 2π towards 2π·10000.
 
     Raises:
         InputError: 4 does not divide `dim`.

@@ -3,7 +3,7 @@ r"""AIM's attention pooling (arXiv 2401.08541, appendix on attentive probing; MH
     x̃ = BatchNorm(x) over images and tokens, ε = 1e-6, without weight and bias
     a_h = softmax_n(c_h . (W_k x̃_n)_h / sqrt(D/heads)),    y_h = sum_n a_hn (W_v x̃_n)_h,    y = [y_1 … y_heads]
 
-x̃_n = (x_n − μ)/σ by channel, so the normalisation folds like γ and β: u = W_kᵀ c / (σ sqrt(D/heads)), and
+x̃_n = (x_n − μ)/σ per channel, so the normalisation folds like γ and β: u = W_kᵀ c / (σ sqrt(D/heads)), and
 z = (sum_n a_n x_n − μ)/σ. In training the statistics are those of the batch, the same for all cells.
 """
 

@@ -1,8 +1,8 @@
-"""Shared by the attentive poolings: which tokens they read, their attention maps, small layers for stacked cells.
+"""Shared parts of the attentive poolings: their inputs, their attention maps, small layers for stacked cells.
 
     B images, N tokens, D width, H cells, M maps per cell
 
-Vectors that are no longer tokens are (H, B, width), so that a layer of every cell is one batched product.
+Pooled vectors are (H, B, width), so one batched product applies a layer of every cell.
 """
 
 from abc import abstractmethod
@@ -19,7 +19,7 @@ from .pooling import Pooling
 from .products import apply_linear
 
 TOKENS = {"patch": ("patch",), "patch+prefix": ("prefix", "patch")}
-"""The values of the setting `tokens`, and the arrays that each reads in their order: prefix tokens come first."""
+"""The values of the setting `tokens`, and the arrays that each reads, in order: prefix tokens come first."""
 
 
 class AttentivePooling(Pooling):
@@ -49,7 +49,7 @@ class AttentivePooling(Pooling):
         return maps if self.cells is not None else maps[:, 0]
 
     def linear(self, name: str, y_HBI: Tensor, *, bias: bool = True) -> Tensor:
-        """Apply `NAME_weight` (H, O, I) and, if there is one and it is wanted, `NAME_bias` (H, O) to (H, B, I)."""
+        """Apply `NAME_weight` (H, O, I), and `NAME_bias` (H, O) if it exists and `bias` is true, to (H, B, I)."""
         return apply_linear(
             y_HBI, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias", None) if bias else None
         )
@@ -71,7 +71,7 @@ class AttentivePooling(Pooling):
         """Refuse a number of heads that does not divide the width.
 
         Raises:
-            InputError: with the numbers near it that do.
+            InputError: names near numbers that divide it.
         """
         if heads < 1 or self.dim % heads:
             near = sorted((n for n in range(1, self.dim + 1) if self.dim % n == 0), key=lambda n: abs(n - heads))[:4]
@@ -94,14 +94,14 @@ class QueryPooling(AttentivePooling):
     """An attentive pooling with a_n = softmax_n(u · x_n) and z = sum_n a_n x_n, for folded queries u of its own.
 
     Attributes:
-        token_eps: ε of the LayerNorm that x_n has passed, its weight and bias folded; None if there is none.
+        token_eps: ε of the LayerNorm on x_n, whose weight and bias are folded; None without a LayerNorm.
     """
 
     token_eps: ClassVar[float | None] = None
 
     @abstractmethod
     def folded_queries(self, x_BND: Tensor) -> Tensor:
-        """Return u, (B, H, M, D), or (1, H, M, D) where it is the same for all images."""
+        """Return u, (B, H, M, D), or (1, H, M, D) if it is the same for all images."""
 
     def attended(self, x_BND: Tensor) -> Tensor:
         """Return z, (B, H, M, D)."""
@@ -127,6 +127,6 @@ def module_names(modules: Mapping[str, str], kinds: Iterable[str] = ("weight", "
 
 
 def statistics_names(module: str) -> dict[str, str | None]:
-    """Return reference names of a BatchNorm's buffers: ours are those of `Pooling.keep_statistics`."""
+    """Return reference names of a BatchNorm's buffers: `Pooling.keep_statistics` makes ours."""
     names = {f"{module}.{kind}": kind for kind in ("running_mean", "running_var")}
     return {**names, f"{module}.num_batches_tracked": None}

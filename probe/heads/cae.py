@@ -3,8 +3,8 @@ r"""CAE's attentive probing (arXiv 2202.03026, section 4; a cross-attention bloc
     q = W_q LN_q(z),   k = W_k LN_k(x),   v = W_v LN_v(x),   a_h = softmax_n(q_h . k_hn / sqrt(D/heads))
     y = W_p [sum_n a_hn v_hn]_h + b_p
 
-with one learned query z, ε = 1e-5. z starts at 0, so attention starts uniform. The reference's module holds one
-more LayerNorm that nothing reads; it is kept, without gradients, so that weights and counts agree.
+with one learned query z, ε = 1e-5. z starts at 0, so attention starts uniform. The reference's module has one
+more LayerNorm, which it never uses; it is kept, without gradients, so that weights and counts agree.
 """
 
 from collections.abc import Mapping

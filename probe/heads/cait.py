@@ -3,8 +3,8 @@ r"""CaiT's class attention (arXiv 2103.17239, section 3): one class-attention bl
     t = LN([c; x]),   q = W_q t_0 + b_q,   k = W_k t + b_k,   v = W_v t + b_v,   a_h = softmax(q_h . k_h / sqrt(D/heads))
     c' = c + g_1 ⊙ (W_p [sum a_h v_h]_h + b_p),   c'' = c' + g_2 ⊙ MLP(LN(c')),   y = LN_out(c'')
 
-with a learned class token c, ε = 1e-6 (1e-5 in LN_out). The class token is a row of the keys and values beside
-the tokens: its logit joins theirs in the softmax, its share the aggregate (`folded.attend_beside`). g_1 and g_2 start at 1e-5, so y starts
+with a learned class token c, ε = 1e-6 (1e-5 in LN_out). The class token is one more row of keys
+and values: its logit joins the tokens' softmax, its share joins the aggregate (`folded.attend_beside`). g_1 and g_2 start at 1e-5, so y starts
 out the same for all images to that precision; the head's BatchNorm (ε = 1e-6) then gives nearly nothing, and
 learning starts through g_1 and g_2.
 """  # noqa: E501

@@ -8,8 +8,8 @@ r"""CBAM (arXiv 1807.06521, section 3), as in timm's `CbamModule`, with a residu
 
     y = mean_n ReLU(x_n) + g ⊙ 1/N sum_n s_n ReLU(x_n),        mean_c (g ⊙ x_n) = g · x_n / D
 
-are products with tokens that all cells share; only the maximum over channels of g ⊙ x_n is taken cell by cell.
-The convolution needs places on a grid, so prefix tokens cannot be read.
+are products with tokens that all cells share. Only the maximum over channels of g ⊙ x_n is computed per cell. The
+convolution needs places on a grid, so this pooling reads no prefix tokens.
 """
 
 from collections.abc import Mapping
@@ -110,11 +110,11 @@ class CBAM(AttentivePooling):
 
 
 def channel_maximum(x_BND: Tensor, gate_BHD: Tensor) -> Tensor:
-    """Return max_c g_c x_nc, (B, H, N). Of the (B, H, N, D) products only the places of the maxima are kept."""
+    """Return max_c g_c x_nc, (B, H, N). It keeps only the places of the maxima, not the (B, H, N, D) products."""
     image_bytes = 4 * gate_BHD.shape[1] * x_BND.shape[1] * x_BND.shape[2]
     n_images = max(1, folded.MAPS_BYTES // image_bytes)
     parts = [(gate_BHD, x_BND)]
-    if not torch.compiler.is_exporting():  # a program for any number of images has no parts that depend on it
+    if not torch.compiler.is_exporting():  # an exported program takes any number of images: no split may depend on it
         parts = list(zip(gate_BHD.split(n_images), x_BND.split(n_images), strict=True))
     with torch.no_grad():
         channels_BHN = torch.cat([(gate[:, :, None] * x[:, None]).argmax(-1) for gate, x in parts])

@@ -4,11 +4,11 @@ r"""CLIP's attention pooling (arXiv 2103.00020, section 2.4; `AttentionPool2d`),
     y = W_p [sum a_h v_h]_h + b_p,   a_h = softmax(q_h . k_h / sqrt(D/heads))  over the mean and the tokens
 
 with a learned position P for the mean and for each patch, ε = 1e-6. This is the first row of a full self-attention;
-the others are never read. The query differs by image, so W_k is folded once an image. The mean is a row of keys and
-values beside the tokens, and P adds u . P_n to the logits and sum_n a_n P_n to the aggregate.
+the others are never read. The query differs by image, so W_k is folded once per image. The mean is one more row of keys
+and values, and P adds u . P_n to the logits and sum_n a_n P_n to the aggregate.
 
-Prefix tokens (`tokens=patch+prefix`; the reference cannot) have no place on the grid: they are in the mean and are
-attended to, without a position.
+Prefix tokens (`tokens=patch+prefix`; not in the reference) have no place on the grid. They are in the mean, and
+attention reads them without a position.
 """
 
 from collections.abc import Mapping

@@ -3,9 +3,9 @@ r"""CoCa's attentional pooling (arXiv 2205.01917, section 3.2), as in lucidrains
     q = W_q LN(z_0) in heads of 64,   [k; v] = W_kv x, 64 wide and the same for all heads
     a_h = softmax_n(q_h . k_n / 8),   y = W_o [sum_n a_hn v_n]_h
 
-without biases; LN has a weight and no bias, ε = 1e-5. The published pooling has 196 queries and gives the first
-one's output: only that one is computed, and the others get no gradient. They are kept, because weights, counts
-and LARS's norm of the whole query bank are then the published ones; `queries=1` is the same head without them.
+without biases; LN has a weight and no bias, ε = 1e-5. The published pooling has 196 queries and returns
+only the first one's output. So only that one is computed; the others get no gradient. They are kept so that weights,
+counts and LARS's norm of the query bank match the published ones. `queries=1` is the same head without them.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class CoCaSettings(PoolingSettings):
 
 
 class CoCaPooling(QueryPooling):
-    """Multi-query attention (one key and value for all heads) with one query that is read.
+    """Multi-query attention (one key and value for all heads) that reads one query.
 
     Parameters, for H cells: `query_bank` (H, Q, D), `norm_weight` (H, D), `q_weight` (H, 64·heads, D), `kv_weight`
     (H, 128, D), `proj_weight` (H, D, 64·heads).

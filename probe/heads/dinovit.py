@@ -2,8 +2,8 @@ r"""A whole pre-norm transformer block, as in DINOv2 (arXiv 2304.07193) without 
 
     x' = x + W_p Attn(LN_1(x)) + b_p,   x'' = x' + W_2 GELU(W_1 LN_2(x') + b_1) + b_2,   y = mean_n x''_n
 
-Every token is a query, and LN and GELU act between the maps, so the D×D maps of a token stay. Folded all the
-same: LN_1 without weight and bias is computed once for all cells, and W_2, which is linear, acts on the mean.
+Every token is a query, and LN and GELU act between the maps, so each token still needs its D×D products. Two parts
+fold: LN_1 without weight and bias is computed once for all cells, and W_2, which is linear, acts on the mean.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class DINOViTPooling(AttentivePooling):
     Parameters, for H cells: `qkv_weight` (H, 3D, D); weights and biases of `proj` (D to D), `fc1` (D to mlp_ratio·D),
     `fc2`, and of the LayerNorms `norm1` and `norm2`.
 
-    A map is a head's attention averaged over the queries, all tokens: how much of each token's value the mean gets.
+    A map is a head's attention averaged over all tokens as queries: the weight of each token's value in the mean.
     """
 
     name = "dinovit"

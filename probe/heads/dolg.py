@@ -3,8 +3,8 @@ r"""DELF's attention (arXiv 1612.06321, section 3.2), as the local branch of DOL
     f = BatchNorm(W x + b),   s_n = softplus(w · ReLU(f_n) + b_2),   y = 1/N sum_n s_n f_n / ‖f_n‖
 
 The scores are not normalised over tokens. BatchNorm (ε = 1e-5) is over images and tokens. Norm and ReLU act on
-each projected token, so W cannot move; the weights s_n / (N ‖f_n‖) are applied in one product with f. There is
-no convolution wider than a token, hence no grid, and prefix tokens may be read.
+each projected token, so W cannot be folded. One product with f applies the weights s_n / (N ‖f_n‖). No convolution
+is wider than a token, so the pooling needs no grid and can read prefix tokens.
 """
 
 from collections.abc import Mapping
@@ -81,7 +81,7 @@ class DOLGPooling(AttentivePooling):
         """Return f, (B, H, N, D), in at least float32."""
         weight_XD, bias_X = self.conv1_weight.flatten(0, 1), self.conv1_bias.flatten()  # X = H·D
         norm_weight_X, norm_bias_X = self.bn_weight.flatten(), self.bn_bias.flatten()
-        if self.training:  # BatchNorm takes the bias away again: only the tracked mean knows of it
+        if self.training:  # BatchNorm removes the bias again: it only enters the tracked mean
             projected_BNX, mean_X = F.linear(x_BND, weight_XD), self.running_mean.flatten() - bias_X.detach()
         else:
             projected_BNX, mean_X = F.linear(x_BND, weight_XD, bias_X), self.running_mean.flatten()

@@ -1,7 +1,7 @@
 r"""EP, efficient probing (arXiv 2506.10178, section 3; `poolings/ep.py` of its reference implementation).
 
-Q learned queries u_q attend over the tokens at full width, without a key projection; each owns one block of
-the value projection W, and the blocks are concatenated:
+Q learned queries u_q attend over the tokens at full width, without a key projection; each has its own block of
+the value projection W, and the blocks' outputs are concatenated:
 
     a_q = softmax_n(u_q . x_n / sqrt(D)),    y_q = sum_n a_qn W_q x_n,    y = [y_1 … y_Q]
 

@@ -2,9 +2,9 @@ r"""SimPool without its query and key maps, in several heads: the smallest atten
 
     q = LN(mean_n x_n),   k = LN(x),   a_h = softmax_n(q_h . k_hn / sqrt(D/heads)),   y_h = sum_n a_hn x_hn
 
-where ·_h is the h-th block of D/heads channels; one LayerNorm (ε = 1e-6) for queries and keys, raw tokens as
-values. A head's logit is a product over its own channels, while the LayerNorm's mean and variance are over all:
-with u = γ ⊙ q, it is r_n (u_h . x_hn − μ_n sum(u_h)).
+where ·_h is the h-th block of D/heads channels; queries and keys share one LayerNorm (ε = 1e-6), and
+values are raw tokens. A head's logit is a product over its own channels, but the LayerNorm's mean and variance are over
+all channels: with u = γ ⊙ q, the logit is r_n (u_h . x_hn − μ_n sum(u_h)).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The cost of computing a head: floating-point operations of matrix products and convolutions, two a multiply-add."""
+"""The cost of computing a head: floating-point operations of matrix products and convolutions, two per multiply-add."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class Flops(NamedTuple):
 
     Attributes:
         forward: from tokens to the output.
-        train: forward and backward, without a gradient of the tokens.
+        train: forward and backward, without the gradient with respect to the tokens.
     """
 
     forward: int
@@ -23,9 +23,9 @@ class Flops(NamedTuple):
 
 
 def count_flops(module: nn.Module, n_tokens: int, dim: int) -> Flops:
-    """Count the operations of one more image in a batch.
+    """Count the operations that one more image in a batch costs.
 
-    Products of weights alone are left out: a batch makes them once, however many images it has.
+    Products of weights alone do not count: a batch makes them once for any number of images.
 
     Args:
         module: tokens (B, N, dim) to anything; on the "meta" device, where nothing is computed.
@@ -55,5 +55,5 @@ def _attend_flop(x_shape: Sequence[int], u_shape: Sequence[int], *_: Any, **__: 
 
 @register_flop_formula(torch.ops.tokenprobe.attend_scores_backward)
 def _attend_scores_backward_flop(x_shape: Sequence[int], u_shape: Sequence[int], *_: Any, **__: Any) -> int:
-    """Count the product that the gradient needs; scores that are made again are no cost of the head."""
+    """Count the product that the gradient needs, but not the recomputed scores: they are no cost of the head."""
     return _attend_flop(x_shape, u_shape) // 2

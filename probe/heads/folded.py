@@ -1,25 +1,25 @@
-r"""Attention pooling in which no matrix meets a single token.
+r"""Attention pooling without any matrix product per token.
 
-One map of an attentive pooling has a query q, and reads keys and values of tokens t_n = γ ⊙ x_n + β, where x_n
-are the tokens, normalised or not:
+One map of an attentive pooling has a query q, and reads keys and values of tokens t_n = γ ⊙ x_n + β. The x_n are the
+tokens, normalised or not:
 
     a_n = softmax_n(q · k_n / s),  k_n = W_k t_n + b_k,      o = sum_n a_n v_n,  v_n = W_v t_n + b_v
 
-Computed as it stands, that is two products with a D×d matrix for each token. Both move to where there are few
-vectors, which is exact because W_k and W_v are linear and the weights a_n sum to 1:
+Computed directly, each token needs two products with a D×d matrix. Both products can act on a few vectors instead. This
+is exact, because W_k and W_v are linear and the weights a_n sum to 1:
 
-    q · k_n / s = u · x_n + const,    u = γ ⊙ W_kᵀ q / s      the query takes the key map; what is the same
-                                                              for all n (β, b_k) drops out of the softmax
+    q · k_n / s = u · x_n + const,    u = γ ⊙ W_kᵀ q / s      the query takes the key map; terms that are
+                                                              equal for all n (β, b_k) drop out of the softmax
     o = W_v (γ ⊙ z + β) + b_v,        z = sum_n a_n x_n       the value map acts on the aggregate
 
-So a map costs 2 N D multiplications, and one D×d map an image. LayerNorm without γ and β is r_n C x_n, with
+So a map costs 2 N D multiplications, and one D×d product per image. LayerNorm without γ and β is r_n C x_n, with
 r_n = 1/sqrt(var_n + ε) and C = I − 11ᵀ/D the symmetric map that subtracts the mean over channels. C moves likewise:
 
     u · (r_n C x_n) = r_n (C u) · x_n,          sum_n a_n r_n C x_n = C sum_n (a_n r_n) x_n
 
-and of the normalisation only the scalars r_n remain, the same for all cells. Normalised tokens are never written.
+and only the scalars r_n of the normalisation remain, the same for all cells. No normalised token is ever written.
 
-    B images (1 where a query is the same for all), N tokens, D width, H cells, M maps per cell, O output
+    B images (1 if they share a query), N tokens, D width, H cells, M maps per cell, O output
 """
 
 import torch
@@ -30,7 +30,7 @@ from . import fused
 from .products import apply_linear
 
 MAPS_BYTES = 4 * 2**30
-"""Maps, in float32, that `attend_unfused` keeps for the backward pass; more are made again, this much at a time."""
+"""Float32 maps that `attend_unfused` keeps for the backward pass. It recomputes larger ones, this much at a time."""
 
 
 def fold_keys(q_HBO: Tensor, key_HOD: Tensor, n_maps: int) -> Tensor:
@@ -42,7 +42,7 @@ def fold_keys(q_HBO: Tensor, key_HOD: Tensor, n_maps: int) -> Tensor:
 
 
 def project_blocks(z_BHMD: Tensor, value_HOD: Tensor) -> Tensor:
-    """Return W_v z, (H, B, O): map m owns the m-th block of rows of W_v; the blocks are concatenated."""
+    """Return W_v z, (H, B, O): map m owns the m-th block of rows of W_v; the results are concatenated."""
     n_maps = z_BHMD.shape[2]
     value_XKD = value_HOD.unflatten(1, (n_maps, -1)).flatten(0, 1)
     y_XBK = apply_linear(z_BHMD.flatten(1, 2).transpose(0, 1), value_XKD, by_image=True)
@@ -53,11 +53,11 @@ def project_blocks(z_BHMD: Tensor, value_HOD: Tensor) -> Tensor:
 def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
     """Return z, (B, H, M, D), for maps that are the softmax over tokens of `logits`.
 
-    On a GPU no map is written (`fused.py`), unless the tokens need a gradient.
+    A GPU writes no map (`fused.py`), unless the tokens need a gradient.
 
     Args:
         x_BND: tokens.
-        u_BHMD: folded queries; B is 1 where they are the same for all images.
+        u_BHMD: folded queries; B is 1 if they are the same for all images.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
     """
     if fused.can_fuse(x_BND, u_BHMD):
@@ -66,9 +66,9 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tens
 
 
 def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return z, and the log-sum-exp of the logits, (B, H, M): for a softmax over the tokens and more.
+    """Return z, and the log-sum-exp of the logits, (B, H, M), for a softmax over the tokens and one more row.
 
-    With a logit s and a row y more, the weight of the tokens is sigmoid(lse − s), and z' = sigmoid(lse − s) z +
+    For one more row y with the logit s, the tokens' weight is sigmoid(lse − s), and z' = sigmoid(lse − s) z +
     sigmoid(s − lse) y.
 
     Args:
@@ -84,12 +84,12 @@ def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) 
 
 
 def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
-    """Return the same by torch's own operations, keeping few of the maps."""
-    if torch.compiler.is_exporting():  # a program for any number of images has no parts that depend on it
+    """Return the same z from torch's own operations, and keep few of the maps."""
+    if torch.compiler.is_exporting():  # an exported program takes any number of images: no split may depend on it
         return _attend(x_BND, u_BHMD, rstd_BN)
     n_images, n_tokens, _ = x_BND.shape
     n_kept = max(1, MAPS_BYTES // (4 * n_images * n_tokens))
-    parts = u_BHMD.flatten(1, 2)[:, None].split(n_kept, dim=2)  # the maps of all cells, as those of one
+    parts = u_BHMD.flatten(1, 2)[:, None].split(n_kept, dim=2)  # all cells' maps as maps of one cell
     if len(parts) == 1:
         return _attend(x_BND, u_BHMD, rstd_BN)
     z_B1XD = [
@@ -126,8 +126,8 @@ def aggregate(x_BND: Tensor, maps_BHMN: Tensor, rstd_BN: Tensor | None = None) -
 def token_rstd(x_BND: Tensor, eps: float) -> Tensor:
     """Return 1 / sqrt(var + eps) of each token over its channels, (B, N), in at least float32.
 
-    From the norm and the mean: on a CPU nine times as fast as torch.var. The mean over a token's channels is small
-    beside their deviation, so little cancels; where all are equal, rounding must not give a negative variance.
+    The variance comes from the norm and the mean: on a CPU this is nine times as fast as torch.var. A token's mean is
+    small beside its deviation, so little cancels. Rounding must not make the variance of equal channels negative.
     """
     dtype = torch.promote_types(x_BND.dtype, torch.float32)
     square: Tensor = torch.linalg.vector_norm(x_BND, dim=-1, dtype=dtype).square() / x_BND.shape[-1]
@@ -143,10 +143,10 @@ def centred(values: Tensor) -> Tensor:
 
 
 def _attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None) -> Tensor:
-    """Attend with maps in the precision of the logits, which is what the product with the tokens takes.
+    """Attend with maps in the precision of the logits, which the product with the tokens uses.
 
-    The kernel of a softmax computes in float32 and rounds its result once, so nothing is lost, and under autocast
-    no float32 copy of the maps is written or kept.
+    The softmax kernel computes in float32 and rounds its result once, so this loses no precision. Under autocast no
+    float32 copy of the maps is written or kept.
     """
     scores = logits(x_BND, u_BHMD, rstd_BN)
     return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN)

@@ -1,14 +1,14 @@
 r"""Fused attention: z = softmax(u xᵀ) x without writing a map, for tokens on a GPU.
 
-torch knows the operation as `tokenprobe::attend`: its result's shape, its gradient, its cost (`flops.py`). The forward
-pass keeps the log-sum-exp of the scores and no map; the backward pass makes the scores again (`fused_kernels.py`). It
-writes their gradient for a part of the queries at a time, as an operation of its own, so that an estimate of memory
-sees it. One matrix product with the tokens then gives the gradient of these queries.
+The operation is registered with torch as `tokenprobe::attend`, with its shape, gradient and cost (`flops.py`). The
+forward pass keeps the log-sum-exp of the scores and no map; the backward pass recomputes the scores
+(`fused_kernels.py`). It writes their gradient for a part of the queries at a time. This is an operation of its own, so
+an estimate of memory sees it. One matrix product with the tokens then gives the gradient of these queries.
 
-Tokens come from a store and get no gradient. Where they need one, or Triton cannot start, `folded.attend` computes the
-same by torch's own operations.
+Tokens come from a store and get no gradient. If they need one, or if Triton cannot start, `folded.attend` uses torch's
+own operations instead.
 
-    B images, N tokens, D width, X queries: the maps of all cells; G = B, or 1 where queries are the same for all images
+    B images, N tokens, D width, X queries: the maps of all cells; G = B, or 1 if all images share queries
 """
 
 import logging
@@ -21,10 +21,10 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 DTYPES = {torch.float16, torch.bfloat16}
-"""Types that the matrix unit multiplies; in float32 torch's own products take less than half the time."""
+"""Types that the matrix unit multiplies; for float32, torch's own products are more than twice as fast."""
 MOST_TOKENS = 512
-"""All tokens of an image are in registers at once. With more, too few queries fit beside them: on an H200 a step of 256
-queries takes 0.7 times as long as unfused at 196 tokens, 0.8 at 261, and 2.3 at 576."""
+"""Most tokens of an image, all in registers at once. With more, too few queries fit beside them: on an H200 a step of
+256 queries takes 0.7 times as long as unfused at 196 tokens, 0.8 at 261, and 2.3 at 576."""
 ALIGNED = 8
 """A GPU copies tiles of rows that begin at multiples of 16 bytes."""
 SCORES_BYTES = 2 * 2**30
@@ -38,7 +38,7 @@ LIBRARY.define(
 
 
 def can_fuse(x_BND: Tensor, u_BHMD: Tensor) -> bool:
-    """Return whether `attend` takes these tokens and queries, on this machine."""
+    """Return whether `attend` accepts these tokens and queries on this machine."""
     return (
         x_BND.device.type == "cuda"
         and not (x_BND.requires_grad and torch.is_grad_enabled())
@@ -49,18 +49,18 @@ def can_fuse(x_BND: Tensor, u_BHMD: Tensor) -> bool:
         and (x_BND.dtype == u_BHMD.dtype or torch.is_autocast_enabled("cuda"))
         and not torch.compiler.is_exporting()
         and starts()
-        and torch.cuda.get_device_capability(x_BND.device) >= (8, 0)  # older ones have no bfloat16
+        and torch.cuda.get_device_capability(x_BND.device) >= (8, 0)  # older GPUs have no bfloat16
     )
 
 
 @cache
 def starts() -> bool:
-    """Return whether Triton starts; say once why not. It needs a C compiler, which not every machine has."""
+    """Return whether Triton starts; if not, warn once with the reason. Triton needs a C compiler."""
     try:
         from .fused_launch import launch_nothing
 
         launch_nothing()
-    except Exception as error:  # of an import, a compiler, a driver: each has its own
+    except Exception as error:  # imports, compilers and drivers raise errors of their own types
         reason = " ".join(str(error).split())[:200]
         logger.warning(
             f"attention runs unfused, which is slower: Triton does not start ({type(error).__name__}: {reason})"
@@ -77,7 +77,7 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tupl
 
     Args:
         x_BND: tokens.
-        u_BHMD: folded queries; B is 1 where they are the same for all images. With `rstd_BN`, they are centred.
+        u_BHMD: folded queries; B is 1 if they are the same for all images. With `rstd_BN`, they are centred.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
     """
     x_BND = aligned(x_BND.to(_product_dtype(x_BND)).contiguous())
@@ -88,14 +88,14 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tupl
 
 
 def _product_dtype(x_BND: Tensor) -> torch.dtype:
-    """Return the type that tokens are multiplied in."""
+    """Return the dtype in which tokens are multiplied."""
     kind = x_BND.device.type
     rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if rounds else x_BND.dtype
 
 
 def aligned(rows: Tensor) -> Tensor:
-    """Return rows as the kernels take them: each together in memory, at a multiple of 16 bytes, none at two places."""
+    """Return rows as the kernels need them: contiguous, at multiples of 16 bytes, and without overlap."""
     steps = [stride for size, stride in zip(rows.shape[:-1], rows.stride(), strict=False) if size > 1]
     unit = 16 // rows.itemsize
     if rows.stride(-1) == 1 and all(step and step % unit == 0 for step in [*steps, rows.storage_offset() or unit]):
@@ -104,7 +104,7 @@ def aligned(rows: Tensor) -> Tensor:
 
 
 def _empty(x_BND: Tensor, u_GXD: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Return an empty (B, X, width), in the order in memory in which a matrix product for each query takes it."""
+    """Return an empty (B, X, width), in the memory order that a matrix product per query needs."""
     (n_images, *_), (n_groups, n_queries, _) = x_BND.shape, u_GXD.shape
     if n_groups == 1:
         return x_BND.new_empty(n_queries, n_images, width, dtype=dtype).transpose(0, 1)
@@ -152,7 +152,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Ten
 
 
 def _gradient(ctx: Any, g_BXD: Tensor | None, h_BX: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Return the gradient of u alone, from those of z and of the log-sum-exp."""
+    """Return the gradient of u only, from the gradients of z and of the log-sum-exp."""
     x_BND, u_GXD, scale_BN, mean_BN, lse_BX = ctx.saved_tensors
     if g_BXD is None:
         g_BXD = x_BND.new_zeros(*lse_BX.shape, x_BND.shape[2])

@@ -1,21 +1,21 @@
 """The Triton kernels of `fused.py`: one program per image and tile of queries, all tokens of the image at once.
 
-Both make the scores of a tile from slices of the width, in float32 registers. The forward kernel takes the softmax
-there and multiplies it with the tokens, slice by slice. The backward kernel makes the scores again, and from the same
-slices the products of the tokens with the gradient of z.
+Both kernels compute the scores of a tile from slices of the width, in float32 registers. The forward kernel takes the
+softmax there and multiplies it with the tokens, slice by slice. The backward kernel recomputes the scores. From the
+same slices it computes the products of the tokens with the gradient of z.
 
-The number of rows of a tile is a power of two. So the tokens of an image are taken in up to three parts, 196 as 128 +
-64 + 16, and few rows of the last are padding. Rows that are multiplied come through descriptors: GPUs from Hopper on
-copy them a tile at a time, and rows or channels beyond the tensor are zeros.
+A tile has a power of two of rows. So an image's tokens come in up to three parts (196 as 128 + 64 + 16), and only a few
+rows of the last part are padding. Rows to multiply come through descriptors: GPUs from Hopper on copy them one tile at
+a time, and fill rows or channels beyond the tensor with zeros.
 
-The tokens that are attended to are r_n (x_n − m_n 1), m_n their mean over channels; r_n = 1 and m_n = 0 if not given.
-Scores leave m_n out: where a query sums to 0 over channels, as `fused.attend` takes it, m_n adds nothing. With p the
+The kernels attend to r_n (x_n − m_n 1), with m_n the token's mean over channels; r_n = 1 and m_n = 0 if not given. The
+scores leave m_n out: `fused.attend` takes queries that sum to 0 over channels, so m_n adds nothing. With p the
 softmax over tokens, g the gradient of z and h that of the log-sum-exp:
 
     s_n = r_n u·x_n,    z = sum_n p_n r_n x_n − (sum_n p_n r_n m_n) 1
     dp_n = r_n (g·x_n − m_n g·1),    ds_n = p_n (dp_n − sum_k p_k dp_k + h),    du = sum_n r_n ds_n x_n
 
-The backward kernel writes r_n ds_n. The sum for du is a matrix product, of all images at once where they share queries.
+The backward kernel writes r_n ds_n. The sum for du is a matrix product, one for all images if they share queries.
 
     N tokens in PARTS, D width, X queries; a tile: TILE_X queries, slices TILE_D wide
 """
@@ -29,18 +29,18 @@ import triton.language as tl
 
 @triton.jit
 def nothing():
-    """Do nothing: to find out whether a kernel compiles and starts."""
+    """Do nothing. It tests whether a kernel compiles and starts."""
 
 
 @triton.constexpr_function
 def n_before(parts, index):
-    """Return how many tokens the parts before one have."""
+    """Return the number of tokens in the parts before `index`."""
     return sum(parts[:index])
 
 
 @triton.jit
 def _place(n_queries, TILE_X: tl.constexpr):
-    """Return the image and the first query of this program; those of an image run side by side and share its tokens."""
+    """Return the image and first query of this program; programs of one image run side by side and share its tokens."""
     n_tiles = tl.cdiv(n_queries, TILE_X)
     program = tl.program_id(0)
     return program // n_tiles, (program % n_tiles) * TILE_X
@@ -51,7 +51,7 @@ def _describe(  # noqa: PLR0913
     rows, image, n_rows, of_image, of_row,
     WIDTH: tl.constexpr, TILE: tl.constexpr, TILE_D: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
-    """Return a descriptor of some rows of each image, made of a pointer and strides if it is not there."""
+    """Return a descriptor of some rows of each image; make it from a pointer and strides if none is given."""
     if not DESCRIBED:
         rows = tl.make_tensor_descriptor(rows, [image + 1, n_rows, WIDTH], [of_image, of_row, 1], [1, TILE, TILE_D])
     return rows
@@ -80,20 +80,20 @@ def _zeros(TILE_X: tl.constexpr, PARTS: tl.constexpr):
 
 @triton.jit
 def _load(rows, image, first, start):
-    """Return a tile of the rows of an image, from a row and a channel on."""
+    """Return a tile of an image's rows, starting at a row and a channel."""
     return rows.load([image, first, start]).reshape(rows.block_shape[1], rows.block_shape[2])
 
 
 @triton.jit
 def _load_tokens(ptr, image, N_TOKENS: tl.constexpr, PARTS: tl.constexpr, index: tl.constexpr):
-    """Return a number of each token of a part, 0 for padding."""
+    """Return one number per token of a part, 0 for padding."""
     token = n_before(PARTS, index) + tl.arange(0, PARTS[index])
     return tl.load(ptr + image.to(tl.int64) * N_TOKENS + token, mask=token < N_TOKENS, other=0.0)[None, :]
 
 
 @triton.jit
 def _where_token(values, other, N_TOKENS: tl.constexpr, PARTS: tl.constexpr, index: tl.constexpr):
-    """Return the values of a part's tokens, and another for padding."""
+    """Return the values of a part's tokens, and `other` for padding."""
     if n_before(PARTS, index + 1) > N_TOKENS:
         token = n_before(PARTS, index) + tl.arange(0, PARTS[index])
         values = tl.where((token < N_TOKENS)[None, :], values, other)
@@ -130,8 +130,8 @@ def forward(  # noqa: PLR0913
 ):  # fmt: skip
     """Write z and the log-sum-exp of the scores.
 
-    Rows come as descriptors, or else as pointers: of the tokens, one for each part; of the queries, of one image for
-    all if `u_image` is 0; of z. Every tensor from u on comes with its strides.
+    Rows come as descriptors or as pointers: one per part of the tokens, one for the queries (shared by all images if
+    `u_image` is 0), and one for z. Every tensor from u on comes with its strides.
     """
     image, first = _place(n_queries, TILE_X)
     query, long_image, own = (first + tl.arange(0, TILE_X)).to(tl.int64), image.to(tl.int64), image * (u_image > 0)
@@ -172,7 +172,7 @@ def backward(  # noqa: PLR0913
     N_TOKENS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, TILE_X: tl.constexpr, TILE_D: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):  # fmt: skip
-    """Write r ds; tensors come as for `forward`, g as z does."""
+    """Write r ds. Tensors come as for `forward`, and g like z."""
     image, first = _place(n_queries, TILE_X)
     query, long_image, own = (first + tl.arange(0, TILE_X)).to(tl.int64), image.to(tl.int64), image * (u_image > 0)
     is_query = query < n_queries

@@ -1,4 +1,4 @@
-"""How the kernels of `fused_kernels.py` divide their work, and their launch. Importing this needs Triton."""
+"""The division of work and the launch of the kernels in `fused_kernels.py`. Importing this needs Triton."""
 
 from typing import Any, NamedTuple
 
@@ -9,25 +9,25 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from . import fused_kernels as kernels
 
 SCORES, SCORES_NORMED = 208, 136
-"""Scores that a thread has in its 255 registers, or scores and their gradients; slices and addresses need the rest, and
-so do norms and means of normalised tokens."""
+"""Scores, or scores and their gradients, in a thread's 255 registers. Slices and addresses need the rest, and so do
+norms and means of normalised tokens."""
 TILES = [(128, 4), (128, 8), (64, 4), (64, 8), (32, 4), (32, 8), (16, 4), (16, 8)]
-"""Queries and warps of a program. The first that does is the fastest: each slice of tokens serves more queries."""
+"""Queries and warps per program. The first that fits is the fastest: each slice of tokens serves more queries."""
 LARGEST_PART = 256
 """Rows that the hardware copies at once."""
 SHARED_BYTES = 96 * 2**10
-"""Shared memory of a program, where no device says how much it has."""
+"""Shared memory of a program in bytes, if no device reports its own."""
 
 
 class Tiles(NamedTuple):
-    """How a kernel divides its work.
+    """The division of a kernel's work.
 
     Attributes:
-        queries: of a program, a power of two from 16.
-        parts: of the tokens of an image: see `divide_tokens`.
-        width: channels of a slice, a power of two from 16.
-        warps: of a program.
-        stages: slices that are in shared memory at once: one in use, others on their way.
+        queries: queries per program, a power of two from 16.
+        parts: parts of an image's tokens; see `divide_tokens`.
+        width: channels per slice, a power of two from 16.
+        warps: warps per program.
+        stages: slices in shared memory at once: one in use, the others being copied.
     """
 
     queries: int
@@ -38,15 +38,15 @@ class Tiles(NamedTuple):
 
 
 def choose_tiles(x_BND: Tensor, n_queries: int, *, normed: bool, g_bytes: int | None = None) -> Tiles:
-    """Choose the tiles of a kernel: as many queries as registers hold, as many slices ahead as shared memory holds.
+    """Choose a kernel's tiles: as many queries as fit the registers, as many slices ahead as fit the shared memory.
 
     Four warps leave half of the registers and of the shared memory to a second program.
 
     Args:
         x_BND: tokens.
-        n_queries: of an image.
+        n_queries: queries per image.
         normed: whether the tokens are normalised.
-        g_bytes: of a number of the gradient of z, for the backward kernel.
+        g_bytes: bytes per number of the gradient of z, for the backward kernel.
     """
     (_, n_tokens, dim), itemsize = x_BND.shape, x_BND.itemsize
     parts, most = divide_tokens(n_tokens), power_of_two(n_queries)
@@ -57,7 +57,7 @@ def choose_tiles(x_BND: Tensor, n_queries: int, *, normed: bool, g_bytes: int | 
     a_channel = queries * (itemsize + (g_bytes or 0)) + sum(parts) * itemsize
     shared = (shared_bytes(x_BND.device) - 2**10) * warps // 8
     if g_bytes is None and queries < 16 * warps:
-        shared -= queries * sum(parts) * itemsize  # warps that share rows exchange the maps
+        shared -= queries * sum(parts) * itemsize  # warps that share rows exchange the maps here
     for width, least, largest in ((64, 3, 3), (32, 2, 4), (16, 1, 4)):
         stages = min(largest, shared // (a_channel * width))
         if stages >= least:
@@ -66,7 +66,7 @@ def choose_tiles(x_BND: Tensor, n_queries: int, *, normed: bool, g_bytes: int | 
 
 
 def divide_tokens(n_tokens: int) -> tuple[int, ...]:
-    """Return up to three powers of two, the largest first, whose sum is the number of tokens or little more.
+    """Return up to three powers of two, largest first, with the number of tokens or little more as their sum.
 
     Three are enough for `fused.MOST_TOKENS`. Beside a largest part, a small one costs more registers than it saves.
     """
@@ -80,7 +80,7 @@ def divide_tokens(n_tokens: int) -> tuple[int, ...]:
 
 
 def power_of_two(n: int) -> int:
-    """Return the smallest power of two that is n or more, and 16 or more: a matrix unit takes no fewer."""
+    """Return the smallest power of two that is at least n and at least 16, the minimum of a matrix unit."""
     return max(16, 1 << (n - 1).bit_length())
 
 
@@ -102,7 +102,7 @@ def launch_nothing() -> None:
 
 
 class Attention:
-    """Queries over the tokens of images, as the kernels take them.
+    """Tokens and queries in the form that the kernels take.
 
     Rows of D numbers lie in memory as `fused.aligned` returns them.
     """
@@ -112,9 +112,9 @@ class Attention:
 
         Args:
             x_BND: tokens, contiguous.
-            u_GXD: queries of the same type; G is B, or 1 where they are the same for all images.
+            u_GXD: queries of the same type; G is B, or 1 if they are the same for all images.
             scale_BN: r, float32, contiguous; None for 1.
-            mean_BN: m, likewise; None for 0, and only where r is None.
+            mean_BN: m, likewise; None for 0, only if r is None.
         """
         self._x_BND, self._u_GXD, self._of_tokens = x_BND, u_GXD, (scale_BN, mean_BN)
 
@@ -122,7 +122,7 @@ class Attention:
         """Write z, and the log-sum-exp of the scores in float32.
 
         Args:
-            z_BXD: of any type.
+            z_BXD: output of any dtype.
             lse_BX: float32.
             tiles: others than `choose_tiles` chooses.
         """
@@ -150,12 +150,12 @@ class Attention:
         return choose_tiles(self._x_BND, self._u_GXD.shape[1], normed=normed, g_bytes=g_bytes)
 
     def _rows(self, rows: Tensor, tiles: Tiles) -> tuple[Any, ...]:
-        """Return rows of queries as a kernel takes them, and the strides of images and rows."""
+        """Return rows of queries in a kernel's form, and the strides of images and rows."""
         strides = [0 if size == 1 else stride for size, stride in zip(rows.shape, rows.stride(), strict=True)]
         return (self._descriptor(rows, tiles.queries, tiles.width), *strides[:2])
 
     def _descriptor(self, rows: Tensor, n_rows: int, width: int) -> Any:
-        """Return a descriptor of tiles of some rows, or the rows where the kernel makes it."""
+        """Return a descriptor of tiles of some rows, or the rows if the kernel makes it."""
         if not has_descriptors(rows.device):
             return rows
         dim = rows.shape[2]  # an axis of one may have any stride
@@ -173,5 +173,5 @@ class Attention:
 
 
 def _numbers(values: Tensor | None) -> tuple[Any, ...]:
-    """Return numbers of queries as a kernel takes them, and the strides of images and queries."""
+    """Return one number per query in a kernel's form, and the strides of images and queries."""
     return (None, 0, 0) if values is None else (values, *values.stride()[:2])

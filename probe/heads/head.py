@@ -58,9 +58,9 @@ class Head(nn.Module):
         return logits_BHC if self.cells is not None else logits_BHC[:, 0]
 
     def _normed(self, pooled_BHO: Tensor) -> Tensor:
-        """Apply the BatchNorm, in full precision; features that all cells share, (B, 1, O), are normed once.
+        """Apply the BatchNorm in full precision; features that all cells share, (B, 1, O), are normed once.
 
-        On a GPU its kernels take features as autocast rounds them, and round what the classifier multiplies.
+        On a GPU the kernels take features as autocast rounds them, and round the classifier's input.
         """
         n_tracked = pooled_BHO.shape[1]
         pooled_BX = pooled_BHO.flatten(1)

@@ -13,7 +13,7 @@ def uniform_initial(*shape: int, fan_in: int, generator: Generator | None) -> Te
 def normal_initial(*shape: int, std: float, generator: Generator | None) -> Tensor:
     """Draw from a normal distribution around 0.
 
-    Also what `trunc_normal_(std=0.02)` draws: its cut at ±2 is a hundred standard deviations away.
+    This equals `trunc_normal_(std=0.02)`, whose cut at ±2 is a hundred standard deviations away.
     """
     return torch.empty(*shape).normal_(0, std, generator=generator)
 

@@ -68,7 +68,7 @@ class JEPAPooling(QueryPooling):
         self.check_mlp(self.settings.mlp_ratio)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
-        """See `Pooling.initial`. Weights that write to the residual are smaller, by the square root of 2."""
+        """See `Pooling.initial`. Weights that write to the residual are divided by the square root of 2."""
         dim, hidden = self.dim, self.dim * self.settings.mlp_ratio
         sizes = {"q": (dim, dim), "kv": (2 * dim, dim), "proj": (dim, dim), "fc1": (hidden, dim), "fc2": (dim, hidden)}
         drawn = {"query": normal_initial(1, dim, std=STD, generator=generator)}

@@ -30,8 +30,8 @@ class LinearSettings(PoolingSettings):
 class LinearPooling(Pooling):
     """The class token, the mean over patch tokens, both, the maximum over patch tokens, or the backbone's embedding.
 
-    `mean` takes the stored mean as one token, (B, 1, D), and gives the same for all patch tokens, (B, N, D),
-    to rounding. `cls` takes the prefix tokens, (B, P, D), and keeps the first. `cls+mean` takes the prefix tokens
+    `mean` takes the stored mean as one token, (B, 1, D); all patch tokens, (B, N, D), give the same up to
+    rounding. `cls` takes the prefix tokens, (B, P, D), and keeps the first. `cls+mean` takes the prefix tokens
     and then the stored mean, (B, P+1, D), and joins the first and the last to a vector 2D wide. `max` takes the
     patch tokens, (B, N, D), and keeps the largest value of each channel. `embedding` takes the backbone's own
     embedding as one token, (B, 1, D), D wide itself. With `unit` the vector is divided by its norm.
@@ -55,7 +55,7 @@ class LinearPooling(Pooling):
 
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
-        self.out_dim = self.dim * len(self.inputs)  # one vector of each array
+        self.out_dim = self.dim * len(self.inputs)  # one vector per array
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""

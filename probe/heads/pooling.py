@@ -19,43 +19,43 @@ from ...errors import InputError
 TOKENS = "Tokens read: patch, or patch+prefix with class and register tokens first."
 MAPS = "Attention maps; a divisor of the width D."
 MLP_RATIO = "Hidden units of the MLP per channel; 1 or more."
-"""The meanings of settings that several poolings share."""
+"""Descriptions of settings that several poolings share."""
 
 
 @dataclass(frozen=True)
 class PoolingSettings:
-    """Settings of a pooling, each field with its default; as it stands, of a pooling without settings.
+    """Settings of a pooling, each field with its default; this base class has none.
 
     The fields are in the order of a head's label. The first tells heads apart, so that a label always shows it;
-    `tokens` is last. A field is annotated with what it means: `Annotated[int, "Attention maps."]`.
+    `tokens` is last. A field's annotation describes it: `Annotated[int, "Attention maps."]`.
     """
 
 
 class Pooling(nn.Module, ABC):
     """Pools the tokens of each image.
 
-    A subclass sets the class attributes and writes `choose_inputs`, `initial` and `pool`, and where it needs them
-    `set_up` and `make_buffers`. It has no constructor of its own. docs/heads.md, "Adding one", lists all that a new
-    pooling touches. What a pooling must obey:
+    A subclass sets the class attributes and writes `choose_inputs`, `initial` and `pool`, and `set_up` and
+    `make_buffers` if it needs them. It has no constructor of its own. docs/heads.md, "Adding one", lists all that a
+    new pooling touches. Rules for every pooling:
 
     * Cells never mix: nothing is drawn, summed or normalised over their axis, and a cell may be NaN.
     * Softmax, statistics, norms and powers are in at least float32, and in float64 for tokens in float64.
-    * The output is finite where all parameters and statistics of a cell are zero: `Group.retire` zeroes a cell that
-      has diverged, and it stays in the stack.
+    * The output is finite if all parameters and statistics of a cell are zero: `Group.retire` zeroes a diverged cell,
+      which stays in the stack.
     * A parameter with one axis per cell, (H, n), counts as a bias: LARS gives it no trust ratio and no weight decay.
       A weight vector that should have both is (H, 1, n).
     * No kernel takes much memory for itself. The memory estimate runs `pool` on tensors without values, and sees
-      tensors alone: `logsumexp`, for one, has temporaries as large as its input, which it does not see.
+      only tensors. It misses the temporaries of `logsumexp`, for example, which are as large as its input.
     * No shape and no branch depends on values, nor, while `torch.compiler.is_exporting()`, on the number of images.
 
     Attributes:
-        name: in the registry.
-        summary: what it does, in one sentence.
-        source: where it is published.
-        settings: of the class the defaults, of an object its own.
+        name: name in the registry.
+        summary: one sentence about the method.
+        source: its publication.
+        settings: the defaults on the class, an object's own on the object.
         defaults: every setting and its default value, in the order of the fields of `settings`.
         reference_names: the reference implementation's name of each parameter, and ours.
-        reference_buffers: likewise for buffers; None where ours has no need of it.
+        reference_buffers: likewise for buffers; None if ours does not need it.
         dim: width D of the tokens.
         grid: (height, width) of the patch tokens.
         cells: H, or None for a plain pooling.
@@ -94,12 +94,12 @@ class Pooling(nn.Module, ABC):
         """Check the settings, then draw the parameters, one cell after another, then make the buffers.
 
         Args:
-            settings: of this pooling's own class.
+            settings: settings of this pooling's own class.
             dim: width D of the tokens, or of the embedding.
             grid: (height, width) of the patch tokens.
             cells: H, or None for a plain pooling.
             generators: one per cell; torch's global one if None.
-            draw: False leaves out parameters and buffers; `inputs` and `out_dim` are known without.
+            draw: False leaves out parameters and buffers, but sets `inputs` and `out_dim`.
 
         Raises:
             InputError: a setting is unknown, or does not fit `dim` or `grid`.
@@ -154,7 +154,7 @@ class Pooling(nn.Module, ABC):
     def load_reference(self, state: Mapping[str, Tensor]) -> None:
         """Take weights under the reference implementation's names, for every cell.
 
-        Buffers (running statistics) may be among them, or not.
+        Buffers (running statistics) are optional.
 
         Raises:
             InputError: a weight is missing, unknown or of another size.

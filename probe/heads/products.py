@@ -1,8 +1,8 @@
-"""Matrix products of stacked cells, a matrix for each cell.
+"""Matrix products of stacked cells, one matrix per cell.
 
-Under autocast on a GPU, factors and gradients are rounded as torch rounds them, and with fewer passes through memory:
-torch's own kernel of rounding takes one number at a time, and gradients of transposed matrices are copied to lie as
-the matrices do.
+Under autocast on a GPU, these products round factors and gradients as torch does, with fewer passes through memory.
+torch's own rounding kernel takes one number at a time, and torch copies gradients of transposed matrices to give them
+the matrices' memory layout.
 
     H cells, B images, I input, O output
 """
@@ -22,7 +22,7 @@ def apply_linear(y_HBI: Tensor, weight_HOI: Tensor, bias_HO: Tensor | None = Non
         y_HBI: vectors.
         weight_HOI: matrices.
         bias_HO: added, or None.
-        by_image: on a GPU, the result lies image by image in memory, not cell by cell.
+        by_image: on a GPU, order the result in memory by image, not by cell.
     """
     if rounds(y_HBI):
         found_HBO: Tensor = _Product.apply(y_HBI, weight_HOI, bias_HO, by_image)
@@ -33,7 +33,7 @@ def apply_linear(y_HBI: Tensor, weight_HOI: Tensor, bias_HO: Tensor | None = Non
 
 
 class _Product(torch.autograd.Function):
-    """`apply_linear` under autocast on a GPU. The gradient of the matrices lies as they do."""
+    """`apply_linear` under autocast on a GPU. The gradient has the memory layout of the matrices."""
 
     @staticmethod
     def forward(ctx: Any, y_HBI: Tensor, weight_HOI: Tensor, bias_HO: Tensor | None, by_image: bool) -> Tensor:

@@ -1,14 +1,14 @@
-"""Tensors in another type, as autocast makes them on a GPU, at the speed of memory.
+"""Conversion of tensors to another type, as autocast does on a GPU, at memory speed.
 
-torch's kernels that copy between float16, bfloat16 and float32 take one number at a time, and up to three times as long
-as memory does. That of `_foreach_copy_` takes four, and rounds alike.
+torch's kernels that copy between float16, bfloat16 and float32 take one number at a time, up to three times slower than
+memory allows. The kernel of `_foreach_copy_` takes four numbers at a time, and rounds in the same way.
 """
 
 import torch
 from torch import Tensor
 
 MOST_NUMBERS = 2**30
-"""Copied by one kernel: it counts them in 32 bits."""
+"""Most numbers that one kernel copies: it counts them in 32 bits."""
 
 
 def rounds(values: Tensor) -> bool:
@@ -31,6 +31,6 @@ def convert(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def convert_into(target: Tensor, values: Tensor) -> None:
-    """Copy values into those of another type."""
+    """Copy values into a tensor of another type."""
     n_rows = max(1, MOST_NUMBERS // max(1, values[0].numel()))
     torch._foreach_copy_(list(target.split(n_rows)), list(values.split(n_rows)))

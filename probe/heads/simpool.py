@@ -2,8 +2,8 @@ r"""SimPool (arXiv 2309.06891, section 3.4), without its power mean (γ), as the
 
     x̂ = LN(x),   q = W_q mean_n x_n,   k = W_k x̂,   a = softmax_n(q . k_n / sqrt(D)),   y = sum_n a_n x̂_n
 
-with one map, ε = 1e-6 and no biases but LN's. The query is the mean of the raw tokens, so W_k is folded once an
-image. Prefix tokens, if read, are in the mean.
+with one map, ε = 1e-6 and no biases but LN's. The query is the mean of the raw tokens, so W_k is folded once per
+image. If prefix tokens are read, the mean includes them.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is decided before the first step: the cells, the place of the tokens, the passes that fit into memory, the time.
+"""Decisions before the first step: the cells, the place of the tokens, the passes that fit into memory, the time.
 
-The plan of a fit knows no machine; a layer's plan is made for one.
+A fit's plan depends on no machine. A layer's plan is made for one machine.
 """

@@ -1,14 +1,16 @@
 """How much of a GPU torch's allocator takes for tensors, found without a GPU.
 
-It takes more than is alive. A block that is freed stays with it, for a tensor that is no larger, and what such a tensor
-leaves is a block again. Two neighbours that are free are one. The rules, and their names in torch's
-`c10/cuda/CUDACachingAllocator.h`:
+The allocator takes more than live tensors need. It keeps a freed block and gives it to a later tensor of at most the
+same size. The rest of the block becomes a new free block. Two free neighbours are merged. The rules, and their names
+in torch's `c10/cuda/CUDACachingAllocator.h`:
 
 * Sizes are multiples of 512 bytes (`kMinBlockSize`).
-* Blocks up to 1 MiB (`kSmallSize`) and larger ones are apart. The smallest free block that is large enough is taken.
-* It is split where 512 bytes of a small one, or more than 1 MiB of a large one, would be left.
-* Where there is none, a segment is taken: 2 MiB for small blocks (`kSmallBuffer`), 20 MiB (`kLargeBuffer`) for those
-  below 10 MiB (`kMinLargeAlloc`), and for others their size in multiples of 2 MiB (`kRoundLarge`).
+* Blocks up to 1 MiB (`kSmallSize`) and larger blocks have separate pools. A tensor gets the smallest free block that is
+  large enough.
+* That block is split if the rest has 512 bytes or more in a small block, or more than 1 MiB in a large block.
+* If no block is large enough, the allocator takes a segment: 2 MiB for small blocks (`kSmallBuffer`), 20 MiB
+  (`kLargeBuffer`) for blocks below 10 MiB (`kMinLargeAlloc`). Larger blocks take their own size, rounded up to a
+  multiple of 2 MiB (`kRoundLarge`).
 """
 
 from dataclasses import dataclass
@@ -19,12 +21,12 @@ UNIT, SMALL = 512, MIB
 
 @dataclass(eq=False)
 class Block:
-    """Memory of one tensor, or of none.
+    """A piece of memory that holds one tensor or is free.
 
     Attributes:
-        n_bytes: of it.
-        segment: the blocks of its segment, in their order in memory.
-        is_free: whether it is no tensor's.
+        n_bytes: its size.
+        segment: all blocks of its segment, in memory order.
+        is_free: whether no tensor uses it.
     """
 
     n_bytes: int
@@ -36,7 +38,7 @@ class Arena:
     """The memory of one stream, or of recorded work.
 
     Attributes:
-        reserved: bytes taken of the GPU so far.
+        reserved: bytes taken from the GPU so far.
     """
 
     def __init__(self) -> None:
@@ -59,11 +61,11 @@ class Arena:
         return block
 
     def give(self, block: Block) -> None:
-        """Take back the block of a tensor that is gone."""
+        """Free the block of a tensor that no longer exists."""
         block.is_free = True
         segment = block.segment
         at = segment.index(block)
-        for left in (at, at - 1):  # the right neighbour first, so that indices stay
+        for left in (at, at - 1):  # the right neighbour first: indices stay valid
             if 0 <= left < len(segment) - 1 and segment[left].is_free and segment[left + 1].is_free:
                 segment[left].n_bytes += segment.pop(left + 1).n_bytes
 
@@ -77,7 +79,7 @@ class Arena:
 
 
 def _segment_bytes(size: int) -> int:
-    """Return the size of the segment that is taken for a block."""
+    """Return the size of the segment that a block needs."""
     if size <= SMALL:
         return 2 * MIB
     if size < 10 * MIB:

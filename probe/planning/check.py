@@ -1,4 +1,4 @@
-"""Refusals, before anything is read: settings out of range, heads that do not fit the tokens or the training set."""
+"""Checks before any token is read: settings in range, and heads that fit the tokens and the training set."""
 
 from ...errors import InputError
 from ...store.layout import PATCH, PREFIX
@@ -14,7 +14,7 @@ def check_config(config: FitConfig) -> None:
     """Check the settings that need no store.
 
     Raises:
-        InputError: one is out of range beside the others.
+        InputError: a setting is out of range, alone or beside the others.
     """
     if not config.heads or not config.weight_decay:
         raise InputError("no head or no weight decay given: there is nothing to fit")
@@ -32,7 +32,7 @@ def check_plan(plan: Plan) -> None:
     """Check that the heads fit the tokens and the training sets, and that layers can be joined.
 
     Raises:
-        InputError: they do not.
+        InputError: a head does not fit, or layers cannot be joined.
         StoreError: a layer is not completely written.
     """
     _check_solvers(plan)
@@ -61,7 +61,7 @@ def _check_norm(plan: Plan, layers: tuple[int, ...]) -> None:
 
 
 def _check_joined(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> None:
-    """Refuse to join the channels of tokens that are not at the same places; a vector per image has no place."""
+    """Refuse to join channels of tokens at different places. Means and embeddings have no place and always join."""
     shapes, kinds = [plan.data.train.shape(layer) for layer in layers], head.inputs(plan.data.shape(layers))
     grids, prefixes = {shape.grid for shape in shapes}, {shape.n_prefix for shape in shapes}
     if (PATCH in kinds and len(grids) > 1) or (PREFIX in kinds and len(prefixes) > 1):
@@ -76,7 +76,7 @@ def _check_joined(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> None:
 
 
 def _stored_inputs(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:
-    """Return the stored arrays that a head is made from: a mean over normed tokens, from the tokens."""
+    """Return the stored arrays that a head needs. A mean over normed tokens needs the patch tokens too."""
     kinds = head.inputs(plan.data.shape(layers))
     normed = plan.data.norm is not None
     return [*kinds, PATCH] if any(is_derived(kind, normed=normed) for kind in kinds) else [*kinds]

@@ -27,20 +27,20 @@ from .places import DISK
 from .solver_time import solver_seconds
 
 Timed = dict[tuple[HeadSpec, int, tuple[int, int], int], tuple[float, float]]
-"""Seconds that training on one image takes, and scoring one, by head, number of cells, grid and width."""
+"""Seconds per image for training and for scoring, by head, number of cells, grid and width."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the work on one layer, or several joined, takes.
+    """The cost of the work on one layer, or on several joined layers.
 
     Attributes:
-        read: bytes of tokens and means read from the store; means of normed tokens are made of the tokens.
+        read: bytes of tokens and means read from the store. Means of normed tokens are computed from the tokens.
         kept: bytes of tokens and means kept in memory.
-        windows: bytes of the buffers that others are read into.
-        training: bytes of parameters, activations and all else that the largest pass needs at its peak.
-        seconds: of training by steps and scoring, measured on a few.
-        solving: seconds of heads that are fitted at once, a guess from counted operations.
+        windows: bytes of the buffers for tokens that are read from the disk.
+        training: bytes that the largest pass needs at its peak: parameters, activations and the rest.
+        seconds: time of training by steps and of scoring, measured on a few images.
+        solving: seconds for heads that are fitted at once, guessed from counted operations.
     """
 
     read: int
@@ -77,7 +77,7 @@ def describe(todo: Sequence[LayerPlan], machine: Machine) -> list[str]:
 
 
 def estimate(layer: LayerPlan, machine: Machine, timed: Timed) -> Estimate:
-    """Estimate one layer; steps are timed on a few of its images, unless the same were timed already."""
+    """Estimate one layer. Steps are timed on a few of its images, unless `timed` already has such steps."""
     plan = layer.plan
     n_rows = {name: len(rows) * plan.data.split_of(name).info.views for name, rows in layer.rows.items()}
     patch_bytes = {name: plan.data.patch_bytes(layer.layers, name) for name in layer.rows}
@@ -106,7 +106,7 @@ def estimate(layer: LayerPlan, machine: Machine, timed: Timed) -> Estimate:
 
 
 def _small_bytes(layer: LayerPlan, n_rows: int) -> dict[str, int]:
-    """Return the bytes of the means, prefix tokens and embeddings of some rows, which are always kept."""
+    """Return the bytes of the means, prefix tokens and embeddings of some rows. They are always kept in memory."""
     shape, split = layer.plan.data.shape(layer.layers), layer.plan.data.train
     return {
         kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize for kind in layer.kinds if kind != PATCH
@@ -114,7 +114,7 @@ def _small_bytes(layer: LayerPlan, n_rows: int) -> dict[str, int]:
 
 
 def _rows_read(layer: LayerPlan) -> dict[str, int]:
-    """Return how many rows of patch tokens passes read of each row set if nothing is kept: a pass reads for all."""
+    """Return the rows of patch tokens that passes read per row set if none is kept. Groups of a pass share reads."""
     n_read = dict.fromkeys((TRAIN, SUBSETS, VAL, TEST), 0)
     data = layer.plan.data
     for groups in layer.passes:
@@ -129,14 +129,14 @@ def _rows_read(layer: LayerPlan) -> dict[str, int]:
 
 
 def _window_rows(layer: LayerPlan, name: str) -> int:
-    """Return the rows of the largest window: a few blocks, and of whole batches where passes read them."""
+    """Return the rows of the largest window: a few blocks, or one batch of patch tokens if that is larger."""
     largest = max(regime.batch_size for regime in layer.regimes) if PATCH in layer.kinds else 0
     block_rows = layer.plan.data.split_of(name).info.block_rows
     return min(max(WINDOW_BLOCKS * block_rows, largest), len(layer.rows[name]))
 
 
 def _seconds(layer: LayerPlan, group: CellGroup, machine: Machine, timed: Timed) -> float:
-    """Return the seconds that a group takes for training and scoring, from those for one image."""
+    """Return the seconds for training and scoring a group, from the seconds per image."""
     regime, shape = group.regime, layer.plan.input_shape(group.cells[0])
     key = group.cells[0].head, len(group.cells), shape.grid, shape.dim
     if key not in timed:
@@ -147,7 +147,7 @@ def _seconds(layer: LayerPlan, group: CellGroup, machine: Machine, timed: Timed)
 
 
 def _time_steps(layer: LayerPlan, cells: CellGroup, machine: Machine) -> tuple[float, float]:
-    """Return the seconds that training on one image takes, and scoring one."""
+    """Return the seconds per image for training and for scoring."""
     data, device = layer.plan.data, machine.device
     recorder = make_recorder(device)
     group = Group(cells.cells, layer.plan.group_setup(cells, device), recorder)

@@ -1,7 +1,7 @@
 """The plan of one layer, or of several joined: the cells that a run lacks, the place of each row set, the passes.
 
-Free memory is looked at once per layer, here, before the first layer starts. Everything that depends on it is decided
-here and handed on.
+This module reads the free memory once per layer, before the first layer starts. It makes all decisions that depend on
+free memory.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -22,7 +22,7 @@ from .places import DISK, choose_places
 from .plan import Plan
 
 USABLE = 0.8
-"""Part of the free memory that passes may plan with: allocators waste some."""
+"""Part of the free memory that passes may use: allocators waste some."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class LayerPlan:
     Attributes:
         plan: of the store.
         layers: indices; the channels of several are joined.
-        solved_groups: cells that are not trained by steps.
-        passes: cells that are, by pass.
-        kinds: arrays that some head reads.
+        solved_groups: cells that are fitted at once.
+        passes: cells that are trained by steps, grouped by pass.
+        kinds: arrays that the heads read.
         rows: sorted rows of each row set that is read.
         places: where the patch tokens of each row set are kept.
-        notes: lines that say what was split to fit into memory.
+        notes: lines about groups that were split to fit into memory.
     """
 
     plan: Plan
@@ -82,12 +82,12 @@ def make_layer_plan(plan: Plan, machine: Machine, layers: tuple[int, ...], finis
 
     Args:
         plan: of the store.
-        machine: that fits them.
+        machine: the machine that fits the cells.
         layers: indices.
-        finished: names of the cells that the run has.
+        finished: names of the cells that the run already has.
 
     Raises:
-        InputError: a single cell does not fit.
+        InputError: a single cell does not fit into memory.
     """
     solved = [left for regime in plan.grid.regimes for left in _left(plan.grid.solved_groups(layers, regime), finished)]
     trained = [
@@ -118,13 +118,13 @@ def _divide_memory(
     free = machine.free_bytes()
     places = choose_places(machine.cache, sizes, {place: n_bytes // 2 for place, n_bytes in free.items()})
     if places.get(TRAIN, DISK) != DISK:
-        rows.pop(SUBSETS, None)  # they are rows of the training set, which is kept already
+        rows.pop(SUBSETS, None)  # these rows are in the training set, which is kept
     kept = sum(sizes[name] for name in rows if places[name] == machine.place) if keeps_patches else 0
     return rows, places, int(USABLE * free[machine.place]) - kept
 
 
 def memory_of(plan: Plan, device: torch.device, group: CellGroup) -> StepMemory:
-    """Return the bytes that a group keeps on a device, and those that a step of it takes beside."""
+    """Return the bytes that a group keeps on a device, and the bytes that one of its steps adds."""
     return step_memory(group.cells, plan.group_setup(group, device), plan.data.token_dtype)
 
 

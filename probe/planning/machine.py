@@ -30,11 +30,11 @@ class Machine:
 
     @property
     def place(self) -> str:
-        """The place that training itself takes memory of: GPU or RAM."""
+        """The place whose memory training uses: GPU or RAM."""
         return GPU if self.device.type == "cuda" else RAM
 
     def free_bytes(self) -> dict[str, int]:
-        """Return the bytes that can be taken now, of GPU (on a machine that trains on one) and of RAM."""
+        """Return the bytes that are free now: RAM, and GPU if the machine trains on one."""
         of_gpu = {GPU: available_memory(self.device)} if self.place == GPU else {}
         return of_gpu | {RAM: available_ram()}
 
@@ -43,7 +43,7 @@ def make_machine(config: FitConfig) -> Machine:
     """Resolve the device, precision and cache of a config.
 
     Raises:
-        InputError: the device is unknown or missing, or the cache is on a GPU and training is not.
+        InputError: the device is unknown or missing, or the cache is on a GPU but training is not.
     """
     device = resolve_device(config.device)
     if config.cache == GPU and device.type != "cuda":
@@ -52,7 +52,7 @@ def make_machine(config: FitConfig) -> Machine:
 
 
 def available_memory(device: torch.device) -> int:
-    """Return the bytes that can be taken on a device, without swapping on the CPU."""
+    """Return the free bytes of a device. On the CPU these can be used without swapping."""
     if device.type != "cuda":
         return available_ram()
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -60,18 +60,18 @@ def available_memory(device: torch.device) -> int:
 
 
 def available_ram() -> int:
-    """Return the memory that can be taken without swapping, in bytes."""
+    """Return the bytes of memory that can be used without swapping."""
     if not MEMINFO.exists():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # macOS
     available = _entries(MEMINFO)["MemAvailable:"] * 1024
     limit, used, stat = (CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.exists() and limit.read_text().strip() != "max":  # in a container
         entries = _entries(stat)
-        files = entries["active_file"] + entries["inactive_file"]  # pages of files, given back when asked for
+        files = entries["active_file"] + entries["inactive_file"]  # cached file pages: the kernel frees them on demand
         available = min(available, int(limit.read_text()) - int(used.read_text()) + files)
     return available
 
 
 def _entries(file: Path) -> dict[str, int]:
-    """Read lines of a name and a number."""
+    """Read a file whose lines each hold a name and a number."""
     return {name: int(value) for name, value, *_ in map(str.split, file.read_text().splitlines())}

@@ -1,4 +1,4 @@
-"""From a config and a store to a plan."""
+"""Make a plan from a config and a store."""
 
 from ...store import Store
 from ..batches.data import open_data
@@ -12,15 +12,15 @@ from .plan import Plan
 
 
 def make_plan(store: Store, config: FitConfig, precision: str) -> Plan:
-    """Check a config against a store and decide what it leaves open.
+    """Check a config against a store, and choose the values that it leaves open.
 
     Args:
         store: to train on.
         config: of the fit.
-        precision: that the machine trains in.
+        precision: the machine's precision for training.
 
     Raises:
-        InputError: a setting is unknown, out of range, or asks for something that the store lacks.
+        InputError: a setting is unknown or out of range, or the store lacks something.
         StoreError: a layer asked for is not completely written.
     """
     check_config(config)

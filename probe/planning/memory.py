@@ -1,4 +1,4 @@
-"""How much memory a training step takes, found without training."""
+"""The memory that a training step takes, found without training."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -22,11 +22,11 @@ class StepMemory(NamedTuple):
     """Bytes that a group of cells takes.
 
     Attributes:
-        kept: all the time: parameters, statistics, the optimizer's moments, the best weights so far.
-        working: beside that at the peak of a step or of scoring a batch, the batch included. On a GPU the memory of a
-            recorded step and its batch stay while batches are scored: there it is the sum of both.
-        batch: the part of `working` that is the batch, as stored and as converted.
-        kinds: arrays that the batch is made of. Groups with the same ones share it.
+        kept: permanent bytes: parameters, statistics, the optimizer's moments, the best weights so far.
+        working: additional bytes at the peak of a step or of scoring a batch, with the batch itself. On a GPU, a
+            recorded step and its batch keep their memory during scoring, so there it is the sum for both.
+        batch: the part of `working` for the batch, as stored and as converted.
+        kinds: arrays in the batch. Groups with the same kinds share the batch.
     """
 
     kept: int
@@ -38,28 +38,28 @@ class StepMemory(NamedTuple):
 def step_memory(cells: Sequence[Cell], setup: GroupSetup, stored: torch.dtype = torch.float16) -> StepMemory:
     """Make a `Group` of tensors without values, and count the bytes that one step and one scoring take.
 
-    Kernels take memory of their own while they run, and a stream takes some to make the batch; neither is counted.
+    Kernels use extra memory while they run, and so does a stream that makes a batch. Neither is counted.
 
     Args:
         cells: as `Group` takes them.
-        setup: likewise. Nothing is allocated on its device.
-        stored: type of the tokens as they come from the store; means and embeddings are always float32.
+        setup: as `Group` takes it. Nothing is allocated on its device.
+        stored: type of the tokens in the store. Means and embeddings are always float32.
     """
-    decay = max(cell.weight_decay or 0.0 for cell in cells)  # whether there is any decides what a step computes
+    decay = max(cell.weight_decay or 0.0 for cell in cells)  # a step computes more if there is any
     alike = replace(cells[0], store="", layers=(), lr=1.0, weight_decay=decay, shots="", seed=0)
     return _measure((alike,) * len(cells), setup, stored, torch.get_default_dtype())
 
 
 @cache
 def _measure(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype, drawn: torch.dtype) -> StepMemory:
-    """Measure a group; a sweep asks for the same on every layer. `drawn` is the type that weights are drawn in."""
+    """Measure a group. The result is cached: a sweep asks again on every layer. `drawn` is the type of new weights."""
     recorder = Recorder() if can_record(setup.device) else None
     with Shadows(setup.device) as shadows:
         group = Group(cells, setup, recorder)
         kept = shadows.now + _n_bytes(group.head.state_dict().values())
 
         def of_batch(use: Callable[[TokenBatch], None], n_images: int) -> tuple[int, int]:
-            """Return the peak that using a batch takes, and the bytes of the batch itself."""
+            """Return the peak bytes of using a batch, and the bytes of the batch itself."""
             batch = _empty_batch(group, setup, n_images, stored)
             shadows.forget_peak()
             use(batch)

@@ -1,7 +1,7 @@
-"""Passes that fit into memory: groups too large for it are trained in parts, parts in as few passes as it takes.
+"""Passes that fit into memory: groups that are too large are split, and the parts share as few passes as possible.
 
-All groups of a pass are in memory together, and take turns to make a step. Cells of one group do not need one
-another, so a group can be divided as one likes; every pass more is another reading of all tokens.
+All groups of a pass are in memory together and take turns to make a step. The cells of a group are independent, so a
+group can be split anywhere. Every additional pass reads all tokens again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,17 +15,17 @@ from ..grid.regimes import Regime
 from .memory import StepMemory
 
 HALVINGS = 6
-"""How often what one step may take is halved in the search for fewer passes."""
+"""How often the search for fewer passes halves the memory that one step may take."""
 
 MemoryOf = Callable[[CellGroup], StepMemory]
 
 
 class Passes(NamedTuple):
-    """What trains together.
+    """The groups that train together.
 
     Attributes:
-        passes: groups, in the order they came in; those that were split, in parts.
-        notes: what was split, for people. None if everything trains at once.
+        passes: the groups of each pass, in the order given. A group that was split appears as its parts.
+        notes: lines for people about splits. The list is empty if everything trains at once.
     """
 
     passes: list[list[CellGroup]]
@@ -35,15 +35,16 @@ class Passes(NamedTuple):
 def make_passes(groups: Sequence[CellGroup], limit: int, memory_of: MemoryOf) -> Passes:
     """Put groups into passes that take no more than `limit` bytes each.
 
-    The fewer passes the better, then the fewer parts: what a step may take is halved for as long as that saves a pass.
+    Few passes matter most, then few parts. The search halves the memory that a step may take, up to `HALVINGS` times,
+    and uses the first division with the fewest passes.
 
     Args:
         groups: all cells, in order.
         limit: bytes.
-        memory_of: tells what a group takes.
+        memory_of: returns the memory that a group takes.
 
     Raises:
-        InputError: a single cell takes more.
+        InputError: a single cell takes more than `limit`.
     """
     passes: list[list[CellGroup]] = []
     for halvings in range(HALVINGS + 1):
@@ -59,8 +60,9 @@ def make_passes(groups: Sequence[CellGroup], limit: int, memory_of: MemoryOf) ->
 def needed(groups: Iterable[CellGroup], memory_of: MemoryOf) -> int:
     """Return the bytes that groups take in one pass.
 
-    Each keeps its own, one at a time makes a step. Groups of one regime share its batch as stored and as converted;
-    where they read different arrays, all their forms of the batch are there at once. Regimes take turns.
+    Every group keeps its own memory, and one group at a time makes a step. Groups of one regime share its batch, as
+    stored and as converted. If they read different arrays, all forms of the batch are in memory at once. Regimes take
+    turns.
     """
     kept, of_regime = 0, dict[Regime, list[StepMemory]]()
     for group in groups:
@@ -76,7 +78,7 @@ def _step(memories: Sequence[StepMemory]) -> int:
 
 
 def _split(group: CellGroup, cap: int, limit: int, memory_of: MemoryOf) -> list[CellGroup]:
-    """Divide a group into the fewest equal parts that fit, and whose steps take at most `cap`, or else into cells."""
+    """Split a group into the fewest equal parts that fit and whose steps take at most `cap`, or into single cells."""
     for n_parts in range(1, len(group.cells) + 1):
         parts = _parts(group, n_parts)
         if all(_fits(part, cap, limit, memory_of) for part in (parts[0], parts[-1])):  # the largest and the smallest
@@ -91,14 +93,14 @@ def _fits(group: CellGroup, cap: int, limit: int, memory_of: MemoryOf) -> bool:
 
 
 def _parts(group: CellGroup, n_parts: int) -> list[CellGroup]:
-    """Divide a group's cells in order, into parts that differ by one cell at most."""
+    """Split a group's cells in order. The sizes of the parts differ by at most one cell."""
     n_cells = len(group.cells)
     ends = [ceil(n_cells * (index + 1) / n_parts) for index in range(n_parts)]
     return [CellGroup(group.regime, group.cells[start:stop]) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _pack(groups: Iterable[CellGroup], limit: int, memory_of: MemoryOf) -> list[list[CellGroup]]:
-    """Fill one pass after the other, in order: no other way of cutting this order into passes has fewer."""
+    """Fill one pass after the other, in order. No other division of this order has fewer passes."""
     passes: list[list[CellGroup]] = []
     for group in groups:
         if passes and needed([*passes[-1], group], memory_of) <= limit:

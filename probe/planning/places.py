@@ -1,4 +1,4 @@
-"""Where each row set is kept between epochs: on the GPU, in memory, or on the disk alone."""
+"""The place of each row set between epochs: the GPU, main memory, or only the disk."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from ..batches.data import SUBSETS, TEST, TRAIN, VAL
 
 GPU, RAM, DISK = "gpu", "ram", "disk"
 FIRST = (TEST, VAL, SUBSETS, TRAIN)
-"""Keep these first: the test split is read for every scoring, a subset is small."""
+"""Row sets in order of priority: every scoring reads the test split, and a subset is small."""
 
 
 def choose_places(cache: str, sizes: Mapping[str, int], room: Mapping[str, int]) -> dict[str, str]:
@@ -14,8 +14,8 @@ def choose_places(cache: str, sizes: Mapping[str, int], room: Mapping[str, int])
 
     Args:
         cache: "gpu", "ram" or "disk" for all of them, or "auto" for the first of these that has room.
-        sizes: bytes of patch tokens of each row set there is. SUBSETS are rows of TRAIN.
-        room: bytes that may be taken in GPU (if there is one) and RAM.
+        sizes: bytes of patch tokens per row set. SUBSETS are rows of TRAIN.
+        room: bytes that may be used on the GPU (if there is one) and in RAM.
     """
     if cache != "auto":
         return dict.fromkeys(sizes, cache)

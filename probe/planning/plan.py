@@ -1,4 +1,4 @@
-"""The plan of a fit: everything decided before the first step, but for the machine that makes the steps."""
+"""The plan of a fit: every decision before the first step, except the choice of the machine."""
 
 from dataclasses import dataclass, replace
 
@@ -17,12 +17,12 @@ from ..training.group import GroupSetup
 
 @dataclass(frozen=True)
 class Plan:
-    """A fit of one store with nothing left open. It can be pickled, and holds no device.
+    """A completely specified fit of one store. It can be pickled, and holds no device.
 
     Attributes:
         config: as given.
         data: the splits.
-        grid: the cells, and the regimes that they are trained in.
+        grid: the cells and their regimes.
         precision: "float32", or the type that matrix products are rounded to.
     """
 
@@ -45,7 +45,7 @@ class Plan:
         return cell.head.input_shape(self.data.shape(cell.layers))
 
     def group_setup(self, group: CellGroup, device: torch.device) -> GroupSetup:
-        """Return the conditions that a group is trained under on a device."""
+        """Return the setup for training a group on a device."""
         return GroupSetup(
             self.input_shape(group.cells[0]),
             self.data.n_classes,
@@ -80,9 +80,9 @@ class Plan:
         return lines
 
     def lacking(self) -> list[str]:
-        """Return the lines of `about` that warn: which classes training lacks.
+        """Return the lines of `about` that warn about classes without training images.
 
-        A subset has a line where it lacks others than full data or another subset does.
+        A subset gets its own line only if it lacks other classes than full data and the earlier subsets.
         """
         said: dict[str, str] = {}
         for regime in self.grid.regimes:

@@ -1,4 +1,4 @@
-"""The settings of a plan as plain values: which of them a run's cells share, and which tell its cells apart."""
+"""The settings of a plan as plain values: those that all cells of a run share, and those that differ between cells."""
 
 import json
 from dataclasses import asdict
@@ -14,16 +14,16 @@ GRID = (
     "heads", "layers", "shots", "fraction", "optimizer", "lr", "weight_decay", "seeds", "train_split", "val_split",
     "test_split", "test_store",
 )  # fmt: skip
-"""Settings that differ between the cells of a run, which may be extended with others. The data have fingerprints of
-their own."""
+"""Settings that may differ between the cells of a run. A later command may add other values. Fingerprints, not
+settings, identify the data."""
 OWN = (*GRID, "out", "device", "cache")
-"""These, and those that differ between machines: settings that a run does not share."""
+"""Settings that the cells of a run need not share: `GRID`, and settings that differ between machines."""
 
 Settings = dict[str, Any]
 
 
 def resolved_settings(plan: Plan) -> Settings:
-    """Return the whole resolved config, by field; `device` is as it was given."""
+    """Return the whole resolved config, by field; `device` is as given."""
     resolved: Settings = {
         "heads": [head.label for head in plan.grid.heads],
         "layers": ",".join(map(layers_text, plan.grid.layers)),
@@ -42,7 +42,7 @@ def resolved_settings(plan: Plan) -> Settings:
 
 
 def grid_settings(plan: Plan) -> Settings:
-    """Return the settings that make the cells of this fit differ from others of a run."""
+    """Return the settings that may differ between this fit and other fits of the same run."""
     return {key: value for key, value in resolved_settings(plan).items() if key in GRID}
 
 
@@ -52,5 +52,5 @@ def shared_settings(plan: Plan) -> Settings:
 
 
 def identity(plan: Plan) -> str:
-    """Return everything that decides the numbers of a cell, beside its name."""
+    """Return, as text, everything that determines a cell's numbers besides its name."""
     return json.dumps({"settings": shared_settings(plan), "data": plan.data.fingerprints()}, default=str)

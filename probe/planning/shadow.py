@@ -1,11 +1,11 @@
-"""Tensors without values, that say they are on a device: what code allocates there, found without running it.
+"""Tensors without values that claim to be on a device: they show how much memory code allocates there.
 
-Under `Shadows` every operation is done on the "meta" device, shapes and types alone, and its result claims to be on
-the device asked for, so that autocast and the choice of kernels see what they would see there. Plain meta tensors do
-not do: torch has no autocast for them. What a kernel takes for itself while it runs is not seen.
+Under `Shadows` every operation runs on the "meta" device, with shapes and types only. Its result claims to be on the
+requested device, so autocast and the choice of kernels behave as on that device. Plain meta tensors do not suffice:
+torch has no autocast for them. Temporary memory inside a kernel is not counted.
 
-On a GPU the peak is what torch's allocator takes of it (`arena.py`). On a CPU it is what is alive: memory that is freed
-goes back.
+On a GPU the peak is the memory that torch's allocator takes (`arena.py`). On a CPU it is the memory of live tensors:
+freed memory returns to the system.
 """
 
 import weakref
@@ -22,13 +22,13 @@ ATEN, META = torch.ops.aten, torch.device("meta")
 
 
 class Shadow(Tensor):
-    """A tensor that claims to be on `device`, over one on the meta device."""
+    """A wrapper around a meta tensor that claims to be on `device`."""
 
     meta: Tensor
 
     @staticmethod
     def __new__(cls, meta: Tensor, device: torch.device) -> "Shadow":
-        """Cast the shadow of a meta tensor."""
+        """Wrap a meta tensor."""
         shadow: Shadow = Tensor._make_wrapper_subclass(
             cls, meta.shape, meta.stride(), meta.storage_offset(), dtype=meta.dtype, device=device
         )
@@ -39,22 +39,22 @@ class Shadow(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Refuse what is done outside of `Shadows`."""
+        """Refuse operations outside of `Shadows`."""
         raise RuntimeError(f"{func} on a tensor without values, outside of the Shadows it was made under")
 
 
 class Shadows(TorchDispatchMode):
-    """Makes every tensor a `Shadow`, and counts the bytes of those alive.
+    """Makes every tensor a `Shadow`, and counts the bytes of live tensors.
 
-    What depends on values is as for zeros: a number read from a tensor is 0, no element is found to be nonzero. So
-    initialisation that draws again until all values are in range ends.
+    Operations that depend on values see zeros: a number read from a tensor is 0, and no element is nonzero. So
+    initialisation that redraws until all values are in range ends.
 
     Attributes:
-        now: bytes of the tensors that are alive.
+        now: bytes of live tensors.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Count what would be on one device."""
+        """Count the memory of one device."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self._device, self._alive = device, dict[int, tuple[Arena, Block]]()
@@ -62,25 +62,25 @@ class Shadows(TorchDispatchMode):
 
     @property
     def peak(self) -> int:
-        """The most bytes that were taken at once since `forget_peak`."""
+        """The most bytes taken at once since `forget_peak`."""
         return self._before + self._arena.reserved if self._device.type == "cuda" else self._most
 
     def forget_peak(self) -> None:
-        """Look for a new peak from here on. On a GPU, new tensors have memory of their own, as recorded work has."""
+        """Measure a new peak from now on. On a GPU, later tensors get separate memory, like recorded work."""
         self._before = self._most = self.now
         self._arena = Arena()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do one operation on the meta device; what is changed in place stays the tensor it was."""
+        """Run one operation on the meta device. A tensor changed in place stays the same object."""
         if func is ATEN._local_scalar_dense.default:
             return 0
         if func is ATEN.nonzero.default:
             return self._cast(torch.empty(0, args[0].ndim, dtype=torch.int64, device=META))
         if func is ATEN.bincount.default:
-            n_bins = max(1, *args[2:])  # zeros fall into the first
+            n_bins = max(1, *args[2:])  # zeros fall into the first bin
             return self._cast(torch.empty(n_bins, dtype=torch.int64, device=META))
         with self:
-            found = func.decompose(*args, **kwargs or {})  # in inference mode operations come whole
+            found = func.decompose(*args, **kwargs or {})  # in inference mode, composite operations arrive undivided
         if found is not NotImplemented:
             return found
         taken: dict[int, Tensor] = {}
@@ -93,7 +93,7 @@ class Shadows(TorchDispatchMode):
         args, kwargs = tree_map_only(Tensor, meta, (args, kwargs or {}))
         if "device" in kwargs:
             kwargs["device"] = META
-        with torch.inference_mode(False):  # a view of an ordinary tensor is no inference tensor
+        with torch.inference_mode(False):  # a view of an ordinary tensor must not be an inference tensor
             made = func(*args, **kwargs)
             return tree_map_only(Tensor, lambda t: taken[id(t)] if id(t) in taken else self._cast(t), made)
 

@@ -1,4 +1,4 @@
-"""What a run shows: tables of the selected cells, and figures."""
+"""The report of a run: tables of the selected cells, and figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONTENTS = {
     "history.parquet": "one row per cell and scored epoch",
     "summary.md": "this table",
     "figures/layer_curve.png": "the same as a picture, also as .svg",
-    "figures/shots_curve.png": "each head over images a class, also as .svg",
+    "figures/shots_curve.png": "each head over images per class, also as .svg",
     "heads/": "trained heads, for probe predict",
     "config.yaml": "the resolved settings",
 }
@@ -34,7 +34,7 @@ def write_report(run: Run) -> None:
 
 
 def is_reported(run: Run) -> bool:
-    """Whether the run's folder has the report of its results as they are."""
+    """Whether the run's folder has a report of its current results."""
     from ..run.files import read_file
     from .page import summary_page
     from .summary import tidy
@@ -45,7 +45,7 @@ def is_reported(run: Run) -> bool:
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """Return the summary as values for JSON: one dict per source, head, shots and layer, and what became of cells.
+    """Return the summary as values for JSON: one dict per source, head, shots and layer, and remarks about cells.
 
     `best` marks the layer that the protocol selects for a head.
     """
@@ -59,7 +59,7 @@ def run_facts(run: Run) -> dict[str, Any]:
 
 
 def print_run(run: Run) -> None:
-    """Print the summary table, each head's selected layer, and where the files are, on stdout."""
+    """Print the summary table, each head's selected layer and the list of files on stdout."""
     from rich.console import Console
 
     from ...runtime.text import printable

@@ -19,7 +19,7 @@ from ..grid.cells import abbreviated
 from .summary import FIGURES, best_layers, layer_order, shots_order, with_most_data
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-"""Okabe and Ito's palette, which stays apart for colour-blind readers."""
+"""Okabe and Ito's palette: colour-blind readers can tell its colours apart."""
 MARKERS = "osD^vPX"
 DASHES = ["-", "--", ":"]
 PANEL_INCHES = (6.4, 4.0)
@@ -31,16 +31,16 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None}},
 }
 MOST_HEADS_INSIDE = 4
-"""Heads that a legend inside a single panel can name without hiding lines."""
+"""Most heads that a legend inside a single panel can name without hiding lines."""
 
 
 def draw_layer_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw the figure over layers for the most data, a panel a source, a line a head with a band over seeds.
+    """Draw the figure over layers for the most data, with one panel per source and one line per head.
 
-    The band is one standard deviation. Several layers joined stand to the right of the single ones.
+    The band around a line is one standard deviation over seeds. Joined layers stand to the right of single layers.
 
     Args:
-        summary: of `summarise`.
+        summary: from `summarise`.
         folder: where `layer_curve.png` and `.svg` go.
 
     Returns:
@@ -63,13 +63,13 @@ def draw_layer_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def draw_shots_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw the figure of each head's selected layer over the number of training images, a panel a source.
+    """Draw the figure of each head's selected layer over the number of training images, with one panel per source.
 
-    Images a class, or the fraction of all, on a logarithmic axis with "full" at the right end; where a source has both,
-    a panel each.
+    The axis is logarithmic, in images per class or in fractions of all images, with "full" at the right end. A source
+    with both units gets one panel per unit.
 
     Args:
-        summary: of `summarise`, with two or more shots.
+        summary: from `summarise`, with two or more shots.
         folder: where `shots_curve.png` and `.svg` go.
 
     Returns:
@@ -83,14 +83,14 @@ def draw_shots_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
         for head, of_head in rows.assign(x=rows["shots"].map(places)).groupby("head", sort=False):
             _draw_line(axes, of_head, styles[head], str(head))
         axes.set_xticks(list(places.values()), list(places))
-        axes.set_xlabel("fraction of the training images" if by_fraction else "training images a class")
+        axes.set_xlabel("fraction of the training images" if by_fraction else "training images per class")
     _label_figures(all_axes, [rows for _, rows, _ in panels])
     _add_legend(figure, all_axes)
     return _save(figure, folder, "shots_curve")
 
 
 def _panels(names: Sequence[str], n_heads: int) -> tuple[Figure, list[Axes]]:
-    """Make a figure with a panel a name; the names are shown if there are several."""
+    """Make a figure with one panel per name. The names are shown if there are several."""
     n_columns = min(len(names), PANELS_A_ROW)
     n_rows = ceil(len(names) / n_columns)
     width, height = PANEL_INCHES
@@ -120,7 +120,7 @@ def _styles(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _draw_line(axes: Axes, rows: pd.DataFrame, style: dict[str, Any], head: str) -> None:
-    """Draw a head over `x`, with a band; what diverged is a gap, and a place alone has a bar for a band."""
+    """Draw a head over `x`, with a band. Diverged cells leave a gap. A single point has a bar instead of a band."""
     if len(rows) < 2:
         _draw_points(axes, rows, style, head)
         return
@@ -139,7 +139,7 @@ def _draw_points(axes: Axes, rows: pd.DataFrame, style: dict[str, Any], head: st
 
 
 def _layer_places(layers: pd.Series) -> dict[str, int]:
-    """Return where layers stand: single ones at their index, joined ones after a gap."""
+    """Return the place of each layer on the axis: single layers at their index, joined layers after a gap."""
     ordered = sorted(set(layers), key=layer_order)
     single = [layer for layer in ordered if "+" not in layer]
     first = int(single[-1]) + 2 if single else 0
@@ -164,7 +164,7 @@ def _two_a_line(layer: str) -> str:
 
 
 def _shots_panels(best: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
-    """Give a panel's name, its rows, and whether it is over fractions: another unit is another panel."""
+    """Yield each panel's name, its rows, and whether its axis shows fractions. Each unit has its own panels."""
     fraction, full = best["shots"].str.contains(".", regex=False), best["shots"] == "full"
     for of_unit, by_fraction in ((~fraction & ~full, False), (fraction, True)):
         for source in best["source"][of_unit].unique():
@@ -172,7 +172,7 @@ def _shots_panels(best: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]
 
 
 def _shots_places(shots: pd.Series) -> dict[str, float]:
-    """Return where shots stand: at their logarithm, "full" as a fraction of 1, or a doubling beyond the most images."""
+    """Return the logarithmic place of each `shots`. "full" is fraction 1, or one doubling beyond the most images."""
     ordered = sorted(set(shots), key=shots_order, reverse=True)
     places = {shot: log2(float(shot)) for shot in ordered if shot != "full"}
     most = max(places.values())
@@ -180,13 +180,13 @@ def _shots_places(shots: pd.Series) -> dict[str, float]:
 
 
 def _label_figures(all_axes: Sequence[Axes], panels: Sequence[pd.DataFrame]) -> None:
-    """Say what the vertical axes show; they are one axis if it is the same."""
+    """Label the vertical axes. Panels share one axis if all show the same figure."""
     for axes, rows in zip(all_axes, panels, strict=True):
         axes.set_ylabel(f"test {FIGURES[rows['figure'].iloc[0]]} (%)")
     if len({rows["figure"].iloc[0] for rows in panels}) == 1:
         for axes in all_axes[1:]:
             axes.sharey(all_axes[0])
-        all_axes[0].autoscale(axis="y")  # to share takes over the first one's limits, whatever the others show
+        all_axes[0].autoscale(axis="y")  # a shared axis has the limits of the first panel only
 
 
 def _legend_inside(n_panels: int, n_heads: int) -> bool:
@@ -194,7 +194,7 @@ def _legend_inside(n_panels: int, n_heads: int) -> bool:
 
 
 def _add_legend(figure: Figure, all_axes: Sequence[Axes]) -> None:
-    """Name the heads once: inside a single panel with few, else to the right of all."""
+    """Name the heads once: inside a single panel if they are few, else to the right of all panels."""
     lines: dict[str, Line2D] = {}
     for line in (line for axes in all_axes for line in axes.lines):
         lines.setdefault(str(line.get_label()), line)

@@ -1,4 +1,4 @@
-"""The heads that can be trained or fitted, for `probe heads`: what each does, its settings and what it costs."""
+"""The list of all heads for `probe heads`: each head's summary, settings and costs."""
 
 from math import prod
 from textwrap import wrap
@@ -14,7 +14,7 @@ from ..heads.flops import count_flops
 from ..solvers import SOLVERS, LinearSolver
 
 SHAPE, N_CLASSES = LayerShape(grid=(14, 14), dim=768, n_prefix=1, embedding=768), 1000
-"""Counts are made for the tokens of a ViT-B/16 at 224 × 224, and the classes of ImageNet-1k."""
+"""Costs are counted for the tokens of a ViT-B/16 at 224 × 224 and the classes of ImageNet-1k."""
 ABOUT = "with the classifier, for 14 × 14 tokens 768 wide (ViT-B/16 at 224 px) and 1,000 classes"
 KINDS = {"trained": "Trained by steps", "fitted": "Fitted at once"}
 WIDTH = 80
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 
 def head_facts(name: str) -> Json:
-    """Return what a head is, its settings and its costs, as values for JSON.
+    """Return a head's description, settings and costs as values for JSON.
 
     Raises:
         InputError: no such head.
@@ -73,7 +73,7 @@ def describe_head(name: str) -> list[str]:
 
 
 def _settings(own_settings: Any) -> list[Json]:
-    """Return each setting with its type, its default and its meaning, from the annotations of its dataclass."""
+    """Return each setting's type, default and meaning, from the annotations of the dataclass."""
     hints = get_type_hints(type(own_settings), include_extras=True)
     return [
         {"name": name, "type": get_args(hint)[0].__name__, "default": getattr(own_settings, name), "meaning": meaning}
@@ -83,7 +83,7 @@ def _settings(own_settings: Any) -> list[Json]:
 
 
 def _costs(name: str) -> Json:
-    """Return the arrays that a head reads by default, its parameters, and operations for one image."""
+    """Return the arrays that a head reads by default, its parameters, and its operations per image."""
     is_solver = name in SOLVERS
     form = ("linear", {"pool": SOLVERS[name].defaults["pool"]}) if is_solver else (name, POOLINGS[name].defaults)
     with torch.device("meta"):  # no weights are drawn
@@ -97,7 +97,7 @@ def _costs(name: str) -> Json:
 
 
 def _line(facts: Json) -> str:
-    """Return the line of one head, with as many settings as it has room for."""
+    """Return the line of one head, with as many settings as fit."""
     count = "none" if facts["n_params"] is None else f"{facts['n_params']:,}"
     line = f"  {facts['head']:<9}{count:>10} "
     for setting in facts["settings"]:

@@ -1,4 +1,4 @@
-"""What a run shows as text: short on a terminal, complete in `summary.md`."""
+"""The report of a run as text: short on a terminal, complete in `summary.md`."""
 
 from collections.abc import Iterator
 
@@ -23,11 +23,11 @@ PROTOCOL_NOTES = {
 
 
 def print_summary(cells: pd.DataFrame, console: Console) -> None:
-    """Print, for each source, the shots at the selected layers, and the layers and remarks for the most data.
+    """Print two tables per source, and remarks: shots at the selected layers, and layers for the most data.
 
     Args:
-        cells: of `tidy`.
-        console: its width is what there is.
+        cells: from `tidy`.
+        console: its width limits the tables.
     """
     summary = summarise(cells)
     for source, of_source in summary.groupby("source", sort=False):
@@ -45,10 +45,10 @@ def print_summary(cells: pd.DataFrame, console: Console) -> None:
 
 
 def summary_page(cells: pd.DataFrame) -> str:
-    """Return `summary.md`: all tables, and a line a head, for each source and number of shots.
+    """Return `summary.md`: all tables, and one line per head, for each source and number of shots.
 
     Args:
-        cells: of `tidy`.
+        cells: from `tidy`.
     """
     summary = summarise(cells)
     sources = list(summary["source"].unique())
@@ -72,12 +72,12 @@ def shots_words(shots: str) -> str:
 
 
 def _print_tables(console: Console, choices: list[pd.DataFrame], title: str) -> None:
-    """Print the first of some tables that fits in one piece, or the last in pieces."""
+    """Print the first table that fits in one piece, or else the last table in pieces."""
     for table in choices:
         pieces = terminal_tables(table, console)
         if len(pieces) == 1:
             break
-    _say(console, title)  # the tables may be narrower than it
+    _say(console, title)  # printed apart: it may be wider than the tables
     console.print(*pieces, sep="\n")
 
 

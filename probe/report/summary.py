@@ -1,4 +1,4 @@
-"""The summary: for every head, layer and number of shots the selected cell, mean ± standard deviation over seeds."""
+"""The summary: the selected cells of every head, layer and number of shots, as mean ± standard deviation over seeds."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ SELECTED_BY = ["source", "head", "shots"]
 
 FIGURES = {"top1": "top-1", "map": "mAP"}
 UNSCORED = {"val": "held-out", "test": "test"}
-"""Splits whose images may have scores that are not finite, in words."""
+"""Words for the splits whose images may have scores that are not finite."""
 ADVICE = "probe verify names damaged files"
 
 
 def tidy(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the results with what a report calls things.
+    """Return the results with the columns that a report uses.
 
-    Columns that are added, or replaced: source (model and dataset, and the store where these two are not enough; fit
-    for a terminal), head (with its settings), figure ("top1", or "map" where images have several labels), and that
-    figure as test, val and peak (fractions).
+    These columns are added or replaced: source (model and dataset, and the store if two stores share both; printable on
+    a terminal), head (with its settings), figure ("top1", or "map" if images have several labels), and test, val and
+    peak (that figure, as fractions).
     """
     source = _sources(results)
     several = results["test_map"].notna().groupby(source).transform("any")
@@ -37,15 +37,15 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a (source, head, shots, layer): the figure of the selected cells over seeds, and their choice.
+    """Return one row per (source, head, shots, layer): the selected cells' figure over seeds, and their rates.
 
-    Columns: source, head, shots, layer, figure, protocol, test, test_std (NaN with one seed), val, peak, lr (NaN of
-    heads that are not trained by steps), weight_decay, n_seeds, n_params, flops_forward (per image). Where nothing is
-    selected, as every choice diverged, n_seeds is 0 and the figures are NaN. Sources and heads are in the order of the
-    results, layers and shots in theirs.
+    Columns: source, head, shots, layer, figure, protocol, test, test_std (NaN with one seed), val, peak, lr (NaN for
+    heads that are fitted at once), weight_decay, n_seeds, n_params, flops_forward (per image). If every choice
+    diverged, nothing is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order,
+    shots and layers that of `shots_order` and `layer_order`.
 
     Args:
-        cells: of `tidy`.
+        cells: from `tidy`.
     """
     keys = [*SELECTED_BY, "layer"]
     asked = cells.groupby(keys, sort=False).agg(figure=("figure", "first"), protocol=("protocol", "first"))
@@ -75,26 +75,26 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def layer_order(layer: str) -> tuple[int, ...]:
-    """Return what sorts layers: single ones by index, then those that join several, such as "8+9+10+11"."""
+    """Return the sort key of a layer: single layers come first, then joined ones such as "8+9+10+11"."""
     indices = [int(index) for index in layer.split("+")]
     return (len(indices), *indices)
 
 
 def shots_order(shots: str) -> tuple[int, float]:
-    """Return what sorts shots: "full", then fractions, then images a class; of these the most first."""
+    """Return the sort key of shots: "full" first, then fractions, then images per class, each from most to fewest."""
     if shots == "full":
         return (0, 0.0)
     return (1 if "." in shots else 2, -float(shots))
 
 
 def best_layers(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the row that the protocol picks for each source, head and shots; where all diverged, the first of them."""
+    """Return the row that the protocol picks per source, head and shots. If all rows diverged, it is the first."""
     counted = summary["val"].where(summary["protocol"] == "select", summary["test"]).fillna(-1.0)
     return summary.loc[counted.groupby([summary[name] for name in SELECTED_BY], sort=False).idxmax()]
 
 
 def with_most_data(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each source whose shots come first."""
+    """Return the rows of each source with the most training data."""
     most = summary.groupby("source", sort=False)["shots"].transform(lambda shots: min(shots, key=shots_order))
     return summary[summary["shots"] == most]
 
@@ -107,7 +107,7 @@ def percent(mean: float, std: float = float("nan")) -> str:
 
 
 def head_lines(summary: pd.DataFrame) -> list[str]:
-    """Return a line a head: its selected layer, its figure, how much a peak on the test split flatters it, its cost.
+    """Return one line per head: its selected layer, its figure, the optimism of its test peak, and its cost.
 
     Args:
         summary: the rows of one source and number of shots.
@@ -116,12 +116,12 @@ def head_lines(summary: pd.DataFrame) -> list[str]:
 
 
 def optimism_line(cells: pd.DataFrame, summary: pd.DataFrame) -> str | None:
-    """Return how far the best of everything tried lies above the one that is selected; None under protocol "paper".
+    """Return how far the highest peak of the grid lies above the selected figure, or None under protocol "paper".
 
-    A published best is often the highest of all figures looked at: of every head, layer, rate, seed and epoch.
+    A published best is often the highest figure over all heads, layers, rates, seeds and epochs.
 
     Args:
-        cells: of `tidy`.
+        cells: from `tidy`.
         summary: the rows of one source and number of shots.
     """
     best = best_layers(summary).dropna(subset="test")
@@ -137,7 +137,7 @@ def optimism_line(cells: pd.DataFrame, summary: pd.DataFrame) -> str | None:
 
 
 def status_lines(cells: pd.DataFrame) -> list[str]:
-    """Return how many cells diverged, did not converge, or have scores that are not finite, and where."""
+    """Return lines about cells that diverged, did not converge, or have scores that are not finite."""
     lines = []
     diverged = cells[cells["status"].str.startswith("diverged")]
     for cause, of_cause in diverged.groupby(diverged["status"].map(_cause), sort=False):
@@ -176,7 +176,7 @@ def _head_line(row: Any) -> str:
     if not pd.isna(row.lr):
         figure += f" (peak over epochs {percent(row.peak)} %, optimism {100 * (row.peak - row.test):+.1f})"
     costs = [] if pd.isna(row.n_params) else [f"{row.n_params:,.0f} parameters"]
-    costs += [] if pd.isna(row.flops_forward) else [f"{row.flops_forward:,.0f} FLOP an image"]
+    costs += [] if pd.isna(row.flops_forward) else [f"{row.flops_forward:,.0f} FLOP per image"]
     return f"{row.head}: {', '.join([*parts, figure])}" + ("; " + ", ".join(costs) if costs else "")
 
 

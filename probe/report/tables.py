@@ -12,7 +12,7 @@ from rich.table import Table
 from .summary import best_layers, layer_order, percent, shots_order
 
 LONGEST_NAME = 20
-"""Characters of a head's name that stay on one line of a terminal's table."""
+"""Most characters of a head's name on one line of a terminal table."""
 
 
 def layer_table(summary: pd.DataFrame, *, spread: bool = True, mark: bool = False) -> pd.DataFrame:
@@ -43,11 +43,11 @@ def shots_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def terminal_tables(table: pd.DataFrame, console: Console) -> list[Table]:
-    """Return a table for a terminal: the longer side down, or turned if that is too wide, or in pieces by head.
+    """Return a table for a terminal: with its longer side down, turned if that is too wide, or else in pieces by head.
 
     Args:
         table: texts; the index and the columns are named.
-        console: its width is what there is.
+        console: its width limits the table.
     """
     unbounded = console.options.update(width=sys.maxsize)
 
@@ -101,5 +101,5 @@ def _rich_table(table: pd.DataFrame) -> Table:
 
 
 def _folded(name: str) -> str:
-    """Break a long head's name after its punctuation."""
+    """Break a long head name after its punctuation."""
     return name if len(name) <= LONGEST_NAME else name.replace(":", ":\n", 1).replace(",", ",\n")

@@ -1,4 +1,4 @@
-"""A run's folder: the results of its cells, their trained heads, the settings they share, and which cell is selected.
+"""A run's folder: the results of its cells, their trained heads, their shared settings, and the selected cells.
 
-Results are written after every pass, so that a stopped fit continues.
+Results are written after every pass, so a stopped fit can continue.
 """

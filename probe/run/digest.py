@@ -1,4 +1,4 @@
-"""A digest of tensors and plain values, by which a file that holds them is known to be as it was written."""
+"""A digest of tensors and plain values. A file that stores its digest can be checked for changes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from xxhash import xxh3_128
 
 
 def value_digest(value: Any) -> str:
-    """Return a digest of tensors, numbers and texts in lists and dicts; the order of a dict's keys does not matter."""
+    """Return a digest of tensors, numbers and texts in lists and dicts. The order of dict keys does not matter."""
     digest = xxh3_128()
     _update(digest, value)
     return digest.hexdigest()

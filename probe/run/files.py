@@ -1,4 +1,4 @@
-"""Files of a run as they are opened: one that is not what was written is refused, in one line and with the way out."""
+"""Checks of a run's files. A changed file is refused with a one-line error that gives the remedy."""
 
 import os
 from pathlib import Path
@@ -10,10 +10,10 @@ WAY_OUT = "put back a copy of it, or fit into another folder"
 
 
 def check_run_folder(out: str | Path) -> Path:
-    """Return the path of a run to make or to go on with.
+    """Return the path of a run to create or continue.
 
     Raises:
-        InputError: it cannot be one, is inside a store or another run, or is a store or a file.
+        InputError: the path is a store or a file, is inside a store or another run, or cannot be a folder.
     """
     path = check_folder(out)
     if is_store(path):
@@ -24,10 +24,10 @@ def check_run_folder(out: str | Path) -> Path:
 
 
 def check_names(run: Path) -> None:
-    """Refuse a run in which something else has the name of one of its files or folders: they are written late.
+    """Refuse a run folder in which a file or folder of the run cannot be written. A fit writes some of them late.
 
     Raises:
-        RunError: it has.
+        RunError: a folder has the name of a file, or a file has the name of a folder.
     """
     for name in RUN_FILES:
         if (run / name).is_dir():
@@ -41,7 +41,7 @@ def read_file(path: Path) -> bytes | None:
     """Return the content of a file of a run, or None if there is none.
 
     Raises:
-        RunError: something is there that cannot be read: a folder, a link to nothing, a file of another user.
+        RunError: the path exists and cannot be read: a folder, a broken link, another user's file.
     """
     try:
         return path.read_bytes()
@@ -52,6 +52,6 @@ def read_file(path: Path) -> bytes | None:
 
 
 def damaged(path: Path, reason: object) -> RunError:
-    """Make the error for a file whose content is not what was written."""
+    """Make the error for a file with changed content."""
     why = " ".join(str(reason).split()) or type(reason).__name__
     return RunError(f"{str(path)!r} is damaged, or was written by another version of tokenprobe ({why}); {WAY_OUT}")

@@ -1,7 +1,7 @@
-"""Whether a fit may add its cells to a run: the settings that cells share, and the stores they are made from.
+"""Checks whether a fit may add its cells to a run: its settings and stores must agree with the run's.
 
-A run may be extended by other heads, layers, rates and stores. A command that would change the meaning of finished
-cells is refused.
+A fit may add other heads, layers, rates and stores. A command that would change the meaning of finished cells is
+refused.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from .results import Run
 
 MOST_EPOCHS = 2**31
 LONGEST_STORE = 80
-"""Bytes of a store's name, which begins the names of cells."""
+"""Most bytes in a store's name. The names of its cells begin with it."""
 
 
 def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
-    """Return the plans of stores, each with the name that its store has in a run.
+    """Return the plans, each with its store's name in the run.
 
     Raises:
-        InputError: the folder was made with other settings, or a store was another one then, or two hold the same.
-        RunError: the run does not tell, or is damaged.
+        InputError: the run was made with other settings, or a store's data changed, or two stores hold the same data.
+        RunError: the run does not record its settings, or is damaged.
     """
     origin = read_origin(run)
     if origin is not None:
@@ -49,12 +49,12 @@ def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
 
 
 def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
-    """Write `config.yaml` for named plans: their settings, and what else made the run's cells.
+    """Write `config.yaml` for named plans: their settings, and the origin of the run's cells.
 
     Args:
         run: to write to; this process has its lock.
-        plans: of `name_stores`.
-        device: that the plans are fitted on.
+        plans: from `name_stores`.
+        device: device of the fit.
     """
     made = read_origin(run) or Origin()
     command = {"stores": [plan.name for plan in plans]} | grid_settings(plans[0])
@@ -73,7 +73,7 @@ def _check_settings(run: Run, made: Mapping[str, Any], plan: Plan) -> None:
     differing = [
         key
         for key in sorted(made.keys() | asked.keys())
-        if made.get(key) != asked.get(key) and not (derived and key == "warmup_epochs")  # that epochs decide
+        if made.get(key) != asked.get(key) and not (derived and key == "warmup_epochs")  # epochs decide these
     ]
     if differing:
         listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {asked.get(key)!r}" for key in differing)
@@ -90,7 +90,7 @@ def _known(plan: Plan) -> KnownStore:
 
 
 def _name_store(run: Run, plan: Plan, stores: dict[str, KnownStore]) -> str:
-    """Return the name of a store in a run, and note it: the model's, and a hash where two would be alike."""
+    """Return a store's name in the run, and add it to `stores`: the model's name, with a hash if that is taken."""
     asked = _known(plan)
     for name, known in stores.items():
         if known.fingerprints == asked.fingerprints:

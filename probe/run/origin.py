@@ -1,6 +1,6 @@
-"""What the cells of a run were made with and from, as `config.yaml` keeps it under `made_from`.
+"""The origin of a run's cells: their settings and stores, which `config.yaml` keeps under `made_from`.
 
-A run with results and without this file is refused: nothing would tell whether other cells may stand beside its own.
+A run that has results but lacks this file is refused. Without it, no fit can tell whether new cells are comparable.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -25,8 +25,8 @@ class KnownStore:
     """A store of a run.
 
     Attributes:
-        path: where it was last.
-        fingerprints: of the data of a fit; see `Data.fingerprints`.
+        path: its last known path.
+        fingerprints: fingerprints of the data; see `Data.fingerprints`.
     """
 
     path: str
@@ -35,13 +35,13 @@ class KnownStore:
 
 @dataclass(frozen=True)
 class Origin:
-    """What made the cells of a run.
+    """The origin of a run's cells.
 
     Attributes:
-        commands: the stores, heads, layers, rates and so on of every fit that worked on the run.
-        stores: by their names in the run.
-        batch_sizes: of each training set, by its shots.
-        shared: settings that all cells have in common.
+        commands: one dict per distinct fit: its stores, heads, layers, rates and other grid settings.
+        stores: the stores, by name in the run.
+        batch_sizes: the batch size per training set, by shots.
+        shared: settings that all cells share.
     """
 
     commands: list[dict[str, Any]] = field(default_factory=list)
@@ -51,10 +51,10 @@ class Origin:
 
 
 def read_origin(run: Run) -> Origin | None:
-    """Return what made the finished cells of a run, or None if there are none.
+    """Return the origin of a run's finished cells, or None if it has none.
 
     Raises:
-        RunError: there are, and no file tells of them, or one that is damaged.
+        RunError: there are finished cells, but `config.yaml` is missing or damaged.
     """
     path = run.path / NAME
     data = read_file(path)
@@ -66,7 +66,7 @@ def read_origin(run: Run) -> Origin | None:
         )
     try:
         origin: Origin = read(Origin, yaml.load(data, _PlainLoader)[MADE_FROM], MADE_FROM)
-    except Exception as error:  # damaged YAML fails in any way
+    except Exception as error:  # damaged YAML may raise any error
         raise damaged(path, error) from error
     unknown = set(run.results["cell"].map(store_of)) - origin.stores.keys()
     if unknown or not origin.shared:
@@ -75,20 +75,20 @@ def read_origin(run: Run) -> Origin | None:
 
 
 def write_origin(folder: Path, settings: dict[str, Any], origin: Origin) -> None:
-    """Write `config.yaml`: settings, which it can be given again with, and what made the run."""
+    """Write `config.yaml`: the settings, which `--config` can read again, and the run's origin."""
     content = settings | {MADE_FROM: asdict(origin)}
     write_durably(folder / NAME, yaml.dump(content, Dumper=_PlainDumper, sort_keys=False).encode())
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes out what is in two places, instead of referring from one to the other."""
+    """Writes a repeated value out in full, instead of an alias."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Takes no references, by which a small file can stand for a huge one."""
+    """Refuses aliases: with them, a small file can expand to a huge one."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

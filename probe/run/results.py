@@ -38,7 +38,7 @@ RESULTS_TYPES = {
     for name in COLUMNS
 }
 HEAD_COLUMNS = ["name", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
-"""Within which rates are swept; "name" is the store's in the run, since a store may be moved."""
+"""Columns within which rates are swept. "name" is the store's name in the run, because a store may move."""
 HISTORY_TYPES = {
     "cell": "str", "epoch": "int64", "train_loss": "float64", "val_top1": "float64", "test_top1": "float64",
     "val_map": "float64", "test_map": "float64",
@@ -50,25 +50,25 @@ class Run:
 
     Attributes:
         path: the folder.
-        results: one row per cell, the columns of `COLUMNS`; accuracies are fractions, operations are per image.
+        results: one row per cell, with the columns `COLUMNS`. Accuracies are fractions, operations are per image.
         history: one row per cell and scored epoch.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a folder, with what is there already.
+        """Open a run folder and read its results, if it has any.
 
         Raises:
-            RunError: the results are damaged, or of another version.
+            RunError: the results are damaged, or another version wrote them.
         """
         self.path = path
         self.results = read_table(path / "results.parquet", RESULTS_TYPES)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """Read the history when it is first asked for: most who open a run do not.
+        """The history, read at first use: most callers do not need it.
 
         Raises:
-            RunError: it is damaged, or of another version.
+            RunError: the history is damaged, or another version wrote it.
         """
         return read_table(self.path / "history.parquet", HISTORY_TYPES)
 
@@ -83,7 +83,7 @@ class Run:
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
         results["selected"] = mark_selected(results.assign(name=results["cell"].map(store_of)), HEAD_COLUMNS)
         self.results = results[COLUMNS]
-        if not self.history.empty:  # killed between the two tables: the history may know these cells already
+        if not self.history.empty:  # a fit killed between the two writes leaves history without results
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
         write_durably(self.path / "history.parquet", table_bytes(self.history))
@@ -93,19 +93,19 @@ class Run:
 
 @contextmanager
 def open_run(path: Path) -> Iterator[Run]:
-    """Open a run folder for one fit at a time, making it if need be; a full disk meanwhile is explained.
+    """Open a run folder for one fit at a time, and create it if needed.
 
     Raises:
-        LockedError: another process is writing to it.
-        NoSpaceError: the disk filled up.
-        RunError: something else has the name of one of its files, or its tables are damaged or of another version.
+        LockedError: another process writes to it.
+        NoSpaceError: the disk is full.
+        RunError: a file of the run cannot be written, or its tables are damaged or another version wrote them.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with StoreLock(path):
             check_names(path)
             run = Run(path)
-            _ = run.history  # one that is damaged is found now, not after hours of training
+            _ = run.history  # finds a damaged history now, not after hours of training
             yield run
     except OSError as error:
         if error.errno not in (ENOSPC, EDQUOT):
@@ -122,7 +122,7 @@ def _csv_bytes(results: pd.DataFrame) -> bytes:
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:
-    """Give every column its type, whatever is missing in it."""
+    """Give every column its type, even if values are missing."""
     return results.astype({name: kind for name, kind in RESULTS_TYPES.items() if name != "selected"})
 
 

@@ -1,6 +1,7 @@
 """Trained heads as files: the weights, and all that is needed to build the head again, alone or behind its backbone.
 
-A file holds a digest of its weights and of what it says: a number that has changed on the disk gives no predictions.
+A file holds a digest of its name, of what it says and of its weights: one that has changed on the disk, or has the name
+of another, gives no predictions.
 """
 
 import json
@@ -96,7 +97,7 @@ def write_head(run: Path, cell: str, state: Mapping[str, Tensor], about: SavedHe
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     values = asdict(about)
-    said = values | {DIGEST: value_digest([values, state])}
+    said = values | {DIGEST: value_digest([cell, values, state])}
     write_durably(folder / f"{cell}{SUFFIX}", save(dict(state), metadata={KEY: json.dumps(said)}))
 
 
@@ -128,8 +129,8 @@ def load_saved(run: str | Path, cell: str) -> tuple[Head, SavedHead]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         digest = values.pop(DIGEST, None)
         about: SavedHead = read(SavedHead, values, "")
-        if digest != value_digest([values, state]):
-            raise ValueError("its weights or settings are not those that were written")
+        if digest != value_digest([cell, values, state]):
+            raise ValueError("its name, settings or weights are not those that were written")
         return about.build(state), about
     except Exception as error:  # damaged bytes fail in any way
         raise damaged(path, error) from error

@@ -1,9 +1,9 @@
-"""Which epoch of a cell is reported, and which cell of a sweep.
+"""The choice of a cell's reported epoch, and of a sweep's reported cell.
 
-Protocol "select": both by the figure on images held out for that; the test split is only reported.
-Protocol "paper": both by the figure on the test split itself, as the published tables do.
+Protocol "select" chooses both by the figure on held-out images. The test split is only reported.
+Protocol "paper" chooses both by the figure on the test split itself, as published tables do.
 
-The figure is top-1 accuracy, or mean average precision ("map") where images have several labels.
+The figure is top-1 accuracy, or mean average precision ("map") if images have several labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ class EpochTracker:
 
     Attributes:
         protocol: decides which figure counts.
-        epochs: that were scored, counted from 1.
-        val: scores after each; empty under "paper".
-        test: scores after each.
-        diverged: the epoch by which the loss or a weight was not finite any more, if one was.
-        cause: of that, where more is known than its rates.
+        epochs: the scored epochs, counted from 1.
+        val: validation scores after each; empty under "paper".
+        test: test scores after each.
+        diverged: the scored epoch at which the loss or a weight was found not finite, or None.
+        cause: the cause of that, if it is known.
     """
 
     protocol: str
@@ -39,7 +39,7 @@ class EpochTracker:
     cause: str | None = None
 
     def add(self, epoch: int, val: Scores | None, test: Scores) -> bool:
-        """Take one epoch; return whether it is the best so far. Of equals the first is the best."""
+        """Add one epoch, and return whether it is the best so far. The first of equal epochs is the best."""
         self.epochs.append(epoch)
         self.test.append(test)
         if val is not None:
@@ -48,20 +48,20 @@ class EpochTracker:
 
     @property
     def best(self) -> int:
-        """Index of the epoch that is reported."""
+        """Index of the reported epoch in `epochs`."""
         figures = [figure(scores) for scores in (self.val if self.protocol == "select" else self.test)]
         counted = [-inf if isnan(value) else value for value in figures]
         return max(range(len(counted)), key=counted.__getitem__)
 
     @property
     def status(self) -> str:
-        """What became of the cell, for the results."""
+        """The status of the cell, for the results."""
         if self.diverged is None:
             return "trained"
         return f"diverged in epoch {self.diverged}" + (f": {self.cause}" if self.cause else "")
 
     def row(self) -> dict[str, Any]:
-        """Return the columns of the results; of a cell that diverged, those of the epochs before."""
+        """Return the columns of the results. For a diverged cell they describe the epochs before."""
         if not self.epochs:
             return {"best_epoch": None, "status": self.status}
         best = self.best
@@ -76,12 +76,12 @@ class EpochTracker:
 
 
 def figure_name(scores: Scores) -> str:
-    """Return the name of the score that is selected on: the first of FIGURES there is."""
+    """Return the name of the score that selection uses: the first of FIGURES in `scores`."""
     return next(name for name in FIGURES if name in scores)
 
 
 def figure(scores: Scores) -> float:
-    """Return the score that is selected on."""
+    """Return the score that selection uses."""
     return scores[figure_name(scores)]
 
 
@@ -97,13 +97,14 @@ def score_columns(val: Scores | None, test: Scores) -> dict[str, float]:
 
 
 def mark_selected(results: pd.DataFrame, group_by: Sequence[str]) -> "pd.Series[bool]":
-    """Return which cells are selected: in each group one learning rate and weight decay, for all seeds alike.
+    """Return which cells are selected: one learning rate and weight decay per group, the same for all seeds.
 
-    The best by the figure, meaned over seeds; of equals the smallest. A choice at which a cell diverged is none.
+    The choice has the best mean figure over seeds. Of equal choices the smallest wins. Rates at which a cell diverged
+    are never chosen.
 
     Args:
         results: one row per cell.
-        group_by: columns within which learning rate and weight decay were swept.
+        group_by: columns that define the groups.
     """
     counted = pd.Series(float("nan"), index=results.index)
     for name in FIGURES:

@@ -1,7 +1,7 @@
-"""The tables of a run as Parquet files. Each holds a digest of its rows, so that no changed number passes for a result.
+"""The tables of a run as Parquet files. Each file holds a digest of its rows, which reveals a changed number.
 
-The digest is in the metadata of the file itself: a crash cannot part the two. It is taken over values, not over bytes,
-and so it is the same in every version of Arrow.
+The digest is in the file's metadata, so a crash cannot separate the two. It covers values, not bytes, so it is the same
+in every version of Arrow.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from xxhash import xxh3_128
 from .files import damaged, read_file
 
 KEY = b"tokenprobe"
-"""Of the digest in the metadata of a file."""
+"""Key of the digest in a file's metadata."""
 NULLABLE = {pa.int64(): pd.Int64Dtype()}
 
 
@@ -31,11 +31,11 @@ def table_bytes(table: pd.DataFrame) -> bytes:
 
 
 def read_table(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
-    """Read a table that `table_bytes` made; one without columns if there is no file.
+    """Read a table that `table_bytes` made. Return a table without columns if there is no file.
 
     Args:
         path: of the file.
-        types: of each column, by name, in order.
+        types: type of each column, by name, in order.
 
     Raises:
         RunError: the file cannot be read, is damaged, or has other columns.
@@ -49,7 +49,7 @@ def read_table(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
         table = read.replace_schema_metadata().to_pandas(types_mapper=NULLABLE.get)
         table = table[list(types)].astype(types)
         digest = table_digest(table) if read.schema.names == list(types) else "other columns"
-    except Exception as error:  # damaged bytes fail in any way
+    except Exception as error:  # damaged bytes may raise any error
         raise damaged(path, error) from error
     if digest != kept:
         raise damaged(path, "its rows are not those that were written")
@@ -57,7 +57,7 @@ def read_table(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
 
 
 def table_digest(table: pd.DataFrame) -> str:
-    """Return a digest of the names and values of all columns; missing values are alike."""
+    """Return a digest of the names and values of all columns. All missing values count as equal."""
     digest = xxh3_128()
     for name, column in table.items():
         missing = column.isna().to_numpy(dtype=bool)
@@ -68,11 +68,11 @@ def table_digest(table: pd.DataFrame) -> str:
 
 
 def _values_bytes(column: "pd.Series[object]", missing: np.ndarray) -> bytes:
-    """Return the values of a column as bytes: numbers in 64 bits; of texts each once, and where they are."""
+    """Return a column's values as bytes: numbers in 64 bits; texts as indices, then each distinct text once."""
     present = column[~missing]
     if pd.api.types.is_float_dtype(column):
         return bytes(present.to_numpy(dtype="<f8").tobytes())
     if pd.api.types.is_integer_dtype(column) or pd.api.types.is_bool_dtype(column):
         return bytes(present.to_numpy(dtype="<i8").tobytes())
-    places, texts = pd.factorize(present)  # names of cells are in many rows
+    places, texts = pd.factorize(present)  # many rows repeat a cell's name
     return bytes(places.astype("<i8").tobytes()) + "".join(f"{text}\0" for text in texts).encode()

@@ -1,6 +1,6 @@
 """Heads that are fitted at once, from all pooled vectors, instead of trained batch by batch.
 
-A new one is a file here and a line in `SOLVERS`.
+A new solver needs a file here and a line in `SOLVERS`.
 """
 
 from .contract import LinearSolver, Solver

@@ -1,4 +1,4 @@
-"""What a solver is: a head that is fitted at once, from all features, instead of trained batch by batch.
+"""The contract of a solver: a head that is fitted at once, from all features, instead of trained batch by batch.
 
 n training images, m others, F features, C classes, H cells
 """
@@ -17,17 +17,17 @@ from ..heads.pooling import PoolingSettings
 
 POOLS = ("cls", "mean", "cls+mean", "embedding")
 POOL = "The vector of an image: cls, mean, cls+mean (2D wide) or embedding."
-"""What the setting `pool` means."""
+"""The meaning of the setting `pool`."""
 CHUNK_ELEMENTS = 1 << 24
 """Numbers in the largest temporary array of any solver: 64 MiB in float32."""
 
 
 Tell = Callable[[float], None]
-"""Called during a fit with the part of it that is done since the last call, or 0; the parts sum to 1."""
+"""Called during a fit with the fraction of it done since the last call, or 0; the fractions sum to 1."""
 
 
 class Work(NamedTuple):
-    """Operations that a solver makes: a guess by formula, for estimates of time and for progress.
+    """Estimated numbers of operations of a solver, for estimates of time and for progress.
 
     Attributes:
         fit: to fit all cells, in the type `Solver.fit_dtype`.
@@ -39,25 +39,25 @@ class Work(NamedTuple):
 
 
 def keep_quiet(part: float) -> None:
-    """Tell nobody."""
+    """Report no progress."""
 
 
 class Solver(ABC):
-    """Fits H cells on the same features. Computes where the features are.
+    """Fits H cells on the same features, on the device of the features.
 
     Attributes:
-        name: in the registry.
-        summary: what it does, in one sentence.
-        source: where it is published.
-        own_settings: the settings that a head spec may give, with their defaults, the one that tells heads apart first.
-        defaults: the same by name.
-        optimizer: how it is solved, as results say it.
-        fit_dtype: type of most of a fit's operations.
-        penalties: the grid of penalties, one cell each; empty if there is nothing to penalise.
-        votes: whether scores are shares of votes: 0 for a class without one, which is no guess.
-        settings: of each cell, in the order of the axis H.
+        name: name in the registry.
+        summary: one sentence about the method.
+        source: its publication.
+        own_settings: the settings that a head spec may give, with their defaults, first the one that tells heads apart.
+        defaults: the defaults by name.
+        optimizer: the method, as the results name it.
+        fit_dtype: dtype of most operations of a fit.
+        penalties: the grid of penalties, one per cell; empty if the solver has no penalty.
+        votes: whether scores are shares of votes; a class without a vote has 0 and is no guess.
+        settings: settings of each cell, in the order of the axis H.
         decays: the penalty of each cell, in the same order.
-        pool: which of the linear pooling's vectors are the features.
+        pool: the vectors of the linear pooling that are the features.
     """
 
     name: ClassVar[str]
@@ -80,11 +80,11 @@ class Solver(ABC):
         """Take the settings and the penalty of each cell; all read the same features.
 
         Args:
-            settings: of each cell, those that `defaults` names.
-            decays: of each cell; 0 where there is nothing to penalise.
+            settings: for each cell, the settings that `defaults` names.
+            decays: penalty of each cell; 0 if the solver has none.
 
         Raises:
-            InputError: a setting is not one that the solver can use.
+            InputError: the solver cannot use a setting.
         """
         self.settings, self.decays = list(settings), list(decays)
         self.pool: str = self.settings[0]["pool"]
@@ -95,15 +95,15 @@ class Solver(ABC):
             )
 
     def check(self, n_images: int) -> None:  # noqa: B027
-        """Refuse, before anything is read, what cannot be fitted on n training images.
+        """Refuse a fit that is impossible on n training images, before any features are read.
 
         Raises:
-            InputError: there are too few.
+            InputError: there are too few images.
         """
 
     @abstractmethod
     def work(self, n_images: int, n_scored: int, width: int, n_classes: int) -> Work:
-        """Return about how many operations it takes to fit on n images with F features, and to score m."""
+        """Estimate the operations to fit on n images with F features, and to score m images."""
 
     @abstractmethod
     def fit(self, features: Tensor, labels: Tensor, n_classes: int, tell: Tell = keep_quiet) -> None:
@@ -112,8 +112,8 @@ class Solver(ABC):
         Args:
             features: (n, F) float32.
             labels: (n,) int64, or (n, C) of zeros and ones if an image has several.
-            n_classes: C, of the data; some may be absent from `labels`.
-            tell: called as the fit goes on, if it takes long.
+            n_classes: C in the data; some classes may be absent from `labels`.
+            tell: called during a fit that takes long.
 
         Raises:
             InputError: see `check`.
@@ -121,7 +121,7 @@ class Solver(ABC):
 
     @abstractmethod
     def scores(self, features: Tensor) -> Iterator[Tensor]:
-        """Yield the scores (b, H, C) of successive rows of `features`, (m, F); the larger, the likelier."""
+        """Yield the scores (b, H, C) of successive rows of `features`, (m, F); a larger score is likelier."""
 
     @abstractmethod
     def status(self, index: int) -> str:
@@ -136,7 +136,7 @@ class LinearSolver(Solver):
     """A solver whose cells are linear heads: scores = (x - mean) / sqrt(var + eps) · weightᵀ + bias.
 
     Attributes:
-        logits: whether scores are those of a softmax or sigmoid; otherwise they estimate labels of 0 and 1.
+        logits: whether scores are logits of a softmax or sigmoid; otherwise they estimate labels of 0 and 1.
         mean: (F,) float32, shared by all cells; `fit` sets this and the others.
         var: (F,) float32, likewise.
         weight: (H, C, F) float32.
@@ -182,5 +182,5 @@ class LinearSolver(Solver):
 
 
 def chunk_rows(width: int) -> int:
-    """Return how many rows of `width` numbers are worked on at a time."""
+    """Return the number of rows, of `width` numbers each, to process at a time."""
     return max(1, CHUNK_ELEMENTS // width)

@@ -2,11 +2,11 @@
 
 The protocol is that of arXiv 1805.01978, section 3.4 (as in DINO, arXiv 2104.14294): features of unit length, the k
 nearest by cosine similarity s among all training images, each with a vote of exp(s/T) for its label. One search
-serves every k and T. Votes are divided by their sum, which ranks no class differently, so that scores are the
-weighted mean of the neighbours' labels; exp((s - s_max)/T) is the same quotient and cannot overflow. A class without
-a vote is no guess: with k = 1, top-5 is top-1.
+serves every k and T. Votes are divided by their sum. This changes no ranking and makes the scores the weighted mean of
+the neighbours' labels. The code uses exp((s - s_max)/T), which gives the same quotient and cannot overflow. A class
+without a vote is no guess: with k = 1, top-5 is top-1.
 
-    n training images, b images asked about, F features, C classes, k neighbours
+    n training images, b query images, F features, C classes, k neighbours
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from .contract import POOL, Solver, Tell, Work, chunk_rows, keep_quiet
 
 QUERY_ROWS = 1024
 LEAST_VOTE = 2.0**-100
-"""A vote that float32 would round to none is this large: far below the sum of votes, which is 1 or more."""
+"""Smallest vote, for votes that float32 would round to 0: far below the sum of votes, which is at least 1."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class KNNSettings(PoolingSettings):
 
 
 class KNN(Solver):
-    """k nearest neighbours; the cells are all k and temperatures on the same features."""
+    """k nearest neighbours; the cells are all values of k and temperatures on the same features."""
 
     name = "knn"
     summary = "The nearest training images vote, weighted by cosine similarity."
@@ -88,7 +88,7 @@ class KNN(Solver):
         return f"searched {len(self.bank_NF)} images"
 
     def _ks(self) -> dict[float, set[int]]:
-        """Return every k asked for, by temperature."""
+        """Return every requested k, by temperature."""
         ks: dict[float, set[int]] = {}
         for settings in self.settings:
             ks.setdefault(settings["temperature"], set()).add(settings["k"])
@@ -98,7 +98,7 @@ class KNN(Solver):
 def nearest(x_BF: Tensor, bank_NF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Find the k rows of a bank with the largest inner products.
 
-    The bank is searched part by part, and the best so far are kept.
+    The search takes the bank part by part and keeps the best rows so far.
 
     Returns:
         Their inner products (b, k), largest first, and their indices (b, k), int64.
@@ -118,15 +118,15 @@ def nearest(x_BF: Tensor, bank_NF: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def vote(weights_BK: Tensor, nearest_BK: Tensor, labels: Tensor, n_classes: int, ks: set[int]) -> dict[int, Tensor]:
     """Return the weighted mean of the labels of the first k neighbours, (b, C), for each k.
 
-    Votes are added rank by rank: every k is a prefix of the largest, and no two votes of one image meet in one sum,
-    whose order a GPU would not keep.
+    Votes are added rank by rank. Every k is a prefix of the largest k, and no single sum on a GPU adds two votes of one
+    image: their order would vary.
 
     Args:
-        weights_BK: of the neighbours, nearest first.
+        weights_BK: weights of the neighbours, nearest first.
         nearest_BK: the neighbours' indices into `labels`.
         labels: (n,) int64, or (n, C) of zeros and ones.
         n_classes: C.
-        ks: numbers of neighbours, of at most K.
+        ks: numbers of neighbours, each at most K.
     """
     votes_BC = weights_BK.new_zeros(len(weights_BK), n_classes)
     rows_B = torch.arange(len(weights_BK), device=weights_BK.device)

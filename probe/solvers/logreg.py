@@ -4,15 +4,15 @@ For features x (n, F), scores s = W x + b, and the loss of the labels' softmax, 
 
     C Σ_i loss(s_i, y_i) + ½ ||W||²,       divided by C n:       J = mean loss + (p/n) ½ ||W||²,   p = 1/C.
 
-Between two classes the penalty is on the one vector w = w_1 - w_0 that decides; there w_1 = -w_0 = w/2, so that
+With two classes the penalty is on the single vector that decides, w = w_1 - w_0. There w_1 = -w_0 = w/2, hence
 ½ ||w||² = ||W||²: p counts twice. Images with several labels have an independent sigmoid for each class.
 
-L-BFGS on J as it stands needs thousands of iterations: features vary much in a few directions and little in many. Two
-changes of variables cure that and leave J as it is. The features are centred, which only moves b. And with their
-covariance V diag(e) Vᵀ, J has in the basis V and near W = 0 the second derivatives h e_j + p/n, and h for b, where h is
-1/4 for a sigmoid, and for the softmax over c classes 1/c (in directions that change it): L-BFGS works on
-U = W V diag(sqrt(h e_j + p/n)), for which they are all 1. On 5,000 images of CIFAR-10, 192 features, the 45 strengths
-take 1,000 iterations in place of 15,000.
+Plain L-BFGS on J needs thousands of iterations, because features vary much in a few directions and little in many. Two
+changes of variables cure this without changing J. First, the features are centred, which only moves b. Second, let the
+covariance be V diag(e) Vᵀ. In the basis V, near W = 0, the second derivatives of J are h e_j + p/n, and h for b. Here
+h is 1/4 for a sigmoid, and 1/c for the softmax over c classes (in directions that change it). L-BFGS works on
+U = W V diag(sqrt(h e_j + p/n)), whose second derivatives are all 1. On 5,000 images of CIFAR-10, with 192 features, the
+45 strengths then take 1,000 iterations instead of 15,000.
 
     n images, G = F + 1 columns (rotated features, and a one for b), C classes, H cells
 """
@@ -31,9 +31,9 @@ from .contract import POOL, LinearSolver, Tell, Work, chunk_rows, keep_quiet
 from .ridge import moments_work, take_moments
 
 USUAL_ITERATIONS = 25
-"""Iterations for one strength, in the mean over the grid: 1,000 for 45 on CIFAR-10."""
+"""Mean number of iterations per strength over the grid: 1,000 for 45 on CIFAR-10."""
 CERTAIN = 1e4
-"""Score of a class that all training images have, and minus that of one that none has: a probability of 1 or 0."""
+"""Score of a class that all training images have, for a probability of 1; negated for a class that no image has."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class LogregSettings(PoolingSettings):
 
 
 class LogisticRegression(LinearSolver):
-    """Logistic regression on vectors of unit length, or with `unit=false` on vectors as they are.
+    """Logistic regression on vectors of unit length, or on unchanged vectors with `unit=false`.
 
-    The grid of C is that of DINOv2's evaluation (arXiv 2304.07193), 45 values from 1e-6 to 1e5, and so are 1000
-    iterations. There the features have passed the backbone's final norm, which gives all images about the same length;
-    tokens before it differ in scale from layer to layer, and with unit length one grid suits all.
+    The grid of C (45 values from 1e-6 to 1e5) and the 1000 iterations come from DINOv2's evaluation (arXiv 2304.07193).
+    DINOv2's features have passed the backbone's final norm and have about the same length for all images. Tokens before
+    that norm differ in scale from layer to layer; with unit length one grid suits all layers.
 
     Attributes:
-        tolerance: a fit has converged when no entry of the gradient of J by U is larger.
-        max_iterations: of L-BFGS, for each strength.
+        tolerance: a fit has converged if no entry of the gradient of J by U is larger.
+        max_iterations: most iterations of L-BFGS per strength.
     """
 
     name = "logreg"
@@ -71,7 +71,7 @@ class LogisticRegression(LinearSolver):
         return {"pool": self.pool, "unit": self.settings[0]["unit"]}
 
     def work(self, n_images: int, n_scored: int, width: int, n_classes: int) -> Work:
-        """See `Solver.work`: nobody knows beforehand how many iterations it takes."""
+        """See `Solver.work`: the number of iterations is a guess."""
         iteration = 4 * n_images * width * n_classes
         n_iterations = len(set(self.decays)) * USUAL_ITERATIONS
         fit = moments_work(n_images, width, n_classes) + n_iterations * iteration
@@ -112,7 +112,7 @@ class LogregFit(NamedTuple):
         mean: (F,).
         weight: (C, F).
         bias: (C,).
-        n_iterations: of L-BFGS.
+        n_iterations: iterations of L-BFGS.
         gradient: the largest entry of the gradient of J by U.
     """
 
@@ -133,7 +133,7 @@ def fit_logreg(
     max_iterations: int,
     tell: Tell = keep_quiet,
 ) -> list[LogregFit]:
-    """Fit one model for each penalty p = 1/C, from the strongest on, each from where the one before it ended.
+    """Fit one model for each penalty p = 1/C, strongest first; each starts where the previous one ended.
 
     Args:
         features: (n, F).
@@ -141,7 +141,7 @@ def fit_logreg(
         n_classes: C.
         penalties: in any order.
         tolerance: largest entry of the gradient of J by U at which a fit has converged.
-        max_iterations: of L-BFGS, for each fit.
+        max_iterations: most iterations of L-BFGS per fit.
         tell: called after each fit, and with 0 during it.
     """
     moments = take_moments(features, labels, n_classes)

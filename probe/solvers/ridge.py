@@ -1,20 +1,20 @@
 """Ridge regression onto the labels, in closed form for every penalty at once.
 
 Let Z (n, F) be the standardised features, z = (x - mean) / sqrt(var + eps), as the head's BatchNorm makes them, and
-Y (n, C) the centred targets, one column a class. The columns of Z are centred too, so the intercept is the mean target,
-and
+Y (n, C) the centred targets, one column per class. The columns of Z are centred too, so the intercept is the mean
+target, and
 
     L(W) = 1/n ||Y - Z W||² + λ ||W||²        is least where        (ZᵀZ/n + λ I) W = ZᵀY/n.
 
-With the eigendecomposition ZᵀZ/n = V diag(e) Vᵀ, which no λ enters,
+With the eigendecomposition ZᵀZ/n = V diag(e) Vᵀ, which does not depend on λ,
 
     W(λ) = V diag(1 / (e + λ)) VᵀZᵀY/n,
 
-one product for each λ. Z itself is never made: with the covariances S of x, and R of x and y, and
-D = diag(1/sqrt(var + eps)), ZᵀZ/n = D S D and ZᵀY/n = D R, and S and R are sums over rows. The F × F form also serves
-where n < F, though an n × n form would be smaller: e is then zero in directions that the data do not span, and so is W.
+one product for each λ. Z itself is never made. Let S be the covariance of x, R that of x and y, and
+D = diag(1/sqrt(var + eps)). Then ZᵀZ/n = D S D and ZᵀY/n = D R, and S and R are sums over rows. The F × F form also
+serves n < F, though an n × n form would be smaller: e and W are then zero in directions that the data do not span.
 
-The diagonal of D S D is 1 (to eps), so e is 1 on average whatever the layer's scale, and one grid of λ suits all.
+The diagonal of D S D is 1 (to eps), so e is 1 on average for a layer of any scale, and one grid of λ suits all layers.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from ..heads.pooling import PoolingSettings
 from .contract import POOL, LinearSolver, Tell, Work, chunk_rows, keep_quiet
 
 EIGH_WORK = 30
-"""Operations of a symmetric eigendecomposition over F³, as fast as those of a product: it is a third as fast."""
+"""Cost of a symmetric eigendecomposition over F³, in operations at the speed of a product: it runs at a third of it."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Moments(NamedTuple):
     """First and second moments of features and targets, float64.
 
     Attributes:
-        mean: of the features, (F,).
+        mean: mean of the features, (F,).
         target: mean of the targets, (C,).
-        covariance: of the features, (F, F), divided by n.
+        covariance: covariance of the features, (F, F), divided by n.
         cross: covariance of features and targets, (F, C).
     """
 

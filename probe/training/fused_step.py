@@ -1,7 +1,7 @@
-"""Parts of a step that a GPU makes in one pass through memory each, where torch's operations take several.
+"""Parts of a step that a GPU makes in one pass through memory each; torch's operations take several passes.
 
-Triton's kernels are in `step_kernels.py`. torch knows what launches them as operations, so that an estimate of memory,
-on tensors without values, takes the path of the real step. Elsewhere torch's own operations do the same.
+The Triton kernels are in `step_kernels.py`. Their launchers are registered with torch as operations, so an estimate of
+memory, on tensors without values, takes the path of the real step. Other devices use torch's own operations.
 
     H cells, B images, C classes; rows: (H, B) or (B, H)
 """
@@ -19,18 +19,18 @@ LIBRARY.define(
     "float kept) -> ()"
 )
 MOST_CLASSES = 4096
-"""Taken at a time."""
+"""Most classes that a program takes at a time."""
 NUMBERS = 2048
-"""Of a parameter, taken by one program."""
+"""Numbers of a parameter per program."""
 
 
 def can_fuse(values: Tensor) -> bool:
-    """Return whether these operations take values, on this machine."""
+    """Return whether these operations accept the values on this machine."""
     return (
         values.device.type == "cuda"
         and values.dtype != torch.float64
         and starts()
-        and torch.cuda.get_device_capability(values.device) >= (8, 0)  # older ones have no bfloat16
+        and torch.cuda.get_device_capability(values.device) >= (8, 0)  # older GPUs have no bfloat16
     )
 
 
@@ -50,9 +50,9 @@ def cross_entropy_backward_(logits: Tensor, labels: Tensor, most: Tensor, total:
 
     Args:
         logits: as for `cross_entropy`.
-        labels: likewise.
-        most: as `cross_entropy` returns it.
-        total: likewise.
+        labels: as for `cross_entropy`.
+        most: largest logits, as `cross_entropy` returns them.
+        total: sums, as `cross_entropy` returns them.
         g: gradient of each loss, in float32, of any strides.
     """
     torch.ops.tokenprobe.cross_entropy_backward_(logits, labels, most, total, g)
@@ -64,12 +64,12 @@ def momentum_step_(
     """Update m <- kept · m + trust · gradient, then p <- p + factor · m.
 
     Args:
-        parameter: p, (H, …), contiguous, as are all.
-        momentum: m, likewise.
-        gradient: likewise.
-        trust: of each cell, (H,), or None for 1.
-        factor: of each cell, (H,).
-        kept: of the momentum.
+        parameter: p, (H, …), contiguous like all the others.
+        momentum: m, (H, …).
+        gradient: (H, …).
+        trust: one per cell, (H,), or None for 1.
+        factor: one per cell, (H,).
+        kept: the part of the momentum that is kept.
     """
     torch.ops.tokenprobe.momentum_step_(parameter, momentum, gradient, trust, factor, kept)
 
@@ -117,7 +117,7 @@ def _momentum_step(
 
 
 def _nothing(*_: object) -> None:
-    """Change values where there are none."""
+    """Change nothing: the tensors have no values."""
 
 
 for _name, _run, _fake in (

@@ -18,20 +18,20 @@ from .replay import Recorder, Replay
 from .stopwatch import Stopwatch
 
 PUBLISHED_LR_BATCH = 256
-"""Images in a step at which the learning rate is the base rate."""
+"""Batch size at which the learning rate equals the base rate."""
 
 
 @dataclass(frozen=True)
 class GroupSetup:
-    """The conditions that the cells of a group are trained under.
+    """The training conditions that all cells of a group share.
 
     Attributes:
-        shape: of the arrays that the head reads of the layer.
-        n_classes: of the data.
+        shape: shape of the layer's arrays that the head reads.
+        n_classes: number of classes in the data.
         batch_size: images in a step; the learning rate is base lr × batch_size / 256.
-        device: that trains.
+        device: the training device.
         precision: "float32"; "bfloat16" or "float16", the type that autocast rounds matrix products to; or "float64",
-            everything in double, from the weights that float32 starts with.
+            everything in double, with the initial weights of float32.
         multi_label: whether labels are (B, C).
     """
 
@@ -44,7 +44,7 @@ class GroupSetup:
 
 
 class Group:
-    """H cells on the same batches. What one cell does never reaches another.
+    """H cells on the same batches. No cell affects another.
 
     Attributes:
         cells: the cells, in the order of the stacked axis.
@@ -55,10 +55,10 @@ class Group:
         """Draw the initial weights of every cell from its own seed.
 
         Args:
-            cells: of one head, layer and optimizer.
-            setup: of all of them.
-            recorder: records steps, to replay them; shared by groups that take turns. Without it every step is
-                launched kernel by kernel.
+            cells: cells with the same head, layer and optimizer.
+            setup: conditions that all cells share.
+            recorder: records and replays steps; shared by groups that take turns. Without it the host launches
+                every step kernel by kernel.
         """
         self.cells, self.device = list(cells), setup.device
         self._autocast_dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(setup.precision)
@@ -83,16 +83,16 @@ class Group:
 
     @property
     def seconds(self) -> float:
-        """Time that the device has worked on training steps, by the clock."""
+        """Wall-clock seconds that the device has spent on training steps."""
         return self._stopwatch.seconds
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time that this process has spent on training steps."""
+        """CPU seconds that this process has spent on training steps."""
         return self._stopwatch.cpu_seconds
 
     def train_batch(self, batch: TokenBatch, lr_factor: float) -> None:
-        """Make one step of every living cell; `lr_factor` is the schedule's factor on the peak rates."""
+        """Make one step for every living cell; the schedule multiplies the peak rates by `lr_factor`."""
         replays = self._replay is not None and self._replay.prepare(batch, self._step)
         with self._stopwatch.running():
             self._optimizer.begin(self._peak_lr * lr_factor)
@@ -104,7 +104,7 @@ class Group:
 
     def count_batch(self, counter: Counter, batch: TokenBatch) -> None:
         """Count every cell's logits on one batch."""
-        tokens = self._tokens(batch)  # outside inference mode: other groups may train on them
+        tokens = self._tokens(batch)  # outside inference mode: other groups may train on these tokens
         self.head.eval()
         with torch.inference_mode(), self._autocast():
             counter.add(self.head(tokens), batch.labels)
@@ -118,10 +118,10 @@ class Group:
         return losses
 
     def retire(self) -> list[bool]:
-        """Stop the cells that have diverged, at an epoch's end and before its losses are taken.
+        """Stop the cells that have diverged. Call this at the end of an epoch, before `take_losses`.
 
-        A cell has diverged if its loss, or a parameter or buffer, is not finite. Its parameters, moments and
-        statistics are zeroed; parameters and moments stay so. Numbers that are not finite are slow on some processors.
+        A cell has diverged if its loss, or a parameter or buffer, is not finite. This zeroes its parameters, moments
+        and statistics; parameters and moments stay zero. Some processors are slow on numbers that are not finite.
 
         Returns:
             Which cells are alive.
@@ -131,7 +131,7 @@ class Group:
         if self._alive.logical_not().sum() > len(self._retired):
             self._find_retired()
         own = [*self.head.parameters(), *self._optimizer.moments(), self._loss_sum]
-        if not self.head.pooling.shared:  # those of shared features are everybody's
+        if not self.head.pooling.shared:  # all cells use the statistics of shared features
             own += self.head.buffers()
         with torch.no_grad():
             for value in own:
@@ -140,7 +140,7 @@ class Group:
         return alive
 
     def keep_best(self, improved: Sequence[bool]) -> None:
-        """Remember the present weights of the cells that improved."""
+        """Remember the current weights of the cells that improved."""
         mask = torch.tensor(improved, device=self.device)
         for name, value in self.head.state_dict().items():
             if name not in self._best:
@@ -152,7 +152,7 @@ class Group:
         return {name: value[index].cpu().contiguous() for name, value in self._best.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return what it takes to continue exactly: live tensors, to be written or cloned before the next step."""
+        """Return the state needed to continue exactly: live tensors; write or clone them before the next step."""
         return {
             **{f"head.{name}": value for name, value in self.head.state_dict().items()},
             **{f"optimizer.{name}": value for name, value in self._optimizer.state().items()},
@@ -165,7 +165,7 @@ class Group:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned, for a group of the same cells."""
+        """Continue from a state that `state` returned for a group of the same cells."""
         self.head.load_state_dict(_under("head.", state))
         self._optimizer.load_state(_under("optimizer.", state))
         self._best = {name: value.clone().to(self.device) for name, value in _under("best.", state).items()}
@@ -176,8 +176,8 @@ class Group:
         self._stopwatch = Stopwatch(self.device, float(state["seconds"]), float(state["cpu_seconds"]))
 
     def _step(self, tokens_BND: Tensor, labels: Tensor) -> None:
-        """Make the step that the optimizer began. It is recorded: it reads no number from the device."""
-        self.head.zero_grad()  # a recording that failed leaves gradients
+        """Make the step that the optimizer began. It may be recorded, so it reads no number from the device."""
+        self.head.zero_grad()  # a failed recording leaves gradients behind
         self.head.train()
         with self._autocast():
             logits_BHC = self.head(tokens_BND)
@@ -188,7 +188,7 @@ class Group:
         self._loss_sum += losses_H.detach()
 
     def _finish_gradients(self) -> None:
-        """Take the loss scale out of the gradients, which is exact, and keep retired cells where they are."""
+        """Divide the gradients by the loss scale, which is exact, and keep retired cells unchanged."""
         gradients = [parameter.grad for parameter in self.head.parameters() if parameter.grad is not None]
         if self._loss_scale != 1:
             torch._foreach_div_(gradients, self._loss_scale)
@@ -197,14 +197,14 @@ class Group:
                 gradient.index_fill_(0, self._retired, 0)
 
     def _find_retired(self) -> None:
-        """Find the retired cells; a recorded step knows those there were."""
+        """Find the retired cells again: a recorded step knows only the cells retired when it was recorded."""
         self._retired = (~self._alive).nonzero()[:, 0]
         if self._replay is not None:
             self._replay.forget()
 
     @property
     def _token_dtype(self) -> torch.dtype:
-        """Type of the tokens that the head reads: rounded for autocast."""
+        """Type of the tokens that the head reads; under autocast, the rounded type."""
         return self._autocast_dtype or self.head.weight.dtype
 
     def _tokens(self, batch: TokenBatch) -> Tensor:
@@ -218,7 +218,7 @@ class Group:
 
 
 def _draw_head(cells: Sequence[Cell], setup: GroupSetup) -> Head:
-    """Return the stacked head of some cells, each with weights of its own seed."""
+    """Return the stacked head of some cells, each with weights from its own seed."""
     generators = [torch.Generator().manual_seed(cell.seed) for cell in cells]
     spec, shape = cells[0].head, setup.shape
     pooling = build_pooling(
@@ -229,11 +229,11 @@ def _draw_head(cells: Sequence[Cell], setup: GroupSetup) -> Head:
 
 
 def _loss_scale(setup: GroupSetup) -> int:
-    """Return the factor on the losses for the sake of gradients in float16: a power of two, 1 for other types.
+    """Return the factor that keeps float16 gradients from underflow: a power of two, 1 for other types.
 
-    A loss is a mean over n terms; a logit's gradient, softmax - onehot over as many, would fall below float16's
-    6e-5. A factor just as large leaves |softmax - onehot| ≤ 1. It never changes: one that adapts, as in torch's
-    `GradScaler`, would be one for all cells, and a cell that overflows would cost its neighbours their step.
+    A loss is a mean over n terms, so a logit's gradient is (softmax - onehot) / n and can fall below float16's 6e-5.
+    A factor of about n leaves |softmax - onehot| ≤ 1. The factor never changes. An adaptive one, as in torch's
+    `GradScaler`, would be shared by all cells: one cell that overflows would cost its neighbours their step.
     """
     n_terms = setup.batch_size * (setup.n_classes if setup.multi_label else 1)
     return 1 << (n_terms - 1).bit_length() if setup.precision == "float16" else 1

@@ -1,4 +1,4 @@
-"""Training losses of stacked cells, each cell's apart.
+"""Training losses of stacked cells, one per cell.
 
 B images, H cells, C classes; X = B·H rows in either order
 """
@@ -13,14 +13,14 @@ from . import fused_step
 
 
 def cell_losses(logits_BHC: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each cell, (H,), meaned over the batch, in at least float32.
+    """Return each cell's mean loss over the batch, (H,), in at least float32.
 
-    The logits may be overwritten when the gradient is computed.
+    Computing the gradient may overwrite the logits.
 
     Args:
         logits_BHC: (B, H, C) floating point.
-        labels: (B,) int64 for the cross-entropy, or (B, C), 1 or 0 for each class, for the sigmoid's, which is meaned
-            over classes too, as in torch's `binary_cross_entropy_with_logits`.
+        labels: (B,) int64 for the cross-entropy; or (B, C), 1 or 0 per class, for the sigmoid's loss, averaged over
+            classes too, as in torch's `binary_cross_entropy_with_logits`.
     """
     if labels.ndim == 1 and fused_step.can_fuse(logits_BHC):
         return _mean_cross_entropy(_FusedCrossEntropy, logits_BHC, labels)
@@ -35,7 +35,7 @@ def _mean_cross_entropy(function: Any, logits_BHC: Tensor, labels: Tensor) -> Te
     labels_BH = labels[:, None].expand(logits_BHC.shape[:2])
     if logits_BHC.is_contiguous():
         losses_BH: Tensor = function.apply(logits_BHC, labels_BH)
-    else:  # most heads make them cell by cell
+    else:  # most heads make logits cell by cell
         losses_BH = function.apply(logits_BHC.transpose(0, 1), labels_BH.T).T
     return losses_BH.mean(0)
 
@@ -43,8 +43,8 @@ def _mean_cross_entropy(function: Any, logits_BHC: Tensor, labels: Tensor) -> Te
 class _CrossEntropy(torch.autograd.Function):
     """-log softmax(z)_y of each row, (…, C) to (…).
 
-    Its gradient softmax(z) - onehot(y) is written over the kept log softmax. Torch's own makes two more tensors of
-    that size, and with a thousand classes and many cells that is more than the weights.
+    The gradient, softmax(z) - onehot(y), overwrites the kept log softmax. torch's own function makes two more tensors
+    of that size; with a thousand classes and many cells they are larger than the weights.
     """
 
     @staticmethod
@@ -64,7 +64,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
-    """The same on a GPU, of logits in any type. The gradient is written over them."""
+    """The same loss on a GPU, for logits of any type. The gradient overwrites the logits."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:

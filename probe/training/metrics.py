@@ -15,8 +15,8 @@ TOP = 5
 class Counter(ABC):
     """Takes the logits of H cells batch by batch; a cell's scores depend on its own logits alone.
 
-    An image with a logit that is not finite, of a damaged token or by overflow, is no hit, and is ranked last. It is
-    counted in the score `unscored`.
+    An image with a logit that is not finite, from a damaged token or an overflow, counts as a miss and ranks last. The
+    score `unscored` counts such images.
     """
 
     @abstractmethod
@@ -37,14 +37,14 @@ class AccuracyCounter(Counter):
     """Counts the hits of each class.
 
     Scores: `top1`; `top5`, which is 1 with five classes or fewer; `mean_class`, the mean of the classes' top-1
-    accuracies over the classes that there are images of.
+    accuracies over the classes that have images.
     """
 
     def __init__(self, n_classes: int, *, votes: bool = False) -> None:
         """Count for labels 0 to `n_classes` - 1.
 
         Args:
-            n_classes: of the data.
+            n_classes: number of classes in the data.
             votes: whether scores are shares of votes: a class without a vote is no guess.
         """
         self._n_classes, self._votes = n_classes, votes
@@ -56,7 +56,8 @@ class AccuracyCounter(Counter):
         hits_BHK = best.indices == labels[:, None, None]
         if self._votes:
             hits_BHK &= best.values > 0
-        finite_BH = logits_BHC.isfinite().all(2)
+        wide = torch.promote_types(logits_BHC.dtype, torch.float32)
+        finite_BH = logits_BHC.sum(2, dtype=wide).isfinite()  # takes no memory for a mask as large as the logits
         hits_BHK &= finite_BH[..., None]
         self._unscored_H = self._unscored_H + finite_BH.logical_not().sum(0)
         no_hits_CH = labels.new_zeros(self._n_classes, logits_BHC.shape[1])
@@ -81,9 +82,9 @@ class AccuracyCounter(Counter):
 class PrecisionCounter(Counter):
     """Keeps the logits of multi-label data, on the CPU in float32, to rank the images for each class.
 
-    Score: `map`, the mean over classes of the average precision, the sum over thresholds n of (R_n - R_{n-1}) P_n with
-    recall R_n and precision P_n among the images that score no less; images of equal score share a threshold. It is
-    over the classes that some image shows.
+    Score: `map`, the mean of the average precision over the classes that some image shows. Average precision is the sum
+    over thresholds n of (R_n - R_{n-1}) P_n, with recall R_n and precision P_n among the images that score at least
+    as high. Images with equal scores share a threshold.
     """
 
     def __init__(self) -> None:
@@ -114,8 +115,8 @@ class PrecisionCounter(Counter):
 def average_precisions(logits_nC: Tensor, labels_nC: Tensor) -> Tensor:
     """Return the average precision of each class, (C,) float64, from logits without NaN.
 
-    A sorted image's precision is that of the last image of its score, since all of them pass the threshold together:
-    the mean of those precisions over the positive images is the sum over thresholds.
+    Images with equal scores pass the threshold together, so each has the precision of the last of them. The mean of
+    these precisions over the positive images equals the sum over thresholds.
     """
     sorted_nC, order_nC = logits_nC.sort(dim=0, descending=True)
     hits_nC = labels_nC.gather(0, order_nC).double()
@@ -127,10 +128,10 @@ def average_precisions(logits_nC: Tensor, labels_nC: Tensor) -> Tensor:
 
 
 def make_counter(n_classes: int, multi_label: bool, *, votes: bool = False) -> Counter:
-    """Return the counter for labels of `n_classes` classes, one or any number of them an image.
+    """Return the counter for labels of `n_classes` classes, with one or any number of labels per image.
 
     Args:
-        n_classes: of the data.
+        n_classes: number of classes in the data.
         multi_label: whether an image has any number of labels.
         votes: whether scores are shares of votes.
     """

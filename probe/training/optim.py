@@ -1,6 +1,6 @@
 """Optimizers over stacked cells: every parameter is (H, …), every cell has its own rate, decay and norms.
 
-A cell's step is what the optimizer would do with that cell's slice alone.
+A cell's step equals the step that the optimizer would make on that cell's slice alone.
 """
 
 from abc import ABC, abstractmethod
@@ -19,13 +19,13 @@ MOMENTUM = 0.9
 class StackedOptimizer(ABC):
     """Updates parameters in place from their gradients, and clears the gradients.
 
-    A step is bound by memory: everything happens in place, in the parameter, the moments and the gradient. It is also
-    bound by launches on a GPU: one launch does for all parameters wherever the sums come out the same. And it may be
-    recorded there (`replay.py`): every number that changes from step to step comes from a tensor.
+    Memory limits the speed of a step, so it works in place, in the parameter, the moments and the gradient. On a GPU
+    launches limit it too, so one launch serves all parameters wherever the sums come out the same. A GPU may record a
+    step (`replay.py`), so every number that changes from step to step comes from a tensor.
 
     Attributes:
-        MOMENTS: names of what is kept of each parameter.
-        factor: (H,), minus the rate, that `move` multiplies directions by; set by `begin`.
+        MOMENTS: names of the moments kept for each parameter.
+        factor: (H,), minus the rate; `begin` sets it and `move` multiplies directions by it.
     """
 
     MOMENTS: ClassVar[tuple[str, ...]]
@@ -45,7 +45,7 @@ class StackedOptimizer(ABC):
 
     @torch.no_grad()
     def begin(self, lr: Tensor) -> None:
-        """Count a step, and put the numbers that are its own into tensors for `apply`."""
+        """Count a step, and put its own numbers into tensors for `apply`."""
         self.n_steps += 1
         torch.neg(lr, out=self.factor)
 
@@ -62,7 +62,7 @@ class StackedOptimizer(ABC):
 
     @abstractmethod
     def update(self, parameters: list[Tensor], gradients: list[Tensor], *moments: list[Tensor]) -> None:
-        """Update parameters and their moments, spoiling the gradients."""
+        """Update parameters and their moments; the gradients are overwritten."""
 
     def add_decay(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """Add the weight decay to the gradients."""
@@ -92,7 +92,7 @@ class StackedOptimizer(ABC):
         return named | {"n_steps": torch.tensor(self.n_steps)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
+        """Continue from a state that `state` returned."""
         for name, moment in self.state().items():
             moment.copy_(state[name])
         self.n_steps = int(state["n_steps"])

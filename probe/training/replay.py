@@ -1,9 +1,9 @@
 """Steps that a GPU replays: one launch instead of a hundred.
 
-A step of a small group takes the host longer to launch than the device to make. So it is recorded once, as a CUDA
-graph, and replayed. A recording knows addresses, not values. Tensors that it reads and writes stay where they are:
-weights, moments, statistics, sums and the batch. Numbers that the host computes are tensors, set before each replay.
-What a step makes for itself, gradients too, is in memory that all recordings share: groups take turns.
+The host needs longer to launch a small group's step than the device needs to make it. So the step is recorded once, as
+a CUDA graph, and replayed. A recording knows addresses, not values. The tensors that it reads and writes stay in place:
+weights, moments, statistics, sums and the batch. Numbers that the host computes are tensors, set before each replay. A
+step's temporary tensors, gradients included, are in memory that all recordings share: groups take turns.
 """
 
 import logging
@@ -21,20 +21,20 @@ from .static_batch import Form, Inputs, StaticBatches
 logger = logging.getLogger(__name__)
 
 REHEARSALS = 3
-"""Steps before the recording, made as usual: libraries load, kernels are chosen, workspaces are made."""
+"""Steps made as usual before the recording: libraries load, choose kernels and make workspaces."""
 
 Step = Callable[[Tensor, Tensor], None]
 """Makes a step on tokens and labels."""
 
 
 class Recorder:
-    """What the groups that take turns on one device share to replay their steps.
+    """Shared state of the groups that take turns to replay steps on one device.
 
-    This one makes a step again instead of replaying it.
+    This base class makes a step again instead of replaying it.
 
     Attributes:
-        batches: that the steps read.
-        users: the groups' replays.
+        batches: the batches that the steps read.
+        users: the replays of the groups.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class Recorder:
         self.users: weakref.WeakSet[Replay] = weakref.WeakSet()
 
     def rehearse(self, work: Callable[[], None]) -> None:
-        """Do what will be recorded, as it will be recorded."""
+        """Do the work once in the same way as the recording will."""
         work()
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return what replays `work`. Recording changes no value on the device."""
+        """Return a function that replays `work`. Recording changes no value on the device."""
         return work
 
 
@@ -60,28 +60,28 @@ class GraphRecorder(Recorder):
         self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def rehearse(self, work: Callable[[], None]) -> None:
-        """See `Recorder.rehearse`. The stream, its workspaces and gradients are those of the recording.
+        """See `Recorder.rehearse`. It uses the stream, workspaces and gradients of the recording.
 
-        Work takes as much memory as its recording. So the recordings that there are make room, and are made again.
+        Work takes as much memory as its recording. So existing recordings are dropped first, and made again later.
         """
         current = torch.cuda.current_stream(self._stream.device)
         if any(user.is_recorded for user in self.users):
             current.synchronize()
             for user in self.users:
                 user.drop()
-            self._pool = torch.cuda.graph_pool_handle()  # torch takes none again that all graphs have left
+            self._pool = torch.cuda.graph_pool_handle()  # torch accepts no pool again after all its graphs are gone
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             work()
         current.wait_stream(self._stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See `Recorder.record`. It is replayed on the current stream."""
+        """See `Recorder.record`. The replay runs on the current stream."""
         graph = torch.cuda.CUDAGraph()
         try:
             with (
-                torch.cuda.stream(self._stream),  # a recording that fails leaves its stream the current one
-                # Threads that read tokens ahead may allocate meanwhile, which is no error of this one.
+                torch.cuda.stream(self._stream),  # a failed recording leaves its stream current
+                # Threads that read tokens ahead may allocate meanwhile; that is no error here.
                 torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 work()
@@ -92,7 +92,7 @@ class GraphRecorder(Recorder):
         return replay
 
     def _abandon(self) -> None:
-        """End a recording that failed: torch's allocator and its random numbers believe that it still runs."""
+        """End a failed recording: torch's allocator and random generators believe that it still runs."""
         for end in (torch._C._cuda_endAllocateToPool, torch._C._cuda_releasePool):
             with suppress(RuntimeError):  # it failed before or after
                 end(self._stream.device_index, self._pool)
@@ -102,19 +102,19 @@ class GraphRecorder(Recorder):
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether steps on a device are recorded."""
+    """Return whether steps on a device are recorded."""
     return device.type == "cuda"
 
 
 def make_recorder(device: torch.device) -> Recorder | None:
-    """Return a recorder for the groups of a pass, or None where nothing is recorded."""
+    """Return a recorder for the groups of a pass, or None if the device does not record."""
     return GraphRecorder(device) if can_record(device) else None
 
 
 class Replay:
     """The recorded step of one group: first rehearsed, then recorded, then replayed.
 
-    The first batch decides on the size. Batches of another size are not for this.
+    The first batch sets the size. Batches of another size are not replayed.
 
     Attributes:
         is_recorded: whether there is a recording.
@@ -125,7 +125,7 @@ class Replay:
 
         Args:
             recorder: shared with the other groups of a pass.
-            form: of the batches that the group reads.
+            form: form of the batches that the group reads.
         """
         self._recorder, self._form = recorder, form
         self._n_images, self._n_rehearsed = 0, 0
@@ -139,7 +139,7 @@ class Replay:
         return self._recorded is not None
 
     def prepare(self, batch: TokenBatch, step: Step) -> bool:
-        """Record the step if it is time to; return whether `run` can make it."""
+        """Record the step when it is due; return whether `run` can make it."""
         self._n_images = self._n_images or len(batch)
         if self._failed or len(batch) != self._n_images:
             return False
@@ -158,7 +158,7 @@ class Replay:
             self._recorder.rehearse(partial(step, *inputs))
 
     def forget(self) -> None:
-        """Record again before the next step: it is another one now."""
+        """Record again before the next step, because the step has changed."""
         self._is_current = False
 
     def drop(self) -> None:
@@ -166,23 +166,23 @@ class Replay:
         self._recorded = None
 
     def _reads(self, place: Inputs) -> bool:
-        """Whether there is a recording of the step as it is now, with tokens at that place."""
+        """Return whether a recording of the current step exists that reads tokens at that place."""
         known = self._recorded
         return known is not None and self._is_current and known[0].tokens.data_ptr() == place.tokens.data_ptr()
 
     def _record(self, place: Inputs, step: Step) -> None:
         try:
-            # The recording there was is kept meanwhile, and with it the memory of all.
+            # The old recording stays until then; it keeps the shared memory alive.
             self._recorded = place, self._recorder.record(partial(step, *place))
             self._is_current = True
-        except Exception as error:  # kernels and libraries refuse to be recorded in any way they like
+        except Exception as error:  # kernels and libraries refuse a recording with errors of any type
             self._failed = True
             self.drop()
             _say_once(f"steps are launched one kernel at a time, since recording them failed: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of the error that came first: those after it are about the recording that it broke."""
+    """Return the first line of the first error; later errors only concern the recording that it broke."""
     while error.__context__ is not None:
         error = error.__context__
     return f"{type(error).__name__}: {error}".splitlines()[0]

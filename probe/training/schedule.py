@@ -7,9 +7,9 @@ def lr_factor(epoch: float, epochs: int, warmup_epochs: float) -> float:
     """Return the factor on the peak learning rate.
 
     Args:
-        epoch: epochs done, counted in steps: 2.5 is the middle of the third.
-        epochs: of the whole training.
-        warmup_epochs: of linear rise from 0.
+        epoch: epochs done, with fractions: 2.5 is the middle of the third epoch.
+        epochs: length of the whole training.
+        warmup_epochs: length of the linear rise from 0.
     """
     if epoch < warmup_epochs:
         return epoch / warmup_epochs

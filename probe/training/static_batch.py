@@ -1,4 +1,4 @@
-"""Batches that stay at one place in memory, so that recorded work finds each of them there."""
+"""Batches that stay at one place in memory, where recorded work finds them."""
 
 import weakref
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from ..batches.token_batch import TokenBatch
 from ..heads.rounding import convert_into
 
 Form = tuple[tuple[str, ...], torch.dtype]
-"""The arrays that a group reads, and the type it reads them in."""
+"""The arrays that a group reads, and their type."""
 
 
 class Inputs(NamedTuple):
@@ -28,11 +28,11 @@ class Inputs(NamedTuple):
 class StaticBatches:
     """One place for every form of a batch. Groups that read the same form share it and take turns.
 
-    Smaller batches use the front of the place of larger ones. A larger batch than any before gets a new place.
+    Smaller batches use the front of a larger batch's place. A batch larger than all before gets a new place.
     """
 
     def __init__(self) -> None:
-        """Start without places: each is made for the first batch of its form."""
+        """Start without places; the first batch of each form makes one."""
         self._places: dict[Form, Inputs] = {}
         self._loaded: dict[Form, weakref.ref[TokenBatch]] = {}
 
@@ -42,7 +42,7 @@ class StaticBatches:
         return sum(values.nbytes for place in self._places.values() for values in place)
 
     def place(self, batch: TokenBatch, form: Form) -> Inputs:
-        """Return where `load` puts such a batch, whatever is there now."""
+        """Return the place where `load` puts such a batch; it may hold another batch now."""
         found = self._places.get(form)
         if found is None or len(found.labels) < len(batch):
             found = self._places[form] = _make_place(batch, form)
@@ -50,7 +50,7 @@ class StaticBatches:
         return Inputs(*(values[: len(batch)] for values in found))
 
     def load(self, batch: TokenBatch, form: Form) -> Inputs:
-        """Put a batch in its place, unless another group did so, and return it."""
+        """Put a batch in its place, unless another group already did, and return it."""
         inputs, loaded = self.place(batch, form), self._loaded.get(form)
         if loaded is None or loaded() is not batch:
             arrays = _arrays(batch, form[0])

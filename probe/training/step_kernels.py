@@ -39,7 +39,7 @@ def cross_entropy_backward(  # noqa: PLR0913
     logits_ptr, labels_ptr, label_outer, label_inner, most_ptr, total_ptr, g_ptr, g_outer, g_inner, n_inner,
     N_CLASSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient over the logits: (softmax − one-hot) · g, g that of the loss of the row."""
+    """Overwrite the logits with their gradient, (softmax − one-hot) · g; g is the gradient of the row's loss."""
     row, start, label = _place(labels_ptr, label_outer, label_inner, n_inner, N_CLASSES)
     most = tl.load(most_ptr + row)
     g = tl.load(g_ptr + row // n_inner * g_outer + row % n_inner * g_inner)
@@ -58,7 +58,7 @@ def momentum_step(
     parameter_ptr, momentum_ptr, gradient_ptr, trust_ptr, factor_ptr, n_numbers,
     MOMENTUM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Step with a block of a cell's parameter: m <- MOMENTUM m + trust g, p <- p + factor m."""
+    """Make the step for a block of a cell's parameter: m <- MOMENTUM m + trust g, p <- p + factor m."""
     cell = tl.program_id(1).to(tl.int64)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     place, is_there = cell * n_numbers + index, index < n_numbers

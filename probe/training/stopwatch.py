@@ -1,6 +1,6 @@
-"""How long a device works on something, by the clock and in CPU time.
+"""A stopwatch for a device's work, in wall-clock and CPU time.
 
-A GPU is handed its work and does it later: there, events are timed.
+A GPU does its work after the host hands it over, so there events are timed.
 """
 
 import time
@@ -12,14 +12,14 @@ import torch
 
 
 class Stopwatch:
-    """Adds up seconds, as the device comes to the beginnings and ends of what it is handed.
+    """Adds up the seconds between the start and the end of each piece of work on the device.
 
     Attributes:
-        cpu_seconds: CPU time of this process meanwhile, over all its threads; on a GPU, while it was handed the work.
+        cpu_seconds: CPU time of this process over all its threads; for a GPU, while the host hands over work.
     """
 
     def __init__(self, device: torch.device, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
-        """Begin with what was measured before."""
+        """Begin with seconds that were measured before."""
         self._device, self._seconds, self.cpu_seconds = device, seconds, cpu_seconds
         self._pending: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
 
@@ -31,7 +31,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Measure what is done, or handed to a GPU, in a `with` statement that ends without an error."""
+        """Measure the work in a `with` block, done or handed to a GPU, if the block ends without an error."""
         cpu_start = time.process_time()
         if self._device.type != "cuda":
             start = time.perf_counter()
@@ -46,7 +46,7 @@ class Stopwatch:
         end.record(stream)
         self.cpu_seconds += time.process_time() - cpu_start
         self._pending.append((begin, end))
-        self._add_pending(wait=False)  # as many are kept as the device is behind
+        self._add_pending(wait=False)  # keeps only the events that the device has not reached
 
     def _add_pending(self, *, wait: bool) -> None:
         while self._pending and (wait or self._pending[0][1].query()):

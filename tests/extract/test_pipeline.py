@@ -218,7 +218,7 @@ def test_keys_of_a_checkpoint_without_a_place_are_listed_and_ignored(
     extra = {f"decoder.{index}": torch.zeros(1) for index in range(7)}
     torch.save({"model": model.state_dict() | extra}, tmp_path / "b.pth")
     out = extract(tiny_config(checkpoint=tmp_path / "b.pth", layers="0"))
-    shown = ", ".join(list(extra)[:5])
+    shown = ", ".join(f"model.{name}" for name in list(extra)[:5])
     said = capsys.readouterr().err.splitlines()
     assert "checkpoint: 42 of the backbone's 42 weights loaded from 'model'" in said
     assert f"checkpoint: 7 ignored, not in the backbone: {shown}, …" in said

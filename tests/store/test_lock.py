@@ -20,7 +20,7 @@ def test_a_second_lock_is_refused_and_names_the_holder(tmp_path: Path) -> None:
                 pass
             assert str(raised.value) == (
                 f"{str(tmp_path)!r} is being written by process {holder} on {socket.gethostname()}; "
-                "wait for it, or write to another store"
+                "wait for it, or write to another folder"
             )
 
 

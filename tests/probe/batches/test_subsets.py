@@ -128,7 +128,7 @@ def test_images_with_several_labels_are_divided_without_regard_to_them() -> None
     assert len(subset(MANY, train, "0.2", 0, list("abcd"))) == 9
     assert len(at_most_as_many(MANY, val, MANY[:4], 0)) == 4
     with pytest.raises(
-        InputError, match="images have several labels, so there are no 4 images a class; give --fraction"
+        InputError, match="images have several labels, so there are no 4 images per class; give --fraction"
     ):
         subset(MANY, train, "4", 0, list("abcd"))
 
@@ -143,7 +143,7 @@ def test_subsets_are_named_as_the_results_name_them() -> None:
 
 @pytest.mark.parametrize("shots", ["0", "-1", "all", "1.5", "", "²"])
 def test_shots_are_full_or_a_number(shots: str) -> None:
-    with pytest.raises(InputError, match=f"shots {shots!r}: expected full, or a number of images a class, 1 or more"):
+    with pytest.raises(InputError, match=f"shots {shots!r}: expected full, or a number of images per class, 1 or more"):
         parse_shots([shots], [])
 
 

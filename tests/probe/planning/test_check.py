@@ -78,7 +78,7 @@ def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore
         ({"cache": "dsk"}, "unknown cache 'dsk'; known: disk, "),
         ({"norm": "last"}, "unknown norm 'last'; known: "),
         ({"norm": "final"}, "norm 'final' asked for, and '.*' keeps no final norm of 'timm:none'; give --norm none"),
-        ({"shots": ["0"]}, "shots '0': expected full, or a number of images a class"),
+        ({"shots": ["0"]}, "shots '0': expected full, or a number of images per class"),
         ({"shots": ["19"]}, r"shots 19: class 'class 0' has 18 images to train on, and 2 other classes have too few"),
         ({"fraction": [2.0]}, "fraction 2.0: expected a number between 0 and 1"),
         ({"min_steps": -1}, "min_steps -1: expected at least 0"),

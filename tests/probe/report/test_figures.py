@@ -172,7 +172,7 @@ def test_shots_are_on_a_logarithmic_axis_at_the_selected_layers(
     assert files == [tmp_path / "shots_curve.png", tmp_path / "shots_curve.svg"]
     counts, fractions = drawn[0].axes
     assert [axes.get_xlabel() for axes in (counts, fractions)] == [
-        "training images a class",
+        "training images per class",
         "fraction of the training images",
     ]
     assert ticks(counts) == [(0, "1"), (pytest.approx(log2(10)), "10"), (4, "16"), (5, "full")]

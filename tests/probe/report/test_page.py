@@ -127,7 +127,7 @@ def test_the_page_names_both_figures_and_subsets(make_results: MakeResults) -> N
     page = summary_page(tidy(make_results({"test": 0.7}, several)))
     assert "\nTest top-1 and test mAP in %: " in page
     low = summary_page(tidy(make_results({"test": 0.7, "shots": "16"})))
-    assert "\n### 16 images a class\n" in low and "| shots |" not in low
+    assert "\n### 16 images per class\n" in low and "| shots |" not in low
 
 
 def test_shots_in_words() -> None:
@@ -135,7 +135,7 @@ def test_shots_in_words() -> None:
         "all training images",
         "1 % of the training images",
         "12.5 % of the training images",
-        "16 images a class",
+        "16 images per class",
         "1 image a class",
     ]
 
@@ -190,9 +190,9 @@ def test_lines_wrap_at_words_on_a_terminal(make_results: MakeResults) -> None:
     print_summary(tidy(make_results({"test": 0.5})), console)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
-    assert " 1,383,400 parameters, 21,990,000 FLOP an image" in " ".join(lines)
+    assert " 1,383,400 parameters, 21,990,000 FLOP per image" in " ".join(lines)
 
 
 def test_long_lines_are_whole_in_a_file(make_results: MakeResults) -> None:
     (line,) = [line for line in printed(make_results({"test": 0.5}), width=40).splitlines() if line.startswith("ep:")]
-    assert line.endswith("1,383,400 parameters, 21,990,000 FLOP an image")
+    assert line.endswith("1,383,400 parameters, 21,990,000 FLOP per image")

@@ -198,7 +198,7 @@ def test_percent() -> None:
 def test_a_line_a_head_says_what_a_peak_on_the_test_split_would_add(make_results: MakeResults) -> None:
     assert head_lines(summarise(tidy(make_results(*make_rows(seeds=(1,))))))[0] == (
         "ep:queries=8: layer 9, base lr 2, weight decay 0.5, test top-1 56.3 % "
-        "(peak over epochs 58.8 %, optimism +2.5); 1,383,400 parameters, 21,990,000 FLOP an image"
+        "(peak over epochs 58.8 %, optimism +2.5); 1,383,400 parameters, 21,990,000 FLOP per image"
     )
     mean, std = (100 * f([0.55, 0.563, 0.602]) for f in (statistics.mean, statistics.stdev))
     assert f"test top-1 {mean:.1f} ± {std:.1f} % (peak" in head_lines(summarise(tidy(make_results(*make_rows()))))[0]
@@ -218,7 +218,7 @@ def test_heads_without_steps_have_a_penalty_or_nothing_to_say(make_results: Make
     knn = {"head": "knn", "head_config": "k=20", "lr": nan, "weight_decay": nan, "test": 0.55, "n_params": 0}
     lines = head_lines(summarise(tidy(make_results(ridge, knn | {"flops_forward": pd.NA}))))
     assert lines == [
-        "ridge:pool=cls: layer 0, penalty 0.01, test top-1 60.0 %; 7,690 parameters, 21,990,000 FLOP an image",
+        "ridge:pool=cls: layer 0, penalty 0.01, test top-1 60.0 %; 7,690 parameters, 21,990,000 FLOP per image",
         "knn:k=20: layer 0, test top-1 55.0 %; 0 parameters",
     ]
     unknown = head_lines(summarise(tidy(make_results(knn | {"flops_forward": pd.NA, "n_params": pd.NA}))))

@@ -108,7 +108,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor
         values = json.loads(file.metadata()[KEY])
     del values[DIGEST]
     change(values, state)
-    save_file(state, path, metadata={KEY: json.dumps(values | {DIGEST: value_digest([values, state])})})
+    save_file(state, path, metadata={KEY: json.dumps(values | {DIGEST: value_digest([path.stem, values, state])})})
 
 
 def test_a_file_that_is_written_anew_is_read(saved: Path) -> None:
@@ -153,6 +153,12 @@ def test_weights_that_do_not_fit_are_refused(saved: Path, name: str) -> None:
     rewrite(saved, lambda values, state: state.__delitem__(name))
     with pytest.raises(RunError, match=DAMAGED):
         load_head(saved.parents[1], saved.stem)
+
+
+def test_a_head_under_the_name_of_another_is_refused(saved: Path) -> None:
+    saved.rename(saved.with_name("none-layer_00-other.safetensors"))
+    with pytest.raises(RunError, match=rf"{DAMAGED} \(its name, settings or weights are not those that were written"):
+        load_head(saved.parents[1], "none-layer_00-other")
 
 
 def test_no_bit_of_a_file_changes_a_head_unseen(saved: Path) -> None:
