@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
-from .errors import StoreError, TokenprobeError
+from .errors import InputError, StoreError, TokenprobeError
 from .extract.config import EXAMPLES as EXTRACT_EXAMPLES
 from .extract.config import ExtractConfig
 from .probe.config import EXAMPLES as FIT_EXAMPLES
@@ -114,6 +114,7 @@ def _extract(config: ExtractConfig, json: Json = False) -> None:
     from .store.facts import facts
 
     if config.dry_run:
+        _check_text(json)
         _print_lines(describe_extraction(config))
         return
     out = extract(config)
@@ -132,6 +133,7 @@ def _fit(
     from .probe import describe_fit, fit
 
     if config.dry_run:
+        _check_text(json)
         _print_lines(describe_fit(stores, config))
     else:
         _print_run(fit(stores, config), json=json)
@@ -272,6 +274,11 @@ def _heads(
         print(json_text(head_facts(name) if name else [head_facts(each) for each in HEADS]))
     else:
         _print_lines(describe_head(name) if name else list_heads())
+
+
+def _check_text(json: bool) -> None:
+    if json:
+        raise InputError("a dry run is text for people, and --json was given too; leave one of them out")
 
 
 def _print_run(run: "Run", *, json: bool) -> None:

@@ -163,6 +163,14 @@ def test_a_dry_run_is_a_result(store: Path, tmp_path: Path, capsys: pytest.Captu
     assert "in all 6 cells: " in said.out and said.err == ""
 
 
+def test_a_dry_run_has_no_json(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(store), "-o", str(tmp_path / "run"), *FIT_FLAGS, "--dry-run", "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == (
+        "probe fit: a dry run is text for people, and --json was given too; leave one of them out\n"
+    )
+
+
 def test_in_a_pipe_there_are_no_escape_codes_and_no_wrapped_lines(store: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tokenprobe", "fit", str(store), "-o", str(tmp_path / "run"), *FIT_FLAGS]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
