@@ -94,7 +94,7 @@ class ExtractConfig(Settings):
     checkpoint_grid: Annotated[
         list[int],
         Option(
-            "Grid of the checkpoint's position table, in patches: one side, or height and width.",
+            "Grid of the position table in the checkpoint, in patches: one side, or height and width.",
             BACKBONE,
             metavar="SIDE",
             default="guessed from its size",
@@ -110,10 +110,10 @@ class ExtractConfig(Settings):
     image_size: Annotated[
         list[int],
         Option(
-            "Size of the backbone's input images in pixels: one side, or height and width.",
+            "Size of the input images of the backbone in pixels: one side, or height and width.",
             BACKBONE,
             metavar="SIDE",
-            default="the backbone's own",
+            default="that of the backbone",
         ),
     ] = field(default_factory=list)
     out: Annotated[

@@ -24,14 +24,12 @@ def state_of(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(f.relative_to(folder)): (f.stat().st_ino, f.stat().st_mtime_ns) for f in [folder, *folder.rglob("*")]}
 
 
-def test_a_run_with_nothing_left_is_not_touched(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_with_nothing_left_is_not_touched(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = fit_made(store, tmp_path / "run", layers="0")
     before = state_of(run.path)
-    capsys.readouterr()
+    caplog.set_level("INFO", "tokenprobe")
     again = fit_made(store, tmp_path / "run", layers="0", lr=[10.0])  # a part of it
-    assert capsys.readouterr().err == SAID + "\n"
+    assert caplog.messages == [SAID]
     assert state_of(run.path) == before and again.results.equals(run.results)
 
 
@@ -40,7 +38,7 @@ def test_a_run_with_nothing_left_takes_what_importing_takes(store: Store, tmp_pa
     heads = ["ep:queries=4", "siglip:heads=2", "linear", "ridge"]
     fit_made(store, tmp_path / "run", heads=heads, lr=[1.0])
     code = (
-        "import sys\nfrom tokenprobe.probe import FitConfig, fit\n"
+        "import sys\nimport tokenprobe\nfrom tokenprobe.probe import FitConfig, fit\ntokenprobe.show_progress()\n"
         f"config = FitConfig(out={str(tmp_path / 'run')!r}, heads={heads!r}, lr=[1.0],\n"
         "    epochs=4, batch_size=16, device='cpu')\n"
         f"fit({str(store.path)!r}, config)\n"

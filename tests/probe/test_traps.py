@@ -47,7 +47,7 @@ def test_few_shot_subsets_and_validation_use_training_images_alone(write_store: 
 def test_a_class_that_is_short_of_images_is_an_error(write_store: WriteStore, tmp_path: Path) -> None:
     """Others print "insufficient data", or return nothing."""
     store = write_made(write_store, tmp_path / "s.zarr")
-    with pytest.raises(InputError, match="shots 21: class 'class 0' has 20 training images"):
+    with pytest.raises(InputError, match="shots 21: class 'class 0' has 20 images to train on"):
         fit_made(store, tmp_path / "run", shots=["21"])
 
 

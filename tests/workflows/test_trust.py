@@ -1,18 +1,19 @@
 """A stranger's run or store may name code of a torch.hub repository, which runs only if the user allows it."""
 
-import json
 import shutil
-import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from tokenprobe.cli import main
 from tokenprobe.errors import InputError, MissingError
 from tokenprobe.extract.backbones import code_of
 from tokenprobe.probe.run.results import Run
+from tokenprobe.probe.run.saved import load_saved, write_head
 from tokenprobe.store import open_store
 from tokenprobe.workflows import export_pipeline
 from tokenprobe.workflows.config import PredictConfig
@@ -39,16 +40,10 @@ def has_run(evil: Path) -> bool:
 
 
 def renamed_backbone(run: Run, model: str) -> str:
-    """Write another model into the head of a run; return its cell."""
+    """Write another model into the head of a run, as its author could; return its cell."""
     (file,) = (run.path / "heads").iterdir()
-    data = file.read_bytes()
-    (size,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + size])
-    about = json.loads(header["__metadata__"]["tokenprobe"])
-    about["backbone"]["model"] = model
-    header["__metadata__"]["tokenprobe"] = json.dumps(about)
-    changed = json.dumps(header).encode()
-    file.write_bytes(struct.pack("<Q", len(changed)) + changed + data[8 + size :])
+    _, about = load_saved(run.path, file.stem)
+    write_head(run.path, file.stem, load_file(file), replace(about, backbone={**about.backbone, "model": model}))
     return file.stem
 
 

@@ -126,9 +126,3 @@ def test_markdown() -> None:
 def test_a_bar_in_a_name_does_not_divide_a_cell_of_markdown() -> None:
     table = pd.DataFrame({"a|b": ["1|2"]}, index=pd.Index(["c|d"], name="layer"))
     assert markdown_table(table) == [r"| layer | a\|b |", "|--:|--:|", r"| c\|d | 1\|2 |"]
-
-
-def test_a_title_is_over_the_first_piece_only() -> None:
-    console = Console(width=40, file=StringIO())
-    pieces = terminal_tables(numbers(14, 12), "a title", console)
-    assert [piece.title for piece in pieces] == ["a title"] + [None] * (len(pieces) - 1)
