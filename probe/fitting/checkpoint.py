@@ -66,9 +66,7 @@ class Checkpoint:
             write_durably(self._path, content.getvalue())
         except OSError as error:
             if not self._told:
-                logger.warning(
-                    f"cannot write {self._path} ({error.strerror}): the fit goes on, but after a crash not from here"
-                )
+                logger.warning(f"cannot write {self._path} ({error.strerror}): the fit continues without a checkpoint")
             self._told = True
         self._last = time.monotonic()
         self._pause = max(SECONDS, 20 * (self._last - start))

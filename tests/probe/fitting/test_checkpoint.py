@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,18 +64,20 @@ def test_a_number_that_changed_on_the_disk_is_not_used(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path, ["a"]).load() is not None
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
 def test_a_checkpoint_that_the_disk_does_not_take_leaves_the_one_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = Checkpoint(tmp_path, ["a"])
     made.save(STATE)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    for _ in range(2):
-        (tmp_path / "checkpoint.pt.tmp").symlink_to("/dev/full")
-        made.save(STATE | {"scorings": 4})
+    before, limits = (tmp_path / "checkpoint.pt").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        for _ in range(2):
+            made.save(STATE | {"scorings": 4})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caplog.messages == [
-        f"cannot write {tmp_path}/checkpoint.pt ({os.strerror(errno.ENOSPC)}): the fit continues without a checkpoint"
+        f"cannot write {tmp_path}/checkpoint.pt ({os.strerror(errno.EFBIG)}): the fit continues without a checkpoint"
     ]
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
