@@ -122,7 +122,7 @@ def fit_tables(
     patches, needed = _grid_of(module), False
     for name, grid in flat_tables(module).items():
         table, ours = weights.get(name), own[name]
-        if table is None or (table.ndim, table.shape[-1:]) != (ours.ndim, ours.shape[-1:]):
+        if table is None or _but_positions(table) != _but_positions(ours):
             continue  # the loading checks the shape of every weight
         count = _n_offsets if name.endswith(RELATIVE) else _n_patches
         n_others = ours.shape[-2] - count(grid)
@@ -168,6 +168,11 @@ def _tables_of_no_grid(module: nn.Module) -> list[str]:
         for name, own in module.state_dict().items()
         if HIDDEN.search(name) or (name == of_no_patches and own.ndim <= FLAT)
     ]
+
+
+def _but_positions(table: Tensor) -> list[int]:
+    """Return the shape of a table without the axis of positions, which is the last but one."""
+    return [*table.shape[:-2], -1, *table.shape[-1:]]
 
 
 def _n_patches(grid: Grid) -> int:

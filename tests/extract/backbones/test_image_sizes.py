@@ -25,7 +25,7 @@ TALL_AND_WIDE = [(32, 72), (72, 32), (24, 96)]
 """The same number of patches as 48 × 48 pixels."""
 
 
-def published(folder: Path, name: str, **arguments: Any) -> nn.Module:
+def published(folder: Path, name: str, cfg_size: int = 48, **arguments: Any) -> nn.Module:
     """Save a timm model for 48 × 48 pixels in the form of a published one."""
     torch.manual_seed(1)
     model = timm.create_model(name, num_classes=0, img_size=48, **arguments)
@@ -33,7 +33,7 @@ def published(folder: Path, name: str, **arguments: Any) -> nn.Module:
         nn.init.normal_(parameter)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     config = {"architecture": name, "num_classes": 0, "model_args": arguments | {"img_size": 48}}
-    cfg = {"input_size": [3, 48, 48], "num_classes": 0}
+    cfg = {"input_size": [3, cfg_size, cfg_size], "num_classes": 0}
     (folder / "config.json").write_text(json.dumps(config | {"pretrained_cfg": cfg}))
     return model
 
@@ -64,6 +64,20 @@ def test_a_table_comes_to_the_grid_of_the_images(name: str, size: Size, by_argum
     expected = resampled(theirs.pos_embed.detach(), size, n_prefix)
     torch.testing.assert_close(backbone.module.pos_embed.data, expected, rtol=1e-5, atol=1e-5)
     assert backbone.notes == [f"position table of 6 × 6 resampled to {size[0] // 8} × {size[1] // 8}: pos_embed"]
+
+
+@pytest.mark.parametrize("by_argument", [False, True])
+def test_a_configuration_with_a_wrong_size_does_not_mislead(by_argument: bool, tmp_path: Path) -> None:
+    """timm takes the grid of a table from there, if the count agrees, and else leaves it as it is."""
+    theirs = published(tmp_path, "vit_tiny_patch16_224", cfg_size=224, **BLOCKS)
+    config = json.loads((tmp_path / "config.json").read_text())
+    size = (32, 72)
+    given: dict[str, Any] = {"arguments": {"img_size": size}} if by_argument else {"arguments": {}, "image_size": size}
+    for about in (config, config | {"model_args": config["model_args"] | {"img_size": [48, 48]}}):
+        (tmp_path / "config.json").write_text(json.dumps(about))
+        backbone = load(f"local-dir:{tmp_path}", pretrained=True, **given)
+        expected = resampled(theirs.pos_embed.detach(), size, 1)
+        torch.testing.assert_close(backbone.module.pos_embed.data, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [None, (48, 48)])
@@ -102,6 +116,8 @@ def test_a_table_that_nothing_resamples_is_refused(name: str, tmp_path: Path) ->
     )
     with pytest.raises(InputError, match=message):
         load(f"local-dir:{tmp_path}", {}, pretrained=True, image_size=(32, 72))
+    with pytest.raises(InputError, match=message):
+        load(f"local-dir:{tmp_path}", {"img_size": (32, 72)}, pretrained=True)
 
 
 @pytest.mark.parametrize("name", ["crossvit_9_240", "hiera_tiny_224", "levit_128s", "efficientformer_l1"])

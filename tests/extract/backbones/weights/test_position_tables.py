@@ -132,8 +132,12 @@ def test_a_grid_that_cannot_be_told_is_asked_for(n: int, own: Grid, asked: Grid 
         fit_tables(Absolute(own, 2), {"pos_embed": torch.ones(1, 2 + n, DIM)}, PATH, asked)
 
 
-@pytest.mark.parametrize("given", [torch.ones(1, 18, DIM + 1), torch.ones(18, DIM), torch.ones(1, DIM, 4, 4)])
-def test_a_table_of_another_width_or_form_is_left_to_the_check_of_shapes(given: Tensor) -> None:
+SHAPES = [(1, 18, DIM + 1), (18, DIM), (1, DIM, 4, 4), (0, 27, DIM), ()]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_table_of_another_width_or_form_is_left_to_the_check_of_shapes(shape: tuple[int, ...]) -> None:
+    given = torch.ones(shape)
     fitted, tables = fit_tables(Absolute((4, 4), 2), {"pos_embed": given}, PATH, None)
     assert fitted["pos_embed"] is given
     assert tables == []
@@ -192,6 +196,12 @@ def test_offsets_that_are_of_no_window_are_refused() -> None:
         InputError, match=rf"^position table '{NAME}' of checkpoint 'a\.pt' has 48 positions, neither a squa"
     ):
         fit_tables(Relative((4, 4), (4, 4), 0), {NAME: torch.ones(48, 2)}, PATH, None)
+
+
+def test_a_table_of_a_size_of_its_own_is_no_flat_one() -> None:
+    """As Qwen3's, which is resampled in every forward pass."""
+    assert flat_tables(Absolute((4, 4), 16)) == {"pos_embed": (4, 4)}
+    assert flat_tables(Absolute((4, 4), 17)) == {}
 
 
 FLAT = {
