@@ -68,7 +68,7 @@ def shots_words(shots: str) -> str:
         return "all training images"
     if "." in shots:
         return f"{100 * float(shots):g} % of the training images"
-    return f"{shots} image{'s' * (shots != '1')} a class"
+    return f"{shots} image{'s' * (shots != '1')} per class"
 
 
 def _print_tables(console: Console, choices: list[pd.DataFrame], title: str) -> None:

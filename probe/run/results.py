@@ -102,8 +102,8 @@ def open_run(path: Path) -> Iterator[Run]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        check_names(path)
         with StoreLock(path):
-            check_names(path)
             run = Run(path)
             _ = run.history  # finds a damaged history now, not after hours of training
             yield run

@@ -95,11 +95,11 @@ def test_the_page_has_every_table_of_every_store_and_number_of_shots(make_result
         "# 2 stores",
         "## timm:a on made",
         "### All training images",
-        "### 1 image a class",
+        "### 1 image per class",
         "## timm:b on made",
         "### All training images",
         "### 10 % of the training images",
-        "### 1 image a class",
+        "### 1 image per class",
     ]
     at = page.index("## timm:b on made")
     assert page[at + 1 : at + 9] == [
@@ -136,7 +136,7 @@ def test_shots_in_words() -> None:
         "1 % of the training images",
         "12.5 % of the training images",
         "16 images per class",
-        "1 image a class",
+        "1 image per class",
     ]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tokenprobe.errors import RunError
 from tokenprobe.probe.run.files import check_names, damaged, read_file
+from tokenprobe.probe.run.results import open_run
 from tokenprobe.store.outputs import RUN_FILES, RUN_FOLDERS
 
 
@@ -39,7 +40,7 @@ def test_what_cannot_be_read_is_not_taken_for_nothing(tmp_path: Path, kind: str,
         read_file(path)
 
 
-@pytest.mark.parametrize("name", RUN_FILES[:-1])
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_a_folder_in_place_of_a_file_is_found_before_training(tmp_path: Path, name: str) -> None:
     check_names(tmp_path)
     (tmp_path / name).mkdir()
@@ -65,3 +66,10 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path) -> None:
         f"'{tmp_path}/a' is damaged, or was written by another version of tokenprobe (two lines)"
     )
     assert "(KeyError)" in str(damaged(Path("a"), KeyError()))
+
+
+def test_a_folder_in_place_of_the_lock_is_found_too(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    opened = open_run(tmp_path)
+    with pytest.raises(RunError, match=r"'.*/\.lock' is a folder, and a fit writes a file of this name"):
+        opened.__enter__()

@@ -75,14 +75,17 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 
 
+@pytest.mark.parametrize("content", [b"", b"epochs: 3\n", b"- made_from\n", b"text"])
+def test_a_file_that_does_not_tell_what_made_the_run_is_refused(run: Run, content: bytes) -> None:
+    (run.path / "config.yaml").write_bytes(content)
+    with pytest.raises(RunError, match=r"config.yaml' is damaged, .* \(it has no key made_from\)"):
+        read_origin(run)
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"epochs: 3\n",
         b"made_from: 3\n",
-        b"- made_from\n",
-        b"text",
         b"\xff\xfe\x00",
         b"made_from: {a: 2024-99-99}\n",
         b"? [a, b]\n: c\n",
@@ -90,7 +93,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         BOMB.encode() + b"made_from: {commands: *j}\n",
         b"made_from: !!python/object/apply:os.system [echo]\n",
     ],
-    ids=range(11),
+    ids=range(7),
 )
 def test_what_is_no_such_file_is_refused(run: Run, content: bytes) -> None:
     (run.path / "config.yaml").write_bytes(content)
