@@ -65,16 +65,11 @@ def read_origin(run: Run) -> Origin | None:
             f"run {str(run.path)!r} has results and no {NAME}, which says what they were made with; {WAY_OUT}"
         )
     try:
-<<<<<<< HEAD
-        origin: Origin = read(Origin, yaml.load(data, _PlainLoader)[MADE_FROM], MADE_FROM)
-    except Exception as error:  # damaged YAML may raise any error
-=======
         content = yaml.load(data, _PlainLoader)
         if not isinstance(content, dict) or MADE_FROM not in content:
             raise ValueError(f"it has no key {MADE_FROM}")
         origin: Origin = read(Origin, content[MADE_FROM], MADE_FROM)
-    except Exception as error:  # damaged YAML fails in any way
->>>>>>> probe
+    except Exception as error:  # damaged YAML may raise any error
         raise damaged(path, error) from error
     unknown = set(run.results["cell"].map(store_of)) - origin.stores.keys()
     if unknown or not origin.shared:
