@@ -85,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_unwritten() -> None:
-    """Drop output that the disk did not take, or Python fails once more when it ends, with a status of its own."""
-    try:
+    try:  # what the disk did not take fails once more when Python ends, with a status of its own
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
