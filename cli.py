@@ -71,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INPUT
     except (TokenprobeError, OSError) as error:
         print(printable(f"{name}: {error}"), file=sys.stderr)
-        _drop_unwritten()
         return EXIT_INPUT
     except KeyboardInterrupt:
         print(f"{name}: interrupted{_what_is_safe(name)}", file=sys.stderr)
@@ -82,13 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: terminated{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_TERMINATED
     return 0
-
-
-def _drop_unwritten() -> None:
-    try:  # what the disk did not take fails once more when Python ends, with a status of its own
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _what_is_safe(name: str) -> str:
