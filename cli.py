@@ -1,7 +1,4 @@
-"""The `probe` command: it reads a command line, calls one stage or workflow, and returns an exit status.
-
-torch and timm load only when a command runs.
-"""
+"""The `probe` command: it reads a command line and calls one stage or workflow. Only then torch and timm load."""
 
 import os
 import signal
@@ -27,10 +24,9 @@ from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, P
 if TYPE_CHECKING:
     from .probe.run.results import Run
 
-STAGES, STORES, LISTS = "Stages", "Stores and runs", "Lists"
+STAGES, STORES, LISTS, WIDE = "Stages", "Stores and runs", "Lists", 160
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
-WIDE = 160
 
 app = typer.Typer(
     cls=ReadableGroup,
@@ -71,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INPUT
     except (TokenprobeError, OSError) as error:
         print(printable(f"{name}: {error}"), file=sys.stderr)
+        _drop_unwritten()
         return EXIT_INPUT
     except KeyboardInterrupt:
         print(f"{name}: interrupted{_what_is_safe(name)}", file=sys.stderr)
@@ -81,6 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: terminated{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_TERMINATED
     return 0
+
+
+def _drop_unwritten() -> None:
+    """Drop output that the disk does not take. Otherwise Python fails again at its end, with another status."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _what_is_safe(name: str) -> str:

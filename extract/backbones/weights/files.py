@@ -7,6 +7,7 @@ gets one dotted name: {"teacher": {"backbone.norm.bias": …}} becomes "teacher.
 import argparse
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,8 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _load_torch(path: Path) -> Any:
     # The unpickler can raise any exception for a damaged file.
     try:
-        with torch.serialization.safe_globals(HARMLESS), open(path, "rb") as file:
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings(), open(path, "rb") as file:
+            warnings.simplefilter("ignore", UserWarning)  # of sparse and quantized tensors, which are refused by name
             return torch.load(file, map_location="cpu", weights_only=True)  # a file object: torch would trust the name
     except Exception as error:
         reason = str(error.__context__ or error)  # torch wraps the unpickler's error in advice to run the code

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,17 @@ def test_a_safetensors_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
             load_checkpoint(file)
         (declared,) = re.findall(r"of the (\d+)", str(caught.value))
         assert size < int(declared) <= len(whole)
+
+
+@pytest.mark.filterwarnings("error")
+def test_tensors_of_odd_kinds_are_read_without_a_warning_of_torchs(tmp_path: Path) -> None:
+    """They are refused by name later, in one line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = torch.quantize_per_tensor(torch.ones(2, 2), 0.01, 0, torch.qint8)
+        kinds = {"coo": torch.eye(2).to_sparse(), "csr": torch.eye(2).to_sparse_csr(), "qint8": quantized}
+        torch.save(kinds, tmp_path / "a.pth")
+    assert load_checkpoint(tmp_path / "a.pth").weights.keys() == kinds.keys()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
