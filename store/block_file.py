@@ -10,15 +10,18 @@ from xxhash import xxh3_64
 
 from ..errors import StoreError
 from .array_spec import ArraySpec
-from .durable import open_new, rename_durably
+from .durable import open_new, publish
 from .extents import as_bytes
-from .journal import FileRecord
+from .journal import FileRecord, file_record
+from .temporaries import new_writer, temporary_of
 
 
 class BlockFile:
     """Rows are appended in order. Nobody reads the file before `finish`."""
 
-    def __init__(self, folder: Path, name: str, spec: ArraySpec, n_rows: int, header: bytes = b"") -> None:
+    def __init__(
+        self, folder: Path, name: str, spec: ArraySpec, n_rows: int, header: bytes = b"", writer: str | None = None
+    ) -> None:
         """Open the temporary file and write the header.
 
         Args:
@@ -27,9 +30,10 @@ class BlockFile:
             spec: the array.
             n_rows: rows in the block: `spec.block_rows`, or fewer at the end of a split.
             header: bytes before the rows.
+            writer: name of the writer, which is part of the temporary name.
         """
-        self._path, self.name = folder / name, name
-        self._temporary = self._path.with_name(self._path.name + ".tmp")
+        self._folder, self._path, self.name = folder, folder / name, name
+        self._temporary = temporary_of(self._path, writer or new_writer())
         self._spec, self._n_rows, self._n_given = spec, n_rows, 0
         self._hash, self._size = xxh3_64(), 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +60,12 @@ class BlockFile:
     def finish(self, there: FileRecord | None = None) -> FileRecord:
         """Fill up the last block of a split, make the file durable and give it its final name.
 
+        If a file of that name and size is there, it stays: another writer may have finished the block meanwhile, and
+        its bytes may differ (another device, another batch size). The returned record is always of the file that is
+        there.
+
         Args:
-            there: the record of a finished file of that name, if any; an identical file stays.
+            there: the record of a finished file of that name, if any.
 
         Raises:
             StoreError: rows are missing.
@@ -67,14 +75,14 @@ class BlockFile:
         empty = as_bytes(np.full((1, *self._spec.row), self._spec.type.fill, self._spec.type.stored))
         for _ in range(self._spec.block_rows - self._n_rows):
             self._write(empty)
-        record = FileRecord(self.name, self._size, self._hash.hexdigest())
-        if record == there:
+        if there is not None:
             self.abandon()
-            return record
+            return there
         os.fsync(self._fd)
         self._close()
-        rename_durably(self._temporary, self._path)
-        return record
+        if publish(self._temporary, self._path, self._size):
+            return FileRecord(self.name, self._size, self._hash.hexdigest())
+        return file_record(self._folder, self.name)
 
     def _other_count(self, given: str) -> StoreError:
         return StoreError(

@@ -15,8 +15,8 @@ from .contract import ROOT_RECORD, StoreFiles
 from .durable import remove_durably
 from .formats import store_files
 from .journal import Journal
-from .layout import TEMPORARY
 from .manifest import Manifest
+from .temporaries import file_of, temporary_files
 
 
 def check_path(path: Path) -> None:
@@ -45,9 +45,13 @@ def _is_fresh(files: StoreFiles) -> bool:
         return True
     kept = _early_files(files)
     return all(
-        entry.name in kept and entry.is_file() and not entry.is_symlink() and kept[entry.name](entry)
+        entry.is_file() and not entry.is_symlink() and (file_of(entry.name) == files.root.name or _is_kept(entry, kept))
         for entry in files.folder.iterdir()
     )
+
+
+def _is_kept(entry: Path, kept: Mapping[str, Callable[[Path], bool]]) -> bool:
+    return entry.name in kept and kept[entry.name](entry)
 
 
 def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Path], bool]]:
@@ -55,7 +59,6 @@ def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Path], bool]]:
     return {
         lock.NAME: lock.is_ours,
         journal.NAME: lambda path: journal.is_ours(path) and journal.read_records(path.parent).keys() <= {ROOT_RECORD},
-        files.root.name + TEMPORARY: lambda path: True,
     }
 
 
@@ -67,10 +70,17 @@ def claimed(files: StoreFiles) -> Iterator[None]:
         LockedError: another process holds the lock.
         NoSpaceError: the disk filled up.
     """
-    try:
+    with explained_space(files):
         files.folder.mkdir(parents=True, exist_ok=True)
         with lock.StoreLock(files.folder):
             yield
+
+
+@contextmanager
+def explained_space(files: StoreFiles) -> Iterator[None]:
+    """Turn the error of a full disk into a NoSpaceError with advice."""
+    try:
+        yield
     except OSError as error:
         if error.errno != ENOSPC:
             raise
@@ -96,7 +106,8 @@ def empty(files: StoreFiles) -> None:
         records.add_event(journal.EMPTIED)
         remove_durably([files.root])
         files.remove(names)
-        for folder in sorted({parent for name in names for parent in Path(name).parents}, reverse=True):
+        remove_durably(journal.writer_journals(files.folder))
+        for folder in sorted({Path(journal.FOLDER)} | {p for name in names for p in Path(name).parents}, reverse=True):
             if folder != Path():
                 with suppress(OSError):  # it holds something else, or is not there
                     (files.folder / folder).rmdir()
@@ -112,4 +123,4 @@ def _own_names(files: StoreFiles) -> set[str]:
     for attributes in declaring:
         with suppress(StoreError):  # gone, or of another version: the journal knows its files
             names |= files.declared(Manifest.from_json(attributes))
-    return names | {name + TEMPORARY for name in names}
+    return names | {name for name, file in temporary_files(files.folder) if file in names or file == files.root.name}

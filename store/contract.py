@@ -5,6 +5,7 @@ the same layout in every format: a header, then the rows of one block of one arr
 `StoreFiles` reads it through `extents.py`.
 """
 
+import glob
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
@@ -22,6 +23,7 @@ from .durable import remove_durably
 from .extents import Extent, Part, as_bytes, fetch, read_part
 from .layout import CHANNELS
 from .manifest import Manifest
+from .temporaries import file_of, is_left_over, temporary_files
 
 LABELS, IDS = "labels", "ids"
 ROOT_RECORD = "manifest"
@@ -169,8 +171,14 @@ class StoreFiles(StoredArrays):
         """Return the relative paths of the files of a small array."""
 
     @abstractmethod
-    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
-        """Write a small array, such as "train/labels", durably."""
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str], *, replace: bool = True) -> None:
+        """Write a small array, such as "train/labels", durably.
+
+        Args:
+            array: its name.
+            values: its content.
+            replace: whether files of the same size give way. If not, and another writer was first, its values stay.
+        """
 
     @abstractmethod
     def root_bytes(self, manifest: Manifest) -> bytes:
@@ -183,6 +191,17 @@ class StoreFiles(StoredArrays):
     @abstractmethod
     def write_metadata(self, manifest: Manifest) -> None:
         """Write those files."""
+
+    def remove_temporary(self, manifest: Manifest, *, all_writers: bool = False) -> None:
+        """Remove the temporary files that dead writers left, or those of all writers."""
+        declared = self.declared(manifest)
+        for name, file in list(temporary_files(self.folder)):
+            if (file in declared or file == self.root.name) and (all_writers or is_left_over(self.folder / name)):
+                self.remove([name])
+        if self.root.parent != self.folder:
+            for path in self.root.parent.glob(f"{glob.escape(self.root.name)}.*"):
+                if file_of(path.name) == self.root.name and (all_writers or is_left_over(path)):
+                    remove_durably([path])
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files durably, by their relative paths; missing ones are skipped.

@@ -24,6 +24,7 @@ from .checked import parse
 from .contract import LABELS, MANIFEST_KEYS, StoreFiles, missing
 from .durable import write_durably
 from .manifest import Manifest
+from .temporaries import new_writer, temporary_of
 
 ROWS, MANIFEST = "rows", "manifest"
 SMALL_OFFSET, OFFSET = 2048, 4096
@@ -58,7 +59,7 @@ class Hdf5Files(StoreFiles):
         """See `StoreFiles.whole_names`."""
         return [f"{array}.h5"]
 
-    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str], *, replace: bool = True) -> None:
         """See `StoreFiles.write_whole`."""
         import h5py
 
@@ -67,7 +68,8 @@ class Hdf5Files(StoreFiles):
         with h5py.File.in_memory(libver=BLOCK_LIBVER) as file:
             file.create_dataset(ROWS, data=values, dtype=h5py.string_dtype() if isinstance(values, list) else None)
             file.flush()
-            write_durably(path, file.id.get_file_image())
+            image = bytes(file.id.get_file_image())
+            write_durably(path, image, temporary_of(path, new_writer()), replace=replace)
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`."""

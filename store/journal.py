@@ -1,5 +1,9 @@
 """`journal.jsonl` records finished files and events. Lines are appended, never rewritten.
 
+Only the leader of a store appends to it. Every other writer has a journal of its own, `journal.d/WRITER.jsonl`, with
+records of files alone. Readers read all of them; where two disagree on a file, the leader's record counts. The leader
+copies the others' records into its own journal (`merge.py`).
+
 The first line of a new journal is {"event": "made", "id": random hex}. The id identifies the store: a store made later
 at the same place has another id, even if all its other bytes are the same.
 
@@ -20,11 +24,13 @@ from secrets import token_hex
 from threading import Lock
 from typing import Any
 
+from xxhash import xxh3_64_hexdigest
+
 from ..errors import StoreError
 from .checked import UnfitError, parse, read_file
 from .durable import open_kept
 
-NAME = "journal.jsonl"
+NAME, FOLDER, SUFFIX = "journal.jsonl", "journal.d", ".jsonl"
 EMPTIED = "emptied"
 """Event before all recorded files are removed, because the store is made anew."""
 RECORD_KEYS = {"file", "size", "xxh3"}
@@ -86,8 +92,23 @@ def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
+def writer_journals(folder: Path) -> list[Path]:
+    """Return the journals of the writers that are not the leader. A link in their folder's place is not followed."""
+    if (folder / FOLDER).is_symlink() or not (folder / FOLDER).is_dir():
+        return []
+    return sorted(path for path in (folder / FOLDER).iterdir() if path.suffix == SUFFIX)
+
+
 def _lines(folder: Path) -> list[bytes]:
-    path = folder / NAME
+    """Return the lines of all journals, the leader's last: the last record of a file counts.
+
+    The leader removes a writer's journal only once its own has the records. So it is read after the others.
+    """
+    lines = [line for path in writer_journals(folder) for line in _lines_of(path)]
+    return lines + _lines_of(folder / NAME)
+
+
+def _lines_of(path: Path) -> list[bytes]:
     try:
         return read_file(path).split(b"\n")[:-1]
     except (FileNotFoundError, NotADirectoryError):
@@ -107,6 +128,11 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 def read_records(folder: Path) -> dict[str, FileRecord]:
     """Return the finished files of a store by relative path."""
     return _records(read_entries(folder))
+
+
+def records_of(path: Path) -> dict[str, FileRecord]:
+    """Return the records of one journal, by relative path of the files."""
+    return _records(filter(None, map(_entry, _lines_of(path))))
 
 
 def find_records(folder: Path, files: Collection[str]) -> dict[str, FileRecord]:
@@ -172,20 +198,39 @@ def is_there(store: Path, record: FileRecord) -> bool:
         return False
 
 
-class Journal:
-    """The journal of a store that is being written. Several threads may append."""
+def file_record(store: Path, name: str) -> FileRecord:
+    """Make the record of a complete file. The whole file is read into memory."""
+    data = (store / name).read_bytes()
+    return FileRecord(name, len(data), xxh3_64_hexdigest(data))
 
-    def __init__(self, store: Path) -> None:
-        """Open the journal of `store`, cutting off a torn last line.
+
+class Journal:
+    """The journal of one writer. Several of its threads may append.
+
+    Attributes:
+        records: the finished files by relative path: those in this journal, and those that the writer added.
+    """
+
+    def __init__(self, store: Path, writer: str | None = None) -> None:
+        """Open a journal of `store`, cutting off a torn last line.
+
+        Args:
+            store: folder of the store.
+            writer: name of the writer; by default the leader.
 
         Raises:
-            StoreError: the journal is a symbolic link.
+            StoreError: the journal, or the folder of the writers' journals, is a symbolic link.
         """
         path = store / NAME
+        if writer is not None:
+            if (store / FOLDER).is_symlink():
+                raise StoreError(f"{str(store / FOLDER)!r} is a symbolic link, which is never written through")
+            (store / FOLDER).mkdir(exist_ok=True)
+            path = store / FOLDER / f"{writer}{SUFFIX}"
         self._fd = open_kept(path, os.O_WRONLY | os.O_APPEND)
         if not (data := path.read_bytes()).endswith(b"\n"):
             os.ftruncate(self._fd, data.rfind(b"\n") + 1)
-        self.records = read_records(store)
+        self.records = records_of(path)
         self._lock = Lock()
 
     def add_files(self, records: Iterable[FileRecord]) -> None:
@@ -208,6 +253,11 @@ class Journal:
         """Record details that differ from run to run: times, hosts, paths, batch sizes."""
         with self._lock:
             self._append([{"event": event, **details}])
+
+    def know(self, records: Mapping[str, FileRecord]) -> None:
+        """Count files that other writers recorded as finished too."""
+        with self._lock:
+            self.records = {**records, **self.records}
 
     def clear(self) -> None:
         """Remove all lines."""

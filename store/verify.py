@@ -79,6 +79,7 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
     if not problems and not manifest.complete:  # the writer was killed between the last file and the root
         problems.append(Problem(files.root.name, "unfinished", NOT_SEALED))
     own = {journal.NAME, lock.NAME, files.root.name}
+    own |= {str(path.relative_to(files.folder)) for path in journal.writer_journals(files.folder)}
     problems += map(_foreign, _names(files.folder) - declared - own)
     return sorted(problems, key=lambda problem: problem.file)
 

@@ -16,6 +16,7 @@ from .contract import LABELS, StoreFiles, attributes_of, missing
 from .durable import write_durably
 from .layout import CHANNELS, POOLED
 from .manifest import Manifest
+from .temporaries import new_writer, temporary_of
 
 ROOT = "zarr.json"
 KEYS: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
@@ -52,7 +53,7 @@ class ZarrFiles(StoreFiles):
         n_axes = 2 if array.endswith(CHANNELS) or self._is_multilabel(array) else 1
         return [f"{array}/{ROOT}", f"{array}/c" + ".0" * n_axes]
 
-    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str], *, replace: bool = True) -> None:
         """See `StoreFiles.write_whole`."""
         import zarr
 
@@ -71,7 +72,7 @@ class ZarrFiles(StoreFiles):
             **KEYS,
         )
         stored[...] = data
-        self._write(made)
+        self._write(made, replace=replace)
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`; zarr would give its fill value for a missing chunk."""
@@ -161,14 +162,14 @@ class ZarrFiles(StoreFiles):
         except (OSError, UnfitError, KeyError, TypeError):
             return (folder / "c.0.0").exists()
 
-    def _write(self, made: dict[str, Any]) -> None:
+    def _write(self, made: dict[str, Any], *, replace: bool = True) -> None:
         """Write durably the files that zarr made in memory, except the root (the manifest) and unchanged files."""
         for name, data in made.items():
             path = self.folder / name
             content = data.to_bytes()
             if name != ROOT and not (path.exists() and path.read_bytes() == content):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(path, content)
+                write_durably(path, content, temporary_of(path, new_writer()), replace=replace)
 
 
 def _whole_axes(array: str) -> list[str]:

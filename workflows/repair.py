@@ -17,9 +17,9 @@ from ..store import journal
 from ..store.contract import StoreFiles
 from ..store.formats import local_path, store_files
 from ..store.journal import Journal
-from ..store.layout import TEMPORARY
 from ..store.lock import StoreLock
 from ..store.manifest import Manifest
+from ..store.merge import take_over
 from ..store.verify import Problem, read_root, verify
 from ..store.writer import write_root
 from .progress import ByteProgress
@@ -76,7 +76,8 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
         _check_inputs(files, configs, trust_code)
         if any(problem.kind != "foreign" for problem in problems):
             _write_root(files, replace(manifest, complete=not to_make))
-        _clear_away(files, manifest, problems)
+        _remove_damaged(files, problems)
+        files.remove_temporary(manifest)
     for config in configs:
         if not files.read_manifest().complete:
             extract(config)
@@ -142,17 +143,14 @@ def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_cod
 def _write_root(files: StoreFiles, manifest: Manifest) -> None:
     records = Journal(files.folder)
     try:
+        take_over(files, records)
         write_root(files, manifest, records)
     finally:
         records.close()
 
 
-def _clear_away(files: StoreFiles, manifest: Manifest, problems: Sequence[Problem]) -> None:
-    """Remove damaged files, and temporary files that a killed writer left. The root stays."""
-    own = {*files.declared(manifest), files.root.name}
-    foreign = {problem.file for problem in problems if problem.kind == "foreign"}
-    damaged = {problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name}
-    files.remove(damaged | {name for name in foreign if name.removesuffix(TEMPORARY) in own})
+def _remove_damaged(files: StoreFiles, problems: Sequence[Problem]) -> None:
+    files.remove({problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name})
 
 
 def _say_problems(problems: Sequence[Problem]) -> None:

@@ -13,6 +13,7 @@ import torch
 from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, Manifest, StoreWriter, Targets, open_store, open_writer
 from tokenprobe.store.contents import Recipe, SplitInfo
+from tokenprobe.store.journal import read_records
 from tokenprobe.store.layout import LayerShape
 
 SUFFIXES = (".zarr", ".h5")
@@ -244,7 +245,7 @@ def journal_lines(path: Path) -> list[dict[str, Any]]:
 
 def stamps(path: Path) -> dict[str, tuple[int, int]]:
     """Return the inode and time of each recorded file, which change if it is written again."""
-    names = {entry["file"] for entry in journal_lines(path) if "file" in entry} - {"manifest"}
+    names = read_records(folder_of(path)).keys() - {"manifest"}
     files = [file for name in names if (file := folder_of(path) / name).exists()]
     return {str(file.relative_to(folder_of(path))): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
