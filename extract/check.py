@@ -2,7 +2,7 @@
 
 from ..errors import InputError
 from ..store.claim import check_path
-from ..store.outputs import check_folder
+from ..store.outputs import check_store
 from .config import ExtractConfig
 
 MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
@@ -22,7 +22,7 @@ def check_config(config: ExtractConfig) -> None:
         if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= most:
             raise InputError(f"{name} {limits}: expected two numbers, 0 < smallest <= largest <= {most}")
     _check_backbone(config)
-    check_path(check_folder(config.out))
+    check_path(check_store(config.out))
 
 
 def _check_backbone(config: ExtractConfig) -> None:

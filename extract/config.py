@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
 from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
+from ..store.address import is_address, redacted
 
 EXAMPLES = """
 probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet \\
@@ -118,7 +119,12 @@ class ExtractConfig(Settings):
     ] = field(default_factory=list)
     out: Annotated[
         str | Path,
-        Option("Store to write: a folder in Zarr, or NAME.h5 in HDF5.", OUTPUT, short="-o", metavar="STORE"),
+        Option(
+            "Store to write: a folder or an address such as s3://bucket/a.zarr in Zarr, or NAME.h5 in HDF5.",
+            OUTPUT,
+            short="-o",
+            metavar="STORE",
+        ),
     ]
     layers: Annotated[
         str, Option("Layers to store: all, last4, or indices such as 0,5,-1.", OUTPUT, joined=True, metavar="LAYERS")
@@ -141,4 +147,8 @@ class ExtractConfig(Settings):
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; `out` and `checkpoint` become absolute."""
         paths = {"out": self.out, "checkpoint": self.checkpoint}
-        return asdict(self) | {name: None if path is None else os.path.abspath(path) for name, path in paths.items()}
+        return asdict(self) | {name: None if path is None else _absolute(path) for name, path in paths.items()}
+
+
+def _absolute(path: str | Path) -> str:
+    return redacted(path) if is_address(path) else os.path.abspath(path)

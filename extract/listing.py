@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Set
-from pathlib import Path
 
 from ..errors import InputError, unknown_name
 from ..store.formats import store_files
@@ -96,7 +95,7 @@ def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> Spli
 
 def _known_unreadable(config: ExtractConfig, split: str, images: ImageList) -> list[str] | None:
     """Return the ids of unreadable images that an existing store lists; None if no store lists any."""
-    files = store_files(Path(config.out))
+    files = store_files(config.out)
     if files.exists() and not config.overwrite:
         known = files.read_manifest()
         info = known.splits.get(split)

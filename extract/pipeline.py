@@ -15,6 +15,7 @@ import torch
 from ..runtime.device import resolve_device, resolve_precision
 from ..runtime.text import counted
 from ..store import BlockKey, StoreWriter, Targets, open_writer
+from ..store.address import store_path
 from ..store.layout import layer_name
 from .backbones import Backbone, absolute_model, load_backbone
 from .check import check_config
@@ -36,9 +37,9 @@ from .views import decoded_as
 logger = logging.getLogger(__name__)
 
 
-def extract(config: ExtractConfig) -> Path:
+def extract(config: ExtractConfig) -> str | Path:
     """See `tokenprobe.extract.extract`."""
-    out = Path(config.out)
+    out = store_path(config.out)
     if config.dry_run:
         for line in describe_extraction(config):
             logger.info(line)
@@ -170,7 +171,7 @@ def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[
     }
 
 
-def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) -> None:
+def _say_done(out: str | Path, work: Sequence[Batch], seconds: float, complete: bool) -> None:
     if not work:
         logger.info(f"{out}: nothing to do, the store already holds everything")
     else:

@@ -1,7 +1,6 @@
 """The file of one block. It has a temporary name until it is complete."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,18 @@ from xxhash import xxh3_64
 
 from ..errors import StoreError
 from .array_spec import ArraySpec
-from .durable import open_new, publish
 from .extents import as_bytes
 from .journal import FileRecord, file_record
-from .temporaries import new_writer, temporary_of
+from .new_file import new_file
+from .objects import Place
+from .temporaries import new_writer
 
 
 class BlockFile:
     """Rows are appended in order. Nobody reads the file before `finish`."""
 
     def __init__(
-        self, folder: Path, name: str, spec: ArraySpec, n_rows: int, header: bytes = b"", writer: str | None = None
+        self, folder: Place, name: str, spec: ArraySpec, n_rows: int, header: bytes = b"", writer: str | None = None
     ) -> None:
         """Open the temporary file and write the header.
 
@@ -33,11 +33,9 @@ class BlockFile:
             writer: name of the writer, which is part of the temporary name.
         """
         self._folder, self._path, self.name = folder, folder / name, name
-        self._temporary = temporary_of(self._path, writer or new_writer())
         self._spec, self._n_rows, self._n_given = spec, n_rows, 0
         self._hash, self._size = xxh3_64(), 0
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = open_new(self._temporary)
+        self._new = new_file(self._path, writer or new_writer())
         try:
             self._write(memoryview(header))
         except OSError:
@@ -78,9 +76,7 @@ class BlockFile:
         if there is not None:
             self.abandon()
             return there
-        os.fsync(self._fd)
-        self._close()
-        if publish(self._temporary, self._path, self._size):
+        if self._new.publish(self._size):
             return FileRecord(self.name, self._size, self._hash.hexdigest())
         return file_record(self._folder, self.name)
 
@@ -93,14 +89,8 @@ class BlockFile:
         self._hash.update(data)
         self._size += len(data)
         while data:
-            data = data[os.write(self._fd, data) :]
+            data = data[os.write(self._new.fd, data) :]
 
     def abandon(self) -> None:
         """Remove the file if it is unfinished."""
-        self._close()
-        self._temporary.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._new.abandon()

@@ -27,10 +27,10 @@ from .journal import FileRecord, Journal
 from .lanes import Lanes
 from .layout import layer_index, layer_name
 from .manifest import Manifest
+from .object_journal import open_journal
 from .small import read_small
 from .temporaries import new_writer
 
-N_LANES = 4
 QUEUED_BATCHES = 2
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -51,7 +51,7 @@ class BlockKey(NamedTuple):
 
 
 @contextmanager
-def open_block_writer(path: Path, manifest: Manifest) -> Iterator["BlockWriter"]:
+def open_block_writer(path: str | Path, manifest: Manifest) -> Iterator["BlockWriter"]:
     """Write blocks of a store that its leader has declared. Others may write to it at the same time.
 
     Args:
@@ -66,7 +66,7 @@ def open_block_writer(path: Path, manifest: Manifest) -> Iterator["BlockWriter"]
     with explained_space(files):
         stored = files.read_manifest()
         check_declared(files, stored, manifest)
-        own = Journal(files.folder, writer)
+        own = open_journal(files.folder, writer)
         own.know(journal.read_records(files.folder))
         blocks = BlockWriter(files, stored, manifest, own, writer)
         try:
@@ -114,7 +114,7 @@ class BlockWriter:
         self.manifest, self.journal = manifest, own
         self._name = writer or new_writer()
         n_layers = max(len(info.layers) for info in wanted.splits.values())
-        self._lanes = Lanes(N_LANES, queued=-(-QUEUED_BATCHES * n_layers // N_LANES))
+        self._lanes = Lanes(files.n_lanes, queued=-(-QUEUED_BATCHES * n_layers // files.n_lanes))
         self._growing: dict[tuple[BlockKey, int], dict[str, BlockFile]] = {}
 
     def check_unchanged(self) -> None:
@@ -136,7 +136,7 @@ class BlockWriter:
         if not self.has_whole(array):
             self._files.write_whole(array, values, replace=replace)
             names = self._files.whole_names(array)
-            self.journal.add_files(journal.file_record(self._files.folder, name) for name in names)
+            self.journal.add_files(journal.file_records(self._files.folder, names))
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """Read a small array, or raise StoreError if it is missing or damaged."""

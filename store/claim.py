@@ -14,12 +14,14 @@ from . import journal, lock
 from .contract import ROOT_RECORD, StoreFiles
 from .durable import remove_durably
 from .formats import store_files
-from .journal import Journal
 from .manifest import Manifest
+from .object_journal import open_journal
+from .object_lock import lock_of
+from .objects import ObjectPath, Place
 from .temporaries import file_of, temporary_files
 
 
-def check_path(path: Path) -> None:
+def check_path(path: str | Path) -> None:
     """Refuse a path that holds something other than a store. Remains of a writer that was killed early are accepted.
 
     Raises:
@@ -40,7 +42,7 @@ def check_path(path: Path) -> None:
 def _is_fresh(files: StoreFiles) -> bool:
     """Whether a folder is empty, or holds only the remains of a writer that was killed before it wrote the root."""
     if not files.folder.is_dir():
-        return not os.path.lexists(files.folder)
+        return isinstance(files.folder, ObjectPath) or not os.path.lexists(files.folder)
     if journal.is_being_emptied(files.folder):
         return True
     kept = _early_files(files)
@@ -50,11 +52,11 @@ def _is_fresh(files: StoreFiles) -> bool:
     )
 
 
-def _is_kept(entry: Path, kept: Mapping[str, Callable[[Path], bool]]) -> bool:
+def _is_kept(entry: Place, kept: Mapping[str, Callable[[Place], bool]]) -> bool:
     return entry.name in kept and kept[entry.name](entry)
 
 
-def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Path], bool]]:
+def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Place], bool]]:
     """Return, by name, the files written before the root, each with a check that the file is ours."""
     return {
         lock.NAME: lock.is_ours,
@@ -72,7 +74,7 @@ def claimed(files: StoreFiles) -> Iterator[None]:
     """
     with explained_space(files):
         files.folder.mkdir(parents=True, exist_ok=True)
-        with lock.StoreLock(files.folder):
+        with lock_of(files.folder):
             yield
 
 
@@ -101,7 +103,7 @@ def empty(files: StoreFiles) -> None:
     """
     names = _own_names(files)
     files.check_inside(names)
-    records = Journal(files.folder)
+    records = open_journal(files.folder)
     try:
         records.add_event(journal.EMPTIED)
         remove_durably([files.root])

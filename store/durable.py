@@ -11,13 +11,14 @@ from errno import ELOOP, EMLINK, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 
 from ..errors import StoreError
+from .objects import LARGEST_PUT, ObjectPath, Place, remove_objects
 
 NO_LINKS = (EPERM, ENOSYS, ENOTSUP, EMLINK)
 """Errors of file systems that have no hard links."""
 
 
-def write_durably(path: Path, data: bytes, temporary: Path | None = None, *, replace: bool = True) -> None:
-    """Write `data` to a temporary name beside `path`, fsync it, and rename it.
+def write_durably(path: Place, data: bytes, temporary: Path | None = None, *, replace: bool = True) -> None:
+    """Write `data` to a temporary name beside `path`, fsync it, and rename it. Objects are written whole anyway.
 
     Args:
         path: of the file.
@@ -25,6 +26,12 @@ def write_durably(path: Path, data: bytes, temporary: Path | None = None, *, rep
         temporary: a name of this process's own, if other processes may write the same file at the same time.
         replace: whether a file of the same size gives way. See `publish`.
     """
+    if isinstance(path, ObjectPath):
+        if replace:
+            path.write(data)
+        else:
+            publish_object(path, data)
+        return
     temporary = temporary or path.with_name(path.name + ".tmp")
     try:
         with os.fdopen(open_new(temporary), "wb") as file:
@@ -78,6 +85,31 @@ def publish(temporary: Path, path: Path, size: int) -> bool:
     return is_ours
 
 
+def publish_object(path: ObjectPath, data: bytes | memoryview) -> bool:
+    """Write an object, unless another writer's object of that size is there. See `publish`.
+
+    The condition holds for one request. Very large objects take several, so two writers may pass the check together.
+
+    Returns:
+        Whether this object is there.
+    """
+    if len(data) > LARGEST_PUT:
+        found = path.head()
+        if found is not None and found.size == len(data):
+            return False
+        path.write(data)
+        return True
+    try:
+        path.write_if(data, None)
+    except FileExistsError:
+        found = path.head()
+        if found is not None and found.size == len(data):
+            path.bucket.note(path.key, found.size)
+            return False
+        path.write(data)
+    return True
+
+
 def open_new(path: Path) -> int:
     """Create a file for writing, replacing any file of that name; return its descriptor."""
     path.unlink(missing_ok=True)
@@ -104,10 +136,11 @@ def rename_durably(temporary: Path, path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def remove_durably(paths: Iterable[Path]) -> None:
+def remove_durably(paths: Iterable[Place]) -> None:
     """Remove files and sync their folders, so that no file comes back after a power cut. Missing files are skipped."""
-    folders = set()
-    for path in paths:
+    folders, paths = set(), list(paths)
+    remove_objects([path for path in paths if isinstance(path, ObjectPath)])
+    for path in (path for path in paths if isinstance(path, Path)):
         path.unlink(missing_ok=True)
         folders.add(path.parent)
     for folder in folders:

@@ -24,7 +24,7 @@ from .checked import parse
 from .contract import LABELS, MANIFEST_KEYS, StoreFiles, missing
 from .durable import write_durably
 from .manifest import Manifest
-from .temporaries import new_writer, temporary_of
+from .temporaries import temporary_for
 
 ROWS, MANIFEST = "rows", "manifest"
 SMALL_OFFSET, OFFSET = 2048, 4096
@@ -37,6 +37,8 @@ class Hdf5Files(StoreFiles):
     """A store in the HDF5 format: `path` is a file, and its blocks are in a folder beside it."""
 
     form = "HDF5"
+    folder: Path
+    root: Path
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, folder=path.with_name(path.name + ".blocks"), root=path)
@@ -69,7 +71,7 @@ class Hdf5Files(StoreFiles):
             file.create_dataset(ROWS, data=values, dtype=h5py.string_dtype() if isinstance(values, list) else None)
             file.flush()
             image = bytes(file.id.get_file_image())
-            write_durably(path, image, temporary_of(path, new_writer()), replace=replace)
+            write_durably(path, image, temporary_for(path), replace=replace)
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`."""

@@ -15,6 +15,7 @@ from weakref import WeakSet
 from ..errors import LockedError
 from ..runtime.text import printable
 from .durable import open_kept
+from .objects import ObjectPath, Place
 
 NAME = ".lock"
 NO_LOCKS = (ENOSYS, ENOTSUP, ENOLCK, EINVAL)
@@ -23,8 +24,10 @@ HOLDER = "process "
 """First characters of the file; the rest is for people."""
 
 
-def is_ours(path: Path) -> bool:
+def is_ours(path: Place) -> bool:
     """Whether a file is a lock: it is empty, or names a process."""
+    if isinstance(path, ObjectPath):
+        return HOLDER.encode().startswith(path.read_start(len(HOLDER)))
     with open(path, "rb") as file:
         held = file.read(len(HOLDER))
     return HOLDER.encode().startswith(held)

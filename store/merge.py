@@ -5,30 +5,33 @@ A record that is lost does no harm: the block is made again, and the file that i
 
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 from . import journal
 from .contract import StoreFiles
 from .durable import remove_durably
 from .journal import FileRecord, Journal
 from .manifest import Manifest
+from .objects import Place
 from .temporaries import is_left_over
 
 
-def merge_journals(folder: Path, leader: Journal) -> list[Path]:
+def merge_journals(folder: Place, leader: Journal) -> list[Place]:
     """Copy the records of all writers into the leader's journal. If two differ, the file itself decides.
 
     Returns:
         The journals that were read.
     """
     read = journal.writer_journals(folder)
-    for path in read:
-        new = journal.records_of(path)
-        leader.add_files(list(_lacking(folder, leader.records, new.values())))
+    known, taken = dict(leader.records), []
+    for new in journal.records_of(read):
+        lacking = list(_lacking(folder, known, new.values()))
+        known |= {record.file: record for record in lacking}
+        taken += lacking
+    leader.take(taken)
     return read
 
 
-def _lacking(folder: Path, known: dict[str, FileRecord], new: Iterable[FileRecord]) -> Iterable[FileRecord]:
+def _lacking(folder: Place, known: dict[str, FileRecord], new: Iterable[FileRecord]) -> Iterable[FileRecord]:
     for record in new:
         if record.file not in known:
             yield record
@@ -38,7 +41,7 @@ def _lacking(folder: Path, known: dict[str, FileRecord], new: Iterable[FileRecor
                 yield there
 
 
-def remove_journals(folder: Path, paths: Iterable[Path]) -> None:
+def remove_journals(folder: Place, paths: Iterable[Place]) -> None:
     """Remove journals whose records the leader has, and their folder once it is empty."""
     remove_durably(paths)
     with suppress(OSError):

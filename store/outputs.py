@@ -10,6 +10,7 @@ from errno import ENAMETOOLONG
 from pathlib import Path
 
 from ..errors import InputError, StoreError
+from .address import check_writable, is_address
 from .formats import local_path, store_of_folder
 
 RUN_TABLES = ("results.parquet", "history.parquet")
@@ -31,6 +32,15 @@ def check_folder(out: str | Path) -> Path:
         if is_run(folder):
             raise InputError(f"{str(out)!r} is inside the run {str(folder)!r}; give --out a path outside of it")
     return path
+
+
+def check_store(out: str | Path) -> str | Path:
+    """Return the path or the address of a store that a command makes or goes on with.
+
+    Raises:
+        InputError: as `check_folder`, or the address is refused.
+    """
+    return check_writable(str(out)) if is_address(out) else check_folder(out)
 
 
 def check_file(out: str | Path) -> Path:

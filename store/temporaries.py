@@ -17,6 +17,7 @@ from secrets import token_hex
 from xxhash import xxh3_64_hexdigest
 
 from .layout import TEMPORARY
+from .objects import ObjectPath, Place
 
 WRITER = r"(?P<place>[0-9a-f]{8})-(?P<process>\d{1,10})-[0-9a-f]{8}"
 NAME = re.compile(rf"(?P<file>.+?)(\.{WRITER})?{re.escape(TEMPORARY)}", re.DOTALL)
@@ -34,13 +35,18 @@ def temporary_of(path: Path, writer: str) -> Path:
     return path.with_name(f"{path.name}.{writer}{TEMPORARY}")
 
 
+def temporary_for(place: Place) -> Path | None:
+    """Return a new temporary name for a file. Objects need none: they appear whole."""
+    return None if isinstance(place, ObjectPath) else temporary_of(place, new_writer())
+
+
 def file_of(name: str) -> str | None:
     """Return the file that a temporary name belongs to, or None for another name. It may be a relative path."""
     match = NAME.fullmatch(name)
     return None if match is None else match["file"]
 
 
-def is_left_over(path: Path, writer: str | None = None) -> bool:
+def is_left_over(path: Place, writer: str | None = None) -> bool:
     """Whether the writer of a file is dead, or has not touched the file for an hour.
 
     Args:
@@ -50,6 +56,8 @@ def is_left_over(path: Path, writer: str | None = None) -> bool:
     match = NAME.fullmatch(path.name) if writer is None else re.fullmatch(WRITER, writer)
     if match is None or match["process"] is None:
         return True
+    if isinstance(path, ObjectPath):  # never appended to, so its reader has all of it
+        return True
     if match["place"] == _place():
         return not _is_alive(int(match["process"]))
     with suppress(FileNotFoundError):
@@ -57,14 +65,25 @@ def is_left_over(path: Path, writer: str | None = None) -> bool:
     return False
 
 
-def temporary_files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield each file below a folder that has a temporary name: its relative path, and the file that it belongs to."""
+def temporary_files(folder: Place) -> Iterator[tuple[str, str]]:
+    """Yield each file below a folder that has a temporary name: its relative path, and the file that it belongs to.
+
+    There are none at an address, where an object appears whole.
+    """
+    if isinstance(folder, ObjectPath):
+        return
     for where, _, names in os.walk(folder):
         for name in names:
             if name.endswith(TEMPORARY):
                 path = str((Path(where) / name).relative_to(folder))
                 if (file := file_of(path)) is not None:
                     yield path, file
+
+
+def is_dead_here(writer: str) -> bool:
+    """Whether a writer ran on this machine, and is dead."""
+    match = re.fullmatch(WRITER, writer)
+    return match is not None and match["place"] == _place() and not _is_alive(int(match["process"]))
 
 
 @cache

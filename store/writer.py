@@ -22,15 +22,16 @@ from .journal import FileRecord, Journal
 from .manifest import ABSENT, Manifest
 from .merge import clear_away, merge_journals, take_over
 from .moved_rows import files_from, first_difference
-from .temporaries import new_writer, temporary_of
+from .object_journal import open_journal
+from .temporaries import temporary_for
 
 
 @contextmanager
-def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator["StoreWriter"]:
+def open_writer(path: str | Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator["StoreWriter"]:
     """Create or extend a store, so that the parts that `manifest` declares can be written. Only one leader at a time.
 
     Args:
-        path: folder of the store.
+        path: of the store, or its address.
         manifest: the parts wanted; they are added to the existing parts.
         overwrite: empty an existing store first.
 
@@ -58,7 +59,7 @@ class StoreWriter(BlockWriter):
     def __init__(self, files: StoreFiles, wanted: Manifest) -> None:
         self._stored = files.read_manifest() if files.exists() else None
         manifest = self._stored.merged(wanted) if self._stored else wanted
-        own = Journal(files.folder)
+        own = open_journal(files.folder)
         super().__init__(files, manifest, wanted, own)
         if self._stored is None:
             own.add_mark()
@@ -101,7 +102,7 @@ class StoreWriter(BlockWriter):
             self.write_whole(f"{split}/{LABELS}", labels)
             self.write_whole(f"{split}/{IDS}", ids)
         self._files.write_metadata(self.manifest)
-        written = [journal.file_record(self._files.folder, name) for name in self._files.metadata_names(self.manifest)]
+        written = journal.file_records(self._files.folder, self._files.metadata_names(self.manifest))
         self.journal.add_files(record for record in written if self.journal.records.get(record.file) != record)
 
     def seal(self) -> bool:
@@ -111,6 +112,7 @@ class StoreWriter(BlockWriter):
         """
         self._lanes.join()
         merge_journals(self._files.folder, self.journal)
+        self._files.look_again()
         self._write_manifest(complete=self._has_all())
         if self.manifest.complete:
             clear_away(self._files, self.manifest, self.journal)
@@ -166,4 +168,4 @@ def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
         if entry["xxh3"] == xxh3_64_hexdigest(there):
             records.add_root(FileRecord(ROOT_RECORD, len(there), entry["xxh3"]), entry["content"])
     records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
-    write_durably(files.root, content, temporary_of(files.root, new_writer()))
+    write_durably(files.root, content, temporary_for(files.root))

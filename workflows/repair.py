@@ -15,11 +15,11 @@ from ..extract.datasets import open_dataset
 from ..runtime.text import plural
 from ..store import journal
 from ..store.contract import StoreFiles
-from ..store.formats import local_path, store_files
-from ..store.journal import Journal
-from ..store.lock import StoreLock
+from ..store.formats import store_files
 from ..store.manifest import Manifest
 from ..store.merge import take_over
+from ..store.object_journal import open_journal
+from ..store.object_lock import lock_of
 from ..store.verify import Problem, read_root, verify
 from ..store.writer import write_root
 from .progress import ByteProgress
@@ -32,7 +32,7 @@ N_SHOWN = 20
 
 def check(path: str | Path) -> list[Problem]:
     """Verify a store with `tokenprobe.store.verify.verify`, and show progress."""
-    recorded = journal.finished_files(store_files(local_path(path)).folder)
+    recorded = journal.finished_files(store_files(path).folder)
     with ByteProgress("verify", sum(record.size for record in recorded.values())) as progress:
         return verify(path, progress.advance)
 
@@ -53,18 +53,18 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
         The problems that remain.
 
     Raises:
-        InputError: `path` is an address, or the journal names code that is not trusted.
+        InputError: an address that is refused, or the journal names code that is not trusted.
         LockedError: another process is writing to the store.
         MissingError: there is no journal, or the data or weights have moved; the message names the path.
         StoreError: the journal records no extraction, or its extractions would not give this store.
     """
-    files = store_files(local_path(path))
+    files = store_files(path)
     if not (files.folder / journal.NAME).is_file():
         raise MissingError(
             f"no journal at {str(files.folder / journal.NAME)!r}, so it is unknown how the store was made; make it "
             "again with probe extract"
         )
-    with StoreLock(files.folder):
+    with lock_of(files.folder):
         _warn_early(files, trust_code)
         problems = check(path)
         if not problems:
@@ -94,7 +94,7 @@ def _warn_early(files: StoreFiles, trust_code: bool) -> None:
 
 def summary(path: str | Path, problems: Sequence[Problem]) -> str:
     """Return one line with the number of files that have a problem, and advice."""
-    n_files, files = len(problems), store_files(local_path(path))
+    n_files, files = len(problems), store_files(path)
     if all(problem.kind == "foreign" for problem in problems):
         advice = "remove foreign files by hand: --repair removes only the temporary files of a killed writer"
     elif journal.can_repair(files.folder) or all(problem.file == files.root.name for problem in problems):
@@ -141,7 +141,7 @@ def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_cod
 
 
 def _write_root(files: StoreFiles, manifest: Manifest) -> None:
-    records = Journal(files.folder)
+    records = open_journal(files.folder)
     try:
         take_over(files, records)
         write_root(files, manifest, records)

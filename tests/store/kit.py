@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ LAYERS = (0, 3)
 ROWS = {"patch": (6, DIM), "prefix": (N_PREFIX, DIM), "mean": (DIM,)}
 ALL = sorted(ROWS)
 Arrays = dict[str, np.ndarray]
+Place = TypeVar("Place", Path, str)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def make_manifest(dtype: str, counts: dict[str, int], block_rows: int) -> Manife
     )
 
 
-def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = False) -> Path:
+def write(path: Place, contents: Contents, *, batch: int = 2, overwrite: bool = False) -> Place:
     """Write the missing parts of a store that the manifest declares; return the path."""
     with open_writer(path, contents.manifest, overwrite=overwrite) as writer:
         declare(writer, contents)
@@ -150,7 +151,7 @@ def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = F
     return path
 
 
-def write_some(path: Path, contents: Contents, keys: Sequence[BlockKey]) -> Path:
+def write_some(path: Place, contents: Contents, keys: Sequence[BlockKey]) -> Place:
     """Declare everything and write only some blocks; return the path."""
     with open_writer(path, contents.manifest) as writer:
         declare(writer, contents)
