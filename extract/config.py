@@ -120,7 +120,7 @@ class ExtractConfig(Settings):
     out: Annotated[
         str | Path,
         Option(
-            "Store to write: a folder or an address such as s3://bucket/a.zarr in Zarr, or NAME.h5 in HDF5.",
+            "Store to write: a folder in Zarr, NAME.h5 in HDF5, or an address in Zarr, such as s3://bucket/mae.zarr.",
             OUTPUT,
             short="-o",
             metavar="STORE",

@@ -152,6 +152,14 @@ class FitConfig(Settings):
             "Where patch tokens stay between epochs. auto takes the first of gpu, ram and disk that has room.", MACHINE
         ),
     ] = "auto"
+    local_cache: Annotated[
+        str | Path | None,
+        Option(
+            "Folder that keeps the blocks of stores at addresses: later epochs and runs read them from there.",
+            MACHINE,
+            metavar="FOLDER",
+        ),
+    ] = None
     head: InitVar[Any] = None
 
     def __post_init__(self, head: Any) -> None:

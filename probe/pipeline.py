@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..runtime.text import counted
-from ..store import open_store
+from ..store.local_cache import open_cached
 from .config import FitConfig
 from .fitting.checkpoint import Checkpoint
 from .fitting.group_fit import start_fit
@@ -63,7 +63,7 @@ def describe_fit(paths: Sequence[str | Path], config: FitConfig) -> list[str]:
 
 
 def _make_plans(paths: Sequence[str | Path], config: FitConfig, machine: Machine) -> list[Plan]:
-    return [make_plan(open_store(path), config, machine.precision) for path in paths]
+    return [make_plan(open_cached(path, config.local_cache), config, machine.precision) for path in paths]
 
 
 def _plan_layers(plans: Sequence[Plan], run: Run, machine: Machine) -> list[LayerPlan]:

@@ -15,8 +15,8 @@ READ_ONLY = {
     "https": "a store at an HTTP address can only be read; write to s3://, gs:// or az://",
     "file": "write to the path itself, without file://",
 }
-SECRETS = re.compile(r"(?<=://)[^/\s'\"@]*@|\?[^\s'\"\\)>]*")
-"""A user and a password before the host; a query, which may hold a signature."""
+SECRETS = re.compile(r"(?<=://)[^/\s'\"@]*@|[?#][^\s'\"\\)>]*")
+"""A user and a password before the host; a query or a fragment, which may hold a signature."""
 
 
 def is_address(path: str | Path) -> bool:
@@ -25,9 +25,13 @@ def is_address(path: str | Path) -> bool:
 
 
 def redacted(text: object) -> str:
-    """Return a text without the passwords and queries in its addresses."""
+    """Return a text without the passwords, queries and fragments in its addresses."""
     shown = str(text)
-    return SECRETS.sub(lambda found: "?…" if found[0].startswith("?") else "…@", shown) if "://" in shown else shown
+    return (
+        SECRETS.sub(lambda found: "…@" if found[0].endswith("@") else f"{found[0][0]}…", shown)
+        if "://" in shown
+        else shown
+    )
 
 
 def check_address(address: str) -> str:
@@ -37,7 +41,7 @@ def check_address(address: str) -> str:
         InputError: it is of no known kind, names nothing, or holds a password or a query.
     """
     scheme, _, rest = address.partition("://")
-    if redacted(address) != address or "#" in address:
+    if redacted(address) != address:
         raise InputError(
             f"the address {redacted(address)!r} holds a password, a query or a fragment, which would reach logs and "
             "files; give the plain address, and credentials by environment variables: see docs/object-stores.md"

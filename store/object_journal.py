@@ -51,7 +51,8 @@ class ObjectJournal(Journal):
     def clear(self) -> None:
         """Remove all lines."""
         with self._lock:
-            self._text, self._recorded = b"", {}
+            remove_objects([path for path, _ in self._small])
+            self._text, self._small = b"", []
             self._rewrite(b"")
             self.records = {}
 

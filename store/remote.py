@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from ..errors import AddressError, MissingError, StoreError
 from .array_spec import ArraySpec, array_specs
-from .checked import UnfitError, parse
+from .checked import UnfitError, parse, read_all
+from .durable import write_durably
 from .extents import Part
-from .objects import N_REQUESTS, Bucket, ObjectPath
+from .objects import N_REQUESTS, Bucket, ObjectPath, Place
 from .zarr_store import KEYS, ROOT, ZarrFiles
 
 MOST_BRIDGED, BRIDGED_BYTES = 0.2, 2**18
@@ -114,6 +115,12 @@ class RemoteFiles(ZarrFiles):
         files = [(self.folder / name, data.to_bytes()) for name, data in made.items() if name != ROOT]
         with ThreadPoolExecutor(N_REQUESTS) as pool:
             list(pool.map(lambda file: self._write_one(*file, replace=replace), files))
+
+    def _write_one(self, path: Place, content: bytes, *, replace: bool) -> None:
+        """Write a small file unless it is there; it is read with one request."""
+        [there] = read_all([path])
+        if there != content:
+            write_durably(path, content, replace=replace)
 
 
 def runs_of(rows: npt.NDArray[np.int64], row_bytes: int) -> list[tuple[int, int]]:

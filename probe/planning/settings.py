@@ -16,7 +16,7 @@ GRID = (
 )  # fmt: skip
 """Settings that may differ between the cells of a run. A later command may add other values. Fingerprints, not
 settings, identify the data."""
-OWN = (*GRID, "out", "device", "cache")
+OWN = (*GRID, "out", "device", "cache", "local_cache")
 """Settings that the cells of a run need not share: `GRID`, and settings that differ between machines."""
 
 Settings = dict[str, Any]
@@ -37,7 +37,7 @@ def resolved_settings(plan: Plan) -> Settings:
         resolved["warmup_epochs"] = default_warmup(plan.config.epochs)
     settings = asdict(plan.config) | resolved
     del settings["dry_run"]
-    paths = {key: utf8_text(settings[key]) for key in ("out", "test_store") if settings[key] is not None}
+    paths = {key: utf8_text(settings[key]) for key in ("out", "test_store", "local_cache") if settings[key] is not None}
     return settings | paths
 
 

@@ -12,6 +12,7 @@ from threading import Lock, Thread
 from uuid import uuid4
 
 HOST = "127.0.0.1"
+STALLED_SECONDS = 1.5
 Fault = Callable[[str, str], str | None]
 
 
@@ -49,76 +50,88 @@ class Proxy:
     """
 
     def __init__(self, port: int) -> None:
+        self.behind = port
         self.fault: Fault = lambda method, path: None
         self.asked: list[tuple[str, str]] = []
         self.n_bytes = 0
         self.lock = Lock()
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with proxy.lock:
-                    proxy.asked.append((self.command, self.path))
-                    fault = proxy.fault(self.command, self.path)
-                if fault == "stall":
-                    time.sleep(1)
-                    self.close_connection = True
-                    return
-                if fault == "500":
-                    self._send(500, {}, b"<Error><Code>InternalError</Code></Error>")
-                    return
-                server = http.client.HTTPConnection(HOST, port, timeout=60)
-                server.request(self.command, self.path, body, dict(self.headers))
-                found = server.getresponse()
-                content, headers = found.read(), dict(found.getheaders())
-                server.close()
-                if fault == "lost":
-                    self.close_connection = True
-                    return
-                self._send(found.status, headers, content, fault)
-
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
-
-            def _send(self, status: int, headers: dict[str, str], content: bytes, fault: str | None = None) -> None:
-                self.send_response_only(status)
-                for name, value in headers.items():
-                    if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                        self.send_header(name, value)
-                length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
-                self.send_header("Content-Length", length)
-                self.end_headers()
-                with proxy.lock:
-                    proxy.n_bytes += len(content)
-                if fault == "cut":
-                    content, self.close_connection = content[: len(content) // 2], True
-                step = max(1, len(content) // 20) if fault == "slow" else max(1, len(content))
-                for start in range(0, len(content), step):
-                    self.wfile.write(content[start : start + step])
-                    if fault == "slow":
-                        self.wfile.flush()
-                        time.sleep(0.02)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                """A client that gave up."""
-
-        self.server = Server((HOST, 0), Handler)
+        self.server = _Server((HOST, 0), _Handler)
+        self.server.proxy = self
         self.port = int(self.server.server_port)
-        self.thread = Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
 
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    proxy: Proxy
+
+    def handle_error(self, *_: object) -> None:
+        """A client that gave up."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def _answer(self) -> None:
+        proxy = self.server.proxy
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with proxy.lock:
+            proxy.asked.append((self.command, self.path))
+            fault = proxy.fault(self.command, self.path)
+        if fault == "500":
+            self._send(500, {}, b"<Error><Code>InternalError</Code></Error>")
+            return
+        if fault == "stall":
+            time.sleep(STALLED_SECONDS)
+        else:
+            status, headers, content = self._ask(proxy.behind, body)
+        if fault in ("stall", "lost"):
+            self.close_connection = True
+            return
+        self._send(status, headers, content, fault)
+
+    def _ask(self, port: int, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        server = http.client.HTTPConnection(HOST, port, timeout=60)
+        server.request(self.command, self.path, body, dict(self.headers))
+        found = server.getresponse()
+        content = found.read()
+        server.close()
+        return found.status, dict(found.getheaders()), content
+
+    def _send(self, status: int, headers: dict[str, str], content: bytes, fault: str | None = None) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        with self.server.proxy.lock:
+            self.server.proxy.n_bytes += len(content)
+        if fault == "cut":
+            content, self.close_connection = content[: len(content) // 2], True
+        step = max(1, len(content) // 20) if fault == "slow" else max(1, len(content))
+        for start in range(0, len(content), step):
+            self.wfile.write(content[start : start + step])
+            if fault == "slow":
+                self.wfile.flush()
+                time.sleep(0.01)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
 
 
 def environment(port: int) -> dict[str, str]:
