@@ -27,11 +27,11 @@ def is_address(path: str | Path) -> bool:
 def redacted(text: object) -> str:
     """Return a text without the passwords, queries and fragments in its addresses."""
     shown = str(text)
-    return (
-        SECRETS.sub(lambda found: "…@" if found[0].endswith("@") else f"{found[0][0]}…", shown)
-        if "://" in shown
-        else shown
-    )
+    return SECRETS.sub(_hidden, shown) if "://" in shown else shown
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return "…@" if found[0].endswith("@") else f"{found[0][0]}…"
 
 
 def check_address(address: str) -> str:

@@ -103,20 +103,20 @@ class LibraryReader(StoredArrays):
         except StoreError:
             raise
         except Exception as error:  # see above
-            raise StoreError(f"cannot read {array!r} of {self.path!r}: {_said(error)}") from error
+            raise StoreError(f"cannot read {array!r} of {str(self.path)!r}: {_said(error)}") from error
 
     def _require_chunk(self, name: str, array: Any, place: tuple[int, ...]) -> None:
         from zarr.core.sync import sync
 
         chunk = f"{name}/{array.metadata.encode_chunk_key(place)}"
         if not sync((self._group.store_path / chunk).exists()):
-            raise StoreError(f"block file {chunk!r} of {self.path!r} is missing")
+            raise StoreError(f"block file {chunk!r} of {str(self.path)!r} is missing")
 
     def _array(self, name: str) -> Any:
         try:
             return self._group[name]
         except KeyError:
-            raise StoreError(f"array {name!r} of {self.path!r} is missing") from None
+            raise StoreError(f"array {name!r} of {str(self.path)!r} is missing") from None
 
 
 class CompressedReader(LibraryReader):

@@ -6,12 +6,12 @@ treat the two apart. obstore makes the requests, repeats failed ones, and finds 
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import AddressError, InputError
 from ..runtime.text import printable
@@ -20,12 +20,15 @@ from .address import redacted
 N_REQUESTS = 16
 """Requests in flight. One connection alone does not fill a network."""
 TIMEOUT, CONNECT_TIMEOUT = timedelta(minutes=5), timedelta(seconds=20)
-N_RETRIES, RETRY_TIMEOUT = 8, timedelta(minutes=3)
+N_RETRIES, RETRY_TIMEOUT = 5, timedelta(minutes=1)
 """Limits of one request, and of the repetitions that obstore makes of it."""
 N_TRIES, PAUSE_SECONDS = 4, 0.2
-"""Tries of a conditional write. obstore does not repeat it if the answer is lost, and `put_if` knows how to."""
+"""Tries of a request whose answer was lost or broke off, each with the repetitions above; the pause between them."""
 LARGEST_PUT = 4 * 2**30
 """Most bytes written in one request, below the 5 GiB of S3. Only one request can be conditional."""
+
+
+Result = TypeVar("Result")
 
 
 class Found(NamedTuple):
@@ -62,7 +65,8 @@ class Bucket:
         import obstore
 
         with explained(self.address):
-            self._sizes = {each["path"]: each["size"] for part in obstore.list(self.store) for each in part}
+            found = _repeated(lambda: [each for part in obstore.list(self.store) for each in part])
+        self._sizes = {each["path"]: each["size"] for each in found}
         return dict(self._sizes)
 
     def size_of(self, name: str) -> int | None:
@@ -144,7 +148,7 @@ class ObjectPath:
 
         with explained(self):
             try:
-                found = obstore.head(self.bucket.store, self.key)
+                found = _repeated(lambda: obstore.head(self.bucket.store, self.key))
             except FileNotFoundError:
                 return None
         return Found(found["size"], found["e_tag"], found["last_modified"])
@@ -170,7 +174,7 @@ class ObjectPath:
         import obstore
 
         with explained(self):
-            found = obstore.list_with_delimiter(self.bucket.store, self.key or None)
+            found = _repeated(lambda: obstore.list_with_delimiter(self.bucket.store, self.key or None))
         names = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
         yield from (ObjectPath(self.bucket, name) for name in sorted(names))
 
@@ -185,11 +189,14 @@ class ObjectPath:
 
     def read_with_version(self) -> tuple[bytes, str | None]:
         """Read the object and its version."""
+        with explained(self):
+            return _repeated(self._get)
+
+    def _get(self) -> tuple[bytes, str | None]:
         import obstore
 
-        with explained(self):
-            answer = obstore.get(self.bucket.store, self.key)
-            return bytes(answer.bytes()), answer.meta["e_tag"]
+        answer = obstore.get(self.bucket.store, self.key)
+        return bytes(answer.bytes()), answer.meta["e_tag"]
 
     def read_start(self, n_bytes: int) -> bytes:
         """Read at most the first bytes."""
@@ -202,22 +209,24 @@ class ObjectPath:
         """Read bytes from start to stop, several ranges at a time; return buffers, shorter at the object's end."""
         import obstore
 
-        starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
+        store, starts, ends = self.bucket.store, [start for start, _ in ranges], [end for _, end in ranges]
         with explained(self):
             if len(ranges) == 1:
-                return [obstore.get_range(self.bucket.store, self.key, start=starts[0], end=ends[0])]
-            return list(obstore.get_ranges(self.bucket.store, self.key, starts=starts, ends=ends, coalesce=0))
+                return [_repeated(lambda: obstore.get_range(store, self.key, start=starts[0], end=ends[0]))]
+            return list(_repeated(lambda: obstore.get_ranges(store, self.key, starts=starts, ends=ends, coalesce=0)))
 
     def write(self, data: Any) -> None:
         """Write the object whole, in place of any other; large ones in parts."""
         import obstore
 
         with explained(self):
-            obstore.put(self.bucket.store, self.key, data)
+            _repeated(lambda: obstore.put(self.bucket.store, self.key, data))
         self.bucket.note(self.key, len(data))
 
     def write_if(self, data: Any, version: str | None) -> str | None:
         """Write the object in one request, if nobody else has changed it.
+
+        If an answer is lost, the repeated request finds the object that the first one wrote. So the caller compares.
 
         Args:
             data: its content.
@@ -227,28 +236,21 @@ class ObjectPath:
             The new version.
 
         Raises:
-            FileExistsError: another object is there.
+            FileExistsError: another object is there, or this one.
         """
         import obstore
-        from obstore.exceptions import AlreadyExistsError, GenericError, NotSupportedError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
         mode: Any = "create" if version is None else {"e_tag": version}
-        for left in reversed(range(N_TRIES)):
-            with explained(self):
-                try:
-                    made = obstore.put(self.bucket.store, self.key, data, mode=mode)
-                    break
-                except (AlreadyExistsError, PreconditionError):
+        with explained(self):
+            try:
+                made = _repeated(lambda: obstore.put(self.bucket.store, self.key, data, mode=mode))
+            except (AlreadyExistsError, PreconditionError):
+                raise FileExistsError(str(self)) from None
+            except (NotSupportedError, NotImplementedError):  # some servers know no conditions
+                if version is None and self.head() is not None:
                     raise FileExistsError(str(self)) from None
-                except (NotSupportedError, NotImplementedError):  # some servers know no conditions
-                    if version is None and self.head() is not None:
-                        raise FileExistsError(str(self)) from None
-                    made = obstore.put(self.bucket.store, self.key, data)
-                    break
-                except GenericError:  # the answer was lost, or the server is down
-                    if not left:
-                        raise
-            time.sleep(PAUSE_SECONDS)
+                made = _repeated(lambda: obstore.put(self.bucket.store, self.key, data))
         self.bucket.note(self.key, len(data))
         return made["e_tag"]
 
@@ -271,25 +273,30 @@ def remove_objects(paths: Sequence[ObjectPath]) -> None:
     """Remove objects of one bucket; missing ones are skipped."""
     import obstore
 
-    if paths:
-        bucket = paths[0].bucket
-        with explained(bucket.address):
-            try:
-                obstore.delete(bucket.store, [path.key for path in paths])
-            except FileNotFoundError:
-                for path in paths:  # the request for many may stop at a missing one
-                    _remove_one(path)
-        for path in paths:
-            bucket.note(path.key, None)
-
-
-def _remove_one(path: ObjectPath) -> None:
-    import obstore
-
-    try:
-        obstore.delete(path.bucket.store, path.key)
-    except FileNotFoundError:
+    if not paths:
         return
+    bucket = paths[0].bucket
+    with explained(bucket.address):
+        try:
+            _repeated(lambda: obstore.delete(bucket.store, [path.key for path in paths]))
+        except FileNotFoundError:  # the request for many stops at a missing one
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    _repeated(partial(obstore.delete, bucket.store, path.key))
+    for path in paths:
+        bucket.note(path.key, None)
+
+
+def _repeated(call: Callable[[], Result]) -> Result:
+    """Repeat a request whose answer was lost or broke off. obstore repeats only some of them."""
+    from obstore.exceptions import GenericError
+
+    for _ in range(N_TRIES - 1):
+        try:
+            return call()
+        except GenericError:
+            time.sleep(PAUSE_SECONDS)
+    return call()
 
 
 def size_of(place: Place) -> int | None:

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -96,15 +97,13 @@ def test_a_server_that_stays_down_is_an_error_and_finished_blocks_stay(
 
 def test_a_killed_writer_is_followed_by_another(bucket: str, proxy: Proxy, local: Path) -> None:
     root = Path(__file__).parents[2]
-    for attempt, n_requests in enumerate((9, 25, 60)):
+    for attempt, n_requests in enumerate((15, 50)):
         address, contents = f"{bucket}/{attempt}.zarr", some()
         proxy.asked.clear()
-        code = [sys.executable, "-c", WRITER, address]
-        with subprocess.Popen(
-            code, cwd=root, env=os.environ | {"PYTHONPATH": f"{root}:{os.environ['PYTHONPATH']}"}
-        ) as one:
+        code, path = [sys.executable, "-c", WRITER, address], [str(root), os.environ.get("PYTHONPATH", "")]
+        with subprocess.Popen(code, cwd=root, env=os.environ | {"PYTHONPATH": os.pathsep.join(path)}) as one:
             while one.poll() is None and len(proxy.asked) < n_requests:
-                pass
+                time.sleep(0.002)
             one.send_signal(signal.SIGKILL)
         assert one.returncode == -signal.SIGKILL
         write(address, contents)
@@ -127,7 +126,7 @@ def test_of_two_leaders_at_once_one_writes(bucket: str, local: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(map(type, ended), key=str) in ([LockedError, str], [str, str])
+    assert set(map(type, ended)) in ({LockedError, str}, {str})
     assert tree_at(address) == tree_of(local) and verify(address) == []
 
 
@@ -135,16 +134,14 @@ def test_two_leaders_whose_locks_fail_do_no_harm(bucket: str, local: Path, monke
     """The second begins while the first writes. The first stops; the store is whole."""
     monkeypatch.setattr("tokenprobe.store.object_lock.QUIET", timedelta(0))
     address, contents = f"{bucket}/s.zarr", some()
-    with (
-        pytest.raises(LockedError, match="another process began to lead"),
-        open_writer(address, contents.manifest) as writer,
-    ):
+    with open_writer(address, contents.manifest) as writer:
         declare(writer, contents)
         fill(writer, contents, blocks(contents.manifest)[:1])
         writer.flush()
         write(address, contents)
         fill(writer, contents, blocks(contents.manifest)[1:])
-        writer.seal()
+        with pytest.raises(LockedError, match="another process began to lead"):
+            writer.seal()
     write(address, contents)
     assert tree_at(address) == tree_of(local) and verify(address) == []
 
