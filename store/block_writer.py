@@ -153,11 +153,15 @@ class BlockWriter:
 
     def append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
         """Append the next images of a block to one layer: (n, …) values in the stored dtype, by array kind."""
-        self._lanes.put(layer, self._append, key, layer, arrays)
+        self._lanes.put(self._lane(key, layer), self._append, key, layer, arrays)
 
     def finish_block(self, key: BlockKey, layer: int) -> None:
         """Make the files of one layer of a full block durable and record them, in the background."""
-        self._lanes.put(layer, self._finish_block, key, layer)
+        self._lanes.put(self._lane(key, layer), self._finish_block, key, layer)
+
+    def _lane(self, key: BlockKey, layer: int) -> int:
+        """Return the lane of a block: the next block of a layer has another one, and need not wait for an upload."""
+        return layer + key.block
 
     def flush(self) -> None:
         """Wait until everything queued is done: blocks that were finished are then recorded."""
