@@ -1,16 +1,15 @@
 """The `probe` command: it reads a command line and calls one stage or workflow. Only then torch and timm load."""
 
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import __version__
+from .engines import is_follower
 from .errors import InputError, StoreError, TokenprobeError
 from .extract.config import EXAMPLES as EXTRACT_EXAMPLES
 from .extract.config import ExtractConfig
@@ -18,6 +17,7 @@ from .probe.config import EXAMPLES as FIT_EXAMPLES
 from .probe.config import FitConfig
 from .runtime.flags import PROGRAM, Program, UsageError
 from .runtime.help import GENERAL, ReadableGroup
+from .runtime.stopping import Terminated, heed_signals, is_stopping
 from .runtime.text import json_text, printable
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
 
@@ -41,17 +41,10 @@ Store = Annotated[str, typer.Argument(metavar="STORE", help="Made by probe extra
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=GENERAL)]
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-    arrived = False
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit status."""
     name = PROGRAM
-    _Terminated.arrived = False
-    signal.signal(signal.SIGTERM, _terminate)
+    heed_signals()
     try:
         call = program.parse(sys.argv[1:] if argv is None else argv)
         if isinstance(call, int):
@@ -72,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (_Terminated, RuntimeError):
-        if not _Terminated.arrived:  # after SIGTERM, torch may first report that a worker was terminated
+    except (Terminated, RuntimeError):
+        if not is_stopping():  # after SIGTERM, torch may first report that a worker was terminated
             raise
         print(f"{name}: terminated{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_TERMINATED
@@ -90,11 +83,6 @@ def _drop_unwritten() -> None:
 
 def _what_is_safe(name: str) -> str:
     return "; finished work is safe" if name.removeprefix(f"{PROGRAM} ") in KEEP_WHAT_IS_FINISHED else ""
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    _Terminated.arrived = True
-    raise _Terminated
 
 
 def _show_version(asked: bool) -> None:
@@ -123,7 +111,7 @@ def _extract(config: ExtractConfig, json: Json = False) -> None:
         _print_lines(describe_extraction(config))
         return
     out = extract(config)
-    if json:
+    if json and not is_follower(config.engine):
         print(json_text(facts(open_store(out))))
 
 
@@ -205,6 +193,13 @@ def _verify(
         _print_lines([f"{store}: every file is intact"])
     if problems:
         raise StoreError(workflow.summary(store, problems))
+
+
+@program.command("Complete a store that several commands wrote in shares (--shard).", STORES, "probe merge mae.zarr")
+def _merge(store: Store) -> None:
+    from .workflows.merge import merge
+
+    _print_lines([merge(store)])
 
 
 @program.command("Write tokens as plain files, or compress a store.", STORES, EXPORT_EXAMPLES)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
-from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
+from ..runtime.settings import Amp, Device, Engine, ForwardSize, Settings, Shard, SkipBadImages, Workers
 
 EXAMPLES = """
 probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet \\
@@ -15,6 +15,8 @@ probe extract -m open_clip:ViT-L-14/openai -d folder:imagenet -o clip.zarr
 probe extract -m timm:VisionTransformer --checkpoint mine.safetensors \\
     -d npz:cifar.npz -o mine.zarr \\
     --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
+torchrun --nproc-per-node=8 -m tokenprobe extract \\
+    -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr
 """
 
 
@@ -137,6 +139,8 @@ class ExtractConfig(Settings):
     workers: Workers = None
     device: Device = "auto"
     amp: Amp = "auto"
+    engine: Engine = None
+    shard: Shard = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; `out` and `checkpoint` become absolute."""

@@ -12,6 +12,22 @@ Amp = Annotated[
 ]
 ForwardSize = Annotated[int, Option("Images per forward pass.", MACHINE, least=1)]
 Workers = Annotated[int | None, Option("Processes that decode images.", MACHINE, default="one per core", least=0)]
+Engine = Annotated[
+    Literal["inline", "torchrun", "ray"] | None,
+    Option(
+        "What runs the work: this process, the processes that torchrun started, or Ray.",
+        MACHINE,
+        default="torchrun if it started this process, else inline",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    Option(
+        "Do only a fixed part of the work: 0/8 to 7/8 are eight parts. probe merge completes them.",
+        MACHINE,
+        metavar="I/N",
+    ),
+]
 SkipBadImages = Annotated[bool, Option("Leave out images that cannot be read.", DATA)]
 
 

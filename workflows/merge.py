@@ -1,0 +1,50 @@
+"""`probe merge`: complete a store that several commands wrote in shares, or say what is missing."""
+
+from pathlib import Path
+
+from ..errors import StoreError
+from ..runtime.text import counted
+from ..store import StoreWriter, open_store
+from ..store.claim import claimed
+from ..store.formats import local_path, store_files
+from ..store.health import take_stock
+
+N_SHOWN = 5
+
+
+def merge(path: str | Path) -> str:
+    """Take over what all writers of a store recorded, and seal it if every declared file is there.
+
+    Args:
+        path: of the store.
+
+    Returns:
+        A line for people.
+
+    Raises:
+        LockedError: another process leads the store.
+        MissingError: there is nothing at `path`.
+        StoreError: files are missing; the message names the layers.
+    """
+    files = store_files(local_path(path))
+    files.check_there()
+    with claimed(files):
+        writer = StoreWriter(files, files.read_manifest())
+        try:
+            complete = writer.seal()
+        finally:
+            writer.close()
+    if not complete:
+        raise StoreError(f"{str(path)!r} is not complete: {_missing(path)}; run the shards that are missing again")
+    return f"{path}: complete"
+
+
+def _missing(path: str | Path) -> str:
+    stock = take_stock(open_store(path))
+    assert stock is not None, "it has a journal"
+    lacking = [
+        f"{split} layer {layer} lacks {counted(blocks.n_all - blocks.n_done, 'block')} of {blocks.n_all}"
+        for (split, layer), blocks in sorted(stock.unfinished.items())
+    ]
+    more = [f"{len(lacking) - N_SHOWN} more layers lack some"] if len(lacking) > N_SHOWN else []
+    return ", ".join(lacking[:N_SHOWN] + more) or counted(stock.n_missing, "file") + " missing"
