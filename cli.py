@@ -129,7 +129,9 @@ def _fit(
         _check_text(json)
         _print_lines(describe_fit(stores, config))
     else:
-        _print_run(fit(stores, config), json=json)
+        run = fit(stores, config)
+        if config.shard is None and not is_follower(config.engine):
+            _print_run(run, json=json)
 
 
 @program.command("Run both stages on bundled images and weights.", STAGES, "probe demo -o my-first-probe")
@@ -195,11 +197,11 @@ def _verify(
         raise StoreError(workflow.summary(store, problems))
 
 
-@program.command("Complete a store that several commands wrote in shares (--shard).", STORES, "probe merge mae.zarr")
-def _merge(store: Store) -> None:
+@program.command("Complete what several commands made in shares (--shard).", STORES, "probe merge mae.zarr")
+def _merge(path: Annotated[str, typer.Argument(metavar="STORE|RUN", help="A store or a run.")]) -> None:
     from .workflows.merge import merge
 
-    _print_lines([merge(store)])
+    _print_lines([merge(path)])
 
 
 @program.command("Write tokens as plain files, or compress a store.", STORES, EXPORT_EXAMPLES)

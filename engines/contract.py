@@ -18,9 +18,11 @@ class Engine(Protocol):
 
     Attributes:
         leads: whether this process is the leader, which plans the work and finishes it.
+        is_alone: whether the leader is the only worker.
     """
 
     leads: bool
+    is_alone: bool
 
     def __enter__(self) -> Self:
         """Join the other processes."""

@@ -11,7 +11,7 @@ from .contract import Tell, WorkerFactory
 class Inline:
     """See `Engine`."""
 
-    leads = True
+    leads = is_alone = True
 
     def __enter__(self) -> "Inline":
         return self

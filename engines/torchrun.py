@@ -46,7 +46,7 @@ class Torchrun:
                 "torchrun --nproc-per-node=N -m tokenprobe …"
             )
         self._rank, self._size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.leads = self._rank == 0
+        self.leads, self.is_alone = self._rank == 0, False
         self._told_units = False
         self._told = [0, 0]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ..errors import InputError
 from ..runtime.options import DATA, GRID, MACHINE, OUTPUT, TRAINING, Option, fields_of
-from ..runtime.settings import Amp, Device, Settings
+from ..runtime.settings import Amp, Device, Engine, Settings, Shard
 
 MADE_FROM = "made_from"
 """Key in a run's `config.yaml` for everything that is not a setting. A fit that reads the file ignores this key."""
@@ -152,6 +152,8 @@ class FitConfig(Settings):
             "Where patch tokens stay between epochs. auto takes the first of gpu, ram and disk that has room.", MACHINE
         ),
     ] = "auto"
+    engine: Engine = None
+    shard: Shard = None
     head: InitVar[Any] = None
 
     def __post_init__(self, head: Any) -> None:

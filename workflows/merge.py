@@ -1,18 +1,46 @@
-"""`probe merge`: complete a store that several commands wrote in shares, or say what is missing."""
+"""`probe merge`: complete a store or a run that several commands made in shares, or say what is missing."""
 
 from pathlib import Path
 
-from ..errors import StoreError
+from ..errors import RunError, StoreError
 from ..runtime.text import counted
 from ..store import StoreWriter, open_store
 from ..store.claim import claimed
 from ..store.formats import local_path, store_files
 from ..store.health import take_stock
+from ..store.outputs import is_run
 
 N_SHOWN = 5
 
 
 def merge(path: str | Path) -> str:
+    """Complete a store or a run. See `merge_store` and `merge_run`."""
+    folder = Path(path)
+    return merge_run(folder) if is_run(folder) or (folder / "parts").is_dir() else merge_store(path)
+
+
+def merge_run(path: Path) -> str:
+    """Make one run of its parts, write its report, and return a line for people.
+
+    Raises:
+        LockedError: another process writes to the run.
+        RunError: there are no parts, or a part lacks cells; the message names it.
+    """
+    from ..probe.fitting.parts import has_parts, merge_parts
+    from ..probe.report import write_report
+    from ..probe.run.results import open_run
+
+    if not has_parts(path):
+        raise RunError(
+            f"{str(path)!r} has no parts to merge: they are merged already, or no probe fit --shard made any"
+        )
+    with open_run(path) as run:
+        merge_parts(run)
+        write_report(run)
+    return f"{path}: complete"
+
+
+def merge_store(path: str | Path) -> str:
     """Take over what all writers of a store recorded, and seal it if every declared file is there.
 
     Args:

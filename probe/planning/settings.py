@@ -19,6 +19,9 @@ settings, identify the data."""
 OWN = (*GRID, "out", "device", "cache")
 """Settings that the cells of a run need not share: `GRID`, and settings that differ between machines."""
 
+NOT_KEPT = ("dry_run", "engine", "shard")
+"""Settings that change nothing in a run."""
+
 Settings = dict[str, Any]
 
 
@@ -36,7 +39,8 @@ def resolved_settings(plan: Plan) -> Settings:
     if plan.config.warmup_epochs is None:
         resolved["warmup_epochs"] = default_warmup(plan.config.epochs)
     settings = asdict(plan.config) | resolved
-    del settings["dry_run"]
+    for name in NOT_KEPT:
+        del settings[name]
     paths = {key: utf8_text(settings[key]) for key in ("out", "test_store") if settings[key] is not None}
     return settings | paths
 
