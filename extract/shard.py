@@ -41,7 +41,7 @@ def declare_once(
     check_path(out)
     files = store_files(out)
     files.folder.parent.mkdir(parents=True, exist_ok=True)
-    waits_until = time.monotonic() + (0 if _is_first(files) else PATIENCE)
+    waits_until = time.monotonic() + (0 if _is_first(files, manifest) else PATIENCE)
     while not is_declared(files, manifest):
         try:
             if time.monotonic() >= waits_until:
@@ -65,10 +65,10 @@ def is_declared(files: StoreFiles, manifest: Manifest) -> bool:
     return declares(stored, manifest) and read_records(files.folder).keys() >= {*files.metadata_names(stored), *rows}
 
 
-def _is_first(files: StoreFiles) -> bool:
+def _is_first(files: StoreFiles, manifest: Manifest) -> bool:
     """Whether this process makes the folder, or a store is there that is to be extended."""
     try:
         files.folder.mkdir()
     except FileExistsError:
-        return files.exists()
+        return files.exists() and not declares(files.read_manifest(), manifest)
     return True

@@ -24,8 +24,10 @@ from ..config import FitConfig
 from ..grid.cells import CellGroup, shortened
 from ..planning.layer_plan import LayerPlan
 from ..planning.machine import make_machine
+from ..planning.settings import identity
+from ..run.digest import value_digest
 from ..run.files import damaged, read_file
-from ..run.made_from import check_same_settings, claim
+from ..run.made_from import claim
 from ..run.results import Run, open_run
 from .layer_fit import fit_layer
 from .progress import QuietProgress
@@ -73,7 +75,7 @@ def plan_once(run: Path, todo: Sequence[LayerPlan]) -> list[Part]:
     if not path.exists():
         _write_first(path, {key: _cells_of(layer) for key, layer in mine.items()})
     planned = _read_plan(run)
-    if planned.keys() != mine.keys() or any(_names(planned[key]) != _names(_cells_of(mine[key])) for key in mine):
+    if planned.keys() != mine.keys() or any(_about(planned[key]) != _about(_cells_of(mine[key])) for key in mine):
         raise RunError(
             f"{str(path.parent)!r} holds parts of another command; repeat that one, or give probe merge {run}, or "
             "remove the folder"
@@ -106,7 +108,6 @@ class FitWork:
         def work(parts: Iterator[Part], tell: Tell) -> None:
             for part in parts:
                 with open_run(Path(config.out) / FOLDER / part.key) as run:
-                    check_same_settings(run, part.layer.plan)
                     claim(run, [part.layer.plan], str(machine.device))
                     left = _without(part.layer, run.finished)
                     tell(part.layer.n_cells - left.n_cells, 0)
@@ -154,9 +155,14 @@ def _key(number: int, layer: LayerPlan) -> str:
 
 
 def _cells_of(layer: LayerPlan) -> dict[str, Any]:
-    """Return the names of the cells of a layer that are solved, and those of each group of each pass."""
+    """Return the names of the cells of a layer that are solved, those of each group of each pass, and the settings."""
     passes = [[[cell.name for cell in group.cells] for group in groups] for groups in layer.passes]
-    return {"solved": [cell.name for group in layer.solved_groups for cell in group.cells], "passes": passes}
+    solved = [cell.name for group in layer.solved_groups for cell in group.cells]
+    return {"solved": solved, "passes": passes, "settings": value_digest(identity(layer.plan))}
+
+
+def _about(cells: dict[str, Any]) -> tuple[str, set[str]]:
+    return cells["settings"], _names(cells)
 
 
 def _names(cells: dict[str, Any]) -> set[str]:
@@ -180,7 +186,7 @@ def _read_plan(run: Path) -> dict[str, dict[str, Any]]:
     try:
         planned: dict[str, dict[str, Any]] = json.loads(read_file(path) or b"")
         for cells in planned.values():
-            _names(cells)
+            _about(cells)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, error) from error
     return planned

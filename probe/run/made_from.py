@@ -33,8 +33,9 @@ def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
         InputError: the run was made with other settings, or a store's data changed, or two stores hold the same data.
         RunError: the run does not record its settings, or is damaged.
     """
-    check_same_settings(run, plans[0])
     origin = read_origin(run)
+    if origin is not None:
+        _check_settings(run, origin.shared, plans[0])
     stores = {} if origin is None else dict(origin.stores)
     named = [plan.named(_name_store(run, plan, stores)) for plan in plans]
     for index, plan in enumerate(named):
@@ -45,13 +46,6 @@ def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
                 "the same images; give one of them"
             )
     return named
-
-
-def check_same_settings(run: Run, plan: Plan) -> None:
-    """Raise InputError if a run has results that were made with other settings than a plan has."""
-    origin = read_origin(run)
-    if origin is not None:
-        _check_settings(run, origin.shared, plan)
 
 
 def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
