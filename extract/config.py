@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
-from ..runtime.settings import Amp, Device, Engine, ForwardSize, Settings, Shard, SkipBadImages, Workers
+from ..runtime.settings import (
+    Address,
+    Amp,
+    Device,
+    Engine,
+    ForwardSize,
+    NumGpus,
+    Settings,
+    Shard,
+    SkipBadImages,
+    Workers,
+)
 
 EXAMPLES = """
 probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet \\
@@ -141,6 +152,8 @@ class ExtractConfig(Settings):
     amp: Amp = "auto"
     engine: Engine = None
     shard: Shard = None
+    address: Address = None
+    num_gpus: NumGpus = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; `out` and `checkpoint` become absolute."""

@@ -41,7 +41,7 @@ def extract(config: ExtractConfig) -> Path:
         for line in describe_extraction(config):
             logger.info(line)
         return out
-    with make_engine(config.engine) as engine:
+    with make_engine(config.engine, address=config.address, num_gpus=config.num_gpus) as engine:
         if engine.leads:
             _lead(config, out, engine)
         else:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ..errors import InputError
 from ..runtime.options import DATA, GRID, MACHINE, OUTPUT, TRAINING, Option, fields_of
-from ..runtime.settings import Amp, Device, Engine, Settings, Shard
+from ..runtime.settings import Address, Amp, Device, Engine, NumGpus, Settings, Shard
 
 MADE_FROM = "made_from"
 """Key in a run's `config.yaml` for everything that is not a setting. A fit that reads the file ignores this key."""
@@ -154,6 +154,8 @@ class FitConfig(Settings):
     ] = "auto"
     engine: Engine = None
     shard: Shard = None
+    address: Address = None
+    num_gpus: NumGpus = None
     head: InitVar[Any] = None
 
     def __post_init__(self, head: Any) -> None:

@@ -31,7 +31,7 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
         for line in describe_fit(paths, config):
             logger.info(line)
         return Run(Path(config.out))
-    with make_engine(config.engine) as engine:
+    with make_engine(config.engine, address=config.address, num_gpus=config.num_gpus) as engine:
         if engine.leads:
             return _lead(paths, config, engine)
         engine.serve()

@@ -28,6 +28,11 @@ Shard = Annotated[
         metavar="I/N",
     ),
 ]
+Address = Annotated[
+    str | None,
+    Option("Ray cluster, such as auto or HOST:6379.", MACHINE, metavar="ADDRESS", default="started on this machine"),
+]
+NumGpus = Annotated[float | None, Option("GPUs per task of Ray.", MACHINE, default="1 if the cluster has any", least=0)]
 SkipBadImages = Annotated[bool, Option("Leave out images that cannot be read.", DATA)]
 
 

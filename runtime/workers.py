@@ -5,6 +5,9 @@ import signal
 import sys
 from types import TracebackType
 
+NEIGHBOURS = "LOCAL_WORLD_SIZE"
+"""Variable that torchrun sets in its processes: their number on this machine."""
+
 
 def n_cores() -> int:
     """Return the number of cores for this process: an equal share of those that it and its neighbours may use."""
@@ -12,8 +15,8 @@ def n_cores() -> int:
 
 
 def n_neighbours() -> int:
-    """Return the number of processes that torchrun started on this machine, this one included; 1 without torchrun."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    """Return the number of processes that an engine runs on this machine, this one included."""
+    return max(1, int(os.environ.get(NEIGHBOURS, "1")))
 
 
 def leave_signals_to_the_main_process() -> None:

@@ -19,7 +19,7 @@ settings, identify the data."""
 OWN = (*GRID, "out", "device", "cache")
 """Settings that the cells of a run need not share: `GRID`, and settings that differ between machines."""
 
-NOT_KEPT = ("dry_run", "engine", "shard")
+NOT_KEPT = ("dry_run", "engine", "shard", "address", "num_gpus")
 """Settings that change nothing in a run."""
 
 Settings = dict[str, Any]
