@@ -11,8 +11,8 @@ from tokenprobe.runtime.threads import OWN_CHOICES, SPIN
 FORMS = {
     "the entry point": "from tokenprobe.cli import main\nmain(['--version'])",
     "python -m tokenprobe": (
-        "import runpy\nsys.argv = ['probe', '--version']\ntry:\n    runpy.run_module('tokenprobe', run_name='__main__')\n"
-        "except SystemExit:\n    pass"
+        "import runpy\nsys.argv = ['probe', '--version']\n"
+        "try:\n    runpy.run_module('tokenprobe', run_name='__main__')\nexcept SystemExit:\n    pass"
     ),
 }
 CHILD = "import os; print(os.environ.get('GOMP_SPINCOUNT'))"
