@@ -54,8 +54,12 @@ def step_memory(cells: Sequence[Cell], setup: GroupSetup, stored: torch.dtype = 
 @cache
 def _measure(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype, drawn: torch.dtype) -> StepMemory:
     """Measure a group. The result is cached: a sweep asks again on every layer. `drawn` is the type of new weights."""
+    return without_compiler(lambda: _rehearse(cells, setup, stored))
+
+
+def _rehearse(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype) -> StepMemory:
     recorder = Recorder() if can_record(setup.device) else None
-    with without_compiler(), Shadows(setup.device) as shadows:
+    with Shadows(setup.device) as shadows:
         group = Group(cells, setup, recorder)
         kept = shadows.now + _n_bytes(group.head.state_dict().values())
 

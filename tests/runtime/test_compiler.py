@@ -7,39 +7,66 @@ import pytest
 
 CASES = {
     "shapes need no compiler": """
-with without_compiler():
-    assert shape() == (2, 3)
-assert "torch._dynamo" not in sys.modules and "_dynamo" not in vars(torch)
+assert without_compiler(shape) == (2, 3)
+assert not loaded() and "_dynamo" not in vars(torch)
 """,
     "afterwards torch marks its functions itself": """
-with without_compiler():
-    shape()
+without_compiler(shape)
 shape()
-import torch._dynamo
-assert torch._dynamo.is_dynamo_supported() in (True, False)
-assert sys.modules["torch._dynamo"] is torch._dynamo and torch._dynamo.__file__
+import torch._dynamo, sympy
+assert sys.modules["torch._dynamo"] is torch._dynamo and torch._dynamo.__file__ and sympy.Symbol("x") + 1
+assert torch.compile(lambda x: x + 1, backend="eager", fullgraph=True)(torch.ones(2)).tolist() == [2, 2]
 """,
-    "who needs the compiler gets it": """
-with without_compiler():
-    shape()
-    import torch._dynamo.config
-    assert torch._dynamo.config.recompile_limit > 0
+    "who needs the compiler starts again and gets it": """
+def find():
     assert shape() == (2, 3)
-assert sys.modules["torch._dynamo"].__file__
+    try:
+        import torch._dynamo.config
+    except Exception:
+        return "hidden"
+    return torch._dynamo.config.recompile_limit
+
+assert without_compiler(find) > 0
+assert torch._dynamo.__file__
 """,
-    "a compiler that is loaded stays": """
-import torch._dynamo
-loaded = torch._dynamo
-with without_compiler():
-    assert sys.modules["torch._dynamo"] is loaded and shape() == (2, 3)
-assert sys.modules["torch._dynamo"] is loaded is torch._dynamo
+    "who needs sympy gets it": """
+def find():
+    from sympy import Symbol
+    return Symbol("x") + 1
+
+assert str(without_compiler(find)) == "x + 1"
 """,
-    "blocks nest": """
-with without_compiler():
-    with without_compiler():
-        shape()
+    "who needs another function for symbols gets it": """
+def find():
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    return ShapeEnv.__name__
+
+assert without_compiler(find) == "ShapeEnv"
+""",
+    "a size is no symbol, and questions about symbols have the answers for numbers": """
+def find():
+    import sympy
+    from torch.fx.experimental.symbolic_shapes import guard_or_false, guard_int, sym_and, sym_eq, sym_or
+    assert not loaded()
+    assert not isinstance(3, sympy.Basic)
+    return guard_or_false(2 == 2), guard_int(3), sym_and(True, 0), sym_or(0, 1), sym_eq(2, 3)
+
+assert without_compiler(find) == (True, 3, False, True, False)
+""",
+    "an error of the function comes out, and nothing stays": """
+def find():
     shape()
-assert "torch._dynamo" not in sys.modules
+    raise ValueError("so it failed")
+
+try:
+    without_compiler(find)
+except ValueError as error:
+    assert str(error) == "so it failed"
+assert not {"torch._dynamo", "sympy"} & set(sys.modules)
+""",
+    "calls nest": """
+assert without_compiler(lambda: [without_compiler(shape), shape()]) == [(2, 3)] * 2
+assert not loaded()
 """,
 }
 BEFORE = """
@@ -50,7 +77,10 @@ from tokenprobe.runtime.compiler import without_compiler
 def shape():
     return tuple((torch.empty(2, 1, device="meta") * torch.empty(3, device="meta")).shape)
 
-assert "torch._dynamo" not in sys.modules
+def loaded():
+    return [name for name in ("torch._dynamo", "sympy") if name in sys.modules and sys.modules[name].__spec__]
+
+assert not loaded()
 """
 
 
