@@ -19,6 +19,7 @@ from .runtime.flags import PROGRAM, Program, UsageError
 from .runtime.help import GENERAL, ReadableGroup
 from .runtime.stopping import Terminated, heed_signals, is_stopping
 from .runtime.text import json_text, printable
+from .runtime.threads import spin_briefly
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit status."""
     name = PROGRAM
     heed_signals()
+    spin_briefly()
     try:
         call = program.parse(sys.argv[1:] if argv is None else argv)
         if isinstance(call, int):
@@ -230,11 +232,7 @@ def _predict(
 @program.command(
     "List the backbones that can be loaded, with their layers.",
     LISTS,
-    """
-probe models 'vit_base*'
-probe models 'open_clip:ViT-B-16*' --page 2
-probe models 'dinov2*'
-""",
+    "probe models 'vit_base*'\nprobe models 'open_clip:ViT-B-16*' --page 2\nprobe models 'dinov2*'",
 )
 def _models(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Name, with * and ?.")] = "*",

@@ -203,9 +203,15 @@ def _repacked(layer: LayerPlan, passes: Sequence[Sequence[Sequence[str]]]) -> La
 
 
 def _without(layer: LayerPlan, finished: frozenset[str]) -> LayerPlan:
-    """Return a plan without finished cells. The passes that are left stay as they are: a pass finishes as a whole."""
-    solved = [group for group in layer.solved_groups if any(cell.name not in finished for cell in group.cells)]
-    passes = [
-        groups for groups in layer.passes if any(cell.name not in finished for group in groups for cell in group.cells)
-    ]
-    return replace(layer, solved_groups=solved, passes=passes)
+    """Return a plan without finished cells. The others stay in their passes."""
+
+    def left(groups: Sequence[CellGroup]) -> list[CellGroup]:
+        cut = [_unfinished_of(group, finished) for group in groups]
+        return [group for group in cut if group.cells]
+
+    passes = [groups for groups in map(left, layer.passes) if groups]
+    return replace(layer, solved_groups=left(layer.solved_groups), passes=passes)
+
+
+def _unfinished_of(group: CellGroup, finished: frozenset[str]) -> CellGroup:
+    return CellGroup(group.regime, tuple(cell for cell in group.cells if cell.name not in finished))
