@@ -2,13 +2,13 @@
 
     python benchmarks/scale.py [--repeats 3] [--images 1200] [--units 1000] [--against FOLDER] [--skip-ray]
 
-* Two single-threaded processes over one: extraction with a small ViT on the CPU, which computing limits. The ratio is of
+* Two single-threaded processes over one: extraction with a small ViT on the CPU, limited by computing. The ratio is of
   images per second from the first block to the last, so starting the processes and loading the model do not count.
 * An engine's cost per unit: units that do nothing, in two processes.
-* `--against FOLDER`: the processor seconds of a whole extraction of one process, with the package in another folder (its
+* `--against FOLDER`: processor seconds of an extraction by one process, with the package in another folder (its
   `tokenprobe` is another checkout) over this one. Above 1, this one is faster.
 
-All commands take turns, which spreads the noise of a shared machine over them. The table shows the median and the spread.
+All commands take turns, which spreads the noise of a shared machine over them. The table has medians and spreads.
 """
 
 import argparse

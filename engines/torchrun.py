@@ -11,7 +11,7 @@ import os
 import pickle
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import count
 from types import TracebackType
@@ -62,9 +62,18 @@ class Torchrun:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.leads and not self._told_units and value is None:
+        """See `Engine.__exit__`. Without an error, no process leaves before the leader has finished."""
+        if value is not None:
+            return
+        if self.leads and not self._told_units:
             self._send([], None)
             self._wait_for_all(lambda done, of: None)
+        if self.leads:
+            self._store.set("finished", "")
+            self._wait_until(lambda: self._store.add("left", 0) >= self._size - 1)  # rank 0 may host the TCPStore
+        else:
+            self._wait_until(lambda: self._store.check(["finished"]))
+            self._store.add("left", 1)
 
     def run(self, units: Sequence[Any], make_worker: WorkerFactory, tell: Tell) -> None:
         """See `Engine.run`."""
@@ -101,11 +110,18 @@ class Torchrun:
         self._told = now
 
     def _wait_for_all(self, tell: Tell) -> None:
-        while self._store.add("ended", 0) < self._size - 1:
+        def have_ended() -> bool:
+            n_ended = self._store.add("ended", 0)
+            self._tell_all(tell, 0, 0)
+            return n_ended >= self._size - 1
+
+        self._wait_until(have_ended)
+
+    def _wait_until(self, holds: Callable[[], bool]) -> None:
+        """Wait for a condition. Waiting inside the TCPStore would hold back signals."""
+        while not holds():
             stop_here()
             time.sleep(PAUSE)
-            self._tell_all(tell, 0, 0)
-        self._tell_all(tell, 0, 0)
 
     def _send(self, units: Sequence[Any], make_worker: WorkerFactory | None) -> None:
         self._told_units = True
@@ -118,9 +134,7 @@ class Torchrun:
         self._store.set("n_pieces", str(len(pieces)))
 
     def _receive(self) -> tuple[Sequence[Any], WorkerFactory]:
-        while not self._store.check(["n_pieces"]):  # waiting inside the store would hold back signals
-            stop_here()
-            time.sleep(PAUSE)
+        self._wait_until(lambda: self._store.check(["n_pieces"]))
         n_pieces = int(self._store.get("n_pieces"))
         data = b"".join(self._store.get(f"piece {number}") for number in range(n_pieces))
         units, make_worker = pickle.loads(zlib.decompress(data))

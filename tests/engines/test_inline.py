@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from tokenprobe.engines import ENGINES, engine_name, is_follower, make_engine
 from tokenprobe.engines.contract import Tell, Worker
 from tokenprobe.engines.inline import Inline
 from tokenprobe.runtime.stopping import Terminated, finishing, heed_signals
+
+from .kit import EXTRACT, check_whole, end, files_of, probe, run, start
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +71,15 @@ def test_the_engine_is_torchrun_where_torchrun_started_the_process(monkeypatch: 
     assert (engine_name(None), is_follower(None)) == ("torchrun", True)
     assert (engine_name("inline"), is_follower("inline")) == ("inline", False)
     assert set(ENGINES) == {"inline", "torchrun", "ray"}
+
+
+@pytest.mark.slow
+def test_of_two_leaders_at_once_one_works_and_the_store_is_whole(tmp_path: Path) -> None:
+    whole, store = tmp_path / "whole.zarr", tmp_path / "s.zarr"
+    leaders = [start(probe([*EXTRACT, "-o", str(store)])) for _ in range(2)]
+    ended = sorted(end(leader) for leader in leaders)
+    assert [status for status, _, _ in ended] in ([0, 0], [0, 2]), ended
+    if ended[1][0] == 2:
+        assert "is being written by process" in ended[1][2]
+    assert run(probe([*EXTRACT, "-o", str(whole)]))[0] == 0
+    check_whole(store, files_of(whole))
