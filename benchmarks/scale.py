@@ -47,6 +47,8 @@ class Nothing:
 
 def run_nothing(engine: str, n_units: int) -> None:
     """Run units that do nothing, and print the seconds per unit."""
+    from scale import Nothing as Importable  # by other processes, as the class of a script is not
+
     times: list[float] = []
 
     def tell(done: int, _: int) -> None:
@@ -57,7 +59,7 @@ def run_nothing(engine: str, n_units: int) -> None:
         if not made.leads:
             made.serve()
             return
-        made.run(list(range(n_units)), Nothing(), tell)
+        made.run(list(range(n_units)), Importable(), tell)
     done = times[-1] - times[len(times) // 10]  # the first units wait for the workers to start
     print(f"per unit {done / (n_units * 0.9):.9f}")
 
@@ -71,7 +73,8 @@ def command(words: Sequence[str], n_processes: int) -> list[str]:
 
 def run(words: Sequence[str], path: str | None = None) -> str:
     """Run a command with one thread per process; return what it prints."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": path} if path else {})
+    path = os.pathsep.join([path or os.environ.get("PYTHONPATH", ""), str(Path(HERE).parent)])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -139,11 +142,16 @@ def main() -> None:
     if given.against:
         mine, other = found["processor seconds"], found["processor seconds of the other"]
         ratios["the other over this one"] = [b / a for a, b in zip(mine, other, strict=True)]
+    show(found | ratios)
     engines = ["torchrun"] if given.skip_ray else ["torchrun", "ray"]
     costs = {f"{name}, ms per unit": lambda name=name: 1000 * seconds_per_unit(name, given.units) for name in engines}
-    table = found | ratios | measure(costs, given.repeats)
+    show(measure(costs, given.repeats))
+
+
+def show(table: dict[str, list[float]]) -> None:
+    """Print the median, the least and the most of each row."""
     for name, values in table.items():
-        print(f"{name:<36} {median(values):9.3f}   {min(values):.3f} to {max(values):.3f}")
+        print(f"{name:<32} {median(values):9.3f}   {min(values):.3f} to {max(values):.3f}", flush=True)
 
 
 if __name__ == "__main__":
