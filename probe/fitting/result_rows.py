@@ -81,7 +81,7 @@ def cost_columns(plan: Plan, cell: Cell, form: HeadForm) -> dict[str, int]:
     """Return the costs of a head: its parameters, and its operations per image."""
     shape = plan.input_shape(cell)
     with torch.device("meta"):
-        pooling = build_pooling(form.name, dim=shape.dim, grid=shape.grid, **form.settings)
+        pooling = build_pooling(form.name, **shape.of_pooling, **form.settings)
         head = Head(pooling, plan.data.n_classes)
     flops = count_flops(head, sum(prod(shape.row_shape(kind)[:-1]) for kind in form.kinds), shape.dim)
     return {"n_params": head.n_params(), "flops_forward": flops.forward, "flops_train": flops.train}
@@ -112,6 +112,7 @@ def save_head(
         logits=logits,
         tokens=list(form.kinds),
         layers=list(cell.layers),
+        stacked=cell.layers.stacked,
         norm=None if plan.data.norm is None else dict(plan.data.norm),
         model=recipe.model,
         weights=recipe.weights,

@@ -15,6 +15,7 @@ from ..batches.norm import FinalNorm, is_derived
 from ..batches.order import WINDOW_BLOCKS
 from ..batches.stream import EVAL_BATCH, TokenStream
 from ..batches.subsets import FULL
+from ..batches.token_shape import TokenShape, stored_kind
 from ..grid.cells import CellGroup
 from ..grid.specs import HeadSpec
 from ..training.group import Group
@@ -26,13 +27,13 @@ from .passes import needed
 from .places import DISK
 from .solver_time import solver_seconds
 
-Timed = dict[tuple[HeadSpec, int, tuple[int, int], int], tuple[float, float]]
-"""Seconds per image for training and for scoring, by head, number of cells, grid and width."""
+Timed = dict[tuple[HeadSpec, int, TokenShape], tuple[float, float]]
+"""Seconds per image for training and for scoring, by head, number of cells, and shape of the tokens."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of the work on one layer, or on several joined layers.
+    """The cost of the work on one layer, or on several layers together.
 
     Attributes:
         read: bytes of tokens and means read from the store. Means of normed tokens are computed from the tokens.
@@ -109,7 +110,9 @@ def _small_bytes(layer: LayerPlan, n_rows: int) -> dict[str, int]:
     """Return the bytes of the means, prefix tokens and embeddings of some rows. They are always kept in memory."""
     shape, split = layer.plan.data.shape(layer.layers), layer.plan.data.train
     return {
-        kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize for kind in layer.kinds if kind != PATCH
+        kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(stored_kind(kind)).itemsize
+        for kind in layer.kinds
+        if kind != PATCH
     }
 
 
@@ -138,7 +141,7 @@ def _window_rows(layer: LayerPlan, name: str) -> int:
 def _seconds(layer: LayerPlan, group: CellGroup, machine: Machine, timed: Timed) -> float:
     """Return the seconds for training and scoring a group, from the seconds per image."""
     regime, shape = group.regime, layer.plan.input_shape(group.cells[0])
-    key = group.cells[0].head, len(group.cells), shape.grid, shape.dim
+    key = group.cells[0].head, len(group.cells), shape
     if key not in timed:
         timed[key] = _time_steps(layer, group, machine)
     of_training, of_scoring = timed[key]

@@ -1,4 +1,4 @@
-"""The plan of one layer, or of several joined: the cells that a run lacks, the place of each row set, the passes.
+"""The plan of a set of layers: the cells that a run lacks, the place of each row set, the passes.
 
 This module reads the free memory once per layer, before the first layer starts. It makes all decisions that depend on
 free memory.
@@ -13,7 +13,8 @@ import torch
 from ...store.layout import PATCH
 from ...store.order import RowNumbers
 from ..batches.data import SUBSETS, TRAIN
-from ..grid.cells import CellGroup, layers_text
+from ..batches.layer_set import LayerSet
+from ..grid.cells import CellGroup
 from ..grid.regimes import Regime, row_sets, scored_together
 from .machine import Machine
 from .memory import StepMemory, step_memory
@@ -31,7 +32,7 @@ class LayerPlan:
 
     Attributes:
         plan: of the store.
-        layers: indices; the channels of several are joined.
+        layers: that the heads read.
         solved_groups: cells that are fitted at once.
         passes: cells that are trained by steps, grouped by pass.
         kinds: arrays that the heads read.
@@ -41,7 +42,7 @@ class LayerPlan:
     """
 
     plan: Plan
-    layers: tuple[int, ...]
+    layers: LayerSet
     solved_groups: Sequence[CellGroup]
     passes: Sequence[Sequence[CellGroup]]
     kinds: Sequence[str]
@@ -55,7 +56,7 @@ class LayerPlan:
     @property
     def label(self) -> str:
         """The layers as text."""
-        return layers_text(self.layers)
+        return self.layers.text
 
     @property
     def groups(self) -> list[CellGroup]:
@@ -77,13 +78,13 @@ class LayerPlan:
         return PATCH in group.cells[0].head.inputs(self.plan.data.shape(self.layers))
 
 
-def make_layer_plan(plan: Plan, machine: Machine, layers: tuple[int, ...], finished: Set[str]) -> LayerPlan:
+def make_layer_plan(plan: Plan, machine: Machine, layers: LayerSet, finished: Set[str]) -> LayerPlan:
     """Find the cells that a run lacks, and pack them into passes that fit into memory.
 
     Args:
         plan: of the store.
         machine: the machine that fits the cells.
-        layers: indices.
+        layers: that the heads read.
         finished: names of the cells that the run already has.
 
     Raises:
@@ -106,7 +107,7 @@ def make_layer_plan(plan: Plan, machine: Machine, layers: tuple[int, ...], finis
 
 
 def _divide_memory(
-    plan: Plan, machine: Machine, layers: tuple[int, ...], regimes: Sequence[Regime], *, keeps_patches: bool
+    plan: Plan, machine: Machine, layers: LayerSet, regimes: Sequence[Regime], *, keeps_patches: bool
 ) -> tuple[dict[str, RowNumbers], dict[str, str], int]:
     """Divide the free memory between tokens that are kept and training.
 
@@ -125,7 +126,8 @@ def _divide_memory(
 
 def memory_of(plan: Plan, device: torch.device, group: CellGroup) -> StepMemory:
     """Return the bytes that a group keeps on a device, and the bytes that one of its steps adds."""
-    return step_memory(group.cells, plan.group_setup(group, device), plan.data.token_dtype)
+    stored = torch.float32 if plan.config.noise else plan.data.token_dtype  # noise is added in float32
+    return step_memory(group.cells, plan.group_setup(group, device), stored)
 
 
 def _regimes(groups: Sequence[CellGroup]) -> list[Regime]:

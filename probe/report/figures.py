@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ...store.durable import write_durably
-from ..grid.cells import abbreviated
+from ..batches.layer_set import abbreviated
 from .summary import FIGURES, best_layers, layer_order, shots_order, with_most_data
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.probe.training.metrics import AccuracyCounter
-from tokenprobe.store.layout import LayerShape
 
-SHAPE = LayerShape(grid=(2, 3), dim=12, n_prefix=2)
+SHAPE = TokenShape(grid=(2, 3), dim=12, n_prefix=2)
 RATES = {"lars": [0.1, 3.0, 30.0, 1.0], "sgd": [0.01, 0.1, 0.03, 1.0], "adamw": [0.001, 0.01, 0.1, 0.03]}
 
 
@@ -22,7 +23,7 @@ def make_cells(head: str, optimizer: str) -> list[Cell]:
     spec = parse_heads([head])[0]
     decays, seeds = (0.0, 0.01, 0.0, 0.1), (0, 0, 1, 2)
     return [
-        Cell("made", (0,), spec, optimizer, lr, decay, "full", seed)
+        Cell("made", LayerSet((0,)), spec, optimizer, lr, decay, "full", seed)
         for lr, decay, seed in zip(RATES[optimizer], decays, seeds, strict=True)
     ]
 
@@ -49,7 +50,7 @@ def train(group: Group, n_steps: int = 30) -> list[list[float]]:
 
 
 def test_the_rate_is_scaled_by_the_batch() -> None:
-    cell = Cell("made", (0,), parse_heads(["linear"])[0], "sgd", 0.8, 0.0, "full", 0)
+    cell = Cell("made", LayerSet((0,)), parse_heads(["linear"])[0], "sgd", 0.8, 0.0, "full", 0)
     batch = make_batch(0)
     moved = []
     for batch_size in (16, 64):
