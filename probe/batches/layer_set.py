@@ -69,6 +69,11 @@ def abbreviated(layers: str) -> str:
     return layers if len(indices) <= MOST_SHOWN else "+".join([*indices[:3], "…", indices[-1]])
 
 
+def parse_text(text: str) -> LayerSet:
+    """Return the layers of a text that `LayerSet.text` made."""
+    return LayerSet(tuple(map(int, text.removeprefix(STACK).split("+"))), text.startswith(STACK))
+
+
 def parse_layer_sets(spec: str, stored: Sequence[int], depth: int) -> list[LayerSet]:
     """Read "all", "last4" or "0,5,8+9+10+11,stack:all" into sets of stored layers.
 

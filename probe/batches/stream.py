@@ -25,7 +25,7 @@ from .norm import FinalNorm, is_derived
 from .order import WINDOW_BLOCKS, batch_sizes, sequential_windows
 from .pieces import Rings, read_batches
 from .token_batch import TokenBatch
-from .token_shape import CLS, stored_kind
+from .token_shape import CLS, stored_kind, stored_kinds
 
 EVAL_BATCH = 256
 PIECE_BYTES = 2**24
@@ -120,8 +120,7 @@ class TokenStream:
 
     def _sources(self, kinds: Sequence[str], view: int | None = None) -> list[Source]:
         views = range(self.split.info.views) if view is None else [view]
-        stored = dict.fromkeys(map(stored_kind, kinds))  # class tokens are prefix tokens
-        return [Source(layer, kind, view) for kind in stored for layer in self.layers for view in views]
+        return [Source(layer, kind, view) for kind in stored_kinds(kinds) for layer in self.layers for view in views]
 
     def _put_together(self, kinds: Sequence[str], found: dict[Source, Tensor]) -> dict[str, Tensor]:
         """Norm every token, and join or stack the layers: {kind: (B, …, dim)}."""

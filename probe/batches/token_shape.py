@@ -1,5 +1,6 @@
 """The shape of the tokens that heads read from a set of layers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,3 +38,8 @@ class TokenShape(LayerShape):
 def stored_kind(kind: str) -> str:
     """Return the array of the store that an array for heads comes from."""
     return PREFIX if kind == CLS else kind
+
+
+def stored_kinds(kinds: Iterable[str]) -> list[str]:
+    """Return the arrays of the store that arrays for heads come from, each once."""
+    return list(dict.fromkeys(map(stored_kind, kinds)))

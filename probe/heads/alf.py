@@ -25,14 +25,14 @@ from .pooling import TOKENS, ClassifierNorm, PoolingSettings
 
 EPS = 1e-5
 PER_LAYER = {"cls": 1, "mean": 1, "cls+mean": 2}
-"""Tokens per layer, by the setting `tokens`."""
+"""Tokens per layer, by the setting `tokens`. For patch tokens the default is that of class tokens and means."""
 
 
 @dataclass(frozen=True)
 class ALFSettings(PoolingSettings):
     """Settings of attentive layer fusion."""
 
-    heads: Annotated[int, "Attention maps, at most D; 0 gives one per token."] = 0
+    heads: Annotated[int, "Attention maps, at most D; 0 gives one per token, or two per layer for patch tokens."] = 0
     dropout: Annotated[float, "Part of the attention weights that training drops, below 1."] = 0.0
     tokens: Annotated[str, TOKENS] = "cls+mean"
 
@@ -66,10 +66,9 @@ class AttentiveLayerFusion(QueryPooling):
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         heads, dropout = self.settings.heads, self.settings.dropout
-        self.heads = heads or PER_LAYER.get(self.settings.tokens, 0) * self.n_layers
+        self.heads = heads or PER_LAYER.get(self.settings.tokens, 2) * self.n_layers
         if not 1 <= self.heads <= self.dim:
-            by_default = f"; give a number for tokens={self.settings.tokens}" if heads == 0 else ""
-            raise InputError(f"alf with heads={heads} on tokens {self.dim} wide: expected 1 to {self.dim}{by_default}")
+            raise InputError(f"alf with {self.heads} heads on tokens {self.dim} wide: expected 1 to {self.dim}")
         if not 0 <= dropout < 1:
             raise InputError(f"alf with dropout={dropout}: expected 0 or more, and less than 1")
 

@@ -21,7 +21,7 @@ class SeededDropout(torch.nn.Module):
     """Zeroes a part of the values of each cell, and divides the others by the part that is kept.
 
     Attributes:
-        step: number of the training step, ().
+        step: number of the training step, (1,).
         seeds: the cells' different seeds, (S,).
         of_cell: index of each cell's seed, (H,).
     """
@@ -36,7 +36,7 @@ class SeededDropout(torch.nn.Module):
         self.rate = rate
         unique = sorted(set(seeds))
         for name, value in (
-            ("step", torch.zeros((), dtype=torch.int64)),
+            ("step", torch.zeros(1, dtype=torch.int64)),
             ("seeds", torch.tensor([seed & BITS for seed in unique])),
             ("of_cell", torch.tensor([unique.index(seed) for seed in seeds])),
         ):

@@ -15,7 +15,7 @@ from ..batches.norm import FinalNorm, is_derived
 from ..batches.order import WINDOW_BLOCKS
 from ..batches.stream import EVAL_BATCH, TokenStream
 from ..batches.subsets import FULL
-from ..batches.token_shape import TokenShape, stored_kind
+from ..batches.token_shape import TokenShape, stored_kinds
 from ..grid.cells import CellGroup
 from ..grid.specs import HeadSpec
 from ..training.group import Group
@@ -110,8 +110,8 @@ def _small_bytes(layer: LayerPlan, n_rows: int) -> dict[str, int]:
     """Return the bytes of the means, prefix tokens and embeddings of some rows. They are always kept in memory."""
     shape, split = layer.plan.data.shape(layer.layers), layer.plan.data.train
     return {
-        kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(stored_kind(kind)).itemsize
-        for kind in layer.kinds
+        kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize
+        for kind in stored_kinds(layer.kinds)
         if kind != PATCH
     }
 

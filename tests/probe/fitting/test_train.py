@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.subsets import subset
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
 from tokenprobe.probe.fitting.group_fit import start_fit
@@ -166,7 +167,7 @@ def test_a_checkpoint_of_another_layout_is_not_used(store: Store, tmp_path: Path
 
 def test_the_seconds_of_a_group_are_shared_among_its_cells(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(store, heads=["ep:queries=4"], lr=[1.0, 3.0], seeds=2)
-    (group,) = plan.grid.trained_groups((1,), plan.grid.regimes[0])
+    (group,) = plan.grid.trained_groups(LayerSet((1,)), plan.grid.regimes[0])
     fit = start_fit(plan, group, torch.device("cpu"))
     monkeypatch.setattr(Group, "seconds", property(lambda self: 6.0))
     monkeypatch.setattr(Group, "cpu_seconds", property(lambda self: 2.0))

@@ -70,11 +70,16 @@ def allocated(
 @pytest.mark.parametrize("batch_size", [16, 700], ids=["scoring is the larger", "training is the larger"])
 @pytest.mark.parametrize("head", POOLINGS)
 def test_a_step_takes_what_the_allocator_gives_out(head: str, batch_size: int) -> None:
-    """To 4%: some kernels copy an operand for themselves, which meta tensors do not show."""
+    """To 4%: some kernels copy an operand for themselves, which meta tensors do not show.
+
+    To 7% for `alf`, which takes little: the copy of its two tokens per image is 6% of that.
+    """
     cells = make_cells(head, 3)
     group = Group(cells, GroupSetup(SHAPE, N_CLASSES, batch_size=batch_size, device=CPU, precision="float32"))
     steps = [allocated(group, batch_size, training=True), allocated(group, EVAL_BATCH, training=False)]
-    assert estimate(cells, batch_size=batch_size).working == pytest.approx(max(steps), rel=0.04)
+    assert estimate(cells, batch_size=batch_size).working == pytest.approx(
+        max(steps), rel=0.07 if head == "alf" else 0.04
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,6 +199,7 @@ GROW = """
 import json, sys
 from pathlib import Path
 import torch
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.training.group import Group, GroupSetup
