@@ -67,7 +67,8 @@ class FitConfig(Settings):
     layers: Annotated[
         str,
         Option(
-            "Layers to train on: all, last4, or indices such as 0,5,-1. 8+9+10+11 joins the channels of several.",
+            "Layers to train on: all, last4, or indices such as 0,5,-1. 8+9+10+11 joins the channels of several; "
+            "stack:2+5+8, stack:last4 or stack:all puts their tokens side by side.",
             GRID,
             joined=True,
             metavar="LAYERS",

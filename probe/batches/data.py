@@ -1,7 +1,8 @@
 """The splits that a fit reads from one store, checked against one another and against the heads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -11,8 +12,8 @@ from ...store import Split, Store, open_store
 from ...store.layout import EMBEDDING, PATCH, layer_name
 from ..config import FitConfig
 from .layer_set import LayerSet
-from .norm import Json, kept_norm
-from .token_shape import TokenShape, stored_kind
+from .norm import Json, is_derived, kept_norm
+from .token_shape import TokenShape, stored_kind, stored_kinds
 
 TRAIN, SUBSETS, VAL, TEST = "train", "subsets", "val", "test"
 """Row sets: full training data, all low-shot subsets, rows to select on, and rows to report on."""
@@ -92,11 +93,22 @@ class Data:
         dim = first.dim if layers.stacked else sum(shape.dim for shape in shapes)
         return TokenShape(first.grid, dim, first.n_prefix, embedding, layers.n_stacked)
 
-    def patch_bytes(self, layers: LayerSet, row_set: str) -> int:
-        """Return the bytes of the patch tokens of one row of a row set, over all its views."""
+    def row_bytes(self, layers: LayerSet, kinds: Iterable[str], row_set: str) -> int:
+        """Return the bytes of stored arrays for one row of a row set, over all layers and all its views."""
         shapes = [self.train.shape(layer) for layer in layers]
-        n_values = sum(shape.n_patches * shape.dim for shape in shapes)
-        return n_values * self.train.dtype(PATCH).itemsize * self.split_of(row_set).info.views
+        of_view = sum(
+            prod(shape.row_shape(kind)) * self.train.dtype(kind).itemsize for kind in kinds for shape in shapes
+        )
+        return of_view * self.split_of(row_set).info.views
+
+    def placed(self, layers: LayerSet, kinds: Sequence[str]) -> list[str]:
+        """Return the stored arrays that are kept in memory only if there is room.
+
+        These are patch tokens, and all arrays of stacked layers. Other arrays are small and always kept, and
+        so are means of normed tokens, which the store does not have.
+        """
+        large = stored_kinds(kinds) if layers.n_stacked > 1 else [PATCH]
+        return [kind for kind in large if not is_derived(kind, normed=self.norm is not None)]
 
     def fingerprints(self) -> dict[str, str]:
         """Return fingerprints of the data of a fit, independent of path and format."""

@@ -63,7 +63,8 @@ class TokenStream:
             layers: the layers, and whether they are joined or stacked.
             rows: sorted rows that will be requested.
             kinds: arrays to deliver.
-            cache: where patch tokens are kept: "gpu", "ram" or "disk". Other arrays are small and stay in memory.
+            cache: where patch tokens, or all tokens of stacked layers, are kept: "gpu", "ram" or "disk". Other arrays
+                are small and stay in memory.
             device: device of the batches.
             rings: buffers for reading from disk; streams that take turns may share them.
             norm: applied to every token before layers are put together; an embedding is already past it.
@@ -76,10 +77,11 @@ class TokenStream:
         self._place[rows] = np.arange(len(rows))
         self._labels = torch.from_numpy(split.labels[rows]).to(device)
         read = self._read_to_device if cache == "gpu" else self._read
+        placed = stored_kinds(kinds) if layers.n_stacked > 1 else [PATCH]
         self._kept: dict[Source, Tensor] = {
             source: read(source, rows)
             for source in self._sources(kinds)
-            if (source.kind != PATCH or cache != "disk") and not is_derived(source.kind, normed=norm is not None)
+            if (source.kind not in placed or cache != "disk") and not is_derived(source.kind, normed=norm is not None)
         }
         for source in self._sources([kind for kind in kinds if is_derived(kind, normed=norm is not None)]):
             self._kept[source] = self._normed_mean(source, rows).to(device if cache == "gpu" else "cpu")

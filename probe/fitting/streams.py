@@ -76,7 +76,7 @@ def bytes_at_first(layer: LayerPlan) -> int:
         split = data.split_of(name)
         for kind in stored_kinds(layer.kinds):
             if is_derived(kind, normed=data.norm is not None):
-                total += len(rows) * data.patch_bytes(layer.layers, name)
-            elif kind != PATCH or layer.places[name] != DISK:
+                total += len(rows) * data.row_bytes(layer.layers, [PATCH], name)
+            elif kind not in layer.placed or layer.places[name] != DISK:
                 total += len(rows) * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize * split.info.views
     return total

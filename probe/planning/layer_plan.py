@@ -10,10 +10,10 @@ from functools import partial
 
 import torch
 
-from ...store.layout import PATCH
 from ...store.order import RowNumbers
 from ..batches.data import SUBSETS, TRAIN
 from ..batches.layer_set import LayerSet
+from ..batches.token_shape import stored_kind, stored_kinds
 from ..grid.cells import CellGroup
 from ..grid.regimes import Regime, row_sets, scored_together
 from .machine import Machine
@@ -37,7 +37,7 @@ class LayerPlan:
         passes: cells that are trained by steps, grouped by pass.
         kinds: arrays that the heads read.
         rows: sorted rows of each row set that is read.
-        places: where the patch tokens of each row set are kept.
+        places: where patch tokens, or all tokens of stacked layers, of each row set are kept.
         notes: lines about groups that were split to fit into memory.
     """
 
@@ -73,9 +73,16 @@ class LayerPlan:
         """The regimes of the cells."""
         return _regimes(self.groups)
 
-    def reads_patches(self, group: CellGroup) -> bool:
-        """Whether a group reads patch tokens."""
-        return PATCH in group.cells[0].head.inputs(self.plan.data.shape(self.layers))
+    @property
+    def placed(self) -> list[str]:
+        """The arrays that `places` is about, as far as heads read them."""
+        kinds = stored_kinds(self.kinds)
+        return [kind for kind in self.plan.data.placed(self.layers, self.kinds) if kind in kinds]
+
+    def reads_placed(self, group: CellGroup) -> bool:
+        """Whether a group reads an array that `places` is about."""
+        inputs = group.cells[0].head.inputs(self.plan.data.shape(self.layers))
+        return any(stored_kind(kind) in self.placed for kind in inputs)
 
 
 def make_layer_plan(plan: Plan, machine: Machine, layers: LayerSet, finished: Set[str]) -> LayerPlan:
@@ -99,7 +106,7 @@ def make_layer_plan(plan: Plan, machine: Machine, layers: LayerSet, finished: Se
     if not groups:
         return LayerPlan(plan, layers, [], [], [], {}, {}, [])
     kinds = sorted({kind for group in groups for kind in group.cells[0].head.inputs(plan.data.shape(layers))})
-    rows, places, room = _divide_memory(plan, machine, layers, _regimes(groups), keeps_patches=PATCH in kinds)
+    rows, places, room = _divide_memory(plan, machine, layers, _regimes(groups), kinds)
     packed = [make_passes(together, room, partial(memory_of, plan, machine.device)) for together in trained]
     passes = [groups for of_regimes in packed for groups in of_regimes.passes]
     notes = [note for of_regimes in packed for note in of_regimes.notes]
@@ -107,7 +114,7 @@ def make_layer_plan(plan: Plan, machine: Machine, layers: LayerSet, finished: Se
 
 
 def _divide_memory(
-    plan: Plan, machine: Machine, layers: LayerSet, regimes: Sequence[Regime], *, keeps_patches: bool
+    plan: Plan, machine: Machine, layers: LayerSet, regimes: Sequence[Regime], kinds: Sequence[str]
 ) -> tuple[dict[str, RowNumbers], dict[str, str], int]:
     """Divide the free memory between tokens that are kept and training.
 
@@ -115,12 +122,14 @@ def _divide_memory(
         The rows of each row set that is read, the place of each, and the bytes that a pass may take.
     """
     rows = row_sets(plan.data, regimes)
-    sizes = {name: len(of_set) * plan.data.patch_bytes(layers, name) for name, of_set in rows.items()}
+    placed = plan.data.placed(layers, kinds)
+    sizes = {name: len(of_set) * plan.data.row_bytes(layers, placed, name) for name, of_set in rows.items()}
     free = machine.free_bytes()
     places = choose_places(machine.cache, sizes, {place: n_bytes // 2 for place, n_bytes in free.items()})
     if places.get(TRAIN, DISK) != DISK:
         rows.pop(SUBSETS, None)  # these rows are in the training set, which is kept
-    kept = sum(sizes[name] for name in rows if places[name] == machine.place) if keeps_patches else 0
+    reads_placed = not set(placed).isdisjoint(stored_kinds(kinds))
+    kept = sum(sizes[name] for name in rows if places[name] == machine.place) if reads_placed else 0
     return rows, places, int(USABLE * free[machine.place]) - kept
 
 

@@ -12,6 +12,7 @@ from tokenprobe.probe.batches.data import SUBSETS, TEST, TRAIN
 from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.planning.layer_plan import USABLE, LayerPlan, make_layer_plan, memory_of
 from tokenprobe.probe.planning.machine import Machine
+from tokenprobe.probe.planning.places import choose_places
 from tokenprobe.probe.planning.plan import Plan
 from tokenprobe.store import Store
 
@@ -29,7 +30,9 @@ def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
     return write_made(write_store, tmp_path / "s.zarr")
 
 
-def layer_of(plan: Plan, monkeypatch: pytest.MonkeyPatch, ram: int, cache: str = "auto") -> LayerPlan:
+def layer_of(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, ram: int, cache: str = "auto", layers: LayerSet = LAYER
+) -> LayerPlan:
     """Plan layer 1 on a machine that has some bytes of memory free."""
     asked: list[None] = []
 
@@ -39,7 +42,7 @@ def layer_of(plan: Plan, monkeypatch: pytest.MonkeyPatch, ram: int, cache: str =
 
     with monkeypatch.context() as patched:
         patched.setattr(Machine, "free_bytes", free_bytes)
-        layer = make_layer_plan(plan, Machine(CPU, "float32", cache), LAYER, frozenset())
+        layer = make_layer_plan(plan, Machine(CPU, "float32", cache), layers, frozenset())
     assert len(asked) == 1  # free memory is looked at once per layer
     return layer
 
@@ -84,6 +87,19 @@ def test_means_that_are_kept_take_no_room_of_patch_tokens(store: Store, monkeypa
     memory = memory_of(plan, CPU, group)
     least = -(-(memory.kept + memory.working) * 10 // int(USABLE * 10)) + 1
     assert layer_of(plan, monkeypatch, least, "ram").passes == [[group]]
+
+
+def test_means_of_stacked_layers_are_kept_only_where_they_have_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(store, heads=["alf:tokens=mean"], layers="stack:all", lr=[1.0], batch_size=16)
+    (layers,) = plan.grid.layers
+    mean_bytes = (N_TRAIN + N_TEST) * 2 * 8 * 4  # two layers, 8 channels in float32
+    assert layer_of(plan, monkeypatch, 10**9, layers=layers).places == {TRAIN: "ram", TEST: "ram"}
+    assert choose_places("auto", {TRAIN: mean_bytes}, {"ram": mean_bytes + 1}) == {TRAIN: "ram"}
+    layer = layer_of(plan, monkeypatch, 10**9, "disk", layers=layers)
+    assert layer.places == {TRAIN: "disk", TEST: "disk"} and layer.placed == ["mean"]
+    assert plan.data.row_bytes(layers, layer.placed, TRAIN) * (N_TRAIN + N_TEST) == mean_bytes
 
 
 def test_cells_that_the_run_has_are_left_out(store: Store) -> None:

@@ -130,7 +130,7 @@ def test_stacked_layers_have_the_tokens_of_all_of_them(small_store: Store) -> No
     assert stacked == LayerSet((0, 2), stacked=True)
     shape = made.data.shape(stacked)
     assert (shape.dim, shape.grid, shape.n_layers, shape.row_shape("patch")) == (8, (2, 2), 2, (8, 8))
-    assert made.data.patch_bytes(stacked, "train") == 2 * made.data.patch_bytes(LayerSet((0,)), "train")
+    assert made.data.row_bytes(stacked, ["patch", "mean"], "train") == 2 * (4 * 8 * 2 + 8 * 4)
 
 
 @pytest.mark.parametrize(
