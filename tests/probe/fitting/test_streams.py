@@ -202,7 +202,8 @@ def test_reading_tells_of_every_byte_that_is_read(
     layer, told = layer_plan_of(plan, plan.grid.layers[0]), list[int]()
     with counted_bytes() as read:
         LayerStreams(layer, CPU, told.append)
-    assert sum(told) == bytes_at_first(layer) >= sum(read) > 0
+    nothing_is_kept = (layers, cache, norm) == ("stack:0+1", "disk", "none")
+    assert sum(told) == bytes_at_first(layer) >= sum(read) and (sum(read) > 0) is not nothing_is_kept
     means_are_made_in_memory = norm == "final" and cache == "ram"
     assert means_are_made_in_memory or sum(told) == sum(read)
     assert len(told) > len(layer.rows), "window by window"
