@@ -206,4 +206,4 @@ def test_reading_tells_of_every_byte_that_is_read(
     assert sum(told) == bytes_at_first(layer) >= sum(read) and (sum(read) > 0) is not nothing_is_kept
     means_are_made_in_memory = norm == "final" and cache == "ram"
     assert means_are_made_in_memory or sum(told) == sum(read)
-    assert len(told) > len(layer.rows), "window by window"
+    assert nothing_is_kept or len(told) > len(layer.rows), "window by window"

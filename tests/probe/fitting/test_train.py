@@ -181,7 +181,7 @@ def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     settings: dict[str, Any] = {"heads": ["ep:queries=4", "linear"], "lr": [0.3, 1.0, 3.0, 10.0], "layers": "1"}
     whole = fit_made(store, tmp_path / "whole", **settings)
     assert "memory" not in capsys.readouterr().err
-    free = room_for_half(plan_of(store, **settings, epochs=4, batch_size=16), (1,)) / USABLE
+    free = room_for_half(plan_of(store, **settings, epochs=4, batch_size=16), LayerSet((1,))) / USABLE
     monkeypatch.setattr(Machine, "free_bytes", lambda self: {"ram": int(free) + 1})
     parts = fit_made(store, tmp_path / "parts", **settings, cache="disk")
     assert "ep:queries=4" in capsys.readouterr().err
@@ -193,7 +193,7 @@ def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     assert images.max() <= 1 + 1e-9
 
 
-def room_for_half(plan: Plan, layers: tuple[int, ...]) -> int:
+def room_for_half(plan: Plan, layers: LayerSet) -> int:
     """Return the bytes halfway between those of one cell of the first head and those of all."""
     regime, cells = plan.grid.trained_groups(layers, plan.grid.regimes[0])[0]
     memories = [memory_of(plan, torch.device("cpu"), CellGroup(regime, some)) for some in (cells[:1], cells)]
