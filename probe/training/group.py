@@ -70,7 +70,6 @@ class Group:
         self._loss_scale, self._clip_grad = _loss_scale(setup), setup.clip_grad
         weights = setup.class_weights
         self._class_weights = None if weights is None else self.head.weight.new_tensor(weights)
-        self._of_losses = self.head.weight.new_full((len(cells),), self._loss_scale)
         peak_lrs = [(cell.lr or 0.0) * setup.batch_size / PUBLISHED_LR_BATCH for cell in cells]
         self._peak_lr = self.head.weight.new_tensor(peak_lrs)
         decays = self.head.weight.new_tensor([cell.weight_decay or 0.0 for cell in cells])
@@ -189,7 +188,8 @@ class Group:
         with self._autocast():
             logits_BHC = self.head(tokens_BND)
         losses_H = cell_losses(logits_BHC, labels, self._class_weights)
-        losses_H.backward(self._of_losses)
+        loss = losses_H.sum()  # of a number: for more, `backward` imports sympy
+        (loss if self._loss_scale == 1 else self._loss_scale * loss).backward()
         self._finish_gradients()
         self._optimizer.apply()
         self._loss_sum += losses_H.detach()
