@@ -40,7 +40,12 @@ class ExtractConfig(Settings):
         Option("Part of each class that becomes the test split, if the data has only one split.", DATA),
     ] = None
     limit: Annotated[
-        int | None, Option("Use at most this many images per split, balanced over classes.", DATA, least=1)
+        int | None,
+        Option(
+            "Use at most this many images per split, balanced over classes. A larger limit later adds images.",
+            DATA,
+            least=1,
+        ),
     ] = None
     row_order: Annotated[
         Literal["shuffled", "dataset"],
