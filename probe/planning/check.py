@@ -70,8 +70,8 @@ def _check_joined(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> None:
             for layer, shape in zip(layers, shapes, strict=True)
         )
         raise InputError(
-            f"head {head.label!r} reads the tokens of layers {layers_text(layers)!r}, which are at different places "
-            f"({listed}) and cannot be joined; heads that read means can join them, such as linear:pool=mean"
+            f"head {head.label!r} cannot join layers {layers_text(layers)!r}: they differ in grid or prefix tokens "
+            f"({listed}); heads that read means can join them, such as linear:pool=mean"
         )
 
 
