@@ -67,6 +67,8 @@ def test_a_larger_limit_adds_rows(
         assert verify(out) == [] and store.manifest.complete
         assert {split: store[split].ids[: len(ids[split])] for split in ids} == ids
         ids = {split: store[split].ids for split in store.splits}
+    with pytest.raises(StoreError, match="was made anew, grown, moved or removed"):
+        small.check_unchanged()
     assert "split 'train' grows from at most 25 images to all images" in capsys.readouterr().err
     whole = open_store(extract(tiny_config(out=tmp_path / f"whole.{form}", dtype=dtype)))
     for split in whole.splits:
