@@ -125,7 +125,8 @@ def open_data(store: Store, config: FitConfig) -> Data:
     """
     if config.val_split is not None and config.protocol != "select":
         raise InputError(
-            f"val_split {config.val_split!r} asked for under protocol {config.protocol!r}, which selects on test"
+            f"val_split {config.val_split!r} has no use under protocol {config.protocol!r}, which selects on the test "
+            "split; leave one of the two out"
         )
     train = store[config.train_split]
     test_store = store if config.test_store is None else open_store(config.test_store)
@@ -136,7 +137,7 @@ def open_data(store: Store, config: FitConfig) -> Data:
         if train.classes != other.classes:
             raise InputError(
                 f"splits {train.name!r} and {other.name!r} of {str(other.store.path)!r} have different classes "
-                f"({len(train.classes)} and {len(other.classes)}): their labels do not mean the same"
+                f"({len(train.classes)} and {len(other.classes)}): their labels cannot be compared"
             )
     for split in (train, val, test):
         _check_labels(split)
@@ -166,7 +167,7 @@ def check_arrays(data: Data, layers: LayerSet, wanted: Sequence[tuple[str, Seque
                 missing = [kind for kind in map(stored_kind, kinds) if not split.has(layer, kind)]
                 if missing:
                     raise InputError(
-                        f"head {label!r} reads {missing[0]!r} tokens, and {split.name}/{layer_name(layer)} of "
+                        f"head {label!r} reads {missing[0]!r} tokens, but {split.name}/{layer_name(layer)} of "
                         f"{str(split.store.path)!r} has none{WHERE.get(missing[0], '')}"
                     )
         split.check_complete(layers.indices)

@@ -41,11 +41,11 @@ class AbMILPSettings(PoolingSettings):
     """Settings of AbMILP."""
 
     self_attention: Annotated[
-        str, "Whether scores and values (both), scores alone (map) or neither (none) read its output."
+        str, "What reads the output of the self-attention: scores and values (both), scores (map), or nothing (none)."
     ] = "both"
     depth: Annotated[int, "Layers of the scorer; 1 or more."] = 2
     activation: Annotated[str, "Between the scorer's layers: tanh or relu."] = "tanh"
-    content: Annotated[str, "Which of the tokens read are summed: all or patch."] = "all"
+    content: Annotated[str, "Tokens that the pooling sums: all that it reads, or patch tokens alone (patch)."] = "all"
     cond: Annotated[str, "Positions added before scoring: none or pe. pe needs a D that 4 divides."] = "none"
     tokens: Annotated[str, TOKENS] = "patch"
 

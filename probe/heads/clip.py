@@ -121,7 +121,7 @@ class CLIPPooling(AttentivePooling):
             return self.position
         if n_prefix < 0:
             raise InputError(
-                f"clip for a grid of {self.grid} got {n_tokens} tokens; build it for the grid they are from"
+                f"clip for a grid of {self.grid} got {n_tokens} tokens; build it for the grid of these tokens"
             )
         first, patches = self.position[:, :1], self.position[:, 1:]
         return torch.cat([first, F.pad(patches, (0, 0, n_prefix, 0))], dim=1)

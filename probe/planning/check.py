@@ -86,11 +86,10 @@ def _check_together(plan: Plan, head: HeadSpec, layers: LayerSet) -> None:
     grids, prefixes = {shape.grid for shape in shapes}, {shape.n_prefix for shape in shapes}
     if (PATCH in kinds and len(grids) > 1) or (PREFIX in kinds and len(prefixes) > 1):
         listed = _listed(layers, [f"{shape.grid[0]}×{shape.grid[1]} + {shape.n_prefix}" for shape in shapes])
-        way, others = ("stacked", "stack") if layers.stacked else ("joined", "join")
-        example = "ep:tokens=mean" if layers.stacked else "linear:pool=mean"
+        way, example = ("stack", "ep:tokens=mean") if layers.stacked else ("join", "linear:pool=mean")
         raise InputError(
-            f"head {head.label!r} reads the tokens of layers {layers.text!r}, which are at different places "
-            f"({listed}) and cannot be {way}; heads that read means can {others} them, such as {example}"
+            f"head {head.label!r} cannot {way} layers {layers.text!r}: they differ in grid or prefix tokens ({listed}); "
+            f"heads that read means can {way} them, such as {example}"
         )
     if layers.stacked and len({shape.dim for shape in shapes}) > 1:
         listed = _listed(layers, [str(shape.dim) for shape in shapes])

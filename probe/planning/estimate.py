@@ -73,7 +73,7 @@ def describe(todo: Sequence[LayerPlan], machine: Machine) -> list[str]:
     )
     solvers = dict.fromkeys(group.cells[0].head.name for layer in todo for group in layer.solved_groups)
     if solvers:
-        lines.append(f"{time_text(solving)} of it for {', '.join(solvers)}: a guess, from counted operations")
+        lines.append(f"{time_text(solving)} of it for {', '.join(solvers)}, a guess from operation counts")
     return lines
 
 

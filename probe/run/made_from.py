@@ -81,7 +81,7 @@ def _check_settings(run: Run, made: Mapping[str, Any], plan: Plan) -> None:
         if made.get(key) != asked.get(key) and not (derived and key == "warmup_epochs")  # epochs decide these
     ]
     if differing:
-        listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {asked.get(key)!r}" for key in differing)
+        listed = "; ".join(f"{key}: stored {made.get(key)!r}, asked {asked.get(key)!r}" for key in differing)
         raise InputError(f"run {str(run.path)!r} was made with other settings ({listed}); give another --out")
 
 
@@ -103,8 +103,8 @@ def _name_store(run: Run, plan: Plan, stores: dict[str, KnownStore]) -> str:
         if known.path == asked.path:
             differing = [key for key, value in asked.fingerprints.items() if known.fingerprints.get(key) != value]
             raise InputError(
-                f"run {str(run.path)!r} was made from other data under {known.path!r} ({', '.join(differing)} images, "
-                "backbone, transform or split differ); give another --out"
+                f"run {str(run.path)!r} was made from other data than {known.path!r} now holds ({', '.join(differing)} "
+                "images, backbone, transform or split differ); give another --out"
             )
     model = plan.data.store.manifest.recipe.model
     name = shortened(re.sub(r"[^\w.@+=-]", "_", model.partition(":")[2] or model), LONGEST_STORE)

@@ -118,8 +118,8 @@ def saved_cells(run: Path) -> Sequence[str]:
     """
     if not (run / FOLDER).is_dir():
         raise MissingError(
-            f"no trained heads at {str(run / FOLDER)!r}; make a run with probe fit, of other heads than knn, which has "
-            "no weights"
+            f"no trained heads in {str(run / FOLDER)!r}; make a run with probe fit, of another head than knn, which "
+            "has no weights"
         )
     return sorted(file.name.removesuffix(SUFFIX) for file in (run / FOLDER).glob(f"*{SUFFIX}"))
 
@@ -129,7 +129,9 @@ def load_saved(run: str | Path, cell: str) -> tuple[Head, SavedHead]:
     known = saved_cells(Path(run))
     if cell not in known:
         if cell in Run(Path(run)).finished:
-            raise InputError(f"cell {cell!r} of {str(run)!r} has no weights: knn has none, and what diverged at once")
+            raise InputError(
+                f"cell {cell!r} of {str(run)!r} has no weights: knn has none, and no cell that diverged at once has any"
+            )
         raise unknown_name(f"cell of {str(run)!r}", cell, known)
     path = Path(run) / FOLDER / f"{cell}{SUFFIX}"
     try:

@@ -104,7 +104,10 @@ def test_heads_that_need_a_grid_need_patch_tokens(write_store: WriteStore, tmp_p
 def test_layers_of_other_widths_or_places_are_not_stacked(write_store: WriteStore, tmp_path: Path) -> None:
     for change, message in (
         ({"dim": 4}, r"layers 'stack:0\+1' have tokens of different widths \(0: 8, 1: 4\) and .* channels: 0\+1"),
-        ({"grid": (1, 6)}, r"head 'ep:queries=4' reads the tokens .* and cannot be stacked; .* ep:tokens=mean"),
+        (
+            {"grid": (1, 6)},
+            r"head 'ep:queries=4' cannot stack layers 'stack:0\+1': they differ in grid .* ep:tokens=mean",
+        ),
     ):
         store = write_made(write_store, tmp_path / f"{next(iter(change))}.zarr")
         shapes = store.manifest.layers
