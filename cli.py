@@ -1,16 +1,15 @@
 """The `probe` command: it reads a command line and calls one stage or workflow. Only then torch and timm load."""
 
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import __version__
+from .engines import is_follower
 from .errors import InputError, StoreError, TokenprobeError
 from .extract.config import EXAMPLES as EXTRACT_EXAMPLES
 from .extract.config import ExtractConfig
@@ -18,7 +17,9 @@ from .probe.config import EXAMPLES as FIT_EXAMPLES
 from .probe.config import FitConfig
 from .runtime.flags import PROGRAM, Program, UsageError
 from .runtime.help import GENERAL, ReadableGroup
+from .runtime.stopping import Terminated, heed_signals, is_stopping
 from .runtime.text import json_text, printable
+from .runtime.threads import spin_briefly
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
 
 if TYPE_CHECKING:
@@ -41,17 +42,11 @@ Store = Annotated[str, typer.Argument(metavar="STORE", help="Made by probe extra
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=GENERAL)]
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-    arrived = False
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit status."""
     name = PROGRAM
-    _Terminated.arrived = False
-    signal.signal(signal.SIGTERM, _terminate)
+    heed_signals()
+    spin_briefly()
     try:
         call = program.parse(sys.argv[1:] if argv is None else argv)
         if isinstance(call, int):
@@ -72,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (_Terminated, RuntimeError):
-        if not _Terminated.arrived:  # after SIGTERM, torch may first report that a worker was terminated
+    except (Terminated, RuntimeError):
+        if not is_stopping():  # after SIGTERM, torch may first report that a worker was terminated
             raise
         print(f"{name}: terminated{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_TERMINATED
@@ -90,11 +85,6 @@ def _drop_unwritten() -> None:
 
 def _what_is_safe(name: str) -> str:
     return "; finished work is safe" if name.removeprefix(f"{PROGRAM} ") in KEEP_WHAT_IS_FINISHED else ""
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    _Terminated.arrived = True
-    raise _Terminated
 
 
 def _show_version(asked: bool) -> None:
@@ -123,7 +113,7 @@ def _extract(config: ExtractConfig, json: Json = False) -> None:
         _print_lines(describe_extraction(config))
         return
     out = extract(config)
-    if json:
+    if json and not is_follower(config.engine):
         print(json_text(facts(open_store(out))))
 
 
@@ -141,7 +131,9 @@ def _fit(
         _check_text(json)
         _print_lines(describe_fit(stores, config))
     else:
-        _print_run(fit(stores, config), json=json)
+        run = fit(stores, config)
+        if config.shard is None and not is_follower(config.engine):
+            _print_run(run, json=json)
 
 
 @program.command("Run both stages on bundled images and weights.", STAGES, "probe demo -o my-first-probe")
@@ -207,6 +199,13 @@ def _verify(
         raise StoreError(workflow.summary(store, problems))
 
 
+@program.command("Complete what several commands made in shares (--shard).", STORES, "probe merge mae.zarr")
+def _merge(path: Annotated[str, typer.Argument(metavar="STORE|RUN", help="A store or a run.")]) -> None:
+    from .workflows.merge import merge
+
+    _print_lines([merge(path)])
+
+
 @program.command("Write tokens as plain files, or compress a store.", STORES, EXPORT_EXAMPLES)
 def _export(store: Store, config: ExportConfig) -> None:
     from .workflows.export import export
@@ -233,11 +232,7 @@ def _predict(
 @program.command(
     "List the backbones that can be loaded, with their layers.",
     LISTS,
-    """
-probe models 'vit_base*'
-probe models 'open_clip:ViT-B-16*' --page 2
-probe models 'dinov2*'
-""",
+    "probe models 'vit_base*'\nprobe models 'open_clip:ViT-B-16*' --page 2\nprobe models 'dinov2*'",
 )
 def _models(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Name, with * and ?.")] = "*",

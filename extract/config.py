@@ -6,16 +6,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
-from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
+from ..runtime.settings import (
+    Address,
+    Amp,
+    Device,
+    Engine,
+    ForwardSize,
+    NumGpus,
+    Settings,
+    Shard,
+    SkipBadImages,
+    Workers,
+)
 from ..store.address import is_address, redacted
 
 EXAMPLES = """
 probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet \\
     -o mae.zarr --layers last4 --dry-run
-probe extract -m open_clip:ViT-L-14/openai -d folder:imagenet -o clip.zarr
+probe extract -m open_clip:ViT-L-14/openai -d folder:imagenet \\
+    -o clip.zarr  # downloads weights
 probe extract -m timm:VisionTransformer --checkpoint mine.safetensors \\
     -d npz:cifar.npz -o mine.zarr \\
     --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
+torchrun --nproc-per-node=8 -m tokenprobe extract \\
+    -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr
 """
 
 
@@ -40,7 +54,12 @@ class ExtractConfig(Settings):
         Option("Part of each class that becomes the test split, if the data has only one split.", DATA),
     ] = None
     limit: Annotated[
-        int | None, Option("Use at most this many images per split, balanced over classes.", DATA, least=1)
+        int | None,
+        Option(
+            "Use at most this many images per split, balanced over classes. A larger limit later adds images.",
+            DATA,
+            least=1,
+        ),
     ] = None
     row_order: Annotated[
         Literal["shuffled", "dataset"],
@@ -143,6 +162,10 @@ class ExtractConfig(Settings):
     workers: Workers = None
     device: Device = "auto"
     amp: Amp = "auto"
+    engine: Engine = None
+    shard: Shard = None
+    address: Address = None
+    num_gpus: NumGpus = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; `out` and `checkpoint` become absolute."""

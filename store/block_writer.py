@@ -77,17 +77,20 @@ def open_block_writer(path: str | Path, manifest: Manifest) -> Iterator["BlockWr
 
 def check_declared(files: StoreFiles, stored: Manifest, wanted: Manifest) -> None:
     """Raise StoreError if a store does not declare all wanted parts, with the same bytes."""
-    declared = {
-        (split, layer): set(kinds) for split, info in stored.splits.items() for layer, kinds in info.layers.items()
-    }
-    asked = {
-        (split, layer): set(kinds) for split, info in wanted.splits.items() for layer, kinds in info.layers.items()
-    }
-    if not stored.holds(wanted) or any(kinds - declared[key] for key, kinds in asked.items()):
+    if not declares(stored, wanted):
         raise StoreError(
             f"{str(files.path)!r} declares other tokens than this command makes: other layers, splits or views, or "
             "another model, data or settings; give all processes the same command"
         )
+
+
+def declares(stored: Manifest, wanted: Manifest) -> bool:
+    """Whether a manifest declares all arrays of another one, with the same bytes."""
+    return stored.holds(wanted) and all(
+        set(kinds) <= set(stored.splits[split].layers[layer])
+        for split, info in wanted.splits.items()
+        for layer, kinds in info.layers.items()
+    )
 
 
 class BlockWriter:

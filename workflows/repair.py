@@ -119,6 +119,7 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
             continue
         skip = recorded.skip_bad_images or left_out
         config = replace(recorded, out=files.path, overwrite=False, dry_run=False, skip_bad_images=skip)
+        config = replace(config, engine="inline", shard=None, address=None, num_gpus=None)
         if config not in configs:
             configs.append(config)
     if not configs:

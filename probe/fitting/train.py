@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import ceil
+from typing import Any
 
+from ...runtime.stopping import finishing, is_stopping, stop_here
 from ...store.order import RowNumbers
+from ..batches.layer_set import abbreviated
+from ..batches.noise import with_noise
 from ..batches.order import epoch_windows
 from ..batches.stream import TokenStream
-from ..grid.cells import abbreviated
 from ..grid.regimes import Regime
 from ..planning.plan import Plan
 from ..training.metrics import Counter, make_counter
@@ -20,29 +23,43 @@ from .streams import LayerStreams
 
 
 def train_pass(
-    plan: Plan, fits: Sequence[GroupFit], streams: LayerStreams, checkpoint: Checkpoint, progress: FitProgress
+    plan: Plan,
+    fits: Sequence[GroupFit],
+    streams: LayerStreams,
+    checkpoint: Checkpoint,
+    progress: FitProgress,
+    kept: dict[str, Any] | None = None,
 ) -> None:
     """Train the groups of a pass to the end of their regimes. All regimes are scored equally often.
+
+    Args:
+        plan: of the store.
+        fits: the groups at their start.
+        streams: of the layer.
+        checkpoint: of the pass.
+        progress: told about every batch.
+        kept: a state that `checkpoint` saved; the pass goes on from it.
 
     Raises:
         StoreError: a store was replaced since it was opened. No checkpoint holds anything from the new store.
     """
     regimes = list(dict.fromkeys(fit.regime for fit in fits))
     n_scorings = len(regimes[0].scored)
-    first = _restore(fits, checkpoint)
+    first = _restore(fits, kept)
     images = [_n_images(plan, regimes, scoring) for scoring in range(n_scorings)]
     n_cells = sum(len(fit.group.cells) for fit in fits)
     name = f"layer {abbreviated(fits[0].group.cells[0].layer)},"
-    with progress.part(name, n_cells, sum(images), done=sum(images[:first])):
+    with finishing(), progress.part(name, n_cells, sum(images), done=sum(images[:first])):
         for scoring in range(first, n_scorings):
             for regime in regimes:
                 of_regime = [fit for fit in fits if fit.regime is regime]
                 for epoch in regime.epochs_before(scoring):
                     _train_epoch(plan, of_regime, streams.train(regime), epoch, progress)
             _score(plan, fits, regimes, streams, scoring, progress)
-            if checkpoint.due():
+            if checkpoint.due() or is_stopping():
                 plan.data.check_unchanged()
                 checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
+                stop_here()
     for fit in fits:
         if fit.diverged_at_once:
             regime = fit.regime
@@ -56,9 +73,8 @@ def _n_images(plan: Plan, regimes: Sequence[Regime], scoring: int) -> int:
     return trained + sum(len(regime.val_rows) for regime in regimes) + len(plan.data.test)
 
 
-def _restore(fits: Sequence[GroupFit], checkpoint: Checkpoint) -> int:
-    """Continue from the checkpoint, if there is one. Return how often the groups have been scored."""
-    kept = checkpoint.load()
+def _restore(fits: Sequence[GroupFit], kept: dict[str, Any] | None) -> int:
+    """Continue from a kept state, if there is one. Return how often the groups have been scored."""
     if kept is None:
         return 0
     for fit, state in zip(fits, kept["groups"], strict=True):
@@ -72,7 +88,8 @@ def _train_epoch(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, epoc
     regime, data = fits[0].regime, plan.data
     windows = epoch_windows(regime.train_rows, data.train.info.block_rows, plan.config.seed, epoch)
     batches = stream.batches(windows, regime.batch_size, drop_last=True, view=epoch % data.views, kinds=_kinds_of(fits))
-    for number, batch in enumerate(batches):
+    for number, clean in enumerate(batches):
+        batch = with_noise(clean, plan.config.noise, plan.config.noise_prob, (plan.config.seed, epoch, number))
         factor = lr_factor(epoch + number / regime.n_steps, regime.epochs, regime.warmup_epochs)
         for fit in fits:
             fit.group.train_batch(batch, factor)

@@ -8,6 +8,7 @@ import torch
 
 from ...errors import InputError
 from ...runtime.device import resolve_device, resolve_precision
+from ...runtime.workers import n_neighbours
 from ..config import FitConfig
 from .places import GPU, RAM
 
@@ -47,7 +48,7 @@ def make_machine(config: FitConfig) -> Machine:
     """
     device = resolve_device(config.device)
     if config.cache == GPU and device.type != "cuda":
-        raise InputError(f"cache 'gpu' asked for on device {str(device)!r}; give --cache ram or disk")
+        raise InputError(f"cache 'gpu' needs a GPU, but the device is {str(device)!r}; give --cache ram or disk")
     return Machine(device, resolve_precision(config.amp, device), config.cache)
 
 
@@ -60,7 +61,13 @@ def available_memory(device: torch.device) -> int:
 
 
 def available_ram() -> int:
-    """Return the bytes of memory that can be used without swapping."""
+    """Return the bytes of memory that can be used without swapping: an equal share if torchrun started several
+    processes on this machine.
+    """
+    return _available_ram() // n_neighbours()
+
+
+def _available_ram() -> int:
     if not MEMINFO.exists():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # macOS
     available = _entries(MEMINFO)["MemAvailable:"] * 1024

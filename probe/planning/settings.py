@@ -6,7 +6,6 @@ from typing import Any
 
 from ...runtime.text import utf8_text
 from ..batches.subsets import is_fraction
-from ..grid.cells import layers_text
 from ..grid.regimes import default_warmup
 from .plan import Plan
 
@@ -19,6 +18,9 @@ settings, identify the data."""
 OWN = (*GRID, "out", "device", "cache", "local_cache")
 """Settings that the cells of a run need not share: `GRID`, and settings that differ between machines."""
 
+NOT_KEPT = ("dry_run", "engine", "shard", "address", "num_gpus")
+"""Settings that change nothing in a run."""
+
 Settings = dict[str, Any]
 
 
@@ -26,7 +28,7 @@ def resolved_settings(plan: Plan) -> Settings:
     """Return the whole resolved config, by field; `device` is as given."""
     resolved: Settings = {
         "heads": [head.label for head in plan.grid.heads],
-        "layers": ",".join(map(layers_text, plan.grid.layers)),
+        "layers": ",".join(layers.text for layers in plan.grid.layers),
         "lr": list(plan.grid.lrs),
         "shots": [shots for shots in plan.grid.shots if not is_fraction(shots)],
         "train_split": plan.data.train.name,
@@ -36,7 +38,8 @@ def resolved_settings(plan: Plan) -> Settings:
     if plan.config.warmup_epochs is None:
         resolved["warmup_epochs"] = default_warmup(plan.config.epochs)
     settings = asdict(plan.config) | resolved
-    del settings["dry_run"]
+    for name in NOT_KEPT:
+        del settings[name]
     paths = {key: utf8_text(settings[key]) for key in ("out", "test_store", "local_cache") if settings[key] is not None}
     return settings | paths
 

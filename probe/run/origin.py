@@ -12,6 +12,7 @@ import yaml
 from ...errors import RunError
 from ...store.checked import read
 from ...store.durable import write_durably
+from ...store.temporaries import new_writer, temporary_of
 from ..config import MADE_FROM
 from ..grid.cells import store_of
 from .files import WAY_OUT, damaged, read_file
@@ -58,12 +59,10 @@ def read_origin(run: Run) -> Origin | None:
     """
     path = run.path / NAME
     data = read_file(path)
-    if run.results.empty:
+    if not run.finished:
         return None
     if data is None:
-        raise RunError(
-            f"run {str(run.path)!r} has results and no {NAME}, which says what they were made with; {WAY_OUT}"
-        )
+        raise RunError(f"run {str(run.path)!r} has results but no {NAME}, so their settings are unknown; {WAY_OUT}")
     try:
         content = yaml.load(data, _PlainLoader)
         if not isinstance(content, dict) or MADE_FROM not in content:
@@ -71,16 +70,17 @@ def read_origin(run: Run) -> Origin | None:
         origin: Origin = read(Origin, content[MADE_FROM], MADE_FROM)
     except Exception as error:  # damaged YAML may raise any error
         raise damaged(path, error) from error
-    unknown = set(run.results["cell"].map(store_of)) - origin.stores.keys()
+    unknown = set(map(store_of, run.finished)) - origin.stores.keys()
     if unknown or not origin.shared:
-        raise damaged(path, f"it does not know the store {min(unknown)!r}" if unknown else "it knows no settings")
+        raise damaged(path, f"it lacks the store {min(unknown)!r}" if unknown else "it lacks the settings")
     return origin
 
 
 def write_origin(folder: Path, settings: dict[str, Any], origin: Origin) -> None:
     """Write `config.yaml`: the settings, which `--config` can read again, and the run's origin."""
     content = settings | {MADE_FROM: asdict(origin)}
-    write_durably(folder / NAME, yaml.dump(content, Dumper=_PlainDumper, sort_keys=False).encode())
+    data = yaml.dump(content, Dumper=_PlainDumper, sort_keys=False).encode()
+    write_durably(folder / NAME, data, temporary_of(folder / NAME, new_writer()))  # shards may do so at the same time
 
 
 class _PlainDumper(yaml.SafeDumper):
