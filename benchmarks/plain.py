@@ -1,0 +1,332 @@
+"""Small fits against plain scripts: what a researcher would write with torch or scikit-learn for one purpose.
+
+    python benchmarks/plain.py [ROW …] [--store STORE --layer N] [--repeats 5] [--json FILE]
+
+Both sides use one thread and take turns in one process. Their times are CPU seconds of the process, since other
+programs may use the machine. A ratio above 1 means that the plain script takes longer. Without `--store` the demo's data
+and backbone make one. `first_fit` starts a fresh process for each side.
+
+| row | ours against |
+|---|---|
+| `one_head` | a fit of one linear head, 90 epochs, from store to report, against a loop with `torch.optim.SGD` |
+| `step_H_C` | a step of H linear cells with C classes against H single heads, one after the other |
+| `low_shot` | a fit of 5 sizes × 5 subsets × 6 rates against the same loop, one head after the other |
+| `first_fit` | `probe fit` of one head and rate, in a new process, against a script that imports torch |
+| `knn_bank` | 1,000 queries in a bank of 50,000 × 384, 1,000 classes, against one product, `topk` and `scatter_add` |
+| `knn_small` | the test split in the bank of the training split, against votes as one-hot labels (DINOv2's order) |
+| `logreg_K` | a fit of 45 strengths on 3 subsets of K images a class against scikit-learn, one at a time |
+| `ridge_N` | 10 penalties on N images, one a class, 3,072 wide, against the N × N system of each penalty |
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.grid.cells import Cell
+from tokenprobe.probe.grid.specs import parse_heads
+from tokenprobe.probe.solvers import SOLVERS
+from tokenprobe.probe.training.group import Group, GroupSetup
+from tokenprobe.store import open_store
+from tokenprobe.store.layout import LayerShape
+
+EPOCHS, RATES, SHOTS, N_SUBSETS = 90, (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), (1, 2, 4, 8, 16), 5
+STEPS = ((1, 10, 32), (6, 10, 32), (54, 10, 256), (6, 1000, 256), (54, 1000, 256))
+STEP_WIDTH = 192
+Side = Callable[[], Any]
+Case = tuple[Side, Side]
+
+
+def linear_head(width: int, n_classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), nn.Linear(width, n_classes))
+
+
+class Vectors:
+    """The mean vectors of a store's layer, and fits from that store."""
+
+    def __init__(self, store: Path, layer: int, folder: Path) -> None:
+        self.store, self.layer, self._folder, self._numbers = store, layer, folder, count()
+        opened = open_store(store)
+        self.x, self.test_x = (
+            torch.from_numpy(opened[split].tokens(layer, rows=np.arange(len(opened[split])), kind="mean"))
+            for split in ("train", "test")
+        )
+        self.y, self.test_y = (torch.from_numpy(np.asarray(opened[split].labels)) for split in ("train", "test"))
+        self.n_classes = int(self.y.max()) + 1
+
+    def new_run(self) -> str:
+        return str(self._folder / f"run{next(self._numbers)}")
+
+    def fit(self, **settings: Any) -> None:
+        fit(self.store, FitConfig(out=self.new_run(), layers=str(self.layer), device="cpu", **settings))
+
+    def subset(self, shots: int, seed: int) -> Tensor:
+        """Return rows of the training split, `shots` of each class."""
+        order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(seed))
+        return torch.cat([order[self.y[order] == label][:shots] for label in range(self.n_classes)])
+
+    def train_plainly(self, rows: Tensor, rate: float, batch: int, scored_every: int) -> float:
+        """Train one linear head on some rows with the published schedule; return the best accuracy."""
+        x, y, warmup, best = self.x[rows], self.y[rows], EPOCHS / 9, 0.0
+        head, steps = linear_head(x.shape[1], self.n_classes), max(1, len(rows) // batch)
+        peak = rate * batch / 256
+        optimizer = torch.optim.SGD(head.parameters(), lr=peak, momentum=0.9)
+        for epoch in range(EPOCHS):
+            order = torch.randperm(len(rows))
+            head.train()
+            for step in range(steps):
+                done = epoch + step / steps
+                cosine = 0.5 * (1 + math.cos(math.pi * (done - warmup) / (EPOCHS - warmup)))
+                optimizer.param_groups[0]["lr"] = peak * (done / warmup if done < warmup else cosine)
+                chosen = order[step * batch : (step + 1) * batch]
+                loss = F.cross_entropy(head(x[chosen]), y[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            if (epoch + 1) % scored_every == 0:
+                head.eval()
+                with torch.no_grad():
+                    best = max(best, (head(self.test_x).argmax(1) == self.test_y).double().mean().item())
+        return best
+
+
+def one_head(v: Vectors) -> Case:
+    settings = {"protocol": "paper", "optimizer": "sgd", "batch_size": 256, "lr": [0.1], "epochs": EPOCHS}
+    every = torch.arange(len(v.y))
+    return lambda: v.fit(heads=["linear:pool=mean"], **settings), lambda: v.train_plainly(every, 0.1, 256, 1)
+
+
+def low_shot(v: Vectors) -> Case:
+    def plain() -> None:
+        for shots in SHOTS:
+            for seed in range(N_SUBSETS):
+                rows = v.subset(shots, seed)
+                for rate in RATES:
+                    v.train_plainly(rows, rate / 10, min(32, len(rows)), 9)
+
+    shots = [str(each) for each in SHOTS]
+    return lambda: v.fit(heads=["linear:pool=mean"], shots=shots, seeds=N_SUBSETS, lr=list(RATES)), plain
+
+
+def logreg(v: Vectors, shots: int) -> Case:
+    unit, test_x = F.normalize(v.x).numpy(), F.normalize(v.test_x).numpy()
+
+    def plain() -> None:
+        for seed in range(3):
+            rows = v.subset(shots, seed).numpy()
+            for strength in 10 ** np.linspace(-6, 5, 45):
+                model = LogisticRegression(C=strength, max_iter=1000).fit(unit[rows], v.y.numpy()[rows])
+                (model.predict(test_x) == v.test_y.numpy()).mean()
+
+    return lambda: v.fit(heads=["logreg"], shots=[str(shots)], seeds=3), plain
+
+
+def step(n_cells: int, n_classes: int, batch: int) -> Case:
+    spec = parse_heads(["linear:pool=mean"])[0]
+    cells = [Cell("b", (0,), spec, "sgd", 0.1 * (seed + 1), 0.0, "full", seed) for seed in range(n_cells)]
+    shape = LayerShape((8, 8), STEP_WIDTH, 1)
+    group = Group(
+        cells, GroupSetup(shape, n_classes, batch_size=batch, device=torch.device("cpu"), precision="float32")
+    )
+    x, y = torch.randn(batch, STEP_WIDTH), torch.randint(n_classes, (batch,))
+    heads = [linear_head(STEP_WIDTH, n_classes) for _ in cells]
+    optimizers = [torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9) for head in heads]
+    n_steps = max(3, int(800 / (n_cells * (n_classes / 10) ** 0.6)))
+
+    def ours() -> None:
+        for _ in range(n_steps):
+            group.train_batch(TokenBatch({"mean": x}, y), 1.0)
+
+    def plain() -> None:
+        for _ in range(n_steps):
+            for head, optimizer in zip(heads, optimizers, strict=True):
+                loss = F.cross_entropy(head(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    return ours, plain
+
+
+def first_fit(v: Vectors) -> Case:
+    arrays = f"{v.new_run()}.npz"
+    np.savez(arrays, x=v.x, y=v.y, test_x=v.test_x, test_y=v.test_y)
+    rows = ["--head", "linear:pool=mean", "--layers", str(v.layer), "--lr", "0.1", "--epochs", "9", "--device", "cpu"]
+    ours = [sys.executable, "-m", "tokenprobe", "fit", str(v.store), "--quiet", *rows, "-o"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def run(command: Sequence[str]) -> None:
+        subprocess.run(command, check=True, env=environment, capture_output=True)
+
+    return lambda: run([*ours, v.new_run()]), lambda: run([sys.executable, "-c", FIRST_SCRIPT, arrays])
+
+
+FIRST_SCRIPT = """
+import sys
+import numpy as np, torch, torch.nn as nn
+d = {name: torch.from_numpy(values) for name, values in np.load(sys.argv[1]).items()}
+head = nn.Sequential(nn.BatchNorm1d(d["x"].shape[1], affine=False), nn.Linear(d["x"].shape[1], int(d["y"].max()) + 1))
+optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
+for epoch in range(9):
+    head.train()
+    for rows in torch.randperm(len(d["x"])).split(256):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(d["x"][rows]), d["y"][rows]).backward()
+        optimizer.step()
+    head.eval()
+    print((head(d["test_x"]).argmax(1) == d["test_y"]).float().mean().item())
+"""
+
+
+def solve(name: str, changes: Sequence[dict[str, Any]], *data: Tensor, n_classes: int, others: Tensor) -> None:
+    """Fit a solver at all its penalties, and score other images."""
+    kind = SOLVERS[name]
+    decays = list(kind.penalties or [0.0])
+    solver = kind([{**kind.defaults, **change} for change in changes for _ in decays], decays * len(changes))
+    solver.fit(*data, n_classes)
+    for scores in solver.scores(others):
+        scores.argmax(2)
+
+
+def knn_bank() -> Case:
+    n_classes, ks = 1000, (20, 100, 200)
+    generator = torch.Generator().manual_seed(0)
+    y, others_y = (torch.randint(n_classes, (n,), generator=generator) for n in (50_000, 1000))
+    centres = torch.randn(n_classes, 384, generator=generator)
+    x, others = (centres[labels] + 2 * torch.randn(len(labels), 384, generator=generator) for labels in (y, others_y))
+
+    def plain() -> None:
+        similarity, found = (F.normalize(others) @ F.normalize(x).T).topk(max(ks), 1)
+        weights = (similarity / 0.07).exp()
+        for k in ks:
+            votes = torch.zeros(len(others), n_classes).scatter_add_(1, y[found[:, :k]], weights[:, :k])
+            (votes.argmax(1) == others_y).double().mean().item()
+
+    return lambda: solve("knn", [{"k": k} for k in ks], x, y, n_classes=n_classes, others=others), plain
+
+
+def knn_small(v: Vectors) -> Case:
+    ks = (10, 20, 100, 200)
+
+    def plain() -> None:
+        bank = F.normalize(v.x).T.contiguous()
+        for x, y in zip(F.normalize(v.test_x).split(256), v.test_y.split(256), strict=True):
+            similarity, found = (x @ bank).topk(max(ks), 1)
+            votes = F.one_hot(v.y[found], v.n_classes) * (similarity / 0.07).softmax(1)[..., None]
+            for k in ks:
+                (votes[:, :k].sum(1).argmax(1) == y).sum()
+
+    return lambda: solve("knn", [{"k": k} for k in ks], v.x, v.y, n_classes=v.n_classes, others=v.test_x), plain
+
+
+def ridge(n: int) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    x, y, others = torch.randn(n, 3072, generator=generator), torch.arange(n), torch.randn(n, 3072, generator=generator)
+
+    def plain() -> None:
+        mean, std = x.mean(0), (x.var(0, unbiased=False) + 1e-6).sqrt()
+        z, targets = ((x - mean) / std).double(), F.one_hot(y, n).double()
+        gram, centred, other_z = z @ z.T, targets - targets.mean(0), (others - mean) / std
+        for penalty in SOLVERS["ridge"].penalties:
+            solution = torch.linalg.solve(gram + n * penalty * torch.eye(n, dtype=torch.float64), centred)
+            (other_z @ (z.T @ solution).float()).argmax(1)
+
+    return lambda: solve("ridge", [{}], x, y, n_classes=n, others=others), plain
+
+
+def cases(v: Vectors) -> Iterator[tuple[str, Callable[[], Case]]]:
+    yield "one_head", lambda: one_head(v)
+    for sizes in STEPS:
+        yield f"step_{sizes[0]}_{sizes[1]}", lambda sizes=sizes: step(*sizes)
+    yield "low_shot", lambda: low_shot(v)
+    yield "first_fit", lambda: first_fit(v)
+    yield "knn_bank", knn_bank
+    yield "knn_small", lambda: knn_small(v)
+    for shots in (4, 16):
+        yield f"logreg_{shots}", lambda shots=shots: logreg(v, shots)
+    for n in (100, 1000):
+        yield f"ridge_{n}", lambda n=n: ridge(n)
+
+
+def cpu_seconds(side: Side) -> float:
+    """Return the CPU seconds of this process and of the processes that it started."""
+
+    def now() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(each.ru_utime + each.ru_stime for each in used)
+
+    start = now()
+    side()
+    return now() - start
+
+
+def compare(name: str, case: Case, repeats: int) -> dict[str, Any]:
+    cpu_seconds(case[0]), cpu_seconds(case[1])  # libraries load
+    times = [(cpu_seconds(case[0]), cpu_seconds(case[1])) for _ in range(repeats)]
+    ratios = [theirs / ours for ours, theirs in times]
+    ours, theirs = (statistics.median(side) for side in zip(*times, strict=True))
+    return {
+        "name": name, "ours_s": ours, "theirs_s": theirs, "repeats": repeats,
+        "ratio": {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)},
+    }  # fmt: skip
+
+
+def make_demo_store(path: Path) -> Path:
+    architecture = {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4}
+    weights = str(files("tokenprobe") / "assets" / "fashion_mae_vit128d6p4.safetensors")
+    model = {"model": "timm:VisionTransformer", "model_arg": architecture, "checkpoint": weights}
+    return extract(ExtractConfig(**model, data="demo", out=path, layers="5", device="cpu"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", help="names, or the beginnings of names; all by default")
+    parser.add_argument("--store", type=Path, help="a store with mean vectors, and the splits train and test")
+    parser.add_argument("--layer", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="file for the rows")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.disable(logging.INFO)
+    found = []
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+        store = arguments.store or make_demo_store(Path(folder) / "demo.zarr")
+        for name, make in cases(Vectors(store, arguments.layer, Path(folder))):
+            if not arguments.rows or any(name.startswith(each) for each in arguments.rows):
+                found.append(compare(name, make(), arguments.repeats))
+                print(json.dumps(found[-1]), flush=True)
+    if arguments.json:
+        arguments.json.write_text("".join(json.dumps(row) + "\n" for row in found))
+    print("\n| row | ours | plain | plain / ours (least to most) |\n|---|--:|--:|--:|")
+    for row in found:
+        ratio = row["ratio"]
+        seconds = f"{row['ours_s']:.3f} s | {row['theirs_s']:.3f} s"
+        print(f"| `{row['name']}` | {seconds} | {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) |")
+
+
+if __name__ == "__main__":
+    main()
