@@ -3,8 +3,8 @@
     python benchmarks/plain.py [ROW …] [--store STORE --layer N] [--repeats 5] [--json FILE]
 
 Both sides use one thread and take turns in one process. Their times are CPU seconds of the process, since other
-programs may use the machine. A ratio above 1 means that the plain script takes longer. Without `--store` the demo's data
-and backbone make one. `first_fit` starts a fresh process for each side.
+programs may use the machine. A ratio above 1 means that the plain script takes longer. Without `--store` the demo's
+data and backbone make one. `first_fit` starts a fresh process for each side.
 
 | row | ours against |
 |---|---|
@@ -28,7 +28,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
@@ -78,9 +77,11 @@ class Vectors:
         self.n_classes = int(self.y.max()) + 1
 
     def new_run(self) -> str:
+        """Return a folder for a run."""
         return str(self._folder / f"run{next(self._numbers)}")
 
     def fit(self, **settings: Any) -> None:
+        """Fit on the layer, in a new run."""
         fit(self.store, FitConfig(out=self.new_run(), layers=str(self.layer), device="cpu", **settings))
 
     def subset(self, shots: int, seed: int) -> Tensor:
