@@ -54,7 +54,8 @@ from tokenprobe.store.layout import LayerShape
 
 EPOCHS, RATES, SHOTS, N_SUBSETS = 90, (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), (1, 2, 4, 8, 16), 5
 STEPS = ((1, 10, 32), (6, 10, 32), (54, 10, 256), (6, 1000, 256), (54, 1000, 256))
-STEP_WIDTH = 192
+STEP_WIDTH, RATE = 192, 1e-6
+"""Width and rate of single steps. A larger rate would learn the one batch by heart, and tiny numbers are slow."""
 Side = Callable[[], Any]
 Case = tuple[Side, Side]
 
@@ -147,14 +148,14 @@ def logreg(v: Vectors, shots: int) -> Case:
 
 def step(n_cells: int, n_classes: int, batch: int) -> Case:
     spec = parse_heads(["linear:pool=mean"])[0]
-    cells = [Cell("b", (0,), spec, "sgd", 0.1 * (seed + 1), 0.0, "full", seed) for seed in range(n_cells)]
+    cells = [Cell("b", (0,), spec, "sgd", RATE, 0.0, "full", seed) for seed in range(n_cells)]
     shape = LayerShape((8, 8), STEP_WIDTH, 1)
     group = Group(
         cells, GroupSetup(shape, n_classes, batch_size=batch, device=torch.device("cpu"), precision="float32")
     )
     x, y = torch.randn(batch, STEP_WIDTH), torch.randint(n_classes, (batch,))
     heads = [linear_head(STEP_WIDTH, n_classes) for _ in cells]
-    optimizers = [torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9) for head in heads]
+    optimizers = [torch.optim.SGD(head.parameters(), lr=RATE, momentum=0.9) for head in heads]
     n_steps = max(3, int(800 / (n_cells * (n_classes / 10) ** 0.6)))
 
     def ours() -> None:

@@ -11,6 +11,7 @@ from ...store.layout import LayerShape
 from ..batches.token_batch import TokenBatch
 from ..grid.cells import Cell
 from ..heads import Head, build_pooling
+from .linear_step import is_linear, set_gradients
 from .losses import cell_losses
 from .metrics import Counter
 from .optim import OPTIMIZERS
@@ -177,15 +178,23 @@ class Group:
 
     def _step(self, tokens_BND: Tensor, labels: Tensor) -> None:
         """Make the step that the optimizer began. It may be recorded, so it reads no number from the device."""
-        self.head.zero_grad()  # a failed recording leaves gradients behind
-        self.head.train()
+        if not self.head.training:
+            self.head.train()
         with self._autocast():
-            logits_BHC = self.head(tokens_BND)
-        losses_H = cell_losses(logits_BHC, labels)
-        losses_H.backward(self._of_losses)
+            if is_linear(self.head, labels):
+                losses_H = set_gradients(self.head, tokens_BND, labels)
+            else:
+                losses_H = self._differentiate(tokens_BND, labels)
         self._finish_gradients()
         self._optimizer.apply()
-        self._loss_sum += losses_H.detach()
+        self._loss_sum += losses_H
+
+    def _differentiate(self, tokens_BND: Tensor, labels: Tensor) -> Tensor:
+        """Set the gradients, times the loss scale, by autograd, and return the losses (H,)."""
+        self.head.zero_grad()  # a failed recording leaves gradients behind
+        losses_H = cell_losses(self.head(tokens_BND), labels)
+        losses_H.backward(self._of_losses)
+        return losses_H.detach()
 
     def _finish_gradients(self) -> None:
         """Divide the gradients by the loss scale, which is exact, and keep retired cells unchanged."""
