@@ -19,6 +19,7 @@ from .probe.config import FitConfig
 from .runtime.flags import PROGRAM, Program, UsageError
 from .runtime.help import GENERAL, ReadableGroup
 from .runtime.text import json_text, printable
+from .runtime.threads import spin_briefly
 from .workflows.config import EXPORT_EXAMPLES, PREDICT_EXAMPLES, ExportConfig, PredictConfig
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = PROGRAM
     _Terminated.arrived = False
     signal.signal(signal.SIGTERM, _terminate)
+    spin_briefly()
     try:
         call = program.parse(sys.argv[1:] if argv is None else argv)
         if isinstance(call, int):
@@ -233,11 +235,7 @@ def _predict(
 @program.command(
     "List the backbones that can be loaded, with their layers.",
     LISTS,
-    """
-probe models 'vit_base*'
-probe models 'open_clip:ViT-B-16*' --page 2
-probe models 'dinov2*'
-""",
+    "probe models 'vit_base*'\nprobe models 'open_clip:ViT-B-16*' --page 2\nprobe models 'dinov2*'",
 )
 def _models(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Name, with * and ?.")] = "*",

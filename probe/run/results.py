@@ -1,13 +1,17 @@
-"""The tables of a run: one row of results per cell, and one row of history per cell and scored epoch."""
+"""The tables of a run: one row of results per cell, and one row of history per cell and scored epoch.
+
+pandas loads with the first row that is read or written: a first fit starts its steps without it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 from functools import cached_property
+from os.path import lexists
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ...errors import NoSpaceError
 from ...runtime.text import csv_cell
@@ -16,7 +20,9 @@ from ...store.lock import StoreLock
 from ..grid.cells import store_of
 from .files import check_names
 from .selection import mark_selected
-from .tables import read_table, table_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXTS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots", "protocol",
@@ -39,6 +45,7 @@ RESULTS_TYPES = {
 }
 HEAD_COLUMNS = ["name", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 """Columns within which rates are swept. "name" is the store's name in the run, because a store may move."""
+RESULTS, HISTORY = "results.parquet", "history.parquet"
 HISTORY_TYPES = {
     "cell": "str", "epoch": "int64", "train_loss": "float64", "val_top1": "float64", "test_top1": "float64",
     "val_map": "float64", "test_map": "float64",
@@ -50,8 +57,6 @@ class Run:
 
     Attributes:
         path: the folder.
-        results: one row per cell, with the columns `COLUMNS`. Accuracies are fractions, operations are per image.
-        history: one row per cell and scored epoch.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,24 +66,38 @@ class Run:
             RunError: the results are damaged, or another version wrote them.
         """
         self.path = path
-        self.results = read_table(path / "results.parquet", RESULTS_TYPES)
+        if lexists(path / RESULTS):
+            _ = self.results
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """One row per cell, with the columns `COLUMNS`. Accuracies are fractions, operations are per image."""
+        from .tables import read_table
+
+        return read_table(self.path / RESULTS, RESULTS_TYPES)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """The history, read at first use: most callers do not need it.
+        """One row per cell and scored epoch, read at first use: most callers do not need it.
 
         Raises:
             RunError: the history is damaged, or another version wrote it.
         """
-        return read_table(self.path / "history.parquet", HISTORY_TYPES)
+        from .tables import read_table
+
+        return read_table(self.path / HISTORY, HISTORY_TYPES)
 
     @property
     def finished(self) -> frozenset[str]:
         """Names of the cells that have results."""
-        return frozenset(self.results.get("cell", []))
+        return frozenset(self.results.get("cell", [])) if "results" in vars(self) else frozenset()
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
         """Add finished cells, mark the selected ones, and write the tables."""
+        import pandas as pd
+
+        from .tables import table_bytes
+
         added = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows])
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
         results["selected"] = mark_selected(results.assign(name=results["cell"].map(store_of)), HEAD_COLUMNS)
@@ -86,9 +105,9 @@ class Run:
         if not self.history.empty:  # a fit killed between the two writes leaves history without results
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
-        write_durably(self.path / "history.parquet", table_bytes(self.history))
+        write_durably(self.path / HISTORY, table_bytes(self.history))
         write_durably(self.path / "results.csv", _csv_bytes(self.results))
-        write_durably(self.path / "results.parquet", table_bytes(self.results))
+        write_durably(self.path / RESULTS, table_bytes(self.results))
 
 
 @contextmanager
@@ -105,7 +124,8 @@ def open_run(path: Path) -> Iterator[Run]:
         check_names(path)
         with StoreLock(path):
             run = Run(path)
-            _ = run.history  # finds a damaged history now, not after hours of training
+            if lexists(path / HISTORY):
+                _ = run.history  # finds a damaged history now, not after hours of training
             yield run
     except OSError as error:
         if error.errno not in (ENOSPC, EDQUOT):
@@ -127,5 +147,7 @@ def _typed(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _history_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
     table = pd.DataFrame([{name: row.get(name) for name in HISTORY_TYPES} for row in rows], columns=list(HISTORY_TYPES))
     return table.astype(HISTORY_TYPES)

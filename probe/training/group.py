@@ -65,7 +65,6 @@ class Group:
         self._autocast_dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(setup.precision)
         self.head = _draw_head(cells, setup)
         self._loss_scale = _loss_scale(setup)
-        self._of_losses = self.head.weight.new_full((len(cells),), self._loss_scale)
         peak_lrs = [(cell.lr or 0.0) * setup.batch_size / PUBLISHED_LR_BATCH for cell in cells]
         self._peak_lr = self.head.weight.new_tensor(peak_lrs)
         decays = self.head.weight.new_tensor([cell.weight_decay or 0.0 for cell in cells])
@@ -180,11 +179,10 @@ class Group:
         """Make the step that the optimizer began. It may be recorded, so it reads no number from the device."""
         if not self.head.training:
             self.head.train()
-        with self._autocast():
-            if is_linear(self.head, labels):
-                losses_H = set_gradients(self.head, tokens_BND, labels)
-            else:
-                losses_H = self._differentiate(tokens_BND, labels)
+        if self._autocast_dtype is None and is_linear(self.head, labels):
+            losses_H = set_gradients(self.head, tokens_BND, labels)
+        else:
+            losses_H = self._differentiate(tokens_BND, labels)
         self._finish_gradients()
         self._optimizer.apply()
         self._loss_sum += losses_H
@@ -192,8 +190,11 @@ class Group:
     def _differentiate(self, tokens_BND: Tensor, labels: Tensor) -> Tensor:
         """Set the gradients, times the loss scale, by autograd, and return the losses (H,)."""
         self.head.zero_grad()  # a failed recording leaves gradients behind
-        losses_H = cell_losses(self.head(tokens_BND), labels)
-        losses_H.backward(self._of_losses)
+        with self._autocast():
+            logits_BHC = self.head(tokens_BND)
+        losses_H = cell_losses(logits_BHC, labels)
+        loss = losses_H.sum()  # of a number: for more, `backward` imports sympy
+        (loss if self._loss_scale == 1 else self._loss_scale * loss).backward()
         return losses_H.detach()
 
     def _finish_gradients(self) -> None:
