@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from tokenprobe.probe import FitConfig, fit
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.solvers import SOLVERS
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.store import open_store
-from tokenprobe.store.layout import LayerShape
 
 EPOCHS, RATES, SHOTS, N_SUBSETS = 90, (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), (1, 2, 4, 8, 16), 5
 STEPS = ((1, 10, 32), (6, 10, 32), (54, 10, 256), (6, 1000, 256), (54, 1000, 256))
@@ -121,7 +121,7 @@ def logreg(v: Vectors, shots: int) -> Case:
 def step(n_cells: int, n_classes: int, batch: int) -> Case:
     spec = parse_heads(["linear:pool=mean"])[0]
     cells = [Cell("b", (0,), spec, "sgd", RATE, 0.0, "full", seed) for seed in range(n_cells)]
-    shape = LayerShape((8, 8), STEP_WIDTH, 1)
+    shape = TokenShape((8, 8), STEP_WIDTH, 1)
     group = Group(
         cells, GroupSetup(shape, n_classes, batch_size=batch, device=torch.device("cpu"), precision="float32")
     )

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ...store.order import RowNumbers
+from ..batches.layer_set import abbreviated
 from ..batches.stream import TokenStream
-from ..grid.cells import Cell, CellGroup, abbreviated, make_solver
+from ..grid.cells import Cell, CellGroup, make_solver
 from ..heads import build_pooling
 from ..heads.linear import ARRAYS
 from ..planning.plan import Plan
@@ -70,7 +71,7 @@ def _rows(plan: Plan, solver: Solver, cells: Sequence[Cell], watch: Stopwatch) -
 def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows: RowNumbers) -> tuple[Tensor, Tensor]:
     """Return the pooled vectors (n, F) float32 of some rows, and their labels, on the training device."""
     shape, kinds = plan.input_shape(cell), ARRAYS[pool]
-    pooling = build_pooling("linear", dim=shape.dim, grid=shape.grid, pool=pool)
+    pooling = build_pooling("linear", **shape.of_pooling, pool=pool)
     parts = [(pooling(batch.joined(kinds, torch.float32)), batch.labels) for batch in stream.in_order(rows, kinds)]
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
 

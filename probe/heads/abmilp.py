@@ -68,6 +68,10 @@ class AbMILP(AttentivePooling):
     score0_bias: Tensor
     position: Tensor
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "cond=pe adds a position for each place of one grid" if self.settings.cond == "pe" else ""
+
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         for setting, known in CHOICES.items():
@@ -76,7 +80,7 @@ class AbMILP(AttentivePooling):
         depth = self.settings.depth
         if depth < 1:
             raise InputError(f"abmilp with depth={depth}: expected 1 or more")
-        self.n_patches = self.grid[0] * self.grid[1]
+        self.n_patches = self.n_layers * self.grid[0] * self.grid[1]
         self.reference_names = module_names({f"attention_predictor.{2 * i}": f"score{i}" for i in range(depth)})
         if self.settings.self_attention != "none":
             self.reference_names |= module_names({"self_attn.qkv": "qkv"}, ["weight"])

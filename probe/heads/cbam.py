@@ -49,6 +49,10 @@ class CBAM(AttentivePooling):
     running_mean: Tensor
     running_var: Tensor
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "its convolution needs the places of one grid"
+
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         self.reduced = max(1, int(self.dim / REDUCTION + 0.5))

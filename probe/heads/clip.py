@@ -58,6 +58,10 @@ class CLIPPooling(AttentivePooling):
     qkv_bias: Tensor
     norm_weight: Tensor
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "it learns a position for each place of one grid"
+
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         self.check_heads(self.settings.heads)

@@ -53,6 +53,10 @@ class LinearPooling(Pooling):
             raise unknown_name("setting pool of linear", self.settings.pool, ARRAYS)
         return ARRAYS[self.settings.pool]
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "it reads one vector per image"
+
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         self.out_dim = self.dim * len(self.inputs)  # one vector per array

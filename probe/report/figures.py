@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ...store.durable import write_durably
-from ..grid.cells import abbreviated
+from ..batches.layer_set import abbreviated
 from .summary import FIGURES, best_layers, layer_order, shots_order, with_most_data
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -53,7 +53,7 @@ def draw_layer_curve(summary: pd.DataFrame, folder: Path) -> list[Path]:
     for axes, (_, rows) in zip(all_axes, panels, strict=True):
         places = _layer_places(rows["layer"])
         for head, of_head in rows.assign(x=rows["layer"].map(places)).groupby("head", sort=False):
-            joined = of_head["layer"].str.contains("+", regex=False)
+            joined = ~of_head["layer"].str.isdigit()
             _draw_line(axes, of_head[~joined], styles[head], str(head))
             _draw_points(axes, of_head[joined], styles[head], str(head))
         _label_layers(axes, places)
@@ -141,7 +141,7 @@ def _draw_points(axes: Axes, rows: pd.DataFrame, style: dict[str, Any], head: st
 def _layer_places(layers: pd.Series) -> dict[str, int]:
     """Return the place of each layer on the axis: single layers at their index, joined layers after a gap."""
     ordered = sorted(set(layers), key=layer_order)
-    single = [layer for layer in ordered if "+" not in layer]
+    single = [layer for layer in ordered if layer.isdigit()]
     first = int(single[-1]) + 2 if single else 0
     places = {layer: int(layer) for layer in single}
     return places | {layer: first + 2 * number for number, layer in enumerate(ordered[len(single) :])}
@@ -149,7 +149,7 @@ def _layer_places(layers: pd.Series) -> dict[str, int]:
 
 def _label_layers(axes: Axes, places: dict[str, int]) -> None:
     axes.set_xlabel("layer")
-    joined = {layer: place for layer, place in places.items() if "+" in layer}
+    joined = {layer: place for layer, place in places.items() if not layer.isdigit()}
     if not joined:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return

@@ -8,12 +8,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 import yaml
 
 from ...errors import InputError
 from ...runtime.text import utf8_text
+from ..config import FitConfig
 from ..grid.cells import shortened
 from ..grid.regimes import default_warmup
 from ..planning.plan import Plan
@@ -21,6 +23,7 @@ from ..planning.settings import grid_settings, resolved_settings, shared_setting
 from .origin import KnownStore, Origin, read_origin, write_origin
 from .results import Run
 
+DEFAULTS = {each.name: each.default for each in fields(FitConfig) if each.default is not MISSING}
 MOST_EPOCHS = 2**31
 LONGEST_STORE = 80
 """Most bytes in a store's name. The names of its cells begin with it."""
@@ -69,6 +72,8 @@ def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
 
 def _check_settings(run: Run, made: Mapping[str, Any], plan: Plan) -> None:
     asked = yaml.safe_load(yaml.safe_dump(shared_settings(plan)))
+    of_older_runs = {key: value for key, value in DEFAULTS.items() if key in asked}  # they lack newer settings
+    made = of_older_runs | dict(made)
     derived = all(map(_has_default_warmup, (made, asked)))
     differing = [
         key

@@ -29,8 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..heads.head import BATCH_NORM_EPS
-from ..heads.pooling import PoolingSettings
+from ..heads.pooling import BATCH_NORM_EPS, PoolingSettings
 from . import lbfgs
 from .contract import POOL, LinearSolver, Tell, Work, chunk_rows, keep_quiet
 from .spectrum import Spectrum, spectrum_work, take_spectrum

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..heads.head import BATCH_NORM_EPS
+from ..heads.pooling import BATCH_NORM_EPS
 from .contract import Tell, chunk_rows, keep_quiet
 
 EIGH_WORK = 30

@@ -21,8 +21,9 @@ CACHED = 1 << 18
 
 
 def is_linear(head: Head, labels: Tensor) -> bool:
-    """Return whether `set_gradients` serves a head, for labels of one class per image. It knows no autocast."""
-    return head.pooling.shared and labels.ndim == 1 and head.weight.device.type == "cpu"
+    """Return whether `set_gradients` serves a head and its labels. It knows neither autocast nor weights of classes."""
+    has_weights = not head.pooling.shared or head.pooling.classifier_norm.affine
+    return not has_weights and labels.ndim == 1 and head.weight.device.type == "cpu"
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tokenprobe.errors import InputError, StoreError
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.store import Store, open_store
 
 from .kit import MakeStore, plan_for, rewrite
@@ -100,6 +101,11 @@ def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore
         ({"warmup_epochs": 90}, "warmup_epochs 90.0: expected 0 or more, and fewer than 90 epochs"),
         ({"warmup_epochs": -0.5}, "warmup_epochs -0.5: expected 0 or more"),
         ({"warmup_epochs": float("nan")}, "^warmup_epochs nan: expected a finite number$"),
+        ({"clip_grad": 0}, "clip_grad 0.0: expected a norm above 0"),
+        ({"noise": -0.1}, "noise -0.1, noise_prob 0.5: expected a deviation of 0 or more, and a probability above 0"),
+        ({"noise_prob": 0}, "noise 0.0, noise_prob 0.0: expected"),
+        ({"noise_prob": 1.1}, "noise 0.0, noise_prob 1.1: expected"),
+        ({"class_weights": "inverse"}, "class_weights 'inverse'"),
         ({"lr": [0.1, 0.0]}, r"lr \[0.1, 0.0\], weight_decay \[0.0\]: expected rates above 0, decays of 0 or more"),
         ({"lr": [float("nan")]}, "^lr nan: expected a finite number$"),
         ({"lr": [float("inf")]}, "^lr inf: expected a finite number$"),
@@ -208,4 +214,4 @@ def test_an_unfinished_layer_is_refused_and_others_are_not(make_store: MakeStore
     expected = r"test/layer_02/patch of '.*' is not complete \(1 of 3 blocks are missing\); run the same probe extract"
     with pytest.raises(StoreError, match=expected):
         plan_for(unfinished)
-    assert plan_for(unfinished, layers="0").grid.layers == [(0,)]
+    assert plan_for(unfinished, layers="0").grid.layers == [LayerSet((0,))]

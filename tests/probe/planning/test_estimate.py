@@ -131,7 +131,7 @@ def test_the_time_is_that_of_all_steps_and_of_scoring_validation_and_test(store:
     (layer,) = layer_plans(store, tmp_path / "run", shots=["full", "4"])
     of_training, of_scoring = 1.0, 1e-3
     timed = {
-        (group.cells[0].head, len(group.cells), (2, 3), 8): (of_training, of_scoring)
+        (group.cells[0].head, len(group.cells), layer.plan.input_shape(group.cells[0])): (of_training, of_scoring)
         for groups in layer.passes
         for group in groups
     }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import InputError
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.grid.cells import Cell, CellGroup
 from tokenprobe.probe.grid.regimes import Regime
 from tokenprobe.probe.grid.specs import parse_heads
@@ -21,7 +22,7 @@ def make_regime(batch_size: int = 64) -> Regime:
 
 
 def make_group(regime: Regime, head: int, n_cells: int) -> CellGroup:
-    cells = (Cell("s", (11,), HEADS[head], "lars", 0.1, 0.0, "full", seed) for seed in range(n_cells))
+    cells = (Cell("s", LayerSet((11,)), HEADS[head], "lars", 0.1, 0.0, "full", seed) for seed in range(n_cells))
     return CellGroup(regime, tuple(cells))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.planning import solver_time
 from tokenprobe.probe.planning.solver_time import SIDE, operations_per_second, solver_seconds
 from tokenprobe.probe.solvers.logreg import USUAL_ITERATIONS
@@ -27,7 +28,7 @@ def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
 
 def seconds_of(store: Store, head: str) -> float:
     plan = plan_of(store, heads=[head], layers="1")
-    (group,) = plan.grid.solved_groups((1,), plan.grid.regimes[0])
+    (group,) = plan.grid.solved_groups(LayerSet((1,)), plan.grid.regimes[0])
     return solver_seconds(plan, group, CPU)
 
 

@@ -162,6 +162,17 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert files_of(Run(tmp_path / "run")) == before
 
 
+def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(store: Store, tmp_path: Path) -> None:
+    run = fit_made(store, tmp_path / "run", heads=["linear"], layers="5")
+    content = yaml.safe_load((run.path / "config.yaml").read_text())
+    for key in ("clip_grad", "class_weights", "noise", "noise_prob"):
+        del content["made_from"]["shared"][key], content[key]
+    (run.path / "config.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"\(noise: there 0.0, asked 0.1\)"):
+        fit_made(store, tmp_path / "run", heads=["linear"], layers="4", noise=0.1)
+    assert len(fit_made(store, tmp_path / "run", heads=["linear"], layers="4").results) == 2 * len(run.results)
+
+
 def test_a_warmup_that_was_given_is_told_from_another_default(store: Store, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"heads": ["linear"], "layers": "5", "epochs": 9}
     fit_made(store, tmp_path / "run", **settings, warmup_epochs=1)

@@ -56,3 +56,5 @@ def test_it_serves_poolings_without_weights_and_one_label_per_image() -> None:
     assert is_linear(linear, LABELS)
     assert not is_linear(linear, torch.zeros(B, C))
     assert not is_linear(make_head("ep", queries=2), LABELS)
+    linear.pooling.classifier_norm = linear.pooling.classifier_norm._replace(affine=True)
+    assert not is_linear(linear, LABELS)
