@@ -169,7 +169,6 @@ def ep(repeats: int, n_cells: int = 24, n_images: int = 256, dim: int = 192, n_c
     cells = [
         Cell("b", LayerSet((0,)), spec, "sgd", 0.1 * (1 + number % 6), 0.0, "full", number // 6)
         for number in range(n_cells)
-        for number in range(n_cells)
     ]
     setup = GroupSetup(TokenShape((8, 8), dim, 0), n_classes, n_images, torch.device("cpu"), "float32")
     group = Group(cells, setup)
