@@ -55,11 +55,9 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
         if len(regime.val_rows):
             vals = scores(streams.val(regime), regime.val_rows)
     plan.data.check_unchanged()  # all is read, and nothing is written yet
+    costs = _save(plan, run, solver, cells)
     return [
-        row
-        | score_columns(vals[index], tests[index])
-        | {"status": solver.status(index)}
-        | _save(plan, run, solver, cells[index], index)
+        row | score_columns(vals[index], tests[index]) | {"status": solver.status(index)} | costs
         for index, row in enumerate(_rows(plan, solver, cells, watch))
     ]
 
@@ -96,10 +94,11 @@ def _scores(
     return counter.scores()
 
 
-def _save(plan: Plan, run: Run, solver: Solver, cell: Cell, index: int) -> dict[str, int]:
-    """Save the head of a cell, if it has weights, and return its costs."""
+def _save(plan: Plan, run: Run, solver: Solver, cells: Sequence[Cell]) -> dict[str, int]:
+    """Save the heads of the cells, if they have weights, and return the costs that all of them have."""
     if not isinstance(solver, LinearSolver):
         return {"n_params": 0}
     form = HeadForm("linear", solver.pooling, ARRAYS[solver.pool])
-    save_head(run, plan, cell, form, solver.state(index), logits=solver.logits)
-    return cost_columns(plan, cell, form)
+    for index, cell in enumerate(cells):
+        save_head(run, plan, cell, form, solver.state(index), logits=solver.logits)
+    return cost_columns(plan, cells[0], form)
