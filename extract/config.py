@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ..runtime.address import is_address, redacted
 from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
 from ..runtime.settings import (
     Address,
@@ -18,7 +19,6 @@ from ..runtime.settings import (
     SkipBadImages,
     Workers,
 )
-from ..store.address import is_address, redacted
 
 EXAMPLES = """
 probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet \\

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..runtime.address import store_path
 from ..runtime.text import counted, size_text, time_text
-from ..store.address import store_path
 from ..store.contents import SplitInfo
 from ..store.durable import free_bytes
 from ..store.layout import LayerShape, layer_index

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 
 from ..engines import Engine, make_engine
+from ..runtime.address import store_path
 from ..runtime.device import resolve_device, resolve_precision
 from ..runtime.text import counted
 from ..store import BlockWriter, StoreWriter, Targets, open_block_writer, open_writer
-from ..store.address import store_path
 from .backbones import absolute_model
 from .check import check_config
 from .config import ExtractConfig

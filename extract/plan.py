@@ -8,8 +8,8 @@ from tempfile import gettempdir
 
 from .. import __version__
 from ..errors import InputError, NoSpaceError
+from ..runtime.address import is_address
 from ..runtime.text import size_text
-from ..store.address import is_address
 from ..store.array_spec import array_spec, array_specs
 from ..store.contents import Recipe, SplitInfo, limit_json
 from ..store.durable import free_bytes

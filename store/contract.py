@@ -18,7 +18,7 @@ from ..errors import MissingError, StoreError
 from ..runtime.text import printable
 from . import journal
 from .array_spec import ArraySpec, array_specs
-from .checked import UnfitError, parse
+from .checked import UnfitError
 from .durable import remove_durably
 from .extents import N_THREADS, Extent, Part, as_bytes, fetch, read_part
 from .layout import CHANNELS
@@ -289,17 +289,6 @@ class StoreFiles(StoredArrays):
         names.update(name for array in self.whole_arrays(manifest) for name in self.whole_names(array))
         names.update(name for spec in array_specs(manifest) for name in self.block_names(spec))
         return names
-
-
-def attributes_of(root: bytes) -> dict[str, Any]:
-    """Return the attributes in the metadata of a Zarr group, or {} if it has none.
-
-    Raises:
-        UnfitError: `root` is not JSON.
-    """
-    group = parse(root)
-    attributes = group.get("attributes") if isinstance(group, dict) else None
-    return attributes if isinstance(attributes, dict) else {}
 
 
 def missing(path: Place) -> StoreError:

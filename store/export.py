@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, unknown_name
-from .address import is_address, redacted
+from ..runtime.address import is_address, redacted
 from .archive import write_archive
 from .durable import rename_durably, sync_tree
 from .formats import FORMATS

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
-from .address import check_address, is_address
+from ..runtime.address import check_address, is_address
 from .contract import StoredArrays, StoreFiles
 from .hdf5_store import Hdf5Files
 from .library import CompressedReader, LibraryReader

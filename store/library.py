@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StoreError
+from ..runtime.address import redacted
 from ..runtime.text import printable
-from .address import redacted
 from .array_spec import ArraySpec
 from .contract import StoredArrays, StoreFiles
 from .extents import Part

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from ..errors import InputError, NoSpaceError, StoreError
-from .address import is_address
+from ..runtime.address import is_address
 from .array_spec import ArraySpec
 from .durable import open_new, rename_durably
 from .extents import N_THREADS, Extent, Part, as_bytes, fetch, read_part

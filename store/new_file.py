@@ -53,8 +53,8 @@ class NewObject:
 
     def publish(self, size: int) -> bool:
         """Upload the file; return False if another writer's object is there."""
-        with mmap.mmap(self.fd, size, access=mmap.ACCESS_READ) as content, memoryview(content) as data:
-            is_ours = publish_object(self._path, data)
+        content = mmap.mmap(self.fd, size, access=mmap.ACCESS_READ)  # not closed here: obstore may hold it a bit longer
+        is_ours = publish_object(self._path, memoryview(content))
         self._file.close()
         return is_ours
 

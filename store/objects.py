@@ -5,30 +5,19 @@ treat the two apart. obstore makes the requests, repeats failed ones, and finds 
 """
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
-from functools import cache, partial
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from ..errors import AddressError, InputError
-from ..runtime.text import printable
-from .address import redacted
+from .object_requests import explained, open_address, repeated
 
 N_REQUESTS = 16
 """Requests in flight. One connection alone does not fill a network."""
-TIMEOUT, CONNECT_TIMEOUT = timedelta(minutes=5), timedelta(seconds=20)
-N_RETRIES, RETRY_TIMEOUT = 5, timedelta(minutes=1)
-"""Limits of one request, and of the repetitions that obstore makes of it."""
-N_TRIES, PAUSE_SECONDS = 4, 0.2
-"""Tries of a request whose answer was lost or broke off, each with the repetitions above; the pause between them."""
 LARGEST_PUT = 4 * 2**30
 """Most bytes written in one request, below the 5 GiB of S3. Only one request can be conditional."""
-
-
-Result = TypeVar("Result")
 
 
 class Found(NamedTuple):
@@ -57,15 +46,14 @@ class Bucket:
         """
         self.address, self.lists = address, not address.startswith("http")
         self._sizes: dict[str, int] | None = None
-        with explained(address):
-            self.store = _memory(address) if address.startswith("memory://") else _open(address)
+        self.store = open_address(address)
 
     def sizes(self) -> dict[str, int]:
         """List all objects: sizes in bytes by name."""
         import obstore
 
         with explained(self.address):
-            found = _repeated(lambda: [each for part in obstore.list(self.store) for each in part])
+            found = repeated(lambda: [each for part in obstore.list(self.store) for each in part])
         self._sizes = {each["path"]: each["size"] for each in found}
         return dict(self._sizes)
 
@@ -148,7 +136,7 @@ class ObjectPath:
 
         with explained(self):
             try:
-                found = _repeated(lambda: obstore.head(self.bucket.store, self.key))
+                found = repeated(lambda: obstore.head(self.bucket.store, self.key))
             except FileNotFoundError:
                 return None
         return Found(found["size"], found["e_tag"], found["last_modified"])
@@ -174,7 +162,7 @@ class ObjectPath:
         import obstore
 
         with explained(self):
-            found = _repeated(lambda: obstore.list_with_delimiter(self.bucket.store, self.key or None))
+            found = repeated(lambda: obstore.list_with_delimiter(self.bucket.store, self.key or None))
         names = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
         yield from (ObjectPath(self.bucket, name) for name in sorted(names))
 
@@ -190,7 +178,7 @@ class ObjectPath:
     def read_with_version(self) -> tuple[bytes, str | None]:
         """Read the object and its version."""
         with explained(self):
-            return _repeated(self._get)
+            return repeated(self._get)
 
     def _get(self) -> tuple[bytes, str | None]:
         import obstore
@@ -212,15 +200,15 @@ class ObjectPath:
         store, starts, ends = self.bucket.store, [start for start, _ in ranges], [end for _, end in ranges]
         with explained(self):
             if len(ranges) == 1:
-                return [_repeated(lambda: obstore.get_range(store, self.key, start=starts[0], end=ends[0]))]
-            return list(_repeated(lambda: obstore.get_ranges(store, self.key, starts=starts, ends=ends, coalesce=0)))
+                return [repeated(lambda: obstore.get_range(store, self.key, start=starts[0], end=ends[0]))]
+            return list(repeated(lambda: obstore.get_ranges(store, self.key, starts=starts, ends=ends, coalesce=0)))
 
     def write(self, data: Any) -> None:
         """Write the object whole, in place of any other; large ones in parts."""
         import obstore
 
         with explained(self):
-            _repeated(lambda: obstore.put(self.bucket.store, self.key, data))
+            repeated(lambda: obstore.put(self.bucket.store, self.key, data))
         self.bucket.note(self.key, len(data))
 
     def write_if(self, data: Any, version: str | None) -> str | None:
@@ -244,13 +232,13 @@ class ObjectPath:
         mode: Any = "create" if version is None else {"e_tag": version}
         with explained(self):
             try:
-                made = _repeated(lambda: obstore.put(self.bucket.store, self.key, data, mode=mode))
+                made = repeated(lambda: obstore.put(self.bucket.store, self.key, data, mode=mode))
             except (AlreadyExistsError, PreconditionError):
                 raise FileExistsError(str(self)) from None
             except (NotSupportedError, NotImplementedError):  # some servers know no conditions
                 if version is None and self.head() is not None:
                     raise FileExistsError(str(self)) from None
-                made = _repeated(lambda: obstore.put(self.bucket.store, self.key, data))
+                made = repeated(lambda: obstore.put(self.bucket.store, self.key, data))
         self.bucket.note(self.key, len(data))
         return made["e_tag"]
 
@@ -278,25 +266,13 @@ def remove_objects(paths: Sequence[ObjectPath]) -> None:
     bucket = paths[0].bucket
     with explained(bucket.address):
         try:
-            _repeated(lambda: obstore.delete(bucket.store, [path.key for path in paths]))
+            repeated(lambda: obstore.delete(bucket.store, [path.key for path in paths]))
         except FileNotFoundError:  # the request for many stops at a missing one
             for path in paths:
                 with suppress(FileNotFoundError):
-                    _repeated(partial(obstore.delete, bucket.store, path.key))
+                    repeated(partial(obstore.delete, bucket.store, path.key))
     for path in paths:
         bucket.note(path.key, None)
-
-
-def _repeated(call: Callable[[], Result]) -> Result:
-    """Repeat a request whose answer was lost or broke off. obstore repeats only some of them."""
-    from obstore.exceptions import GenericError
-
-    for _ in range(N_TRIES - 1):
-        try:
-            return call()
-        except GenericError:
-            time.sleep(PAUSE_SECONDS)
-    return call()
 
 
 def size_of(place: Place) -> int | None:
@@ -307,41 +283,3 @@ def size_of(place: Place) -> int | None:
         return os.stat(place).st_size
     except OSError:
         return None
-
-
-@contextmanager
-def explained(where: object) -> Iterator[None]:
-    """Turn errors of obstore into an AddressError of one line, without secrets."""
-    try:
-        yield
-    except (AddressError, FileExistsError, FileNotFoundError, InputError):
-        raise
-    except Exception as error:  # obstore has a class for every service's faults, and none above them all
-        said = " ".join(str(error).split("Debug source")[0].split()) or type(error).__name__
-        raise AddressError(printable(redacted(said))[:600], str(where)) from None
-
-
-def _open(address: str) -> Any:
-    try:
-        from obstore.store import from_url
-    except ImportError:
-        raise InputError(
-            f"{address!r} is an address, and reading addresses takes obstore; pip install 'tokenprobe[remote]'"
-        ) from None
-    if address.startswith("file://"):
-        return from_url(address)
-    plain = address.startswith("http://") or any(
-        os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    )
-    limits: Any = {"timeout": TIMEOUT, "connect_timeout": CONNECT_TIMEOUT} | ({"allow_http": True} if plain else {})
-    return from_url(
-        address, client_options=limits, retry_config={"max_retries": N_RETRIES, "retry_timeout": RETRY_TIMEOUT}
-    )
-
-
-@cache
-def _memory(address: str) -> Any:
-    """Return objects in the memory of this process: the same ones for the same address."""
-    from obstore.store import MemoryStore
-
-    return MemoryStore()

@@ -10,7 +10,7 @@ from errno import ENAMETOOLONG
 from pathlib import Path
 
 from ..errors import InputError, StoreError
-from .address import check_writable, is_address
+from ..runtime.address import check_writable, is_address
 from .formats import local_path, store_of_folder
 
 RUN_TABLES = ("results.parquet", "history.parquet")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import AddressError
 from .array_spec import ArraySpec, array_specs
 from .checked import Count, UnfitError, parse, read, read_file
-from .contract import LABELS, StoreFiles, attributes_of, missing
+from .contract import LABELS, StoreFiles, missing
 from .durable import write_durably
 from .layout import CHANNELS, POOLED
 from .manifest import Manifest
@@ -110,7 +110,7 @@ class ZarrFiles(StoreFiles):
     def read_attributes(self) -> dict[str, Any]:
         """See `StoredArrays.read_attributes`."""
         try:
-            return attributes_of(read_file(self.root))
+            return _attributes_of(read_file(self.root))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, UnfitError) as error:
@@ -182,6 +182,17 @@ class ZarrFiles(StoreFiles):
         if not (path.exists() and path.read_bytes() == content):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, content, temporary_for(path), replace=replace)
+
+
+def _attributes_of(root: bytes) -> dict[str, Any]:
+    """Return the attributes in the metadata of a Zarr group, or {} if it has none.
+
+    Raises:
+        UnfitError: `root` is not JSON.
+    """
+    group = parse(root)
+    attributes = group.get("attributes") if isinstance(group, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def _whole_axes(array: str) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import AddressError, LockedError, StoreError
-from tokenprobe.store import objects, open_block_writer, open_store, open_writer
+from tokenprobe.store import object_requests, objects, open_block_writer, open_store, open_writer
 from tokenprobe.store.verify import verify
 
 from .kit import Contents, blocks, declare, fill, make_contents, write
@@ -42,7 +42,7 @@ def some() -> Contents:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up a request after a second, not after minutes."""
-    monkeypatch.setattr(objects, "TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(object_requests, "TIMEOUT", timedelta(seconds=1))
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ def test_a_store_is_written_and_read_through_failing_requests(
 def test_a_server_that_stays_down_is_an_error_and_finished_blocks_stay(
     bucket: str, proxy: Proxy, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "N_RETRIES", 1)
-    monkeypatch.setattr(objects, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(object_requests, "N_RETRIES", 1)
+    monkeypatch.setattr(object_requests, "PAUSE_SECONDS", 0.01)
     address, contents = f"{bucket}/s.zarr", some()
     proxy.fault = lambda method, path: "500" if method == "PUT" and "patch/c.0.2" in path else None
     with pytest.raises(AddressError, match=r"^cannot use 's3://.*c\.0\.2\.0\.0': .*500.*; check the address") as caught:
@@ -172,7 +172,7 @@ def test_writers_of_other_bytes_at_once_leave_a_store_that_is_intact(bucket: str
 
 
 def test_a_body_that_is_too_short_is_an_error(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "N_RETRIES", 1)
+    monkeypatch.setattr(object_requests, "N_RETRIES", 1)
     address = write(f"{bucket}/s.zarr", some())
     split = open_store(address)["train"]
     proxy.fault = lambda method, path: "cut" if "patch/c." in path else None

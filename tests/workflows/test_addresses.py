@@ -112,8 +112,8 @@ def test_an_unreachable_server_is_one_line_without_secrets() -> None:
         "AWS_REGION": "us-east-1",
     }
     code = (
-        "from datetime import timedelta\nfrom tokenprobe.store import objects\nfrom tokenprobe.cli import main\n"
-        "objects.N_RETRIES, objects.PAUSE_SECONDS = 0, 0\nraise SystemExit(main(['info', 's3://bucket/a.zarr']))"
+        "from tokenprobe.store import object_requests as requests\nfrom tokenprobe.cli import main\n"
+        "requests.N_RETRIES, requests.PAUSE_SECONDS = 0, 0\nraise SystemExit(main(['info', 's3://bucket/a.zarr']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.store.address import check_address, check_writable, is_address, redacted, store_path
+from tokenprobe.runtime.address import check_address, check_writable, is_address, redacted, store_path
 
 SECRET_ADDRESSES = [
     "s3://user:hunter2@bucket/a.zarr",
