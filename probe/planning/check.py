@@ -88,8 +88,8 @@ def _check_together(plan: Plan, head: HeadSpec, layers: LayerSet) -> None:
         listed = _listed(layers, [f"{shape.grid[0]}×{shape.grid[1]} + {shape.n_prefix}" for shape in shapes])
         way, example = ("stack", "ep:tokens=mean") if layers.stacked else ("join", "linear:pool=mean")
         raise InputError(
-            f"head {head.label!r} cannot {way} layers {layers.text!r}: they differ in grid or prefix tokens ({listed}); "
-            f"heads that read means can {way} them, such as {example}"
+            f"head {head.label!r} cannot {way} layers {layers.text!r}: they differ in grid or prefix tokens "
+            f"({listed}); heads that read means can {way} them, such as {example}"
         )
     if layers.stacked and len({shape.dim for shape in shapes}) > 1:
         listed = _listed(layers, [str(shape.dim) for shape in shapes])
