@@ -33,7 +33,11 @@ def _extract(config: ExtractConfig, json: Json = False) -> None:
 @program.command("Train heads from stores.", STAGES, FIT_EXAMPLES)
 def _fit(
     stores: Annotated[
-        list[str], typer.Argument(metavar="STORE", help="Made by probe extract. Several are compared in one run.")
+        list[str],
+        typer.Argument(
+            metavar="STORE",
+            help="Made by probe extract. Several are compared in one run. NAME=STORE gives one a name in tables.",
+        ),
     ],
     config: FitConfig,
     json: Json = False,

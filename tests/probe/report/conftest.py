@@ -44,12 +44,17 @@ ROW: dict[str, Any] = {
     "val_unscored": 0,
     "test_unscored": 0,
     "status": "trained",
+    "name": "",
+    "n_val": 500,
+    "n_test": 2000,
 }
 TYPES = {
     "n_params": "Int64",
     "flops_forward": "Int64",
     "val_unscored": "Int64",
     "test_unscored": "Int64",
+    "n_val": "Int64",
+    "n_test": "Int64",
     "lr": float,
     "weight_decay": float,
     "head_config": "str",
