@@ -44,6 +44,8 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
     made = [origin.shared for run in runs for origin in [read_origin(run)] if origin is not None]
     keys = sorted({key for settings in made for key in settings})
     differing = {key: list(dict.fromkeys(str(settings.get(key)) for settings in made)) for key in keys}
+    if len(differing.get("epochs", [])) > 1:
+        differing.pop("warmup_epochs", None)  # follows from the epochs, unless both were given
     listed = [f"{key} {' and '.join(values)}" for key, values in differing.items() if len(values) > 1]
     return [f"the runs were made with different settings: {'; '.join(listed)}"] if listed else []
 

@@ -194,8 +194,8 @@ def _backbones(results: pd.DataFrame, data: pd.Series) -> pd.Series:
     chosen = results["name"].where(results["name"] != "").groupby(data).transform("last")
     name = chosen.fillna(results["model"])
     path = results["store"].groupby(data).transform("last")  # it may have been moved between two fits
-    stores = data.groupby([name, results["dataset"]]).transform("nunique")
-    name = name.where(stores == 1, name + " (" + path + ")")
+    paths = path.groupby([name, results["dataset"]]).transform("nunique")
+    name = name.where(paths == 1, name + " (" + path + ")")
     if "run" in results:  # two runs may have other settings for the same store
         runs = data.groupby([name, results["dataset"]]).transform("nunique")
         name = name.where(runs == 1, name + " of " + results["run"].groupby(data).transform("first"))

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from math import ceil
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -66,6 +67,8 @@ STYLES: Mapping[str, Any] = {
 """Looks by name. "figure.figsize" is the width of a figure and the height of one panel, in inches."""
 STACKED, A_ROW = 3, 3
 """Most panels in one column; more panels take twice the width, this many in a row."""
+LONGEST_NAME = 44
+"""Most characters on a line of a legend."""
 KINDS: Mapping[str, dict[str, Any]] = {
     "png": {"metadata": {"Software": None}},
     "svg": {"metadata": {"Date": None}},
@@ -123,8 +126,9 @@ def add_legend(figure: Figure, entries: Mapping[str, Artist]) -> None:
     if not entries:
         return
     most = 2 * round(figure.get_figwidth() / mpl.rcParams["figure.figsize"][0])
+    names = [fill(name, LONGEST_NAME) for name in entries]
     for n_columns in range(min(most, len(entries)), 0, -1):
-        legend = figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=n_columns)
+        legend = figure.legend(list(entries.values()), names, loc="outside lower center", ncols=n_columns)
         extent = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
         if extent.width <= figure.bbox.width or n_columns == 1:
             figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
