@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...errors import MissingError
+from ...runtime.text import utf8_text
 from ..grid.cells import store_of
 from ..run.origin import read_origin
 from ..run.predictions import ImageSet, read_images, read_predicted
@@ -91,7 +92,7 @@ class Report:
     def history(self) -> pd.DataFrame:
         """One row per selected cell and scored epoch, with the columns of both tables."""
         chosen = self.cells[self.cells["selected"]]
-        tables = [run.history.assign(run=str(run.path)) for run in self.runs if not run.history.empty]
+        tables = [run.history.assign(run=utf8_text(run.path)) for run in self.runs if not run.history.empty]
         if not tables:
             return pd.DataFrame()
         columns = [
@@ -162,8 +163,8 @@ def _cells_of(runs: Sequence[Run]) -> pd.DataFrame:
                 f"run {str(run.path)!r} has no results; make some with probe fit, or wait for its first layer"
             )
     if len(runs) == 1:
-        return runs[0].results.assign(run=str(runs[0].path))
-    tables = [run.results.assign(run=str(run.path), data=_data_of(run)) for run in runs]
+        return runs[0].results.assign(run=utf8_text(runs[0].path))
+    tables = [run.results.assign(run=utf8_text(run.path), data=_data_of(run)) for run in runs]
     together = pd.concat(tables, ignore_index=True).drop_duplicates(SAME_CELL, ignore_index=True)
     together["selected"] = mark_selected(together.assign(in_run=together["data"]), HEAD_COLUMNS)
     return together
@@ -180,7 +181,7 @@ def _data_of(run: Run) -> pd.Series:
 
 
 def _images(runs: Sequence[Run], cells: pd.DataFrame) -> dict[str, ImageSet]:
-    paths = {str(run.path): run for run in runs}
+    paths = {utf8_text(run.path): run for run in runs}
     found: dict[str, ImageSet] = {}
     for (source, run), of_both in cells.groupby(["source", "run"], sort=False):
         images = read_images(paths[run].path, store_of(of_both["cell"].iloc[0]))
@@ -191,7 +192,7 @@ def _images(runs: Sequence[Run], cells: pd.DataFrame) -> dict[str, ImageSet]:
 
 def _predicted(runs: Sequence[Run], chosen: pd.DataFrame, images: ImageSet) -> list[NDArray[np.int64]]:
     """Return what cells that differ in their seeds predict, one array per cell. If one has no file, return none."""
-    paths = {str(run.path): run.path for run in runs}
+    paths = {utf8_text(run.path): run.path for run in runs}
     found = [read_predicted(paths[row.run], row.cell, images, row.test_top1) for row in chosen.itertuples()]
     kept = [each for each in found if each is not None]
     return kept if len(kept) == len(found) else []

@@ -102,7 +102,12 @@ def _leader_section(report: Report) -> Iterator[str]:
         yield from markdown_table(leader_table(rows))
     for (dataset, _, _), rows in _most_data(report.leaders).groupby(TABLE, sort=False):
         if rows["test"].notna().any():
-            yield from ["", f"Cost on {dataset}:", "", *markdown_table(cost_table(rows))]
+            yield from [
+                "",
+                f"Cost on {dataset} (`tables/cost.csv` has seconds too):",
+                "",
+                *markdown_table(cost_table(rows, seconds=False)),
+            ]
 
 
 def _footnotes(report: Report) -> Iterator[str]:

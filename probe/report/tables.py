@@ -31,11 +31,12 @@ def leader_table(leaders: pd.DataFrame) -> pd.DataFrame:
     return _pivot(leaders, texts, "backbone", list(leaders["backbone"].unique()))
 
 
-def cost_table(leaders: pd.DataFrame) -> pd.DataFrame:
+def cost_table(leaders: pd.DataFrame, *, seconds: bool = True) -> pd.DataFrame:
     """Return what each backbone and head costs at its selected layer, as text, one row per head.
 
     Args:
         leaders: the rows of one data set, figure and number of shots.
+        seconds: with seconds of training, which differ between two runs of the same command.
     """
     columns = {"n_params": "parameters", "flops_forward": "FLOP per image", "flops_train": "FLOP to train on an image"}
     rows = leaders.dropna(subset="test")
@@ -44,6 +45,8 @@ def cost_table(leaders: pd.DataFrame) -> pd.DataFrame:
     table["layer"], table["test"] = rows["layer"], _texts(rows)
     for column, words in columns.items():
         table[words] = ["" if pd.isna(value) else f"{value:,.0f}" for value in rows[column]]
+    if not seconds:
+        return table.set_index("head")
     table["train seconds, one cell"] = [f"{value:.3g}" for value in rows["train_seconds"]]
     table["all cells of the layer"] = [f"{value:.3g}" for value in rows["sweep_seconds"]]
     return table.set_index("head")

@@ -67,6 +67,8 @@ STYLES: Mapping[str, Any] = {
 """Looks by name. "figure.figsize" is the width of a figure and the height of one panel, in inches."""
 STACKED, A_ROW = 3, 3
 """Most panels in one column; more panels take twice the width, this many in a row."""
+TITLE = 46
+"""Characters of a title across a column of a paper."""
 LONGEST_NAME = 44
 """Most characters on a line of a legend."""
 KINDS: Mapping[str, dict[str, Any]] = {
@@ -94,19 +96,22 @@ def styled(style: str) -> Iterator[None]:
         yield
 
 
-def make_panels(names: Sequence[str], *, rows: int = 1, height: float = 1.0) -> tuple[Figure, list[Axes]]:
+def make_panels(
+    names: Sequence[str], *, rows: int = 1, height: float = 1.0, in_row: int = A_ROW
+) -> tuple[Figure, list[Axes]]:
     """Make a figure with `rows` panels per name. The names are shown if there are several.
 
     Args:
         names: of the panels.
         rows: panels per name, one below the other.
         height: of a panel, as a multiple of the style's.
+        in_row: panels beside one another, if there are more than `STACKED`.
 
     Returns:
         The figure, and its panels: all rows of the first name, then of the next.
     """
     width, inches = mpl.rcParams["figure.figsize"]
-    n_columns = 1 if len(names) * rows <= STACKED else min(A_ROW, len(names)) if rows == 1 else min(2, len(names))
+    n_columns = 1 if len(names) * rows <= STACKED else min(in_row, len(names)) if rows == 1 else 2
     n_rows = ceil(len(names) / n_columns) * rows
     figure = Figure(figsize=(width * min(n_columns, 2), inches * height * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -116,7 +121,7 @@ def make_panels(names: Sequence[str], *, rows: int = 1, height: float = 1.0) -> 
             place = (number // n_columns * rows + row) * n_columns + number % n_columns
             axes = figure.add_subplot(n_rows, n_columns, place + 1)
             if len(names) > 1 and row == 0:
-                axes.set_title(name)
+                axes.set_title(fill(name, TITLE * min(n_columns, 2) // n_columns))
             panels.append(axes)
     return figure, panels
 

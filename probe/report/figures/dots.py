@@ -1,5 +1,6 @@
 """Figures of points with bars, a row per head or backbone: one layer, backbones side by side, selected against peak."""
 
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -24,6 +25,8 @@ from .marks import (
     with_range,
 )
 
+LONGEST_ROW = 18
+"""Most characters on a line beside a row."""
 ROW_INCHES, EDGE_INCHES = 0.19, 0.62
 """Height of a row of points, and of a panel's axis with its labels, at the size of a paper."""
 
@@ -31,7 +34,7 @@ ROW_INCHES, EDGE_INCHES = 0.19, 0.62
 def draw_one_layer(report: Report, rows: pd.DataFrame) -> Figure:
     """Draw the heads of one layer as points with bars, one row per head."""
     sources = list(rows["source"].unique())
-    figure, panels = make_panels(list(map(report.title, sources)), height=_height(rows["head"].nunique()))
+    figure, panels = make_panels(list(map(report.title, sources)), height=height_of(rows["head"].nunique()))
     entries: Entries = {}
     for axes, source in zip(panels, sources, strict=True):
         of_source, words = with_range(report, rows[rows["source"] == source])
@@ -51,7 +54,7 @@ def draw_backbones(report: Report) -> Figure | None:
     if not tables:
         return None
     n_rows = max(rows["backbone"].nunique() * (1 + 0.45 * rows["head"].nunique()) for _, rows in tables)
-    figure, panels = make_panels([dataset for dataset, _ in tables], height=_height(n_rows * 0.8))
+    figure, panels = make_panels([dataset for dataset, _ in tables], height=height_of(n_rows * 0.8))
     heads = list(dict.fromkeys(head for _, rows in tables for head in rows["head"]))
     entries = head_entries(report, heads, lines=False)
     for axes, (_, rows) in zip(panels, tables, strict=True):
@@ -61,9 +64,9 @@ def draw_backbones(report: Report) -> Figure | None:
         known["x"] = [backbones.index(row.backbone) + offsets[row.head] for row in known.itertuples()]
         for (_, spec), of_head in known.groupby(["head", "spec"], sort=False):
             draw_points(axes, of_head, look_of(spec), across=True)
-        axes.set_yticks(range(len(backbones)), backbones)
+        axes.set_yticks(range(len(backbones)), [fill(name, LONGEST_ROW) for name in backbones])
         axes.set_ylim(len(backbones) - 0.5, -0.5)
-        axes.set_xlabel(figure_label(rows["figure"].iloc[0]) + " at the selected layer")
+        axes.set_xlabel(figure_label(rows["figure"].iloc[0]))
         entries |= band_entry("95 % interval over test images" if rows["low"].notna().any() else None, bars=True)
     add_legend(figure, entries)
     return figure
@@ -77,7 +80,7 @@ def draw_peaks(report: Report) -> Figure | None:
     if best.empty:
         return None
     sources = list(best["source"].unique())
-    figure, panels = make_panels(list(map(report.title, sources)), height=_height(best["head"].nunique()))
+    figure, panels = make_panels(list(map(report.title, sources)), height=height_of(best["head"].nunique()))
     size = mpl.rcParams["lines.markersize"]
     for axes, source in zip(panels, sources, strict=True):
         rows = best[best["source"] == source].reset_index(drop=True)
@@ -112,11 +115,11 @@ def _rows_of_heads(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _name_rows(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), [name.replace(", ", ",\n", 1) if len(name) > 18 else name for name in names])
+    axes.set_yticks(range(len(names)), [fill(name, LONGEST_ROW) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
-def _height(n_rows: float) -> float:
+def height_of(n_rows: float) -> float:
     """Return the height of a panel of some rows, as a multiple of the style's."""
     inches = mpl.rcParams["figure.figsize"][1]
     scale = mpl.rcParams["font.size"] / 7

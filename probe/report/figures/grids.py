@@ -1,5 +1,7 @@
 """Figures of coloured cells: layers by heads, and the confusion of classes."""
 
+from textwrap import fill
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -11,14 +13,16 @@ from ...grid.cells import abbreviated
 from ..contents import Report
 from ..summary import best_layers, layer_order, with_most_data
 from .canvas import make_panels
-from .dots import _height
+from .dots import LONGEST_ROW, height_of
 from .marks import figure_label
 
 COLOURS = "cividis"
 """A map of colours that grows in lightness, so that it can be read in grey and by colour-blind readers."""
 NUMBERED_LAYERS = 8
 NAMED_CLASSES = 20
-LONGEST_CLASS = 12
+CONFUSION = 1.4
+"""Height of a confusion, as a multiple of the style's."""
+LONGEST_CLASS, LONGEST_TITLE = 12, 40
 
 
 def draw_heat_map(report: Report) -> Figure | None:
@@ -27,7 +31,7 @@ def draw_heat_map(report: Report) -> Figure | None:
     if most["layer"].nunique() < 2:
         return None
     sources = list(most["source"].unique())
-    figure, panels = make_panels(list(map(report.title, sources)), height=_height(most["head"].nunique()))
+    figure, panels = make_panels(list(map(report.title, sources)), height=height_of(most["head"].nunique()), in_row=2)
     values = 100 * most["test"].dropna()
     for axes, source in zip(panels, sources, strict=True):
         rows = most[most["source"] == source]
@@ -44,7 +48,7 @@ def draw_heat_map(report: Report) -> Figure | None:
             axes.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.4, clip_on=False))
         step = 1 if len(layers) <= 2 * NUMBERED_LAYERS else 2
         axes.set_xticks(range(0, len(layers), step), [abbreviated(layer) for layer in layers[::step]])
-        axes.set_yticks(range(len(heads)), [_folded(head) for head in heads])
+        axes.set_yticks(range(len(heads)), [fill(head, LONGEST_ROW) for head in heads])
         axes.set_xlabel("layer (frame: selected)")
         _plain(axes)
         bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.05)
@@ -59,7 +63,8 @@ def draw_confusion(report: Report) -> Figure | None:
     known = {source: each for source, each in found.items() if each is not None}
     if not known:
         return None
-    figure, panels = make_panels(list(map(report.title, known)), height=3.0 / 2.1)
+    titles = [f"{report.title(source)}: {each.head}, layer {each.layer}" for source, each in known.items()]
+    figure, panels = make_panels(titles, height=CONFUSION, in_row=2)
     for axes, confusion in zip(panels, known.values(), strict=True):
         n_images = confusion.counts.sum(1, keepdims=True)
         shares = 100 * confusion.counts / np.where(n_images > 0, n_images, np.nan)
@@ -72,7 +77,8 @@ def draw_confusion(report: Report) -> Figure | None:
         else:
             axes.set_xticks([])
             axes.set_yticks([])
-        axes.set_xlabel(f"predicted class, {confusion.head}, layer {confusion.layer}")
+        axes.set_xlabel("predicted class")
+        axes.set_title(fill(titles[panels.index(axes)], LONGEST_TITLE))
         axes.set_ylabel("class")
         _plain(axes)
         bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.045)
@@ -105,10 +111,6 @@ def _plain(axes: Axes) -> None:
 
 def _small() -> float:
     return 0.8 * float(mpl.rcParams["font.size"])
-
-
-def _folded(name: str) -> str:
-    return name.replace(", ", ",\n", 1) if len(name) > 18 else name
 
 
 def _cut(name: str) -> str:

@@ -39,7 +39,7 @@ def test_a_row_a_backbone_and_a_point_a_head(make_report: MakeReport) -> None:
     bars = sorted(segment[:, 0].tolist() for kept in axes.collections for segment in kept.get_segments())
     assert [low for low, _ in bars] == pytest.approx(sorted(100 * report.leaders["low"]))
     assert [high for _, high in bars] == pytest.approx(sorted(100 * report.leaders["high"]))
-    assert axes.get_xlabel() == "test top-1 (%) at the selected layer"
+    assert axes.get_xlabel() == "test top-1 (%)"
 
 
 def test_one_backbone_has_nothing_beside_it(make_report: MakeReport) -> None:

@@ -51,7 +51,8 @@ def test_a_confusion_in_percent_of_the_images_of_a_class(make_report: MakeReport
     assert np.asarray(axes.images[0].get_array()) == pytest.approx(2 * confusion.counts), "50 images a class"
     assert [text.get_text() for text in axes.get_yticklabels()] == [f"class {number}" for number in range(4)]
     assert {text.get_text() for text in axes.texts} == {"50"}
-    assert axes.get_xlabel() == "predicted class, EP, 8 queries, layer 0"
+    assert axes.get_xlabel() == "predicted class"
+    assert axes.get_title() == "timm:none: EP, 8 queries, layer 0"
 
 
 def test_without_predictions_there_is_none(make_report: MakeReport) -> None:
