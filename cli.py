@@ -14,6 +14,7 @@ from .commands import app, program
 from .errors import TokenprobeError
 from .runtime.flags import PROGRAM, UsageError
 from .runtime.text import printable
+from .runtime.threads import spin_briefly
 
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = PROGRAM
     _Terminated.arrived = False
     signal.signal(signal.SIGTERM, _terminate)
+    spin_briefly()
     try:
         call = program.parse(sys.argv[1:] if argv is None else argv)
         if isinstance(call, int):

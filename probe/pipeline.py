@@ -4,12 +4,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ..runtime.text import counted
 from ..store import open_store
 from .config import FitConfig
 from .fitting.checkpoint import Checkpoint
 from .fitting.group_fit import start_fit
+from .fitting.halves import describe_halves, free_unused, halve, part_of
 from .fitting.progress import FitProgress
 from .fitting.result_rows import group_rows, save_heads
 from .fitting.solve import solve
@@ -25,6 +29,7 @@ from .planning.settings import identity
 from .report import is_reported, write_report
 from .run.files import check_run_folder
 from .run.made_from import chosen_names, claim, name_stores
+from .run.predictions import write_images
 from .run.results import Run, open_run
 from .run.store_names import split_name
 from .training.replay import make_recorder
@@ -108,22 +113,63 @@ def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgre
         streams = LayerStreams(layer, machine.device, progress.advance)
     solved = [row for group in layer.solved_groups for row in solve(layer.plan, run, group, streams, progress)]
     if solved:
+        write_images(run.path, layer.plan.name, layer.plan.data)
         run.add(solved, [])
     for groups in layer.passes:
         _train_pass(layer.plan, machine, run, groups, streams, progress)
 
 
 def _train_pass(
-    plan: Plan, machine: Machine, run: Run, groups: Sequence[CellGroup], streams: LayerStreams, progress: FitProgress
+    plan: Plan,
+    machine: Machine,
+    run: Run,
+    groups: Sequence[CellGroup],
+    streams: LayerStreams,
+    progress: FitProgress,
+    start: dict[str, Any] | None = None,
 ) -> None:
-    """Train the groups of one pass over the tokens, and write their results. Their memory is free afterwards."""
-    recorder = make_recorder(machine.device)
-    fits = [start_fit(plan, group, machine.device, recorder) for group in groups]
+    """Train the groups of one pass over the tokens, and write their results. Their memory is free afterwards.
+
+    Args:
+        plan: of the store.
+        machine: that trains.
+        run: to write to.
+        groups: of the pass.
+        streams: of the layer.
+        progress: told about every batch.
+        start: state to begin with, if no checkpoint is newer.
+    """
     cells = [cell.name for group in groups for cell in group.cells]
     checkpoint = Checkpoint(run.path, [identity(plan), *cells])
-    train_pass(plan, fits, streams, checkpoint, progress)
+    start = checkpoint.load() or start
+    try:
+        _train_together(plan, machine, run, groups, streams, progress, checkpoint, start)
+        return
+    except torch.OutOfMemoryError:
+        halves = halve(plan, groups, machine.device)
+    kept = checkpoint.load() or start
+    logger.warning(describe_halves(groups, machine.device, kept))
+    free_unused(machine.device)  # here, because an error that is handled keeps its tensors
+    for half in halves:
+        _train_pass(plan, machine, run, half, streams, progress, part_of(kept, groups, half))
+
+
+def _train_together(
+    plan: Plan,
+    machine: Machine,
+    run: Run,
+    groups: Sequence[CellGroup],
+    streams: LayerStreams,
+    progress: FitProgress,
+    checkpoint: Checkpoint,
+    start: dict[str, Any] | None,
+) -> None:
+    recorder = make_recorder(machine.device)
+    fits = [start_fit(plan, group, machine.device, recorder) for group in groups]
+    train_pass(plan, fits, streams, checkpoint, progress, start)
     plan.data.check_unchanged()
     for fit in fits:
         save_heads(run, plan, fit)
+    write_images(run.path, plan.name, plan.data)
     run.add([row for fit in fits for row in group_rows(plan, fit)], [row for fit in fits for row in fit.history])
     checkpoint.remove()

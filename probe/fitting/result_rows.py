@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...runtime.compiler import without_compiler
 from ...runtime.text import utf8_text
 from ..grid.cells import Cell
 from ..grid.regimes import Regime
 from ..heads import Head, build_pooling
-from ..heads.flops import count_flops
 from ..planning.plan import Plan
 from ..run.results import PREDICTED, Run
 from ..run.saved import SavedHead, backbone_settings, write_head
@@ -89,9 +89,15 @@ def save_heads(run: Run, plan: Plan, fit: GroupFit) -> None:
 def cost_columns(plan: Plan, cell: Cell, form: HeadForm) -> dict[str, int]:
     """Return the costs of a head: its parameters, and its operations per image."""
     shape = plan.input_shape(cell)
-    with torch.device("meta"):
-        pooling = build_pooling(form.name, dim=shape.dim, grid=shape.grid, **form.settings)
-        head = Head(pooling, plan.data.n_classes)
+
+    def head_without_values() -> Head:
+        with torch.device("meta"):
+            pooling = build_pooling(form.name, dim=shape.dim, grid=shape.grid, **form.settings)
+            return Head(pooling, plan.data.n_classes)
+
+    head = without_compiler(head_without_values)
+    from ..heads.flops import count_flops  # imports Triton, and is needed after the last step
+
     flops = count_flops(head, sum(prod(shape.row_shape(kind)[:-1]) for kind in form.kinds), shape.dim)
     return {"n_params": head.n_params(), "flops_forward": flops.forward, "flops_train": flops.train}
 

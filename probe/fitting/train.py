@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import ceil
+from typing import Any
 
 from ...store.order import RowNumbers
 from ..batches.order import epoch_windows
@@ -20,16 +21,29 @@ from .streams import LayerStreams
 
 
 def train_pass(
-    plan: Plan, fits: Sequence[GroupFit], streams: LayerStreams, checkpoint: Checkpoint, progress: FitProgress
+    plan: Plan,
+    fits: Sequence[GroupFit],
+    streams: LayerStreams,
+    checkpoint: Checkpoint,
+    progress: FitProgress,
+    kept: dict[str, Any] | None = None,
 ) -> None:
     """Train the groups of a pass to the end of their regimes. All regimes are scored equally often.
+
+    Args:
+        plan: of the store.
+        fits: the groups at their start.
+        streams: of the layer.
+        checkpoint: of the pass.
+        progress: told about every batch.
+        kept: a state that `checkpoint` saved; the pass goes on from it.
 
     Raises:
         StoreError: a store was replaced since it was opened. No checkpoint holds anything from the new store.
     """
     regimes = list(dict.fromkeys(fit.regime for fit in fits))
     n_scorings = len(regimes[0].scored)
-    first = _restore(fits, checkpoint)
+    first = _restore(fits, kept)
     images = [_n_images(plan, regimes, scoring) for scoring in range(n_scorings)]
     n_cells = sum(len(fit.group.cells) for fit in fits)
     name = f"layer {abbreviated(fits[0].group.cells[0].layer)},"
@@ -56,9 +70,8 @@ def _n_images(plan: Plan, regimes: Sequence[Regime], scoring: int) -> int:
     return trained + sum(len(regime.val_rows) for regime in regimes) + len(plan.data.test)
 
 
-def _restore(fits: Sequence[GroupFit], checkpoint: Checkpoint) -> int:
-    """Continue from the checkpoint, if there is one. Return how often the groups have been scored."""
-    kept = checkpoint.load()
+def _restore(fits: Sequence[GroupFit], kept: dict[str, Any] | None) -> int:
+    """Continue from a kept state, if there is one. Return how often the groups have been scored."""
     if kept is None:
         return 0
     for fit, state in zip(fits, kept["groups"], strict=True):

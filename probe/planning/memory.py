@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...runtime.compiler import without_compiler
 from ...store.layout import POOLED, LayerShape
 from ..batches.stream import EVAL_BATCH
 from ..batches.token_batch import TokenBatch
@@ -53,6 +54,10 @@ def step_memory(cells: Sequence[Cell], setup: GroupSetup, stored: torch.dtype = 
 @cache
 def _measure(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype, drawn: torch.dtype) -> StepMemory:
     """Measure a group. The result is cached: a sweep asks again on every layer. `drawn` is the type of new weights."""
+    return without_compiler(lambda: _rehearse(cells, setup, stored))
+
+
+def _rehearse(cells: tuple[Cell, ...], setup: GroupSetup, stored: torch.dtype) -> StepMemory:
     recorder = Recorder() if can_record(setup.device) else None
     with Shadows(setup.device) as shadows:
         group = Group(cells, setup, recorder)

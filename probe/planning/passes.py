@@ -57,6 +57,13 @@ def make_passes(groups: Sequence[CellGroup], limit: int, memory_of: MemoryOf) ->
     return Passes(passes, _notes(groups, passes))
 
 
+def divide(group: CellGroup, n_parts: int) -> list[CellGroup]:
+    """Split a group's cells in order. The sizes of the parts differ by at most one cell."""
+    n_cells = len(group.cells)
+    ends = [ceil(n_cells * (index + 1) / n_parts) for index in range(n_parts)]
+    return [CellGroup(group.regime, group.cells[start:stop]) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+
+
 def needed(groups: Iterable[CellGroup], memory_of: MemoryOf) -> int:
     """Return the bytes that groups take in one pass.
 
@@ -80,7 +87,7 @@ def _step(memories: Sequence[StepMemory]) -> int:
 def _split(group: CellGroup, cap: int, limit: int, memory_of: MemoryOf) -> list[CellGroup]:
     """Split a group into the fewest equal parts that fit and whose steps take at most `cap`, or into single cells."""
     for n_parts in range(1, len(group.cells) + 1):
-        parts = _parts(group, n_parts)
+        parts = divide(group, n_parts)
         if all(_fits(part, cap, limit, memory_of) for part in (parts[0], parts[-1])):  # the largest and the smallest
             return parts
     if needed(parts[:1], memory_of) > limit:
@@ -90,13 +97,6 @@ def _split(group: CellGroup, cap: int, limit: int, memory_of: MemoryOf) -> list[
 
 def _fits(group: CellGroup, cap: int, limit: int, memory_of: MemoryOf) -> bool:
     return needed([group], memory_of) <= limit and memory_of(group).working <= cap
-
-
-def _parts(group: CellGroup, n_parts: int) -> list[CellGroup]:
-    """Split a group's cells in order. The sizes of the parts differ by at most one cell."""
-    n_cells = len(group.cells)
-    ends = [ceil(n_cells * (index + 1) / n_parts) for index in range(n_parts)]
-    return [CellGroup(group.regime, group.cells[start:stop]) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _pack(groups: Iterable[CellGroup], limit: int, memory_of: MemoryOf) -> list[list[CellGroup]]:

@@ -20,7 +20,6 @@ from ..grid.regimes import default_warmup
 from ..planning.plan import Plan
 from ..planning.settings import grid_settings, resolved_settings, shared_settings
 from .origin import KnownStore, Origin, read_origin, write_origin
-from .predictions import write_images
 from .results import Run
 from .store_names import check_names_differ
 
@@ -53,7 +52,7 @@ def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
 
 
 def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
-    """Write `config.yaml` for named plans: their settings, and the origin of the run's cells. Write their test images.
+    """Write `config.yaml` for named plans: their settings, and the origin of the run's cells.
 
     Args:
         run: to write to; this process has its lock.
@@ -69,8 +68,6 @@ def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
         shared=shared_settings(plans[0]),
     )
     write_origin(run.path, resolved_settings(plans[0]) | {"device": device}, origin)
-    for plan in plans:
-        write_images(run.path, plan.name, plan.data)
     run.rename(chosen_names(plans))
 
 

@@ -60,7 +60,7 @@ def read_origin(run: Run) -> Origin | None:
     """
     path = run.path / NAME
     data = read_file(path)
-    if run.results.empty:
+    if not run.finished:
         return None
     if data is None:
         raise RunError(
@@ -73,7 +73,7 @@ def read_origin(run: Run) -> Origin | None:
         origin: Origin = read(Origin, content[MADE_FROM], MADE_FROM)
     except Exception as error:  # damaged YAML may raise any error
         raise damaged(path, error) from error
-    unknown = set(run.results["cell"].map(store_of)) - origin.stores.keys()
+    unknown = set(map(store_of, run.finished)) - origin.stores.keys()
     if unknown or not origin.shared:
         raise damaged(path, f"it does not know the store {min(unknown)!r}" if unknown else "it knows no settings")
     return origin

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ...store.durable import write_durably
 from ..batches.data import Data
 from .files import damaged
-from .tables import read_table, table_bytes
 
 FOLDER, SUFFIX = "predictions", ".parquet"
 IMAGES, CLASSES = f".images{SUFFIX}", f".classes{SUFFIX}"
@@ -41,15 +39,19 @@ class ImageSet:
 
 
 def write_images(run: Path, store: str, data: Data) -> None:
-    """Write the test images and the classes of a store, unless its images have several labels.
+    """Write the test images and the classes of a store once, unless its images have several labels.
 
     Args:
         run: the folder.
         store: the store's name in the run.
         data: the splits of the fit.
     """
-    if data.multi_label:
+    if data.multi_label or (run / FOLDER / f"{store}{CLASSES}").exists():
         return
+    import pandas as pd  # a first fit starts its steps without it
+
+    from .tables import table_bytes
+
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     images = pd.DataFrame({"id": [str(key) for key in data.test.ids], "label": data.test.labels.astype(np.int64)})
@@ -64,6 +66,8 @@ def read_images(run: Path, store: str) -> ImageSet | None:
     Raises:
         RunError: a file is damaged.
     """
+    from .tables import read_table
+
     images = read_table(run / FOLDER / f"{store}{IMAGES}", {"id": "str", "label": "int64"})
     classes = read_table(run / FOLDER / f"{store}{CLASSES}", {"class": "str"})
     if images.empty or classes.empty:
@@ -73,6 +77,10 @@ def read_images(run: Path, store: str) -> ImageSet | None:
 
 def write_predicted(run: Path, cell: str, predicted: NDArray[np.integer]) -> None:
     """Write the predicted class (n,) of each test image, in the order of the store's rows."""
+    import pandas as pd
+
+    from .tables import table_bytes
+
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     table = pd.DataFrame({"predicted": predicted.astype(np.int64)})
@@ -91,6 +99,8 @@ def read_predicted(run: Path, cell: str, images: ImageSet, top1: float) -> NDArr
     Raises:
         RunError: the file is damaged, or belongs to another cell or to other images.
     """
+    from .tables import read_table
+
     path = run / FOLDER / f"{cell}{SUFFIX}"
     table = read_table(path, {"predicted": "int64"})
     if table.empty:

@@ -1,13 +1,17 @@
-"""The tables of a run: one row of results per cell, and one row of history per cell and scored epoch."""
+"""The tables of a run: one row of results per cell, and one row of history per cell and scored epoch.
+
+pandas loads with the first row that is read or written: a first fit starts its steps without it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 from functools import cached_property
+from os.path import lexists
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ...errors import NoSpaceError
 from ...runtime.text import csv_cell
@@ -17,7 +21,9 @@ from ..grid.cells import store_of
 from .files import check_names
 from .predictions import drop_unselected, keep_selected
 from .selection import mark_selected
-from .tables import read_table, table_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXTS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots", "protocol",
@@ -34,7 +40,7 @@ COLUMNS = [
     "flops_forward", "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map",
     "val_unscored", "test_unscored", "status", "name", "n_val", "n_test",
 ]  # fmt: skip
-LATER = {"name": "", "n_val": pd.NA, "n_test": pd.NA}
+LATER = {"name": "", "n_val": None, "n_test": None}
 """Columns that runs of earlier versions lack, with the value that they get."""
 PREDICTED = "predicted"
 """Key of a row for the predicted class (n,) of each test image. It is no column: each selected cell has a file."""
@@ -44,6 +50,7 @@ RESULTS_TYPES = {
 }
 HEAD_COLUMNS = ["in_run", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
 """Columns within which rates are swept. "in_run" is the store's name in the run, because a store may move."""
+RESULTS, HISTORY = "results.parquet", "history.parquet"
 HISTORY_TYPES = {
     "cell": "str", "epoch": "int64", "train_loss": "float64", "val_top1": "float64", "test_top1": "float64",
     "val_map": "float64", "test_map": "float64",
@@ -55,8 +62,6 @@ class Run:
 
     Attributes:
         path: the folder.
-        results: one row per cell, with the columns `COLUMNS`. Accuracies are fractions, operations are per image.
-        history: one row per cell and scored epoch.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,21 +71,31 @@ class Run:
             RunError: the results are damaged, or another version wrote them.
         """
         self.path = path
-        self.results = read_table(path / "results.parquet", RESULTS_TYPES, LATER)
+        if lexists(path / RESULTS):
+            _ = self.results
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """One row per cell, with the columns `COLUMNS`. Accuracies are fractions, operations are per image."""
+        from .tables import read_table
+
+        return read_table(self.path / RESULTS, RESULTS_TYPES, LATER)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """The history, read at first use: most callers do not need it.
+        """One row per cell and scored epoch, read at first use: most callers do not need it.
 
         Raises:
             RunError: the history is damaged, or another version wrote it.
         """
-        return read_table(self.path / "history.parquet", HISTORY_TYPES)
+        from .tables import read_table
+
+        return read_table(self.path / HISTORY, HISTORY_TYPES)
 
     @property
     def finished(self) -> frozenset[str]:
         """Names of the cells that have results."""
-        return frozenset(self.results.get("cell", []))
+        return frozenset(self.results.get("cell", [])) if "results" in vars(self) else frozenset()
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
         """Add finished cells, mark the selected ones, and write the tables and what the selected cells predict.
@@ -89,6 +104,10 @@ class Run:
             rows: the columns of each cell, and `PREDICTED` if it is known.
             history: the columns of each cell and scored epoch.
         """
+        import pandas as pd
+
+        from .tables import table_bytes
+
         rows = list(rows)
         added = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows])
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
@@ -99,7 +118,7 @@ class Run:
         if not self.history.empty:  # a fit killed between the two writes leaves history without results
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
-        write_durably(self.path / "history.parquet", table_bytes(self.history))
+        write_durably(self.path / HISTORY, table_bytes(self.history))
         self._write_results()
         drop_unselected(self.path, set(results["cell"]), selected)
 
@@ -117,14 +136,16 @@ class Run:
 
     def has_names(self, names: Mapping[str, str]) -> bool:
         """Whether the results name the stores as in `names`, which is as for `rename`."""
-        if self.results.empty:
+        if not self.finished:
             return True
         asked = self.results["cell"].map(store_of).map(names)
         return bool((asked.isna() | (asked == self.results["name"])).all())
 
     def _write_results(self) -> None:
+        from .tables import table_bytes
+
         write_durably(self.path / "results.csv", _csv_bytes(self.results))
-        write_durably(self.path / "results.parquet", table_bytes(self.results))
+        write_durably(self.path / RESULTS, table_bytes(self.results))
 
 
 @contextmanager
@@ -141,7 +162,8 @@ def open_run(path: Path) -> Iterator[Run]:
         check_names(path)
         with StoreLock(path):
             run = Run(path)
-            _ = run.history  # finds a damaged history now, not after hours of training
+            if lexists(path / HISTORY):
+                _ = run.history  # finds a damaged history now, not after hours of training
             yield run
     except OSError as error:
         if error.errno not in (ENOSPC, EDQUOT):
@@ -163,5 +185,7 @@ def _typed(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _history_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
     table = pd.DataFrame([{name: row.get(name) for name in HISTORY_TYPES} for row in rows], columns=list(HISTORY_TYPES))
     return table.astype(HISTORY_TYPES)

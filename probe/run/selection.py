@@ -9,9 +9,10 @@ The figure is top-1 accuracy, or mean average precision ("map") if images have s
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 SWEPT = ["lr", "weight_decay"]
 FIGURES = ("top1", "map")
@@ -96,7 +97,7 @@ def score_columns(val: Scores | None, test: Scores) -> dict[str, float]:
     )
 
 
-def mark_selected(results: pd.DataFrame, group_by: Sequence[str]) -> "pd.Series[bool]":
+def mark_selected(results: "pd.DataFrame", group_by: Sequence[str]) -> "pd.Series[bool]":
     """Return which cells are selected: one learning rate and weight decay per group, the same for all seeds.
 
     The choice has the best mean figure over seeds. Of equal choices the smallest wins. Rates at which a cell diverged
@@ -106,6 +107,8 @@ def mark_selected(results: pd.DataFrame, group_by: Sequence[str]) -> "pd.Series[
         results: one row per cell.
         group_by: columns that define the groups.
     """
+    import pandas as pd  # takes longer than a small fit's first step, and is needed after its last
+
     counted = pd.Series(float("nan"), index=results.index)
     for name in FIGURES:
         by_val, by_test = (results[f"{split}_{name}"].astype(float) for split in ("val", "test"))

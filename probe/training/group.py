@@ -64,7 +64,6 @@ class Group:
         self._autocast_dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(setup.precision)
         self.head = _draw_head(cells, setup)
         self._loss_scale = _loss_scale(setup)
-        self._of_losses = self.head.weight.new_full((len(cells),), self._loss_scale)
         peak_lrs = [(cell.lr or 0.0) * setup.batch_size / PUBLISHED_LR_BATCH for cell in cells]
         self._peak_lr = self.head.weight.new_tensor(peak_lrs)
         decays = self.head.weight.new_tensor([cell.weight_decay or 0.0 for cell in cells])
@@ -182,7 +181,8 @@ class Group:
         with self._autocast():
             logits_BHC = self.head(tokens_BND)
         losses_H = cell_losses(logits_BHC, labels)
-        losses_H.backward(self._of_losses)
+        loss = losses_H.sum()  # of a number: for more, `backward` imports sympy
+        (loss if self._loss_scale == 1 else self._loss_scale * loss).backward()
         self._finish_gradients()
         self._optimizer.apply()
         self._loss_sum += losses_H.detach()

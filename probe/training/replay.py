@@ -178,14 +178,18 @@ class Replay:
         except Exception as error:  # kernels and libraries refuse a recording with errors of any type
             self._failed = True
             self.drop()
-            _say_once(f"steps are launched one kernel at a time, since recording them failed: {_reason(error)}")
+            first = _first(error)
+            if isinstance(first, torch.OutOfMemoryError):
+                raise first from None  # a smaller pass may fit
+            reason = f"{type(first).__name__}: {first}".splitlines()[0]
+            _say_once(f"steps are launched one kernel at a time, since recording them failed: {reason}")
 
 
-def _reason(error: BaseException) -> str:
-    """Return the first line of the first error; later errors only concern the recording that it broke."""
+def _first(error: BaseException) -> BaseException:
+    """Return the first error; later errors only concern the recording that it broke."""
     while error.__context__ is not None:
         error = error.__context__
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return error
 
 
 @cache

@@ -93,7 +93,7 @@ def test_the_text_table_equals_the_binary_one(store: Store, tmp_path: Path, prot
     run = fit_made(store, tmp_path / "run", protocol=protocol)
     binary = pd.read_parquet(run.path / "results.parquet")
     pd.testing.assert_frame_equal(binary, run.results)
-    text = pd.read_csv(run.path / "results.csv", dtype={"layer": str, "shots": str}).fillna({"name": ""})
+    text = pd.read_csv(run.path / "results.csv", dtype={"layer": str, "shots": str, "name": str}).fillna({"name": ""})
     pd.testing.assert_frame_equal(text.astype(binary.dtypes), binary, rtol=1e-15)
     pd.testing.assert_frame_equal(pd.read_parquet(run.path / "history.parquet"), run.history)
 

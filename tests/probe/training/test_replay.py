@@ -271,5 +271,20 @@ def test_a_recording_that_failed_is_not_tried_again_and_its_first_reason_is_said
     ]
 
 
+class FullRecorder(Recorder):
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError:
+            raise RuntimeError("the capture is invalid") from None
+
+
+def test_a_recording_for_which_memory_runs_out_is_an_error() -> None:
+    """A pass of fewer cells may fit; launching kernel by kernel takes as much."""
+    groups = make_groups(make_cells("linear", "sgd"), "cpu", FullRecorder())
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        train(groups, "cpu")
+
+
 def test_nothing_is_recorded_on_a_cpu() -> None:
     assert make_recorder(torch.device("cpu")) is None
