@@ -64,7 +64,7 @@ def draw_backbones(report: Report) -> Figure | None:
         known["x"] = [backbones.index(row.backbone) + offsets[row.head] for row in known.itertuples()]
         for (_, spec), of_head in known.groupby(["head", "spec"], sort=False):
             draw_points(axes, of_head, look_of(spec), across=True)
-        axes.set_yticks(range(len(backbones)), [fill(name, LONGEST_ROW) for name in backbones])
+        axes.set_yticks(range(len(backbones)), [fill(name, LONGEST_ROW, break_long_words=False) for name in backbones])
         axes.set_ylim(len(backbones) - 0.5, -0.5)
         axes.set_xlabel(figure_label(rows["figure"].iloc[0]))
         entries |= band_entry("95 % interval over test images" if rows["low"].notna().any() else None, bars=True)
@@ -115,8 +115,13 @@ def _rows_of_heads(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _name_rows(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), [fill(name, LONGEST_ROW) for name in names])
+    axes.set_yticks(range(len(names)), list(map(folded, names)))
     axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def folded(name: str) -> str:
+    """Break a long name of a head after its kind."""
+    return name.replace(", ", ",\n", 1) if len(name) > LONGEST_ROW else name
 
 
 def height_of(n_rows: float) -> float:

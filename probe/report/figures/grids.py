@@ -13,7 +13,7 @@ from ...grid.cells import abbreviated
 from ..contents import Report
 from ..summary import best_layers, layer_order, with_most_data
 from .canvas import make_panels
-from .dots import LONGEST_ROW, height_of
+from .dots import folded, height_of
 from .marks import figure_label
 
 COLOURS = "cividis"
@@ -48,7 +48,7 @@ def draw_heat_map(report: Report) -> Figure | None:
             axes.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.4, clip_on=False))
         step = 1 if len(layers) <= 2 * NUMBERED_LAYERS else 2
         axes.set_xticks(range(0, len(layers), step), [abbreviated(layer) for layer in layers[::step]])
-        axes.set_yticks(range(len(heads)), [fill(head, LONGEST_ROW) for head in heads])
+        axes.set_yticks(range(len(heads)), list(map(folded, heads)))
         axes.set_xlabel("layer (frame: selected)")
         _plain(axes)
         bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.05)
