@@ -33,6 +33,8 @@ COLOURS: Mapping[str, str] = {
 """One colour per kind of head: Okabe and Ito's palette for the usual ones, then Tol's. Colour-blind readers can tell
 those of either apart; markers and dashes tell the others apart, also in grey."""
 MARKERS = "osD^vPX<>ph*d"
+STEP = 6
+"""How far the markers of variants are apart: so the usual variants do not share those of the usual kinds."""
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 SHADES = (0.0, -0.35, 0.55, 0.3, -0.55)
 """How far the colour of a kind goes towards black (below 0) or white, by variant."""
@@ -64,7 +66,7 @@ def look_of(spec: str) -> Look:
     kind = known.index(name) if name in COLOURS else crc32(name.encode()) % len(known)
     variant = _variant(name, config)
     return Look(
-        _shaded(COLOURS[known[kind]], SHADES[variant]), MARKERS[(kind + variant) % len(MARKERS)], DASHES[variant]
+        _shaded(COLOURS[known[kind]], SHADES[variant]), MARKERS[(kind + STEP * variant) % len(MARKERS)], DASHES[variant]
     )
 
 
