@@ -11,7 +11,8 @@ from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages
 EXAMPLES = """
 probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet \\
     -o mae.zarr --layers last4 --dry-run
-probe extract -m open_clip:ViT-L-14/openai -d folder:imagenet -o clip.zarr
+probe extract -m open_clip:ViT-L-14/openai -d folder:imagenet \\
+    -o clip.zarr  # downloads weights
 probe extract -m timm:VisionTransformer --checkpoint mine.safetensors \\
     -d npz:cifar.npz -o mine.zarr \\
     --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
@@ -39,7 +40,12 @@ class ExtractConfig(Settings):
         Option("Part of each class that becomes the test split, if the data has only one split.", DATA),
     ] = None
     limit: Annotated[
-        int | None, Option("Use at most this many images per split, balanced over classes.", DATA, least=1)
+        int | None,
+        Option(
+            "Use at most this many images per split, balanced over classes. A larger limit later adds images.",
+            DATA,
+            least=1,
+        ),
     ] = None
     row_order: Annotated[
         Literal["shuffled", "dataset"],

@@ -1,12 +1,13 @@
 """Choice of the images that become rows: splits, unreadable images, limits, order."""
 
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from ..errors import InputError, unknown_name
 from ..store.formats import store_files
 from ..store.layout import check_split_name
+from ..store.manifest import Manifest
 from .config import ExtractConfig
 from .datasets import ImageList, ImageSource
 from .loading import RowImages, Wanted, find_bad_images, n_workers
@@ -31,8 +32,9 @@ def list_images(config: ExtractConfig, source: ImageSource) -> dict[str, ChosenI
     chosen = {}
     for split in _splits(config, source):
         images = source.images(split)
-        skipped = _known_unreadable(config, split, images) if config.skip_bad_images else None
-        chosen[split] = _chosen(config, source, split, images, skipped or [])
+        limits = _limits(config, split)
+        skipped = _known_unreadable(config, split, images, limits) if config.skip_bad_images else None
+        chosen[split] = _chosen(config, source, split, images, skipped or [], limits)
     labels, kept = ({s: getattr(c, part).labels for s, c in chosen.items()} for part in ("listed", "rows"))
     for line in odd_classes(labels, kept, source.classes):
         logger.warning(line)
@@ -55,21 +57,26 @@ def leave_out_unreadable(
     """
     left = dict(listed)
     for split, chosen in listed.items():
-        if _known_unreadable(config, split, chosen.listed) is None:
-            skipped = _unreadable(config, source, split, chosen.listed, transform)
-            left[split] = _chosen(config, source, split, chosen.listed, skipped)
+        if _known_unreadable(config, split, chosen.listed, chosen.limits) is None:
+            skipped = _unreadable(config, source, split, chosen, transform)
+            left[split] = _chosen(config, source, split, chosen.listed, skipped, chosen.limits)
     return left
 
 
 def _chosen(
-    config: ExtractConfig, source: ImageSource, split: str, images: ImageList, skipped: list[str]
+    config: ExtractConfig,
+    source: ImageSource,
+    split: str,
+    images: ImageList,
+    skipped: list[str],
+    limits: list[int | None],
 ) -> ChosenImages:
-    rows = _choose(config, images, set(skipped))
+    rows = _choose(config, images, set(skipped), limits)
     if not len(rows):
         advice = "; name others with --split to leave it out" if len(source.splits) > 1 else ""
         raise InputError(f"split {split!r} of {config.data!r} has no {'readable ' * bool(skipped)}images{advice}")
-    n_listed = min(len(images.ids), config.limit or len(images.ids))
-    return ChosenImages(rows, n_listed, images, skipped)
+    n_listed = min(len(images.ids), limits[0] or len(images.ids))
+    return ChosenImages(rows, n_listed, images, skipped, limits)
 
 
 def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
@@ -89,31 +96,58 @@ def _splits(config: ExtractConfig, source: ImageSource) -> list[str]:
     return splits
 
 
-def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str]) -> SplitRows:
+def _choose(config: ExtractConfig, images: ImageList, skipped: Set[str], limits: Sequence[int | None]) -> SplitRows:
     shuffled = config.row_order == "shuffled"
-    return choose_rows(images, skipped, config.limit, shuffled=shuffled, seed=config.seed)
+    earlier = [limit for limit in limits[:-1] if limit is not None]
+    return choose_rows(images, skipped, limits[-1], shuffled=shuffled, seed=config.seed, earlier=earlier)
 
 
-def _known_unreadable(config: ExtractConfig, split: str, images: ImageList) -> list[str] | None:
-    """Return the ids of unreadable images that an existing store lists; None if no store lists any."""
+def _known_unreadable(
+    config: ExtractConfig, split: str, images: ImageList, limits: Sequence[int | None]
+) -> list[str] | None:
+    """Return the ids of unreadable images that an existing store lists; None if no store has looked for them."""
+    known = _stored_manifest(config)
+    info = known.splits.get(split) if known else None
+    if known is None or info is None or info.source != images.content or info.limits != limits:
+        return None
+    return info.skipped if info.skipped or known.complete else None
+
+
+def _stored_manifest(config: ExtractConfig) -> Manifest | None:
     files = store_files(Path(config.out))
-    if files.exists() and not config.overwrite:
-        known = files.read_manifest()
-        info = known.splits.get(split)
-        if info is not None and info.source == images.content and (info.skipped or known.complete):
-            return info.skipped
-    return None
+    return files.read_manifest() if files.exists() and not config.overwrite else None
+
+
+def _limits(config: ExtractConfig, split: str) -> list[int | None]:
+    """Return the limits that a split had, and the one that it gets.
+
+    A larger limit makes the split grow. A limit that it had before stands for the present one, so an earlier command
+    can be given again.
+    """
+    known = _stored_manifest(config)
+    info = known.splits.get(split) if known else None
+    if info is None or info.limit is None or info.limit["seed"] != config.seed:
+        return [config.limit]
+    if config.limit in info.limits:
+        if config.limit != info.limits[-1]:
+            logger.info(f"split {split!r} has grown beyond --limit {config.limit}: all its images are kept")
+        return info.limits
+    grows = info.limits[-1] is not None and (config.limit is None or config.limit > info.limits[-1])
+    if grows:
+        new = "all images" if config.limit is None else f"{config.limit:,} images"
+        logger.info(f"split {split!r} grows from at most {info.limits[-1]:,} images to {new}")
+    return [*info.limits, config.limit] if grows else [config.limit]
 
 
 def _unreadable(
-    config: ExtractConfig, source: ImageSource, split: str, images: ImageList, transform: Transform
+    config: ExtractConfig, source: ImageSource, split: str, chosen: ChosenImages, transform: Transform
 ) -> list[str]:
     """Decode all images and return the ids of the unreadable ones."""
     logger.info(f"looking for unreadable images in {split!r}: every image is decoded once more")
     readable: set[str] = set()
     skipped: set[str] = set()
     while True:  # under a limit, other images replace those left out
-        rows = _choose(config, images, skipped)
+        rows = _choose(config, chosen.listed, skipped, chosen.limits)
         unknown = Wanted(split, [row for row, key in enumerate(rows.ids) if key not in readable])
         decoded = RowImages(source, {split: rows}, transform, augmentation_of(config))
         bad = find_bad_images(decoded, unknown, workers=n_workers(config.workers))

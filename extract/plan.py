@@ -9,7 +9,7 @@ from .. import __version__
 from ..errors import InputError, NoSpaceError
 from ..runtime.text import size_text
 from ..store.array_spec import array_spec, array_specs
-from ..store.contents import Recipe, SplitInfo
+from ..store.contents import Recipe, SplitInfo, limit_json
 from ..store.durable import free_bytes
 from ..store.formats import store_files
 from ..store.journal import finished_files
@@ -34,15 +34,18 @@ class ChosenImages:
 
     Attributes:
         rows: in store order.
-        n_listed: number of images before any were skipped. It sets the block size, so skipping moves no block.
+        n_listed: number of images under the first limit, before any were skipped. It sets the block size, so neither
+            skipping nor a larger limit moves a block.
         listed: the source's whole list.
         skipped: ids of unreadable images that were left out.
+        limits: the limits that the store had, then the one that it gets; None stands for all images.
     """
 
     rows: SplitRows
     n_listed: int
     listed: ImageList
     skipped: list[str]
+    limits: list[int | None]
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ def _split_info(
         n_images=len(chosen.rows),
         block_rows=block_rows(chosen.n_listed, image_bytes, config.block_mib * MIB),
         source=chosen.listed.content,
-        limit=None if config.limit is None else {"n": config.limit, "seed": config.seed},
+        limit=limit_json(chosen.limits, config.seed),
         skipped=chosen.skipped,
         classes=list(classes),
         layers=dict(layers),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -29,8 +30,19 @@ class SplitRows:
         return len(self.index)
 
 
-def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuffled: bool, seed: int) -> SplitRows:
+def choose_rows(
+    images: ImageList,
+    skipped: Set[str],
+    limit: int | None,
+    *,
+    shuffled: bool,
+    seed: int,
+    earlier: Sequence[int] = (),
+) -> SplitRows:
     """Leave out skipped images, draw `limit` images balanced over classes, and fix the order.
+
+    The images of a limit are among those of a larger one. So a store can grow: the rows of each earlier limit come
+    first, in their order, and then those that the larger limit adds, in seeded order again.
 
     A limit below the number of classes keeps some classes. The seed and the class alone decide which, so all splits
     keep the same ones. Images with several labels cannot be balanced: the seed alone draws them.
@@ -41,14 +53,18 @@ def choose_rows(images: ImageList, skipped: Set[str], limit: int | None, *, shuf
         limit: largest number of images, or None for all.
         shuffled: whether the seed permutes the rows. Sources are often sorted by class.
         seed: seed of the limit and of the permutation.
+        earlier: smaller limits that the store had before, in rising order.
     """
     index = np.array([i for i, key in enumerate(images.ids) if key not in skipped], dtype=np.int64)
     keys = random_keys([images.ids[i] for i in index], seed)
-    if limit is not None and limit < len(index):
-        chosen = _balanced(class_of_each(images.labels[index]), keys, limit, seed)
-        index, keys = index[chosen], keys[chosen]
+    ranked = np.arange(len(index))
+    if earlier or (limit is not None and limit < len(index)):
+        ranked = _balanced(class_of_each(images.labels[index]), keys, seed)
+    ends = [0, *earlier, limit]
+    parts = [np.sort(ranked[start:end]) for start, end in pairwise(ends)]
     if shuffled:
-        index = index[np.argsort(keys, kind="stable")]
+        parts = [part[np.argsort(keys[part], kind="stable")] for part in parts]
+    index = index[np.concatenate(parts)]
     return SplitRows(index, images.labels[index], [images.ids[i] for i in index])
 
 
@@ -62,17 +78,15 @@ def random_keys(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
     return np.array([xxh3_64_intdigest(key.encode(), seed=seed) for key in ids], dtype=np.uint64)
 
 
-def _balanced(
-    labels: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], limit: int, seed: int
-) -> npt.NDArray[np.int64]:
-    """Return `limit` sorted positions, equally many per class until a class runs out."""
+def _balanced(labels: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.int64]:
+    """Return all positions so that the first n have equally many per class, until a class runs out, for every n."""
     classes, class_of = np.unique(labels, return_inverse=True)
     class_keys = random_keys([str(label) for label in classes], seed)[class_of]
     turn = np.empty(len(labels), dtype=np.int64)  # rank of each image within its class, in seeded order
     for label in classes:
         of_class = np.flatnonzero(labels == label)
         turn[of_class[np.argsort(keys[of_class], kind="stable")]] = np.arange(len(of_class))
-    return np.sort(np.lexsort((keys, class_keys * (turn == 0), turn))[:limit])
+    return np.lexsort((keys, class_keys * (turn == 0), turn))
 
 
 def even_batch_size(block_rows: int, batch_size: int) -> int:

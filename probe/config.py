@@ -67,7 +67,8 @@ class FitConfig(Settings):
     layers: Annotated[
         str,
         Option(
-            "Layers to train on: all, last4, or indices such as 0,5,-1. 8+9+10+11 joins the channels of several.",
+            "Layers to train on: all, last4, or indices such as 0,5,-1. 8+9+10+11 joins the channels of several; "
+            "stack:2+5+8, stack:last4 or stack:all puts their tokens side by side.",
             GRID,
             joined=True,
             metavar="LAYERS",
@@ -117,6 +118,21 @@ class FitConfig(Settings):
     ] = "select"
     val: Annotated[float, Option("Part of the training split that protocol select holds out.", TRAINING)] = 0.1
     optimizer: Annotated[Literal["lars", "sgd", "adamw"], Option("Optimizer of the heads.", TRAINING)] = "lars"
+    clip_grad: Annotated[
+        float | None,
+        Option(
+            "Largest norm of a head's gradient. A larger gradient is scaled down to it.", TRAINING, default="no limit"
+        ),
+    ] = None
+    class_weights: Annotated[
+        Literal["none", "balanced"],
+        Option(
+            "Weights of the classes in the loss. balanced weighs a class with the inverse of its number of images.",
+            TRAINING,
+        ),
+    ] = "none"
+    noise: Annotated[float, Option("Standard deviation of Gaussian noise on training tokens.", TRAINING)] = 0.0
+    noise_prob: Annotated[float, Option("Probability that a training batch gets noise.", TRAINING)] = 0.5
     epochs: Annotated[int, Option("Passes over the training images.", TRAINING, least=1)] = 90
     batch_size: Annotated[
         int | None,

@@ -1,8 +1,8 @@
 """The two parts of a manifest: the recipe of a store, and one split. Each knows which of its fields decide bytes."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import ceil, prod
 from typing import Any
@@ -59,6 +59,29 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """The class-balanced part of its images that a split holds.
+
+    Attributes:
+        n: the largest number of images; None for all.
+        seed: it draws them.
+        after: smaller limits that the split had before, in rising order. Their rows come first.
+    """
+
+    n: Size | None
+    seed: int
+    after: list[Size] = field(default_factory=list)
+
+
+def limit_json(limits: Sequence[int | None], seed: int) -> Json | None:
+    """Return the limit of a split, as a manifest holds it: None for all images from the beginning."""
+    *after, last = limits
+    if last is None and not after:
+        return None
+    return {"n": last, "seed": seed} | ({"after": after} if after else {})
+
+
+@dataclass(frozen=True)
 class SplitInfo:
     """One split: its images, their blocks, and the stored layers.
 
@@ -66,7 +89,8 @@ class SplitInfo:
         n_images: rows.
         block_rows: images per block; the last block may hold fewer.
         source: hash of the images' (id, size, label) list before any limit.
-        limit: {"n": 1000, "seed": 0} for a class-balanced part, else None.
+        limit: {"n": 1000, "seed": 0} for a class-balanced part, else None. If the store grew, also "after": [500], its
+            limits before. "n" is null if it then got all images.
         skipped: ids of unreadable images that were left out.
         classes: class names, by label.
         layers: the stored arrays, by layer name.
@@ -89,6 +113,18 @@ class SplitInfo:
         """Blocks per view."""
         return ceil(self.n_images / self.block_rows)
 
+    @property
+    def limits(self) -> list[int | None]:
+        """The limits that the split had, in rising order; None stands for all images."""
+        limit: Limit | None = None if self.limit is None else read(Limit, self.limit, "limit")
+        return [None] if limit is None else [*limit.after, limit.n]
+
+    def grown_to(self, other: "SplitInfo") -> bool:
+        """Whether another split is this one with a larger limit, drawn by the same seed."""
+        if self.limit is None or other.limit is None or self.limit["seed"] != other.limit["seed"]:
+            return False
+        return self.limits == other.limits[:-1]
+
     @cached_property
     def identity(self) -> Json:
         """The fields that decide the bytes of view 0: all except layers and views."""
@@ -107,8 +143,11 @@ class SplitInfo:
             dtype: of its tokens.
 
         Raises:
-            UnfitError: no layers or arrays, or one that a store of these shapes and this dtype cannot have.
+            UnfitError: no layers or arrays, or one that a store of these shapes and this dtype cannot have; or limits
+                that do not rise.
         """
+        if self.limits != sorted(self.limits, key=lambda limit: (limit is None, limit)) or None in self.limits[:-1]:
+            raise UnfitError(f"its limits are {self.limits}; expected rising numbers")
         if not self.layers:
             raise UnfitError("it has no layers")
         for layer, kinds in self.layers.items():

@@ -159,8 +159,8 @@ class Manifest:
     def merged(self, wanted: "Manifest") -> "Manifest":
         """Return this manifest extended by the splits, layers, arrays and views that `wanted` adds.
 
-        While a store is incomplete, `wanted` may leave more images out of a split: `moved_rows.py` finds the files
-        that depend on them.
+        A split may grow to a larger limit. While a store is incomplete, or grows, `wanted` may leave more images out of
+        a split. `moved_rows.py` finds the files that depend on either.
 
         Raises:
             StoreError: `wanted` would change bytes that are already stored; the message names each differing field.
@@ -182,7 +182,10 @@ class Manifest:
 
     def _split_differences(self, stored: SplitInfo, asked: SplitInfo) -> Differences:
         found = _differences(stored.identity, asked.identity)
-        if not self.complete and set(stored.skipped) < set(asked.skipped):
+        grows = stored.grown_to(asked)
+        if grows:
+            found = {key: pair for key, pair in found.items() if key.partition(".")[0] not in ("limit", "n_images")}
+        if (grows or not self.complete) and set(stored.skipped) < set(asked.skipped):
             found = {key: pair for key, pair in found.items() if key not in ("skipped", "n_images")}
         if stored.augmentation and asked.augmentation:
             drawn = _differences(stored.augmentation, asked.augmentation)

@@ -1,10 +1,11 @@
-"""Rows that move because an image is left out, and the files of a split that hold them.
+"""Rows that move because an image is left out or added, and the files of a split that hold them.
 
-An image that is left out moves every later row up by one. Earlier blocks stay as they are. So an extraction that
-meets an unreadable image can go on without it, and keeps the blocks finished before.
+An image that is left out moves every later row up by one. A larger limit adds rows behind the others, so the last
+block is made again. Earlier blocks stay as they are. So an extraction that meets an unreadable image can go on without
+it, and a store can grow; both keep the blocks finished before.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import product, zip_longest
 
 from .array_spec import ArraySpec, array_specs
@@ -17,6 +18,19 @@ from .quantize import STATISTICS_ROWS
 def first_difference(stored: Sequence[str], ids: Sequence[str]) -> int | None:
     """Return the first row at which two lists of ids differ, or None if they are equal."""
     return next((row for row, (old, new) in enumerate(zip_longest(stored, ids)) if old != new), None)
+
+
+def first_moved_row(stored: Sequence[str], ids: Sequence[str], skipped: Set[str], *, grown: bool) -> int | None:
+    """Return the first row that moved, or None. Ids that differ for another reason than these two are no move.
+
+    Args:
+        stored: ids of the rows in a store.
+        ids: ids of the rows that it will have.
+        skipped: ids of images that are left out now.
+        grown: whether the split has had a smaller limit.
+    """
+    adds = grown and list(stored) == list(ids[: len(stored)])
+    return first_difference(stored, ids) if adds or skipped & set(stored) else None
 
 
 def files_from(files: StoreFiles, manifest: Manifest, split: str, row: int) -> Iterator[str]:

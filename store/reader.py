@@ -77,8 +77,8 @@ class Store:
             same = False
         if not same:
             raise StoreError(
-                f"the store {str(self.path)!r} was made anew, moved or removed after it was opened, so new reads do "
-                "not match earlier ones; run the same command again once the store is complete"
+                f"the store {str(self.path)!r} was made anew, grown, moved or removed after it was opened, so new "
+                "reads do not match earlier ones; run the same command again once the store is complete"
             )
 
     @property

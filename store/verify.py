@@ -93,7 +93,7 @@ def read_root(files: StoreFiles) -> tuple[Manifest, list[Problem]]:
     files.check_there()
     if not files.root.exists() and journal.is_being_emptied(files.folder):
         raise StoreError(
-            f"making {str(files.path)!r} anew was stopped halfway; run the same probe extract --overwrite again"
+            f"probe extract --overwrite of {str(files.path)!r} was stopped halfway; give the same command again"
         )
     entries = journal.root_entries(files.folder)
     content = files.root.read_bytes() if files.root.is_file() else b""

@@ -26,7 +26,7 @@ from .journal import FileRecord, Journal
 from .lanes import Lanes
 from .layout import layer_index, layer_name
 from .manifest import ABSENT, Manifest
-from .moved_rows import files_from, first_difference
+from .moved_rows import files_from, first_difference, first_moved_row
 from .small import read_small
 
 N_LANES = 4
@@ -92,18 +92,19 @@ class StoreWriter:
         self._growing: dict[tuple[BlockKey, int], dict[str, BlockFile]] = {}
 
     def drop_moved_rows(self, targets: Mapping[str, Targets]) -> None:
-        """Remove the blocks whose rows moved because stored images are now left out. Earlier blocks stay.
+        """Remove the blocks whose rows moved: stored images are now left out, or the split grows. Earlier blocks stay.
 
-        Call it before `declare` if images that an earlier extraction stored may be left out now. Nothing else is
-        removed: if ids differ for another reason, `declare` refuses them.
+        Call it before `declare` if images that an earlier extraction stored may be left out now, or rows may be added.
+        Nothing else is removed: if ids differ for another reason, `declare` refuses them.
 
-        After a kill at any point, the same two calls go on. The blocks are removed first. Then the manifest records
-        which images are left out. The old ids, which show that rows moved, are removed last.
+        After a kill at any point, the same two calls go on. The store is marked as incomplete first. Then the blocks
+        are removed, and the manifest records the images. The old ids, which show that rows moved, are removed last.
         """
         moved = {split: self._first_moved_row(split, ids) for split, (_, ids) in targets.items()}
         first = {split: row for split, row in moved.items() if row is not None}
         if not first or self._stored is None:
             return
+        write_root(self._files, replace(self._stored, complete=False), self.journal)
         for split, row in first.items():
             self._files.remove(files_from(self._files, self._stored, split, row))
         self._write_manifest(complete=False)
@@ -176,17 +177,17 @@ class StoreWriter:
         self.journal.close()
 
     def _first_moved_row(self, split: str, ids: list[str]) -> int | None:
-        """Return the first row that moved because stored images are left out now, or None.
+        """Return the first row that moved because stored images are left out now or rows are added, or None.
 
         Without stored ids it is unknown which rows moved. Then it is row 0 if other images are left out than before.
         """
         if self._stored is None or split not in self._stored.splits:
             return None
-        skipped = self.manifest.splits[split].skipped
+        info = self.manifest.splits[split]
         stored = self._stored_ids(split)
         if stored is None:
-            return None if self._stored.splits[split].skipped == skipped else 0
-        return first_difference(stored, ids) if set(stored) & set(skipped) else None
+            return None if self._stored.splits[split].skipped == info.skipped else 0
+        return first_moved_row(stored, ids, set(info.skipped), grown=len(info.limits) > 1)
 
     def _check_ids(self, split: str, ids: list[str]) -> None:
         stored = self._stored_ids(split)

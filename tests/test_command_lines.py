@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,38 +10,11 @@ from typer.main import get_command
 from tokenprobe.cli import app, program
 from tokenprobe.runtime.flags import Call
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py"))]
+from .shown import PAGES, lines_of_help, lines_of_pages
+
 PLACEHOLDERS = {"extract MODEL ": "extract -m NAME "}
 """In docs/backbones.md, MODEL stands for flags that its table has."""
-ANNOUNCED = {"heads"}
-"""Commands that pages name before they are there."""
-FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def join_lines(text: str) -> str:
-    """Join lines that end with a backslash to the next."""
-    return re.sub(r"\\\n\s*", "", text)
-
-
-def lines_of_pages() -> Iterator[tuple[str, str]]:
-    """Yield where a page shows a command line, and the line: those in code blocks, whole ones."""
-    for page in PAGES:
-        text = page.read_text()
-        blocks = FENCE.findall(text) if page.suffix == ".md" else [text]
-        for block in blocks:
-            for line in join_lines(block).splitlines():
-                if line.strip().startswith("probe "):
-                    yield page.name, line.strip()
-
-
-def lines_of_help() -> Iterator[tuple[str, str]]:
-    for command in program.commands.values():
-        for line in join_lines(command.examples).splitlines():
-            yield f"probe {command.name} --help", line
-
-
-SHOWN = [*lines_of_pages(), *lines_of_help()]
+SHOWN = [each[:2] for each in (*lines_of_pages(), *lines_of_help()) if each.text.startswith("probe ")]
 
 
 def parse(line: str) -> Call:
@@ -70,7 +42,7 @@ def test_every_command_shows_an_example_of_itself() -> None:
 
 
 def test_pages_show_commands() -> None:
-    assert {parse(line).command.name for _, line in lines_of_pages()} >= {"extract", "fit", "predict"}
+    assert {parse(line).command.name for _, line in SHOWN} == set(program.commands)
 
 
 def test_a_wrong_line_would_be_seen() -> None:
@@ -82,8 +54,6 @@ def test_a_wrong_line_would_be_seen() -> None:
 def test_flags_within_sentences_are_flags(page: Path) -> None:
     """Of `probe fit --heads X` all flags are those of that command."""
     for name, rest in re.findall(r"`probe (\w+)([^`]*)`", page.read_text()):
-        if name in ANNOUNCED:
-            continue
         flags = {flag for each in get_command(app).commands[name].params for flag in each.opts}
         for flag in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", rest):
             assert flag in flags, f"{page.name}: probe {name} {flag}"

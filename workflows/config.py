@@ -12,7 +12,7 @@ probe export mae.zarr -o mae-npy --to npy --layers -1 --tokens patch
 probe export mae.zarr -o mae-archive.zarr
 """
 PREDICT_EXAMPLES = """
-probe predict runs/mae --images new-photos -o predictions.csv
+probe predict runs/mae --images new-photos --cell CELL -o predictions.csv
 probe predict runs/mae --images cat.jpg --cell CELL
 """
 

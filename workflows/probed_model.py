@@ -12,6 +12,7 @@ from ..extract.backbones import Backbone, load_backbone
 from ..extract.forward import Outputs
 from ..extract.views import Transform
 from ..probe.batches.norm import FinalNorm
+from ..probe.batches.token_shape import CLS, stored_kind
 from ..probe.heads import Head
 from ..probe.run.saved import SavedHead, load_saved
 from ..store.layout import EMBEDDING, MEAN, PREFIX
@@ -41,7 +42,7 @@ class ProbedModel(nn.Module):
         self.backbone, self.head = backbone.module, head
         self.norm = None if about.norm is None else FinalNorm.from_json(about.norm)
         self.transform, self.about = _transform_of(about), about
-        self._tokens, self._layers = backbone, list(about.layers)
+        self._tokens, self._layers = backbone, about.layer_set
         self.num_classes = len(about.classes)
         self.pretrained_cfg = _timm_config(self.transform) | {
             "num_classes": self.num_classes,
@@ -61,9 +62,11 @@ class ProbedModel(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the tokens (B, N, dim) that the head reads."""
-        found, embedding = self._tokens.tokens_and_embedding(images, self._layers)
+        found, embedding = self._tokens.tokens_and_embedding(images, list(self._layers))
         outputs = [Outputs(*found[layer], embedding) for layer in self._layers]
-        arrays = [torch.cat([self._array(kind, each) for each in outputs], dim=-1) for kind in self.about.tokens]
+        arrays = [
+            self._layers.put_together([self._array(kind, each) for each in outputs]) for kind in self.about.tokens
+        ]
         return torch.cat(arrays, dim=1)
 
     def forward_head(self, tokens: Tensor) -> Tensor:
@@ -76,9 +79,11 @@ class ProbedModel(nn.Module):
         if kind == EMBEDDING:  # computed after the norm
             assert outputs.embedding is not None
             return outputs.embedding[:, None]
-        tokens = outputs.prefix if kind == PREFIX else outputs.patch
+        tokens = outputs.prefix if stored_kind(kind) == PREFIX else outputs.patch
         assert tokens is not None, kind
         normed = tokens if self.norm is None else self.norm(tokens)
+        if kind == CLS:
+            return normed[:, :1]
         return normed.float().mean(1, keepdim=True) if kind == MEAN else normed
 
 

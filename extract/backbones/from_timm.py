@@ -220,8 +220,8 @@ def _other_preprocessing(request: BackboneRequest) -> list[str]:
     mean, std, interpolation = _how(taken)
     named = ", ".join(others[:N_NAMED]) + (", …" if len(others) > N_NAMED else "")
     return [
-        f"preprocessing of {request.name}.{taken.tag} used: mean {mean[0]:.3g}, deviation {std[0]:.3g}, "
-        f"{interpolation}; {named} differ, so name the weights that match yours, such as timm:{others[0]}"
+        f"images are prepared as for {request.name}.{taken.tag} (mean {mean[0]:.3g}, deviation {std[0]:.3g}, "
+        f"{interpolation}); {named} differ, so name the weights that match yours, such as timm:{others[0]}"
     ]
 
 

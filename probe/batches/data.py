@@ -1,16 +1,19 @@
 """The splits that a fit reads from one store, checked against one another and against the heads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 
 import torch
 
 from ...errors import InputError
 from ...store import Split, Store, open_store
-from ...store.layout import EMBEDDING, PATCH, LayerShape, layer_name
+from ...store.layout import EMBEDDING, PATCH, layer_name
 from ..config import FitConfig
-from .norm import Json, kept_norm
+from .layer_set import LayerSet
+from .norm import Json, is_derived, kept_norm
+from .token_shape import TokenShape, stored_kind, stored_kinds
 
 TRAIN, SUBSETS, VAL, TEST = "train", "subsets", "val", "test"
 """Row sets: full training data, all low-shot subsets, rows to select on, and rows to report on."""
@@ -83,17 +86,29 @@ class Data:
         """Return the split that contains a row set."""
         return {VAL: self.val, TEST: self.test}.get(row_set, self.train)
 
-    def shape(self, layers: Sequence[int]) -> LayerShape:
-        """Return the token shape of joined layers; if their grids differ, heads read only vectors."""
+    def shape(self, layers: LayerSet) -> TokenShape:
+        """Return the shape of the tokens of some layers. If grids of joined layers differ, heads read only vectors."""
         shapes = [self.train.shape(layer) for layer in layers]
-        dim, embedding = sum(shape.dim for shape in shapes), sum(shape.embedding for shape in shapes)
-        return LayerShape(shapes[0].grid, dim, shapes[0].n_prefix, embedding)
+        first, embedding = shapes[0], sum(shape.embedding for shape in shapes)
+        dim = first.dim if layers.stacked else sum(shape.dim for shape in shapes)
+        return TokenShape(first.grid, dim, first.n_prefix, embedding, layers.n_stacked)
 
-    def patch_bytes(self, layers: Sequence[int], row_set: str) -> int:
-        """Return the bytes of the patch tokens of one row of a row set, over all its views."""
+    def row_bytes(self, layers: LayerSet, kinds: Iterable[str], row_set: str) -> int:
+        """Return the bytes of stored arrays for one row of a row set, over all layers and all its views."""
         shapes = [self.train.shape(layer) for layer in layers]
-        n_values = sum(shape.n_patches * shape.dim for shape in shapes)
-        return n_values * self.train.dtype(PATCH).itemsize * self.split_of(row_set).info.views
+        of_view = sum(
+            prod(shape.row_shape(kind)) * self.train.dtype(kind).itemsize for kind in kinds for shape in shapes
+        )
+        return of_view * self.split_of(row_set).info.views
+
+    def placed(self, layers: LayerSet, kinds: Sequence[str]) -> list[str]:
+        """Return the stored arrays that are kept in memory only if there is room.
+
+        These are patch tokens, and all arrays of stacked layers. Other arrays are small and always kept, and
+        so are means of normed tokens, which the store does not have.
+        """
+        large = stored_kinds(kinds) if layers.n_stacked > 1 else [PATCH]
+        return [kind for kind in large if not is_derived(kind, normed=self.norm is not None)]
 
     def fingerprints(self) -> dict[str, str]:
         """Return fingerprints of the data of a fit, independent of path and format."""
@@ -110,7 +125,8 @@ def open_data(store: Store, config: FitConfig) -> Data:
     """
     if config.val_split is not None and config.protocol != "select":
         raise InputError(
-            f"val_split {config.val_split!r} asked for under protocol {config.protocol!r}, which selects on test"
+            f"val_split {config.val_split!r} has no use under protocol {config.protocol!r}, which selects on the test "
+            "split; leave one of the two out"
         )
     train = store[config.train_split]
     test_store = store if config.test_store is None else open_store(config.test_store)
@@ -121,7 +137,7 @@ def open_data(store: Store, config: FitConfig) -> Data:
         if train.classes != other.classes:
             raise InputError(
                 f"splits {train.name!r} and {other.name!r} of {str(other.store.path)!r} have different classes "
-                f"({len(train.classes)} and {len(other.classes)}): their labels do not mean the same"
+                f"({len(train.classes)} and {len(other.classes)}): their labels cannot be compared"
             )
     for split in (train, val, test):
         _check_labels(split)
@@ -133,12 +149,12 @@ def open_data(store: Store, config: FitConfig) -> Data:
     return Data(store, train, val, test, kept_norm(store) if config.norm == "final" else None)
 
 
-def check_arrays(data: Data, layers: Sequence[int], wanted: Sequence[tuple[str, Sequence[str]]]) -> None:
+def check_arrays(data: Data, layers: LayerSet, wanted: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Check that every split has the arrays that heads read, completely written.
 
     Args:
         data: the splits.
-        layers: indices.
+        layers: the layers that they read.
         wanted: (label of a head, arrays it reads).
 
     Raises:
@@ -148,13 +164,13 @@ def check_arrays(data: Data, layers: Sequence[int], wanted: Sequence[tuple[str, 
     for split in data.splits:
         for layer in layers:
             for label, kinds in wanted:
-                missing = [kind for kind in kinds if not split.has(layer, kind)]
+                missing = [kind for kind in map(stored_kind, kinds) if not split.has(layer, kind)]
                 if missing:
                     raise InputError(
-                        f"head {label!r} reads {missing[0]!r} tokens, and {split.name}/{layer_name(layer)} of "
+                        f"head {label!r} reads {missing[0]!r} tokens, but {split.name}/{layer_name(layer)} of "
                         f"{str(split.store.path)!r} has none{WHERE.get(missing[0], '')}"
                     )
-        split.check_complete(layers)
+        split.check_complete(layers.indices)
 
 
 def _test_split_name(store: Store, config: FitConfig) -> str:

@@ -25,7 +25,7 @@ def kept_norm(store: Store) -> Json:
     kept: Json | None = store.manifest.final_norm
     if kept is None:
         raise InputError(
-            f"norm 'final' asked for, and {str(store.path)!r} keeps no final norm of "
+            f"norm 'final': the store {str(store.path)!r} holds no final norm of "
             f"{store.manifest.recipe.model!r}; give --norm none"
         )
     return kept
@@ -59,8 +59,8 @@ class FinalNorm(nn.Module):
         given = self.bias if self.weight is None else self.weight
         if given is not None and len(given) != dim:
             raise InputError(
-                f"norm 'final' asked for of layer {layer}, whose tokens are {dim} wide, and the final norm is "
-                f"of {len(given)} channels; give --layers without it, or --norm none"
+                f"norm 'final': the tokens of layer {layer} are {dim} wide, but the final norm has "
+                f"{len(given)} channels; leave this layer out of --layers, or give --norm none"
             )
 
     def forward(self, tokens: Tensor) -> Tensor:

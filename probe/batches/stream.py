@@ -1,4 +1,4 @@
-"""Token batches of one layer, or of several joined layers, as tensors on the training device.
+"""Token batches of one layer, or of several joined or stacked ones, as tensors on the training device.
 
 The caller gives the order: windows of rows, one after the other. The batches are the same whether tokens are in memory
 or on disk. From disk, one window of whole batches at a time is read straight into a reused buffer, without another
@@ -20,10 +20,12 @@ from ...store.memory import aligned_empty
 from ...store.memory_reader import MemoryReader
 from ...store.order import RowNumbers
 from ...store.ring import RowReader
+from .layer_set import LayerSet
 from .norm import FinalNorm, is_derived
 from .order import WINDOW_BLOCKS, batch_sizes, sequential_windows
 from .pieces import Rings, read_batches
 from .token_batch import TokenBatch
+from .token_shape import CLS, stored_kind, stored_kinds
 
 EVAL_BATCH = 256
 PIECE_BYTES = 2**24
@@ -39,12 +41,12 @@ class Source(NamedTuple):
 
 
 class TokenStream:
-    """The tokens of chosen rows of one layer, or of several whose channels are joined."""
+    """The tokens of chosen rows of a set of layers."""
 
     def __init__(  # noqa: PLR0913
         self,
         split: Split,
-        layers: Sequence[int],
+        layers: LayerSet,
         rows: RowNumbers,
         kinds: Sequence[str],
         *,
@@ -58,26 +60,28 @@ class TokenStream:
 
         Args:
             split: split of an open store.
-            layers: indices.
+            layers: the layers, and whether they are joined or stacked.
             rows: sorted rows that will be requested.
             kinds: arrays to deliver.
-            cache: where patch tokens are kept: "gpu", "ram" or "disk". Other arrays are small and stay in memory.
+            cache: where patch tokens, or all tokens of stacked layers, are kept: "gpu", "ram" or "disk". Other arrays
+                are small and stay in memory.
             device: device of the batches.
             rings: buffers for reading from disk; streams that take turns may share them.
-            norm: applied to every token before layers are joined; an embedding is already past it.
+            norm: applied to every token before layers are put together; an embedding is already past it.
             tell: called with the number of token bytes processed since the last call.
         """
-        self.split, self.layers, self.device = split, tuple(layers), device
+        self.split, self.layers, self.device = split, layers, device
         self._kinds, self._norm, self._tell = list(kinds), norm, tell
         self._rings = Rings(device) if rings is None else rings
         self._place = np.full(len(split), -1, dtype=np.int64)
         self._place[rows] = np.arange(len(rows))
         self._labels = torch.from_numpy(split.labels[rows]).to(device)
         read = self._read_to_device if cache == "gpu" else self._read
+        placed = stored_kinds(kinds) if layers.n_stacked > 1 else [PATCH]
         self._kept: dict[Source, Tensor] = {
             source: read(source, rows)
             for source in self._sources(kinds)
-            if (source.kind != PATCH or cache != "disk") and not is_derived(source.kind, normed=norm is not None)
+            if (source.kind not in placed or cache != "disk") and not is_derived(source.kind, normed=norm is not None)
         }
         for source in self._sources([kind for kind in kinds if is_derived(kind, normed=norm is not None)]):
             self._kept[source] = self._normed_mean(source, rows).to(device if cache == "gpu" else "cpu")
@@ -105,10 +109,11 @@ class TokenStream:
         order = np.concatenate(windows)
         cuts = np.cumsum([0, *batch_sizes(len(order), batch_size, drop_last=drop_last)])
         batches = [order[start:stop] for start, stop in pairwise(cuts)]
-        wanted = self._sources(kinds or self._kinds, view)
+        kinds = list(kinds or self._kinds)
+        wanted = self._sources(kinds, view)
         tokens = [self._tokens(source, batches) for source in wanted]
         for places, *found in zip(self._places(batches), *tokens, strict=True):
-            yield TokenBatch(self._joined(dict(zip(wanted, found, strict=True))), self._labels[places])
+            yield TokenBatch(self._put_together(kinds, dict(zip(wanted, found, strict=True))), self._labels[places])
 
     def in_order(self, rows: RowNumbers, kinds: Sequence[str] = ()) -> Iterator[TokenBatch]:
         """Yield batches of view 0 of sorted rows, for evaluation."""
@@ -117,15 +122,15 @@ class TokenStream:
 
     def _sources(self, kinds: Sequence[str], view: int | None = None) -> list[Source]:
         views = range(self.split.info.views) if view is None else [view]
-        return [Source(layer, kind, view) for kind in kinds for layer in self.layers for view in views]
+        return [Source(layer, kind, view) for kind in stored_kinds(kinds) for layer in self.layers for view in views]
 
-    def _joined(self, found: dict[Source, Tensor]) -> dict[str, Tensor]:
-        """Norm every token and join the channels of layers: {kind: (B, …, dim)}."""
+    def _put_together(self, kinds: Sequence[str], found: dict[Source, Tensor]) -> dict[str, Tensor]:
+        """Norm every token, and join or stack the layers: {kind: (B, …, dim)}."""
         parts: dict[str, list[Tensor]] = {}
         for source, tokens in found.items():
             normed = tokens if self._norm is None or source.kind in POOLED else self._norm(tokens)
             parts.setdefault(source.kind, []).append(normed)
-        return {kind: torch.cat(of_kind, dim=-1) if len(of_kind) > 1 else of_kind[0] for kind, of_kind in parts.items()}
+        return {kind: self.layers.put_together(_of_kind(kind, parts[stored_kind(kind)])) for kind in kinds}
 
     def _normed_mean(self, mean: Source, rows: RowNumbers) -> Tensor:
         """Return the mean over normed patch tokens, (n, dim) float32."""
@@ -208,3 +213,8 @@ class TokenStream:
 
 def _cut(rows: RowNumbers) -> list[RowNumbers]:
     return np.split(rows, range(EVAL_BATCH, len(rows), EVAL_BATCH))
+
+
+def _of_kind(kind: str, of_layers: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the class tokens, (B, 1, dim), of prefix tokens; other arrays as they are."""
+    return [tokens[:, :1] for tokens in of_layers] if kind == CLS else of_layers

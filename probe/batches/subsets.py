@@ -59,7 +59,7 @@ def hold_out(labels: Labels, fraction: float, seed: int, names: Sequence[str]) -
     if labels.ndim == 1 and (counts == 1).any():
         name = names[counts.tolist().index(1)]
         raise InputError(
-            f"class {name!r} has one training image, so none of it can be held out to select on; give --val-split, or "
+            f"class {name!r} has one training image, so none can be held out for selection; give --val-split, or "
             "--protocol paper"
         )
     n_held = np.clip(_rounded(counts * fraction), 1, np.maximum(counts - 1, 1))

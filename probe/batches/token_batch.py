@@ -10,8 +10,8 @@ class TokenBatch:
     """Tokens and labels of B images on the training device.
 
     Attributes:
-        arrays: kind to tokens in the stored dtype: "patch" (B, N, D), "prefix" (B, P, D), "mean" (B, D),
-            "embedding" (B, E).
+        arrays: kind to tokens in the stored dtype: "patch" (B, N, D), "prefix" (B, P, D), "cls" (B, 1, D),
+            "mean" (B, D), "embedding" (B, E). Stacked layers stand side by side along the second axis.
         labels: (B,) int64, or (B, C) for multi-label data, 1 where an image shows a class.
     """
 

@@ -92,7 +92,7 @@ def cost_columns(plan: Plan, cell: Cell, form: HeadForm) -> dict[str, int]:
 
     def head_without_values() -> Head:
         with torch.device("meta"):
-            pooling = build_pooling(form.name, dim=shape.dim, grid=shape.grid, **form.settings)
+            pooling = build_pooling(form.name, **shape.of_pooling, **form.settings)
             return Head(pooling, plan.data.n_classes)
 
     head = without_compiler(head_without_values)
@@ -127,6 +127,7 @@ def save_head(
         logits=logits,
         tokens=list(form.kinds),
         layers=list(cell.layers),
+        stacked=cell.layers.stacked,
         norm=None if plan.data.norm is None else dict(plan.data.norm),
         model=recipe.model,
         weights=recipe.weights,

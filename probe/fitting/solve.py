@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ...store.order import RowNumbers
+from ..batches.layer_set import abbreviated
 from ..batches.stream import TokenStream
-from ..grid.cells import Cell, CellGroup, abbreviated, make_solver
+from ..grid.cells import Cell, CellGroup, make_solver
 from ..heads import build_pooling
 from ..heads.linear import ARRAYS
 from ..planning.plan import Plan
@@ -55,12 +56,13 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
             vals = count(streams.val(regime), regime.val_rows).scores()
     plan.data.check_unchanged()  # all is read, and nothing is written yet
     tests, predicted = test.scores(), test.predicted()
+    costs = _save(plan, run, solver, cells)
     return [
         row
         | score_columns(vals[index], tests[index])
         | predicted_of(predicted, index)
         | {"status": solver.status(index)}
-        | _save(plan, run, solver, cells[index], index)
+        | costs
         for index, row in enumerate(_rows(plan, solver, group, watch))
     ]
 
@@ -75,7 +77,7 @@ def _rows(plan: Plan, solver: Solver, group: CellGroup, watch: Stopwatch) -> lis
 def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows: RowNumbers) -> tuple[Tensor, Tensor]:
     """Return the pooled vectors (n, F) float32 of some rows, and their labels, on the training device."""
     shape, kinds = plan.input_shape(cell), ARRAYS[pool]
-    pooling = build_pooling("linear", dim=shape.dim, grid=shape.grid, pool=pool)
+    pooling = build_pooling("linear", **shape.of_pooling, pool=pool)
     parts = [(pooling(batch.joined(kinds, torch.float32)), batch.labels) for batch in stream.in_order(rows, kinds)]
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
 
@@ -96,10 +98,11 @@ def _count(plan: Plan, solver: Solver, features: Tensor, labels: Tensor, tell: C
     return counter
 
 
-def _save(plan: Plan, run: Run, solver: Solver, cell: Cell, index: int) -> dict[str, int]:
-    """Save the head of a cell, if it has weights, and return its costs."""
+def _save(plan: Plan, run: Run, solver: Solver, cells: Sequence[Cell]) -> dict[str, int]:
+    """Save the heads of the cells, if they have weights, and return the costs that all of them have."""
     if not isinstance(solver, LinearSolver):
         return {"n_params": 0}
     form = HeadForm("linear", solver.pooling, ARRAYS[solver.pool])
-    save_head(run, plan, cell, form, solver.state(index), logits=solver.logits)
-    return cost_columns(plan, cell, form)
+    for index, cell in enumerate(cells):
+        save_head(run, plan, cell, form, solver.state(index), logits=solver.logits)
+    return cost_columns(plan, cells[0], form)

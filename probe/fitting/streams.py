@@ -12,13 +12,14 @@ from ..batches.norm import FinalNorm, is_derived
 from ..batches.pieces import Rings
 from ..batches.stream import TokenStream
 from ..batches.subsets import FULL
+from ..batches.token_shape import stored_kinds
 from ..grid.regimes import Regime
 from ..planning.layer_plan import LayerPlan
 from ..planning.places import DISK
 
 
 class LayerStreams:
-    """The streams that passes read, of one layer or of several joined."""
+    """The streams that passes read, of one set of layers."""
 
     def __init__(
         self, layer: LayerPlan, device: torch.device, tell: Callable[[int], None] = lambda n_bytes: None
@@ -73,9 +74,9 @@ def bytes_at_first(layer: LayerPlan) -> int:
     total = 0
     for name, rows in layer.rows.items():
         split = data.split_of(name)
-        for kind in layer.kinds:
+        for kind in stored_kinds(layer.kinds):
             if is_derived(kind, normed=data.norm is not None):
-                total += len(rows) * data.patch_bytes(layer.layers, name)
-            elif kind != PATCH or layer.places[name] != DISK:
+                total += len(rows) * data.row_bytes(layer.layers, [PATCH], name)
+            elif kind not in layer.placed or layer.places[name] != DISK:
                 total += len(rows) * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize * split.info.views
     return total

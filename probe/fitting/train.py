@@ -6,9 +6,10 @@ from math import ceil
 from typing import Any
 
 from ...store.order import RowNumbers
+from ..batches.layer_set import abbreviated
+from ..batches.noise import with_noise
 from ..batches.order import epoch_windows
 from ..batches.stream import TokenStream
-from ..grid.cells import abbreviated
 from ..grid.regimes import Regime
 from ..planning.plan import Plan
 from ..training.metrics import Counter, make_counter
@@ -85,7 +86,8 @@ def _train_epoch(plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, epoc
     regime, data = fits[0].regime, plan.data
     windows = epoch_windows(regime.train_rows, data.train.info.block_rows, plan.config.seed, epoch)
     batches = stream.batches(windows, regime.batch_size, drop_last=True, view=epoch % data.views, kinds=_kinds_of(fits))
-    for number, batch in enumerate(batches):
+    for number, clean in enumerate(batches):
+        batch = with_noise(clean, plan.config.noise, plan.config.noise_prob, (plan.config.seed, epoch, number))
         factor = lr_factor(epoch + number / regime.n_steps, regime.epochs, regime.warmup_epochs)
         for fit in fits:
             fit.group.train_batch(batch, factor)

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from ...errors import InputError
-from ...store.layout import layer_name, parse_layers
+from ..batches.layer_set import LayerSet
 from ..solvers import SOLVERS, Solver
 from .regimes import Regime
 from .specs import HeadSpec
 
 LONGEST_NAME = 239
 """Most bytes in a cell's name: with `.safetensors.tmp` it names a file, and file systems allow 255 bytes."""
-MOST_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Cell:
 
     Attributes:
         store: the store's name in the run.
-        layers: indices; the channels of several are joined.
+        layers: the layers that the head reads.
         head: the head.
         optimizer: its name, or the method for a head that is fitted at once.
         lr: base learning rate, or None without one.
@@ -33,7 +31,7 @@ class Cell:
     """
 
     store: str
-    layers: tuple[int, ...]
+    layers: LayerSet
     head: HeadSpec
     optimizer: str
     lr: float | None
@@ -43,15 +41,14 @@ class Cell:
 
     @property
     def layer(self) -> str:
-        """The layers as text, such as "11" or "8+9+10+11"."""
-        return layers_text(self.layers)
+        """The layers as text, such as "11", "8+9+10+11" or "stack:2+5+8+11"."""
+        return self.layers.text
 
     @property
     def name(self) -> str:
         """A name that is unique in a run and can name a file. A long name ends in a hash."""
-        layers = "+".join([layer_name(self.layers[0]), *(f"{layer:02d}" for layer in self.layers[1:])])
         rates = {"lr": self.lr, "wd": self.weight_decay}
-        parts = [self.store, layers, self.head.label.replace(":", "-"), self.optimizer]
+        parts = [self.store, self.layers.name, self.head.label.replace(":", "-"), self.optimizer]
         parts += [f"{name}={_number_text(value)}" for name, value in rates.items() if value is not None]
         return shortened("-".join([*parts, f"shots={self.shots}", f"seed={self.seed}"]), LONGEST_NAME)
 
@@ -88,7 +85,7 @@ class Grid:
 
     Attributes:
         store: the store's name in the run.
-        layers: sets of layers; the channels of several are joined.
+        layers: the sets of layers that heads read.
         heads: of each layer.
         regimes: of each head.
         optimizer: of the heads that are trained by steps.
@@ -97,7 +94,7 @@ class Grid:
     """
 
     store: str
-    layers: Sequence[tuple[int, ...]]
+    layers: Sequence[LayerSet]
     heads: Sequence[HeadSpec]
     regimes: Sequence[Regime]
     optimizer: str
@@ -109,7 +106,7 @@ class Grid:
         """The training sets, including "full", as the results name them."""
         return list(dict.fromkeys(regime.shots for regime in self.regimes))
 
-    def trained_groups(self, layers: tuple[int, ...], regime: Regime) -> list[CellGroup]:
+    def trained_groups(self, layers: LayerSet, regime: Regime) -> list[CellGroup]:
         """Return the cells that are trained by steps, in one group per head. The cells of a group can be stacked."""
         swept = list(product(dict.fromkeys(self.lrs), dict.fromkeys(self.weight_decays), regime.seeds))
         return [
@@ -124,7 +121,7 @@ class Grid:
             if not head.solved
         ]
 
-    def solved_groups(self, layers: tuple[int, ...], regime: Regime) -> list[CellGroup]:
+    def solved_groups(self, layers: LayerSet, regime: Regime) -> list[CellGroup]:
         """Return the cells that are fitted at once, in groups that share one solver.
 
         They draw no random numbers, so full data has one seed.
@@ -150,42 +147,6 @@ def make_solver(cells: Sequence[Cell]) -> Solver:
     """
     settings = [dict(cell.head.settings) for cell in cells]
     return SOLVERS[cells[0].head.name](settings, [cell.weight_decay or 0.0 for cell in cells])
-
-
-def layers_text(layers: Sequence[int]) -> str:
-    """Return layers as the results and flags write them: "8+9+10+11"."""
-    return "+".join(map(str, layers))
-
-
-def abbreviated(layers: str) -> str:
-    """Shorten many joined layers for a narrow place: keep the first three and the last."""
-    indices = layers.split("+")
-    return layers if len(indices) <= MOST_SHOWN else "+".join([*indices[:3], "…", indices[-1]])
-
-
-def parse_layer_sets(spec: str, stored: Sequence[int], depth: int) -> list[tuple[int, ...]]:
-    """Read "all", "last4" or "0,5,8+9+10+11" into sets of stored layers: single ones first, then joined ones.
-
-    Raises:
-        InputError: the text has another form, a layer is not stored, or a layer is joined with itself.
-    """
-    parts = spec.split(",")
-    single = ",".join(part for part in parts if "+" not in part)
-    joined = [_parse_joined(part, stored, depth) for part in parts if "+" in part]
-    sets = [(layer,) for layer in parse_layers(single, stored, depth)] if single or not joined else []
-    return list(dict.fromkeys([*sets, *joined]))
-
-
-def _parse_joined(spec: str, stored: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Read "8+9+10+11" into the layers that it joins."""
-    try:
-        wanted = [int(index) for index in spec.split("+")]
-    except ValueError:
-        raise InputError(f"layers {spec!r}: expected indices to join, such as 8+9+10+11") from None
-    layers = tuple(parse_layers(",".join(map(str, wanted)), stored, depth))
-    if len(layers) < len(wanted):
-        raise InputError(f"layers {spec!r} joins a layer with itself; give each one once")
-    return layers
 
 
 def _number_text(value: float) -> str:

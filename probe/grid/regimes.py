@@ -81,7 +81,7 @@ def make_regimes(data: Data, config: FitConfig, shots: Sequence[str]) -> list[Re
             if data.multi_label and len(held) and not data.val.labels[held].any():
                 raise InputError(
                     f"none of the {len(held)} held-out images shows a class, so there is no precision to select by "
-                    f"(shots {shot}); hold out more by --val, or give --val-split or --protocol paper"
+                    f"(shots {shot}); hold out more with --val, or give --val-split or --protocol paper"
                 )
             regimes.append(_make_regime(data, config, shot, of_regime, rows, held))
     return regimes

@@ -6,9 +6,9 @@ from itertools import product
 from typing import Any
 
 from ...errors import InputError, unknown_name
-from ...store.layout import EMBEDDING, LayerShape
+from ...store.layout import EMBEDDING
+from ..batches.token_shape import TokenShape
 from ..heads import POOLINGS, Pooling, build_pooling
-from ..heads.linear import ARRAYS
 from ..solvers import SOLVERS, Solver
 
 HEADS: Mapping[str, type[Pooling] | type[Solver]] = {**POOLINGS, **SOLVERS}
@@ -40,21 +40,20 @@ class HeadSpec:
         """Whether the head is fitted at once instead of trained by steps."""
         return self.name in SOLVERS
 
-    def input_shape(self, shape: LayerShape) -> LayerShape:
+    def input_shape(self, shape: TokenShape) -> TokenShape:
         """Return the shape of the head's input. An embedding may have another width than the tokens."""
         reads_embedding = dict(self.settings).get("pool") == EMBEDDING
         return replace(shape, dim=shape.embedding) if reads_embedding else shape
 
-    def inputs(self, shape: LayerShape) -> tuple[str, ...]:
+    def inputs(self, shape: TokenShape) -> tuple[str, ...]:
         """Return the arrays of a layer that the head reads.
 
         Raises:
             InputError: its settings do not fit the tokens.
         """
         settings = dict(self.settings)
-        if self.solved:
-            return ARRAYS[settings["pool"]]
-        return build_pooling(self.name, dim=shape.dim, grid=shape.grid, draw=False, **settings).inputs
+        name, own = ("linear", {"pool": settings["pool"]}) if self.solved else (self.name, settings)
+        return build_pooling(name, **shape.of_pooling, draw=False, **own).inputs
 
 
 def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:

@@ -12,6 +12,7 @@ from torch import Generator
 from ...errors import unknown_name
 from .abmilp import AbMILP
 from .aim import AIMPooling
+from .alf import AttentiveLayerFusion
 from .cae import CAEPooling
 from .cait import CaiTPooling
 from .cbam import CBAM
@@ -45,6 +46,7 @@ POOLINGS: dict[str, type[Pooling]] = {
     "jepa": JEPAPooling,
     "dolg": DOLGPooling,
     "cae": CAEPooling,
+    "alf": AttentiveLayerFusion,
     "linear": LinearPooling,
 }
 
@@ -54,6 +56,7 @@ def build_pooling(
     *,
     dim: int,
     grid: tuple[int, int],
+    n_layers: int = 1,
     cells: int | None = None,
     generators: Sequence[Generator | None] | None = None,
     draw: bool = True,
@@ -65,13 +68,14 @@ def build_pooling(
         name: a name in `POOLINGS`.
         dim: width of the tokens.
         grid: (height, width) of the patch tokens.
+        n_layers: layers whose tokens stand side by side, L·N tokens.
         cells: stack H cells; the output is then (B, H, out_dim).
         generators: one per cell, for the initial weights; torch's global one if None.
         draw: False checks the settings and draws no weights: the pooling only knows its `inputs` and `out_dim`.
         settings: settings of the pooling; its `defaults` names them.
 
     Raises:
-        InputError: unknown name or setting, or a setting that does not fit `dim` or `grid`.
+        InputError: unknown name or setting, or a setting that does not fit `dim`, `grid` or `n_layers`.
     """
     if name not in POOLINGS:
         raise unknown_name("head", name, POOLINGS)
@@ -79,4 +83,12 @@ def build_pooling(
     for key in settings:
         if key not in kind.defaults:
             raise unknown_name(f"setting of head {name!r}", key, kind.defaults)
-    return kind(replace(kind.settings, **settings), dim=dim, grid=grid, cells=cells, generators=generators, draw=draw)
+    return kind(
+        replace(kind.settings, **settings),
+        dim=dim,
+        grid=grid,
+        n_layers=n_layers,
+        cells=cells,
+        generators=generators,
+        draw=draw,
+    )

@@ -41,11 +41,11 @@ class AbMILPSettings(PoolingSettings):
     """Settings of AbMILP."""
 
     self_attention: Annotated[
-        str, "Whether scores and values (both), scores alone (map) or neither (none) read its output."
+        str, "What reads the output of the self-attention: scores and values (both), scores (map), or nothing (none)."
     ] = "both"
     depth: Annotated[int, "Layers of the scorer; 1 or more."] = 2
     activation: Annotated[str, "Between the scorer's layers: tanh or relu."] = "tanh"
-    content: Annotated[str, "Which of the tokens read are summed: all or patch."] = "all"
+    content: Annotated[str, "Tokens that the pooling sums: all that it reads, or patch tokens alone (patch)."] = "all"
     cond: Annotated[str, "Positions added before scoring: none or pe. pe needs a D that 4 divides."] = "none"
     tokens: Annotated[str, TOKENS] = "patch"
 
@@ -69,6 +69,10 @@ class AbMILP(AttentivePooling):
     score0_bias: Tensor
     position: Tensor
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "cond=pe adds a position for each place of one grid" if self.settings.cond == "pe" else ""
+
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         for setting, known in CHOICES.items():
@@ -77,7 +81,7 @@ class AbMILP(AttentivePooling):
         depth = self.settings.depth
         if depth < 1:
             raise InputError(f"abmilp with depth={depth}: expected 1 or more")
-        self.n_patches = self.grid[0] * self.grid[1]
+        self.n_patches = self.n_layers * self.grid[0] * self.grid[1]
         self.reference_names = module_names({f"attention_predictor.{2 * i}": f"score{i}" for i in range(depth)})
         if self.settings.self_attention != "none":
             self.reference_names |= module_names({"self_attn.qkv": "qkv"}, ["weight"])

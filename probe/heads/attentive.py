@@ -18,7 +18,13 @@ from .folded import attend, logits, softmax, token_rstd
 from .pooling import Pooling
 from .products import apply_linear
 
-TOKENS = {"patch": ("patch",), "patch+prefix": ("prefix", "patch")}
+TOKENS = {
+    "patch": ("patch",),
+    "patch+prefix": ("prefix", "patch"),
+    "cls": ("cls",),
+    "mean": ("mean",),
+    "cls+mean": ("cls", "mean"),
+}
 """The values of the setting `tokens`, and the arrays that each reads, in order: prefix tokens come first."""
 
 
@@ -32,8 +38,9 @@ class AttentivePooling(Pooling):
             InputError: unknown `tokens`.
         """
         tokens = getattr(self.settings, "tokens", "patch")
-        if tokens not in TOKENS:
-            raise unknown_name(f"setting tokens of {self.name}", tokens, TOKENS)
+        known = {name: kinds for name, kinds in TOKENS.items() if "patch" in kinds or not self.needs_one_layer()}
+        if tokens not in known:
+            raise unknown_name(f"setting tokens of {self.name}", tokens, known)
         return TOKENS[tokens]
 
     @abstractmethod

@@ -50,6 +50,10 @@ class CBAM(AttentivePooling):
     running_mean: Tensor
     running_var: Tensor
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "its convolution needs the places of one grid"
+
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         self.reduced = max(1, int(self.dim / REDUCTION + 0.5))
@@ -96,7 +100,7 @@ class CBAM(AttentivePooling):
         """
         if x_BND.shape[1] != self.grid[0] * self.grid[1]:
             raise InputError(
-                f"cbam for a grid of {self.grid} got {x_BND.shape[1]} tokens; build it for the grid they are from, "
+                f"cbam for a grid of {self.grid} got {x_BND.shape[1]} tokens; build it for the grid of these tokens, "
                 "and leave prefix tokens out"
             )
         mean_BHN = gate_BHD.to(x_BND.dtype) @ x_BND.transpose(1, 2) / self.dim

@@ -59,6 +59,10 @@ class CLIPPooling(AttentivePooling):
     qkv_bias: Tensor
     norm_weight: Tensor
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "it learns a position for each place of one grid"
+
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         self.check_heads(self.settings.heads)
@@ -118,7 +122,7 @@ class CLIPPooling(AttentivePooling):
             return self.position
         if n_prefix < 0:
             raise InputError(
-                f"clip for a grid of {self.grid} got {n_tokens} tokens; build it for the grid they are from"
+                f"clip for a grid of {self.grid} got {n_tokens} tokens; build it for the grid of these tokens"
             )
         first, patches = self.position[:, :1], self.position[:, 1:]
         return torch.cat([first, F.pad(patches, (0, 0, n_prefix, 0))], dim=1)

@@ -52,6 +52,10 @@ class DOLGPooling(AttentivePooling):
     running_mean: Tensor
     running_var: Tensor
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "its BatchNorm takes one statistic over all tokens, and layers differ"
+
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`. Weights of the convolutions have variance 2 over the number of outputs."""
         dim = self.dim

@@ -1,6 +1,7 @@
-"""The head: pooling, then BatchNorm1d(affine=False, eps=1e-6), then Linear, for H stacked cells at once.
+"""The head: pooling, then a BatchNorm, then Linear, for H stacked cells at once.
 
-This is the head of the published protocol (arXiv 2506.10178; MAE, arXiv 2111.06377, appendix A.1).
+With BatchNorm1d(affine=False, eps=1e-6), as nearly all poolings have it, this is the head of the published protocol
+(arXiv 2506.10178; MAE, arXiv 2111.06377, appendix A.1).
 """
 
 from collections.abc import Sequence
@@ -14,14 +15,13 @@ from .pooling import Pooling
 from .products import apply_linear
 from .rounding import rounds
 
-BATCH_NORM_EPS = 1e-6
-
 
 class Head(nn.Module):
     """Tokens to logits.
 
-    Parameters, for H cells of pooled width O and C classes: those of the pooling, `weight` (H, C, O) and
-    `bias` (H, C). Buffers: `running_mean` and `running_var` (H, O), with equal rows if the pooling is `shared`.
+    Parameters, for H cells of pooled width O and C classes: those of the pooling, `weight` (H, C, O) and `bias` (H, C);
+    `norm_weight` and `norm_bias` (H, O), if the pooling's `classifier_norm` is affine. Buffers: `running_mean` and
+    `running_var` (H, O), with equal rows if the pooling is `shared`.
     """
 
     running_mean: Tensor
@@ -38,6 +38,9 @@ class Head(nn.Module):
         ]
         self.weight = nn.Parameter(torch.stack([weight for weight, _ in drawn]))
         self.bias = nn.Parameter(torch.stack([bias for _, bias in drawn]))
+        if pooling.classifier_norm.affine:
+            self.norm_weight = nn.Parameter(torch.ones(n_cells, width))
+            self.norm_bias = nn.Parameter(torch.zeros(n_cells, width))
         self.register_buffer("running_mean", torch.zeros(n_cells, width))
         self.register_buffer("running_var", torch.ones(n_cells, width))
 
@@ -47,15 +50,19 @@ class Head(nn.Module):
         Args:
             x_BND: the arrays named by `pooling.inputs`, joined along the token axis.
         """
-        if x_BND.dtype != self.weight.dtype and not torch.is_autocast_enabled(x_BND.device.type):
-            x_BND = x_BND.to(self.weight.dtype)  # tokens are stored in float16
-        normed_BHO = self._normed(self.pooling.pool(x_BND))
+        normed_BHO = self.features(x_BND)
         if self.pooling.shared:  # one product for all cells, X = H·C
             logits_BX = F.linear(normed_BHO[:, 0], self.weight.flatten(0, 1), self.bias.flatten())
             logits_BHC: Tensor = logits_BX.unflatten(1, self.bias.shape)
         else:
             logits_BHC = apply_linear(normed_BHO.transpose(0, 1), self.weight, self.bias).transpose(0, 1)
         return logits_BHC if self.cells is not None else logits_BHC[:, 0]
+
+    def features(self, x_BND: Tensor) -> Tensor:
+        """Return the classifier's input, (B, H, O), or (B, 1, O) if the pooling is `shared`."""
+        if x_BND.dtype != self.weight.dtype and not torch.is_autocast_enabled(x_BND.device.type):
+            x_BND = x_BND.to(self.weight.dtype)  # tokens are stored in float16
+        return self._normed(self.pooling.pool(x_BND))
 
     def _normed(self, pooled_BHO: Tensor) -> Tensor:
         """Apply the BatchNorm in full precision; features that all cells share, (B, 1, O), are normed once.
@@ -70,10 +77,12 @@ class Head(nn.Module):
             pooled_BX,
             self.running_mean[:n_tracked].view(-1),  # views, which batch_norm updates
             self.running_var[:n_tracked].view(-1),
+            self.norm_weight.flatten() if self.pooling.classifier_norm.affine else None,
+            self.norm_bias.flatten() if self.pooling.classifier_norm.affine else None,
             training=self.training,
-            eps=BATCH_NORM_EPS,
+            eps=self.pooling.classifier_norm.eps,
         )
-        if self.training and self.pooling.shared:
+        if self.training and self.pooling.shared and len(self.running_mean) > 1:
             self.running_mean[1:], self.running_var[1:] = self.running_mean[0], self.running_var[0]
         return normed_BX.view_as(pooled_BHO)
 

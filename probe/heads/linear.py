@@ -54,6 +54,10 @@ class LinearPooling(Pooling):
             raise unknown_name("setting pool of linear", self.settings.pool, ARRAYS)
         return ARRAYS[self.settings.pool]
 
+    def needs_one_layer(self) -> str:
+        """See `Pooling.needs_one_layer`."""
+        return "it reads one vector per image"
+
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
         self.out_dim = self.dim * len(self.inputs)  # one vector per array
@@ -66,7 +70,7 @@ class LinearPooling(Pooling):
         """See `Pooling.pool`."""
         pooled_BO = {
             "cls": lambda: x_BND[:, 0],
-            "mean": lambda: x_BND.mean(1),
+            "mean": lambda: x_BND.mean(1) if x_BND.shape[1] > 1 else x_BND[:, 0],
             "cls+mean": lambda: torch.cat([x_BND[:, 0], x_BND[:, -1]], dim=1),
             "max": lambda: x_BND.amax(1),
             "embedding": lambda: x_BND[:, 0],

@@ -9,17 +9,36 @@ output and gradient are the same in a stack as alone.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ...errors import InputError
 
-TOKENS = "Tokens read: patch, or patch+prefix with class and register tokens first."
+TOKENS = (
+    "Tokens read: patch; patch+prefix, with class and register tokens first; or, for stacked layers, cls, mean or "
+    "cls+mean, the class token and the mean of each layer."
+)
 MAPS = "Attention maps; a divisor of the width D."
 MLP_RATIO = "Hidden units of the MLP per channel; 1 or more."
 """Descriptions of settings that several poolings share."""
+
+
+BATCH_NORM_EPS = 1e-6
+"""ε of the published protocol's BatchNorm."""
+
+
+class ClassifierNorm(NamedTuple):
+    """The BatchNorm between a pooling and the classifier.
+
+    Attributes:
+        eps: added to the variance.
+        affine: whether it has a weight and a bias per channel.
+    """
+
+    eps: float = BATCH_NORM_EPS
+    affine: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,11 +77,14 @@ class Pooling(nn.Module, ABC):
         reference_names: the reference implementation's name of each parameter, and ours.
         reference_buffers: likewise for buffers; None if ours does not need it.
         dim: width D of the tokens.
-        grid: (height, width) of the patch tokens.
+        grid: (height, width) of the patch tokens, of each layer.
+        n_layers: layers whose tokens stand side by side.
         cells: H, or None for a plain pooling.
         out_dim: width of the output.
         inputs: the store's arrays that it reads, joined along the token axis: "prefix", "patch", "mean" or
             "embedding".
+        classifier_norm: the BatchNorm of its head.
+        seeds: of the cells' generators. They also decide what training draws (`begin_step`).
         shared: it has no parameters, so its output is the same for all cells, and `pool` makes it once.
     """
 
@@ -76,6 +98,7 @@ class Pooling(nn.Module, ABC):
     reference_buffers: Mapping[str, str | None] = {}
     out_dim: int
     inputs: tuple[str, ...]
+    classifier_norm: ClassifierNorm = ClassifierNorm()
     shared: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -89,6 +112,7 @@ class Pooling(nn.Module, ABC):
         *,
         dim: int,
         grid: tuple[int, int],
+        n_layers: int = 1,
         cells: int | None = None,
         generators: Sequence[Generator | None] | None = None,
         draw: bool = True,
@@ -99,20 +123,31 @@ class Pooling(nn.Module, ABC):
             settings: settings of this pooling's own class.
             dim: width D of the tokens, or of the embedding.
             grid: (height, width) of the patch tokens.
+            n_layers: layers whose tokens stand side by side.
             cells: H, or None for a plain pooling.
             generators: one per cell; torch's global one if None.
             draw: False leaves out parameters and buffers, but sets `inputs` and `out_dim`.
 
         Raises:
-            InputError: a setting is unknown, or does not fit `dim` or `grid`.
+            InputError: a setting is unknown, or does not fit `dim` or `grid`; or the pooling needs one layer.
         """
         super().__init__()
-        self.settings, self.dim, self.grid, self.cells = settings, dim, grid, cells
+        self.settings, self.dim, self.grid, self.n_layers, self.cells = settings, dim, grid, n_layers, cells
+        why = self.needs_one_layer()
+        if n_layers > 1 and why:
+            raise InputError(
+                f"head {self.name!r} cannot read the tokens of {n_layers} layers side by side: {why}; "
+                "join their channels instead, such as 2+5+8"
+            )
         self.inputs, self.out_dim = self.choose_inputs(), dim
         self.set_up()
         if not draw:
             return
-        drawn = [self.initial(generator) for generator in generators or [None] * (cells or 1)]
+        generators = generators or [None] * (cells or 1)
+        self.seeds = [
+            torch.initial_seed() if generator is None else generator.initial_seed() for generator in generators
+        ]
+        drawn = [self.initial(generator) for generator in generators]
         for name in drawn[0]:
             self.register_parameter(name, nn.Parameter(torch.stack([cell[name] for cell in drawn])))
         self.make_buffers()
@@ -124,6 +159,10 @@ class Pooling(nn.Module, ABC):
         Raises:
             InputError: the settings ask for tokens that do not exist.
         """
+
+    def needs_one_layer(self) -> str:
+        """Return why the pooling cannot read the tokens of several layers side by side, or "" if it can."""
+        return ""
 
     def set_up(self) -> None:
         """Check the other settings, and set `out_dim` if it is not `dim`.
@@ -138,6 +177,9 @@ class Pooling(nn.Module, ABC):
 
     def make_buffers(self) -> None:
         """Register the buffers, in the order in which a saved head holds them."""
+
+    def begin_step(self, step: int) -> None:
+        """Prepare a step of training, counted from 1: whatever it draws is a function of `seeds` and the step."""
 
     @abstractmethod
     def pool(self, x_BND: Tensor) -> Tensor:

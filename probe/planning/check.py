@@ -1,11 +1,15 @@
 """Checks before any token is read: settings in range, and heads that fit the tokens and the training set."""
 
+from collections.abc import Sequence
+
 from ...errors import InputError
 from ...store.layout import PATCH, PREFIX
 from ..batches.data import check_arrays
+from ..batches.layer_set import STACK, LayerSet
 from ..batches.norm import FinalNorm, is_derived
+from ..batches.token_shape import stored_kind
 from ..config import FitConfig
-from ..grid.cells import layers_text, make_solver
+from ..grid.cells import make_solver
 from ..grid.specs import HeadSpec
 from .plan import Plan
 
@@ -22,6 +26,13 @@ def check_config(config: FitConfig) -> None:
         raise InputError(
             f"lr {config.lr}, weight_decay {config.weight_decay}: expected rates above 0, decays of 0 or more"
         )
+    if config.clip_grad is not None and config.clip_grad <= 0:
+        raise InputError(f"clip_grad {config.clip_grad}: expected a norm above 0")
+    if config.noise < 0 or not 0 < config.noise_prob <= 1:
+        raise InputError(
+            f"noise {config.noise}, noise_prob {config.noise_prob}: expected a deviation of 0 or more, and a "
+            "probability above 0 and at most 1"
+        )
     if config.warmup_epochs is not None and not 0 <= config.warmup_epochs < config.epochs:
         raise InputError(
             f"warmup_epochs {config.warmup_epochs}: expected 0 or more, and fewer than {config.epochs} epochs"
@@ -29,17 +40,22 @@ def check_config(config: FitConfig) -> None:
 
 
 def check_plan(plan: Plan) -> None:
-    """Check that the heads fit the tokens and the training sets, and that layers can be joined.
+    """Check that the heads fit the tokens and the training sets, and that layers can be joined or stacked.
 
     Raises:
-        InputError: a head does not fit, or layers cannot be joined.
+        InputError: a head does not fit, or layers cannot be joined or stacked.
         StoreError: a layer is not completely written.
     """
     _check_solvers(plan)
+    if plan.config.class_weights != "none" and plan.data.multi_label:
+        raise InputError(
+            f"class_weights {plan.config.class_weights!r}: an image of {str(plan.data.store.path)!r} may have several "
+            "labels, and their loss has no class weights; leave the option out"
+        )
     for layers in plan.grid.layers:
         _check_norm(plan, layers)
         for head in plan.grid.heads:
-            _check_joined(plan, head, layers)
+            _check_together(plan, head, layers)
         wanted = [(head.label, _stored_inputs(plan, head, layers)) for head in plan.grid.heads]
         check_arrays(plan.data, layers, wanted)
 
@@ -53,29 +69,41 @@ def _check_solvers(plan: Plan) -> None:
                 raise InputError(f"{error} (shots {regime.shots})") from error
 
 
-def _check_norm(plan: Plan, layers: tuple[int, ...]) -> None:
+def _check_norm(plan: Plan, layers: LayerSet) -> None:
     if plan.data.norm is not None:
         norm = FinalNorm.from_json(plan.data.norm)
         for layer in layers:
             norm.check(layer, plan.data.train.shape(layer).dim)
 
 
-def _check_joined(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> None:
-    """Refuse to join channels of tokens at different places. Means and embeddings have no place and always join."""
-    shapes, kinds = [plan.data.train.shape(layer) for layer in layers], head.inputs(plan.data.shape(layers))
+def _check_together(plan: Plan, head: HeadSpec, layers: LayerSet) -> None:
+    """Refuse to join channels of tokens at different places, and to stack layers of different widths or grids.
+
+    Means and embeddings have no place and always join.
+    """
+    shapes = [plan.data.train.shape(layer) for layer in layers]
+    kinds = {stored_kind(kind) for kind in head.inputs(plan.data.shape(layers))}
     grids, prefixes = {shape.grid for shape in shapes}, {shape.n_prefix for shape in shapes}
     if (PATCH in kinds and len(grids) > 1) or (PREFIX in kinds and len(prefixes) > 1):
-        listed = ", ".join(
-            f"{layer}: {shape.grid[0]}×{shape.grid[1]} + {shape.n_prefix}"
-            for layer, shape in zip(layers, shapes, strict=True)
-        )
+        listed = _listed(layers, [f"{shape.grid[0]}×{shape.grid[1]} + {shape.n_prefix}" for shape in shapes])
+        way, example = ("stack", "ep:tokens=mean") if layers.stacked else ("join", "linear:pool=mean")
         raise InputError(
-            f"head {head.label!r} reads the tokens of layers {layers_text(layers)!r}, which are at different places "
-            f"({listed}) and cannot be joined; heads that read means can join them, such as linear:pool=mean"
+            f"head {head.label!r} cannot {way} layers {layers.text!r}: they differ in grid or prefix tokens "
+            f"({listed}); heads that read means can {way} them, such as {example}"
+        )
+    if layers.stacked and len({shape.dim for shape in shapes}) > 1:
+        listed = _listed(layers, [str(shape.dim) for shape in shapes])
+        raise InputError(
+            f"layers {layers.text!r} have tokens of different widths ({listed}) and cannot be stacked; join their "
+            f"channels: {layers.text.removeprefix(STACK)}"
         )
 
 
-def _stored_inputs(plan: Plan, head: HeadSpec, layers: tuple[int, ...]) -> list[str]:
+def _listed(layers: LayerSet, facts: Sequence[str]) -> str:
+    return ", ".join(f"{layer}: {fact}" for layer, fact in zip(layers, facts, strict=True))
+
+
+def _stored_inputs(plan: Plan, head: HeadSpec, layers: LayerSet) -> list[str]:
     """Return the stored arrays that a head needs. A mean over normed tokens needs the patch tokens too."""
     kinds = head.inputs(plan.data.shape(layers))
     normed = plan.data.norm is not None

@@ -15,6 +15,7 @@ from ..batches.norm import FinalNorm, is_derived
 from ..batches.order import WINDOW_BLOCKS
 from ..batches.stream import EVAL_BATCH, TokenStream
 from ..batches.subsets import FULL
+from ..batches.token_shape import TokenShape, stored_kinds
 from ..grid.cells import CellGroup
 from ..grid.specs import HeadSpec
 from ..training.group import Group
@@ -26,13 +27,13 @@ from .passes import needed
 from .places import DISK
 from .solver_time import solver_seconds
 
-Timed = dict[tuple[HeadSpec, int, tuple[int, int], int], tuple[float, float]]
-"""Seconds per image for training and for scoring, by head, number of cells, grid and width."""
+Timed = dict[tuple[HeadSpec, int, TokenShape], tuple[float, float]]
+"""Seconds per image for training and for scoring, by head, number of cells, and shape of the tokens."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of the work on one layer, or on several joined layers.
+    """The cost of the work on one layer, or on several layers together.
 
     Attributes:
         read: bytes of tokens and means read from the store. Means of normed tokens are computed from the tokens.
@@ -72,7 +73,7 @@ def describe(todo: Sequence[LayerPlan], machine: Machine) -> list[str]:
     )
     solvers = dict.fromkeys(group.cells[0].head.name for layer in todo for group in layer.solved_groups)
     if solvers:
-        lines.append(f"{time_text(solving)} of it for {', '.join(solvers)}: a guess, from counted operations")
+        lines.append(f"{time_text(solving)} of it for {', '.join(solvers)}, a guess from operation counts")
     return lines
 
 
@@ -80,45 +81,49 @@ def estimate(layer: LayerPlan, machine: Machine, timed: Timed) -> Estimate:
     """Estimate one layer. Steps are timed on a few of its images, unless `timed` already has such steps."""
     plan = layer.plan
     n_rows = {name: len(rows) * plan.data.split_of(name).info.views for name, rows in layer.rows.items()}
-    patch_bytes = {name: plan.data.patch_bytes(layer.layers, name) for name in layer.rows}
     small = _small_bytes(layer, sum(n_rows.values()))
     derived = {kind for kind in small if is_derived(kind, normed=plan.data.norm is not None)}
-    n_read = _rows_read(layer)
-    if derived:
-        n_read = {name: n + n_rows.get(name, 0) for name, n in n_read.items()}
-    kept = {name for name in layer.rows if PATCH in layer.kinds and layer.places[name] != DISK}
-    of_patches = sum(len(layer.rows[name]) * patch_bytes[name] for name in kept)
-    view_bytes = {
-        name: patch_bytes[name] // plan.data.split_of(name).info.views
-        for name in layer.rows
-        if name not in kept and n_read[name]
-    }
+    kept = {name for name in layer.rows if layer.placed and layer.places[name] != DISK}
+    of_kept = sum(len(layer.rows[name]) * plan.data.row_bytes(layer.layers, layer.placed, name) for name in kept)
+    n_read, streamed = _rows_read(layer), {name for name in layer.rows if name not in kept}
+    for_means = {name for name in layer.rows if derived and not (name in kept and PATCH in layer.placed)}
+    windows = [_window_rows(layer, name) * _view_bytes(layer, layer.placed, name) for name in streamed if n_read[name]]
+    windows += [_window_rows(layer, name) * _view_bytes(layer, [PATCH], name) for name in for_means]
     return Estimate(
-        read=of_patches
+        read=of_kept
         + sum(n_bytes for kind, n_bytes in small.items() if kind not in derived)
-        + sum(n_read[name] * n_bytes for name, n_bytes in view_bytes.items()),
-        kept=of_patches + sum(small.values()),
-        windows=max((_window_rows(layer, name) * n_bytes for name, n_bytes in view_bytes.items()), default=0),
+        + sum(n_read[name] * _view_bytes(layer, layer.placed, name) for name in streamed)
+        + sum(n_rows[name] * _view_bytes(layer, [PATCH], name) for name in for_means),
+        kept=of_kept + sum(small.values()),
+        windows=max(windows, default=0),
         training=max((needed(groups, partial(memory_of, plan, machine.device)) for groups in layer.passes), default=0),
         seconds=sum(_seconds(layer, group, machine, timed) for groups in layer.passes for group in groups),
         solving=sum(solver_seconds(plan, group, machine.device) for group in layer.solved_groups),
     )
 
 
+def _view_bytes(layer: LayerPlan, kinds: Sequence[str], name: str) -> int:
+    """Return the bytes of stored arrays for one view of one row of a row set."""
+    data = layer.plan.data
+    return data.row_bytes(layer.layers, kinds, name) // data.split_of(name).info.views
+
+
 def _small_bytes(layer: LayerPlan, n_rows: int) -> dict[str, int]:
-    """Return the bytes of the means, prefix tokens and embeddings of some rows. They are always kept in memory."""
+    """Return the bytes of the arrays of some rows that are always kept in memory."""
     shape, split = layer.plan.data.shape(layer.layers), layer.plan.data.train
     return {
-        kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize for kind in layer.kinds if kind != PATCH
+        kind: n_rows * prod(shape.row_shape(kind)) * split.dtype(kind).itemsize
+        for kind in stored_kinds(layer.kinds)
+        if kind not in layer.placed
     }
 
 
 def _rows_read(layer: LayerPlan) -> dict[str, int]:
-    """Return the rows of patch tokens that passes read per row set if none is kept. Groups of a pass share reads."""
+    """Return the rows of placed arrays that passes read per row set if none is kept. Groups of a pass share reads."""
     n_read = dict.fromkeys((TRAIN, SUBSETS, VAL, TEST), 0)
     data = layer.plan.data
     for groups in layer.passes:
-        regimes = dict.fromkeys(group.regime for group in groups if layer.reads_patches(group))
+        regimes = dict.fromkeys(group.regime for group in groups if layer.reads_placed(group))
         for regime in regimes:
             train = TRAIN if regime.shots == FULL else SUBSETS
             n_read[train] += regime.epochs * regime.n_steps * regime.batch_size
@@ -129,8 +134,8 @@ def _rows_read(layer: LayerPlan) -> dict[str, int]:
 
 
 def _window_rows(layer: LayerPlan, name: str) -> int:
-    """Return the rows of the largest window: a few blocks, or one batch of patch tokens if that is larger."""
-    largest = max(regime.batch_size for regime in layer.regimes) if PATCH in layer.kinds else 0
+    """Return the rows of the largest window: a few blocks, or one batch of placed arrays if that is larger."""
+    largest = max(regime.batch_size for regime in layer.regimes) if layer.placed else 0
     block_rows = layer.plan.data.split_of(name).info.block_rows
     return min(max(WINDOW_BLOCKS * block_rows, largest), len(layer.rows[name]))
 
@@ -138,7 +143,7 @@ def _window_rows(layer: LayerPlan, name: str) -> int:
 def _seconds(layer: LayerPlan, group: CellGroup, machine: Machine, timed: Timed) -> float:
     """Return the seconds for training and scoring a group, from the seconds per image."""
     regime, shape = group.regime, layer.plan.input_shape(group.cells[0])
-    key = group.cells[0].head, len(group.cells), shape.grid, shape.dim
+    key = group.cells[0].head, len(group.cells), shape
     if key not in timed:
         timed[key] = _time_steps(layer, group, machine)
     of_training, of_scoring = timed[key]

@@ -47,7 +47,7 @@ def make_machine(config: FitConfig) -> Machine:
     """
     device = resolve_device(config.device)
     if config.cache == GPU and device.type != "cuda":
-        raise InputError(f"cache 'gpu' asked for on device {str(device)!r}; give --cache ram or disk")
+        raise InputError(f"cache 'gpu' needs a GPU, but the device is {str(device)!r}; give --cache ram or disk")
     return Machine(device, resolve_precision(config.amp, device), config.cache)
 
 

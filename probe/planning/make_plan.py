@@ -2,9 +2,10 @@
 
 from ...store import Store
 from ..batches.data import open_data
+from ..batches.layer_set import parse_layer_sets
 from ..batches.subsets import parse_shots
 from ..config import LR_GRID, PAPER_LR, FitConfig
-from ..grid.cells import Grid, parse_layer_sets
+from ..grid.cells import Grid
 from ..grid.regimes import make_regimes
 from ..grid.specs import parse_heads
 from .check import check_config, check_plan

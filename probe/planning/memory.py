@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ...runtime.compiler import without_compiler
-from ...store.layout import POOLED, LayerShape
+from ...store.layout import POOLED
+from ..batches.layer_set import LayerSet
 from ..batches.stream import EVAL_BATCH
 from ..batches.token_batch import TokenBatch
+from ..batches.token_shape import TokenShape
 from ..grid.cells import Cell
 from ..training.group import Group, GroupSetup
 from ..training.metrics import make_counter
@@ -47,7 +49,7 @@ def step_memory(cells: Sequence[Cell], setup: GroupSetup, stored: torch.dtype = 
         stored: type of the tokens in the store. Means and embeddings are always float32.
     """
     decay = max(cell.weight_decay or 0.0 for cell in cells)  # a step computes more if there is any
-    alike = replace(cells[0], store="", layers=(), lr=1.0, weight_decay=decay, shots="", seed=0)
+    alike = replace(cells[0], store="", layers=LayerSet(()), lr=1.0, weight_decay=decay, shots="", seed=0)
     return _measure((alike,) * len(cells), setup, stored, torch.get_default_dtype())
 
 
@@ -87,7 +89,7 @@ def _empty_batch(group: Group, setup: GroupSetup, n_images: int, stored: torch.d
     return TokenBatch(arrays, torch.empty(labels_shape, dtype=torch.int64))
 
 
-def _tokens(shape: LayerShape, kind: str, n_images: int, stored: torch.dtype) -> Tensor:
+def _tokens(shape: TokenShape, kind: str, n_images: int, stored: torch.dtype) -> Tensor:
     return torch.empty(n_images, *shape.row_shape(kind), dtype=torch.float32 if kind in POOLED else stored)
 
 

@@ -126,6 +126,6 @@ def _too_large(group: CellGroup, n_bytes: int, limit: int) -> InputError:
     cell, batch_size = group.cells[0], group.regime.batch_size
     return InputError(
         f"one cell of {cell.head.label!r} on layer {cell.layer} with {batch_size} images in a batch takes "
-        f"{size_text(n_bytes)} of memory, and {size_text(max(limit, 0))} are there: give a smaller --batch-size, "
+        f"{size_text(n_bytes)} of memory, but only {size_text(max(limit, 0))} are free: give a smaller --batch-size, "
         "a head or a layer with fewer tokens, or another --device"
     )

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from ...runtime.text import counted
-from ...store.layout import LayerShape
 from ..batches.data import Data
 from ..batches.lacking import describe_lacking
 from ..batches.subsets import FULL
+from ..batches.token_shape import TokenShape
 from ..config import FitConfig
 from ..grid.cells import Cell, CellGroup, Grid
 from ..grid.regimes import Regime
@@ -42,7 +43,7 @@ class Plan:
         """Return the same plan with another name for its store."""
         return replace(self, grid=replace(self.grid, store=name))
 
-    def input_shape(self, cell: Cell) -> LayerShape:
+    def input_shape(self, cell: Cell) -> TokenShape:
         """Return the shape of the arrays that a cell's head reads."""
         return cell.head.input_shape(self.data.shape(cell.layers))
 
@@ -55,7 +56,16 @@ class Plan:
             device=device,
             precision=self.precision,
             multi_label=self.data.multi_label,
+            clip_grad=self.config.clip_grad,
+            class_weights=self._class_weights(group.regime),
         )
+
+    def _class_weights(self, regime: Regime) -> tuple[float, ...] | None:
+        """Return n / (C · n_c) for each class c, and 0 for classes without training images."""
+        if self.config.class_weights == "none":
+            return None
+        counts = np.bincount(self.data.train.labels[regime.train_rows], minlength=self.data.n_classes)
+        return tuple(counts.sum() / (len(counts) * n) if n else 0.0 for n in counts.tolist())
 
     def about(self) -> list[str]:
         """Return the decisions in words, one line per size of training set."""

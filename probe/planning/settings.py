@@ -6,7 +6,6 @@ from typing import Any
 
 from ...runtime.text import utf8_text
 from ..batches.subsets import is_fraction
-from ..grid.cells import layers_text
 from ..grid.regimes import default_warmup
 from .plan import Plan
 
@@ -26,7 +25,7 @@ def resolved_settings(plan: Plan) -> Settings:
     """Return the whole resolved config, by field; `device` is as given."""
     resolved: Settings = {
         "heads": [head.label for head in plan.grid.heads],
-        "layers": ",".join(map(layers_text, plan.grid.layers)),
+        "layers": ",".join(layers.text for layers in plan.grid.layers),
         "lr": list(plan.grid.lrs),
         "shots": [shots for shots in plan.grid.shots if not is_fraction(shots)],
         "train_split": plan.data.train.name,

@@ -16,7 +16,7 @@ SIDE = 1024
 def solver_seconds(plan: Plan, group: CellGroup, device: torch.device) -> float:
     """Estimate the seconds that a solver takes to fit its cells and score them on held-out and test images."""
     solver, regime, shape = make_solver(group.cells), group.regime, plan.input_shape(group.cells[0])
-    width = build_pooling("linear", dim=shape.dim, grid=shape.grid, pool=solver.pool).out_dim
+    width = build_pooling("linear", **shape.of_pooling, pool=solver.pool).out_dim
     n_scored = len(regime.val_rows) + len(plan.data.test)
     work = solver.work(len(regime.train_rows), n_scored, width, plan.data.n_classes)
     return work.fit / operations_per_second(device, solver.fit_dtype) + work.scores / operations_per_second(

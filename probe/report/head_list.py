@@ -7,13 +7,13 @@ from typing import Any, get_args, get_type_hints
 import torch
 
 from ...errors import unknown_name
-from ...store.layout import LayerShape
+from ..batches.token_shape import TokenShape
 from ..grid.specs import HEADS
 from ..heads import POOLINGS, Head, build_pooling
 from ..heads.flops import count_flops
 from ..solvers import SOLVERS, LinearSolver
 
-SHAPE, N_CLASSES = LayerShape(grid=(14, 14), dim=768, n_prefix=1, embedding=768), 1000
+SHAPE, N_CLASSES = TokenShape(grid=(14, 14), dim=768, n_prefix=1, embedding=768), 1000
 """Costs are counted for the tokens of a ViT-B/16 at 224 × 224 and the classes of ImageNet-1k."""
 ABOUT = "with the classifier, for 14 × 14 tokens 768 wide (ViT-B/16 at 224 px) and 1,000 classes"
 KINDS = {"trained": "Trained by steps", "fitted": "Fitted at once"}
@@ -87,7 +87,7 @@ def _costs(name: str) -> Json:
     is_solver = name in SOLVERS
     form = ("linear", {"pool": SOLVERS[name].defaults["pool"]}) if is_solver else (name, POOLINGS[name].defaults)
     with torch.device("meta"):  # no weights are drawn
-        pooling = build_pooling(form[0], dim=SHAPE.dim, grid=SHAPE.grid, **form[1])
+        pooling = build_pooling(form[0], **SHAPE.of_pooling, **form[1])
         head = Head(pooling, N_CLASSES)
     if is_solver and not issubclass(SOLVERS[name], LinearSolver):
         return {"reads": list(pooling.inputs), "n_params": None, "flops_forward": None}

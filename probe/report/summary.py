@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from ...runtime.text import plural, printable
+from ..batches.layer_set import parse_text
 from ..grid.cells import store_of
 from .head_names import head_name
 
@@ -97,9 +98,9 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def layer_order(layer: str) -> tuple[int, ...]:
-    """Return the sort key of a layer: single layers come first, then joined ones such as "8+9+10+11"."""
-    indices = [int(index) for index in layer.split("+")]
-    return (len(indices), *indices)
+    """Return the sort key of a layer: single layers come first, then joined ones such as "8+9", then stacked ones."""
+    layers = parse_text(layer)
+    return (layers.stacked, len(layers), *layers)
 
 
 def shots_order(shots: str) -> tuple[int, float]:

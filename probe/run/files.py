@@ -31,10 +31,10 @@ def check_names(run: Path) -> None:
     """
     for name in RUN_FILES:
         if (run / name).is_dir():
-            raise RunError(f"{str(run / name)!r} is a folder, and a fit writes a file of this name; move it away")
+            raise RunError(f"{str(run / name)!r} is a folder, but a fit writes a file of this name; move it away")
     for name in RUN_FOLDERS:
         if os.path.lexists(run / name) and not (run / name).is_dir():
-            raise RunError(f"{str(run / name)!r} is no folder, and a fit makes a folder of this name; move it away")
+            raise RunError(f"{str(run / name)!r} is not a folder, but a fit makes a folder of this name; move it away")
 
 
 def read_file(path: Path) -> bytes | None:

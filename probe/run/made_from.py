@@ -8,13 +8,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import yaml
 
 from ...errors import InputError
 from ...runtime.text import utf8_text
+from ..config import FitConfig
 from ..grid.cells import shortened
 from ..grid.regimes import default_warmup
 from ..planning.plan import Plan
@@ -23,6 +24,7 @@ from .origin import KnownStore, Origin, read_origin, write_origin
 from .results import Run
 from .store_names import check_names_differ
 
+DEFAULTS = {each.name: each.default for each in fields(FitConfig) if each.default is not MISSING}
 MOST_EPOCHS = 2**31
 LONGEST_STORE = 80
 """Most bytes in a store's name. The names of its cells begin with it."""
@@ -78,6 +80,8 @@ def chosen_names(plans: Sequence[Plan]) -> dict[str, str]:
 
 def _check_settings(run: Run, made: Mapping[str, Any], plan: Plan) -> None:
     asked = yaml.safe_load(yaml.safe_dump(shared_settings(plan)))
+    of_older_runs = {key: value for key, value in DEFAULTS.items() if key in asked}  # they lack newer settings
+    made = of_older_runs | dict(made)
     derived = all(map(_has_default_warmup, (made, asked)))
     differing = [
         key
@@ -85,7 +89,7 @@ def _check_settings(run: Run, made: Mapping[str, Any], plan: Plan) -> None:
         if made.get(key) != asked.get(key) and not (derived and key == "warmup_epochs")  # epochs decide these
     ]
     if differing:
-        listed = "; ".join(f"{key}: there {made.get(key)!r}, asked {asked.get(key)!r}" for key in differing)
+        listed = "; ".join(f"{key}: stored {made.get(key)!r}, asked {asked.get(key)!r}" for key in differing)
         raise InputError(f"run {str(run.path)!r} was made with other settings ({listed}); give another --out")
 
 
@@ -115,8 +119,8 @@ def _name_store(run: Run, plan: Plan, stores: dict[str, KnownStore]) -> str:
         if known.path == asked.path:
             differing = [key for key, value in asked.fingerprints.items() if known.fingerprints.get(key) != value]
             raise InputError(
-                f"run {str(run.path)!r} was made from other data under {known.path!r} ({', '.join(differing)} images, "
-                "backbone, transform or split differ); give another --out"
+                f"run {str(run.path)!r} was made from other data than {known.path!r} now holds ({', '.join(differing)} "
+                "images, backbone, transform or split differ); give another --out"
             )
     model = plan.data.store.manifest.recipe.model
     name = shortened(re.sub(r"[^\w.@+=-]", "_", model.partition(":")[2] or model), LONGEST_STORE)

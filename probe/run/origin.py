@@ -63,9 +63,7 @@ def read_origin(run: Run) -> Origin | None:
     if not run.finished:
         return None
     if data is None:
-        raise RunError(
-            f"run {str(run.path)!r} has results and no {NAME}, which says what they were made with; {WAY_OUT}"
-        )
+        raise RunError(f"run {str(run.path)!r} has results but no {NAME}, so their settings are unknown; {WAY_OUT}")
     try:
         content = yaml.load(data, _PlainLoader)
         if not isinstance(content, dict) or MADE_FROM not in content:
@@ -75,7 +73,7 @@ def read_origin(run: Run) -> Origin | None:
         raise damaged(path, error) from error
     unknown = set(map(store_of, run.finished)) - origin.stores.keys()
     if unknown or not origin.shared:
-        raise damaged(path, f"it does not know the store {min(unknown)!r}" if unknown else "it knows no settings")
+        raise damaged(path, f"it lacks the store {min(unknown)!r}" if unknown else "it lacks the settings")
     return origin
 
 

@@ -18,6 +18,8 @@ from ...errors import InputError, MissingError, unknown_name
 from ...store import Store
 from ...store.checked import Count, Width, read
 from ...store.durable import write_durably
+from ..batches.layer_set import LayerSet
+from ..batches.token_shape import TokenShape
 from ..heads import Head, build_pooling
 from .digest import value_digest
 from .files import damaged
@@ -46,12 +48,13 @@ class SavedHead:
         multi_label: whether an image may be of several classes.
         logits: whether it gives those of a softmax, or of sigmoids; ridge regression estimates labels of 0 and 1.
         tokens: arrays that it reads, joined along the token axis.
-        layers: indices; the channels of several are joined.
+        layers: indices; the channels of several are joined, or their tokens stacked.
         norm: kind, eps, weight and bias of the final norm that every token goes through first, or None.
         model: of the store it was trained from.
         weights: the hash of that backbone's weights.
         transform: of the images.
         backbone: settings of `BACKBONE`, as far as they are known, that give the backbone again.
+        stacked: whether the tokens of several layers stand side by side; if not, their channels are joined.
     """
 
     head: str
@@ -68,6 +71,12 @@ class SavedHead:
     weights: str
     transform: dict[str, Any]
     backbone: dict[str, Any]
+    stacked: bool = False
+
+    @property
+    def layer_set(self) -> LayerSet:
+        """The layers that the head reads."""
+        return LayerSet(tuple(self.layers), self.stacked)
 
     def build(self, state: Mapping[str, Tensor]) -> Head:
         """Return the head with its trained weights, in evaluation mode.
@@ -76,7 +85,7 @@ class SavedHead:
             Exception: of any kind, where they do not fit together.
         """
         n_classes, width = state["weight"].shape
-        shape: dict[str, Any] = {"dim": self.dim, "grid": self.grid}
+        shape = TokenShape(self.grid, self.dim, 0, n_layers=self.layer_set.n_stacked).of_pooling
         expected = len(self.classes), build_pooling(self.head, draw=False, **shape, **self.settings).out_dim
         if (n_classes, width) != expected:
             raise ValueError(f"weights for {n_classes} classes and {width} features; its settings say {expected}")
@@ -109,8 +118,8 @@ def saved_cells(run: Path) -> Sequence[str]:
     """
     if not (run / FOLDER).is_dir():
         raise MissingError(
-            f"no trained heads at {str(run / FOLDER)!r}; make a run with probe fit, of other heads than knn, which has "
-            "no weights"
+            f"no trained heads in {str(run / FOLDER)!r}; make a run with probe fit, of another head than knn, which "
+            "has no weights"
         )
     return sorted(file.name.removesuffix(SUFFIX) for file in (run / FOLDER).glob(f"*{SUFFIX}"))
 
@@ -120,7 +129,9 @@ def load_saved(run: str | Path, cell: str) -> tuple[Head, SavedHead]:
     known = saved_cells(Path(run))
     if cell not in known:
         if cell in Run(Path(run)).finished:
-            raise InputError(f"cell {cell!r} of {str(run)!r} has no weights: knn has none, and what diverged at once")
+            raise InputError(
+                f"cell {cell!r} of {str(run)!r} has no weights: knn has none, and no cell that diverged at once has any"
+            )
         raise unknown_name(f"cell of {str(run)!r}", cell, known)
     path = Path(run) / FOLDER / f"{cell}{SUFFIX}"
     try:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..heads.head import BATCH_NORM_EPS
-from ..heads.pooling import PoolingSettings
+from ..heads.pooling import BATCH_NORM_EPS, PoolingSettings
 
 POOLS = ("cls", "mean", "cls+mean", "embedding")
 POOL = "The vector of an image: cls, mean, cls+mean (2D wide) or embedding."

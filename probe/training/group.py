@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...store.layout import LayerShape
 from ..batches.token_batch import TokenBatch
+from ..batches.token_shape import TokenShape
 from ..grid.cells import Cell
 from ..heads import Head, build_pooling
+from .linear_step import is_linear, set_gradients
 from .losses import cell_losses
 from .metrics import Counter
-from .optim import OPTIMIZERS
+from .optim import OPTIMIZERS, clip_cells_
 from .replay import Recorder, Replay
 from .stopwatch import Stopwatch
 
@@ -26,21 +27,25 @@ class GroupSetup:
     """The training conditions that all cells of a group share.
 
     Attributes:
-        shape: shape of the layer's arrays that the head reads.
+        shape: shape of the tokens that the head reads.
         n_classes: number of classes in the data.
         batch_size: images in a step; the learning rate is base lr × batch_size / 256.
         device: the training device.
         precision: "float32"; "bfloat16" or "float16", the type that autocast rounds matrix products to; or "float64",
             everything in double, with the initial weights of float32.
         multi_label: whether labels are (B, C).
+        clip_grad: largest norm of a cell's gradient over all its parameters; None leaves gradients as they are.
+        class_weights: one per class, for the loss; None counts all images alike.
     """
 
-    shape: LayerShape
+    shape: TokenShape
     n_classes: int
     batch_size: int
     device: torch.device
     precision: str
     multi_label: bool = False
+    clip_grad: float | None = None
+    class_weights: tuple[float, ...] | None = None
 
 
 class Group:
@@ -63,7 +68,9 @@ class Group:
         self.cells, self.device = list(cells), setup.device
         self._autocast_dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(setup.precision)
         self.head = _draw_head(cells, setup)
-        self._loss_scale = _loss_scale(setup)
+        self._loss_scale, self._clip_grad = _loss_scale(setup), setup.clip_grad
+        weights = setup.class_weights
+        self._class_weights = None if weights is None else self.head.weight.new_tensor(weights)
         peak_lrs = [(cell.lr or 0.0) * setup.batch_size / PUBLISHED_LR_BATCH for cell in cells]
         self._peak_lr = self.head.weight.new_tensor(peak_lrs)
         decays = self.head.weight.new_tensor([cell.weight_decay or 0.0 for cell in cells])
@@ -95,6 +102,7 @@ class Group:
         replays = self._replay is not None and self._replay.prepare(batch, self._step)
         with self._stopwatch.running():
             self._optimizer.begin(self._peak_lr * lr_factor)
+            self.head.pooling.begin_step(self._optimizer.n_steps)
             if self._replay is not None and replays:
                 self._replay.run(batch, self._step)
             else:
@@ -129,9 +137,9 @@ class Group:
             self._alive &= value.flatten(1).isfinite().all(1)
         if self._alive.logical_not().sum() > len(self._retired):
             self._find_retired()
-        own = [*self.head.parameters(), *self._optimizer.moments(), self._loss_sum]
-        if not self.head.pooling.shared:  # all cells use the statistics of shared features
-            own += self.head.buffers()
+        own = [*self._optimizer.moments(), self._loss_sum]
+        # All cells use the statistics of shared features.
+        own += self.head.parameters() if self.head.pooling.shared else self.head.state_dict().values()
         with torch.no_grad():
             for value in own:
                 value[self._retired] = 0
@@ -176,22 +184,33 @@ class Group:
 
     def _step(self, tokens_BND: Tensor, labels: Tensor) -> None:
         """Make the step that the optimizer began. It may be recorded, so it reads no number from the device."""
-        self.head.zero_grad()  # a failed recording leaves gradients behind
-        self.head.train()
-        with self._autocast():
-            logits_BHC = self.head(tokens_BND)
-        losses_H = cell_losses(logits_BHC, labels)
-        loss = losses_H.sum()  # of a number: for more, `backward` imports sympy
-        (loss if self._loss_scale == 1 else self._loss_scale * loss).backward()
+        if not self.head.training:
+            self.head.train()
+        if self._autocast_dtype is None and self._class_weights is None and is_linear(self.head, labels):
+            losses_H = set_gradients(self.head, tokens_BND, labels)
+        else:
+            losses_H = self._differentiate(tokens_BND, labels)
         self._finish_gradients()
         self._optimizer.apply()
-        self._loss_sum += losses_H.detach()
+        self._loss_sum += losses_H
+
+    def _differentiate(self, tokens_BND: Tensor, labels: Tensor) -> Tensor:
+        """Set the gradients, times the loss scale, by autograd, and return the losses (H,)."""
+        self.head.zero_grad()  # a failed recording leaves gradients behind
+        with self._autocast():
+            logits_BHC = self.head(tokens_BND)
+        losses_H = cell_losses(logits_BHC, labels, self._class_weights)
+        loss = losses_H.sum()  # of a number: for more, `backward` imports sympy
+        (loss if self._loss_scale == 1 else self._loss_scale * loss).backward()
+        return losses_H.detach()
 
     def _finish_gradients(self) -> None:
-        """Divide the gradients by the loss scale, which is exact, and keep retired cells unchanged."""
+        """Divide the gradients by the loss scale, which is exact, clip them, and keep retired cells unchanged."""
         gradients = [parameter.grad for parameter in self.head.parameters() if parameter.grad is not None]
         if self._loss_scale != 1:
             torch._foreach_div_(gradients, self._loss_scale)
+        if self._clip_grad is not None:
+            clip_cells_(gradients, self._clip_grad)
         if len(self._retired):
             for gradient in gradients:
                 gradient.index_fill_(0, self._retired, 0)
@@ -222,7 +241,7 @@ def _draw_head(cells: Sequence[Cell], setup: GroupSetup) -> Head:
     generators = [torch.Generator().manual_seed(cell.seed) for cell in cells]
     spec, shape = cells[0].head, setup.shape
     pooling = build_pooling(
-        spec.name, dim=shape.dim, grid=shape.grid, cells=len(cells), generators=generators, **dict(spec.settings)
+        spec.name, **shape.of_pooling, cells=len(cells), generators=generators, **dict(spec.settings)
     )
     dtype = torch.float64 if setup.precision == "float64" else None
     return Head(pooling, setup.n_classes, generators).to(setup.device, dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 from . import fused_step
 
 
-def cell_losses(logits_BHC: Tensor, labels: Tensor) -> Tensor:
+def cell_losses(logits_BHC: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Return each cell's mean loss over the batch, (H,), in at least float32.
 
     Computing the gradient may overwrite the logits.
@@ -21,23 +21,28 @@ def cell_losses(logits_BHC: Tensor, labels: Tensor) -> Tensor:
         logits_BHC: (B, H, C) floating point.
         labels: (B,) int64 for the cross-entropy; or (B, C), 1 or 0 per class, for the sigmoid's loss, averaged over
             classes too, as in torch's `binary_cross_entropy_with_logits`.
+        class_weights: (C,), for the cross-entropy: an image counts with the weight of its class, and the mean is over
+            weights, as in torch's `cross_entropy`. None counts all alike.
     """
     if labels.ndim == 1 and fused_step.can_fuse(logits_BHC):
-        return _mean_cross_entropy(_FusedCrossEntropy, logits_BHC, labels)
+        return _mean_cross_entropy(_FusedCrossEntropy, logits_BHC, labels, class_weights)
     logits_BHC = logits_BHC.to(torch.promote_types(logits_BHC.dtype, torch.float32))
     if labels.ndim == 2:
         targets_BHC = labels.to(logits_BHC.dtype)[:, None].expand_as(logits_BHC)
         return F.binary_cross_entropy_with_logits(logits_BHC, targets_BHC, reduction="none").mean((0, 2))
-    return _mean_cross_entropy(_CrossEntropy, logits_BHC, labels)
+    return _mean_cross_entropy(_CrossEntropy, logits_BHC, labels, class_weights)
 
 
-def _mean_cross_entropy(function: Any, logits_BHC: Tensor, labels: Tensor) -> Tensor:
+def _mean_cross_entropy(function: Any, logits_BHC: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
     labels_BH = labels[:, None].expand(logits_BHC.shape[:2])
     if logits_BHC.is_contiguous():
         losses_BH: Tensor = function.apply(logits_BHC, labels_BH)
     else:  # most heads make logits cell by cell
         losses_BH = function.apply(logits_BHC.transpose(0, 1), labels_BH.T).T
-    return losses_BH.mean(0)
+    if class_weights is None:
+        return losses_BH.mean(0)
+    weights_B = class_weights.to(losses_BH.dtype)[labels]
+    return (weights_B / weights_B.sum()) @ losses_BH
 
 
 class _CrossEntropy(torch.autograd.Function):

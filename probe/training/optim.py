@@ -195,6 +195,17 @@ class AdamW(StackedOptimizer):
 OPTIMIZERS: Mapping[str, type[StackedOptimizer]] = {"lars": LARS, "sgd": MomentumSGD, "adamw": AdamW}
 
 
+def clip_cells_(gradients: Sequence[Tensor], most: float) -> None:
+    """Scale down each cell's gradients, in place, if their norm over all parameters exceeds `most`.
+
+    The factor is `most` / (norm + 1e-6), at most 1, as in torch's `clip_grad_norm_`.
+    """
+    squares_H = torch.stack([_cell_norms(gradient) for gradient in gradients]).square().sum(0)
+    factor_H = (most / (squares_H.sqrt() + 1e-6)).clamp_max(1)
+    for gradient in gradients:
+        gradient.mul_(_per_cell(factor_H, gradient))
+
+
 def _cell_norms(values: Tensor) -> Tensor:
     """Return the Euclidean norm of each cell's slice, (H,)."""
     norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)

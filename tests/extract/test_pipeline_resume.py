@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokenprobe.errors import InputError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.extract.datasets import open_dataset
+from tokenprobe.extract.listing import list_images
 from tokenprobe.store import open_store
+from tokenprobe.store.verify import verify
 
 from ..conftest import TINY_VIT
-from .kit import NOT_INPUTS_ALONE, MakeConfig, block_of, digests, finished, made_vit
+from .kit import BAD, NOT_INPUTS_ALONE, MakeConfig, block_of, digests, finished, made_vit
 
 
 @pytest.fixture
@@ -46,6 +50,79 @@ def test_a_store_extended_equals_one_extracted_whole(
     out = extract(tiny_config(**second))
     assert digests(out) == reference
     assert open_store(out).manifest.complete
+
+
+@pytest.mark.usefixtures("messages")
+@pytest.mark.parametrize(("form", "dtype"), [("zarr", "float16"), ("h5", "int8")])
+def test_a_larger_limit_adds_rows(
+    tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, dtype: str
+) -> None:
+    """From 10 to 25 images, and then to all 60 of train and 24 of test; each has the tokens of a store made whole."""
+    out = tmp_path / f"a.{form}"
+    small = open_store(extract(tiny_config(out=out, dtype=dtype, limit=10)))
+    files, ids = block_files(out), {split: small[split].ids for split in small.splits}
+    for limit, n_images in ((25, {"train": 25, "test": 24}), (None, {"train": 60, "test": 24})):
+        store = open_store(extract(tiny_config(out=out, dtype=dtype, limit=limit)))
+        assert {split: len(store[split]) for split in store.splits} == n_images
+        assert verify(out) == [] and store.manifest.complete
+        assert {split: store[split].ids[: len(ids[split])] for split in ids} == ids
+        ids = {split: store[split].ids for split in store.splits}
+    with pytest.raises(StoreError, match="was made anew, grown, moved or removed"):
+        small.check_unchanged()
+    assert "split 'train' grows from at most 25 images to all images" in capsys.readouterr().err
+    whole = open_store(extract(tiny_config(out=tmp_path / f"whole.{form}", dtype=dtype)))
+    for split in whole.splits:
+        places = [whole[split].ids.index(key) for key in store[split].ids]
+        assert sorted(places) == list(range(len(places)))
+        assert store[split].labels.tolist() == whole[split].labels[places].tolist()
+        for layer in whole.layers:  # another batch around an image may change the last bits
+            mean, other = (s[split].tokens(layer, kind="mean") for s in (store, whole))
+            np.testing.assert_allclose(mean, other[places], rtol=1e-5, atol=1e-6)
+    kept = {name: mark for name, mark in files.items() if block_files(out)[name] == mark}
+    n_blocks = 10 // small["train"].info.block_rows if dtype == "float16" else 0
+    assert len([name for name in kept if "train/layer_00/patch/" in name]) == n_blocks
+
+
+def block_files(out: Path) -> dict[str, tuple[int, int]]:
+    """Return inode and time of each block file."""
+    folder = out.with_name(out.name + ".blocks") if out.suffix == ".h5" else out
+    files = [file for file in folder.glob("*/layer_*/*/*") if file.name != "zarr.json"]
+    return {str(file): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+def test_a_grown_store_takes_earlier_commands_again_and_new_layers(tiny_config: MakeConfig) -> None:
+    out = extract(tiny_config(limit=10, layers="0,1"))
+    extract(tiny_config(limit=25, layers="0", split=["train"]))
+    assert not open_store(out).manifest.complete  # layer 1 lacks the new rows
+    extract(tiny_config(limit=10, layers="0,1"))
+    store, files = open_store(out), block_files(out)
+    assert store.manifest.complete and verify(out) == []
+    assert (len(store["train"]), len(store["test"])) == (25, 10)
+    extract(tiny_config(limit=10, layers="0,1"))
+    assert block_files(out) == files
+    with pytest.raises(StoreError, match=r"train\.limit\.n: stored 25, asked 5"):
+        extract(tiny_config(limit=5, layers="0"))
+    with pytest.raises(StoreError, match=r"seed: stored 0, asked 1"):
+        extract(tiny_config(limit=50, seed=1, layers="0"))
+
+
+def test_unreadable_images_among_the_added_ones_are_left_out(
+    tiny_config: MakeConfig, broken_folder: Path, tmp_path: Path
+) -> None:
+    config: dict[str, Any] = {"data": f"folder:{broken_folder}", "layers": "0", "split": ["train"]}
+    limit = next(n for n in range(3, 60) if BAD in grown_ids(tiny_config(**config, limit=n))) - 1
+    out = extract(tiny_config(**config, limit=limit))
+    with pytest.raises(InputError, match="cannot read image 'bee/07"):
+        extract(tiny_config(**config))
+    extract(tiny_config(**config, skip_bad_images=True))
+    store = open_store(out)
+    assert store.manifest.splits["train"].skipped == [BAD]
+    assert (len(store["train"]), store.manifest.complete, verify(out)) == (59, True, [])
+
+
+def grown_ids(config: ExtractConfig) -> list[str]:
+    (chosen,) = list_images(replace(config, overwrite=True), open_dataset(config.data)).values()
+    return chosen.rows.ids
 
 
 @pytest.mark.usefixtures("messages")

@@ -27,7 +27,7 @@ def plan_of(config: ExtractConfig) -> Plan:
     for split in config.split or source.splits:
         listed = source.images(split)
         rows = choose_rows(listed, set(), config.limit, shuffled=True, seed=config.seed)
-        images[split] = ChosenImages(rows, min(len(listed.ids), config.limit or 10**9), listed, [])
+        images[split] = ChosenImages(rows, min(len(listed.ids), config.limit or 10**9), listed, [], [config.limit])
     return make_plan(config, backbone, source, images, "float32")
 
 

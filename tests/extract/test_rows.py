@@ -90,6 +90,32 @@ def test_a_limit_of_all_classes_takes_the_images_that_it_took_before_classes_wer
     assert set(choose_rows(images, set(), 7, shuffled=False, seed=3).index.tolist()) == expected
 
 
+@pytest.mark.parametrize("shuffled", [True, False])
+@pytest.mark.parametrize(("earlier", "limit"), [([4], 9), ([4, 9], None), ([1, 2, 3], 50), ([13], 40)])
+def test_rows_of_a_smaller_limit_stay_and_those_of_a_larger_one_follow(
+    earlier: list[int], limit: int | None, shuffled: bool
+) -> None:
+    """Each part holds the images that its limit adds to those before, in the order of all images."""
+    images = image_list(9, 1, 20, 5)
+    rows = choose_rows(images, set(), limit, shuffled=shuffled, seed=2, earlier=earlier)
+    order = choose_rows(images, set(), None, shuffled=shuffled, seed=2).ids
+    expected: list[str] = []
+    for each in (*earlier, limit):
+        taken = set(choose_rows(images, set(), each, shuffled=shuffled, seed=2).ids)
+        assert taken >= set(expected)
+        expected += [key for key in order if key in taken - set(expected)]
+    assert rows.ids == expected
+    assert rows.labels.tolist() == [int(images.labels[images.ids.index(key)]) for key in rows.ids]
+
+
+def test_an_image_that_a_larger_limit_leaves_out_moves_no_row_of_a_smaller_one() -> None:
+    images = image_list(9, 9, 9)
+    first = choose_rows(images, set(), 10, shuffled=True, seed=0).ids
+    grown = choose_rows(images, set(), 20, shuffled=True, seed=0, earlier=[10]).ids
+    fewer = choose_rows(images, {grown[12]}, 20, shuffled=True, seed=0, earlier=[10]).ids
+    assert fewer[:10] == grown[:10] == first and grown[12] not in fewer and len(fewer) == 20
+
+
 def test_the_row_order_does_not_change_which_images_a_limit_takes() -> None:
     one, other = (choose_rows(image_list(9, 9), set(), 8, shuffled=shuffled, seed=5) for shuffled in (True, False))
     assert set(one.ids) == set(other.ids)

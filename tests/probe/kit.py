@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.order import epoch_windows
 from tokenprobe.probe.planning.layer_plan import LayerPlan, make_layer_plan
 from tokenprobe.probe.planning.machine import make_machine
@@ -81,7 +82,7 @@ def plan_of(store: Store, **settings: Any) -> Plan:
     return make_plan(store, config, make_machine(config).precision)
 
 
-def layer_plan_of(plan: Plan, layers: tuple[int, ...]) -> LayerPlan:
+def layer_plan_of(plan: Plan, layers: LayerSet) -> LayerPlan:
     """Plan one layer, of which nothing is fitted yet, on this machine."""
     return make_layer_plan(plan, make_machine(plan.config), layers, frozenset())
 

@@ -72,17 +72,18 @@ def test_the_memory_of_every_pooling_is_found_without_the_compiler() -> None:
     check(f"""
 import sys
 import torch
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.planning.memory import step_memory
 from tokenprobe.probe.training.group import GroupSetup
-from tokenprobe.store.layout import LayerShape
+from tokenprobe.probe.batches.token_shape import TokenShape
 
-shape, device = LayerShape(grid=(4, 6), dim=96, n_prefix=2, embedding=96), torch.device("cpu")
+shape, device = TokenShape(grid=(4, 6), dim=96, n_prefix=2, embedding=96), torch.device("cpu")
 before = set(sys.modules)
 for name in {list(POOLINGS)!r}:
     for optimizer, precision, multi_label in (("lars", "float32", False), ("adamw", "bfloat16", True)):
-        cell = Cell("s", (1,), parse_heads([name])[0], optimizer, 0.1, 0.1, "full", 0)
+        cell = Cell("s", LayerSet((1,)), parse_heads([name])[0], optimizer, 0.1, 0.1, "full", 0)
         step_memory([cell], GroupSetup(shape, 30, 300, device, precision, multi_label))
 assert set(sys.modules) == before, set(sys.modules) - before
 """)

@@ -204,7 +204,7 @@ def test_a_store_that_was_stopped_while_it_was_made_anew_is_not_repaired_to_the_
     path = write(place("s"), make_contents())
     assert fork_and_kill(lambda: write(path, make_contents(), overwrite=True), 40)
     assert not root_of(path).exists()
-    message = f"^making {str(path)!r} anew was stopped halfway; run the same probe extract --overwrite again$"
+    message = f"^probe extract --overwrite of {str(path)!r} was stopped halfway; give the same command again$"
     with pytest.raises(StoreError, match=message):
         verify(path)
     assert verify(write(path, make_contents("int8"))) == []

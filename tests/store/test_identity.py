@@ -19,7 +19,9 @@ Place = Callable[[str], Path]
 
 
 def assert_changed(store: Store) -> None:
-    message = f"^the store {str(store.path)!r} was made anew, moved or removed after it was opened, .*; run the same"
+    message = (
+        f"^the store {str(store.path)!r} was made anew, grown, moved or removed after it was opened, .*; run the same"
+    )
     with pytest.raises(StoreError, match=message):
         store.check_unchanged()
 

@@ -200,6 +200,12 @@ def test_a_manifest_of_other_types_and_ranges_is_refused(changes: dict[str, Any]
         ({"classes": "ant"}, "splits.train.classes is 'ant'; expected a list"),
         ({"classes": [1]}, "splits.train.classes[0] is 1; expected text"),
         ({"limit": 5}, "splits.train.limit is 5; expected keys and values"),
+        ({"limit": {"n": 5}}, "split 'train': limit.seed is missing"),
+        ({"limit": {"n": 5, "seed": 0, "after": [0]}}, "split 'train': limit.after[0] is 0; expected 1 to"),
+        (
+            {"limit": {"n": 5, "seed": 0, "after": [7]}},
+            "split 'train': its limits are [7, 5]; expected rising numbers",
+        ),
         ({"new": 5}, "splits.train.new is not known here"),
         ({"layers": {"layer_00": ["patch", "patch"]}}, "split 'train': arrays of layer_00 are patch, patch"),
     ],

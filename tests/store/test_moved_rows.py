@@ -1,8 +1,12 @@
-"""Rows that move because an image is left out: earlier blocks stay, later ones are remade, a kill does no harm."""
+"""Rows that move because an image is left out or added: earlier blocks stay, a kill does no harm."""
 
+import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,6 +177,63 @@ def test_a_kill_while_rows_are_dropped_loses_nothing_and_leaves_nothing_wrong(
         if again == [8]:
             assert kept.items() <= stamps(path).items(), f"killed at step {step}: made finished blocks again"
         shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_a_kill_while_a_split_grows_loses_nothing_and_leaves_nothing_wrong(place: Place, dtype: str) -> None:
+    """From 6 rows, one and a half blocks, to 11. The first block of float16 stays. Fewer rows have other channels."""
+    whole = make_contents(dtype).part({"train": {"layer_00": KINDS[dtype]}})
+    grown = limited(whole, 11, {"n": None, "seed": 0, "after": [6]})
+    small = limited(whole, 6, {"n": 6, "seed": 0})
+    expected, source = tree(write(place("expected"), grown)), write(place("source"), small)
+    first_block = {name: stamp for name, stamp in stamps(source).items() if name.endswith(("c.0.0.0.0", "0.0.h5"))}
+
+    def start(path: Path) -> None:
+        with open_writer(path, grown.manifest) as writer:
+            declare(writer, grown)
+
+    counted = copy_of(source, place("counted"))
+    n_steps = count_steps(lambda: start(counted))
+    assert n_steps > 20
+    for step in range(n_steps):
+        path = copy_of(source, place(str(step)))
+        assert fork_and_kill(lambda path=path: start(path), step)
+        as_before = tree(source).items() <= tree(path).items()
+        assert as_before or not says_complete(path), f"killed at step {step}"
+        assert tree(write(path, grown)) == expected, f"killed at step {step}"
+        if dtype == "float16":
+            assert first_block and first_block.items() <= stamps(path).items(), f"killed at step {step}"
+        shutil.rmtree(path.parent)
+
+
+def test_a_split_grows_from_a_limit_of_the_same_seed_alone(place: Place) -> None:
+    whole, path = make_contents(), place("s")
+    write(path, limited(whole, 6, {"n": 6, "seed": 0}))
+    before = tree(path)
+    for limit, named in {
+        '{"n": 11, "seed": 1, "after": [6]}': "train.limit.seed: stored 0, asked 1",
+        '{"n": 11, "seed": 0, "after": [5]}': "train.limit.n: stored 6, asked 11",
+        '{"n": 11, "seed": 0}': "train.limit.n: stored 6, asked 11",
+        "null": "train.limit: stored {'n': 6, 'seed': 0}, asked None",
+    }.items():
+        with (
+            pytest.raises(StoreError, match=re.escape(named)),
+            open_writer(path, limited(whole, 11, json.loads(limit)).manifest),
+        ):
+            pass
+        assert tree(path) == before
+
+
+def limited(contents: Contents, n: int, limit: dict[str, Any] | None) -> Contents:
+    """Keep the first rows of `train`, of a given limit. Other channel statistics belong to fewer rows."""
+    stored = dict(contents.stored)
+    for name in (name for name in stored if name.startswith("train/")):
+        if name.endswith("_channels"):
+            stored[name] = stored[name] + np.float32(11 - n)
+        else:
+            stored[name] = stored[name][:n] if name.endswith("labels") else stored[name][:, :n]
+    splits = contents.manifest.splits | {"train": replace(contents.manifest.splits["train"], n_images=n, limit=limit)}
+    return replace(contents, manifest=replace(contents.manifest, splits=splits), stored=stored)
 
 
 KINDS = {"float16": ALL, "int8": sorted([*ALL, "patch_scale", "prefix_scale"])}

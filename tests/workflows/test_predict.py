@@ -248,7 +248,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_loaded(image_folde
 def test_a_run_of_knn_alone_or_without_results_is_refused(make_run: MakeRun, image_folder: Path) -> None:
     run = make_run(["knn"])
     with pytest.raises(
-        MissingError, match=r"no trained heads at '.*/heads'; .* other heads than knn, which has no weig"
+        MissingError, match=r"no trained heads in '.*/heads'; .* another head than knn, which has no weig"
     ):
         predict(run.path, config(image_folder))
     (run.path / "heads").mkdir()
@@ -260,5 +260,5 @@ def test_a_run_of_knn_alone_or_without_results_is_refused(make_run: MakeRun, ima
 def test_no_images_or_no_run_are_refused(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"nothing at '.*gone'; expected an image or a folder"):
         predict(tmp_path, config(tmp_path / "gone"))
-    with pytest.raises(MissingError, match=r"no trained heads at '.*/heads'; make a run with probe fit"):
+    with pytest.raises(MissingError, match=r"no trained heads in '.*/heads'; make a run with probe fit"):
         predict(tmp_path, config(image_folder))

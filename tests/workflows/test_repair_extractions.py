@@ -52,6 +52,19 @@ def test_a_store_that_several_extractions_made_is_mended_by_all_of_them(
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_a_store_that_grew_is_mended_by_all_its_extractions(images: Path, tmp_path: Path, format: str) -> None:
+    out = tmp_path / f"a.{format}"
+    for limit in (8, 14, None):
+        extract(config_of(images, out, limit=limit))
+    expected = content_of(out)
+    blocks = some_blocks(out, 20, "train/layer_00/mean")
+    delete(out, [blocks[0], blocks[-1]])
+    assert {problem.kind for problem in verify(out)} == {"missing"}
+    assert repair(out) == []
+    assert content_of(out) == expected
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_an_extraction_that_stopped_is_finished(
     tiny_config: MakeConfig, image_folder: Path, broken_folder: Path, tmp_path: Path, format: str
 ) -> None:

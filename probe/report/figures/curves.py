@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...grid.cells import abbreviated
+from ...batches.layer_set import abbreviated
 from ..contents import Report
 from ..summary import best_layers, layer_order, shots_order, shots_words, with_most_data
 from .canvas import add_legend, make_panels
@@ -46,7 +46,7 @@ def draw_layers(report: Report) -> Figure | None:
         places = _layer_places(rows["layer"])
         rows = rows.assign(x=rows["layer"].map(places))
         for (_, spec), of_head in rows.groupby(["head", "spec"], sort=False):
-            joined = of_head["layer"].str.contains("+", regex=False)
+            joined = ~of_head["layer"].str.isdigit()
             draw_line(axes, of_head[~joined], look_of(spec))
             draw_points(axes, of_head[joined], look_of(spec))
         _mark_selected(axes, rows)
@@ -110,7 +110,7 @@ def _chances(report: Report, panels: list[Axes], sources: list[str], entries: En
 def _layer_places(layers: pd.Series) -> dict[str, int]:
     """Return the place of each layer on the axis: single layers at their index, joined layers after a gap."""
     ordered = sorted(set(layers), key=layer_order)
-    single = [layer for layer in ordered if "+" not in layer]
+    single = [layer for layer in ordered if layer.isdigit()]
     step = max(2, ceil((int(single[-1]) - int(single[0])) / 6)) if single else 2
     first = int(single[-1]) + step if single else 0
     places = {layer: int(layer) for layer in single}
@@ -119,7 +119,7 @@ def _layer_places(layers: pd.Series) -> dict[str, int]:
 
 def _label_layers(axes: Axes, places: dict[str, int]) -> None:
     """Write whole layers only, and draw a line before the joined ones."""
-    joined = {layer: place for layer, place in places.items() if "+" in layer}
+    joined = {layer: place for layer, place in places.items() if not layer.isdigit()}
     single = [layer for layer in places if layer not in joined]
     shown = [*single[:: ceil(len(single) / MOST_TICKS) or 1], *joined]
     axes.set_xticks([places[layer] for layer in shown], [_two_a_line(layer) for layer in shown])

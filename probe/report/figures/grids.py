@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ...grid.cells import abbreviated
+from ...batches.layer_set import abbreviated
 from ..contents import Report
 from ..summary import best_layers, layer_order, with_most_data
 from .canvas import make_panels

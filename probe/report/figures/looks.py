@@ -29,6 +29,7 @@ COLOURS: Mapping[str, str] = {
     "jepa": "#888888",
     "dolg": "#B8A030",
     "cae": "#CC6677",
+    "alf": "#7F3C8D",
 }
 """One colour per kind of head: Okabe and Ito's palette for the usual ones, then Tol's. Colour-blind readers can tell
 those of either apart; markers and dashes tell the others apart, also in grey."""
@@ -76,7 +77,7 @@ def _variant(name: str, config: str) -> int:
     key, _, value = first.partition("=")
     default = HEADS[name].defaults.get(key) if name in HEADS else None
     number = crc32(rest.encode()) if rest else 0
-    if isinstance(default, int) and value.isdigit() and int(value) > 0:
+    if isinstance(default, int) and default > 0 and value.isdigit() and int(value) > 0:
         number += round(log2(int(value) / default))
     elif isinstance(words := WORDS.get(key), Mapping) and {value, str(default)} <= words.keys():
         number += list(words).index(value) - list(words).index(str(default))

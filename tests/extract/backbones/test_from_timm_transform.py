@@ -86,7 +86,7 @@ def test_without_the_name_of_weights_it_is_told_whose_preprocessing_was_taken(tm
     assert taken.transform.mean == timm.get_pretrained_cfg(name).mean == (0.5, 0.5, 0.5)
     (note,) = taken.notes
     assert note.startswith(
-        "preprocessing of vit_base_patch16_224.augreg2_in21k_ft_in1k used: mean 0.5, deviation 0.5, bicubic; "
+        "images are prepared as for vit_base_patch16_224.augreg2_in21k_ft_in1k (mean 0.5, deviation 0.5, bicubic); "
         "vit_base_patch16_224.bamboo, vit_base_patch16_224.dino, vit_base_patch16_224.mae differ, so name the weights"
     )
     named = load(f"{name}.mae", SMALL, checkpoint=file)

@@ -83,7 +83,9 @@ def test_a_store_that_was_made_again_is_refused(write_store: WriteStore, tmp_pat
     fit_made(store, tmp_path / "run", layers="0", epochs=1)
     (tmp_path / "s.zarr").rename(tmp_path / "old.zarr")
     again = write_made(write_store, tmp_path / "s.zarr", dtype="float32", blank=range(9))
-    message = r"run '.*run' was made from other data under '.*s.zarr' \(train, val, test images, backbone, transform"
+    message = (
+        r"run '.*run' was made from other data than '.*s.zarr' now holds \(train, val, test images, backbone, transform"
+    )
     with pytest.raises(InputError, match=message):
         fit_made(again, tmp_path / "run", layers="0", epochs=1)
 

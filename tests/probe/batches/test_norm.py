@@ -41,12 +41,13 @@ def test_tokens_of_another_width_are_refused(module: nn.Module) -> None:
     norm = FinalNorm(type(module).__name__, 1e-6, values["weight"], values.get("bias"))
     norm.check(1, 4)
     with pytest.raises(
-        InputError, match=r"of layer 0, whose tokens are 8 wide, and .* is of 4 channels; give --layers "
+        InputError,
+        match=r"tokens of layer 0 are 8 wide, but the final norm has 4 channels; leave this layer out of --layers",
     ):
         norm.check(0, 8)
     FinalNorm("LayerNorm", 1e-6, None, None).check(0, 8)
 
 
 def test_a_store_without_a_norm_is_refused(write_store: Callable[..., Store], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"norm 'final' asked for, and '.*' keeps no final norm of 'timm:none'"):
+    with pytest.raises(InputError, match=r"norm 'final': the store '.*' holds no final norm of 'timm:none'"):
         kept_norm(write_made(write_store, tmp_path / "s.zarr"))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.order import WINDOW_BLOCKS, batch_sizes, epoch_windows, sequential_windows
 from tokenprobe.probe.batches.stream import TokenStream
 from tokenprobe.store import open_store
@@ -100,7 +101,7 @@ def test_an_extraction_of_sorted_folders_gives_mixed_batches(
         assert in_blocks == 2  # what shuffling in the store is for
         return
     assert in_blocks == pytest.approx(expected_classes(labels, block_rows), rel=0.08)  # 8 blocks: 0.4 of 10.6 classes
-    stream = TokenStream(split, [0], np.arange(192), ["mean"], cache="ram", device=torch.device("cpu"))
+    stream = TokenStream(split, LayerSet((0,)), np.arange(192), ["mean"], cache="ram", device=torch.device("cpu"))
     seen = [
         len(set(batch.labels.tolist()))
         for epoch in range(20)

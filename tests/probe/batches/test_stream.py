@@ -10,6 +10,7 @@ import torch
 
 from tokenprobe.errors import StoreError
 from tokenprobe.probe.batches import stream as stream_module
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.norm import FinalNorm
 from tokenprobe.probe.batches.order import epoch_windows, sequential_windows
 from tokenprobe.probe.batches.pieces import Rings
@@ -21,6 +22,7 @@ from tokenprobe.store.ring import BufferRing
 from ...store.kit import DTYPES, SUFFIXES, block_path, make_contents, write
 
 N, BLOCK, LAYER = 61, 5, 3
+ONE = LayerSet((LAYER,))
 CPU = torch.device("cpu")
 CACHES = ["gpu", "ram", "disk"]
 """On the CPU "gpu" keeps tokens in its memory, filled as that of a GPU is: a window at a time."""
@@ -86,7 +88,7 @@ def test_batches_are_the_rows_asked_for_in_their_order(
     """49 rows in windows of 33 and 16: batches of 7 divide them, those of 10 leave 9, and both cross an end."""
     monkeypatch.setattr(stream_module, "WINDOW_BLOCKS", window_blocks)  # of what is read at a time
     kinds = ["mean", "patch", "prefix"]
-    stream = TokenStream(split_of(dtype), [LAYER], SOME, kinds, cache=cache, device=CPU)
+    stream = TokenStream(split_of(dtype), ONE, SOME, kinds, cache=cache, device=CPU)
     windows = epoch_windows(SOME, BLOCK, seed=0, epoch=1)
     order = np.concatenate(windows)
     assert len(windows) == 2 and len(order) == 49
@@ -104,7 +106,7 @@ def test_batches_are_the_rows_asked_for_in_their_order(
 @pytest.mark.parametrize("kinds", [["patch"], ["prefix"], ["mean"]], ids="+".join)
 @pytest.mark.parametrize("cache", CACHES)
 def test_only_what_is_asked_for_comes(split_of: Callable[[str], Split], cache: str, kinds: list[str]) -> None:
-    stream = TokenStream(split_of("float16"), [LAYER], SOME, kinds, cache=cache, device=CPU)
+    stream = TokenStream(split_of("float16"), ONE, SOME, kinds, cache=cache, device=CPU)
     ((arrays, _),) = take(stream, [SOME], 64)
     assert list(arrays) == kinds
     assert_equal(arrays[kinds[0]], wanted("float16", kinds[0])[SOME], "float16")
@@ -112,7 +114,7 @@ def test_only_what_is_asked_for_comes(split_of: Callable[[str], Split], cache: s
 
 @pytest.mark.parametrize("cache", CACHES)
 def test_a_reader_of_the_mean_reads_no_patch_tokens(split_of: Callable[[str], Split], cache: str) -> None:
-    stream = TokenStream(split_of("float16"), [LAYER], SOME, ["mean", "patch"], cache=cache, device=CPU)
+    stream = TokenStream(split_of("float16"), ONE, SOME, ["mean", "patch"], cache=cache, device=CPU)
     (batch,) = stream.batches([SOME], 64, drop_last=False, kinds=["mean"])
     assert list(batch.arrays) == ["mean"]
 
@@ -121,7 +123,7 @@ def test_a_reader_of_the_mean_reads_no_patch_tokens(split_of: Callable[[str], Sp
 def test_a_stream_gives_epoch_after_epoch_and_sequential_passes_between(
     split_of: Callable[[str], Split], cache: str
 ) -> None:
-    stream = TokenStream(split_of("bfloat16"), [LAYER], np.arange(N), ["patch"], cache=cache, device=CPU)
+    stream = TokenStream(split_of("bfloat16"), ONE, np.arange(N), ["patch"], cache=cache, device=CPU)
     held = np.setdiff1d(np.arange(N), SOME)
     for epoch in range(3):
         trained = take(stream, epoch_windows(SOME, BLOCK, 0, epoch), 16)
@@ -145,9 +147,7 @@ def test_streams_that_take_turns_share_buffers_that_do_not_grow(
 
     rings = rings_of(BufferRing(n_buffers, allocate))
     split = split_of("float16")
-    streams = [
-        TokenStream(split, [LAYER], rows, ["patch"], cache="disk", device=CPU, rings=rings) for rows in (SOME, SOME)
-    ]
+    streams = [TokenStream(split, ONE, rows, ["patch"], cache="disk", device=CPU, rings=rings) for rows in (SOME, SOME)]
     for epoch in range(3):
         for stream in streams:
             take(stream, epoch_windows(SOME, BLOCK, 0, epoch) * n_buffers, 10, drop_last=False)
@@ -159,7 +159,7 @@ def test_a_batch_from_disk_stays_as_it_is_until_the_next_is_asked_for(
     split_of: Callable[[str], Split], n_buffers: int
 ) -> None:
     rings = rings_of(BufferRing(n_buffers))
-    stream = TokenStream(split_of("float16"), [LAYER], SOME, ["patch"], cache="disk", device=CPU, rings=rings)
+    stream = TokenStream(split_of("float16"), ONE, SOME, ["patch"], cache="disk", device=CPU, rings=rings)
     values, order = wanted("float16", "patch"), np.tile(SOME, 3)
     for number, batch in enumerate(stream.batches([order], 30, drop_last=False)):
         time.sleep(0.02)  # the next batch may be read meanwhile
@@ -170,9 +170,7 @@ def test_a_batch_from_disk_stays_as_it_is_until_the_next_is_asked_for(
 def test_only_the_disk_cache_reads_while_training(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"s{suffix}", MADE["float16"])
     split = open_store(path)["train"]
-    streams = {
-        cache: TokenStream(split, [LAYER], SOME, ["patch"], cache=cache, device=CPU) for cache in ("ram", "disk")
-    }
+    streams = {cache: TokenStream(split, ONE, SOME, ["patch"], cache=cache, device=CPU) for cache in ("ram", "disk")}
     lost = block_path(path, f"train/layer_{LAYER:02d}/patch", 0, 3)
     lost.unlink()
     assert len(take(streams["ram"], [SOME], 16)) == len(SOME) // 16
@@ -181,7 +179,7 @@ def test_only_the_disk_cache_reads_while_training(tmp_path: Path, suffix: str) -
 
 
 def test_batches_from_memory_may_be_changed_without_changing_what_is_kept(split_of: Callable[[str], Split]) -> None:
-    stream = TokenStream(split_of("float16"), [LAYER], np.arange(N), ["patch", "mean"], cache="ram", device=CPU)
+    stream = TokenStream(split_of("float16"), ONE, np.arange(N), ["patch", "mean"], cache="ram", device=CPU)
     for batch in stream.batches([np.arange(N)], N, drop_last=False):
         for values in (*batch.arrays.values(), batch.labels):
             values.zero_()
@@ -206,7 +204,7 @@ def test_batches_on_a_gpu_are_those_on_the_cpu(
 
     def stream(cache: str) -> TokenStream:
         kinds = ["mean", "patch", "prefix"]
-        return TokenStream(split, [0, LAYER], SOME, kinds, cache=cache, device=device, norm=norm)
+        return TokenStream(split, LayerSet((0, LAYER)), SOME, kinds, cache=cache, device=device, norm=norm)
 
     of_caches = [take(stream(cache), windows, 7, view=view) for cache in CACHES]
     for first, *others in zip(*of_caches, strict=True):
@@ -226,7 +224,7 @@ def test_batches_on_a_gpu_are_those_on_the_cpu(
 def test_memory_is_pinned_once_for_all_passes(tmp_path: Path) -> None:
     device, rings = torch.device("cuda", 0), Rings(torch.device("cuda", 0))
     split = open_store(write(tmp_path / "s.zarr", MADE["float16"]))["train"]
-    stream = TokenStream(split, [LAYER], SOME, ["patch"], cache="ram", device=device, rings=rings)
+    stream = TokenStream(split, ONE, SOME, ["patch"], cache="ram", device=device, rings=rings)
     places = set()
     for epoch in range(3):
         take(stream, epoch_windows(SOME, BLOCK, 0, epoch), 10)

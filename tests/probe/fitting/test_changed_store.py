@@ -17,7 +17,7 @@ from tokenprobe.store import Store
 
 from ..kit import BLOCK_ROWS, GRID, LABELS, UNSTABLE, fit_made, tokens_of, write_made
 
-MESSAGE = r"the store '.*s.zarr' was made anew, moved or removed after it was opened"
+MESSAGE = r"the store '.*s.zarr' was made anew, grown, moved or removed after it was opened"
 MOMENTS = {
     "a layer is finished": (Run, "add", ["linear"], "0"),
     "a layer is scored": (train, "_score", ["linear"], None),

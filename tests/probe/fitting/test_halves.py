@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprobe.cli import main
 from tokenprobe.errors import InputError
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
 from tokenprobe.probe.fitting.halves import halve, part_of
 from tokenprobe.probe.grid.cells import CellGroup
@@ -68,7 +69,7 @@ def store(write_store: Callable[..., Store], tmp_path: Path) -> Store:
 def planned_in_halves(store: Store, out: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Run:
     """Fit with so little memory that the plan has passes of two cells."""
     plan = plan_of(store, **SETTINGS, epochs=4, batch_size=16)
-    regime, cells = plan.grid.trained_groups((1,), plan.grid.regimes[0])[0]
+    regime, cells = plan.grid.trained_groups(LayerSet((1,)), plan.grid.regimes[0])[0]
     memories = [memory_of(plan, CPU, CellGroup(regime, some)) for some in (cells[:2], cells[:3])]
     room = sum(memory.kept + memory.working for memory in memories) // 2
     with monkeypatch.context() as patched:
@@ -142,7 +143,7 @@ def test_one_cell_that_does_not_fit_is_an_error_with_advice(
 
 def test_a_pass_is_halved_by_cells_and_then_by_groups(store: Store) -> None:
     plan = plan_of(store, heads=["ep:queries=4", "linear"], lr=[0.3, 1.0, 3.0], seeds=1, layers="1")
-    groups = plan.grid.trained_groups((1,), plan.grid.regimes[0])
+    groups = plan.grid.trained_groups(LayerSet((1,)), plan.grid.regimes[0])
     first, second = halve(plan, groups, CPU)
     names = [[[cell.lr for cell in group.cells] for group in half] for half in (first, second)]
     assert names == [[[0.3, 1.0]] * 2, [[3.0]] * 2]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.fitting.solve import pooled_features
 from tokenprobe.probe.fitting.streams import LayerStreams
 from tokenprobe.probe.solvers import contract
@@ -37,8 +38,8 @@ def test_scores_in_chunks_meet_the_labels_of_their_rows(
 def test_pooled_vectors_are_those_of_the_rows_asked_for(store: Store, pool: str) -> None:
     plan = plan_of(store, heads=[f"ridge:pool={pool}"], layers="1", shots=["4"])
     (regime,) = plan.grid.regimes
-    streams = LayerStreams(layer_plan_of(plan, (1,)), torch.device("cpu"))
-    (group,) = plan.grid.solved_groups((1,), regime)
+    streams = LayerStreams(layer_plan_of(plan, LayerSet((1,))), torch.device("cpu"))
+    (group,) = plan.grid.solved_groups(LayerSet((1,)), regime)
     rows = regime.train_rows
     features, labels = pooled_features(plan, group.cells[0], pool, streams.train(regime), rows)
     tokens = tokens_of("train")[1]

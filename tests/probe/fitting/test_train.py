@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.subsets import subset
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
 from tokenprobe.probe.fitting.group_fit import start_fit
@@ -166,7 +167,7 @@ def test_a_checkpoint_of_another_layout_is_not_used(store: Store, tmp_path: Path
 
 def test_the_seconds_of_a_group_are_shared_among_its_cells(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(store, heads=["ep:queries=4"], lr=[1.0, 3.0], seeds=2)
-    (group,) = plan.grid.trained_groups((1,), plan.grid.regimes[0])
+    (group,) = plan.grid.trained_groups(LayerSet((1,)), plan.grid.regimes[0])
     fit = start_fit(plan, group, torch.device("cpu"))
     monkeypatch.setattr(Group, "seconds", property(lambda self: 6.0))
     monkeypatch.setattr(Group, "cpu_seconds", property(lambda self: 2.0))
@@ -180,7 +181,7 @@ def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     settings: dict[str, Any] = {"heads": ["ep:queries=4", "linear"], "lr": [0.3, 1.0, 3.0, 10.0], "layers": "1"}
     whole = fit_made(store, tmp_path / "whole", **settings)
     assert "memory" not in capsys.readouterr().err
-    free = room_for_half(plan_of(store, **settings, epochs=4, batch_size=16), (1,)) / USABLE
+    free = room_for_half(plan_of(store, **settings, epochs=4, batch_size=16), LayerSet((1,))) / USABLE
     monkeypatch.setattr(Machine, "free_bytes", lambda self: {"ram": int(free) + 1})
     parts = fit_made(store, tmp_path / "parts", **settings, cache="disk")
     assert "ep:queries=4" in capsys.readouterr().err
@@ -192,7 +193,7 @@ def test_cells_that_do_not_fit_into_memory_are_trained_in_parts(
     assert images.max() <= 1 + 1e-9
 
 
-def room_for_half(plan: Plan, layers: tuple[int, ...]) -> int:
+def room_for_half(plan: Plan, layers: LayerSet) -> int:
     """Return the bytes halfway between those of one cell of the first head and those of all."""
     regime, cells = plan.grid.trained_groups(layers, plan.grid.regimes[0])[0]
     memories = [memory_of(plan, torch.device("cpu"), CellGroup(regime, some)) for some in (cells[:1], cells)]

@@ -6,14 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokenprobe.errors import InputError
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.grid.cells import (
     LONGEST_NAME,
     Cell,
     Grid,
-    abbreviated,
-    layers_text,
-    parse_layer_sets,
     shortened,
     store_of,
 )
@@ -27,26 +24,34 @@ def make_regime(shots: str = "full", seeds: tuple[int, ...] = (0,)) -> Regime:
 
 
 def make_grid(heads: list[str], **changes: Any) -> Grid:
-    fields = {"layers": [(7,)], "regimes": [], "optimizer": "sgd", "lrs": [0.1, 1.0], "weight_decays": [0.0, 0.5]}
+    fields = {
+        "layers": [LayerSet((7,))],
+        "regimes": [],
+        "optimizer": "sgd",
+        "lrs": [0.1, 1.0],
+        "weight_decays": [0.0, 0.5],
+    }
     return Grid(store="vit", heads=parse_heads(heads), **fields | changes)
 
 
 def test_the_grid_is_every_combination_grouped_by_head() -> None:
     grid = make_grid(["ep:queries=2|4", "knn", "linear"])
     heads, regime = grid.heads, make_regime("16", (0, 1, 2))
-    groups = grid.trained_groups((7,), regime)
+    groups = grid.trained_groups(LayerSet((7,)), regime)
     assert [{cell.head for cell in group.cells} for group in groups] == [{heads[0]}, {heads[1]}, {heads[3]}]
     for group in groups:
         assert group.regime is regime
         assert [(cell.lr, cell.weight_decay, cell.seed) for cell in group.cells] == list(
             product([0.1, 1.0], [0.0, 0.5], [0, 1, 2])
         )
-        assert {(c.store, c.layers, c.optimizer, c.shots) for c in group.cells} == {("vit", (7,), "sgd", "16")}
+        assert {(c.store, c.layers, c.optimizer, c.shots) for c in group.cells} == {
+            ("vit", LayerSet((7,)), "sgd", "16")
+        }
 
 
 def test_a_solver_fits_all_penalties_and_one_search_serves_every_k() -> None:
     grid = make_grid(["knn:k=5|10", "ep", "ridge", "knn:pool=cls", "ridge:pool=cls"])
-    groups = grid.solved_groups((7,), make_regime(seeds=(0, 1, 2)))
+    groups = grid.solved_groups(LayerSet((7,)), make_regime(seeds=(0, 1, 2)))
     assert [[cell.head.label for cell in group.cells][:2] for group in groups] == [
         ["knn:k=5", "knn:k=10"], ["ridge:pool=mean"] * 2, ["knn:k=20,pool=cls"], ["ridge:pool=cls"] * 2,
     ]  # fmt: skip
@@ -58,17 +63,20 @@ def test_a_solver_fits_all_penalties_and_one_search_serves_every_k() -> None:
 
 def test_a_cell_is_named_after_all_that_tells_it_apart() -> None:
     head = parse_heads(["ep:queries=8,d_out=2"])[0]
-    assert Cell("vit", (5,), head, "lars", 0.1, 0.0, "full", 1).name == (
+    assert Cell("vit", LayerSet((5,)), head, "lars", 0.1, 0.0, "full", 1).name == (
         "vit-layer_05-ep-queries=8,d_out=2-lars-lr=0.1-wd=0-shots=full-seed=1"
     )
-    joined = Cell("vit", (8, 9, 11), head, "none", None, None, "0.1", 0)
+    joined = Cell("vit", LayerSet((8, 9, 11)), head, "none", None, None, "0.1", 0)
     assert joined.name == "vit-layer_08+09+11-ep-queries=8,d_out=2-none-shots=0.1-seed=0"
-    assert (joined.layer, layers_text((5,))) == ("8+9+11", "5")
+    assert joined.layer == "8+9+11"
+    stacked = Cell("vit", LayerSet((8, 9, 11), stacked=True), head, "lars", 0.1, 0.0, "full", 1)
+    assert stacked.name == "vit-layer_stack_08+09+11-ep-queries=8,d_out=2-lars-lr=0.1-wd=0-shots=full-seed=1"
+    assert (stacked.layer, store_of(stacked.name)) == ("stack:8+9+11", "vit")
 
 
 def test_a_name_too_long_for_a_file_ends_in_a_hash_of_all_of_it() -> None:
     head = parse_heads(["linear"])[0]
-    sets = [tuple(range(n)) for n in range(1, 71)] + [(*range(69), 70)]
+    sets = [LayerSet(tuple(range(n))) for n in range(1, 71)] + [LayerSet((*range(69), 70))]
     cells = [Cell("my-layer_norm", s, head, "lars", lr, 0.0, "full", 1) for s in sets for lr in (0.1, 0.3)]
     names = [cell.name for cell in cells]
     assert len(set(names)) == len(names) == 2 * 71
@@ -78,11 +86,6 @@ def test_a_name_too_long_for_a_file_ends_in_a_hash_of_all_of_it() -> None:
     assert {store_of(name) for name in names} == {"my-layer_norm"}
     whole = [name for name in names if "~" not in name]
     assert len(whole) > 80 and all(name.endswith("-wd=0-shots=full-seed=1") for name in whole)
-
-
-def test_many_joined_layers_are_shown_by_the_first_and_the_last() -> None:
-    assert abbreviated("7") == "7" and abbreviated("0+1+2+3+4+5+6+11") == "0+1+2+3+4+5+6+11"
-    assert abbreviated("+".join(map(str, range(70)))) == "0+1+2+…+69"
 
 
 def test_letters_are_not_cut_in_the_middle() -> None:
@@ -95,19 +98,19 @@ def test_letters_are_not_cut_in_the_middle() -> None:
 @pytest.mark.parametrize("store", ["vit", "my-layer_norm~a1b2c3"])
 def test_the_name_of_a_cell_tells_its_store(store: str) -> None:
     head = parse_heads(["ep:queries=8"])[0]
-    assert store_of(Cell(store, (8, 11), head, "lars", 0.1, 0.0, "full", 1).name) == store
+    assert store_of(Cell(store, LayerSet((8, 11)), head, "lars", 0.1, 0.0, "full", 1).name) == store
 
 
 def test_names_are_unique_in_the_grid() -> None:
     grid = make_grid(["ep:queries=2|4"], lrs=[0.1, 0.10000001, 1.0, 1e-8], weight_decays=[0.0, 1e-9])
     groups = [
         group
-        for layers in ((0,), (1,), (0, 1))
+        for layers in (LayerSet((0,)), LayerSet((1,)), LayerSet((0, 1)), LayerSet((0, 1), stacked=True))
         for regime in (make_regime(seeds=(0, 1)), make_regime("1"), make_regime("0.1"))
         for group in grid.trained_groups(layers, regime)
     ]
     names = [cell.name for group in groups for cell in group.cells]
-    assert len(set(names)) == len(names) == 2 * 4 * 2 * 3 * 4
+    assert len(set(names)) == len(names) == 2 * 4 * 2 * 4 * 4
     assert not any("/" in name for name in names)
 
 
@@ -115,38 +118,5 @@ def test_names_are_unique_in_the_grid() -> None:
 def test_a_value_given_twice_makes_one_cell(field: str) -> None:
     swept: dict[str, list[float]] = {"lrs": [0.1], "weight_decays": [0.0]}
     swept[field] = swept[field] * 2
-    groups = make_grid(["linear"], **swept).trained_groups((0,), make_regime())
+    groups = make_grid(["linear"], **swept).trained_groups(LayerSet((0,)), make_regime())
     assert [len(group.cells) for group in groups] == [1]
-
-
-@pytest.mark.parametrize(
-    ("spec", "sets"),
-    [
-        ("all", [(0,), (2,), (8,), (9,), (11,)]),
-        ("last2", [(9,), (11,)]),
-        ("8+9+11", [(8, 9, 11)]),
-        ("11+8", [(8, 11)]),
-        ("-1+-4", [(8, 11)]),
-        ("0,8+9,-1,9+11", [(0,), (11,), (8, 9), (9, 11)]),
-        ("all,8+9", [(0,), (2,), (8,), (9,), (11,), (8, 9)]),
-        ("8+9,9+8", [(8, 9)]),
-    ],
-)
-def test_layers_are_single_or_joined(spec: str, sets: list[tuple[int, ...]]) -> None:
-    assert parse_layer_sets(spec, [0, 2, 8, 9, 11], depth=12) == sets
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("8+10", "unknown layer of the store '10'; known: 0"),
-        ("0,8+", r"layers '8\+': expected indices to join, such as 8\+9\+10\+11"),
-        ("last4+2", r"layers 'last4\+2': expected indices to join"),
-        ("0,8+9+8", r"layers '8\+9\+8' joins a layer with itself; give each one once"),
-        ("11+-1", r"layers '11\+-1' joins a layer with itself"),
-        ("", "layers '': expected all, lastN, or indices"),
-    ],
-)
-def test_layers_that_cannot_be_joined_are_refused(spec: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        parse_layer_sets(spec, [0, 2, 8, 9, 11], depth=12)

@@ -204,6 +204,18 @@ FACTS = {
         starts={"query": (0, 0), "q_weight": AS_LINEAR},
         trained=["heads=4"],
     ),
+    "alf": HeadFacts(
+        defaults={"heads": 0, "dropout": 0.0, "tokens": "cls+mean"},
+        cases=[{}, {"heads": 3}, {"heads": 5, "tokens": "patch"}, {"heads": 24, **WITH_PREFIX}],
+        references=None,  # test_alf.py has vectors of the whole probe
+        counts=[({}, 5_495_272)],
+        drawn=-3.80224,
+        starts={"query": (0, 0.02), "q_weight": AS_LINEAR, "norm_k_weight": (1, 0)},
+        trained=["tokens=patch,heads=4", "tokens=patch,heads=3,dropout=0.3"],
+        saved=["", "tokens=patch+prefix,heads=3"],
+        inputs=("cls", "mean"),
+        any_heads=True,
+    ),
     "linear": HeadFacts(
         defaults={"pool": "mean", "unit": False},
         cases=[

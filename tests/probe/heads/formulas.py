@@ -162,6 +162,15 @@ def jepa(x: Tensor, p: P, s: Settings) -> Pooled:
 
 
 @of_image
+def alf(x: Tensor, p: P, s: Settings) -> Pooled:
+    keys = dense(norm(x, p["norm_k_weight"], p["norm_k_bias"], 1e-5), p, "k")
+    values = dense(norm(x, p["norm_v_weight"], p["norm_v_bias"], 1e-5), p, "v")
+    query = dense(norm(p["query"], p["norm_q_weight"], p["norm_q_bias"], 1e-5), p, "q")[0]
+    joined, maps = multi_head(query, keys, values, s["heads"] or 2)
+    return dense(joined[None], p, "proj")[0], maps
+
+
+@of_image
 def cae(x: Tensor, p: P, s: Settings) -> Pooled:
     query, keys, values = (
         dense(norm(t, p[f"norm_{n}_weight"], p[f"norm_{n}_bias"], 1e-5), p, n)

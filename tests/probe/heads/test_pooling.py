@@ -234,8 +234,8 @@ def test_prefix_tokens_come_first_and_are_weighed_like_others(name: str) -> None
     other = x.clone()
     other[:, 1] *= -1
     assert not torch.isclose(pool(x), pool(other)).all()  # a prefix token is read
-    same = build_pooling(name, dim=DIM, grid=GRID).inputs
-    assert same == ("patch",)
+    assert build_pooling(name, dim=DIM, grid=GRID, tokens="patch").inputs == ("patch",)
+    assert build_pooling(name, dim=DIM, grid=GRID).inputs == KNOWN[name].inputs
 
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tokenprobe.errors import InputError, StoreError
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.store import Store, open_store
 
 from .kit import MakeStore, plan_for, rewrite
@@ -35,7 +36,7 @@ def test_layers_are_joined_where_the_tokens_that_a_head_reads_are_at_the_same_pl
     store = open_store(store.path)
     assert len(plan_for(store, layers="0+2", heads=taken).grid.heads) == len(taken)
     for head in refused:
-        message = rf"head '{re.escape(head)}' reads the tokens of layers '0\+2', .* \(0: 2×2 \+ 1, 2: .*pool=mean"
+        message = rf"head '{re.escape(head)}' cannot join layers '0\+2': they differ .* \(0: 2×2 \+ 1, 2: .*pool=mean"
         with pytest.raises(InputError, match=message):
             plan_for(store, layers="0+2", heads=["linear", head])
 
@@ -44,7 +45,7 @@ def test_a_mean_over_normed_tokens_needs_the_tokens(make_store: MakeStore) -> No
     store = make_store(kinds=["mean"])
     norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": [1.0] * 8, "bias": [0.0] * 8}
     rewrite(store, final_norm=norm)
-    with pytest.raises(InputError, match=r"head 'linear:pool=mean' reads 'patch' tokens, and .* has none"):
+    with pytest.raises(InputError, match=r"head 'linear:pool=mean' reads 'patch' tokens, but .* has none"):
         plan_for(open_store(store.path), norm="final")
     assert plan_for(open_store(store.path)).data.norm is None
 
@@ -56,7 +57,7 @@ def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore
     norm = {"kind": "LayerNorm", "eps": 1e-6, "weight": [1.0] * 8, "bias": [0.0] * 8}
     rewrite(store, final_norm=norm, layers=shapes | {"layer_00": replace(shapes["layer_00"], dim=4)})
     assert plan_for(open_store(store.path), norm="final", layers="2", heads=["linear:pool=cls"]).data.norm is not None
-    with pytest.raises(InputError, match=r"norm 'final' asked for of layer 0, whose tokens are 4 wide"):
+    with pytest.raises(InputError, match=r"norm 'final': the tokens of layer 0 are 4 wide, but the final norm has"):
         plan_for(open_store(store.path), norm="final", layers="0,2")
 
 
@@ -77,7 +78,7 @@ def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore
         ({"amp": "float6"}, "unknown amp 'float6'; known: float16, bfloat16"),
         ({"cache": "dsk"}, "unknown cache 'dsk'; known: disk, "),
         ({"norm": "last"}, "unknown norm 'last'; known: "),
-        ({"norm": "final"}, "norm 'final' asked for, and '.*' keeps no final norm of 'timm:none'; give --norm none"),
+        ({"norm": "final"}, "norm 'final': the store '.*' holds no final norm of 'timm:none'; give --norm none"),
         ({"shots": ["0"]}, "shots '0': expected full, or a number of images per class"),
         ({"shots": ["19"]}, r"shots 19: class 'class 0' has 18 images to train on, and 2 other classes have too few"),
         ({"fraction": [2.0]}, "fraction 2.0: expected a number between 0 and 1"),
@@ -89,7 +90,7 @@ def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore
         ({"val_split": "test", "test_split": "test"}, "split 'test' is both reported on and selected on"),
         (
             {"val_split": "test", "protocol": "paper"},
-            "val_split 'test' asked for under protocol 'paper', which selects",
+            "val_split 'test' has no use under protocol 'paper', which selects",
         ),
         ({"test_split": "train"}, "split 'train' is both trained on and reported on; give another --test-split"),
         ({"epochs": 0}, "epochs 0: expected at least 1"),
@@ -100,6 +101,11 @@ def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore
         ({"warmup_epochs": 90}, "warmup_epochs 90.0: expected 0 or more, and fewer than 90 epochs"),
         ({"warmup_epochs": -0.5}, "warmup_epochs -0.5: expected 0 or more"),
         ({"warmup_epochs": float("nan")}, "^warmup_epochs nan: expected a finite number$"),
+        ({"clip_grad": 0}, "clip_grad 0.0: expected a norm above 0"),
+        ({"noise": -0.1}, "noise -0.1, noise_prob 0.5: expected a deviation of 0 or more, and a probability above 0"),
+        ({"noise_prob": 0}, "noise 0.0, noise_prob 0.0: expected"),
+        ({"noise_prob": 1.1}, "noise 0.0, noise_prob 1.1: expected"),
+        ({"class_weights": "inverse"}, "class_weights 'inverse'"),
         ({"lr": [0.1, 0.0]}, r"lr \[0.1, 0.0\], weight_decay \[0.0\]: expected rates above 0, decays of 0 or more"),
         ({"lr": [float("nan")]}, "^lr nan: expected a finite number$"),
         ({"lr": [float("inf")]}, "^lr inf: expected a finite number$"),
@@ -111,7 +117,7 @@ def test_a_norm_of_other_channels_than_a_layers_is_refused(make_store: MakeStore
         ({"device": "tpu"}, "unknown device 'tpu'; expected auto, cpu, cuda or cuda:N"),
         ({"device": "meta"}, "device 'meta'"),  # torch knows it, but nothing can be trained there
         ({"device": "cuda:99"}, r"device 'cuda:99' asked for, but torch finds \d+ CUDA device\(s\)"),
-        ({"cache": "gpu"}, "cache 'gpu' asked for on device 'cpu'; give --cache ram or disk"),
+        ({"cache": "gpu"}, "cache 'gpu' needs a GPU, but the device is 'cpu'; give --cache ram or disk"),
     ],
     ids=lambda value: ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
@@ -129,7 +135,7 @@ def test_a_missing_gpu_is_no_reason_to_take_another_device(small_store: Store) -
 
 def test_a_head_without_its_tokens_is_refused(make_store: MakeStore) -> None:
     store = make_store(kinds=["patch", "mean"])
-    expected = r"head 'linear:pool=cls' reads 'prefix' tokens, and train/layer_00 of '.*/s.zarr' has none"
+    expected = r"head 'linear:pool=cls' reads 'prefix' tokens, but train/layer_00 of '.*/s.zarr' has none"
     with pytest.raises(InputError, match=expected):
         plan_for(store, heads=["linear:pool=cls"])
 
@@ -138,7 +144,7 @@ def test_a_head_without_its_tokens_is_refused(make_store: MakeStore) -> None:
 @pytest.mark.parametrize("head", ["linear:pool=embedding", "ridge:pool=embedding"])
 def test_a_layer_without_an_embedding_is_refused(make_store: MakeStore, head: str, layers: str) -> None:
     expected = (
-        rf"^head '{head}' reads 'embedding' tokens, and train/layer_00 of '.*/s.zarr' has none; only the last layer of "
+        rf"^head '{head}' reads 'embedding' tokens, but train/layer_00 of '.*/s.zarr' has none; only the last layer of "
         "open_clip backbones has an embedding: give --layers -1 for them, and another pool, such as mean, for others$"
     )
     with pytest.raises(InputError, match=expected):
@@ -146,7 +152,7 @@ def test_a_layer_without_an_embedding_is_refused(make_store: MakeStore, head: st
 
 
 def test_a_store_without_an_embedding_is_refused(small_store: Store) -> None:
-    with pytest.raises(InputError, match=r"reads 'embedding' tokens, and train/layer_02 of .* has none; only the last"):
+    with pytest.raises(InputError, match=r"reads 'embedding' tokens, but train/layer_02 of .* has none; only the last"):
         plan_for(small_store, heads=["linear:pool=embedding"], layers="-1")
 
 
@@ -191,7 +197,9 @@ def test_a_class_with_one_training_image_cannot_be_split(write_store: Callable[.
     labels = {"train": np.array([0, 0, 1]), "test": np.array([0, 1])}
     tokens = {split: {0: {"mean": np.zeros((len(y), 8), np.float32)}} for split, y in labels.items()}
     store = write_store(tmp_path / "s.zarr", tokens, labels, grid=(2, 2), block_rows=8)
-    with pytest.raises(InputError, match="class 'class 1' has one training image, so none of it can be held out"):
+    with pytest.raises(
+        InputError, match="class 'class 1' has one training image, so none can be held out for selection"
+    ):
         plan_for(store)
     assert len(plan_for(store, protocol="paper").grid.regimes[0].train_rows) == 3
 
@@ -208,4 +216,4 @@ def test_an_unfinished_layer_is_refused_and_others_are_not(make_store: MakeStore
     expected = r"test/layer_02/patch of '.*' is not complete \(1 of 3 blocks are missing\); run the same probe extract"
     with pytest.raises(StoreError, match=expected):
         plan_for(unfinished)
-    assert plan_for(unfinished, layers="0").grid.layers == [(0,)]
+    assert plan_for(unfinished, layers="0").grid.layers == [LayerSet((0,))]

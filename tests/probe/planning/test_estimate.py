@@ -109,14 +109,14 @@ def test_pooled_vectors_are_announced_and_the_time_of_solvers_is_said_to_be_a_gu
     found = estimate_of(layer)
     assert found.read == found.kept == (88 + 60) * width * 4
     assert found.solving > 0
-    assert describe([layer], MACHINE)[-1] == "0 s of it for ridge: a guess, from counted operations"
+    assert describe([layer], MACHINE)[-1] == "0 s of it for ridge, a guess from operation counts"
 
 
 def test_one_of_a_kind_is_singular_and_a_solver_makes_no_pass(store: Store, tmp_path: Path) -> None:
     (layer,) = layer_plans(store, tmp_path / "run", heads=["knn:k=5"], seeds=1)
     lines = describe([layer], MACHINE)
     assert lines[-3].startswith("none, layer 1: 1 cell in 1 group; reads ") and "training" not in lines[-3]
-    assert lines[-2].startswith("in all 1 cell: ") and lines[-1].startswith("0 s of it for knn: ")
+    assert lines[-2].startswith("in all 1 cell: ") and lines[-1].startswith("0 s of it for knn, ")
 
 
 def test_the_time_in_all_counts_solvers_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,14 +124,14 @@ def test_the_time_in_all_counts_solvers_too(store: Store, tmp_path: Path, monkey
     (layer,) = layer_plans(store, tmp_path / "run", heads=["knn:k=5", "ridge", "linear"], seeds=1)
     *_, in_all, solvers = describe([layer], MACHINE)
     assert in_all.endswith(", 2 h 0 min of fitting and scoring")
-    assert solvers == "2 h 0 min of it for knn, ridge: a guess, from counted operations"
+    assert solvers == "2 h 0 min of it for knn, ridge, a guess from operation counts"
 
 
 def test_the_time_is_that_of_all_steps_and_of_scoring_validation_and_test(store: Store, tmp_path: Path) -> None:
     (layer,) = layer_plans(store, tmp_path / "run", shots=["full", "4"])
     of_training, of_scoring = 1.0, 1e-3
     timed = {
-        (group.cells[0].head, len(group.cells), (2, 3), 8): (of_training, of_scoring)
+        (group.cells[0].head, len(group.cells), layer.plan.input_shape(group.cells[0])): (of_training, of_scoring)
         for groups in layer.passes
         for group in groups
     }

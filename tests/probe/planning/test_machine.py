@@ -22,7 +22,9 @@ def test_a_machine_is_resolved_from_a_config() -> None:
 
 
 def test_tokens_on_a_gpu_that_does_not_train_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^cache 'gpu' asked for on device 'cpu'; give --cache ram or disk$"):
+    with pytest.raises(
+        InputError, match=r"^cache 'gpu' needs a GPU, but the device is 'cpu'; give --cache ram or disk$"
+    ):
         make_machine(FitConfig(out="run", device="cpu", cache="gpu"))
 
 

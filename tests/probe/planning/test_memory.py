@@ -9,8 +9,10 @@ from itertools import accumulate
 import pytest
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.stream import EVAL_BATCH
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.heads import POOLINGS, folded
@@ -19,18 +21,17 @@ from tokenprobe.probe.planning.memory import StepMemory, step_memory
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.probe.training.metrics import make_counter
 from tokenprobe.probe.training.replay import REHEARSALS, Recorder, make_recorder
-from tokenprobe.store.layout import LayerShape
 
-SHAPE, N_CLASSES = LayerShape(grid=(4, 6), dim=96, n_prefix=2, embedding=96), 30
+SHAPE, N_CLASSES = TokenShape(grid=(4, 6), dim=96, n_prefix=2, embedding=96), 30
 CPU = torch.device("cpu")
 
 
 def make_cells(head: str, n_cells: int, optimizer: str = "lars") -> list[Cell]:
     spec = parse_heads([head])[0]
-    return [Cell("s", (1,), spec, optimizer, 0.1, 0.0, "full", seed) for seed in range(n_cells)]
+    return [Cell("s", LayerSet((1,)), spec, optimizer, 0.1, 0.0, "full", seed) for seed in range(n_cells)]
 
 
-def estimate(cells: list[Cell], shape: LayerShape = SHAPE, **changes: object) -> StepMemory:
+def estimate(cells: list[Cell], shape: TokenShape = SHAPE, **changes: object) -> StepMemory:
     settings: dict[str, object] = {"batch_size": 300, "device": CPU, "precision": "float32"}
     stored = changes.pop("stored", torch.float16)
     setup = GroupSetup(shape, N_CLASSES, **settings | changes)  # type: ignore[arg-type]
@@ -69,11 +70,16 @@ def allocated(
 @pytest.mark.parametrize("batch_size", [16, 700], ids=["scoring is the larger", "training is the larger"])
 @pytest.mark.parametrize("head", POOLINGS)
 def test_a_step_takes_what_the_allocator_gives_out(head: str, batch_size: int) -> None:
-    """To 4%: some kernels copy an operand for themselves, which meta tensors do not show."""
+    """To 4%: some kernels copy an operand for themselves, which meta tensors do not show.
+
+    To 7% for `alf`, which takes little: the copy of its two tokens per image is 6% of that.
+    """
     cells = make_cells(head, 3)
     group = Group(cells, GroupSetup(SHAPE, N_CLASSES, batch_size=batch_size, device=CPU, precision="float32"))
     steps = [allocated(group, batch_size, training=True), allocated(group, EVAL_BATCH, training=False)]
-    assert estimate(cells, batch_size=batch_size).working == pytest.approx(max(steps), rel=0.04)
+    assert estimate(cells, batch_size=batch_size).working == pytest.approx(
+        max(steps), rel=0.07 if head == "alf" else 0.04
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,13 +176,13 @@ def test_rates_seeds_and_layers_do_not_matter() -> None:
     """Cells of other layers are measured once."""
     memory._measure.cache_clear()
     spec = parse_heads(["ep"])[0]
-    others = [Cell("t", (3,), spec, "lars", 30.0, 0.0, "4", seed) for seed in (7, 8)]
+    others = [Cell("t", LayerSet((3,)), spec, "lars", 30.0, 0.0, "4", seed) for seed in (7, 8)]
     assert estimate(make_cells("ep", 2)) == estimate(others)
     assert memory._measure.cache_info().misses == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("head", "n_cells"), [("ep", 8), ("linear:pool=mean", 64)])
+@pytest.mark.parametrize(("head", "n_cells"), [("ep", 8), ("linear:pool=mean", 96)])
 def test_a_process_grows_by_what_is_announced(head: str, n_cells: int) -> None:
     """To 25%: the C allocator rounds up.
 
@@ -193,12 +199,13 @@ GROW = """
 import json, sys
 from pathlib import Path
 import torch
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.probe.planning.memory import step_memory
 from tokenprobe.probe.batches.token_batch import TokenBatch
-from tokenprobe.store.layout import LayerShape
+from tokenprobe.probe.batches.token_shape import TokenShape
 
 def resident(key):
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -206,7 +213,7 @@ def resident(key):
 
 def make_group(n_cells, n_images):
     spec = parse_heads([sys.argv[1]])[0]
-    cells = [Cell("s", (1,), spec, "lars", 0.1, 0.0, "full", seed) for seed in range(n_cells)]
+    cells = [Cell("s", LayerSet((1,)), spec, "lars", 0.1, 0.0, "full", seed) for seed in range(n_cells)]
     settings = {"batch_size": n_images, "device": torch.device("cpu"), "precision": "float32"}
     setup = GroupSetup(shape, 200, **settings)
     return step_memory(cells, setup), Group(cells, setup)
@@ -216,7 +223,7 @@ def train(group, n_images):
     arrays = {kind: torch.zeros(n_images, *shape.row_shape(kind), dtype=types[kind]) for kind in group.kinds}
     group.train_batch(TokenBatch(arrays, torch.zeros(n_images, dtype=torch.int64)), 1.0)
 
-shape = LayerShape((7, 7), 384, 0)
+shape = TokenShape((7, 7), 384, 0)
 torch.set_num_threads(1)
 _, small = make_group(1, 4)
 train(small, 4)  # libraries and threads are loaded and started

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import InputError
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.grid.cells import Cell, CellGroup
 from tokenprobe.probe.grid.regimes import Regime
 from tokenprobe.probe.grid.specs import parse_heads
@@ -21,7 +22,7 @@ def make_regime(batch_size: int = 64) -> Regime:
 
 
 def make_group(regime: Regime, head: int, n_cells: int) -> CellGroup:
-    cells = (Cell("s", (11,), HEADS[head], "lars", 0.1, 0.0, "full", seed) for seed in range(n_cells))
+    cells = (Cell("s", LayerSet((11,)), HEADS[head], "lars", 0.1, 0.0, "full", seed) for seed in range(n_cells))
     return CellGroup(regime, tuple(cells))
 
 
@@ -130,8 +131,8 @@ def test_parts_are_no_smaller_than_they_must_be() -> None:
 def test_a_cell_that_does_not_fit_alone_is_refused(limit: int) -> None:
     memory = Memory(kept=500_000_000, working=1_000_000_000, batch=750_000_000)
     expected = (
-        r"one cell of 'ep:queries=2' on layer 11 with 64 images in a batch takes 2.25 GB of memory, and "
-        r"(9|0) B are there: give a smaller --batch-size, a head or a layer with fewer tokens, or another --device"
+        r"one cell of 'ep:queries=2' on layer 11 with 64 images in a batch takes 2.25 GB of memory, but only "
+        r"(9|0) B are free: give a smaller --batch-size, a head or a layer with fewer tokens, or another --device"
     )
     with pytest.raises(InputError, match=expected):
         make_passes([make_group(make_regime(), 0, 3)], limit, memory)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from tokenprobe.errors import InputError, MissingError, StoreError
 from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.store import Store
 
 from .kit import MakeStore, plan_for, rewrite, write_made
@@ -23,7 +25,7 @@ def test_select_holds_out_a_tenth_and_sweeps_the_published_grid(small_store: Sto
     assert list(made.grid.lrs) == [0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
     assert (regime.batch_size, regime.warmup_epochs, regime.epochs) == (32, 10, 90)
     assert (regime.shots, regime.seeds, regime.scored) == ("full", (0, 1, 2), tuple(range(1, 91)))
-    assert made.grid.layers == [(0,), (2,)]
+    assert made.grid.layers == [LayerSet((0,)), LayerSet((2,))]
     assert (made.precision, made.data.norm) == ("float32", None)
 
 
@@ -38,9 +40,23 @@ def test_paper_trains_on_everything_at_the_published_rate(small_store: Store) ->
 def test_what_is_given_is_kept(small_store: Store) -> None:
     made = plan_for(small_store, lr=[0.7], batch_size=5, warmup_epochs=0, layers="2", amp="bfloat16", val=0.5)
     (regime,) = made.grid.regimes
-    assert (made.grid.lrs, regime.batch_size, regime.warmup_epochs, made.grid.layers) == ([0.7], 5, 0, [(2,)])
+    assert (made.grid.lrs, regime.batch_size, regime.warmup_epochs, made.grid.layers) == ([0.7], 5, 0, [LayerSet((2,))])
     assert made.precision == "bfloat16" and len(regime.val_rows) == 30
     assert plan_for(small_store, amp="off").precision == "float32"
+
+
+def test_balanced_classes_weigh_with_the_inverse_of_their_images(small_store: Store) -> None:
+    """As scikit-learn's `compute_class_weight("balanced")` has it; a subset has weights of its own."""
+    made = plan_for(small_store, class_weights="balanced", fraction=[0.2], shots=["full"], clip_grad=5.0, val=0.3)
+    labels = small_store["train"].labels
+    for group in (made.grid.trained_groups(made.grid.layers[0], regime)[0] for regime in made.grid.regimes):
+        of_regime = labels[group.regime.train_rows]
+        expected = compute_class_weight("balanced", classes=np.arange(3), y=of_regime)
+        setup = made.group_setup(group, torch.device("cpu"))
+        assert setup.class_weights == pytest.approx(tuple(expected)) and setup.clip_grad == 5.0
+    plain = plan_for(small_store)
+    group = plain.grid.trained_groups(plain.grid.layers[0], plain.grid.regimes[0])[0]
+    assert plain.group_setup(group, torch.device("cpu")).class_weights is None
 
 
 def test_the_seed_decides_what_is_held_out(small_store: Store) -> None:
@@ -101,10 +117,20 @@ def test_the_test_split_may_lie_in_another_store(
 
 def test_joined_layers_are_as_wide_as_all_of_them(small_store: Store) -> None:
     made = plan_for(small_store, layers="0,0+2")
-    assert made.grid.layers == [(0,), (0, 2)]
-    assert (made.data.shape((0, 2)).dim, made.data.shape((0, 2)).grid) == (16, (2, 2))
+    single, joined = made.grid.layers
+    assert (single, joined) == (LayerSet((0,)), LayerSet((0, 2)))
+    assert (made.data.shape(joined).dim, made.data.shape(joined).grid) == (16, (2, 2))
     (regime,) = made.grid.regimes
-    assert made.grid.trained_groups((0, 2), regime)[0].cells[0].layer == "0+2"
+    assert made.grid.trained_groups(joined, regime)[0].cells[0].layer == "0+2"
+
+
+def test_stacked_layers_have_the_tokens_of_all_of_them(small_store: Store) -> None:
+    made = plan_for(small_store, layers="stack:0+2", heads=["ep:queries=2"])
+    (stacked,) = made.grid.layers
+    assert stacked == LayerSet((0, 2), stacked=True)
+    shape = made.data.shape(stacked)
+    assert (shape.dim, shape.grid, shape.n_layers, shape.row_shape("patch")) == (8, (2, 2), 2, (8, 8))
+    assert made.data.row_bytes(stacked, ["patch", "mean"], "train") == 2 * (4 * 8 * 2 + 8 * 4)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +157,7 @@ def test_planning_draws_no_weights(small_store: Store) -> None:
 
 def test_a_cell_for_every_point_of_the_grid(small_store: Store) -> None:
     made = plan_for(small_store, heads=["ep:queries=2|4", "linear"], lr=[0.1, 1], weight_decay=[0, 0.1], seeds=3)
-    groups = made.grid.trained_groups((2,), made.grid.regimes[0])
+    groups = made.grid.trained_groups(LayerSet((2,)), made.grid.regimes[0])
     assert [len(group.cells) for group in groups] == [12, 12, 12]
     assert {cell.layer for group in groups for cell in group.cells} == {"2"}
 
@@ -141,8 +167,8 @@ def test_a_head_is_built_for_the_width_of_what_it_reads(make_store: MakeStore) -
         make_store(embedding=True), layers="-1", heads=["linear:pool=embedding", "linear", "ridge:pool=embedding"]
     )
     groups = [
-        *made.grid.trained_groups((2,), made.grid.regimes[0]),
-        *made.grid.solved_groups((2,), made.grid.regimes[0]),
+        *made.grid.trained_groups(LayerSet((2,)), made.grid.regimes[0]),
+        *made.grid.solved_groups(LayerSet((2,)), made.grid.regimes[0]),
     ]
     assert [made.input_shape(group.cells[0]).dim for group in groups] == [3, 8, 3]
 

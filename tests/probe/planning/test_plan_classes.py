@@ -84,7 +84,7 @@ def test_held_out_images_that_show_no_class_give_nothing_to_select_by(labelled: 
     labels[0] = 1
     store = labelled(train=labels, val=labels[1:5], test=labels[:5])
     message = (
-        r"none of the 2 held-out images shows a class, .* \(shots full\); hold out more by --val, or give --val-sp"
+        r"none of the 2 held-out images shows a class, .* \(shots full\); hold out more with --val, or give --val-sp"
     )
     with pytest.raises(InputError, match=message):
         plan_for(store)

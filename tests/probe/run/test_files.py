@@ -44,7 +44,7 @@ def test_what_cannot_be_read_is_not_taken_for_nothing(tmp_path: Path, kind: str,
 def test_a_folder_in_place_of_a_file_is_found_before_training(tmp_path: Path, name: str) -> None:
     check_names(tmp_path)
     (tmp_path / name).mkdir()
-    with pytest.raises(RunError, match=f"'.*/{name}' is a folder, and a fit writes a file of this name; move it away"):
+    with pytest.raises(RunError, match=f"'.*/{name}' is a folder, but a fit writes a file of this name; move it away"):
         check_names(tmp_path)
 
 
@@ -55,7 +55,7 @@ def test_a_file_in_place_of_a_folder_is_found_before_training(tmp_path: Path, na
     (tmp_path / name).rmdir()
     for make in (lambda path: path.write_bytes(b""), lambda path: path.symlink_to(path)):
         make(tmp_path / name)
-        with pytest.raises(RunError, match=f"'.*/{name}' is no folder, and a fit makes a folder of this name"):
+        with pytest.raises(RunError, match=f"'.*/{name}' is not a folder, but a fit makes a folder of this name"):
             check_names(tmp_path)
         (tmp_path / name).unlink()
 
@@ -71,5 +71,5 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_the_lock_is_found_too(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     opened = open_run(tmp_path)
-    with pytest.raises(RunError, match=r"'.*/\.lock' is a folder, and a fit writes a file of this name"):
+    with pytest.raises(RunError, match=r"'.*/\.lock' is a folder, but a fit writes a file of this name"):
         opened.__enter__()

@@ -38,7 +38,7 @@ def test_what_was_written_comes_back(run: Run) -> None:
 
 def test_results_without_their_settings_are_refused(run: Run) -> None:
     (run.path / "config.yaml").unlink()
-    with pytest.raises(RunError, match=r"run '.*' has results and no config.yaml, which says what they were made with"):
+    with pytest.raises(RunError, match=r"run '.*' has results but no config.yaml, so their settings are unknown"):
         read_origin(run)
 
 
@@ -54,12 +54,12 @@ def change(run: Run, changes: dict[str, Any]) -> None:
     [
         ({"commands": None}, "made_from.commands is None; expected a list"),
         ({"commands": ["ep"]}, r"made_from.commands\[0\] is 'ep'; expected keys and values"),
-        ({"stores": {}}, "it does not know the store 'vit'"),
+        ({"stores": {}}, "it lacks the store 'vit'"),
         ({"stores": {"vit": "s.zarr"}}, "made_from.stores.vit is 's.zarr'; expected keys and values"),
         ({"stores": {"vit": {"path": "s.zarr"}}}, "made_from.stores.vit.fingerprints is missing"),
         ({"stores": {"vit": {"path": 1, "fingerprints": {}}}}, "made_from.stores.vit.path is 1; expected text"),
         ({"batch_sizes": {"full": "8"}}, "made_from.batch_sizes.full is '8'; expected a whole number"),
-        ({"shared": {}}, "it knows no settings"),
+        ({"shared": {}}, "it lacks the settings"),
         ({"shared": {"epochs": float("nan")}}, "made_from.shared.epochs is nan; expected a number"),
         ({"more": 1}, "made_from.more is not known here"),
     ],
@@ -111,6 +111,6 @@ def test_a_fit_is_refused_in_a_run_that_does_not_tell_its_settings(
     run = fit_made(store, tmp_path / "run", heads=["linear"], layers="0")
     (run.path / "config.yaml").unlink()
     for changes in ({}, {"epochs": 5}, {"dry_run": True}):
-        with pytest.raises(RunError, match=r"has results and no config\.yaml"):
+        with pytest.raises(RunError, match=r"has results but no config\.yaml"):
             fit_made(store, tmp_path / "run", heads=["linear"], layers="0", **changes)
     assert not (run.path / "config.yaml").exists()

@@ -138,17 +138,17 @@ def test_another_rate_trains_only_that_and_selects_again(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 3}, "epochs: there 2, asked 3"),
+        ({"epochs": 3}, "epochs: stored 2, asked 3"),
         (
             {"epochs": 3, "warmup_epochs": 0.5},
-            "epochs: there 2, asked 3; warmup_epochs: there 0.2222222222222222, asked 0.5",
+            "epochs: stored 2, asked 3; warmup_epochs: stored 0.2222222222222222, asked 0.5",
         ),
-        ({"batch_size": 16}, "batch_size: there 8, asked 16"),
-        ({"min_steps": 9, "seed": 1}, "min_steps: there 0, asked 9; seed: there 0, asked 1"),
-        ({"warmup_epochs": 0.5}, "warmup_epochs: there 0.2222222222222222, asked 0.5"),
-        ({"protocol": "paper"}, "protocol: there 'select', asked 'paper'"),
-        ({"val": 0.2}, "val: there 0.1, asked 0.2"),
-        ({"amp": "bfloat16"}, "amp: there 'off', asked 'bfloat16'"),
+        ({"batch_size": 16}, "batch_size: stored 8, asked 16"),
+        ({"min_steps": 9, "seed": 1}, "min_steps: stored 0, asked 9; seed: stored 0, asked 1"),
+        ({"warmup_epochs": 0.5}, "warmup_epochs: stored 0.2222222222222222, asked 0.5"),
+        ({"protocol": "paper"}, "protocol: stored 'select', asked 'paper'"),
+        ({"val": 0.2}, "val: stored 0.1, asked 0.2"),
+        ({"amp": "bfloat16"}, "amp: stored 'off', asked 'bfloat16'"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
@@ -162,12 +162,23 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert files_of(Run(tmp_path / "run")) == before
 
 
+def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(store: Store, tmp_path: Path) -> None:
+    run = fit_made(store, tmp_path / "run", heads=["linear"], layers="5")
+    content = yaml.safe_load((run.path / "config.yaml").read_text())
+    for key in ("clip_grad", "class_weights", "noise", "noise_prob"):
+        del content["made_from"]["shared"][key], content[key]
+    (run.path / "config.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"\(noise: there 0.0, asked 0.1\)"):
+        fit_made(store, tmp_path / "run", heads=["linear"], layers="4", noise=0.1)
+    assert len(fit_made(store, tmp_path / "run", heads=["linear"], layers="4").results) == 2 * len(run.results)
+
+
 def test_a_warmup_that_was_given_is_told_from_another_default(store: Store, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"heads": ["linear"], "layers": "5", "epochs": 9}
     fit_made(store, tmp_path / "run", **settings, warmup_epochs=1)
     fit_made(store, tmp_path / "run", **settings)  # a ninth is the default
     fit_made(store, tmp_path / "other", **settings, warmup_epochs=2.0)
-    with pytest.raises(InputError, match=r"\(epochs: there 9, asked 36; warmup_epochs: there 2.0, asked 4.0\)"):
+    with pytest.raises(InputError, match=r"\(epochs: stored 9, asked 36; warmup_epochs: stored 2.0, asked 4.0\)"):
         fit_made(store, tmp_path / "other", **settings | {"epochs": 36})
 
 

@@ -54,7 +54,7 @@ def test_an_unknown_cell_is_refused_with_the_nearest_first(store: Store, tmp_pat
 
 
 def test_heads_of_no_run_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"no trained heads at '.*/nothing/heads'; make a run with probe fit"):
+    with pytest.raises(MissingError, match=r"no trained heads in '.*/nothing/heads'; make a run with probe fit"):
         load_head(tmp_path / "nothing", "none-layer_00-ep")
 
 

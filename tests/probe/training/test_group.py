@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.probe.training.metrics import AccuracyCounter
-from tokenprobe.store.layout import LayerShape
 
-SHAPE = LayerShape(grid=(2, 3), dim=12, n_prefix=2)
+SHAPE = TokenShape(grid=(2, 3), dim=12, n_prefix=2)
 RATES = {"lars": [0.1, 3.0, 30.0, 1.0], "sgd": [0.01, 0.1, 0.03, 1.0], "adamw": [0.001, 0.01, 0.1, 0.03]}
 
 
@@ -22,7 +23,7 @@ def make_cells(head: str, optimizer: str) -> list[Cell]:
     spec = parse_heads([head])[0]
     decays, seeds = (0.0, 0.01, 0.0, 0.1), (0, 0, 1, 2)
     return [
-        Cell("made", (0,), spec, optimizer, lr, decay, "full", seed)
+        Cell("made", LayerSet((0,)), spec, optimizer, lr, decay, "full", seed)
         for lr, decay, seed in zip(RATES[optimizer], decays, seeds, strict=True)
     ]
 
@@ -49,7 +50,7 @@ def train(group: Group, n_steps: int = 30) -> list[list[float]]:
 
 
 def test_the_rate_is_scaled_by_the_batch() -> None:
-    cell = Cell("made", (0,), parse_heads(["linear"])[0], "sgd", 0.8, 0.0, "full", 0)
+    cell = Cell("made", LayerSet((0,)), parse_heads(["linear"])[0], "sgd", 0.8, 0.0, "full", 0)
     batch = make_batch(0)
     moved = []
     for batch_size in (16, 64):
@@ -80,6 +81,16 @@ def test_losses_are_the_mean_over_batches_since_they_were_last_taken() -> None:
     assert group.take_losses() == pytest.approx([(a + b) / 2 for a, b in zip(*expected[:2], strict=True)], rel=1e-5)
     group.train_batch(make_batch(2), 0.0)
     assert group.take_losses() == pytest.approx(expected[2], rel=1e-5)
+
+
+@pytest.mark.parametrize("head", ["linear:pool=mean", "ep:queries=3"])
+def test_weights_of_classes_reach_the_loss(head: str) -> None:
+    weights, batch = (0.0, 0.0, 1.0, 0.0, 0.0), make_batch(0)
+    group, of_class = make_group(make_cells(head, "sgd"), class_weights=weights), batch.labels == 2
+    logits = make_group(make_cells(head, "sgd")).head.train()(batch.joined(group.kinds, torch.float32))
+    group.train_batch(batch, 0.0)
+    expected = -logits.log_softmax(2)[of_class, :, 2].mean(0)
+    assert group.take_losses() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 def test_scoring_changes_nothing_and_counts_each_cell() -> None:
@@ -149,6 +160,39 @@ def test_a_diverged_cell_is_retired_and_its_neighbours_go_on_bit_equal(head: str
             assert torch.equal(value[others], steady.state()[name][others]), name
             own = "running" not in name or head.startswith("ep")  # a linear head's statistics are everybody's
             assert not own or (value[1] == 0).all(), name
+
+
+def test_a_cell_of_a_head_with_fixed_positions_is_retired() -> None:
+    """Its positions are a buffer of all cells, which is not saved."""
+    cells = make_cells("abmilp:cond=pe", "sgd")
+    group = make_group([*cells[:2], replace(cells[2], lr=1e30), cells[3]])
+    train(group, 3)
+    position = group.head.pooling.position.clone()
+    assert group.retire() == [True, True, False, True]
+    assert torch.equal(group.head.pooling.position, position) and position.any()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_gradients_are_clipped_per_cell_as_torch_clips_those_of_a_module(precision: str) -> None:
+    """Each cell against torch's `clip_grad_norm_` on the parameters of the cell alone, and SGD's first step."""
+    cells = [replace(cell, lr=1.0, weight_decay=0.0) for cell in make_cells("ep:queries=3", "sgd")]
+    clipped, batch = make_group(cells, precision=precision, clip_grad=0.3, batch_size=256), make_batch(0)
+    start = {name: value.detach().clone() for name, value in clipped.head.named_parameters()}
+    clipped.train_batch(batch, 1.0)
+    for index, cell in enumerate(cells):
+        alone = make_group([cell], precision=precision, batch_size=256)
+        logits = alone.head.train()(alone._tokens(batch))[:, 0]
+        torch.nn.functional.cross_entropy(logits, batch.labels).backward()
+        assert torch.nn.utils.clip_grad_norm_(alone.head.parameters(), 0.3) > 0.3
+        for name, value in alone.head.named_parameters():
+            step = start[name][index] - clipped.head.get_parameter(name).detach()[index]
+            torch.testing.assert_close(step, value.grad[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_gradient_below_the_limit_is_left_alone() -> None:
+    cells = make_cells("ep:queries=3", "adamw")
+    free, limited = make_group(cells), make_group(cells, clip_grad=1e6)
+    assert train(free, 5) == train(limited, 5)
 
 
 def test_a_loss_that_is_not_finite_retires_a_cell_before_its_weights_show_it() -> None:

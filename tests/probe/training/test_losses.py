@@ -46,6 +46,19 @@ def test_losses_and_gradients_equal_their_definitions(dtype: torch.dtype, labels
     torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=rounding, atol=rounding)
 
 
+@pytest.mark.parametrize("cell_by_cell", [False, True])
+def test_class_weights_weigh_images_as_torchs_cross_entropy_does(cell_by_cell: bool) -> None:
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0], dtype=torch.float64)
+    logits = make_logits(cell_by_cell).requires_grad_()
+    found = cell_losses(logits * 1, LABELS, weights)
+    (found * OF_CELLS).sum().backward()
+    exact = logits.detach().clone().requires_grad_()
+    expected = torch.stack([torch.nn.functional.cross_entropy(of, LABELS, weights) for of in exact.unbind(1)])
+    (expected * OF_CELLS).sum().backward()
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(logits.grad, exact.grad, rtol=1e-12, atol=1e-12)
+
+
 def test_large_logits_neither_overflow_nor_lose_the_loss() -> None:
     logits = torch.tensor([[[1e4, 0.0], [0.0, 1e4]]])
     assert cell_losses(logits, torch.tensor([0])).tolist() == [0, 1e4]

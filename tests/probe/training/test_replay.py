@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.heads import POOLINGS, folded
@@ -17,11 +19,10 @@ from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.probe.training.metrics import AccuracyCounter
 from tokenprobe.probe.training.optim import OPTIMIZERS
 from tokenprobe.probe.training.replay import REHEARSALS, Recorder, make_recorder
-from tokenprobe.store.layout import LayerShape
 
 from .tape import TapeRecorder
 
-SHAPE = LayerShape(grid=(4, 4), dim=16, n_prefix=2)
+SHAPE = TokenShape(grid=(4, 4), dim=16, n_prefix=2)
 LRS = {"lars": (0.1, 3.0, 30.0), "sgd": (0.01, 0.1, 0.3), "adamw": (0.001, 0.01, 0.03)}
 N_CLASSES, BATCH, N_STEPS = 5, 24, REHEARSALS + 5
 SMALL = {"ep": "ep:queries=4", "coca": "coca:queries=3,heads=2"}
@@ -44,7 +45,7 @@ def make_cells(head: str, optimizer: str, **changes: Any) -> list[Cell]:
     """Three cells of different rates, decays and seeds; `changes` are of the second."""
     spec = parse_heads([head])[0]
     cells = [
-        Cell("made", (0,), spec, optimizer, lr, decay, "full", seed)
+        Cell("made", LayerSet((0,)), spec, optimizer, lr, decay, "full", seed)
         for seed, (lr, decay) in enumerate(zip(LRS[optimizer], (0.0, 0.05, 0.01), strict=True))
     ]
     cells[1] = replace(cells[1], **changes)

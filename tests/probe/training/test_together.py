@@ -14,17 +14,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.probe.training.optim import OPTIMIZERS
 from tokenprobe.probe.training.schedule import lr_factor
-from tokenprobe.store.layout import LayerShape
 
 from ..heads.facts import KNOWN, TRAINED
 
-SHAPE, N_CLASSES, BATCH = LayerShape(grid=(2, 3), dim=12, n_prefix=2), 5, 16
+SHAPE, N_CLASSES, BATCH = TokenShape(grid=(2, 3), dim=12, n_prefix=2), 5, 16
 LRS = {"lars": (0.1, 3.0, 30.0), "sgd": (0.01, 0.1, 0.3), "adamw": (0.001, 0.01, 0.03)}
 DIVERGING = 7
 """Which of the twelve cells gets an absurd learning rate."""
@@ -38,7 +39,7 @@ def make_cells(head: str, optimizer: str) -> list[Cell]:
     """Twelve cells: three learning rates, two weight decays, two seeds; one diverges."""
     spec = parse_heads([head])[0]
     cells = [
-        Cell("made", (0,), spec, optimizer, lr, decay, "full", seed)
+        Cell("made", LayerSet((0,)), spec, optimizer, lr, decay, "full", seed)
         for lr, decay, seed in product(LRS[optimizer], (0.0, 0.05), (0, 1))
     ]
     cells[DIVERGING] = replace(cells[DIVERGING], lr=1e30)

@@ -1,0 +1,156 @@
+"""Every example in README, docs, examples and help runs, or is marked as needing a download.
+
+The files that they name are stand-ins here: 25 classes of noise for ImageNet, and for each published backbone a small
+one of as many layers, with drawn weights. Fits stop after one epoch, and the demo reads 40 images of each split.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+from timm.models import VisionTransformer
+from torch import Tensor
+
+import tokenprobe
+from tokenprobe.cli import main
+from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.heads import build_pooling
+from tokenprobe.runtime.config_file import read_config_file
+from tokenprobe.workflows import demo
+
+from .shown import ROOT, Shown, lines_of_help, lines_of_pages, python_blocks
+from .test_command_lines import parse
+
+N_CLASSES, N_TRAIN, N_TEST = 25, 20, 2
+SMALL_VIT: dict[str, Any] = {"img_size": 224, "patch_size": 56, "embed_dim": 64, "depth": 12, "num_heads": 2}
+SMALL_CLIP: dict[str, Any] = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 56, "embed_dim": 24}
+SWEEP = {"out": "runs/sweep", "heads": ["linear"], "layers": [3, 7], "lr": "0.1,1"}
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the files that the examples name."""
+    folder = tmp_path_factory.mktemp("examples")
+    rng = np.random.default_rng(0)
+    for split, n_images in (("train", N_TRAIN), ("val", N_TEST)):
+        for label, index in np.ndindex(N_CLASSES, n_images):
+            path = folder / "imagenet" / split / f"n{label:08d}" / f"{index}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    (folder / "new-photos").symlink_to(folder / "imagenet" / "val")
+    Image.new("RGB", (20, 30), "red").save(folder / "cat.jpg")
+    make_stores(folder)
+    images = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(20) % 10
+    np.savez(folder / "cifar.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    own = VisionTransformer(img_size=32, patch_size=4, embed_dim=192, depth=8, num_heads=3, num_classes=0)
+    save_file(own.state_dict(), folder / "mine.safetensors")
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
+    return folder
+
+
+def make_stores(folder: Path) -> None:
+    common: dict[str, Any] = {"data": f"folder:{folder / 'imagenet'}", "no_pretrained": True, "workers": 0}
+    for seed, name in enumerate(("mae", "dino")):
+        model: dict[str, Any] = {"model": "timm:VisionTransformer", "model_arg": SMALL_VIT, "seed": seed}
+        extract(ExtractConfig(out=folder / f"{name}.zarr", **common, **model))
+    clip: dict[str, Any] = {"model": "open_clip:ViT-L-14/openai", "model_arg": SMALL_CLIP, "layers": "-1"}
+    extract(ExtractConfig(out=folder / "clip.zarr", **common, **clip))
+
+
+@pytest.fixture
+def shortened(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Enter the folder of stand-ins, and make work short that the examples ask for."""
+
+    def fit_less(store: Any, config: FitConfig) -> Any:
+        return fit(store, replace(config, epochs=1))
+
+    monkeypatch.setattr(tokenprobe.probe, "fit", fit_less)
+    monkeypatch.setattr(demo, "fit", fit_less)
+    monkeypatch.setattr(demo, "extract", lambda config: extract(replace(config, limit=40, workers=0)))
+    monkeypatch.chdir(stand_ins)
+    yield stand_ins
+    tokenprobe.show_progress(False)
+
+
+def run_probe(line: str) -> None:
+    words = {"STORE": "mae.zarr", "RUN": f"runs/{abs(hash(line))}"}
+    if "CELL" in line:
+        results = pd.read_parquet("runs/mae/results.parquet")
+        words["CELL"] = results[results["selected"]]["cell"].iloc[0]
+    argv = [words.get(word, word) for word in shlex.split(line, comments=True)[1:]]
+    assert main(argv) == 0, line
+
+
+def find_test(line: str) -> None:
+    """Expect the test in `tests/examples/` that runs a script, on a small store."""
+    script = Path(shlex.split(line)[1])
+    assert f'"{script}"' in (ROOT / "tests" / script.parent / f"test_{script.name}").read_text()
+
+
+def find_recipe(line: str) -> None:
+    """Expect that make runs `probe demo`, whose example in the help runs."""
+    assert line == "make demo"
+    assert "\ndemo: $(STAMP)\n\t$(BIN)/probe demo\n\n" in (ROOT / "Makefile").read_text()
+
+
+RUN: dict[str, Callable[[str], None]] = {"probe": run_probe, "python": find_test, "make": find_recipe}
+
+
+def reference_weights() -> dict[str, Tensor]:
+    pool = build_pooling("aim", dim=768, grid=(14, 14), heads=12)
+    return {theirs: pool.get_parameter(ours)[0].detach() for theirs, ours in pool.reference_names.items()}
+
+
+def test_every_command_line_that_is_shown_runs_or_is_marked(shortened: Path) -> None:
+    shown: dict[str, Shown] = {each.text: each for each in reversed([*lines_of_pages(), *lines_of_help()])}
+    for line, example in reversed(shown.items()):
+        if not example.marked:
+            print(f"{example.place}: {line}")
+            RUN[line.split()[0]](line)
+
+
+def test_only_what_downloads_is_marked() -> None:
+    """That is an extraction with published weights, and an installation."""
+    for place, line, marked in (*lines_of_pages(), *lines_of_help()):
+        if marked and line.startswith("probe "):
+            call = parse(line)
+            own = call.given.get("checkpoint") or call.given.get("no_pretrained") or call.given.get("dry_run")
+            assert call.command.name == "extract" and not own, f"{place}: {line}"
+        elif marked:
+            assert line.split("#")[0].strip() in ("make install", "pip install ."), f"{place}: {line}"
+
+
+@pytest.mark.parametrize(("page", "block"), [*python_blocks()], ids=lambda part: part if isinstance(part, str) else "")
+def test_python_that_is_shown_runs_or_is_marked(page: str, block: list[Shown], shortened: Path) -> None:
+    run = fit("mae.zarr", FitConfig(out="runs/mae", heads="ep:queries=32", layers=3, epochs=1, lr=1.0))
+    given: dict[str, Any] = {
+        "cell": run.results["cell"].iloc[0],
+        "image": Image.new("L", (30, 20)),
+        "x": torch.zeros(2, 196, 768),
+        "state": reference_weights(),
+    }
+    for example in block:
+        if not example.marked:
+            exec(example.text, given)
+
+
+def test_the_options_page_says_one_thing_three_times(tmp_path: Path) -> None:
+    """As flags, as a file and in Python."""
+    line, file, code = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "docs" / "options.md").read_text(), re.M | re.S)
+    given: dict[str, Any] = {}
+    exec(code, given)
+    (tmp_path / "sweep.yaml").write_text(file)
+    assert parse(line.strip()).arguments()["config"] == given["config"]
+    assert FitConfig(**read_config_file(FitConfig, str(tmp_path / "sweep.yaml"))) == given["config"]
