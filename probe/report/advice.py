@@ -85,7 +85,8 @@ def _edges(cells: pd.DataFrame, best: pd.DataFrame) -> Iterator[str]:
 
 def _few_held_out(summary: pd.DataFrame) -> Iterator[str]:
     """Warn about selections by few held-out images. Heads that choose nothing are not concerned."""
-    chooses = (summary["protocol"] == "select") & (summary["n_choices"] > 1) & (summary["n_val"] < FEW_IMAGES)
+    by_val = (summary["protocol"] == "select") & (summary["n_val"] < FEW_IMAGES)
+    chooses = by_val & ((summary["n_choices"] > 1) | summary["lr"].notna())  # trained heads choose an epoch, too
     for (shots, n_val), rows in summary[chooses].groupby(["shots", "n_val"], sort=False):
         point, heads = 100 / max(n_val, 1), _some(list(rows["head"].unique()))
         yield (
