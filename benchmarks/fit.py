@@ -29,9 +29,11 @@ from torch import Tensor, nn
 
 from store import write_store  # the benchmark beside this one
 from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.order import epoch_windows
 from tokenprobe.probe.batches.stream import TokenStream
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.planning.estimate import estimate
@@ -40,7 +42,6 @@ from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.store import open_store
-from tokenprobe.store.layout import LayerShape
 
 CPU = torch.device("cpu")
 EPOCHS, BATCH = 90, 256
@@ -48,10 +49,10 @@ VIT = {"img_size": 32, "patch_size": 4, "embed_dim": 192, "depth": 8, "num_heads
 REPEATS = 5
 
 
-def make_group(head: str, n_rates: int, n_seeds: int, shape: LayerShape, n_classes: int, batch: int) -> Group:
+def make_group(head: str, n_rates: int, n_seeds: int, shape: TokenShape, n_classes: int, batch: int) -> Group:
     (spec,) = parse_heads([head])
     cells = [
-        Cell("b", (0,), spec, "lars", 0.1 * (rate + 1), 0.0, "full", seed)
+        Cell("b", LayerSet((0,)), spec, "lars", 0.1 * (rate + 1), 0.0, "full", seed)
         for rate in range(n_rates)
         for seed in range(n_seeds)
     ]
@@ -72,7 +73,7 @@ def seconds(*steps: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
 
 
 def linear(dim: int = 768, batch: int = 1024) -> None:
-    shape = LayerShape((14, 14), dim, 1)
+    shape = TokenShape((14, 14), dim, 1)
     for n_classes in (10, 1000):
         tokens = TokenBatch({"mean": torch.randn(batch, dim)}, torch.randint(n_classes, (batch,)))
         alone, many = (make_group("linear", *grid, shape, n_classes, batch) for grid in ((1, 1), (16, 4)))

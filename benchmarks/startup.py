@@ -28,12 +28,13 @@ import torch
 from torch import Tensor, nn
 
 from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.token_batch import TokenBatch
+from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.runtime.threads import OWN_CHOICES, SPIN
-from tokenprobe.store.layout import LayerShape
 from tokenprobe.workflows.demo import ARCHITECTURE, WEIGHTS
 
 HEADS = ["--head", "ep:queries=8", "--head", "linear:pool=cls", "--head", "linear:pool=mean"]
@@ -166,9 +167,10 @@ def ep(repeats: int, n_cells: int = 24, n_images: int = 256, dim: int = 192, n_c
     torch.set_num_threads(1)
     (spec,) = parse_heads(["ep:queries=8"])
     cells = [
-        Cell("b", (0,), spec, "sgd", 0.1 * (1 + number % 6), 0.0, "full", number // 6) for number in range(n_cells)
+        Cell("b", LayerSet((0,)), spec, "sgd", 0.1 * (1 + number % 6), 0.0, "full", number // 6)
+        for number in range(n_cells)
     ]
-    setup = GroupSetup(LayerShape((8, 8), dim, 0), n_classes, n_images, torch.device("cpu"), "float32")
+    setup = GroupSetup(TokenShape((8, 8), dim, 0), n_classes, n_images, torch.device("cpu"), "float32")
     group = Group(cells, setup)
     tokens, labels = torch.randn(n_images, 64, dim), torch.randint(n_classes, (n_images,))
     heads = [Published(dim, 8, n_classes) for _ in range(n_cells)]

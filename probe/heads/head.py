@@ -50,15 +50,19 @@ class Head(nn.Module):
         Args:
             x_BND: the arrays named by `pooling.inputs`, joined along the token axis.
         """
-        if x_BND.dtype != self.weight.dtype and not torch.is_autocast_enabled(x_BND.device.type):
-            x_BND = x_BND.to(self.weight.dtype)  # tokens are stored in float16
-        normed_BHO = self._normed(self.pooling.pool(x_BND))
+        normed_BHO = self.features(x_BND)
         if self.pooling.shared:  # one product for all cells, X = H·C
             logits_BX = F.linear(normed_BHO[:, 0], self.weight.flatten(0, 1), self.bias.flatten())
             logits_BHC: Tensor = logits_BX.unflatten(1, self.bias.shape)
         else:
             logits_BHC = apply_linear(normed_BHO.transpose(0, 1), self.weight, self.bias).transpose(0, 1)
         return logits_BHC if self.cells is not None else logits_BHC[:, 0]
+
+    def features(self, x_BND: Tensor) -> Tensor:
+        """Return the classifier's input, (B, H, O), or (B, 1, O) if the pooling is `shared`."""
+        if x_BND.dtype != self.weight.dtype and not torch.is_autocast_enabled(x_BND.device.type):
+            x_BND = x_BND.to(self.weight.dtype)  # tokens are stored in float16
+        return self._normed(self.pooling.pool(x_BND))
 
     def _normed(self, pooled_BHO: Tensor) -> Tensor:
         """Apply the BatchNorm in full precision; features that all cells share, (B, 1, O), are normed once.
@@ -78,7 +82,7 @@ class Head(nn.Module):
             training=self.training,
             eps=self.pooling.classifier_norm.eps,
         )
-        if self.training and self.pooling.shared:
+        if self.training and self.pooling.shared and len(self.running_mean) > 1:
             self.running_mean[1:], self.running_var[1:] = self.running_mean[0], self.running_var[0]
         return normed_BX.view_as(pooled_BHO)
 

@@ -38,6 +38,7 @@ class LinearPooling(Pooling):
     """
 
     name = "linear"
+    title = "linear probe"
     summary = "A vector without weights of its own: class token, mean, maximum or embedding."
     source = "common practice"
     settings = LinearSettings()
@@ -69,7 +70,7 @@ class LinearPooling(Pooling):
         """See `Pooling.pool`."""
         pooled_BO = {
             "cls": lambda: x_BND[:, 0],
-            "mean": lambda: x_BND.mean(1),
+            "mean": lambda: x_BND.mean(1) if x_BND.shape[1] > 1 else x_BND[:, 0],
             "cls+mean": lambda: torch.cat([x_BND[:, 0], x_BND[:, -1]], dim=1),
             "max": lambda: x_BND.amax(1),
             "embedding": lambda: x_BND[:, 0],

@@ -12,9 +12,13 @@ changes of variables cure this without changing J. First, the features are centr
 covariance be V diag(e) Vᵀ. In the basis V, near W = 0, the second derivatives of J are h e_j + p/n, and h for b. Here
 h is 1/4 for a sigmoid, and 1/c for the softmax over c classes (in directions that change it). L-BFGS works on
 U = W V diag(sqrt(h e_j + p/n)), whose second derivatives are all 1. On 5,000 images of CIFAR-10, with 192 features, the
-45 strengths then take 1,000 iterations instead of 15,000.
+45 strengths then take 1,000 iterations instead of 15,000. Directions that the data do not span need no unknowns, so V
+is F × r, with r = min(n, F).
 
-    n images, G = F + 1 columns (rotated features, and a one for b), C classes, H cells
+All strengths are minimised together (`lbfgs.py`): one product gives the scores of all. If that takes too much memory,
+they are minimised in stacks, strongest penalty first, and each stack starts where the previous one ended.
+
+    n images, G = r + 1 columns (rotated features, and a one for b), C classes, H strengths, h of them in one evaluation
 """
 
 from collections.abc import Sequence
@@ -26,11 +30,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..heads.pooling import BATCH_NORM_EPS, PoolingSettings
+from . import lbfgs
 from .contract import POOL, LinearSolver, Tell, Work, chunk_rows, keep_quiet
-from .ridge import moments_work, take_moments
+from .spectrum import Spectrum, spectrum_work, take_spectrum
 
-USUAL_ITERATIONS = 25
-"""Mean number of iterations per strength over the grid: 1,000 for 45 on CIFAR-10."""
+USUAL_ITERATIONS = 27
+"""Mean number of evaluations per strength over the grid: 1,240 for 45 on CIFAR-10."""
 CERTAIN = 1e4
 """Score of a class that all training images have, for a probability of 1; negated for a class that no image has."""
 
@@ -56,6 +61,7 @@ class LogisticRegression(LinearSolver):
     """
 
     name = "logreg"
+    title = "logistic regression"
     summary = "Logistic regression with an L2 penalty, for 45 strengths."
     source = "arXiv 2304.07193, evaluation"
     own_settings = LogregSettings()
@@ -71,9 +77,11 @@ class LogisticRegression(LinearSolver):
 
     def work(self, n_images: int, n_scored: int, width: int, n_classes: int) -> Work:
         """See `Solver.work`: the number of iterations is a guess."""
-        iteration = 4 * n_images * width * n_classes
+        n_directions = min(n_images, width)
+        iteration = 4 * n_images * (n_directions + 1) * n_classes
         n_iterations = len(set(self.decays)) * USUAL_ITERATIONS
-        fit = moments_work(n_images, width, n_classes) + n_iterations * iteration
+        rotations = 2 * n_directions * width * (n_images + len(set(self.decays)) * n_classes)
+        fit = spectrum_work(n_images, width, n_classes) + rotations + n_iterations * iteration
         return Work(fit, self.scores_work(n_scored, width, n_classes))
 
     def fit(self, features: Tensor, labels: Tensor, n_classes: int, tell: Tell = keep_quiet) -> None:
@@ -132,7 +140,7 @@ def fit_logreg(
     max_iterations: int,
     tell: Tell = keep_quiet,
 ) -> list[LogregFit]:
-    """Fit one model for each penalty p = 1/C, strongest first; each starts where the previous one ended.
+    """Fit one model for each penalty p = 1/C.
 
     Args:
         features: (n, F).
@@ -141,26 +149,37 @@ def fit_logreg(
         penalties: in any order.
         tolerance: largest entry of the gradient of J by U at which a fit has converged.
         max_iterations: most iterations of L-BFGS per fit.
-        tell: called after each fit, and with 0 during it.
+        tell: called after each evaluation.
     """
-    moments = take_moments(features, labels, n_classes)
-    open_C = (moments.target > 0) & ((moments.target < 1) | (labels.ndim == 1))
-    eigenvalues_F, vectors_FF = torch.linalg.eigh(moments.covariance)
-    rotated_NF = rotate(features, moments.mean, vectors_FF)
-    problem = Problem(F.pad(rotated_NF, (0, 1), value=1), keep_classes(labels, open_C))
-    eigenvalues_G = F.pad(eigenvalues_F.clamp_min(0), (0, 1), value=1)
-    weight_CG = rotated_NF.new_zeros(int(open_C.sum()), len(eigenvalues_G))
+    spectrum = take_spectrum(features, labels, n_classes, standardise=False)
+    open_C = (spectrum.target > 0) & ((spectrum.target < 1) | (labels.ndim == 1))
+    rotated_NR = rotate(features, spectrum)
+    problem = Problem(F.pad(rotated_NR, (0, 1), value=1), keep_classes(labels, open_C), int(open_C.sum()))
+    variances_G = F.pad(spectrum.eigenvalues, (0, 1), value=1)
+    ordered = sorted(set(penalties), reverse=True)
+    start_CG = rotated_NR.new_zeros(problem.n_classes, len(variances_G))
     fits: dict[float, LogregFit] = {}
-    for penalty in sorted(set(penalties), reverse=True):
-        weight_CG, n_iterations, gradient = minimise(
-            problem, penalty, eigenvalues_G, weight_CG, tolerance=tolerance, max_iterations=max_iterations, tell=tell
+
+    def tell_all(n_ended: float) -> None:
+        tell(n_ended / len(ordered))
+
+    for stack in _stacks(ordered, start_CG.numel()):
+        weights_HCG, found = minimise(
+            problem, stack, variances_G, start_CG, tolerance=tolerance, max_iterations=max_iterations, tell=tell_all
         )
-        full_CF = weight_CG.new_zeros(n_classes, features.shape[1])
-        bias_C = torch.where(moments.target > 0, CERTAIN, -CERTAIN).double()
-        full_CF[open_C], bias_C[open_C] = weight_CG[:, :-1] @ vectors_FF.T, weight_CG[:, -1]
-        fits[penalty] = LogregFit(moments.mean, full_CF, bias_C, n_iterations, gradient)
-        tell(1 / len(set(penalties)))
+        start_CG = weights_HCG[-1]
+        for penalty, weight_CG, n_steps, gradient in zip(stack, weights_HCG, *found[1:], strict=True):
+            full_CF = weight_CG.new_zeros(n_classes, features.shape[1])
+            bias_C = torch.where(spectrum.target > 0, CERTAIN, -CERTAIN).double()
+            full_CF[open_C], bias_C[open_C] = weight_CG[:, :-1] @ spectrum.directions.T, weight_CG[:, -1]
+            fits[penalty] = LogregFit(spectrum.mean, full_CF, bias_C, int(n_steps), float(gradient))
     return [fits[penalty] for penalty in penalties]
+
+
+def _stacks(penalties: Sequence[float], n_unknowns: int) -> list[Sequence[float]]:
+    """Cut penalties into stacks whose histories, of one kind, are no larger than a temporary array may be."""
+    size = chunk_rows(max(1, lbfgs.HISTORY * n_unknowns))
+    return [penalties[start : start + size] for start in range(0, len(penalties), size)]
 
 
 class Problem(NamedTuple):
@@ -169,79 +188,77 @@ class Problem(NamedTuple):
     Attributes:
         rows: rotated features and a one, (n, G) float64.
         labels: (n,) int64, or (n, C) float64.
+        n_classes: C.
     """
 
     rows: Tensor
     labels: Tensor
+    n_classes: int
 
-    def loss(self, weight_CG: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and its gradient (C, G), summed over parts of the rows."""
-        loss, gradient_CG = weight_CG.new_zeros(()), torch.zeros_like(weight_CG)
-        n_rows = chunk_rows(max(weight_CG.shape))
+    def losses(self, weights_hCG: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean losses (h,) and their gradients (h, C, G), summed over parts of the rows."""
+        n_cells, n_columns = len(weights_hCG), weights_hCG.shape[2]
+        flat_XG = weights_hCG.flatten(0, 1)
+        losses_h, gradients_XG = weights_hCG.new_zeros(n_cells), torch.zeros_like(flat_XG)
+        n_rows = chunk_rows(max(n_columns, len(flat_XG)))
         for rows_BG, labels_B in zip(self.rows.split(n_rows), self.labels.split(n_rows), strict=True):
-            scores_BC = rows_BG @ weight_CG.T
+            scores_BhC = (rows_BG @ flat_XG.T).view(-1, n_cells, self.n_classes)
             if labels_B.ndim == 1:
-                log_p_BC = scores_BC.log_softmax(1)
-                loss += F.nll_loss(log_p_BC, labels_B, reduction="sum")
-                residual_BC = log_p_BC.exp_()
-                residual_BC[torch.arange(len(labels_B), device=labels_B.device), labels_B] -= 1
+                places_Bh1 = labels_B[:, None, None].expand(-1, n_cells, 1)
+                log_p_BhC = scores_BhC.log_softmax(2)
+                losses_h -= log_p_BhC.gather(2, places_Bh1).sum((0, 2))
+                residual_BhC = log_p_BhC.exp_()
+                residual_BhC.scatter_add_(2, places_Bh1, residual_BhC.new_full((1,), -1).expand(places_Bh1.shape))
             else:
-                loss += F.binary_cross_entropy_with_logits(scores_BC, labels_B, reduction="sum")
-                residual_BC = scores_BC.sigmoid_() - labels_B
-            gradient_CG.addmm_(residual_BC.T, rows_BG)
-        return loss / len(self.labels), gradient_CG / len(self.labels)
+                targets_BhC = labels_B[:, None].expand_as(scores_BhC)
+                losses_BhC = F.binary_cross_entropy_with_logits(scores_BhC, targets_BhC, reduction="none")
+                losses_h += losses_BhC.sum((0, 2))
+                residual_BhC = scores_BhC.sigmoid_() - targets_BhC
+            gradients_XG.addmm_(residual_BhC.flatten(1).T, rows_BG)
+        return losses_h / len(self.labels), gradients_XG.view_as(weights_hCG) / len(self.labels)
 
 
 def minimise(
     problem: Problem,
-    penalty: float,
-    eigenvalues_G: Tensor,
+    penalties: Sequence[float],
+    variances_G: Tensor,
     start_CG: Tensor,
     *,
     tolerance: float,
     max_iterations: int,
     tell: Tell = keep_quiet,
-) -> tuple[Tensor, int, float]:
-    """Minimise J from `start_CG`.
+) -> tuple[Tensor, lbfgs.Minima]:
+    """Minimise J for each penalty, from `start_CG`.
 
     Returns:
-        The weights (C, G), the number of iterations, and the largest entry of the gradient by U.
+        The weights (H, C, G), and the searches' ends by U.
     """
-    if not len(start_CG):
-        return start_CG, 0, 0.0
-    several = problem.labels.ndim == 2
-    share_G = torch.full_like(eigenvalues_G, penalty * (1 if several or len(start_CG) != 2 else 2))
-    share_G[-1] = 0  # the intercept is free
-    share_G /= len(problem.labels)
-    scale_G = ((0.25 if several else 1 / len(start_CG)) * eigenvalues_G + share_G).rsqrt()
-    u_CG = start_CG / scale_G
+    several, n_classes = problem.labels.ndim == 2, problem.n_classes
+    if not n_classes:
+        nothing_H = variances_G.new_zeros(len(penalties))
+        return start_CG.expand(len(penalties), -1, -1), lbfgs.Minima(nothing_H[:, None], nothing_H.long(), nothing_H)
+    shares_HG = variances_G.new_tensor(penalties)[:, None].repeat(1, len(variances_G))
+    shares_HG[:, -1] = 0  # the intercept is free
+    shares_HG *= (1 if several or n_classes != 2 else 2) / len(problem.labels)
+    scales_HG = ((0.25 if several else 1 / n_classes) * variances_G + shares_HG).rsqrt()
 
-    def evaluate() -> Tensor:
-        weight_CG = u_CG * scale_G
-        loss, gradient_CG = problem.loss(weight_CG)
-        u_CG.grad = (gradient_CG + share_G * weight_CG) * scale_G
-        tell(0)
-        return loss + 0.5 * (share_G * weight_CG.square()).sum()
+    def evaluate(u_hX: Tensor, numbers_h: Tensor) -> tuple[Tensor, Tensor]:
+        scales_h1G, shares_h1G = scales_HG[numbers_h, None], shares_HG[numbers_h, None]
+        weights_hCG = u_hX.view(-1, *start_CG.shape) * scales_h1G
+        losses_h, gradients_hCG = problem.losses(weights_hCG)
+        shrunk_hCG = shares_h1G * weights_hCG
+        losses_h += 0.5 * (shrunk_hCG * weights_hCG).sum((1, 2))
+        return losses_h, ((gradients_hCG + shrunk_hCG) * scales_h1G).flatten(1)
 
-    optimizer = torch.optim.LBFGS(
-        [u_CG],
-        max_iter=max_iterations,
-        max_eval=2 * max_iterations,
-        tolerance_grad=tolerance,
-        tolerance_change=0,  # the gradient alone decides
-        history_size=10,
-        line_search_fn="strong_wolfe",
-    )
-    optimizer.step(evaluate)
-    evaluate()
-    assert u_CG.grad is not None
-    return u_CG * scale_G, optimizer.state[u_CG]["n_iter"], float(u_CG.grad.abs().max())
+    starts_HX = (start_CG / scales_HG[:, None]).flatten(1)
+    found = lbfgs.minimise(evaluate, starts_HX, tolerance=tolerance, max_iterations=max_iterations, tell=tell)
+    return found.points.view(-1, *start_CG.shape) * scales_HG[:, None], found
 
 
-def rotate(features: Tensor, mean_F: Tensor, vectors_FF: Tensor) -> Tensor:
-    """Return the centred features in the basis of the columns of `vectors_FF`, (n, F) float64."""
+def rotate(features: Tensor, spectrum: Spectrum) -> Tensor:
+    """Return the coordinates of the centred features along the directions, (n, r) float64."""
     parts = features.split(chunk_rows(features.shape[1]))
-    return torch.cat([(x_BF.double() - mean_F) @ vectors_FF for x_BF in parts])
+    return torch.cat([(x_BF.double() - spectrum.mean) @ spectrum.directions for x_BF in parts])
 
 
 def keep_classes(labels: Tensor, kept_C: Tensor) -> Tensor:

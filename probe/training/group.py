@@ -11,6 +11,7 @@ from ..batches.token_batch import TokenBatch
 from ..batches.token_shape import TokenShape
 from ..grid.cells import Cell
 from ..heads import Head, build_pooling
+from .linear_step import is_linear, set_gradients
 from .losses import cell_losses
 from .metrics import Counter
 from .optim import OPTIMIZERS, clip_cells_
@@ -183,16 +184,25 @@ class Group:
 
     def _step(self, tokens_BND: Tensor, labels: Tensor) -> None:
         """Make the step that the optimizer began. It may be recorded, so it reads no number from the device."""
+        if not self.head.training:
+            self.head.train()
+        if self._autocast_dtype is None and self._class_weights is None and is_linear(self.head, labels):
+            losses_H = set_gradients(self.head, tokens_BND, labels)
+        else:
+            losses_H = self._differentiate(tokens_BND, labels)
+        self._finish_gradients()
+        self._optimizer.apply()
+        self._loss_sum += losses_H
+
+    def _differentiate(self, tokens_BND: Tensor, labels: Tensor) -> Tensor:
+        """Set the gradients, times the loss scale, by autograd, and return the losses (H,)."""
         self.head.zero_grad()  # a failed recording leaves gradients behind
-        self.head.train()
         with self._autocast():
             logits_BHC = self.head(tokens_BND)
         losses_H = cell_losses(logits_BHC, labels, self._class_weights)
         loss = losses_H.sum()  # of a number: for more, `backward` imports sympy
         (loss if self._loss_scale == 1 else self._loss_scale * loss).backward()
-        self._finish_gradients()
-        self._optimizer.apply()
-        self._loss_sum += losses_H.detach()
+        return losses_H.detach()
 
     def _finish_gradients(self) -> None:
         """Divide the gradients by the loss scale, which is exact, clip them, and keep retired cells unchanged."""

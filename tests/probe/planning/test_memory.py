@@ -182,7 +182,7 @@ def test_rates_seeds_and_layers_do_not_matter() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("head", "n_cells"), [("ep", 8), ("linear:pool=mean", 64)])
+@pytest.mark.parametrize(("head", "n_cells"), [("ep", 8), ("linear:pool=mean", 96)])
 def test_a_process_grows_by_what_is_announced(head: str, n_cells: int) -> None:
     """To 25%: the C allocator rounds up.
 

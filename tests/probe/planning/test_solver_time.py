@@ -11,7 +11,7 @@ from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.planning import solver_time
 from tokenprobe.probe.planning.solver_time import SIDE, operations_per_second, solver_seconds
 from tokenprobe.probe.solvers.logreg import USUAL_ITERATIONS
-from tokenprobe.probe.solvers.ridge import EIGH_WORK
+from tokenprobe.probe.solvers.spectrum import EIGH_WORK
 from tokenprobe.store import Store
 
 from ..kit import plan_of, write_made
@@ -32,21 +32,24 @@ def seconds_of(store: Store, head: str) -> float:
     return solver_seconds(plan, group, CPU)
 
 
+def spectrum(f: int) -> int:
+    return 2 * N * f * (f + C) + EIGH_WORK * f**3 + 2 * f * f * C
+
+
 @pytest.mark.parametrize(
     ("head", "width", "operations"),
     [
         ("knn:k=5", D, lambda f: 3 * N * f + 2 * M * N * f),
         ("knn:k=5,pool=cls+mean", 2 * D, lambda f: 3 * N * f + 2 * M * N * f),
-        (
-            "ridge",
-            D,
-            lambda f: 2 * N * f * (f + C) + EIGH_WORK * f**3 + 10 * 2 * f * f * C + 10 * 2 * M * f * C,
-        ),
+        ("ridge", D, lambda f: spectrum(f) + 10 * 2 * f * f * C + 10 * 2 * M * f * C),
         (
             "logreg",
             D,
             lambda f: (
-                2 * N * f * (f + C) + EIGH_WORK * f**3 + 45 * USUAL_ITERATIONS * 4 * N * f * C + 45 * 2 * M * f * C
+                spectrum(f)
+                + 2 * f * f * (N + 45 * C)
+                + 45 * USUAL_ITERATIONS * 4 * N * (f + 1) * C
+                + 45 * 2 * M * f * C
             ),
         ),
     ],

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
 from tokenprobe.errors import InputError
-from tokenprobe.probe.solvers import Solver, contract
-from tokenprobe.probe.solvers.knn import nearest
+from tokenprobe.probe.solvers import Solver
+from tokenprobe.probe.solvers.knn import largest, nearest
 
 Make = Callable[..., Solver]
 KS, TEMPERATURES = (1, 3, 10), (0.07, 0.2)
@@ -77,15 +77,26 @@ def test_probabilities_are_scikit_learns(make_solver: Make) -> None:
         np.testing.assert_allclose(scores[:, index], oracle.predict_proba(x.double().numpy()), rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("elements", [1, 22, 60, 1 << 20])
-def test_a_bank_in_parts_has_the_same_neighbours(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "CHUNK_ELEMENTS", elements)
+@pytest.mark.parametrize("elements", [10, 25, 60, 500, 1 << 12])
+def test_a_bank_in_parts_has_the_same_neighbours(elements: int) -> None:
     bank, x = draw(50, 6), draw(10, 7)
-    similarity, index = nearest(x, bank, 8)
+    similarity, index = nearest(x, bank, 8, torch.empty(elements))
     products = x.double() @ bank.double().T
     expected = products.argsort(dim=1, descending=True)[:, :8]
     assert torch.equal(index, expected)
     torch.testing.assert_close(similarity.double(), products.gather(1, expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "k"), [(7, 7), (50, 3), (99, 1), (1000, 20), (1003, 20), (4096, 1)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_largest_are_those_of_a_full_sort(n: int, k: int, ties: bool) -> None:
+    values = draw(20, n, n)
+    if ties:
+        values = values.mul(2).round()  # a dozen different values
+    found, columns = largest(values, k)
+    assert torch.equal(found, values.sort(dim=1, descending=True).values[:, :k])
+    assert torch.equal(values.gather(1, columns), found)
+    assert all(len(set(row)) == k for row in columns.tolist())
 
 
 def test_a_low_temperature_does_not_overflow(make_solver: Make) -> None:

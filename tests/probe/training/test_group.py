@@ -83,6 +83,16 @@ def test_losses_are_the_mean_over_batches_since_they_were_last_taken() -> None:
     assert group.take_losses() == pytest.approx(expected[2], rel=1e-5)
 
 
+@pytest.mark.parametrize("head", ["linear:pool=mean", "ep:queries=3"])
+def test_weights_of_classes_reach_the_loss(head: str) -> None:
+    weights, batch = (0.0, 0.0, 1.0, 0.0, 0.0), make_batch(0)
+    group, of_class = make_group(make_cells(head, "sgd"), class_weights=weights), batch.labels == 2
+    logits = make_group(make_cells(head, "sgd")).head.train()(batch.joined(group.kinds, torch.float32))
+    group.train_batch(batch, 0.0)
+    expected = -logits.log_softmax(2)[of_class, :, 2].mean(0)
+    assert group.take_losses() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
 def test_scoring_changes_nothing_and_counts_each_cell() -> None:
     group = make_group(make_cells("ep:queries=3", "adamw"))
     train(group, 20)
