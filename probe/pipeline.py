@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..engines import Engine, make_engine
@@ -19,8 +20,9 @@ from .planning.make_plan import make_plan
 from .planning.plan import Plan
 from .report import is_reported, write_report
 from .run.files import check_run_folder
-from .run.made_from import claim, name_stores
+from .run.made_from import chosen_names, claim, name_stores
 from .run.results import Run, open_run
+from .run.store_names import split_name
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run
     seen = Run(out)
     plans = _make_plans(paths, config, machine)
     todo = _plan_layers(plans, seen, machine)  # plan before the folder exists: this may refuse the command
-    if not any(todo) and is_reported(seen):
+    if not any(todo) and seen.has_names(chosen_names(_plans_of(todo))) and is_reported(seen):
         logger.info("nothing to train: every cell of this command is in the run")
         return seen
     if config.shard is not None:
@@ -92,7 +94,9 @@ def describe_fit(paths: Sequence[str | Path], config: FitConfig) -> list[str]:
 
 
 def _make_plans(paths: Sequence[str | Path], config: FitConfig, machine: Machine) -> list[Plan]:
-    return [make_plan(open_cached(path, config.local_cache), config, machine.precision) for path in paths]
+    given = [split_name(path) for path in paths]
+    stores = [(name, open_cached(path, config.local_cache)) for name, path in given]
+    return [replace(make_plan(store, config, machine.precision), label=name) for name, store in stores]
 
 
 def _plan_layers(plans: Sequence[Plan], run: Run, machine: Machine) -> list[LayerPlan]:
@@ -115,8 +119,8 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
         return
     plans = _plans_of(todo)
     logger.info(f"{counted(n_cells, 'cell')} to train on {counted(sum(map(bool, todo)), 'layer')}")
-    told = [(plan.name, line) for plan in plans for line in plan.about()]
-    told += [(layer.plan.name, note) for layer in todo for note in layer.notes]
+    told = [(plan.label or plan.name, line) for plan in plans for line in plan.about()]
+    told += [(layer.plan.label or layer.plan.name, note) for layer in todo for note in layer.notes]
     warnings = {line for plan in plans for line in plan.lacking()}
     for name, line in told:
         level = logging.WARNING if line in warnings else logging.INFO

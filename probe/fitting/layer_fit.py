@@ -11,6 +11,7 @@ from ..planning.layer_plan import LayerPlan
 from ..planning.machine import Machine
 from ..planning.plan import Plan
 from ..planning.settings import identity
+from ..run.predictions import write_images
 from ..run.results import Run
 from ..training.replay import make_recorder
 from .checkpoint import Checkpoint
@@ -36,6 +37,7 @@ def fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgres
         streams = LayerStreams(layer, machine.device, progress.advance)
     solved = [row for group in layer.solved_groups for row in solve(layer.plan, run, group, streams, progress)]
     if solved:
+        write_images(run.path, layer.plan.name, layer.plan.data)
         run.add(solved, [])
     for groups in layer.passes:
         _train_pass(layer.plan, machine, run, groups, streams, progress)
@@ -92,5 +94,6 @@ def _train_together(
     plan.data.check_unchanged()
     for fit in fits:
         save_heads(run, plan, fit)
+    write_images(run.path, plan.name, plan.data)
     run.add([row for fit in fits for row in group_rows(plan, fit)], [row for fit in fits for row in fit.history])
     checkpoint.remove()

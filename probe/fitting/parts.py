@@ -136,9 +136,10 @@ def merge_parts(run: Run) -> None:
                 "its shards"
             )
     for part in parts.values():
-        for head in sorted((part.path / "heads").glob("*.safetensors")):
-            (run.path / "heads").mkdir(exist_ok=True)
-            os.replace(head, run.path / "heads" / head.name)
+        for pattern in ("heads/*.safetensors", "predictions/*.parquet"):
+            for file in sorted(part.path.glob(pattern)):
+                (run.path / file.parent.name).mkdir(exist_ok=True)
+                os.replace(file, run.path / file.parent.name / file.name)
     rows = [
         row for part in parts.values() for row in part.results.to_dict("records") if row["cell"] not in run.finished
     ]

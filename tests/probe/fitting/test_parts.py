@@ -12,6 +12,7 @@ import pytest
 from tokenprobe.cli import main
 from tokenprobe.errors import InputError, RunError
 from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.fitting.parts import FOLDER, PLAN, FitWork, merge_parts, plan_once
 from tokenprobe.probe.run.results import Run, open_run
 from tokenprobe.store import Store
@@ -88,7 +89,7 @@ def test_a_shard_that_is_missing_is_named_and_the_plain_command_trains_it(
 def test_whoever_is_first_decides_the_passes(made: tuple[Store, Run], tmp_path: Path) -> None:
     store, _ = made
     plan = plan_of(store, **SETTINGS).named("none")
-    layers = [layer_plan_of(plan, (0,)), layer_plan_of(plan, (1,))]
+    layers = [layer_plan_of(plan, LayerSet((0,))), layer_plan_of(plan, LayerSet((1,)))]
     apart = [replace(layer, passes=[[group] for groups in layer.passes for group in groups]) for layer in layers]
     assert [len(layer.passes) for layer in layers] == [1, 1]
     first = plan_once(tmp_path, apart)
@@ -105,7 +106,7 @@ def test_whoever_is_first_decides_the_passes(made: tuple[Store, Run], tmp_path: 
 def test_a_part_goes_on_with_the_passes_that_it_lacks(made: tuple[Store, Run], tmp_path: Path) -> None:
     store, whole = made
     plan = plan_of(store, out=tmp_path, **SETTINGS).named("none")
-    layer = layer_plan_of(plan, (1,))
+    layer = layer_plan_of(plan, LayerSet((1,)))
     parts = plan_once(tmp_path, [replace(layer, passes=[[group] for groups in layer.passes for group in groups])])
     told: list[int] = []
 
