@@ -121,7 +121,7 @@ class FitConfig(Settings):
     clip_grad: Annotated[
         float | None,
         Option(
-            "Largest norm of the gradient of each head. A larger gradient is scaled down to it.",
+            "Largest norm of the gradient of each head. Larger ones are scaled down.",
             TRAINING,
             default="no limit",
         ),
