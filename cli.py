@@ -279,6 +279,19 @@ def _heads(
         _print_lines(describe_head(name) if name else list_heads())
 
 
+@program.command("List the presets of `probe fit`, or show the settings of one.", LISTS, "probe presets capi")
+def _presets(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of a preset.")] = None, json: Json = False
+) -> None:
+    from .probe.presets import PRESETS
+    from .probe.presets.preset import describe_preset, list_presets, preset_facts
+
+    if json:
+        print(json_text(preset_facts(name) if name else [preset_facts(each) for each in PRESETS]))
+    else:
+        _print_lines(describe_preset(name) if name else list_presets())
+
+
 def _check_text(json: bool) -> None:
     if json:
         raise InputError("a dry run is text for people, and --json was given too; leave one of them out")

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "__init__": {"runtime"},
 }
 PROBE_FLOORS = (
+    ("presets",),
     ("config", "heads"),
     ("batches", "solvers"),
     ("grid",),

@@ -3,6 +3,7 @@
 A run that has results but lacks this file is refused. Without it, no fit can tell whether new cells are comparable.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,11 @@ def read_origin(run: Run) -> Origin | None:
     return origin
 
 
-def write_origin(folder: Path, settings: dict[str, Any], origin: Origin) -> None:
-    """Write `config.yaml`: the settings, which `--config` can read again, and the run's origin."""
+def write_origin(folder: Path, settings: dict[str, Any], origin: Origin, notes: Sequence[str] = ()) -> None:
+    """Write `config.yaml`: notes as comments, the settings, which `--config` can read again, and the run's origin."""
     content = settings | {MADE_FROM: asdict(origin)}
-    write_durably(folder / NAME, yaml.dump(content, Dumper=_PlainDumper, sort_keys=False).encode())
+    text = "".join(f"# {note}\n" for note in notes) + yaml.dump(content, Dumper=_PlainDumper, sort_keys=False)
+    write_durably(folder / NAME, text.encode())
 
 
 class _PlainDumper(yaml.SafeDumper):
