@@ -132,7 +132,9 @@ class FitConfig(Settings):
     clip_grad: Annotated[
         float | None,
         Option(
-            "Largest norm of a head's gradient. A larger gradient is scaled down to it.", TRAINING, default="no limit"
+            "Largest norm of the gradient of a head. A larger gradient is scaled down to it.",
+            TRAINING,
+            default="no limit",
         ),
     ] = None
     class_weights: Annotated[

@@ -45,7 +45,7 @@ COMMANDS = (
     "extract", "models", "datasets", "heads", "presets", "fit", "demo", "info", "verify", "export", "report", "predict",
 )  # fmt: skip
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
-ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "jepa", "siglip", "simpool")
+ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "siglip", "simpool")
 """Poolings with nothing to test but their formula and what all share."""
 NOT_THE_PACKAGE = {"tests", "benchmarks", "examples", "docs", "assets", "build"}
 

@@ -120,6 +120,7 @@ FACTS = {
         starts={"query": (0, 0.02), "value": AS_LINEAR},
         trained=["heads=4", "heads=0,token_norm=none,norm=none"],
         saved=["heads=4", "heads=0,token_norm=none,norm=none"],
+        zero_heads=True,
     ),
     "cbam": HeadFacts(
         references={"cbam": {}},
