@@ -150,7 +150,8 @@ class JEPAPooling(QueryPooling):
         x_HXD = x_BND.to(torch.promote_types(x_BND.dtype, torch.float32)).flatten(0, 1)[None]  # X = B·N, first H = 1
         for index in range(self.n_blocks):
             x_HXD = self._block(f"block{index}_", x_HXD, n_images)
-        return layer_norm(x_HXD, EPS).unflatten(1, (n_images, -1))
+        normed_HBND: Tensor = layer_norm(x_HXD, EPS).unflatten(1, (n_images, -1))
+        return normed_HBND
 
     def _block(self, prefix: str, x_HXD: Tensor, n_images: int) -> Tensor:
         """Apply a pre-norm block of self-attention and MLP to the tokens of each image."""
