@@ -50,6 +50,9 @@ def test_the_page_lists_a_preset_with_its_settings_and_deviations(name: str) -> 
     row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
     for head in load_preset(name).settings["heads"]:
         assert f"`{head}`".replace("|", "\\|") in row
+    for key, value in load_preset(name).settings.items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        assert key == "heads" or f"`--{key.replace('_', '-')} {text}`" in row
     section = PAGE.split(f"\n### {name}\n")[1].split("\n### ")[0]
     assert section.split("\n\n")[-1].strip().splitlines() == [f"* {each}" for each in load_preset(name).deviations]
 
