@@ -13,6 +13,7 @@ import yaml
 from ...errors import RunError
 from ...store.checked import read
 from ...store.durable import write_durably
+from ...store.temporaries import new_writer, temporary_of
 from ..config import MADE_FROM
 from ..grid.cells import store_of
 from .files import WAY_OUT, damaged, read_file
@@ -82,7 +83,8 @@ def write_origin(folder: Path, settings: dict[str, Any], origin: Origin, notes: 
     """Write `config.yaml`: notes as comments, the settings, which `--config` can read again, and the run's origin."""
     content = settings | {MADE_FROM: asdict(origin)}
     text = "".join(f"# {note}\n" for note in notes) + yaml.dump(content, Dumper=_PlainDumper, sort_keys=False)
-    write_durably(folder / NAME, text.encode())
+    path = folder / NAME
+    write_durably(path, text.encode(), temporary_of(path, new_writer()))  # shards may do so at the same time
 
 
 class _PlainDumper(yaml.SafeDumper):
