@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "runtime": {"errors"},
     "store": {"runtime", "errors"},
     "extract": {"store", "runtime", "errors", "__version__"},
-    "probe": {"store", "runtime", "errors"},
+    "probe": {"store", "runtime", "errors", "__version__"},
     "workflows": {"extract", "probe", "store", "runtime", "errors"},
     "commands": {"workflows", "extract", "probe", "store", "runtime", "errors"},
     "cli": {"commands", "runtime", "errors", "__version__"},

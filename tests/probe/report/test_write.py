@@ -42,7 +42,7 @@ def copy(run: Run, tmp_path: Path) -> Path:
 
 
 def test_the_report_of_a_run_is_what_its_fit_wrote(copy: Path) -> None:
-    parts = ["summary.md", *(f"tables/{name}" for name in TABLES), "figures/layer_curve.png"]
+    parts = ["summary.md", "report.html", *(f"tables/{name}" for name in TABLES), "figures/layer_curve.png"]
     before = {name: (copy / name).read_bytes() for name in parts}
     for name in parts:
         (copy / name).unlink()
@@ -59,7 +59,7 @@ def test_several_runs_get_a_folder_of_their_own(
     before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
     _, folder = make_report([run.path, copy], ReportConfig())
     assert folder == Path("report")
-    assert sorted(path.name for path in folder.iterdir()) == ["figures", "summary.md", "tables"]
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "summary.md", "tables"]
     assert sorted(path.name for path in (folder / "tables").iterdir()) == TABLES
     assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
 
