@@ -48,7 +48,7 @@ def _store_argument(store: KnownStore) -> str:
 
 def _flags(command: Mapping[str, Any], origin: Origin) -> Iterator[str]:
     """Yield the flags of one fit. Lists are written even if they are the default, which may follow from others."""
-    settings = origin.shared | command
+    settings = {**origin.shared, **command}
     for name, field in fields_of(FitConfig).items():
         value = settings.get(name)
         if value is None or value == [] or (not field.is_list and value == field.value):

@@ -31,7 +31,8 @@ function percentText(value) {
   return (Math.abs((4 * value) % 2) === 1 ? (tenths + (tenths & 1)) / 10 : value).toFixed(1);
 }
 function numberText(value) { return value === null ? "" : String(Number(value.toPrecision(4))); }
-function countText(value) { return value === null ? "" : value.toLocaleString("en"); }
+const counts = new Intl.NumberFormat("en");
+function countText(value) { return value === null ? "" : counts.format(value); }
 function shortText(value) {
   const [unit, word] = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]].find(([each]) => value >= each) || [1, ""];
   return `${Number((value / unit).toPrecision(3))}${word}`;
