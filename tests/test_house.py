@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "store": {"runtime", "errors"},
     "engines": {"runtime", "errors"},
     "extract": {"store", "engines", "runtime", "errors", "__version__"},
-    "probe": {"store", "engines", "runtime", "errors"},
+    "probe": {"store", "engines", "runtime", "errors", "__version__"},
     "workflows": {"extract", "probe", "store", "runtime", "errors"},
     "commands": {"engines", "workflows", "extract", "probe", "store", "runtime", "errors"},
     "cli": {"commands", "runtime", "errors", "__version__"},
