@@ -46,7 +46,7 @@ def extract(config: ExtractConfig) -> Path:
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
-    source = _open_source(config)
+    source = open_source(config)
     backbone = _load_backbone(config, source)
     images = list_images(config, source)
     plan = make_plan(config, backbone, source, images, precision)
@@ -77,14 +77,20 @@ def describe_extraction(config: ExtractConfig) -> list[str]:
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
-    source = _open_source(config)
+    source = open_source(config)
     backbone = _load_backbone(config, source, fetches=False)
     plan = make_plan(config, backbone, source, list_images(config, source), precision)
     speed = images_per_second(backbone, config, device, precision)
     return describe(plan, config, speed)
 
 
-def _open_source(config: ExtractConfig) -> ImageSource:
+def open_source(config: ExtractConfig) -> ImageSource:
+    """Open the data of an extraction, divided into train and test if it asks for that.
+
+    Raises:
+        InputError: no such source, or data that cannot be divided.
+        MissingError: the data is not there.
+    """
     source = open_dataset(config.data)
     return source if config.split_fraction is None else DividedSource(source, config.split_fraction, config.seed)
 

@@ -40,7 +40,20 @@ PROBE_FLOORS = (
     ("__init__",),
 )
 """The rooms of `probe/`, from the ground up: a room imports from floors below its own."""
-COMMANDS = ("extract", "models", "datasets", "heads", "fit", "demo", "info", "verify", "export", "report", "predict")
+COMMANDS = (
+    "extract",
+    "models",
+    "datasets",
+    "heads",
+    "fit",
+    "demo",
+    "info",
+    "verify",
+    "export",
+    "report",
+    "attend",
+    "predict",
+)
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
 ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "jepa", "siglip", "simpool")
 """Poolings with nothing to test but their formula and what all share."""
