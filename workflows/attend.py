@@ -56,6 +56,7 @@ class Attention:
         files: names of what is in the folder, with a description.
         facts: the means over images: entropy, merged_entropy, control_entropy and complementarity; and the parts, as
             lists of map numbers. Empty for a head that reads no patch tokens.
+        maps: (images, maps, patches) float64, each summing to 1; None for a head that reads no patch tokens.
     """
 
     cell: str
@@ -63,6 +64,7 @@ class Attention:
     table: pd.DataFrame
     files: dict[str, str]
     facts: dict[str, Any] = field(default_factory=dict)
+    maps: Array | None = None
 
 
 def attend(run: str | Path, config: AttendConfig) -> Attention:
@@ -174,7 +176,7 @@ def layer_weights(maps_BMX: Array, about: SavedHead) -> Array:
 def _attentive(head: Head, about: SavedHead, cell: str) -> AttentivePooling:
     if not isinstance(head.pooling, AttentivePooling):
         raise InputError(
-            f"cell {cell!r} has no attention maps: its head is {about.head!r}; name with --cell a cell of another head: "
+            f"cell {cell!r} has no attention maps: its head is {about.head!r}; give a --cell of another head: "
             f"{', '.join(sorted(attentive_heads()))}"
         )
     return head.pooling
@@ -221,7 +223,7 @@ def _attend_patches(cell: str, folder: Path, pooling: AttentivePooling, about: S
         "parts": [[int(m) + 1 for m in np.flatnonzero(parts == part)] for part in range(parts.max() + 1)],
     }
     logger.info(f"{counted(len(seen.ids), 'image')} by {cell} -> {folder}")
-    return Attention(cell, folder, table, files, facts)
+    return Attention(cell, folder, table, files, facts, maps)
 
 
 def _map_table(

@@ -132,7 +132,7 @@ def stored_tokens(split: Split, about: SavedHead, rows: NDArray[np.int64]) -> Te
 
 
 def spread_rows(labels: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
-    """Return rows of as many classes as possible, sorted by class: the first of every class, then the second, and so on.
+    """Return rows of as many classes as possible, sorted by class: the first of each class, then the second, and so on.
 
     If images have several classes, they are the first rows.
     """

@@ -12,8 +12,8 @@ and the complementarity of a head is the mean of c_m over maps and images: one m
 
 Parts come from k-means over queries. The vector of a query is its map on every image, so a query has one part on all
 images, and colours agree over images. The vectors are square roots, so distances are Hellinger's: sharp and blurred
-maps count alike. The start is the query farthest from the mean, then always the one farthest from all centres. So nothing is
-drawn, and the same maps give the same parts.
+maps count alike. The start is the query farthest from the mean, then always the one farthest from all centres. So
+nothing is drawn, and the same maps give the same parts.
 """
 
 import numpy as np

@@ -83,10 +83,10 @@ def part_tiles(images: Array, parts_BKN: Array, grid: tuple[int, int]) -> Array:
     found = []
     for image, parts in zip(images, parts_BKN, strict=True):
         largest = parts.max(0) / max(parts.max(), 1e-12)
-        strength = 0.3 + 0.6 * _enlarged(largest, grid, image.shape, Image.Resampling.NEAREST)[..., None]
+        strength = 0.9 * _enlarged(np.sqrt(largest), grid, image.shape, Image.Resampling.NEAREST)[..., None]
         colours = np.array([to_rgb(PART_COLOURS[part]) for part in range(len(parts))])[parts.argmax(0)]
         layer = [_enlarged(colours[:, c], grid, image.shape, Image.Resampling.NEAREST) for c in range(3)]
-        found.append((1 - strength) * 0.8 * _grey(image) + strength * np.stack(layer, axis=-1))
+        found.append((1 - strength) * 0.5 * _grey(image) + strength * np.stack(layer, axis=-1))
     return np.clip(np.stack(found), 0, 1)
 
 
