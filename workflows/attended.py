@@ -21,8 +21,8 @@ from ..extract import ExtractConfig
 from ..extract.datasets import ImageSource
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoded import BadImage
+from ..extract.loaded import open_source
 from ..extract.loading import RowImages
-from ..extract.pipeline import open_source
 from ..extract.rows import SplitRows
 from ..extract.views import normalise
 from ..probe.batches.norm import FinalNorm, is_derived
