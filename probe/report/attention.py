@@ -44,7 +44,8 @@ def complementarity(maps_BMN: Array) -> Array:
     if n_maps == 1:
         return np.full(maps_BMN.shape[:2], np.nan)
     of_map = [np.minimum(maps_BMN[:, [m]], maps_BMN).sum(-1).sum(1) - maps_BMN[:, m].sum(-1) for m in range(n_maps)]
-    return 1 - np.stack(of_map, axis=1) / (n_maps - 1)
+    found: Array = 1 - np.stack(of_map, axis=1) / (n_maps - 1)
+    return found
 
 
 def find_parts(maps_BMN: Array) -> NDArray[np.int64]:
