@@ -44,7 +44,7 @@ PROBE_FLOORS = (
 """The rooms of `probe/`, from the ground up: a room imports from floors below its own."""
 COMMANDS = (
     *("extract", "models", "datasets", "heads", "presets", "fit", "demo", "info", "verify", "merge", "export"),
-    *("report", "predict"),
+    *("report", "attend", "predict"),
 )
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
 ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "siglip", "simpool")
