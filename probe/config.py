@@ -18,7 +18,7 @@ EXAMPLES = """
 probe fit mae.zarr -o runs/mae --heads ep:queries=32,linear:pool=cls
 probe fit mae.zarr -o runs/lr --heads 'ep:queries=8|32' --layers last4 \\
     --lr 0.1,1,10 --seeds 3
-probe fit mae.zarr dino.zarr -o runs/few --heads 'ep,knn:k=10|20' \\
+probe fit mae=mae.zarr dino=dino.zarr -o runs/few --heads 'ep,knn:k=10|20' \\
     --shots full,16,4 --seeds 5 --dry-run
 probe fit mae.zarr --config sweep.yaml --epochs 30
 """

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from .planning.plan import Plan
 from .planning.settings import identity
 from .report import is_reported, write_report
 from .run.files import check_run_folder
-from .run.made_from import claim, name_stores
+from .run.made_from import chosen_names, claim, name_stores
+from .run.predictions import write_images
 from .run.results import Run, open_run
+from .run.store_names import split_name
 from .training.replay import make_recorder
 
 logger = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     seen = Run(out)
     plans = _make_plans(paths, config, machine)
     todo = _plan_layers(plans, seen, machine)  # plan before the folder exists: this may refuse the command
-    if not any(todo) and is_reported(seen):
+    if not any(todo) and seen.has_names(chosen_names(_plans_of(todo))) and is_reported(seen):
         logger.info("nothing to train: every cell of this command is in the run")
         return seen
     with open_run(out) as run:
@@ -67,7 +70,8 @@ def describe_fit(paths: Sequence[str | Path], config: FitConfig) -> list[str]:
 
 
 def _make_plans(paths: Sequence[str | Path], config: FitConfig, machine: Machine) -> list[Plan]:
-    return [make_plan(open_store(path), config, machine.precision) for path in paths]
+    given = [split_name(path) for path in paths]
+    return [replace(make_plan(open_store(path), config, machine.precision), label=name) for name, path in given]
 
 
 def _plan_layers(plans: Sequence[Plan], run: Run, machine: Machine) -> list[LayerPlan]:
@@ -90,8 +94,8 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
         return
     plans = _plans_of(todo)
     logger.info(f"{counted(n_cells, 'cell')} to train on {counted(sum(map(bool, todo)), 'layer')}")
-    told = [(plan.name, line) for plan in plans for line in plan.about()]
-    told += [(layer.plan.name, note) for layer in todo for note in layer.notes]
+    told = [(plan.label or plan.name, line) for plan in plans for line in plan.about()]
+    told += [(layer.plan.label or layer.plan.name, note) for layer in todo for note in layer.notes]
     warnings = {line for plan in plans for line in plan.lacking()}
     for name, line in told:
         level = logging.WARNING if line in warnings else logging.INFO
@@ -109,6 +113,7 @@ def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgre
         streams = LayerStreams(layer, machine.device, progress.advance)
     solved = [row for group in layer.solved_groups for row in solve(layer.plan, run, group, streams, progress)]
     if solved:
+        write_images(run.path, layer.plan.name, layer.plan.data)
         run.add(solved, [])
     for groups in layer.passes:
         _train_pass(layer.plan, machine, run, groups, streams, progress)
@@ -165,5 +170,6 @@ def _train_together(
     plan.data.check_unchanged()
     for fit in fits:
         save_heads(run, plan, fit)
+    write_images(run.path, plan.name, plan.data)
     run.add([row for fit in fits for row in group_rows(plan, fit)], [row for fit in fits for row in fit.history])
     checkpoint.remove()

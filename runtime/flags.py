@@ -18,6 +18,7 @@ from ..errors import InputError
 from .help import GENERAL, ReadableCommand, as_markup
 from .options import Field, fields_of
 from .settings import Settings
+from .text import in_words
 from .values import read_value
 
 PROGRAM = "probe"
@@ -118,7 +119,7 @@ class Call:
         values = self._file_values() | self._flag_values()
         missing += [field.flag for name, field in self.command.fields.items() if field.required and name not in values]
         if missing:
-            raise UsageError(self.path, f"{_in_words(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+            raise UsageError(self.path, f"{in_words(missing)} {'is' if len(missing) == 1 else 'are'} missing")
         return arguments | ({CONFIG: self.command.settings(**values)} if self.command.settings else {})
 
     def _file_values(self) -> dict[str, Any]:
@@ -235,11 +236,6 @@ def _completer(choices: Sequence[str]) -> Callable[[str], list[str]]:
         return [before + comma + choice for choice in left if choice.startswith(last)]
 
     return complete
-
-
-def _in_words(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _message_of(error: typer.TyperException) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,12 @@ def plural(n: int, one: str, many: str | None = None) -> str:
 def counted(n: int, one: str, many: str | None = None) -> str:
     """Return a number and its noun: "1 image", "1,281,167 images"."""
     return f"{n:,} {plural(n, one, many)}"
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Return names as in a sentence: "a", "a and b", "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def json_text(value: Any) -> str:

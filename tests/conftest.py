@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from tokenprobe.extract import ExtractConfig
+from tokenprobe.probe.report import write
 from tokenprobe.runtime.console import shown
 from tokenprobe.store import BlockKey, Manifest, Store, Targets, open_store, open_writer
 from tokenprobe.store.contents import Recipe, SplitInfo
@@ -36,6 +37,15 @@ TINY_VIT: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "d
 
 # Products this small are not worth sharing: on a busy machine threads only wait for one another.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def all_figures() -> Iterator[tuple[str, ...]]:
+    """Let fits draw one figure: all of them take longer than most fits here. The tests of figures draw the others."""
+    with pytest.MonkeyPatch.context() as patched:
+        names = write.FIGURES
+        patched.setattr(write, "FIGURES", ("layer_curve",))
+        yield names
 
 
 @pytest.fixture

@@ -176,4 +176,4 @@ def test_in_a_pipe_there_are_no_escape_codes_and_no_wrapped_lines(store: Path, t
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "\x1b" not in ended.stdout + ended.stderr and "\r" not in ended.stdout + ended.stderr
     assert len(ended.stderr.splitlines()) < 10
-    assert re.search(r"^knn:k=3: layer \d, test top-1 [\d.]+ %; 0 parameters$", ended.stdout, re.MULTILINE)
+    assert re.search(r"^k-NN, k = 3 \(knn:k=3\): layer \d, test top-1 [\d.]+ %", ended.stdout, re.MULTILINE)

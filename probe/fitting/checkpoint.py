@@ -14,7 +14,7 @@ from ..run.digest import value_digest
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = "layout 3"
+LAYOUT = "layout 4"
 """Changes whenever the names in a saved state change."""
 SECONDS = 30.0
 """Least seconds between checkpoints. Slow disks get more: 20 times the seconds that writing one takes."""

@@ -22,6 +22,8 @@ class GroupFit:
         regime: the regime of all cells.
         trackers: one per cell.
         history: one row per cell and scored epoch.
+        predicted: (H, n) integers, the class of each test image at each cell's best epoch; see `Counter.predicted`.
+            None before the first scoring, and if images have several labels.
     """
 
     def __init__(self, group: Group, regime: Regime, protocol: str) -> None:
@@ -29,9 +31,10 @@ class GroupFit:
         self.group, self.regime = group, regime
         self.trackers = [EpochTracker(protocol) for _ in group.cells]
         self.history: list[dict[str, Any]] = []
+        self.predicted: torch.Tensor | None = None
 
     def keep(self, epoch: int, val: Counter | None, test: Counter, alive: Sequence[bool]) -> None:
-        """Record the scores after an epoch, and keep the weights of cells that improved."""
+        """Record the scores after an epoch, and keep the weights and the predicted classes of cells that improved."""
         losses, tests = self.group.take_losses(), test.scores()
         vals: Sequence[Scores | None] = val.scores() if val is not None else [None] * len(tests)
         improved = []
@@ -46,6 +49,11 @@ class GroupFit:
                 self.history.append({"cell": cell.name, "epoch": epoch, "train_loss": loss})
             improved.append(goes_on and tracker.add(epoch, *scores))
         self.group.keep_best(improved)
+        predicted, mask = test.predicted(), torch.tensor(improved)
+        if predicted is not None:
+            self.predicted = (
+                predicted if self.predicted is None else torch.where(mask[:, None], predicted, self.predicted)
+            )
 
     @property
     def diverged_at_once(self) -> bool:
@@ -63,7 +71,8 @@ class GroupFit:
             {"epochs": t.epochs, "val": [*map(dict, t.val)], "test": [*map(dict, t.test)], "diverged": t.diverged}
             for t in self.trackers
         ]
-        return {"group": self.group.state(), "trackers": trackers, "history": self.history}
+        kept = {"trackers": trackers, "history": self.history, "predicted": self.predicted}
+        return {"group": self.group.state(), **kept}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that `state` returned."""
@@ -71,7 +80,7 @@ class GroupFit:
         self.trackers = [
             EpochTracker(old.protocol, **values) for old, values in zip(self.trackers, state["trackers"], strict=True)
         ]
-        self.history = state["history"]
+        self.history, self.predicted = state["history"], state["predicted"]
 
 
 def start_fit(plan: Plan, cells: CellGroup, device: torch.device, recorder: Recorder | None = None) -> GroupFit:

@@ -81,7 +81,8 @@ def _of_cells(state: State, group: CellGroup, some: slice) -> State:
         for name, value in state["group"].items()
     }
     history = [row for row in state["history"] if row["cell"] in names]
-    return {"group": tensors, "trackers": state["trackers"][some], "history": history}
+    predicted = None if state["predicted"] is None else state["predicted"][some]
+    return {"group": tensors, "trackers": state["trackers"][some], "history": history, "predicted": predicted}
 
 
 def _too_large(plan: Plan, group: CellGroup, device: torch.device) -> InputError:

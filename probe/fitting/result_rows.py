@@ -10,9 +10,10 @@ from torch import Tensor
 from ...runtime.compiler import without_compiler
 from ...runtime.text import utf8_text
 from ..grid.cells import Cell
+from ..grid.regimes import Regime
 from ..heads import Head, build_pooling
 from ..planning.plan import Plan
-from ..run.results import Run
+from ..run.results import PREDICTED, Run
 from ..run.saved import SavedHead, backbone_settings, write_head
 from .group_fit import GroupFit
 
@@ -31,8 +32,8 @@ class HeadForm(NamedTuple):
     kinds: Sequence[str]
 
 
-def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str]) -> dict[str, Any]:
-    """Return the columns of the results that identify a cell."""
+def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str], regime: Regime) -> dict[str, Any]:
+    """Return the columns of the results that identify a cell, and the numbers of images that its figures rest on."""
     manifest = plan.data.store.manifest
     return {
         "cell": cell.name,
@@ -49,11 +50,14 @@ def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str]) -> dict[str, Any]
         "shots": cell.shots,
         "seed": cell.seed,
         "protocol": plan.config.protocol,
+        "name": plan.label,
+        "n_val": len(regime.val_rows),
+        "n_test": len(plan.data.test),
     }
 
 
 def group_rows(plan: Plan, fit: GroupFit) -> list[dict[str, Any]]:
-    """Return the results of a trained group, one row per cell. `selected` is set later, over the whole run.
+    """Return the results of a trained group, one row per cell, for `Run.add`. It sets `selected` over the whole run.
 
     The cells of a group train together, so each row has an equal share of the seconds.
     """
@@ -65,9 +69,14 @@ def group_rows(plan: Plan, fit: GroupFit) -> list[dict[str, Any]]:
         "train_cpu_seconds": group.cpu_seconds / len(group.cells),
     }
     return [
-        cell_columns(plan, cell, group.kinds) | shared | tracker.row()
-        for cell, tracker in zip(group.cells, fit.trackers, strict=True)
+        cell_columns(plan, cell, group.kinds, regime) | shared | tracker.row() | predicted_of(fit.predicted, index)
+        for index, (cell, tracker) in enumerate(zip(group.cells, fit.trackers, strict=True))
     ]
+
+
+def predicted_of(predicted: Tensor | None, index: int) -> dict[str, Any]:
+    """Return what one cell predicts, from `Counter.predicted`, under its key in a row of the results."""
+    return {} if predicted is None else {PREDICTED: predicted[index].numpy()}
 
 
 def save_heads(run: Run, plan: Plan, fit: GroupFit) -> None:

@@ -17,16 +17,16 @@ from ..run.results import Run
 from ..run.selection import Scores, score_columns
 from ..solvers import LinearSolver, Solver
 from ..solvers.contract import chunk_rows
-from ..training.metrics import make_counter
+from ..training.metrics import Counter, make_counter
 from ..training.stopwatch import Stopwatch
 from .damage import damage_text, damaged_images
 from .progress import FitProgress
-from .result_rows import HeadForm, cell_columns, cost_columns, save_head
+from .result_rows import HeadForm, cell_columns, cost_columns, predicted_of, save_head
 from .streams import LayerStreams
 
 
 def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progress: FitProgress) -> list[dict[str, Any]]:
-    """Fit the cells of one solver, save their heads, and return their rows of the results.
+    """Fit the cells of one solver, save their heads, and return their rows of the results, for `Run.add`.
 
     Features that are not finite cannot be fitted. Their rows have the status of diverged cells, and no head is saved.
 
@@ -40,32 +40,38 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
         damage = _damage(features)
     work = solver.work(len(features), n_scored, features.shape[1], plan.data.n_classes)
 
-    def scores(stream: TokenStream, rows: RowNumbers) -> Sequence[Scores]:
+    def count(stream: TokenStream, rows: RowNumbers) -> Counter:
         found = pooled_features(plan, cells[0], solver.pool, stream, rows)
-        return _scores(plan, solver, *found, lambda n_images: progress.advance(work.scores * n_images / n_scored))
+        return _count(plan, solver, *found, lambda n_images: progress.advance(work.scores * n_images / n_scored))
 
     with progress.part(f"layer {abbreviated(cells[0].layer)}, {solver.name}", len(cells), work.fit + work.scores):
         if damage:
             plan.data.check_unchanged()
-            return [row | {"status": f"diverged: {damage}"} for row in _rows(plan, solver, cells, watch)]
+            return [row | {"status": f"diverged: {damage}"} for row in _rows(plan, solver, group, watch)]
         with watch.running():
             solver.fit(features, labels, plan.data.n_classes, lambda part: progress.advance(work.fit * part))
-        tests = scores(streams.test, streams.test_rows)
+        test = count(streams.test, streams.test_rows)
         vals: Sequence[Scores | None] = [None] * len(cells)
         if len(regime.val_rows):
-            vals = scores(streams.val(regime), regime.val_rows)
+            vals = count(streams.val(regime), regime.val_rows).scores()
     plan.data.check_unchanged()  # all is read, and nothing is written yet
+    tests, predicted = test.scores(), test.predicted()
     costs = _save(plan, run, solver, cells)
     return [
-        row | score_columns(vals[index], tests[index]) | {"status": solver.status(index)} | costs
-        for index, row in enumerate(_rows(plan, solver, cells, watch))
+        row
+        | score_columns(vals[index], tests[index])
+        | predicted_of(predicted, index)
+        | {"status": solver.status(index)}
+        | costs
+        for index, row in enumerate(_rows(plan, solver, group, watch))
     ]
 
 
-def _rows(plan: Plan, solver: Solver, cells: Sequence[Cell], watch: Stopwatch) -> list[dict[str, Any]]:
+def _rows(plan: Plan, solver: Solver, group: CellGroup, watch: Stopwatch) -> list[dict[str, Any]]:
     """Return the columns that do not depend on the outcome, one row per cell. The cells share the time equally."""
+    regime, cells = group
     shared = {"train_seconds": watch.seconds / len(cells), "train_cpu_seconds": watch.cpu_seconds / len(cells)}
-    return [cell_columns(plan, cell, ARRAYS[solver.pool]) | shared for cell in cells]
+    return [cell_columns(plan, cell, ARRAYS[solver.pool], regime) | shared for cell in cells]
 
 
 def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows: RowNumbers) -> tuple[Tensor, Tensor]:
@@ -82,16 +88,14 @@ def _damage(features: Tensor) -> str | None:
     return damage_text((damaged_images([part]) for part in parts), len(features))
 
 
-def _scores(
-    plan: Plan, solver: Solver, features: Tensor, labels: Tensor, tell: Callable[[int], None]
-) -> Sequence[Scores]:
+def _count(plan: Plan, solver: Solver, features: Tensor, labels: Tensor, tell: Callable[[int], None]) -> Counter:
     """Score every cell on features (n, F) with their labels."""
-    counter, done = make_counter(plan.data.n_classes, plan.data.multi_label, votes=solver.votes), 0
+    counter, done = make_counter(plan.data.n_classes, plan.data.multi_label, votes=solver.votes, keeps=True), 0
     for logits_BHC in solver.scores(features):
         counter.add(logits_BHC, labels[done : done + len(logits_BHC)])
         done += len(logits_BHC)
         tell(len(logits_BHC))
-    return counter.scores()
+    return counter
 
 
 def _save(plan: Plan, run: Run, solver: Solver, cells: Sequence[Cell]) -> dict[str, int]:

@@ -112,15 +112,21 @@ def _score(
             of_regime = [fit for fit in fits if fit.regime is regime]
             counters = count(of_regime, streams.val(regime), regime.val_rows)
             vals |= {id(fit): counter for fit, counter in zip(of_regime, counters, strict=True)}
-    tests = count(fits, streams.test, streams.test_rows)
+    tests = count(fits, streams.test, streams.test_rows, keeps=True)
     for fit, test, lives in zip(fits, tests, alive, strict=True):
         fit.keep(fit.regime.scored[scoring], vals.get(id(fit)), test, lives)
 
 
 def _count(
-    plan: Plan, fits: Sequence[GroupFit], stream: TokenStream, rows: RowNumbers, tell: Callable[[int], None]
+    plan: Plan,
+    fits: Sequence[GroupFit],
+    stream: TokenStream,
+    rows: RowNumbers,
+    tell: Callable[[int], None],
+    *,
+    keeps: bool = False,
 ) -> list[Counter]:
-    counters = [make_counter(plan.data.n_classes, plan.data.multi_label) for _ in fits]
+    counters = [make_counter(plan.data.n_classes, plan.data.multi_label, keeps=keeps) for _ in fits]
     for batch in stream.in_order(rows, _kinds_of(fits)):
         for fit, counter in zip(fits, counters, strict=True):
             fit.group.count_batch(counter, batch)

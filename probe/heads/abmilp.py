@@ -58,6 +58,7 @@ class AbMILP(AttentivePooling):
     """
 
     name = "abmilp"
+    title = "AbMILP"
     summary = "One map, scored token by token by a small network, behind a self-attention."
     source = "arXiv 1802.04712; arXiv 2005.12991"
     settings = AbMILPSettings()

@@ -38,6 +38,7 @@ class AIMPooling(AttentivePooling):
     """
 
     name = "aim"
+    title = "AIM"
     summary = "A learned query attends over batch-normalised tokens."
     source = "arXiv 2401.08541, appendix on attentive probing"
     settings = AIMSettings()

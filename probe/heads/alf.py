@@ -6,8 +6,12 @@ r"""Attentive layer fusion (arXiv 2601.09322, section 3): a query attends over c
 with one learned query c, ε = 1e-5, and maps m of K channels each; W_q, W_k, W_v have no bias. The tokens x_n are the
 class token and the mean of every stacked layer. The BatchNorm of the head has ε = 1e-5 and weights of its own.
 
-Both LayerNorms of the tokens share statistics, x̂: LN_v(x) = γ ⊙ x̂ + β. So v folds as
-sum_n a_n v_n = W_v (γ ⊙ sum_n a_n x̂_n + β sum_n a_n). Attention dropout (in training) makes the sum of the weights differ from 1.
+Both LayerNorms of the tokens share statistics: LN_v(x_n) = γ ⊙ r_n C x_n + β, with r_n and C of `folded.py`. So v folds as
+
+    sum_n a_n v_n = (W_v diag(γ) C) (sum_n a_n r_n x_n) + W_v β sum_n a_n
+
+which acts on the weights, once per step, instead of one vector per image and map. Attention dropout (in training) makes
+the sum of the weights differ from 1.
 """  # noqa: E501
 
 from collections.abc import Mapping
@@ -19,7 +23,7 @@ from torch import Generator, Tensor
 from ...errors import InputError
 from .attentive import QueryPooling, module_names
 from .dropout import SeededDropout
-from .folded import aggregate, fold_keys, project_blocks
+from .folded import aggregate, attend, centred, fold_keys, project_blocks
 from .initial import linear_initial, norm_initial, normal_initial
 from .pooling import TOKENS, ClassifierNorm, PoolingSettings
 
@@ -45,6 +49,7 @@ class AttentiveLayerFusion(QueryPooling):
     """
 
     name = "alf"
+    title = "ALF"
     summary = "A learned query attends over class tokens and means of many layers."
     source = "arXiv 2601.09322, section 3"
     settings = ALFSettings()
@@ -93,13 +98,18 @@ class AttentiveLayerFusion(QueryPooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
+        value_HED = centred(self.v_weight * self.norm_v_weight[:, None])
+        constant_HE = (self.v_weight * self.norm_v_bias[:, None]).sum(-1)
         if self.training and self.settings.dropout:
             maps_BHMN = self.dropout(self.maps(x_BND))
-            z_BHMD = aggregate(x_BND, maps_BHMN, self._token_rstd(x_BND))
-            z_BHMD = z_BHMD * self.norm_v_weight[:, None] + self.norm_v_bias[:, None] * maps_BHMN.sum(-1, keepdim=True)
+            values_HBE = project_blocks(aggregate(x_BND, maps_BHMN, self._token_rstd(x_BND), centre=False), value_HED)
+            sums_HBM = maps_BHMN.sum(-1).transpose(0, 1)
+            per_map_HBE = sums_HBM.repeat_interleave(values_HBE.shape[2] // self.heads, dim=2)
+            values_HBE = values_HBE + per_map_HBE * constant_HE[:, None]
         else:
-            z_BHMD = self.affine("norm_v", self.attended(x_BND))
-        return self.linear("proj", project_blocks(z_BHMD, self.v_weight)).transpose(0, 1)
+            z_BHMD = attend(x_BND, self.folded_queries(x_BND), self._token_rstd(x_BND), centre=False)
+            values_HBE = project_blocks(z_BHMD, value_HED) + constant_HE[:, None]
+        return self.linear("proj", values_HBE).transpose(0, 1)
 
     def folded_queries(self, x_BND: Tensor) -> Tensor:
         """See `QueryPooling.folded_queries`."""

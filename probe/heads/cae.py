@@ -38,6 +38,7 @@ class CAEPooling(QueryPooling):
     """
 
     name = "cae"
+    title = "CAE"
     summary = "A learned query attends over tokens; keys and values have one LayerNorm each."
     source = "arXiv 2202.03026, section 4"
     settings = CAESettings()

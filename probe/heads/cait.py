@@ -44,6 +44,7 @@ class CaiTPooling(AttentivePooling):
     """
 
     name = "cait"
+    title = "CaiT"
     summary = "A class-attention block: a learned class token, LayerScale and an MLP."
     source = "arXiv 2103.17239, section 3"
     settings = CaiTSettings()

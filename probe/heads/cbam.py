@@ -36,6 +36,7 @@ class CBAM(AttentivePooling):
     """
 
     name = "cbam"
+    title = "CBAM"
     summary = "A gate for each channel and each place on the grid, then the mean."
     source = "arXiv 1807.06521, section 3"
     reference_names: Mapping[str, str] = {

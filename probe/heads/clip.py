@@ -46,6 +46,7 @@ class CLIPPooling(AttentivePooling):
     """
 
     name = "clip"
+    title = "CLIP pooling"
     summary = "The mean token attends over itself and all tokens, with learned positions."
     source = "arXiv 2103.00020, section 2.4"
     settings = CLIPSettings()

@@ -42,6 +42,7 @@ class CoCaPooling(QueryPooling):
     """
 
     name = "coca"
+    title = "CoCa pooling"
     summary = "A learned query attends with one key and value for all heads."
     source = "arXiv 2205.01917, section 3.2"
     settings = CoCaSettings()

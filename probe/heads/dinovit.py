@@ -41,6 +41,7 @@ class DINOViTPooling(AttentivePooling):
     """
 
     name = "dinovit"
+    title = "DINO-ViT block"
     summary = "A whole transformer block over the tokens, then the mean."
     source = "arXiv 2304.07193"
     settings = DINOViTSettings()

@@ -39,6 +39,7 @@ class DOLGPooling(AttentivePooling):
     """
 
     name = "dolg"
+    title = "DOLG"
     summary = "One map of positive scores over projected, normalised tokens."
     source = "arXiv 1612.06321, section 3.2; arXiv 2108.02927"
     settings = DOLGSettings()

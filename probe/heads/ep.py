@@ -39,6 +39,7 @@ class EfficientProbing(QueryPooling):
     """
 
     name = "ep"
+    title = "EP"
     summary = "Learned queries attend over the tokens; each gives one block of the output."
     source = "arXiv 2506.10178, section 3"
     settings = EPSettings()

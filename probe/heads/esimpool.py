@@ -37,6 +37,7 @@ class ESimPool(AttentivePooling):
     """
 
     name = "esimpool"
+    title = "ESimPool"
     summary = "SimPool in several heads, without its query and key maps."
     source = "arXiv 2506.10178"
     settings = ESimPoolSettings()

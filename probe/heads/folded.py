@@ -50,7 +50,7 @@ def project_blocks(z_BHMD: Tensor, value_HOD: Tensor) -> Tensor:
     return y_HBO
 
 
-def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
+def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None, *, centre: bool = True) -> Tensor:
     """Return z, (B, H, M, D), for maps that are the softmax over tokens of `logits`.
 
     A GPU writes no map (`fused.py`), unless the tokens need a gradient.
@@ -59,10 +59,11 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tens
         x_BND: tokens.
         u_BHMD: folded queries; B is 1 if they are the same for all images.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
+        centre: False may leave out C, which a value map W C does again: it passes over W instead of z.
     """
     if fused.can_fuse(x_BND, u_BHMD):
         return fused.attend(x_BND, u_BHMD if rstd_BN is None else centred(u_BHMD), rstd_BN)[0]
-    return attend_unfused(x_BND, u_BHMD, rstd_BN)
+    return attend_unfused(x_BND, u_BHMD, rstd_BN, centre=centre)
 
 
 def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -83,17 +84,18 @@ def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) 
     return aggregate(x_BND, softmax(scores), rstd_BN), lse_BHM
 
 
-def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
+def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None, *, centre: bool = True) -> Tensor:
     """Return the same z from torch's own operations, and keep few of the maps."""
     if torch.compiler.is_exporting():  # an exported program takes any number of images: no split may depend on it
-        return _attend(x_BND, u_BHMD, rstd_BN)
+        return _attend(x_BND, u_BHMD, rstd_BN, centre)
     n_images, n_tokens, _ = x_BND.shape
     n_kept = max(1, MAPS_BYTES // (4 * n_images * n_tokens))
     parts = u_BHMD.flatten(1, 2)[:, None].split(n_kept, dim=2)  # all cells' maps as maps of one cell
     if len(parts) == 1:
-        return _attend(x_BND, u_BHMD, rstd_BN)
+        return _attend(x_BND, u_BHMD, rstd_BN, centre)
     z_B1XD = [
-        checkpoint(_attend, x_BND, part, rstd_BN, use_reentrant=False, preserve_rng_state=False) for part in parts
+        checkpoint(_attend, x_BND, part, rstd_BN, centre, use_reentrant=False, preserve_rng_state=False)
+        for part in parts
     ]
     z_BHMD: Tensor = torch.cat(z_B1XD, dim=2)[:, 0].unflatten(1, u_BHMD.shape[1:3])
     return z_BHMD
@@ -115,12 +117,15 @@ def softmax(logits_BHMN: Tensor) -> Tensor:
     return logits_BHMN.softmax(-1, dtype=torch.promote_types(logits_BHMN.dtype, torch.float32))
 
 
-def aggregate(x_BND: Tensor, maps_BHMN: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
-    """Return sum_n a_n x_n, (B, H, M, D); of layer-normalised tokens if their `rstd_BN` is given."""
+def aggregate(x_BND: Tensor, maps_BHMN: Tensor, rstd_BN: Tensor | None = None, *, centre: bool = True) -> Tensor:
+    """Return sum_n a_n x_n, (B, H, M, D); of layer-normalised tokens if their `rstd_BN` is given.
+
+    Without `centre`, C is left out: see `attend`.
+    """
     weights = maps_BHMN if rstd_BN is None else maps_BHMN * rstd_BN[:, None, None]
     z_BXD = weights.flatten(1, 2).to(x_BND.dtype) @ x_BND
     z_BHMD: Tensor = z_BXD.unflatten(1, maps_BHMN.shape[1:3])
-    return z_BHMD if rstd_BN is None else centred(z_BHMD)
+    return centred(z_BHMD) if rstd_BN is not None and centre else z_BHMD
 
 
 def token_rstd(x_BND: Tensor, eps: float) -> Tensor:
@@ -142,11 +147,11 @@ def centred(values: Tensor) -> Tensor:
     return found
 
 
-def _attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None) -> Tensor:
+def _attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None, centre: bool) -> Tensor:
     """Attend with maps in the precision of the logits, which the product with the tokens uses.
 
     The softmax kernel computes in float32 and rounds its result once, so this loses no precision. Under autocast no
     float32 copy of the maps is written or kept.
     """
     scores = logits(x_BND, u_BHMD, rstd_BN)
-    return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN)
+    return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN, centre=centre)

@@ -39,6 +39,7 @@ class JEPAPooling(QueryPooling):
     """
 
     name = "jepa"
+    title = "V-JEPA"
     summary = "A learned query attends over layer-normalised tokens; then an MLP."
     source = "arXiv 2404.08471, section 5"
     settings = JEPASettings()

@@ -38,6 +38,7 @@ class LinearPooling(Pooling):
     """
 
     name = "linear"
+    title = "linear probe"
     summary = "A vector without weights of its own: class token, mean, maximum or embedding."
     source = "common practice"
     settings = LinearSettings()

@@ -69,6 +69,7 @@ class Pooling(nn.Module, ABC):
 
     Attributes:
         name: name in the registry.
+        title: short name for tables and figures.
         summary: one sentence about the method.
         source: its publication.
         settings: the defaults on the class, an object's own on the object.
@@ -88,6 +89,7 @@ class Pooling(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     settings: PoolingSettings = PoolingSettings()

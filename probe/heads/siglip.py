@@ -35,6 +35,7 @@ class SigLIPPooling(QueryPooling):
     """
 
     name = "siglip"
+    title = "SigLIP pooling"
     summary = "A learned query attends over the tokens; then an MLP with a residual."
     source = "arXiv 2303.15343; arXiv 2106.04560"
     settings = SigLIPSettings()

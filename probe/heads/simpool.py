@@ -34,6 +34,7 @@ class SimPool(QueryPooling):
     """
 
     name = "simpool"
+    title = "SimPool"
     summary = "The mean token attends over all tokens with one map, without a value map."
     source = "arXiv 2309.06891, section 3.4"
     settings = SimPoolSettings()

@@ -25,12 +25,14 @@ class Plan:
         data: the splits.
         grid: the cells and their regimes.
         precision: "float32", or the type that matrix products are rounded to.
+        label: the name that people chose for the store, or empty.
     """
 
     config: FitConfig
     data: Data
     grid: Grid
     precision: str
+    label: str = ""
 
     @property
     def name(self) -> str:

@@ -1,74 +1,119 @@
-"""The report of a run: tables of the selected cells, and figures."""
+"""The report of runs: tables of the selected cells, comparisons with intervals, and figures.
+
+`contents.gather` knows everything that is shown; `page`, `tables` and `figures` show it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..run.results import Run
+    from .config import ReportConfig
+    from .contents import Report
 
 CONTENTS = {
     "results.csv, .parquet": "one row per cell",
     "history.parquet": "one row per cell and scored epoch",
-    "summary.md": "this table",
-    "figures/layer_curve.png": "the same as a picture, also as .svg",
-    "figures/shots_curve.png": "each head over images per class, also as .svg",
+    "summary.md": "the answer and all tables",
+    "tables/": "the tables as .csv and .tex",
+    "figures/": "pictures as .png, .svg and .pdf",
+    "predictions/": "the class of each test image, of selected cells",
     "heads/": "trained heads, for probe predict",
     "config.yaml": "the resolved settings",
 }
+REPORT = ("summary.md", "tables/", "figures/")
+"""The part of a run that `probe report` writes."""
 
 
 def write_report(run: Run) -> None:
-    """Write `figures/` and then `summary.md` into the run's folder, from its results."""
-    from ...store.durable import write_durably
-    from .figures import draw_layer_curve, draw_shots_curve
-    from .page import summary_page
-    from .summary import summarise, tidy
+    """Write `figures/`, `tables/` and then `summary.md` into the run's folder, from its results."""
+    from .contents import gather
+    from .write import write_figures, write_text
 
-    cells = tidy(run.results)
-    summary = summarise(cells)
-    draw_layer_curve(summary, run.path / "figures")
-    if summary["shots"].nunique() > 1:
-        draw_shots_curve(summary, run.path / "figures")
-    write_durably(run.path / "summary.md", summary_page(cells).encode())
+    report = gather([run])
+    write_figures(report, run.path)
+    write_text(report, run.path)
 
 
 def is_reported(run: Run) -> bool:
     """Whether the run's folder has a report of its current results."""
     from ..run.files import read_file
+    from .contents import gather
     from .page import summary_page
-    from .summary import tidy
 
     summary = read_file(run.path / "summary.md")
     drawn = (run.path / "figures" / "layer_curve.png").exists()
-    return drawn and summary is not None and summary == summary_page(tidy(run.results)).encode()
+    return drawn and summary is not None and summary == summary_page(gather([run])).encode()
+
+
+def report(paths: Sequence[str | Path], config: ReportConfig) -> tuple[Report, Path]:
+    """Write the report of one or more runs. See `tokenprobe.probe.report.write.make_report`."""
+    from .write import make_report
+
+    return make_report(paths, config)
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """Return the summary as values for JSON: one dict per source, head, shots and layer, and remarks about cells.
+    """Return the report of one run as values for JSON: what `report_facts` gives, and the run's path."""
+    from .contents import gather
 
-    `best` marks the layer that the protocol selects for a head.
+    return {"run": str(run.path)} | report_facts(gather([run]))
+
+
+def report_facts(report: Report) -> dict[str, Any]:
+    """Return a report as values for JSON: lines of text, and one dict per source, head, shots and layer.
+
+    `best` marks the layer that the protocol selects for a head. `leaders` compares these layers.
     """
-    from .summary import best_layers, status_lines, summarise, tidy
+    from .summary import best_layers, status_lines
 
-    cells = tidy(run.results)
-    summary = summarise(cells)
-    summary = summary.assign(best=summary.index.isin(best_layers(summary).index))
-    rows = summary.astype(object).where(summary.notna(), None).to_dict("records")
-    return {"run": str(run.path), "cells": len(cells), "summary": rows, "remarks": status_lines(cells)}
+    summary = report.summary.assign(best=report.summary.index.isin(best_layers(report.summary).index))
+    tables = {
+        name: table.drop(columns="data").rename(columns={"head": "head_name", "spec": "head"})
+        for name, table in {"summary": summary, "leaders": report.leaders}.items()
+    }
+    rows = {name: table.astype(object).where(table.notna(), None).to_dict("records") for name, table in tables.items()}
+    return {
+        "cells": len(report.cells),
+        "answers": [line.strip() for line in report.answers],
+        **rows,
+        "warnings": list(report.warnings),
+        "remarks": status_lines(report.cells),
+    }
 
 
 def print_run(run: Run) -> None:
-    """Print the summary table, each head's selected layer and the list of files on stdout."""
+    """Print the answer, the tables, each head's selected layer, remarks, and the list of files on stdout."""
     from rich.console import Console
 
-    from ...runtime.text import printable
-    from .page import print_summary
-    from .summary import tidy
+    from .contents import gather
+    from .page import print_leaders, print_remarks, print_sources
 
-    print_summary(tidy(run.results), Console())
-    print(f"\n{printable(str(run.path))}/")
-    for name, what in CONTENTS.items():
-        if "shots" in name and run.results["shots"].nunique() < 2:
-            continue
-        print(f"  {name:<24} {what}")
+    known, console = gather([run]), Console()
+    print_leaders(known, console)
+    print_sources(known, console)
+    print_remarks(known, console)
+    _print_files(run.path, CONTENTS)
+
+
+def print_report(report: Report, folder: Path) -> None:
+    """Print the answer, the comparison, remarks, and the list of the report's files on stdout."""
+    from rich.console import Console
+
+    from .page import print_leaders, print_remarks
+
+    console = Console()
+    print_leaders(report, console)
+    print_remarks(report, console)
+    _print_files(folder, REPORT)
+
+
+def _print_files(folder: Path, names: Sequence[str] | dict[str, str]) -> None:
+    from ...runtime.text import printable
+
+    print(f"\n{printable(str(folder))}/")
+    for name in names:
+        print(f"  {name:<24} {CONTENTS[name]}")

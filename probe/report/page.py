@@ -1,37 +1,55 @@
-"""The report of a run as text: short on a terminal, complete in `summary.md`."""
+"""The report as text: short on a terminal, complete in `summary.md`. The answer and the comparison come first."""
 
 from collections.abc import Iterator
 
 import pandas as pd
 from rich.console import Console
 
+from .contents import Report
+from .leaders import TABLE
 from .summary import (
     FIGURES,
     head_lines,
     optimism_line,
     shots_order,
+    shots_words,
     status_lines,
-    summarise,
     with_most_data,
 )
-from .tables import layer_table, markdown_table, shots_table, terminal_tables
+from .tables import (
+    LEADS,
+    cost_table,
+    layer_table,
+    leader_table,
+    markdown_table,
+    shots_table,
+    terminal_tables,
+)
 
 PROTOCOL_NOTES = {
-    "select": "learning rate, weight decay and epoch are selected on held-out training images",
-    "paper": "best epoch on the test split itself, as published tables report; optimistic by construction",
+    "select": "learning rate, weight decay, epoch and layer are selected on held-out training images",
+    "paper": "best epoch and layer on the test split itself, as published tables report; optimistic by construction",
 }
+MARKED = "the best, and each figure whose difference from it may be chance"
 
 
-def print_summary(cells: pd.DataFrame, console: Console) -> None:
-    """Print two tables per source, and remarks: shots at the selected layers, and layers for the most data.
+def print_leaders(report: Report, console: Console) -> None:
+    """Print the answer, and the table of backbones and heads for the most data of each data set."""
+    _say(console, *report.answers)
+    for (dataset, figure, shots), rows in _most_data(report.leaders).groupby(TABLE, sort=False):
+        if len(rows) > 1:
+            marked = f"; {LEADS} {MARKED}" if rows["leads"].any() else ""
+            of = f" on {dataset}" * (report.leaders["dataset"].nunique() > 1) + f", {shots_words(shots)}" * (
+                shots != "full"
+            )
+            title = f"test {FIGURES[figure]} in %{of}{_images_words(rows)} (@ the selected layer{marked})"
+            _print_tables(console, [leader_table(rows)], title)
 
-    Args:
-        cells: from `tidy`.
-        console: its width limits the tables.
-    """
-    summary = summarise(cells)
-    for source, of_source in summary.groupby("source", sort=False):
-        if summary["source"].nunique() > 1:
+
+def print_sources(report: Report, console: Console) -> None:
+    """Print two tables per source: shots at the selected layers, and layers for the most data; and a line per head."""
+    for source, of_source in report.summary.groupby("source", sort=False):
+        if len(report.sources) > 1:
             _say(console, f"\n{source}")
         figure = f"test {FIGURES[of_source['figure'].iloc[0]]} in %"
         if of_source["shots"].nunique() > 1:
@@ -40,35 +58,72 @@ def print_summary(cells: pd.DataFrame, console: Console) -> None:
         tables = [layer_table(most, spread=spread, mark=True) for spread in (True, False)]
         data = "" if most["shots"].iloc[0] == "full" else f", {shots_words(most['shots'].iloc[0])}"
         _print_tables(console, tables, f"{figure}{data} (* the layer that the protocol selects)")
-        _say(console, *head_lines(most), *_optimism(cells, most))
-    _say(console, *status_lines(cells))
+        _say(console, *head_lines(most), *_optimism(report.cells, most))
 
 
-def summary_page(cells: pd.DataFrame) -> str:
-    """Return `summary.md`: all tables, and one line per head, for each source and number of shots.
+def print_remarks(report: Report, console: Console) -> None:
+    """Print the warnings, and lines about cells that diverged or did not converge."""
+    _say(console, *(f"note: {line}" for line in report.warnings), *status_lines(report.cells))
 
-    Args:
-        cells: from `tidy`.
-    """
-    summary = summarise(cells)
-    sources = list(summary["source"].unique())
-    lines = [f"# {sources[0]}" if len(sources) == 1 else f"# {len(sources)} stores", "", *_notes(summary)]
+
+def summary_page(report: Report) -> str:
+    """Return `summary.md`: the answer, all tables, and one line per head, for each source and number of shots."""
+    sources, summary = report.sources, report.summary
+    lines = [f"# {sources[0]}" if len(sources) == 1 else f"# {len(sources)} backbones and data sets", ""]
+    lines += [*_answer_lines(report), *_notes(summary), *_leader_section(report)]
+    if report.warnings:
+        lines += ["", "Read with care:", "", *(f"* {line}" for line in report.warnings)]
     for source in sources:
         if len(sources) > 1:
             lines += ["", f"## {source}"]
-        lines += _source_section(cells, summary[summary["source"] == source])
-    if remarks := status_lines(cells):
+        lines += _source_section(report.cells, summary[summary["source"] == source])
+    if remarks := status_lines(report.cells):
         lines += ["", *(f"* {line}" for line in remarks)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_footnotes(report)]) + "\n"
 
 
-def shots_words(shots: str) -> str:
-    """Return a number of shots in words."""
-    if shots == "full":
-        return "all training images"
-    if "." in shots:
-        return f"{100 * float(shots):g} % of the training images"
-    return f"{shots} image{'s' * (shots != '1')} per class"
+def _answer_lines(report: Report) -> Iterator[str]:
+    for line in report.answers:
+        yield f"* {line.strip()}" if line.startswith(" ") else f"**{line}**\n"
+    if report.answers:
+        yield ""
+
+
+def _leader_section(report: Report) -> Iterator[str]:
+    """Yield the tables of backbones and heads, then of costs."""
+    for (dataset, figure, shots), rows in report.leaders.groupby(TABLE, sort=False):
+        if len(rows) < 2:
+            continue
+        yield from [
+            "",
+            f"Test {FIGURES[figure]} on {dataset}, {shots_words(shots)}{_images_words(rows)}, @ selected layer",
+        ]
+        yield from [f"(bold: {MARKED}):" if rows["leads"].any() else "(no interval is known):", ""]
+        yield from markdown_table(leader_table(rows))
+    for (dataset, _, _), rows in _most_data(report.leaders).groupby(TABLE, sort=False):
+        if rows["test"].notna().any():
+            yield from [
+                "",
+                f"Cost on {dataset} (`tables/cost.csv` has seconds too):",
+                "",
+                *markdown_table(cost_table(rows, seconds=False)),
+            ]
+
+
+def _footnotes(report: Report) -> Iterator[str]:
+    named = {head: spec for head, spec in report.specs.items() if head != spec}
+    if named:
+        yield from ["", "Heads: " + "; ".join(f"{head} is `{spec}`" for head, spec in named.items()) + "."]
+
+
+def _images_words(rows: pd.DataFrame) -> str:
+    numbers = sorted({f"{number:,}" for number in rows["n_test"].dropna()})
+    return f", {' or '.join(numbers)} test images" if numbers else ""
+
+
+def _most_data(leaders: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each data set with the most training data."""
+    return leaders[leaders["shots"] == leaders.groupby("dataset")["shots"].transform("first")]
 
 
 def _print_tables(console: Console, choices: list[pd.DataFrame], title: str) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 from ...runtime.text import plural, printable
 from ..batches.layer_set import parse_text
 from ..grid.cells import store_of
+from .head_names import head_name
 
 SELECTED_BY = ["source", "head", "shots"]
 """Columns of a summary within which the protocol picks one layer."""
@@ -20,15 +21,26 @@ ADVICE = "probe verify names damaged files"
 def tidy(results: pd.DataFrame) -> pd.DataFrame:
     """Return the results with the columns that a report uses.
 
-    These columns are added or replaced: source (model and dataset, and the store if two stores share both; printable on
-    a terminal), head (with its settings), figure ("top1", or "map" if images have several labels), and test, val and
-    peak (that figure, as fractions).
+    These columns are added or replaced: backbone (its chosen name or its model, and the store if two stores share that;
+    printable on a terminal), source (backbone and dataset), head (its readable name), kind (its registry name), spec
+    (that and its settings), figure ("top1", or "map" if images have several labels), and test, val and peak (that
+    figure, as fractions).
+
+    Args:
+        results: of one run; or of several, with a column `data` that identifies the data of each cell.
     """
-    source = _sources(results)
+    data = results["data"] if "data" in results else results["cell"].map(store_of)
+    backbone = _backbones(results, data)
+    source = backbone + " on " + results["dataset"].map(printable)
     several = results["test_map"].notna().groupby(source).transform("any")
+    named = zip(results["head"], results["head_config"], strict=True)
     return results.assign(
+        data=data,
+        backbone=backbone,
         source=source,
-        head=results["head"] + (":" + results["head_config"]).where(results["head_config"] != "", ""),
+        head=[head_name(*each) for each in named],
+        kind=results["head"],
+        spec=results["head"] + (":" + results["head_config"]).where(results["head_config"] != "", ""),
         figure=several.map({True: "map", False: "top1"}),
         **{
             column: results[f"{name}_top1"].where(~several, results[f"{name}_map"]).astype(float)
@@ -40,16 +52,24 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
 def summarise(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (source, head, shots, layer): the selected cells' figure over seeds, and their rates.
 
-    Columns: source, head, shots, layer, figure, protocol, test, test_std (NaN with one seed), val, peak, lr (NaN for
-    heads that are fitted at once), weight_decay, n_seeds, n_params, flops_forward (per image). If every choice
-    diverged, nothing is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order,
-    shots and layers that of `shots_order` and `layer_order`.
+    Columns: source, head, shots, layer, backbone, dataset, data, kind, spec, figure, protocol, n_val and n_test (images
+    that selection and figure rest on), sweep_seconds (to train all cells), n_choices (rates and penalties), test,
+    test_std (NaN with one seed), val, peak, lr (NaN for heads that are fitted at once), weight_decay, n_seeds,
+    n_params, flops_forward and flops_train (per image), train_seconds (of one cell). If every choice diverged, nothing
+    is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order, shots and layers
+    that of `shots_order` and `layer_order`.
 
     Args:
         cells: from `tidy`.
     """
     keys = [*SELECTED_BY, "layer"]
-    asked = cells.groupby(keys, sort=False).agg(figure=("figure", "first"), protocol=("protocol", "first"))
+    first = ["backbone", "dataset", "data", "kind", "spec", "figure", "protocol", "n_val", "n_test"]
+    asked = cells.assign(choice=cells["lr"].fillna(-1).astype(str) + " " + cells["weight_decay"].fillna(-1).astype(str))
+    asked = asked.groupby(keys, sort=False).agg(
+        **{name: (name, "first") for name in first},
+        sweep_seconds=("train_seconds", "sum"),
+        n_choices=("choice", "nunique"),
+    )
     chosen = cells[cells["selected"]].groupby(keys, sort=False)
     found = chosen.agg(
         test=("test", "mean"),
@@ -61,6 +81,8 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
         n_seeds=("seed", "count"),
         n_params=("n_params", "first"),
         flops_forward=("flops_forward", "first"),
+        flops_train=("flops_train", "first"),
+        train_seconds=("train_seconds", "mean"),
     )
     summary = asked.join(found).reset_index()
     summary["n_seeds"] = summary["n_seeds"].fillna(0).astype(int)
@@ -86,6 +108,15 @@ def shots_order(shots: str) -> tuple[int, float]:
     if shots == "full":
         return (0, 0.0)
     return (1 if "." in shots else 2, -float(shots))
+
+
+def shots_words(shots: str) -> str:
+    """Return a number of shots in words."""
+    if shots == "full":
+        return "all training images"
+    if "." in shots:
+        return f"{100 * float(shots):g} % of the training images"
+    return f"{shots} image{'s' * (shots != '1')} per class"
 
 
 def best_layers(summary: pd.DataFrame) -> pd.DataFrame:
@@ -144,7 +175,7 @@ def status_lines(cells: pd.DataFrame) -> list[str]:
     for cause, of_cause in diverged.groupby(diverged["status"].map(_cause), sort=False):
         where = f"layer {_layers(of_cause)}" if cause else f"base lr {_numbers(of_cause['lr'])}"
         lines.append(f"{len(of_cause)} of {len(cells)} cells diverged ({where})" + f": {cause}; {ADVICE}" * bool(cause))
-    for name, of_head in cells.groupby(cells["head"].str.partition(":")[0], sort=False):
+    for name, of_head in cells.groupby("kind", sort=False):
         open_ended = of_head["status"].str.startswith("not converged")
         if open_ended.any():
             penalties = _numbers(of_head["weight_decay"][open_ended])
@@ -159,16 +190,22 @@ def status_lines(cells: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _sources(cells: pd.DataFrame) -> pd.Series:
-    name = cells["model"] + " on " + cells["dataset"]
-    store = cells["cell"].map(store_of)
-    path = cells["store"].groupby(store).transform("last")  # it may have been moved between two fits
-    return name.where(store.groupby(name).transform("nunique") == 1, name + " (" + path + ")").map(printable)
+def _backbones(results: pd.DataFrame, data: pd.Series) -> pd.Series:
+    """Return the chosen name of each row's store, or else its model, and the store's path where that is not enough."""
+    chosen = results["name"].where(results["name"] != "").groupby(data).transform("last")
+    name = chosen.fillna(results["model"])
+    path = results["store"].groupby(data).transform("last")  # it may have been moved between two fits
+    paths = path.groupby([name, results["dataset"]]).transform("nunique")
+    name = name.where(paths == 1, name + " (" + path + ")")
+    if "run" in results:  # two runs may have other settings for the same store
+        runs = data.groupby([name, results["dataset"]]).transform("nunique")
+        name = name.where(runs == 1, name + " of " + results["run"].groupby(data).transform("first"))
+    return name.map(printable)
 
 
 def _head_line(row: Any) -> str:
     if pd.isna(row.test):
-        return f"{row.head}: diverged at every choice, on every layer"
+        return f"{row.head} ({row.spec}): diverged at every choice, on every layer"
     parts = [f"layer {row.layer}"]
     parts += [] if pd.isna(row.lr) else [f"base lr {row.lr:g}"]
     if row.weight_decay > 0:
@@ -178,7 +215,8 @@ def _head_line(row: Any) -> str:
         figure += f" (peak over epochs {percent(row.peak)} %, optimism {100 * (row.peak - row.test):+.1f})"
     costs = [] if pd.isna(row.n_params) else [f"{row.n_params:,.0f} parameters"]
     costs += [] if pd.isna(row.flops_forward) else [f"{row.flops_forward:,.0f} FLOP per image"]
-    return f"{row.head}: {', '.join([*parts, figure])}" + ("; " + ", ".join(costs) if costs else "")
+    spec = "" if row.head == row.spec else f" ({row.spec})"
+    return f"{row.head}{spec}: {', '.join([*parts, figure])}" + ("; " + ", ".join(costs) if costs else "")
 
 
 def _cause(status: str) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import yaml
@@ -22,6 +22,7 @@ from ..planning.plan import Plan
 from ..planning.settings import grid_settings, resolved_settings, shared_settings
 from .origin import KnownStore, Origin, read_origin, write_origin
 from .results import Run
+from .store_names import check_names_differ
 
 DEFAULTS = {each.name: each.default for each in fields(FitConfig) if each.default is not MISSING}
 MOST_EPOCHS = 2**31
@@ -30,7 +31,7 @@ LONGEST_STORE = 80
 
 
 def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
-    """Return the plans, each with its store's name in the run.
+    """Return the plans, each with its store's name in the run, and with the name that people chose, now or earlier.
 
     Raises:
         InputError: the run was made with other settings, or a store's data changed, or two stores hold the same data.
@@ -40,7 +41,8 @@ def name_stores(run: Run, plans: Sequence[Plan]) -> list[Plan]:
     if origin is not None:
         _check_settings(run, origin.shared, plans[0])
     stores = {} if origin is None else dict(origin.stores)
-    named = [plan.named(_name_store(run, plan, stores)) for plan in plans]
+    named = [_named(run, plan, stores) for plan in plans]
+    check_names_differ(stores)
     for index, plan in enumerate(named):
         twin = next((other for other in named[:index] if other.name == plan.name), None)
         if twin is not None:
@@ -68,6 +70,12 @@ def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
         shared=shared_settings(plans[0]),
     )
     write_origin(run.path, resolved_settings(plans[0]) | {"device": device}, origin)
+    run.rename(chosen_names(plans))
+
+
+def chosen_names(plans: Sequence[Plan]) -> dict[str, str]:
+    """Return the names that people chose, by the name of each store in the run."""
+    return {plan.name: plan.label for plan in plans}
 
 
 def _check_settings(run: Run, made: Mapping[str, Any], plan: Plan) -> None:
@@ -91,7 +99,15 @@ def _has_default_warmup(settings: Mapping[str, Any]) -> bool:
 
 
 def _known(plan: Plan) -> KnownStore:
-    return KnownStore(utf8_text(plan.data.store.path), plan.data.fingerprints())
+    return KnownStore(utf8_text(plan.data.store.path), plan.data.fingerprints(), plan.label)
+
+
+def _named(run: Run, plan: Plan, stores: dict[str, KnownStore]) -> Plan:
+    """Return a plan with both names of its store, and keep the chosen one in `stores`."""
+    name = _name_store(run, plan, stores)
+    label = plan.label or stores[name].name
+    stores[name] = replace(stores[name], name=label)
+    return replace(plan.named(name), label=label)
 
 
 def _name_store(run: Run, plan: Plan, stores: dict[str, KnownStore]) -> str:

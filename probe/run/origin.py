@@ -27,10 +27,12 @@ class KnownStore:
     Attributes:
         path: its last known path.
         fingerprints: fingerprints of the data; see `Data.fingerprints`.
+        name: the name that people chose for it, or empty.
     """
 
     path: str
     fingerprints: dict[str, str]
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ...store.durable import write_durably
 from ...store.lock import StoreLock
 from ..grid.cells import store_of
 from .files import check_names
+from .predictions import drop_unselected, keep_selected
 from .selection import mark_selected
 
 if TYPE_CHECKING:
@@ -26,25 +27,29 @@ if TYPE_CHECKING:
 
 TEXTS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots", "protocol",
-    "status",
+    "status", "name",
 ]  # fmt: skip
 COUNTS = [
     "n_params", "batch_size", "epochs", "seed", "best_epoch", "flops_forward", "flops_train", "val_unscored",
-    "test_unscored",
+    "test_unscored", "n_val", "n_test",
 ]  # fmt: skip
 COLUMNS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "n_params", "optimizer", "lr",
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "train_cpu_seconds",
     "flops_forward", "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map",
-    "val_unscored", "test_unscored", "status",
+    "val_unscored", "test_unscored", "status", "name", "n_val", "n_test",
 ]  # fmt: skip
+LATER = {"name": "", "n_val": None, "n_test": None}
+"""Columns that runs of earlier versions lack, with the value that they get."""
+PREDICTED = "predicted"
+"""Key of a row for the predicted class (n,) of each test image. It is no column: each selected cell has a file."""
 RESULTS_TYPES = {
     name: "str" if name in TEXTS else "Int64" if name in COUNTS else "bool" if name == "selected" else "float64"
     for name in COLUMNS
 }
-HEAD_COLUMNS = ["name", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
-"""Columns within which rates are swept. "name" is the store's name in the run, because a store may move."""
+HEAD_COLUMNS = ["in_run", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
+"""Columns within which rates are swept. "in_run" is the store's name in the run, because a store may move."""
 RESULTS, HISTORY = "results.parquet", "history.parquet"
 HISTORY_TYPES = {
     "cell": "str", "epoch": "int64", "train_loss": "float64", "val_top1": "float64", "test_top1": "float64",
@@ -74,7 +79,7 @@ class Run:
         """One row per cell, with the columns `COLUMNS`. Accuracies are fractions, operations are per image."""
         from .tables import read_table
 
-        return read_table(self.path / RESULTS, RESULTS_TYPES)
+        return read_table(self.path / RESULTS, RESULTS_TYPES, LATER)
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -93,19 +98,52 @@ class Run:
         return frozenset(self.results.get("cell", [])) if "results" in vars(self) else frozenset()
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
-        """Add finished cells, mark the selected ones, and write the tables."""
+        """Add finished cells, mark the selected ones, and write the tables and what the selected cells predict.
+
+        Args:
+            rows: the columns of each cell, and `PREDICTED` if it is known.
+            history: the columns of each cell and scored epoch.
+        """
         import pandas as pd
 
         from .tables import table_bytes
 
+        rows = list(rows)
         added = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows])
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
-        results["selected"] = mark_selected(results.assign(name=results["cell"].map(store_of)), HEAD_COLUMNS)
+        results["selected"] = mark_selected(results.assign(in_run=results["cell"].map(store_of)), HEAD_COLUMNS)
         self.results = results[COLUMNS]
+        selected = set(results["cell"][results["selected"]])
+        keep_selected(self.path, {row["cell"]: row[PREDICTED] for row in rows if PREDICTED in row}, selected)
         if not self.history.empty:  # a fit killed between the two writes leaves history without results
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
         write_durably(self.path / HISTORY, table_bytes(self.history))
+        self._write_results()
+        drop_unselected(self.path, set(results["cell"]), selected)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Write the names that people chose for stores, if they differ from those in the results.
+
+        Args:
+            names: by the store's name in the run.
+        """
+        if self.has_names(names):
+            return
+        in_run = self.results["cell"].map(store_of)
+        self.results = self.results.assign(name=in_run.map(names).fillna(self.results["name"]).astype("str"))
+        self._write_results()
+
+    def has_names(self, names: Mapping[str, str]) -> bool:
+        """Whether the results name the stores as in `names`, which is as for `rename`."""
+        if not self.finished:
+            return True
+        asked = self.results["cell"].map(store_of).map(names)
+        return bool((asked.isna() | (asked == self.results["name"])).all())
+
+    def _write_results(self) -> None:
+        from .tables import table_bytes
+
         write_durably(self.path / "results.csv", _csv_bytes(self.results))
         write_durably(self.path / RESULTS, table_bytes(self.results))
 

@@ -6,6 +6,7 @@ in every version of Arrow.
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,15 @@ def table_bytes(table: pd.DataFrame) -> bytes:
     return content
 
 
-def read_table(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
+def read_table(
+    path: Path, types: Mapping[str, str], later: Mapping[str, object] = MappingProxyType({})
+) -> pd.DataFrame:
     """Read a table that `table_bytes` made. Return a table without columns if there is no file.
 
     Args:
         path: of the file.
         types: type of each column, by name, in order.
+        later: columns that a file of an earlier version lacks, all of them, with the value that they get.
 
     Raises:
         RunError: the file cannot be read, is damaged, or has other columns.
@@ -47,13 +51,14 @@ def read_table(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
         read = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         kept = (read.schema.metadata or {}).get(KEY, b"").decode()
         table = read.replace_schema_metadata().to_pandas(types_mapper=NULLABLE.get)
-        table = table[list(types)].astype(types)
-        digest = table_digest(table) if read.schema.names == list(types) else "other columns"
+        found = [name for name in types if name in read.schema.names or name not in later]
+        table = table[found].astype({name: types[name] for name in found})
+        digest = table_digest(table) if read.schema.names == found else "other columns"
     except Exception as error:  # damaged bytes may raise any error
         raise damaged(path, error) from error
     if digest != kept:
         raise damaged(path, "its rows are not those that were written")
-    return table
+    return table.assign(**{name: value for name, value in later.items() if name not in found}).astype(types)
 
 
 def table_digest(table: pd.DataFrame) -> str:

@@ -46,6 +46,7 @@ class Solver(ABC):
 
     Attributes:
         name: name in the registry.
+        title: short name for tables and figures.
         summary: one sentence about the method.
         source: its publication.
         own_settings: the settings that a head spec may give, with their defaults, first the one that tells heads apart.
@@ -60,6 +61,7 @@ class Solver(ABC):
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     own_settings: ClassVar[PoolingSettings]

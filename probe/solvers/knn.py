@@ -42,6 +42,7 @@ class KNN(Solver):
     """k nearest neighbours; the cells are all values of k and temperatures on the same features."""
 
     name = "knn"
+    title = "k-NN"
     summary = "The nearest training images vote, weighted by cosine similarity."
     source = "arXiv 1805.01978, section 3.4; arXiv 2104.14294"
     own_settings = KNNSettings()

@@ -61,6 +61,7 @@ class LogisticRegression(LinearSolver):
     """
 
     name = "logreg"
+    title = "logistic regression"
     summary = "Logistic regression with an L2 penalty, for 45 strengths."
     source = "arXiv 2304.07193, evaluation"
     own_settings = LogregSettings()

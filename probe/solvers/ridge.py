@@ -38,6 +38,7 @@ class Ridge(LinearSolver):
     """Least squares on one-hot labels with an L2 penalty λ of 1e-6, 1e-5, …, 1e3."""
 
     name = "ridge"
+    title = "ridge regression"
     summary = "Least squares on one-hot labels, for ten L2 penalties from one decomposition."
     source = "common practice"
     own_settings = RidgeSettings()

@@ -32,6 +32,15 @@ class Counter(ABC):
     def scores(self) -> list[dict[str, float]]:
         """Return the scores of each cell over all batches: fractions by name, and `unscored`, a number of images."""
 
+    def predicted(self) -> Tensor | None:
+        """Return the class that each cell gives each image, or None if an image has several labels.
+
+        Returns:
+            (H, n) integers on the CPU, the images in the order of the batches. -1 is no class: the image has a score
+            that is not finite, or no class has a vote.
+        """
+        return None
+
 
 class AccuracyCounter(Counter):
     """Counts the hits of each class.
@@ -40,25 +49,32 @@ class AccuracyCounter(Counter):
     accuracies over the classes that have images.
     """
 
-    def __init__(self, n_classes: int, *, votes: bool = False) -> None:
+    def __init__(self, n_classes: int, *, votes: bool = False, keeps: bool = False) -> None:
         """Count for labels 0 to `n_classes` - 1.
 
         Args:
             n_classes: number of classes in the data.
             votes: whether scores are shares of votes: a class without a vote is no guess.
+            keeps: whether to keep the class of each image, for `predicted`: two or four bytes per image and cell.
         """
         self._n_classes, self._votes = n_classes, votes
+        self._dtype = torch.int16 if n_classes <= torch.iinfo(torch.int16).max else torch.int32
+        self._predicted: list[Tensor] | None = [] if keeps else None
         self._n_C = self._top1_CH = self._top5_H = self._unscored_H = torch.tensor(0)
 
     def add(self, logits_BHC: Tensor, labels: Tensor) -> None:
         """See `Counter.add`."""
         best = logits_BHC.topk(min(TOP, self._n_classes), dim=2)
         hits_BHK = best.indices == labels[:, None, None]
-        if self._votes:
-            hits_BHK &= best.values > 0
         wide = torch.promote_types(logits_BHC.dtype, torch.float32)
         finite_BH = logits_BHC.sum(2, dtype=wide).isfinite()  # takes no memory for a mask as large as the logits
-        hits_BHK &= finite_BH[..., None]
+        guess_BHK = finite_BH[..., None]
+        if self._votes:
+            guess_BHK = guess_BHK & (best.values > 0)
+        hits_BHK &= guess_BHK
+        if self._predicted is not None:
+            top_BH = best.indices[..., 0].masked_fill(~guess_BHK[..., 0], -1)
+            self._predicted.append(top_BH.to(self._dtype))
         self._unscored_H = self._unscored_H + finite_BH.logical_not().sum(0)
         no_hits_CH = labels.new_zeros(self._n_classes, logits_BHC.shape[1])
         self._top1_CH = self._top1_CH + no_hits_CH.index_add_(0, labels, hits_BHK[..., 0].long())
@@ -77,6 +93,10 @@ class AccuracyCounter(Counter):
             strict=True,
         )
         return [dict(zip(("top1", "top5", "mean_class", "unscored"), of_cell, strict=True)) for of_cell in found]
+
+    def predicted(self) -> Tensor | None:
+        """See `Counter.predicted`. None too if the counter was not asked to keep classes."""
+        return None if self._predicted is None else torch.cat(self._predicted).T.contiguous().cpu()
 
 
 class PrecisionCounter(Counter):
@@ -127,12 +147,13 @@ def average_precisions(logits_nC: Tensor, labels_nC: Tensor) -> Tensor:
     return (hits_nC * precision_nC.gather(0, last_nC)).sum(0) / hits_nC.sum(0)
 
 
-def make_counter(n_classes: int, multi_label: bool, *, votes: bool = False) -> Counter:
+def make_counter(n_classes: int, multi_label: bool, *, votes: bool = False, keeps: bool = False) -> Counter:
     """Return the counter for labels of `n_classes` classes, with one or any number of labels per image.
 
     Args:
         n_classes: number of classes in the data.
         multi_label: whether an image has any number of labels.
         votes: whether scores are shares of votes.
+        keeps: whether `Counter.predicted` is asked for later.
     """
-    return PrecisionCounter() if multi_label else AccuracyCounter(n_classes, votes=votes)
+    return PrecisionCounter() if multi_label else AccuracyCounter(n_classes, votes=votes, keeps=keeps)

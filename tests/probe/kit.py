@@ -95,6 +95,8 @@ def assert_same(one: Run, two: Run) -> None:
     assert one.history.equals(two.history)
     heads = [{file.name: file.read_bytes() for file in sorted(run.path.glob("heads/*"))} for run in (one, two)]
     assert heads[0] == heads[1]
+    kept = [{file.name: file.read_bytes() for file in run.path.glob("predictions/*")} for run in (one, two)]
+    assert kept[0] == kept[1]
 
 
 def pooled_tokens(store: Store, split: str, layer: int, kinds: str) -> torch.Tensor:

@@ -44,7 +44,7 @@ def test_the_demo_extracts_fits_and_prints(
     assert main(["demo", "-o", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr()
     assert "1/2 " in shown.err and "2/2 " in shown.err and "done in" in shown.err
-    assert "test top-1 in %" in shown.out and "ep:queries=8: layer " in shown.out
+    assert "test top-1 in %" in shown.out and "(ep:queries=8): layer " in shown.out
 
     assert (extracted[0].data, extracted[0].limit, extracted[0].no_pretrained) == ("demo", None, False)
     assert fitted[0].heads == demo.HEADS == ["ep:queries=8", "linear:pool=cls", "linear:pool=mean"]

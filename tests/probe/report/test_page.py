@@ -4,18 +4,21 @@ import re
 from collections.abc import Callable
 from io import StringIO
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from tokenprobe.probe.report.page import print_summary, shots_words, summary_page
-from tokenprobe.probe.report.summary import tidy
+from tokenprobe.probe.report.contents import Report, gather
+from tokenprobe.probe.report.page import print_leaders, print_remarks, print_sources, summary_page
+from tokenprobe.probe.run.results import Run
 
 MakeResults = Callable[..., pd.DataFrame]
 HEADS = [("ep", "queries=8"), ("linear", "pool=mean"), ("plain", "")]
-LABELS = ["ep:queries=8", "linear:pool=mean", "plain"]
+LABELS = ["EP, 8 queries", "linear probe, mean token", "plain"]
+SPECS = [" (ep:queries=8)", " (linear:pool=mean)", ""]
 
 
 def layers_of_heads(**changes: Any) -> list[dict[str, Any]]:
@@ -28,10 +31,29 @@ def layers_of_heads(**changes: Any) -> list[dict[str, Any]]:
     ]
 
 
+def report_of(results: pd.DataFrame) -> Report:
+    """The report of results without a folder: what cells predict is not known."""
+    run = Run(Path("nowhere"))
+    run.results = results
+    return gather([run])
+
+
+def print_all(results: pd.DataFrame, console: Console) -> None:
+    report = report_of(results)
+    print_sources(report, console)
+    print_remarks(report, console)
+
+
 def printed(results: pd.DataFrame, width: int = 80) -> str:
     console = Console(width=width, file=StringIO())
-    print_summary(tidy(results), console)
+    print_all(results, console)
     return console.file.getvalue()
+
+
+def first_printed(results: pd.DataFrame, width: int = 80) -> list[str]:
+    console = Console(width=width, file=StringIO())
+    print_leaders(report_of(results), console)
+    return console.file.getvalue().splitlines()
 
 
 def titles(text: str) -> list[str]:
@@ -42,27 +64,38 @@ def titles(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("protocol", "note", "layer"),
     [
-        ("select", "learning rate, weight decay and epoch are selected on held-out training images", 9),
-        ("paper", "best epoch on the test split itself, as published tables report; optimistic by construction", 10),
+        ("select", "learning rate, weight decay, epoch and layer are selected on held-out training images", 9),
+        (
+            "paper",
+            "best epoch and layer on the test split itself, as published tables report; optimistic by construction",
+            10,
+        ),
     ],
 )
 def test_the_page_of_one_store_on_all_data(make_results: MakeResults, protocol: str, note: str, layer: int) -> None:
-    lines = summary_page(tidy(make_results(*layers_of_heads(protocol=protocol)))).splitlines()
-    assert lines[:10] == [
-        "# timm:none on made",
-        "",
+    lines = summary_page(report_of(make_results(*layers_of_heads(protocol=protocol)))).splitlines()
+    highest = "plain, test top-1 57.0 %, layer 9" if layer == 9 else "plain, test top-1 72.0 %, layer 10"
+    assert lines[:3] == ["# timm:none on made", "", f"**Highest head: {highest}**"]
+    assert lines[lines.index(f"Test top-1 in %: {note}.") :][:3] == [
         f"Test top-1 in %: {note}.",
         "",
-        "| layer | ep:queries=8 | linear:pool=mean | plain |",
+        "Test top-1 on made, all training images, 2,000 test images, @ selected layer",
+    ]
+    lines = lines[lines.index("* 1 seed of EP, 8 queries; linear probe, mean token; plain: too few to tell how much "
+                              "chance initialisation add; give --seeds 3") + 1 :]  # fmt: skip
+    assert lines[:7] == [
+        "",
+        "| layer | EP, 8 queries | linear probe, mean token | plain |",
         "|--:|--:|--:|--:|",
         "| 2 | 20.0 | 21.0 | 22.0 |",
         "| 9 | 55.0 | 56.0 | 57.0 |",
         "| 10 | 70.0 | 71.0 | 72.0 |",
         "",
     ]
-    assert [line.split(",")[0] for line in lines[10:13]] == [f"* {name}: layer {layer}" for name in LABELS]
+    assert [line.partition(", ")[0] for line in lines[7:10]] == ["* EP", "* linear probe", f"* plain: layer {layer}"]
     peak = "* over the whole grid: the highest peak of any head, layer, rate and seed is 72.0 %, optimism +17.0"
-    assert [line.split(" over the sel")[0] for line in lines[13:]] == ([peak] if protocol == "select" else [])
+    assert [line.split(" over the sel")[0] for line in lines[10:-2]] == ([peak] if protocol == "select" else [])
+    assert lines[-1] == "Heads: EP, 8 queries is `ep:queries=8`; linear probe, mean token is `linear:pool=mean`."
 
 
 @pytest.mark.parametrize(
@@ -76,10 +109,10 @@ def test_the_page_says_what_a_spread_is(make_results: MakeResults, shots: list[s
     rows = [{"shots": name, "seed": seed, "test": 0.5 + 0.01 * seed} for name in shots for seed in range(3)]
     rows.append({"layer": "1", "status": "diverged in epoch 1", "selected": False})
     assert f"± is the standard deviation over 3 seeds, which differ in {differ}\n" in summary_page(
-        tidy(make_results(*rows))
+        report_of(make_results(*rows))
     )
-    assert "±" not in summary_page(tidy(make_results(*rows[::3])))
-    assert "over 1 to 3 seeds" in summary_page(tidy(make_results(*rows, {"head": "knn", "test": 0.4})))
+    assert "±" not in summary_page(report_of(make_results(*rows[::3])))
+    assert "over 1 to 3 seeds" in summary_page(report_of(make_results(*rows, {"head": "knn", "test": 0.4})))
 
 
 def test_the_page_has_every_table_of_every_store_and_number_of_shots(make_results: MakeResults) -> None:
@@ -90,9 +123,9 @@ def test_the_page_has_every_table_of_every_store_and_number_of_shots(make_result
         for off in [away + less]
     ]
     lost = {"model": "timm:b", "shots": "0.1", "status": "diverged in epoch 1", "selected": False}
-    page = summary_page(tidy(make_results(*rows, lost))).splitlines()
+    page = summary_page(report_of(make_results(*rows, lost))).splitlines()
     assert [line for line in page if line.startswith("#")] == [
-        "# 2 stores",
+        "# 2 backbones and data sets",
         "## timm:a on made",
         "### All training images",
         "### 1 image per class",
@@ -106,38 +139,28 @@ def test_the_page_has_every_table_of_every_store_and_number_of_shots(make_result
         "",
         "At the layer after @, selected for each head and number of shots:",
         "",
-        "| shots | ep:queries=8 | linear:pool=mean | plain |",
+        "| shots | EP, 8 queries | linear probe, mean token | plain |",
         "|--:|--:|--:|--:|",
         "| full | 50.0 @9 | 51.0 @9 | 52.0 @9 |",
         "| 0.1 | diverged |  |  |",
         "| 1 | 40.0 @9 | 41.0 @9 | 42.0 @9 |",
     ]
-    tens = [line for line in page if line.startswith("| 10 |")]
+    tens = [line for line in page[page.index("## timm:a on made") :] if line.startswith("| 10 |")]
     assert tens == [
         "| 10 | 70.0 | 71.0 | 72.0 |",
         "| 10 | 60.0 | 61.0 | 62.0 |",
         "| 10 | 65.0 | 66.0 | 67.0 |",
         "| 10 | 55.0 | 56.0 | 57.0 |",
     ]
-    assert page[-2:] == ["", "* 1 of 37 cells diverged (base lr 2)"]
+    assert page[-4:-2] == ["", "* 1 of 37 cells diverged (base lr 2)"]
 
 
 def test_the_page_names_both_figures_and_subsets(make_results: MakeResults) -> None:
     several = {"dataset": "several", "val_map": 0.31, "test_map": 0.33, "peak_test_map": 0.36}
-    page = summary_page(tidy(make_results({"test": 0.7}, several)))
+    page = summary_page(report_of(make_results({"test": 0.7}, several)))
     assert "\nTest top-1 and test mAP in %: " in page
-    low = summary_page(tidy(make_results({"test": 0.7, "shots": "16"})))
+    low = summary_page(report_of(make_results({"test": 0.7, "shots": "16"})))
     assert "\n### 16 images per class\n" in low and "| shots |" not in low
-
-
-def test_shots_in_words() -> None:
-    assert [shots_words(shots) for shots in ("full", "0.01", "0.125", "16", "1")] == [
-        "all training images",
-        "1 % of the training images",
-        "12.5 % of the training images",
-        "16 images per class",
-        "1 image per class",
-    ]
 
 
 def test_a_terminal_gets_one_table_of_one_store_on_all_data(make_results: MakeResults) -> None:
@@ -149,8 +172,10 @@ def test_a_terminal_gets_one_table_of_one_store_on_all_data(make_results: MakeRe
         ["9", "55.0", "*", "56.0", "*", "57.0", "*"],
         ["10", "70.0", "71.0", "72.0"],
     ]
-    assert [line.split(",")[0] for line in text.splitlines()[-4:]] == [
-        *(f"{name}: layer 9" for name in LABELS),
+    assert [line.partition(": layer 9,")[0] for line in text.splitlines()[-5:-2]] == [
+        f"{name}{spec}" for name, spec in zip(LABELS, SPECS, strict=True)
+    ]
+    assert [line.split(",")[0] for line in text.splitlines()[-2:-1]] == [
         "over the whole grid: the highest peak of any head",
     ]
 
@@ -169,7 +194,7 @@ def test_a_terminal_gets_the_shots_and_the_layers_for_the_most_data_of_each_stor
     assert titles(text) == of_each * 2
     assert [line for line in text.splitlines() if line.endswith(" on made")] == ["timm:a on made", "timm:b on made"]
     assert text.count("│   0.5 │") == text.count("│    10 │") == 2
-    assert text.count("55.0 @9") == 6 and text.count("ep:queries=8: layer 9") == 2
+    assert text.count("55.0 @9") == 6 and text.count("(ep:queries=8): layer 9") == 2
 
 
 def test_a_terminal_gets_means_alone_where_spreads_do_not_fit(make_results: MakeResults) -> None:
@@ -187,12 +212,34 @@ def test_a_terminal_gets_means_alone_where_spreads_do_not_fit(make_results: Make
 
 def test_lines_wrap_at_words_on_a_terminal(make_results: MakeResults) -> None:
     console = Console(width=80, file=StringIO(), force_terminal=True, color_system=None)
-    print_summary(tidy(make_results({"test": 0.5})), console)
+    print_all(make_results({"test": 0.5}), console)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     assert " 1,383,400 parameters, 21,990,000 FLOP per image" in " ".join(lines)
 
 
 def test_long_lines_are_whole_in_a_file(make_results: MakeResults) -> None:
-    (line,) = [line for line in printed(make_results({"test": 0.5}), width=40).splitlines() if line.startswith("ep:")]
+    (line,) = [line for line in printed(make_results({"test": 0.5}), width=40).splitlines() if line.startswith("EP, 8")]
     assert line.endswith("1,383,400 parameters, 21,990,000 FLOP per image")
+
+
+def test_the_answer_and_the_comparison_stand_first(make_results: MakeResults) -> None:
+    rows = [row for model in ("timm:a", "timm:b") for row in layers_of_heads(model=model)]
+    for row in rows[len(rows) // 2 :]:
+        row["test"] -= 0.1
+    lines = first_printed(make_results(*rows), width=100)
+    assert lines[:2] == [
+        "Highest backbone: timm:a, test top-1 55.0 %, EP, 8 queries on layer 9",
+        "  timm:b, EP, 8 queries on layer 9: 45.0 %, \N{MINUS SIGN}10.0",
+    ]
+    assert lines[3] == "test top-1 in %, 2,000 test images (@ the selected layer)"
+    cells = [line.replace("│", " ").split()[-4:] for line in lines if line.startswith("│") and "@" in line]
+    assert cells == [
+        ["55.0", "@9", "45.0", "@9"],
+        ["56.0", "@9", "46.0", "@9"],
+        ["57.0", "@9", "47.0", "@9"],
+    ]
+
+
+def test_one_head_of_one_backbone_has_nothing_to_compare(make_results: MakeResults) -> None:
+    assert first_printed(make_results({"test": 0.5})) == []

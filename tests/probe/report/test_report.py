@@ -19,16 +19,14 @@ def test_the_files_are_those_that_are_printed(
     run = Run(tmp_path)
     run.results = make_results(*({"shots": name, "test": 0.582} for name in shots))
     write_report(run)
-    curves = ["layer_curve"] if shots == ["full"] else ["layer_curve", "shots_curve"]
-    figures = [f"{curve}.{kind}" for curve in curves for kind in ("png", "svg")]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "summary.md"]
+    figures = sorted(f"layer_curve.{kind}" for kind in ("png", "svg", "pdf"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "summary.md", "tables"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == figures
     assert (tmp_path / "summary.md").read_text().startswith("# timm:none on made\n")
     print_run(run)
     said = capsys.readouterr().out
-    assert "test top-1 in %" in said and "ep:queries=8: layer 0, base lr 2, test top-1 58.2 %" in said
+    assert "test top-1 in %" in said and "EP, 8 queries (ep:queries=8): layer 0, base lr 2, test top-1 58.2 %" in said
     table, files = said.split(f"\n{tmp_path}/\n")
     assert "58.2 *" in table
     shown = {line.split("  ")[1]: line.split("  ")[-1].strip() for line in files.splitlines()}
-    left_out = {"figures/shots_curve.png"} if shots == ["full"] else set()
-    assert shown.keys() == CONTENTS.keys() - left_out
+    assert shown.keys() == CONTENTS.keys()

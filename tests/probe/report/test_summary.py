@@ -15,6 +15,7 @@ from tokenprobe.probe.report.summary import (
     optimism_line,
     percent,
     shots_order,
+    shots_words,
     status_lines,
     summarise,
     tidy,
@@ -23,7 +24,8 @@ from tokenprobe.probe.report.summary import (
 
 MakeResults = Callable[..., pd.DataFrame]
 HEADS = [("ep", "queries=8"), ("linear", "pool=mean"), ("plain", "")]
-LABELS = ["ep:queries=8", "linear:pool=mean", "plain"]
+EP, RIDGE = "EP, 8 queries (ep:queries=8)", "ridge regression, class token (ridge:pool=cls)"
+LABELS = ["EP, 8 queries", "linear probe, mean token", "plain"]
 SEEDS = (0, 1, 2)
 DIVERGED = {"status": "diverged in epoch 7", "selected": False}
 
@@ -70,7 +72,7 @@ def test_means_and_deviations_are_over_the_seeds_of_selected_cells(
     summary = summarise(tidy(make_results(*rows)))
     assert len(summary) == 9
     for found in summary.itertuples():
-        cells = [r for r in rows if (label(r), r["layer"]) == (found.head, found.layer) and r["selected"]]
+        cells = [r for r in rows if (label(r), r["layer"]) == (found.spec, found.layer) and r["selected"]]
         test = [r["test_top1"] for r in cells]
         assert found.test == pytest.approx(statistics.mean(test), abs=1e-12)
         if len(seeds) == 1:
@@ -96,7 +98,7 @@ def test_rows_are_by_source_head_shots_and_layer_in_their_order(make_results: Ma
     summary = summarise(tidy(make_results(*rows)))
     expected = product(
         ["timm:z on made", "timm:a on made"],
-        ["plain", "ep:queries=8"],
+        ["plain", "EP, 8 queries"],
         ["full", "0.5", "0.01", "16", "4"],
         ["2", "10", "8+9"],
     )
@@ -117,8 +119,8 @@ def test_a_source_is_a_model_and_a_dataset_and_a_store_where_these_are_not_enoug
         )
     )
     assert cells["source"].tolist() == [
-        "timm:none on made (a.zarr)",
-        "timm:none on made (b.zarr)",
+        "timm:none (a.zarr) on made",
+        "timm:none (b.zarr) on made",
         "timm:none on other",
     ]
     assert summarise(cells)["test"].tolist() == [0.1, 0.2, 0.3]
@@ -135,7 +137,7 @@ def test_a_store_that_was_moved_between_two_fits_is_one_source(make_results: Mak
     other = {"store": "b.zarr", "test": 0.3, "cell": "none~b-layer_00-made"}
     moved = ({"store": "old.zarr", "test": 0.1}, other, {"store": "new.zarr", "layer": "1", "test": 0.2})
     first, second, third = tidy(make_results(*moved))["source"]
-    assert first == third == "timm:none on made (new.zarr)" and second == "timm:none on made (b.zarr)"
+    assert first == third == "timm:none (new.zarr) on made" and second == "timm:none (b.zarr) on made"
 
 
 def test_the_figure_is_map_where_images_have_several_labels(make_results: MakeResults) -> None:
@@ -144,7 +146,7 @@ def test_the_figure_is_map_where_images_have_several_labels(make_results: MakeRe
     summary = summarise(tidy(make_results({"test": 0.7}, several, lost)))
     assert summary["figure"].tolist() == ["top1", "map", "map"]
     assert summary[["val", "test", "peak"]].to_numpy()[:2].tolist() == [[0.7, 0.7, 0.7], [0.31, 0.33, 0.36]]
-    assert head_lines(summary[1:])[0].startswith("ep:queries=8: layer 0, base lr 2, test mAP 33.0 % (peak")
+    assert head_lines(summary[1:])[0].startswith(f"{EP}: layer 0, base lr 2, test mAP 33.0 % (peak")
 
 
 def test_where_every_choice_diverged_nothing_is_selected(make_results: MakeResults) -> None:
@@ -162,7 +164,7 @@ def test_where_every_choice_diverged_nothing_is_selected(make_results: MakeResul
 def test_a_head_that_diverged_everywhere_says_so(make_results: MakeResults) -> None:
     cells = tidy(make_results({"layer": "1", **DIVERGED}, {"layer": "0", **DIVERGED}, {"head": "fine", "test": 0.5}))
     summary = summarise(cells)
-    assert head_lines(summary)[0] == "ep:queries=8: diverged at every choice, on every layer"
+    assert head_lines(summary)[0] == f"{EP}: diverged at every choice, on every layer"
     assert head_lines(summary)[1].startswith("fine:queries=8: layer 0,")
     only = cells[cells["head"] != "fine:queries=8"]
     assert optimism_line(only, summarise(only)) is None
@@ -197,7 +199,7 @@ def test_percent() -> None:
 
 def test_a_line_a_head_says_what_a_peak_on_the_test_split_would_add(make_results: MakeResults) -> None:
     assert head_lines(summarise(tidy(make_results(*make_rows(seeds=(1,))))))[0] == (
-        "ep:queries=8: layer 9, base lr 2, weight decay 0.5, test top-1 56.3 % "
+        f"{EP}: layer 9, base lr 2, weight decay 0.5, test top-1 56.3 % "
         "(peak over epochs 58.8 %, optimism +2.5); 1,383,400 parameters, 21,990,000 FLOP per image"
     )
     mean, std = (100 * f([0.55, 0.563, 0.602]) for f in (statistics.mean, statistics.stdev))
@@ -218,11 +220,11 @@ def test_heads_without_steps_have_a_penalty_or_nothing_to_say(make_results: Make
     knn = {"head": "knn", "head_config": "k=20", "lr": nan, "weight_decay": nan, "test": 0.55, "n_params": 0}
     lines = head_lines(summarise(tidy(make_results(ridge, knn | {"flops_forward": pd.NA}))))
     assert lines == [
-        "ridge:pool=cls: layer 0, penalty 0.01, test top-1 60.0 %; 7,690 parameters, 21,990,000 FLOP per image",
-        "knn:k=20: layer 0, test top-1 55.0 %; 0 parameters",
+        f"{RIDGE}: layer 0, penalty 0.01, test top-1 60.0 %; 7,690 parameters, 21,990,000 FLOP per image",
+        "k-NN, k = 20 (knn:k=20): layer 0, test top-1 55.0 %; 0 parameters",
     ]
     unknown = head_lines(summarise(tidy(make_results(knn | {"flops_forward": pd.NA, "n_params": pd.NA}))))
-    assert unknown == ["knn:k=20: layer 0, test top-1 55.0 %"]
+    assert unknown == ["k-NN, k = 20 (knn:k=20): layer 0, test top-1 55.0 %"]
 
 
 def test_the_grids_highest_peak_is_over_every_cell_of_the_source_and_shots(make_results: MakeResults) -> None:
@@ -239,7 +241,7 @@ def test_the_grids_highest_peak_is_over_every_cell_of_the_source_and_shots(make_
     asked = summary[(summary["source"] == "timm:none on made") & (summary["shots"] == "full")]
     assert optimism_line(cells, asked) == (
         "over the whole grid: the highest peak of any head, layer, rate and seed is 58.3 %, "
-        "optimism +5.3 over the selected one, ep:queries=8 on layer 0"
+        "optimism +5.3 over the selected one, EP, 8 queries on layer 0"
     )
     published = tidy(make_results(*make_rows("paper")))
     assert optimism_line(published, summarise(published)) is None
@@ -280,4 +282,14 @@ def test_images_without_scores_are_counted(make_results: MakeResults) -> None:
     assert status_lines(tidy(make_results(*rows)))[1:] == [
         f"1 of 3 cells (layer 10) {told} 1 held-out image, counted as an error; probe verify names damaged files",
         f"2 of 3 cells (layer 2, 10) {told} 2 test images, counted as errors; probe verify names damaged files",
+    ]
+
+
+def test_shots_in_words() -> None:
+    assert [shots_words(shots) for shots in ("full", "0.01", "0.125", "16", "1")] == [
+        "all training images",
+        "1 % of the training images",
+        "12.5 % of the training images",
+        "16 images per class",
+        "1 image per class",
     ]

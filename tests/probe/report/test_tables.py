@@ -57,7 +57,7 @@ def test_a_row_a_layer_and_a_column_a_head_in_percent(make_results: MakeResults)
 
 def test_no_layer_is_marked_where_all_diverged(make_results: MakeResults) -> None:
     summary = summarise(tidy(make_results({"layer": "0", **LOST}, {"layer": "1", **LOST})))
-    assert layer_table(summary, mark=True)["ep:queries=8"].tolist() == ["diverged  "] * 2
+    assert layer_table(summary, mark=True)["EP, 8 queries"].tolist() == ["diverged  "] * 2
 
 
 def test_a_row_a_number_of_shots_at_each_heads_selected_layer(make_results: MakeResults) -> None:
@@ -66,7 +66,7 @@ def test_a_row_a_number_of_shots_at_each_heads_selected_layer(make_results: Make
     other = [{"head": "x", "shots": "full", "test": 0.1}, {"head": "x", "shots": "16", **LOST}]
     table = shots_table(summarise(tidy(make_results(*rows, *other, {"shots": "0.5", "test": 0.2}))))
     assert (table.index.name, table.index.tolist()) == ("shots", ["full", "0.5", "16"])
-    assert table["ep:queries=8"].tolist() == ["40.0 @9+10", "20.0 @0", "60.0 @2"]
+    assert table["EP, 8 queries"].tolist() == ["40.0 @9+10", "20.0 @0", "60.0 @2"]
     assert table["x:queries=8"].tolist() == ["10.0 @0", "", "diverged"]
 
 

@@ -23,7 +23,7 @@ COLUMNS = [
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "train_cpu_seconds", "flops_forward",
     "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map", "val_unscored",
-    "test_unscored", "status",
+    "test_unscored", "status", "name", "n_val", "n_test",
 ]  # fmt: skip
 TIMES = ["train_seconds", "train_cpu_seconds"]
 UNSTABLE = ["store", *TIMES]
@@ -93,7 +93,7 @@ def test_the_text_table_equals_the_binary_one(store: Store, tmp_path: Path, prot
     run = fit_made(store, tmp_path / "run", protocol=protocol)
     binary = pd.read_parquet(run.path / "results.parquet")
     pd.testing.assert_frame_equal(binary, run.results)
-    text = pd.read_csv(run.path / "results.csv", dtype={"layer": str, "shots": str})
+    text = pd.read_csv(run.path / "results.csv", dtype={"layer": str, "shots": str, "name": str}).fillna({"name": ""})
     pd.testing.assert_frame_equal(text.astype(binary.dtypes), binary, rtol=1e-15)
     pd.testing.assert_frame_equal(pd.read_parquet(run.path / "history.parquet"), run.history)
 
@@ -205,7 +205,7 @@ def test_two_runs_agree_in_everything_but_path_and_time(
     first, second = files_of(one), files_of(two)
     assert set(first) == set(second)
     differing = {name for name in first if first[name] != second[name]}
-    assert differing <= {"results.csv", "results.parquet", "config.yaml"}
+    assert differing <= {"results.csv", "results.parquet", "config.yaml", "tables/cost.csv", "tables/cost.tex"}
 
 
 def test_the_config_of_a_run_makes_the_same_run(store: Store, tmp_path: Path) -> None:

@@ -100,3 +100,34 @@ def test_the_kind_of_labels_decides_what_is_counted() -> None:
     assert isinstance(make_counter(5, multi_label=True), PrecisionCounter)
     counter = make_counter(5, multi_label=False)
     assert count(counter, np.eye(5)[np.arange(80) % 5][:, None], np.arange(80) % 5)[0]["mean_class"] == 1
+
+
+@pytest.mark.parametrize("n_classes", [3, 40_000])
+def test_predicted_classes_are_kept_in_the_order_of_the_images(n_classes: int) -> None:
+    logits = np.full((80, 2, n_classes), -10, np.float32)
+    logits[..., :3] = np.random.default_rng(4).normal(size=(80, 2, 3))
+    logits[7, 1, 2] = np.nan
+    counter = AccuracyCounter(n_classes, keeps=True)
+    count(counter, logits, np.arange(80) % 3)
+    expected = logits.argmax(2).T
+    expected[1, 7] = -1
+    predicted = counter.predicted()
+    assert predicted is not None and predicted.tolist() == expected.tolist()
+    assert predicted.dtype == (torch.int16 if n_classes == 3 else torch.int32)
+
+
+def test_a_class_without_a_vote_is_no_prediction() -> None:
+    counter = make_counter(3, multi_label=False, votes=True, keeps=True)
+    counter.add(torch.tensor([[[0.0, 0.0, 0.0]], [[0.0, 0.4, 0.1]]]), torch.tensor([0, 1]))
+    predicted = counter.predicted()
+    assert predicted is not None and predicted.tolist() == [[-1, 1]]
+    assert counter.scores()[0]["top1"] == 0.5
+
+
+def test_nothing_is_kept_unless_asked_for() -> None:
+    for counter in (AccuracyCounter(3), make_counter(3, multi_label=True, keeps=True)):
+        labels = (
+            np.eye(3, dtype=np.int64)[np.arange(80) % 3] if isinstance(counter, PrecisionCounter) else np.arange(80) % 3
+        )
+        count(counter, np.zeros((80, 2, 3), np.float32), labels)
+        assert counter.predicted() is None

@@ -1,0 +1,44 @@
+"""Commands about runs: report, and predict with a trained head."""
+
+from typing import Annotated
+
+import typer
+
+from ..probe.report.config import EXAMPLES as REPORT_EXAMPLES
+from ..probe.report.config import ReportConfig
+from ..runtime.text import json_text
+from ..workflows.config import PREDICT_EXAMPLES, PredictConfig
+from .program import STORES, Json, program
+
+
+@program.command("Compare the backbones and heads of runs: tables, intervals and figures.", STORES, REPORT_EXAMPLES)
+def _report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN", help="Made by probe fit. Several are compared in one report.")
+    ],
+    config: ReportConfig,
+    json: Json = False,
+) -> None:
+    from ..probe.report import print_report, report, report_facts
+
+    made, folder = report(runs, config)
+    if json:
+        print(json_text({"runs": runs, "out": str(folder)} | report_facts(made)))
+    else:
+        print_report(made, folder)
+
+
+@program.command("Run a trained head on new images.", STORES, PREDICT_EXAMPLES)
+def _predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Made by probe fit.")],
+    config: PredictConfig,
+    json: Json = False,
+) -> None:
+    from ..workflows.predict import predict
+    from ..workflows.predictions import as_lines
+
+    table = predict(run, config)
+    if json:
+        print(json_text(table.to_dict("records")))
+    elif config.out is None:
+        print(as_lines(table), end="")

@@ -1,0 +1,125 @@
+"""Warnings that a careful colleague would give about results."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ...runtime.text import counted, in_words
+from ..run.origin import read_origin
+from ..run.predictions import ImageSet
+from ..run.results import Run
+from .summary import best_layers, shots_words
+
+FEW_IMAGES = 100
+"""Held-out images below which a selection is said to rest on few: one of them is more than a point."""
+FEW_SEEDS = 3
+RATES = {"lr": "base lr", "weight_decay": "weight decay"}
+
+
+def warnings_of(cells: pd.DataFrame, summary: pd.DataFrame, images: Mapping[str, ImageSet]) -> list[str]:
+    """Return one line per warning.
+
+    Args:
+        cells: from `tidy`.
+        summary: from `summarise`.
+        images: the test images of each source, where they are known.
+    """
+    best = best_layers(summary)
+    return [
+        *_other_test_images(summary, images),
+        *_edges(cells, best),
+        *_few_held_out(summary),
+        *_few_seeds(best),
+        *_diverged_heads(summary),
+    ]
+
+
+def differing_settings(runs: Sequence[Run]) -> list[str]:
+    """Return a line about settings that are not the same in all runs, if there are any.
+
+    Raises:
+        RunError: a run does not say what it was made with.
+    """
+    made = [origin.shared for run in runs for origin in [read_origin(run)] if origin is not None]
+    keys = sorted({key for settings in made for key in settings})
+    differing = {key: list(dict.fromkeys(str(settings.get(key)) for settings in made)) for key in keys}
+    if len(differing.get("epochs", [])) > 1:
+        differing.pop("warmup_epochs", None)  # follows from the epochs, unless both were given
+    listed = [f"{key} {' and '.join(values)}" for key, values in differing.items() if len(values) > 1]
+    return [f"the runs were made with different settings: {'; '.join(listed)}"] if listed else []
+
+
+def _other_test_images(summary: pd.DataFrame, images: Mapping[str, ImageSet]) -> Iterator[str]:
+    """Warn about backbones of one data set that are not tested on the same images."""
+    for dataset, rows in summary.groupby("dataset", sort=False):
+        sources = list(rows["source"].unique())
+        sets = {source: frozenset(images[source].ids) for source in sources if source in images}
+        numbers = rows.groupby("source", sort=False)["n_test"].first().dropna()
+        if len(set(sets.values())) > 1 or numbers.nunique() > 1:
+            each = in_words([f"{numbers.get(source, 'unknown')} of {source}" for source in sources])
+            common = (
+                f"; {len(frozenset.intersection(*sets.values())):,} are common" if len(sets) == len(sources) else ""
+            )
+            yield f"test images of {dataset} differ ({each}{common}): the figures of these backbones do not compare"
+        elif len(sources) > 1 and len(sets) < len(sources):
+            yield f"not all runs keep the test images of {dataset}, so nothing shows that backbones share them"
+
+
+def _edges(cells: pd.DataFrame, best: pd.DataFrame) -> Iterator[str]:
+    """Warn about selected rates at the edge of those that did not diverge."""
+    keys = ["source", "head", "shots", "layer"]
+    grids = dict(list(cells.groupby(keys, sort=False)))
+    for name, words in RATES.items():
+        found: dict[str, list[str]] = {}
+        for row in best.dropna(subset="test").itertuples():
+            grid = np.unique(grids[tuple(getattr(row, key) for key in keys)][name].dropna())
+            chosen = getattr(row, name)
+            if len(grid) > 1 and chosen in (grid[0], grid[-1]) and not pd.isna(chosen):
+                where = "highest" if chosen == grid[-1] else "lowest"
+                said = f"{'penalty' if pd.isna(row.lr) else words} {chosen:g}, the {where} of its grid"
+                found.setdefault(said, []).append(f"{row.head} ({_place(row, best)})")
+        for said, heads in found.items():
+            yield f"selected {said}: {_some(heads)}; one beyond it may be better"
+
+
+def _few_held_out(summary: pd.DataFrame) -> Iterator[str]:
+    """Warn about selections by few held-out images. Heads that choose nothing are not concerned."""
+    by_val = (summary["protocol"] == "select") & (summary["n_val"] < FEW_IMAGES)
+    chooses = by_val & ((summary["n_choices"] > 1) | summary["lr"].notna())  # trained heads choose an epoch, too
+    for (shots, n_val), rows in summary[chooses].groupby(["shots", "n_val"], sort=False):
+        point, heads = 100 / max(n_val, 1), _some(list(rows["head"].unique()))
+        yield (
+            f"with {shots_words(shots)}, rate, epoch and layer are selected on {counted(n_val, 'held-out image')}, "
+            f"where one image is {point:.2g} points: the choice of {heads} is largely chance"
+        )
+
+
+def _few_seeds(best: pd.DataFrame) -> Iterator[str]:
+    drawn = best[(best["lr"].notna() | (best["shots"] != "full")) & best["n_seeds"].between(1, FEW_SEEDS - 1)]
+    if len(drawn):
+        least = drawn["n_seeds"].min()
+        yield (
+            f"{counted(least, 'seed')} of {_some(list(drawn['head'].unique()))}: too few to tell how much chance "
+            f"initialisation{' and subset' if (drawn['shots'] != 'full').any() else ''} add; give --seeds {FEW_SEEDS}"
+        )
+
+
+def _diverged_heads(summary: pd.DataFrame) -> Iterator[str]:
+    for head, rows in summary.groupby("head", sort=False):
+        lost = rows[rows["n_seeds"] == 0]
+        if len(lost):
+            where = "everywhere" if len(lost) == len(rows) else f"on {len(lost)} of {len(rows)} layers and data sets"
+            yield f"{head} diverged at every choice {where}; give lower rates with --lr"
+
+
+def _place(row: object, best: pd.DataFrame) -> str:
+    """Name a row by what differs between the rows."""
+    parts = [row.backbone] if best["source"].nunique() > 1 else []  # type: ignore[attr-defined]
+    parts += [shots_words(row.shots)] if best["shots"].nunique() > 1 else []  # type: ignore[attr-defined]
+    return ", ".join([*parts, f"layer {row.layer}"])  # type: ignore[attr-defined]
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """Return the first few names, and the number of the others."""
+    return "; ".join(names[:most]) + (f"; and {len(names) - most} more" if len(names) > most else "")

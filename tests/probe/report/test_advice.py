@@ -1,0 +1,108 @@
+"""Warnings: each is given where it should be, and not elsewhere."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tokenprobe.probe.report.advice import warnings_of
+from tokenprobe.probe.report.contents import Report
+from tokenprobe.probe.report.summary import summarise, tidy
+
+MakeResults = Callable[..., pd.DataFrame]
+SOLVED = {"head": "ridge", "head_config": "pool=mean", "optimizer": "eigh", "lr": float("nan")}
+
+
+def said(results: pd.DataFrame, about: str) -> list[str]:
+    cells = tidy(results)
+    return [line for line in warnings_of(cells, summarise(cells), {}) if about in line]
+
+
+def over_rates(selected: float, **changes: Any) -> list[dict[str, Any]]:
+    rates = [0.1, 1.0, 10.0]
+    return [
+        {"lr": rate, "selected": rate == selected, "test": 0.5, "seed": seed} | changes
+        for rate in rates
+        for seed in range(3)
+    ]
+
+
+@pytest.mark.parametrize(("rate", "where"), [(0.1, "lowest"), (1.0, None), (10.0, "highest")])
+def test_a_rate_at_the_edge_of_its_grid(make_results: MakeResults, rate: float, where: str | None) -> None:
+    expected = [] if where is None else [
+        f"selected base lr {rate:g}, the {where} of its grid: EP, 8 queries (layer 0); one beyond it may be better"
+    ]  # fmt: skip
+    assert said(make_results(*over_rates(rate)), "of its grid") == expected
+
+
+def test_one_rate_is_no_grid(make_results: MakeResults) -> None:
+    assert said(make_results({"test": 0.5}), "of its grid") == []
+
+
+def test_a_penalty_at_the_edge(make_results: MakeResults) -> None:
+    rows = [SOLVED | {"weight_decay": penalty, "selected": penalty == 1.0, "test": 0.5} for penalty in (0.01, 1.0)]
+    assert said(make_results(*rows), "of its grid") == [
+        "selected penalty 1, the highest of its grid: ridge regression, mean token (layer 0); "
+        "one beyond it may be better"
+    ]
+
+
+def test_a_rate_below_those_that_diverged_is_at_the_edge_of_the_grid_no_more(make_results: MakeResults) -> None:
+    rows = over_rates(1.0)
+    for row in rows:
+        if row["lr"] == 10.0:
+            row |= {"status": "diverged in epoch 1", "test": float("nan")}
+    assert said(make_results(*rows), "of its grid") == []
+
+
+def test_selection_on_few_images(make_results: MakeResults) -> None:
+    few, more = over_rates(1.0, shots="1", n_val=10), over_rates(1.0, shots="16", n_val=160)
+    alone = [
+        SOLVED | {"head": "knn", "head_config": "k=5", "shots": "1", "n_val": 10, "test": 0.5, "seed": s}
+        for s in (0, 1)
+    ]
+    assert said(make_results(*few, *more, *alone), "held-out image") == [
+        "with 1 image per class, rate, epoch and layer are selected on 10 held-out images, "
+        "where one image is 10 points: the choice of EP, 8 queries is largely chance"
+    ]
+    assert said(make_results(*over_rates(1.0, shots="1", n_val=10, protocol="paper")), "held-out image") == []
+
+
+def test_fewer_than_three_seeds(make_results: MakeResults) -> None:
+    two = [{"test": 0.5, "seed": seed} for seed in range(2)]
+    assert said(make_results(*two), "too few") == [
+        "2 seeds of EP, 8 queries: too few to tell how much chance initialisation add; give --seeds 3"
+    ]
+    assert said(make_results(*over_rates(1.0)), "too few") == []
+    assert said(make_results(SOLVED | {"test": 0.5}), "too few") == [], "it draws nothing on all training images"
+
+
+def test_a_head_that_diverged(make_results: MakeResults) -> None:
+    lost = {"status": "diverged in epoch 1", "selected": False}
+    assert said(make_results(lost), "diverged") == [
+        "EP, 8 queries diverged at every choice everywhere; give lower rates with --lr"
+    ]
+    assert said(make_results(lost, {"layer": "1", "test": 0.5}), "diverged") == [
+        "EP, 8 queries diverged at every choice on 1 of 2 layers and data sets; give lower rates with --lr"
+    ]
+
+
+def test_other_test_images(make_results: MakeResults, make_report: Callable[..., Report], tmp_path: Path) -> None:
+    rows = [{"model": f"timm:{name}", "cell": f"{name}-layer_00-1", "test": 0.5, "n_test": 200} for name in "ab"]
+    report = make_report(*rows)
+    assert not [line for line in report.warnings if "test images" in line]
+    other = report.images[report.sources[1]]
+    some = {**report.images, report.sources[1]: replace(other, ids=other.ids[:150], labels=other.labels[:150])}
+    assert warnings_of(report.cells, report.summary, some)[0] == (
+        "test images of made differ (200 of timm:a on made and 200 of timm:b on made; 150 are common): "
+        "the figures of these backbones do not compare"
+    )
+    assert said(make_results(rows[0], rows[1] | {"n_test": 150}), "test images")[0].startswith(
+        "test images of made differ (200 of timm:a on made and 150 of timm:b on made): "
+    )
+    assert said(make_results(*rows), "test images") == [
+        "not all runs keep the test images of made, so nothing shows that backbones share them"
+    ]
