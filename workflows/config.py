@@ -27,7 +27,9 @@ Checkpoint = Annotated[
 CheckpointKey = Annotated[
     str | None, Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="that of probe extract")
 ]
-TrustCode = Annotated[bool, Option("Run the code of a torch.hub backbone that the head names.", BACKBONE)]
+TrustCode = Annotated[
+    bool, Option("Run the code of a torch.hub or transformers backbone that the head names.", BACKBONE)
+]
 
 
 @dataclass(frozen=True, kw_only=True)

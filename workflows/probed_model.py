@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, MissingError
-from ..extract.backbones import Backbone, load_backbone
+from ..extract.backbones import Backbone, code_of, load_backbone
 from ..extract.forward import Outputs
 from ..extract.views import Transform
 from ..probe.batches.norm import FinalNorm
@@ -117,7 +117,8 @@ def export_pipeline(
         model: the backbone, if it is a local folder that has moved.
         checkpoint: the backbone's weights, if they have moved.
         checkpoint_key: key of the weights in the checkpoint, if it has changed.
-        trust_code: whether to run code that the head names, from a torch.hub repository. Code of `model` always runs.
+        trust_code: whether to run code that the head names, from a torch.hub repository or beside a transformers model.
+            torch.hub code of `model` always runs.
 
     Returns:
         A module in evaluation mode on the CPU.
@@ -130,7 +131,14 @@ def export_pipeline(
     head, about = load_saved(run, cell)
     moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
-    check_code(settings["model"], f"the head of {cell!r}", trust_code or model is not None, ", or name it with --model")
+    asks_by_name = bool(code_of(settings["model"], {}))  # else the head's arguments ask for the code
+    check_code(
+        settings["model"],
+        settings.get("model_arg", {}),
+        f"the head of {cell!r}",
+        trust_code or (asks_by_name and model is not None),
+        ", or name it with --model" if asks_by_name else "",
+    )
     try:
         backbone = load_backbone(**settings)
     except (InputError, MissingError) as error:
