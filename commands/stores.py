@@ -45,7 +45,7 @@ def _verify(
     repair: Annotated[bool, typer.Option("--repair", help="Extract damaged and missing files again.")] = False,
     trust_code: Annotated[
         bool,
-        typer.Option("--trust-code", help="Let --repair run the code of a torch.hub backbone that the store names."),
+        typer.Option("--trust-code", help="Let --repair run code of a backbone that the store names."),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -132,7 +132,7 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
 def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_code: bool) -> None:
     """Raise, before any file is removed, MissingError if data or weights are gone, or InputError for untrusted code."""
     for config in configs:
-        check_code(config.model, f"the journal of {str(files.path)!r}", trust_code)
+        check_code(config.model, config.model_arg, f"the journal of {str(files.path)!r}", trust_code)
         try:
             open_dataset(config.data)
         except MissingError as error:

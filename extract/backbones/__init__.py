@@ -16,6 +16,7 @@ from .contract import Backbone, BackboneRequest
 from .from_hub import absolute_entry, hub_code, load_hub
 from .from_open_clip import is_open_clip, load_open_clip
 from .from_timm import is_timm, load_timm
+from .from_transformers import load_transformers, remote_code
 from .names import HUB_FORMS
 from .weights.loading import Reading
 
@@ -25,6 +26,7 @@ BACKBONES: dict[str, Callable[[BackboneRequest], Backbone]] = {
     "timm": load_timm,
     "open_clip": load_open_clip,
     "hub": load_hub,
+    "transformers": load_transformers,
 }
 
 
@@ -88,9 +90,16 @@ def _height_and_width(sides: Sequence[int]) -> tuple[int, int] | None:
     return (sides[0], sides[-1]) if sides else None
 
 
-def code_of(model: str) -> str:
-    """Describe the code, outside installed packages, that loading a model would run; "" if there is none."""
+def code_of(model: str, arguments: Mapping[str, Any]) -> str:
+    """Describe the code, outside installed packages, that loading a model would run; "" if there is none.
+
+    Args:
+        model: name of the model.
+        arguments: its `model_arg`.
+    """
     source, name = split_source(model)
+    if source == "transformers":
+        return remote_code(name, arguments)
     return hub_code(name) if source == "hub" else ""
 
 

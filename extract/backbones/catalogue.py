@@ -14,6 +14,7 @@ from ...store.quantize import array_type
 from .from_hub import hub_names, hub_shapes
 from .from_open_clip import open_clip_names, open_clip_shapes
 from .from_timm import timm_names, timm_shapes
+from .transformers_models import transformers_names, transformers_shapes
 
 PAGE_SIZE = 20
 DTYPE = "float16"
@@ -21,6 +22,7 @@ CATALOGUES: dict[str, tuple[Callable[[], list[str]], Callable[[str], list[LayerS
     "timm": (timm_names, timm_shapes),
     "open_clip": (open_clip_names, open_clip_shapes),
     "hub": (hub_names, hub_shapes),
+    "transformers": (transformers_names, transformers_shapes),
 }
 """For each source that can list its models: functions for the names of all, and for the shapes of one."""
 
@@ -46,7 +48,7 @@ def page_of(pattern: str, number: int = 1) -> Page:
     """Return one page of the models that match a pattern such as "vit_base*" or "open_clip:ViT*".
 
     A pattern matches a whole name, with or without its source, or the part before the weights, or the entry of a hub
-    model.
+    model, or the name of a transformers model without its organisation.
 
     Raises:
         InputError: no model matches, or the page does not exist.
@@ -116,7 +118,11 @@ def image_bytes(shapes: Sequence[LayerShape]) -> int:
 
 def _matches(name: str, pattern: str) -> bool:
     bare = name.partition(":")[2]
-    part = bare.rpartition("/")[2] if name.startswith("hub:") else bare.partition("/")[0].partition(".")[0]
+    part = (
+        bare.rpartition("/")[2]
+        if name.startswith(("hub:", "transformers:"))
+        else bare.partition("/")[0].partition(".")[0]
+    )
     return any(fnmatchcase(each, pattern) for each in (name, bare, part))
 
 

@@ -1,6 +1,6 @@
 """Hooks that catch the outputs of blocks while a module runs its own forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class BlockHooks:
-    """Runs a module and returns the outputs of some of its submodules."""
+    """Runs a module, or a function that runs it, and returns the outputs of some of its submodules."""
 
-    def __init__(self, module: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, module: Callable[[Tensor], Any], blocks: Sequence[nn.Module]) -> None:
         self._module, self._blocks = module, blocks
 
     def __len__(self) -> int:

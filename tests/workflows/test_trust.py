@@ -137,16 +137,16 @@ def test_without_damage_nothing_is_asked(make_run: MakeRun, evil: Path) -> None:
     "model", ["timm:resnet50", "resnet50", "timm:local-dir:/x", "open_clip:hf-hub:a/b", "ViT-B-32:openai"]
 )
 def test_models_of_installed_packages_run_no_other_code(model: str) -> None:
-    assert code_of(model) == ""
-    check_code(model, "a stranger", trust_code=False)
+    assert code_of(model, {}) == ""
+    check_code(model, {}, "a stranger", trust_code=False)
 
 
 def test_a_repository_on_github_is_named_by_its_address() -> None:
     for name in ("org/name", "org/name:main"):
-        assert code_of(f"hub:{name}/vit") == "code from https://github.com/org/name"
+        assert code_of(f"hub:{name}/vit", {}) == "code from https://github.com/org/name"
     with pytest.raises(InputError, match=r"^a stranger asks for the backbone 'hub:org/name:main/vit', and loadi"):
-        check_code("hub:org/name:main/vit", "a stranger", trust_code=False)
-    check_code("hub:org/name/vit", "a stranger", trust_code=True)
+        check_code("hub:org/name:main/vit", {}, "a stranger", trust_code=False)
+    check_code("hub:org/name/vit", {}, "a stranger", trust_code=True)
 
 
 def test_a_folder_that_is_gone_is_still_code(make_run: MakeRun, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import timm
 from tokenprobe.extract.backbones import split_source
 from tokenprobe.extract.backbones.from_hub import FAMILIES, split_entry
 from tokenprobe.extract.backbones.from_open_clip import split_tag
+from tokenprobe.extract.backbones.transformers_models import transformers_names
 from tokenprobe.extract.backbones.weights.sets import AVERAGES, LEFT_FOR_LAST
 from tokenprobe.extract.config import ExtractConfig
 from tokenprobe.probe.config import FitConfig
@@ -21,7 +22,7 @@ MODELS = sorted(set(re.findall(r"-m (\S+?)[`\s]", PAGE)) - {"SOURCE:NAME"})
 
 
 def test_the_page_names_models_of_every_source() -> None:
-    assert {split_source(model)[0] for model in MODELS} == {"timm", "open_clip", "hub"}
+    assert {split_source(model)[0] for model in MODELS} == {"timm", "open_clip", "hub", "transformers"}
     assert len(MODELS) > 20
 
 
@@ -35,6 +36,8 @@ def test_a_model_of_the_page_is_known(model: str) -> None:
         architecture, tag = split_tag(name)
         assert architecture in open_clip.list_models()
         assert not tag or tag in open_clip.list_pretrained_tags_by_model(architecture)
+    elif source == "transformers":
+        assert name in transformers_names()
     else:
         repository, entry = split_entry(name)
         assert repository in ("CLONE", "./mine") or repository.count("/") == 1
