@@ -85,9 +85,10 @@ function drawAxes(svg, chart, { atX, atY, bottom, top, left, right }) {
   const all = chart.log ? logTicks(left, right) : chart.xTicks || ticksOf(left, right, 8).map((x) => [x, String(x)]);
   const longest = Math.max(...all.map(([, words]) => Math.min(words.length, 14)));
   const every = Math.ceil((all.length * (longest * 7 + 10)) / (WIDTH - LEFT - RIGHT));
+  const rightmost = (words) => WIDTH - 2 - 4.2 * Math.min(words.length, 14); // of a label's middle
   all.filter((_, number) => number % every === 0).forEach(([x, words]) => svg.append(
     draw("line", { class: "axis", x1: atX(x), x2: atX(x), y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM + 4 }),
-    draw("text", { x: atX(x), y: HEIGHT - BOTTOM + 17, "text-anchor": "middle" }, words.length > 14 ? `${words.slice(0, 13)}…` : words)));
+    draw("text", { x: Math.min(atX(x), rightmost(words)), y: HEIGHT - BOTTOM + 17, "text-anchor": "middle" }, words.length > 14 ? `${words.slice(0, 13)}…` : words)));
   if (chart.gap != null) svg.append(draw("line", { class: "chance", x1: atX(chart.gap), x2: atX(chart.gap), y1: TOP, y2: HEIGHT - BOTTOM }));
   if (chart.chance != null && chart.chance >= bottom && chart.chance <= top) svg.append(
     draw("line", { class: "chance", x1: LEFT, x2: WIDTH - RIGHT, y1: atY(chart.chance), y2: atY(chart.chance) }),

@@ -172,6 +172,12 @@ def test_a_page_is_as_wide_as_its_window(report: Report, open_page: Open, width:
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
+def test_long_names_do_not_widen_the_page(make_report: MakeReport, open_page: Open) -> None:
+    rows = [{"name": f"{name} " + "very_long_name" * 9, "cell": f"{name}-layer_00-1", "test": 0.5} for name in "ab"]
+    page = open_page(html_page(make_report(*rows)), viewport={"width": 400, "height": 800}).page
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+
+
 def test_many_cells_are_sorted_whole_and_drawn_in_part(make_report: MakeReport, open_page: Open) -> None:
     rows = [
         {
