@@ -65,9 +65,9 @@ class PredictConfig(Settings):
         str | None,
         Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="that of probe extract"),
     ] = None
-    trust_code: Annotated[
-        bool, Option("Run the code of a torch.hub or transformers backbone that the head names.", BACKBONE)
-    ] = False
+    trust_code: Annotated[bool, Option("Run code that the head names, of its backbone or its pooling.", BACKBONE)] = (
+        False
+    )
     out: Annotated[
         str | Path | None,
         Option(
