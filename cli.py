@@ -1,11 +1,9 @@
 """The `probe` command: it runs one command line. Errors and signals become one line on stderr and an exit status."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -13,6 +11,7 @@ from . import __version__
 from .commands import app, program
 from .errors import TokenprobeError
 from .runtime.flags import PROGRAM, UsageError
+from .runtime.stopping import Terminated, heed_signals, is_stopping
 from .runtime.text import printable
 from .runtime.threads import spin_briefly
 
@@ -20,17 +19,10 @@ KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-    arrived = False
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit status."""
     name = PROGRAM
-    _Terminated.arrived = False
-    signal.signal(signal.SIGTERM, _terminate)
+    heed_signals()
     spin_briefly()
     try:
         call = program.parse(sys.argv[1:] if argv is None else argv)
@@ -52,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (_Terminated, RuntimeError):
-        if not _Terminated.arrived:  # after SIGTERM, torch may first report that a worker was terminated
+    except (Terminated, RuntimeError):
+        if not is_stopping():  # after SIGTERM, torch may first report that a worker was terminated
             raise
         print(f"{name}: terminated{_what_is_safe(name)}", file=sys.stderr)
         return EXIT_TERMINATED
@@ -70,11 +62,6 @@ def _drop_unwritten() -> None:
 
 def _what_is_safe(name: str) -> str:
     return "; finished work is safe" if name.removeprefix(f"{PROGRAM} ") in KEEP_WHAT_IS_FINISHED else ""
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    _Terminated.arrived = True
-    raise _Terminated
 
 
 def _show_version(asked: bool) -> None:

@@ -6,6 +6,7 @@ status 2, without a traceback.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from errno import EIO
 
 
 class TokenprobeError(Exception):
@@ -34,6 +35,19 @@ class LockedError(TokenprobeError, BlockingIOError):
 
 class NoSpaceError(TokenprobeError, OSError):
     """The disk is full."""
+
+
+class AddressError(TokenprobeError, OSError):
+    """A store of objects refuses a request, or cannot be reached."""
+
+    def __init__(self, said: str, address: str) -> None:
+        super().__init__(EIO, said, address)
+
+    def __str__(self) -> str:
+        return (
+            f"cannot use {self.filename!r}: {self.strerror}; check the address, the network and the credentials in "
+            "the environment"
+        )
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

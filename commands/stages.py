@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..engines import is_follower
 from ..extract.config import EXAMPLES as EXTRACT_EXAMPLES
 from ..extract.config import ExtractConfig
 from ..probe.config import EXAMPLES as FIT_EXAMPLES
@@ -26,7 +27,7 @@ def _extract(config: ExtractConfig, json: Json = False) -> None:
         print_lines(describe_extraction(config))
         return
     out = extract(config)
-    if json:
+    if json and not is_follower(config.engine):
         print(json_text(facts(open_store(out))))
 
 
@@ -48,7 +49,9 @@ def _fit(
         check_text(json)
         print_lines(describe_fit(stores, config))
     else:
-        _print_run(fit(stores, config), json=json)
+        run = fit(stores, config)
+        if config.shard is None and not is_follower(config.engine):
+            _print_run(run, json=json)
 
 
 @program.command("Run both stages on bundled images and weights.", STAGES, "probe demo -o my-first-probe")

@@ -62,6 +62,13 @@ def _verify(
         raise StoreError(workflow.summary(store, problems))
 
 
+@program.command("Complete what several commands made in shares (--shard).", STORES, "probe merge mae.zarr")
+def _merge(path: Annotated[str, typer.Argument(metavar="STORE|RUN", help="A store or a run.")]) -> None:
+    from ..workflows.merge import merge
+
+    print_lines([merge(path)])
+
+
 @program.command("Write tokens as plain files, or compress a store.", STORES, EXPORT_EXAMPLES)
 def _export(store: Store, config: ExportConfig) -> None:
     from ..workflows.export import export

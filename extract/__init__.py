@@ -10,7 +10,7 @@ from .config import ExtractConfig
 __all__ = ["ExtractConfig", "describe_extraction", "extract"]
 
 
-def extract(config: ExtractConfig) -> Path:
+def extract(config: ExtractConfig) -> str | Path:
     """Run a frozen backbone once over a data set and store the tokens of its layers.
 
     An existing store is continued or extended. Tokens that it already holds are not computed again.
@@ -19,7 +19,7 @@ def extract(config: ExtractConfig) -> Path:
         config: model, data, store and the settings of the extraction.
 
     Returns:
-        The path of the store.
+        The path of the store, or its address.
 
     Raises:
         TokenprobeError: the extraction is not possible as asked; the message offers the way out.

@@ -1,8 +1,9 @@
 """Checks of the settings, before any model or data is loaded."""
 
+from ..engines.shards import parse_shard
 from ..errors import InputError
 from ..store.claim import check_path
-from ..store.outputs import check_folder
+from ..store.outputs import check_store
 from .config import ExtractConfig
 
 MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
@@ -22,7 +23,14 @@ def check_config(config: ExtractConfig) -> None:
         if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= most:
             raise InputError(f"{name} {limits}: expected two numbers, 0 < smallest <= largest <= {most}")
     _check_backbone(config)
-    check_path(check_folder(config.out))
+    parse_shard(config.shard)
+    for name in ("overwrite", "skip_bad_images"):
+        if config.shard is not None and getattr(config, name):
+            raise InputError(
+                f"{name} and shard {config.shard!r} do not go together, because shards know nothing of one another; "
+                f"give --{name.replace('_', '-')} without --shard"
+            )
+    check_path(check_store(config.out))
 
 
 def _check_backbone(config: ExtractConfig) -> None:

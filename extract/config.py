@@ -5,8 +5,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ..runtime.address import is_address, redacted
 from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
-from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
+from ..runtime.settings import (
+    Address,
+    Amp,
+    Device,
+    Engine,
+    ForwardSize,
+    NumGpus,
+    Settings,
+    Shard,
+    SkipBadImages,
+    Workers,
+)
 
 EXAMPLES = """
 probe extract -m timm:vit_base_patch16_224.mae -d folder:imagenet \\
@@ -16,6 +28,8 @@ probe extract -m open_clip:ViT-L-14/openai -d folder:imagenet \\
 probe extract -m timm:VisionTransformer --checkpoint mine.safetensors \\
     -d npz:cifar.npz -o mine.zarr \\
     --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3
+torchrun --nproc-per-node=8 -m tokenprobe extract \\
+    -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr
 """
 
 
@@ -124,7 +138,12 @@ class ExtractConfig(Settings):
     ] = field(default_factory=list)
     out: Annotated[
         str | Path,
-        Option("Store to write: a folder in Zarr, or NAME.h5 in HDF5.", OUTPUT, short="-o", metavar="STORE"),
+        Option(
+            "Store to write: a folder in Zarr, NAME.h5 in HDF5, or an address in Zarr, such as s3://bucket/mae.zarr.",
+            OUTPUT,
+            short="-o",
+            metavar="STORE",
+        ),
     ]
     layers: Annotated[
         str, Option("Layers to store: all, last4, or indices such as 0,5,-1.", OUTPUT, joined=True, metavar="LAYERS")
@@ -143,8 +162,16 @@ class ExtractConfig(Settings):
     workers: Workers = None
     device: Device = "auto"
     amp: Amp = "auto"
+    engine: Engine = None
+    shard: Shard = None
+    address: Address = None
+    num_gpus: NumGpus = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; `out` and `checkpoint` become absolute."""
         paths = {"out": self.out, "checkpoint": self.checkpoint}
-        return asdict(self) | {name: None if path is None else os.path.abspath(path) for name, path in paths.items()}
+        return asdict(self) | {name: None if path is None else _absolute(path) for name, path in paths.items()}
+
+
+def _absolute(path: str | Path) -> str:
+    return redacted(path) if is_address(path) else os.path.abspath(path)

@@ -1,9 +1,9 @@
 """A plan in words: the lines of a dry run."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from ..runtime.address import store_path
 from ..runtime.text import counted, size_text, time_text
 from ..store.contents import SplitInfo
 from ..store.durable import free_bytes
@@ -21,7 +21,7 @@ def describe(plan: Plan, config: ExtractConfig, images_per_second: float) -> lis
         config: settings of the extraction.
         images_per_second: measured speed of the backbone alone.
     """
-    manifest, sizes, out = plan.manifest, plan.layer_bytes(), Path(config.out)
+    manifest, sizes, out = plan.manifest, plan.layer_bytes(), store_path(config.out)
     n_passes = sum(info.n_images * info.views for info in manifest.splits.values())
     lines = [
         ("model", f"{manifest.recipe.model}, {counted(manifest.depth, 'layer')}, {manifest.recipe.precision}"),
@@ -35,7 +35,7 @@ def describe(plan: Plan, config: ExtractConfig, images_per_second: float) -> lis
         *_size_lines(sizes),
         ("total", size_text(sum(sizes.values()))),
         ("to write", size_text(sum(sizes.values()) if config.overwrite else plan.missing_bytes(out))),
-        ("free", size_text(free_bytes(out))),
+        *([] if isinstance(out, str) else [("free", size_text(free_bytes(out)))]),
         ("time", f"{time_text(n_passes / images_per_second)} at {images_per_second:.0f} images/s, the backbone alone"),
     ]
     return [f"{name:<10} {value}" for name, value in lines]

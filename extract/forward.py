@@ -1,7 +1,8 @@
 """Forward passes: the backbone turns batches of images into tokens of the wanted layers."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ class Job(NamedTuple):
 
 
 def run_batches(
-    job: Job, work: Sequence[Batch], decode_speed: DecodeSpeed | None = None
+    job: Job, work: Iterable[Batch], decode_speed: DecodeSpeed | None = None, sizes: Sequence[int] | None = None
 ) -> Iterator[tuple[Batch, dict[int, Outputs]]]:
     """Start decoding, and return an iterator over the tokens of each batch.
 
@@ -73,24 +74,32 @@ def run_batches(
         job: objects that the passes share.
         work: the passes.
         decode_speed: counter of decoded images, or None.
+        sizes: number of images of every pass that may come, if `work` is not known yet. It is then taken lazily.
 
     Raises:
         InputError: an image cannot be read, or a batch does not fit in memory.
     """
     images = RowImages(job.source, job.plan.rows, job.backbone.transform, augmentation_of(job.config))
-    batches = [Wanted(batch.key.split, batch.rows, batch.key.view) for batch in work]
+    begun = deque[Batch]()
+
+    def wanted() -> Iterator[Wanted]:
+        for batch in work:
+            begun.append(batch)
+            yield Wanted(batch.key.split, batch.rows, batch.key.view)
+
     workers, pinned = n_workers(job.config.workers), job.device.type == "cuda"
-    loader = make_loader(images, batches, workers=workers, pinned=pinned)  # starts the workers
+    loader = make_loader(images, wanted(), workers=workers, pinned=pinned, sizes=sizes)  # starts the workers
     job.backbone.module.to(job.device)
-    return beside_the_next(_forward_each(job, work, (decode_speed or DecodeSpeed()).watch(loader)), job.device)
+    return beside_the_next(_forward_each(job, begun, (decode_speed or DecodeSpeed()).watch(loader)), job.device)
 
 
 def _forward_each(
-    job: Job, work: Sequence[Batch], loaded: Iterator[Tensor | BadImage]
+    job: Job, begun: "deque[Batch]", loaded: Iterator[Tensor | BadImage]
 ) -> Iterator[tuple[Batch, dict[int, Outputs]]]:
     config, plan, backbone, _, device = job
     precision = plan.manifest.recipe.precision
-    for batch, pixels in zip(work, loaded, strict=True):
+    for pixels in loaded:
+        batch = begun.popleft()
         if isinstance(pixels, BadImage):
             raise InputError(
                 f"cannot read image {pixels.id!r} of split {pixels.split!r} in {config.data!r} ({pixels.reason}); "

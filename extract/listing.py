@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
 
 from ..errors import InputError, unknown_name
 from ..store.formats import store_files
@@ -114,7 +113,7 @@ def _known_unreadable(
 
 
 def _stored_manifest(config: ExtractConfig) -> Manifest | None:
-    files = store_files(Path(config.out))
+    files = store_files(config.out)
     return files.read_manifest() if files.exists() and not config.overwrite else None
 
 

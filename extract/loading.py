@@ -3,7 +3,9 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -45,11 +47,17 @@ class Wanted(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Images `start` to `stop` of a batch."""
+    """A few images of a batch.
+
+    Attributes:
+        batch: number of the batch.
+        start: place of the first image in the batch.
+        images: the images.
+    """
 
     batch: int
     start: int
-    stop: int
+    images: Wanted
 
 
 class DecodedChunk(NamedTuple):
@@ -104,62 +112,77 @@ class RowImages:
 class Chunks(Dataset[DecodedChunk]):
     """Decodes chunk after chunk into the slots."""
 
-    def __init__(self, images: RowImages, batches: Sequence[Wanted], workers: int) -> None:
-        """Cut batches into chunks, and reserve slots for all batches that `workers` processes may begin."""
+    def __init__(self, images: RowImages, sizes: Sequence[int], workers: int) -> None:
+        """Reserve slots for all batches that `workers` processes may begin.
+
+        Args:
+            images: images to decode.
+            sizes: number of images of every batch that may come, in any order.
+            workers: number of processes.
+        """
         super().__init__()
-        self._images, self._batches = images, batches
-        self._chunks = [
-            Chunk(number, start, min(start + CHUNK, len(batch.rows)))
-            for number, batch in enumerate(batches)
-            for start in range(0, len(batch.rows), CHUNK)
-        ]
-        largest = max(len(batch.rows) for batch in batches)
-        begun = n_slots([chunk.batch for chunk in self._chunks], workers * AHEAD)
-        self.slots = Slots(begun, (largest, *images.shape))
+        self._images, self._begun = images, deque[int]()
+        smallest_first = [1, *sorted(sizes)]  # the most batches at once: a batch in use, and then the smallest ones
+        worst = [number for number, size in enumerate(smallest_first) for _ in range(0, size, CHUNK)]
+        self.slots = Slots(n_slots(worst, workers * AHEAD), (max(sizes), *images.shape))
 
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    def __getitem__(self, index: int) -> DecodedChunk:
+    def __getitem__(self, chunk: Chunk) -> DecodedChunk:
         """Decode one chunk."""
-        start, chunk = time.thread_time(), self._chunks[index]
-        split, rows, view = self._batches[chunk.batch]
+        began, (split, rows, view) = time.thread_time(), chunk.images
         slot, bad, warned = self.slots[chunk.batch], list[BadImage](), dict[str, Warned]()
-        for place in range(chunk.start, chunk.stop):
+        for place, row in enumerate(rows, chunk.start):
             with warnings.catch_warnings(record=True) as caught:
-                pixels = self._images.pixels(split, rows[place], view)
+                pixels = self._images.pixels(split, row, view)
             for each in caught:
-                text = f"image {self._images.name(split, rows[place])!r}: {each.category.__name__}: {each.message}"
+                text = f"image {self._images.name(split, row)!r}: {each.category.__name__}: {each.message}"
                 warned.setdefault(where := f"{each.filename}:{each.lineno}", Warned(where, text))
             if isinstance(pixels, BadImage):
                 bad.append(pixels)
             else:
                 slot[place] = pixels
-        return DecodedChunk(bad, time.thread_time() - start, list(warned.values()))
+        return DecodedChunk(bad, time.thread_time() - began, list(warned.values()))
 
-    def load(self, workers: int, *, pinned: bool) -> Iterator[DecodedBatch]:
-        """Start the workers, and return an iterator over the batches."""
+    def load(self, batches: Iterable[Wanted], workers: int, *, pinned: bool) -> Iterator[DecodedBatch]:
+        """Start the workers, and return an iterator over the batches. They are taken ahead as workers become free."""
         options = WORKER_OPTIONS if workers else {}
-        decoded = iter(DataLoader(self, batch_size=None, num_workers=workers, collate_fn=lambda each: each, **options))
+        decoded = iter(
+            DataLoader(
+                self,
+                batch_size=None,
+                sampler=self._cut(batches),
+                num_workers=workers,
+                collate_fn=lambda each: each,
+                **options,
+            )
+        )
         if pinned:
             self.slots.pin()  # the workers are at work
         return self._assemble(decoded)
 
+    def _cut(self, batches: Iterable[Wanted]) -> Iterator[Chunk]:
+        for number, batch in enumerate(batches):
+            self._begun.append(len(batch.rows))
+            for start in range(0, len(batch.rows), CHUNK):
+                yield Chunk(number, start, batch._replace(rows=batch.rows[start : start + CHUNK]))
+
     def _assemble(self, decoded: Iterator[DecodedChunk]) -> Iterator[DecodedBatch]:
         told = set[str]()
         try:
-            for number, batch in enumerate(self._batches):
-                chunks = [next(decoded) for _ in range(0, len(batch.rows), CHUNK)]
+            for number, first in enumerate(decoded):
+                n_images = self._begun.popleft()
+                chunks = [first, *(next(decoded) for _ in range(CHUNK, n_images, CHUNK))]
                 for each in (warned for chunk in chunks for warned in chunk.warned if warned.place not in told):
                     told.add(each.place)
                     logger.warning(f"{each.text} (similar warnings are not shown)")
-                pixels = self.slots[number][: len(batch.rows)]
+                pixels = self.slots[number][:n_images]
                 yield DecodedBatch(pixels, [b for chunk in chunks for b in chunk.bad], sum(c.seconds for c in chunks))
         finally:
             self.slots.unpin()
 
 
-def make_loader(images: RowImages, batches: Sequence[Wanted], *, workers: int, pinned: bool) -> Iterator[DecodedBatch]:
+def make_loader(
+    images: RowImages, batches: Iterable[Wanted], *, workers: int, pinned: bool, sizes: Sequence[int] | None = None
+) -> Iterator[DecodedBatch]:
     """Start decoding, and return an iterator over batches, in order.
 
     Requesting the next batch overwrites the pixels of the last one: normalise or copy them first.
@@ -169,8 +192,15 @@ def make_loader(images: RowImages, batches: Sequence[Wanted], *, workers: int, p
         batches: wanted batches, each of at least one image.
         workers: number of decoding processes; with 0, this process decodes.
         pinned: whether a GPU will copy the pixels.
+        sizes: number of images of every batch that may come, if `batches` are not known yet.
     """
-    return Chunks(images, batches, workers).load(workers, pinned=pinned) if batches else iter(())
+    if sizes is None:
+        batches = list(batches)
+        sizes = [len(batch.rows) for batch in batches]
+    waiting = iter(batches)
+    if (first := next(waiting, None)) is None:
+        return iter(())
+    return Chunks(images, sizes, workers).load(chain([first], waiting), workers, pinned=pinned)
 
 
 def find_bad_images(images: RowImages, wanted: Wanted, *, workers: int) -> list[BadImage]:

@@ -1,53 +1,88 @@
-"""Stage one from top to bottom: plan, load, loop, write, finish."""
+"""Stage one from top to bottom: plan, declare, extract units, finish."""
 
 import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import product
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from ..engines import Engine, make_engine
+from ..runtime.address import store_path
 from ..runtime.device import resolve_device, resolve_precision
 from ..runtime.text import counted
-from ..store import BlockKey, StoreWriter, Targets, open_writer
-from ..store.layout import layer_name
-from .backbones import Backbone, absolute_model, load_backbone
+from ..store import BlockWriter, StoreWriter, Targets, open_block_writer, open_writer
+from .backbones import absolute_model
 from .check import check_config
 from .config import ExtractConfig
-from .datasets import ImageSource, open_dataset
 from .decoded import Waits
 from .describe import describe
-from .divided import DividedSource
-from .forward import Batch, Job, images_per_second, run_batches
+from .forward import Job, images_per_second
 from .listing import leave_out_unreadable, list_images
+from .loaded import load_configured, open_source
 from .loading import n_workers
-from .plan import Plan, check_extends, check_space, make_plan
+from .plan import ChosenImages, Plan, check_extends, check_space, make_plan
 from .progress import ImageProgress
-from .rows import batches_of, even_batch_size
-from .statistics import channels_of
-from .stored import stored_arrays
-from .views import decoded_as
+from .shard import declare_once
+from .statistics import write_channels
+from .units import make_units
+from .worker import ExtractWork
 
 logger = logging.getLogger(__name__)
 
 
-def extract(config: ExtractConfig) -> Path:
+def extract(config: ExtractConfig) -> str | Path:
     """See `tokenprobe.extract.extract`."""
-    out = Path(config.out)
+    out = store_path(config.out)
     if config.dry_run:
         for line in describe_extraction(config):
             logger.info(line)
         return out
+    with make_engine(config.engine, address=config.address, num_gpus=config.num_gpus) as engine:
+        if engine.leads:
+            _lead(config, out, engine)
+        else:
+            engine.serve()
+    return out
+
+
+def _lead(config: ExtractConfig, out: str | Path, engine: Engine) -> None:
+    """Plan and declare the store, let the engine extract what is missing, and seal it."""
     check_config(config)
+    plan, images, job = _prepare(config, out)
+    targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
+
+    def begin(writer: StoreWriter) -> None:
+        writer.journal.add_event("start", **_circumstances(config, job))
+
+    if config.shard is not None:
+        declare_once(out, plan.manifest, targets, begin)
+        with open_block_writer(out, plan.manifest) as shard:
+            done = _extract_units(job, shard, engine, config.shard)
+        logger.info(f"{out}: shard {config.shard} is done; once all are, give probe merge {out}")
+        return
+    with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
+        begin(writer)
+        writer.drop_moved_rows(targets)  # rows move if unreadable images are left out that stopped an earlier run
+        writer.declare(targets)
+        done = _extract_units(job, writer, engine)
+        start = time.monotonic()
+        complete = writer.seal()
+        done = done._replace(seconds=done.seconds + time.monotonic() - start)
+        writer.journal.add_event("finish", **_what_was_done(done))
+    _say_done(out, done, complete)
+
+
+def _prepare(config: ExtractConfig, out: str | Path) -> tuple[Plan, Mapping[str, ChosenImages], Job]:
+    """List the images and plan the store, before anything is written. Refuse what is not possible."""
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
-    source = _open_source(config)
-    backbone = _load_backbone(config, source)
+    source = open_source(config)
+    backbone = load_configured(config, source)
     images = list_images(config, source)
     plan = make_plan(config, backbone, source, images, precision)
     check_space(plan, out, overwrite=config.overwrite)
@@ -56,20 +91,37 @@ def extract(config: ExtractConfig) -> Path:
             check_extends(plan, out)  # a refusal comes before every image is decoded
         images = leave_out_unreadable(config, source, images, backbone.transform)
         plan = plan.with_images(images)
-    with open_writer(out, plan.manifest, overwrite=config.overwrite) as writer:
-        writer.journal.add_event("start", **_circumstances(config, source, device))
-        targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
-        writer.drop_moved_rows(targets)  # rows move if unreadable images are left out that stopped an earlier run
-        writer.declare(targets)
-        work = _missing_batches(plan, writer, config.batch_size)
-        waits, start = Waits(), time.monotonic()
-        _extract_batches(Job(config, plan, backbone, source, device), work, writer, waits)
-        with waits.for_disk:
-            complete = writer.seal()
-        seconds = time.monotonic() - start
-        writer.journal.add_event("finish", **_what_was_done(work, seconds, waits))
-    _say_done(out, work, seconds, complete)
-    return out
+    return plan, images, Job(config, plan, backbone, source, device)
+
+
+class _Done(NamedTuple):
+    """What an extraction did: images of all processes, seconds, and what this process waited for."""
+
+    n_images: int
+    seconds: float
+    waits: Waits
+
+
+def _extract_units(job: Job, writer: BlockWriter, engine: Engine, shard: str | None = None) -> _Done:
+    """Let the engine extract the missing blocks, and show one progress bar."""
+    units = make_units(job.plan, writer, shard)
+    start = time.monotonic()
+    if job.plan.manifest.recipe.dtype == "int8":
+        write_channels(
+            job, ((unit.split, layer) for unit in units for of in unit.blocks.values() for layer in of), writer
+        )
+    work = ExtractWork(job, writer)
+    n_images = sum(unit.n_images for unit in units)
+    with ExitStack() as shown:
+        bars: list[ImageProgress] = []
+
+        def tell(n_done: int, n_bytes: int) -> None:
+            if not bars:  # the worker has forked: only now may the bar start its thread
+                bars.append(shown.enter_context(ImageProgress(n_images, work.waits.for_images)))
+            bars[0].advance(n_done, n_bytes)
+
+        engine.run(units, work, tell)
+    return _Done(n_images, time.monotonic() - start, work.waits)
 
 
 def describe_extraction(config: ExtractConfig) -> list[str]:
@@ -77,92 +129,32 @@ def describe_extraction(config: ExtractConfig) -> list[str]:
     check_config(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
-    source = _open_source(config)
-    backbone = _load_backbone(config, source, fetches=False)
+    source = open_source(config)
+    backbone = load_configured(config, source, fetches=False)
     plan = make_plan(config, backbone, source, list_images(config, source), precision)
     speed = images_per_second(backbone, config, device, precision)
     return describe(plan, config, speed)
 
 
-def _open_source(config: ExtractConfig) -> ImageSource:
-    source = open_dataset(config.data)
-    return source if config.split_fraction is None else DividedSource(source, config.split_fraction, config.seed)
-
-
-def _load_backbone(config: ExtractConfig, source: ImageSource, *, fetches: bool = True) -> Backbone:
-    if fetches and not config.no_pretrained and config.checkpoint is None:
-        logger.info(f"loading {config.model}: its weights are fetched if they are not here yet")
-    backbone = load_backbone(
-        config.model,
-        model_arg=config.model_arg,
-        checkpoint=config.checkpoint,
-        checkpoint_key=config.checkpoint_key,
-        checkpoint_grid=config.checkpoint_grid,
-        allow_missing=config.allow_missing,
-        no_pretrained=config.no_pretrained,
-        seed=config.seed,
-        image_size=config.image_size,
-        fetches=fetches,
-    )
-    for line in [*(backbone.loaded.lines() if backbone.loaded else []), *backbone.notes]:
-        logger.info(line)
-    backbone.transform = replace(decoded_as(config.decode, backbone.transform), upright=source.upright)
-    return backbone
-
-
-def _missing_batches(plan: Plan, writer: StoreWriter, batch_size: int) -> list[Batch]:
-    """List the remaining forward passes, view by view, in row order."""
-    work = []
-    for split, info in plan.manifest.splits.items():
-        size = even_batch_size(info.block_rows, batch_size)
-        blocks = batches_of(info.n_images, info.block_rows, size)
-        for view, (block, batches) in product(range(info.views), enumerate(blocks)):
-            key = BlockKey(split, view, block)
-            if layers := writer.missing_layers(key):
-                work += [Batch(key, rows, size, layers, rows is batches[-1]) for rows in batches]
-    return work
-
-
-def _extract_batches(job: Job, work: Sequence[Batch], writer: StoreWriter, waits: Waits) -> None:
-    """Run the backbone over the missing batches, and hand the stored arrays to the writer."""
-    dtype = job.plan.manifest.recipe.dtype
-    channels = channels_of(job, work, writer) if dtype == "int8" else {}
-    batches = run_batches(job, work, waits.for_images)  # forks, so before the progress bar starts its thread
-    with ImageProgress(sum(len(batch.rows) for batch in work), waits.for_images) as progress:
-        for batch, tokens in batches:
-            n_bytes = 0
-            split = batch.key.split
-            ids = job.plan.rows[split].ids[batch.rows.start : batch.rows.stop]
-            for layer, outputs in tokens.items():
-                kinds = job.plan.manifest.splits[split].layers[layer_name(layer)]
-                with waits.for_tokens:
-                    arrays = stored_arrays(outputs, kinds, dtype, channels.get((split, layer), {}), layer, ids)
-                n_bytes += sum(values.nbytes for values in arrays.values())
-                with waits.for_disk:
-                    writer.append(batch.key, layer, arrays)
-                    if batch.last:
-                        writer.finish_block(batch.key, layer)
-            progress.advance(len(batch.rows), n_bytes)
-
-
-def _circumstances(config: ExtractConfig, source: ImageSource, device: torch.device) -> dict[str, Any]:
+def _circumstances(config: ExtractConfig, job: Job) -> dict[str, Any]:
     """Return the facts of a run that belong in the journal, not in the manifest."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu",
         "workers": n_workers(config.workers),
         "torch": torch.__version__,
-        "config": config.to_json() | {"data": source.spec, "model": absolute_model(config.model)},
+        "config": config.to_json() | {"data": job.source.spec, "model": absolute_model(config.model)},
     }
 
 
-def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[str, Any]:
+def _what_was_done(done: _Done) -> dict[str, Any]:
     """Return the facts that the journal keeps about a finished run."""
+    waits = done.waits
     return {
-        "seconds": round(seconds, 3),
-        "n_images": sum(len(batch.rows) for batch in work),
+        "seconds": round(done.seconds, 3),
+        "n_images": done.n_images,
         "decoded_per_core_second": round(waits.for_images.images_per_core_second, 1),
         "seconds_waited_for_images": round(waits.for_images.waited, 3),
         "seconds_waited_for_tokens": round(waits.for_tokens.seconds, 3),
@@ -170,13 +162,12 @@ def _what_was_done(work: Sequence[Batch], seconds: float, waits: Waits) -> dict[
     }
 
 
-def _say_done(out: Path, work: Sequence[Batch], seconds: float, complete: bool) -> None:
-    if not work:
+def _say_done(out: str | Path, done: _Done, complete: bool) -> None:
+    if not done.n_images:
         logger.info(f"{out}: nothing to do, the store already holds everything")
     else:
-        n_images = sum(len(batch.rows) for batch in work)
-        done = f"{counted(n_images, 'image')} in {seconds:.1f} s, {n_images / seconds:.0f} images/s"
-        logger.info(f"{out}: {done}")
+        speed = f"{done.seconds:.1f} s, {done.n_images / done.seconds:.0f} images/s"
+        logger.info(f"{out}: {counted(done.n_images, 'image')} in {speed}")
     if not complete:
         logger.warning(
             f"{out}: another command began parts that are not finished; probe info names them; extract those too"

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import gettempdir
 
 from .. import __version__
 from ..errors import InputError, NoSpaceError
+from ..runtime.address import is_address
 from ..runtime.text import size_text
 from ..store.array_spec import array_spec, array_specs
 from ..store.contents import Recipe, SplitInfo, limit_json
@@ -14,8 +16,8 @@ from ..store.durable import free_bytes
 from ..store.formats import store_files
 from ..store.journal import finished_files
 from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name
-from ..store.lock import StoreLock
 from ..store.manifest import Manifest
+from ..store.object_lock import lock_of
 from ..store.quantize import array_type, stored_kinds
 from .backbones import Backbone
 from .config import ExtractConfig
@@ -77,7 +79,7 @@ class Plan:
                 totals[layer] += sum(spec.n_views * spec.n_blocks * spec.block_bytes for spec in specs)
         return totals
 
-    def missing_bytes(self, out: Path, *, overwrite: bool = False) -> int:
+    def missing_bytes(self, out: str | Path, *, overwrite: bool = False) -> int:
         """Return the bytes by which a store at `out` will grow; `overwrite` frees its present bytes."""
         files = store_files(out)
         finished = finished_files(files.folder)
@@ -216,7 +218,7 @@ def augmentation_of(config: ExtractConfig) -> Augmentation:
     return Augmentation((smallest, largest), (narrowest, widest), config.seed)
 
 
-def check_extends(plan: Plan, out: Path) -> None:
+def check_extends(plan: Plan, out: str | Path) -> None:
     """Refuse to extend a store that was made differently or is being written, before any image is decoded.
 
     Images that cannot be read are not known yet, so the store's own may be left out of the plan or not.
@@ -228,7 +230,7 @@ def check_extends(plan: Plan, out: Path) -> None:
     files = store_files(out)
     if not files.exists():
         return
-    with StoreLock(files.folder):
+    with lock_of(files.folder):
         stored = files.read_manifest()
     splits = {
         name: replace(info, skipped=stored.splits[name].skipped, n_images=stored.splits[name].n_images)
@@ -238,11 +240,28 @@ def check_extends(plan: Plan, out: Path) -> None:
     stored.merged(replace(plan.manifest, splits=plan.manifest.splits | splits))
 
 
-def check_space(plan: Plan, out: Path, *, overwrite: bool) -> None:
-    """Raise NoSpaceError if the disk has no room for the missing bytes."""
-    needed, free = plan.missing_bytes(out, overwrite=overwrite), free_bytes(out)
+def check_space(plan: Plan, out: str | Path, *, overwrite: bool) -> None:
+    """Raise NoSpaceError if the disk has no room for the missing bytes, or the temporary folder for growing blocks."""
+    if is_address(out):
+        _check_spool(plan, str(out))
+        return
+    needed, free = plan.missing_bytes(out, overwrite=overwrite), free_bytes(Path(out))
     if needed > free:
         raise NoSpaceError(
             f"the store needs {size_text(needed)} more and the disk of {str(out)!r} has {size_text(free)} free; "
             "extract fewer --layers or splits (--split), set a --limit, or write to another disk"
+        )
+
+
+def _check_spool(plan: Plan, out: str) -> None:
+    """Raise NoSpaceError if the temporary folder has no room for one block of every array, which are uploaded whole."""
+    needed = max(
+        sum(spec.block_bytes for spec in array_specs(plan.manifest) if spec.name.startswith(f"{split}/"))
+        for split in plan.manifest.splits
+    )
+    spool = Path(gettempdir())
+    if needed > free_bytes(spool):
+        raise NoSpaceError(
+            f"blocks on their way to {out!r} take {size_text(needed)} in the temporary folder {str(spool)!r}, "
+            f"which has {size_text(free_bytes(spool))} free; set TMPDIR to a larger disk, or give a smaller --block-mib"
         )

@@ -1,13 +1,13 @@
 """Mean and deviation of each channel over the first images of a split. They standardise int8 tokens."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..store import BlockKey, StoreWriter
-from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_name
+from ..store import BlockKey, BlockWriter
+from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_index, layer_name
 from ..store.quantize import STATISTICS_ROWS, channel_statistics
 from .forward import Batch, Job, Outputs, run_batches
 from .rows import batches_of, even_batch_size
@@ -17,32 +17,37 @@ logger = logging.getLogger(__name__)
 Channels = dict[tuple[str, int], dict[str, Tensor]]
 
 
-def channels_of(job: Job, work: Sequence[Batch], writer: StoreWriter) -> Channels:
-    """Return the statistics that standardise int8 tokens; compute those that the store lacks.
+def write_channels(job: Job, wanted: Iterable[tuple[str, int]], writer: BlockWriter) -> None:
+    """Compute and write the statistics that the store lacks, of layers of splits.
 
     They come from the first images of a split, even if the store already holds the tokens of those images. A resumed
-    run thus has the same statistics.
+    run thus has the same statistics. If another process was first, its statistics stay.
     """
-    wanted = {(batch.key.split, layer) for batch in work for layer in batch.layers}
-    arrays = {
-        (split, layer): {
-            kind: array_name(split, layer_name(layer), kind) + CHANNELS
-            for kind in job.plan.manifest.splits[split].layers[layer_name(layer)]
-            if kind in (PATCH, PREFIX)
-        }
-        for split, layer in sorted(wanted)
-    }
+    arrays = {key: _arrays_of(job, *key) for key in sorted(set(wanted))}
     lacking = {key: names for key, names in arrays.items() if not all(map(writer.has_whole, names.values()))}
     if lacking:
         sums = _sums_of_first_images(job, list(lacking))
         for (split, layer), names in lacking.items():
             for kind, values in sums[split].statistics(layer).items():
                 if kind in names:
-                    writer.write_whole(names[kind], values.numpy())
+                    writer.write_whole(names[kind], values.numpy(), replace=False)
+
+
+def read_channels(job: Job, writer: BlockWriter) -> Channels:
+    """Return the statistics that the store has, on the device of the job, by (split, layer) and kind."""
+    layers = [(split, layer_index(name)) for split, info in job.plan.manifest.splits.items() for name in info.layers]
+    arrays = {key: _arrays_of(job, *key) for key in layers}
     return {
         key: {kind: torch.from_numpy(writer.read_whole(name)).to(job.device) for kind, name in names.items()}
         for key, names in arrays.items()
+        if all(map(writer.has_whole, names.values()))
     }
+
+
+def _arrays_of(job: Job, split: str, layer: int) -> dict[str, str]:
+    """Return the name of each array of statistics of a layer, by kind."""
+    kinds = job.plan.manifest.splits[split].layers[layer_name(layer)]
+    return {kind: array_name(split, layer_name(layer), kind) + CHANNELS for kind in kinds if kind in (PATCH, PREFIX)}
 
 
 def _sums_of_first_images(job: Job, lacking: Sequence[tuple[str, int]]) -> dict[str, "ChannelSums"]:

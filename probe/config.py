@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ..errors import InputError
 from ..runtime.options import DATA, GRID, MACHINE, OUTPUT, TRAINING, Option, fields_of
-from ..runtime.settings import Amp, Device, Settings
+from ..runtime.settings import Address, Amp, Device, Engine, NumGpus, Settings, Shard
 
 MADE_FROM = "made_from"
 """Key in a run's `config.yaml` for everything that is not a setting. A fit that reads the file ignores this key."""
@@ -121,7 +121,9 @@ class FitConfig(Settings):
     clip_grad: Annotated[
         float | None,
         Option(
-            "Largest norm of a head's gradient. A larger gradient is scaled down to it.", TRAINING, default="no limit"
+            "Largest norm of the gradient of each head. Larger ones are scaled down.",
+            TRAINING,
+            default="no limit",
         ),
     ] = None
     class_weights: Annotated[
@@ -168,6 +170,18 @@ class FitConfig(Settings):
             "Where patch tokens stay between epochs. auto takes the first of gpu, ram and disk that has room.", MACHINE
         ),
     ] = "auto"
+    local_cache: Annotated[
+        str | Path | None,
+        Option(
+            "Folder that keeps the blocks of stores at addresses: later epochs and runs read them from there.",
+            MACHINE,
+            metavar="FOLDER",
+        ),
+    ] = None
+    engine: Engine = None
+    shard: Shard = None
+    address: Address = None
+    num_gpus: NumGpus = None
     head: InitVar[Any] = None
 
     def __post_init__(self, head: Any) -> None:

@@ -4,35 +4,25 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from ..engines import Engine, make_engine
+from ..engines.shards import parse_shard, share_of
 from ..runtime.text import counted
-from ..store import open_store
+from ..store.local_cache import open_cached
 from .config import FitConfig
-from .fitting.checkpoint import Checkpoint
-from .fitting.group_fit import start_fit
-from .fitting.halves import describe_halves, free_unused, halve, part_of
-from .fitting.progress import FitProgress
-from .fitting.result_rows import group_rows, save_heads
-from .fitting.solve import solve
-from .fitting.streams import LayerStreams, bytes_at_first
-from .fitting.train import train_pass
-from .grid.cells import CellGroup
+from .fitting.layer_fit import fit_layer
+from .fitting.parts import FitWork, Part, has_parts, merge_parts, plan_once
+from .fitting.progress import CellProgress, FitProgress
 from .planning.estimate import describe
 from .planning.layer_plan import LayerPlan, make_layer_plan
 from .planning.machine import Machine, make_machine
 from .planning.make_plan import make_plan
 from .planning.plan import Plan
-from .planning.settings import identity
 from .report import is_reported, write_report
 from .run.files import check_run_folder
 from .run.made_from import chosen_names, claim, name_stores
-from .run.predictions import write_images
 from .run.results import Run, open_run
 from .run.store_names import split_name
-from .training.replay import make_recorder
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +33,16 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
         for line in describe_fit(paths, config):
             logger.info(line)
         return Run(Path(config.out))
+    with make_engine(config.engine, address=config.address, num_gpus=config.num_gpus) as engine:
+        if engine.leads:
+            return _lead(paths, config, engine)
+        engine.serve()
+    return Run(Path(config.out))
+
+
+def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run:
+    """Plan the fit, train what the run lacks, and write the report."""
+    parse_shard(config.shard)
     out, machine = check_run_folder(config.out), make_machine(config)
     seen = Run(out)
     plans = _make_plans(paths, config, machine)
@@ -50,16 +50,40 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
     if not any(todo) and seen.has_names(chosen_names(_plans_of(todo))) and is_reported(seen):
         logger.info("nothing to train: every cell of this command is in the run")
         return seen
+    if config.shard is not None:
+        return _fit_shard(config, out, machine, todo, engine)
     with open_run(out) as run:
         if run.finished != seen.finished:  # another fit has written to the run meanwhile
             todo = _plan_layers(plans, run, machine)
         claim(run, _plans_of(todo), str(machine.device))
         _announce(todo)
-        with FitProgress(sum(layer.n_cells for layer in todo)) as progress:
-            for layer in filter(None, todo):
-                _fit_layer(layer, machine, run, progress)
+        if engine.is_alone and not has_parts(out):
+            with FitProgress(sum(layer.n_cells for layer in todo)) as progress:
+                for layer in filter(None, todo):
+                    fit_layer(layer, machine, run, progress)
+        else:
+            _fit_parts(config, machine, plan_once(out, todo), engine)
+            merge_parts(run)
         write_report(run)
     return run
+
+
+def _fit_shard(config: FitConfig, out: Path, machine: Machine, todo: Sequence[LayerPlan], engine: Engine) -> Run:
+    """Train a share of the layers, each as a run of its own in `parts/`. `merge_parts` makes one run of them."""
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(out)
+    claim(run, _plans_of(todo), str(machine.device))
+    _announce(todo)
+    _fit_parts(config, machine, share_of(plan_once(out, todo), config.shard), engine)
+    logger.info(f"{out}: shard {config.shard} is done; once all are, give probe merge {out}")
+    return run
+
+
+def _fit_parts(config: FitConfig, machine: Machine, parts: Sequence[Part], engine: Engine) -> None:
+    """Let the engine train layers, each as a run of its own, and show one progress bar."""
+    parts = [part for part in parts if part.layer]
+    with CellProgress(sum(part.layer.n_cells for part in parts)) as progress:
+        engine.run(parts, FitWork(config, machine.place), progress.advance)
 
 
 def describe_fit(paths: Sequence[str | Path], config: FitConfig) -> list[str]:
@@ -71,7 +95,8 @@ def describe_fit(paths: Sequence[str | Path], config: FitConfig) -> list[str]:
 
 def _make_plans(paths: Sequence[str | Path], config: FitConfig, machine: Machine) -> list[Plan]:
     given = [split_name(path) for path in paths]
-    return [replace(make_plan(open_store(path), config, machine.precision), label=name) for name, path in given]
+    stores = [(name, open_cached(path, config.local_cache)) for name, path in given]
+    return [replace(make_plan(store, config, machine.precision), label=name) for name, store in stores]
 
 
 def _plan_layers(plans: Sequence[Plan], run: Run, machine: Machine) -> list[LayerPlan]:
@@ -100,76 +125,3 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
     for name, line in told:
         level = logging.WARNING if line in warnings else logging.INFO
         logger.log(level, line if len(plans) == 1 else f"{name}: {line}")
-
-
-def _fit_layer(layer: LayerPlan, machine: Machine, run: Run, progress: FitProgress) -> None:
-    """Fit the missing cells of one layer, all on the same streams, and write the results of every pass.
-
-    Another process may replace a store meanwhile. So the stores are checked before the layer is read and before any
-    result is written.
-    """
-    layer.plan.data.check_unchanged()
-    with progress.part(f"layer {layer.label}, reading", 0, bytes_at_first(layer)):
-        streams = LayerStreams(layer, machine.device, progress.advance)
-    solved = [row for group in layer.solved_groups for row in solve(layer.plan, run, group, streams, progress)]
-    if solved:
-        write_images(run.path, layer.plan.name, layer.plan.data)
-        run.add(solved, [])
-    for groups in layer.passes:
-        _train_pass(layer.plan, machine, run, groups, streams, progress)
-
-
-def _train_pass(
-    plan: Plan,
-    machine: Machine,
-    run: Run,
-    groups: Sequence[CellGroup],
-    streams: LayerStreams,
-    progress: FitProgress,
-    start: dict[str, Any] | None = None,
-) -> None:
-    """Train the groups of one pass over the tokens, and write their results. Their memory is free afterwards.
-
-    Args:
-        plan: of the store.
-        machine: that trains.
-        run: to write to.
-        groups: of the pass.
-        streams: of the layer.
-        progress: told about every batch.
-        start: state to begin with, if no checkpoint is newer.
-    """
-    cells = [cell.name for group in groups for cell in group.cells]
-    checkpoint = Checkpoint(run.path, [identity(plan), *cells])
-    start = checkpoint.load() or start
-    try:
-        _train_together(plan, machine, run, groups, streams, progress, checkpoint, start)
-        return
-    except torch.OutOfMemoryError:
-        halves = halve(plan, groups, machine.device)
-    kept = checkpoint.load() or start
-    logger.warning(describe_halves(groups, machine.device, kept))
-    free_unused(machine.device)  # here, because an error that is handled keeps its tensors
-    for half in halves:
-        _train_pass(plan, machine, run, half, streams, progress, part_of(kept, groups, half))
-
-
-def _train_together(
-    plan: Plan,
-    machine: Machine,
-    run: Run,
-    groups: Sequence[CellGroup],
-    streams: LayerStreams,
-    progress: FitProgress,
-    checkpoint: Checkpoint,
-    start: dict[str, Any] | None,
-) -> None:
-    recorder = make_recorder(machine.device)
-    fits = [start_fit(plan, group, machine.device, recorder) for group in groups]
-    train_pass(plan, fits, streams, checkpoint, progress, start)
-    plan.data.check_unchanged()
-    for fit in fits:
-        save_heads(run, plan, fit)
-    write_images(run.path, plan.name, plan.data)
-    run.add([row for fit in fits for row in group_rows(plan, fit)], [row for fit in fits for row in fit.history])
-    checkpoint.remove()

@@ -12,6 +12,27 @@ Amp = Annotated[
 ]
 ForwardSize = Annotated[int, Option("Images per forward pass.", MACHINE, least=1)]
 Workers = Annotated[int | None, Option("Processes that decode images.", MACHINE, default="one per core", least=0)]
+Engine = Annotated[
+    Literal["inline", "torchrun", "ray"] | None,
+    Option(
+        "What runs the work: this process, the processes that torchrun started, or Ray.",
+        MACHINE,
+        default="torchrun if it started this process, else inline",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    Option(
+        "Do only a fixed part of the work: 0/8 to 7/8 are eight parts. probe merge completes them.",
+        MACHINE,
+        metavar="I/N",
+    ),
+]
+Address = Annotated[
+    str | None,
+    Option("Ray cluster, such as auto or HOST:6379.", MACHINE, metavar="ADDRESS", default="started on this machine"),
+]
+NumGpus = Annotated[float | None, Option("GPUs per task of Ray.", MACHINE, default="1 if the cluster has any", least=0)]
 SkipBadImages = Annotated[bool, Option("Leave out images that cannot be read.", DATA)]
 
 

@@ -5,20 +5,30 @@ import signal
 import sys
 from types import TracebackType
 
+NEIGHBOURS = "LOCAL_WORLD_SIZE"
+"""Variable that torchrun sets in its processes: their number on this machine."""
+
 
 def n_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return the number of cores for this process: an equal share of those that it and its neighbours may use."""
+    return max(1, len(os.sched_getaffinity(0)) // n_neighbours())
+
+
+def n_neighbours() -> int:
+    """Return the number of processes that an engine runs on this machine, this one included."""
+    return max(1, int(os.environ.get(NEIGHBOURS, "1")))
 
 
 def leave_signals_to_the_main_process() -> None:
     """Drop the signal handlers that a worker inherits from the main process.
 
     The worker ignores SIGINT: ctrl-C reaches the whole group, and the main process then ends its workers in order.
-    SIGTERM ends the worker at once.
+    It ignores SIGUSR1 too, which schedulers send to all processes before the time is over. SIGTERM ends the worker at
+    once.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def leave_the_group() -> None:

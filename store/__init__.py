@@ -2,8 +2,20 @@
 Stage two reads any rows of them back, in any order, at the speed of the disk.
 """
 
+from .block_writer import BlockKey, BlockWriter, Targets, open_block_writer
 from .manifest import Manifest
 from .reader import Split, Store, open_store
-from .writer import BlockKey, StoreWriter, Targets, open_writer
+from .writer import StoreWriter, open_writer
 
-__all__ = ["BlockKey", "Manifest", "Split", "Store", "StoreWriter", "Targets", "open_store", "open_writer"]
+__all__ = [
+    "BlockKey",
+    "BlockWriter",
+    "Manifest",
+    "Split",
+    "Store",
+    "StoreWriter",
+    "Targets",
+    "open_block_writer",
+    "open_store",
+    "open_writer",
+]

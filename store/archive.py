@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .array_spec import ArraySpec
-from .journal import Journal
+from .journal import Journal, file_record
 from .layout import layer_index
 from .manifest import Manifest
 from .reader import Store
 from .selection import Selection
 from .small import read_small
-from .writer import file_record, write_root
+from .writer import write_root
 from .zarr_store import ZarrFiles
 
 CHUNK_BYTES = 2**20

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .array_spec import ArraySpec
 from .contract import StoredArrays
-from .extents import Part, parts_of, threads
+from .extents import JOB_BYTES, N_THREADS, Part, parts_of, threads
 from .layout import CHANNELS
 from .order import RowNumbers
 from .quantize import DTYPES, dequantize, from_bfloat16
@@ -50,17 +50,17 @@ class ArrayReader:
         if len(parts) == 1:
             self._read_part(parts[0], out)
         else:
-            finish([threads(os.getpid()).submit(self._read_part, part, out) for part in parts])
+            finish([self._threads().submit(self._read_part, part, out) for part in parts])
 
     def start(self, index: RowNumbers, out: Array) -> list[Future[None]]:
         """Start to read as `read` does. `out` is filled once `finish` has waited for all futures."""
-        return [threads(os.getpid()).submit(self._read_part, part, out) for part in self._parts(index)]
+        return [self._threads().submit(self._read_part, part, out) for part in self._parts(index)]
 
     def expect(self, index: RowNumbers) -> None:
         """Prefetch, in the background, each block of which at least half will be read."""
         blocks, counts = np.unique(index // self._spec.block_rows, return_counts=True)
         for block in blocks[counts >= self._spec.block_rows / 2].tolist():
-            threads(os.getpid()).submit(self._arrays.prefetch, self._spec, self._view, block)
+            self._threads().submit(self._arrays.prefetch, self._spec, self._view, block)
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -68,7 +68,13 @@ class ArrayReader:
         return self._spec.row
 
     def _parts(self, index: RowNumbers) -> list[Part]:
-        return list(parts_of(index, self._spec.block_rows, self._spec.row_bytes))
+        arrays, spec = self._arrays, self._spec
+        return list(
+            parts_of(index, spec.block_rows, spec.row_bytes, arrays.n_threads, whole_blocks=arrays.whole_blocks)
+        )
+
+    def _threads(self) -> ThreadPoolExecutor:
+        return threads(os.getpid(), self._arrays.n_threads)
 
     def _read_part(self, part: Part, out: Array) -> None:
         assert out.shape[1:] == self._spec.row, (out.shape, self._spec)
@@ -76,7 +82,8 @@ class ArrayReader:
         if out.dtype == self._spec.type.stored:
             self._arrays.read_rows(self._spec, self._view, part, out)
             return
-        step = max(1, CONVERTED_BYTES // self._spec.row_bytes)
+        few_bytes = CONVERTED_BYTES if self._arrays.n_threads == N_THREADS else JOB_BYTES
+        step = len(part.rows) if self._arrays.whole_blocks else max(1, few_bytes // self._spec.row_bytes)
         for start in range(0, len(part.rows), step):
             few = slice(start, start + step)
             out[part.places[few]] = self._converted(part.block, part.rows[few], out.dtype)

@@ -1,7 +1,6 @@
 """The file of one block. It has a temporary name until it is complete."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,19 @@ from xxhash import xxh3_64
 
 from ..errors import StoreError
 from .array_spec import ArraySpec
-from .durable import open_new, rename_durably
 from .extents import as_bytes
-from .journal import FileRecord
+from .journal import FileRecord, file_record
+from .new_file import new_file
+from .objects import Place
+from .temporaries import new_writer
 
 
 class BlockFile:
     """Rows are appended in order. Nobody reads the file before `finish`."""
 
-    def __init__(self, folder: Path, name: str, spec: ArraySpec, n_rows: int, header: bytes = b"") -> None:
+    def __init__(
+        self, folder: Place, name: str, spec: ArraySpec, n_rows: int, header: bytes = b"", writer: str | None = None
+    ) -> None:
         """Open the temporary file and write the header.
 
         Args:
@@ -27,13 +30,12 @@ class BlockFile:
             spec: the array.
             n_rows: rows in the block: `spec.block_rows`, or fewer at the end of a split.
             header: bytes before the rows.
+            writer: name of the writer, which is part of the temporary name.
         """
-        self._path, self.name = folder / name, name
-        self._temporary = self._path.with_name(self._path.name + ".tmp")
+        self._folder, self._path, self.name = folder, folder / name, name
         self._spec, self._n_rows, self._n_given = spec, n_rows, 0
         self._hash, self._size = xxh3_64(), 0
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = open_new(self._temporary)
+        self._new = new_file(self._path, writer or new_writer())
         try:
             self._write(memoryview(header))
         except OSError:
@@ -56,8 +58,12 @@ class BlockFile:
     def finish(self, there: FileRecord | None = None) -> FileRecord:
         """Fill up the last block of a split, make the file durable and give it its final name.
 
+        If a file of that name and size is there, it stays: another writer may have finished the block meanwhile, and
+        its bytes may differ (another device, another batch size). The returned record is always of the file that is
+        there.
+
         Args:
-            there: the record of a finished file of that name, if any; an identical file stays.
+            there: the record of a finished file of that name, if any.
 
         Raises:
             StoreError: rows are missing.
@@ -67,14 +73,12 @@ class BlockFile:
         empty = as_bytes(np.full((1, *self._spec.row), self._spec.type.fill, self._spec.type.stored))
         for _ in range(self._spec.block_rows - self._n_rows):
             self._write(empty)
-        record = FileRecord(self.name, self._size, self._hash.hexdigest())
-        if record == there:
+        if there is not None:
             self.abandon()
-            return record
-        os.fsync(self._fd)
-        self._close()
-        rename_durably(self._temporary, self._path)
-        return record
+            return there
+        if self._new.publish(self._size):
+            return FileRecord(self.name, self._size, self._hash.hexdigest())
+        return file_record(self._folder, self.name)
 
     def _other_count(self, given: str) -> StoreError:
         return StoreError(
@@ -85,14 +89,8 @@ class BlockFile:
         self._hash.update(data)
         self._size += len(data)
         while data:
-            data = data[os.write(self._fd, data) :]
+            data = data[os.write(self._new.fd, data) :]
 
     def abandon(self) -> None:
         """Remove the file if it is unfinished."""
-        self._close()
-        self._temporary.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._new.abandon()

@@ -6,7 +6,8 @@ A type is a dataclass or is built from: str, int, float, bool, `list[X]`, `dict[
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from errno import EINVAL
 from functools import cache
@@ -15,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from ..errors import StoreError
+from .objects import N_REQUESTS, ObjectPath, Place
 
 MOST_LEVELS = 40
 """Most levels of nested lists and dicts: more than anybody writes, and few enough for recursive functions."""
@@ -41,16 +43,31 @@ Width = Annotated[int, Range(1, 2**24)]
 """A number of values along one axis."""
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Place) -> bytes:
     """Read a plain file; a device or a pipe in its place might never end.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it is not a plain file, or it cannot be read.
     """
-    if path.exists() and not path.is_file():
+    if isinstance(path, Path) and path.exists() and not path.is_file():
         raise OSError(EINVAL, "it is not a plain file", str(path))
     return path.read_bytes()
+
+
+def read_all(places: Sequence[Place]) -> list[bytes | None]:
+    """Read several small files or objects, objects side by side; None for a missing one."""
+    if any(isinstance(place, ObjectPath) for place in places):
+        with ThreadPoolExecutor(N_REQUESTS) as pool:
+            return list(pool.map(_read_or_none, places))
+    return [_read_or_none(place) for place in places]
+
+
+def _read_or_none(place: Place) -> bytes | None:
+    try:
+        return read_file(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def parse(text: bytes | str) -> Any:

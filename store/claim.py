@@ -14,12 +14,14 @@ from . import journal, lock
 from .contract import ROOT_RECORD, StoreFiles
 from .durable import remove_durably
 from .formats import store_files
-from .journal import Journal
-from .layout import TEMPORARY
 from .manifest import Manifest
+from .object_journal import open_journal
+from .object_lock import lock_of
+from .objects import ObjectPath, Place
+from .temporaries import file_of, temporary_files
 
 
-def check_path(path: Path) -> None:
+def check_path(path: str | Path) -> None:
     """Refuse a path that holds something other than a store. Remains of a writer that was killed early are accepted.
 
     Raises:
@@ -40,22 +42,25 @@ def check_path(path: Path) -> None:
 def _is_fresh(files: StoreFiles) -> bool:
     """Whether a folder is empty, or holds only the remains of a writer that was killed before it wrote the root."""
     if not files.folder.is_dir():
-        return not os.path.lexists(files.folder)
+        return isinstance(files.folder, ObjectPath) or not os.path.lexists(files.folder)
     if journal.is_being_emptied(files.folder):
         return True
     kept = _early_files(files)
     return all(
-        entry.name in kept and entry.is_file() and not entry.is_symlink() and kept[entry.name](entry)
+        entry.is_file() and not entry.is_symlink() and (file_of(entry.name) == files.root.name or _is_kept(entry, kept))
         for entry in files.folder.iterdir()
     )
 
 
-def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Path], bool]]:
+def _is_kept(entry: Place, kept: Mapping[str, Callable[[Place], bool]]) -> bool:
+    return entry.name in kept and kept[entry.name](entry)
+
+
+def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Place], bool]]:
     """Return, by name, the files written before the root, each with a check that the file is ours."""
     return {
         lock.NAME: lock.is_ours,
         journal.NAME: lambda path: journal.is_ours(path) and journal.read_records(path.parent).keys() <= {ROOT_RECORD},
-        files.root.name + TEMPORARY: lambda path: True,
     }
 
 
@@ -67,10 +72,17 @@ def claimed(files: StoreFiles) -> Iterator[None]:
         LockedError: another process holds the lock.
         NoSpaceError: the disk filled up.
     """
-    try:
+    with explained_space(files):
         files.folder.mkdir(parents=True, exist_ok=True)
-        with lock.StoreLock(files.folder):
+        with lock_of(files.folder):
             yield
+
+
+@contextmanager
+def explained_space(files: StoreFiles) -> Iterator[None]:
+    """Turn the error of a full disk into a NoSpaceError with advice."""
+    try:
+        yield
     except OSError as error:
         if error.errno != ENOSPC:
             raise
@@ -91,12 +103,13 @@ def empty(files: StoreFiles) -> None:
     """
     names = _own_names(files)
     files.check_inside(names)
-    records = Journal(files.folder)
+    records = open_journal(files.folder)
     try:
         records.add_event(journal.EMPTIED)
         remove_durably([files.root])
         files.remove(names)
-        for folder in sorted({parent for name in names for parent in Path(name).parents}, reverse=True):
+        remove_durably(journal.writer_journals(files.folder))
+        for folder in sorted({Path(journal.FOLDER)} | {p for name in names for p in Path(name).parents}, reverse=True):
             if folder != Path():
                 with suppress(OSError):  # it holds something else, or is not there
                     (files.folder / folder).rmdir()
@@ -112,4 +125,4 @@ def _own_names(files: StoreFiles) -> set[str]:
     for attributes in declaring:
         with suppress(StoreError):  # gone, or of another version: the journal knows its files
             names |= files.declared(Manifest.from_json(attributes))
-    return names | {name + TEMPORARY for name in names}
+    return names | {name for name, file in temporary_files(files.folder) if file in names or file == files.root.name}

@@ -1,10 +1,11 @@
-"""The contract of a store: `StoredArrays` reads any store, `StoreFiles` is a store on this machine that is written too.
+"""The contract of a store: `StoredArrays` reads any store, `StoreFiles` is a store that is written too.
 
 A store format is a subclass of `StoreFiles`: it names its files, and reads and writes the small ones. A block file has
 the same layout in every format: a header, then the rows of one block of one array. `block_file.py` writes it, and
 `StoreFiles` reads it through `extents.py`.
 """
 
+import glob
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
@@ -17,11 +18,13 @@ from ..errors import MissingError, StoreError
 from ..runtime.text import printable
 from . import journal
 from .array_spec import ArraySpec, array_specs
-from .checked import UnfitError, parse
+from .checked import UnfitError
 from .durable import remove_durably
-from .extents import Extent, Part, as_bytes, fetch, read_part
+from .extents import N_THREADS, Extent, Part, as_bytes, fetch, read_part
 from .layout import CHANNELS
 from .manifest import Manifest
+from .objects import Place
+from .temporaries import file_of, is_left_over, temporary_files
 
 LABELS, IDS = "labels", "ids"
 ROOT_RECORD = "manifest"
@@ -40,6 +43,10 @@ class StoredArrays(ABC):
 
     path: str | Path
     form: ClassVar[str]
+    n_threads: ClassVar[int] = N_THREADS
+    """Threads that read side by side."""
+    whole_blocks: ClassVar[bool] = False
+    """Whether any rows of a block cost the reading of the whole block, as with compressed ones."""
 
     @abstractmethod
     def read_attributes(self) -> dict[str, Any]:
@@ -120,7 +127,7 @@ class StoredArrays(ABC):
     def remedy(self, file: str) -> str:
         """Return advice for a damaged file."""
 
-    def damaged(self, file: str | Path, why: object) -> StoreError:
+    def damaged(self, file: str | Place, why: object) -> StoreError:
         """Make the error for a file that differs from the file that was written."""
         what = "damaged, or not a store" if str(file) == self.root_name else "damaged"
         said = printable(" ".join(str(why).split()))
@@ -128,7 +135,7 @@ class StoredArrays(ABC):
 
 
 class StoreFiles(StoredArrays):
-    """A store of files on this machine, which can be written too. Each store format is a subclass.
+    """A store of files, which can be written too. Each store format is a subclass.
 
     Attributes:
         path: the store's name, as the user gave it.
@@ -136,10 +143,14 @@ class StoreFiles(StoredArrays):
         root: the file that holds the manifest.
     """
 
-    path: Path
+    n_lanes: ClassVar[int] = 4
+    """Threads that write side by side."""
 
-    def __init__(self, path: Path, folder: Path, root: Path) -> None:
+    def __init__(self, path: str | Path, folder: Place, root: Place) -> None:
         self.path, self.folder, self.root = path, folder, root
+
+    def look_again(self) -> None:
+        """Forget what is known of the files' sizes: other writers may have made some."""
 
     @property
     def root_name(self) -> str:
@@ -169,8 +180,14 @@ class StoreFiles(StoredArrays):
         """Return the relative paths of the files of a small array."""
 
     @abstractmethod
-    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
-        """Write a small array, such as "train/labels", durably."""
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str], *, replace: bool = True) -> None:
+        """Write a small array, such as "train/labels", durably.
+
+        Args:
+            array: its name.
+            values: its content.
+            replace: whether files of the same size give way. If not, and another writer was first, its values stay.
+        """
 
     @abstractmethod
     def root_bytes(self, manifest: Manifest) -> bytes:
@@ -183,6 +200,18 @@ class StoreFiles(StoredArrays):
     @abstractmethod
     def write_metadata(self, manifest: Manifest) -> None:
         """Write those files."""
+
+    def remove_temporary(self, manifest: Manifest, *, all_writers: bool = False) -> None:
+        """Remove the temporary files that dead writers left, or those of all writers."""
+        declared = self.declared(manifest)
+        for name, file in list(temporary_files(self.folder)):
+            if (file in declared or file == self.root.name) and (all_writers or is_left_over(self.folder / name)):
+                self.remove([name])
+        if self.root.parent != self.folder:
+            assert isinstance(self.root, Path), self.root
+            for path in self.root.parent.glob(f"{glob.escape(self.root.name)}.*"):
+                if file_of(path.name) == self.root.name and (all_writers or is_left_over(path)):
+                    remove_durably([path])
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files durably, by their relative paths; missing ones are skipped.
@@ -215,6 +244,7 @@ class StoreFiles(StoredArrays):
     def extent(self, spec: ArraySpec, view: int, block: int) -> Extent:
         """Return the place of the rows of one block."""
         path = self.folder / self.block_name(spec, view, block)
+        assert isinstance(path, Path), path
         return Extent(path, self.block_offset(spec), len(spec.rows_of(block)) * spec.row_bytes)
 
     def read_rows(self, spec: ArraySpec, view: int, part: Part, out: npt.NDArray[Any]) -> None:
@@ -232,7 +262,7 @@ class StoreFiles(StoredArrays):
 
     def journaled_files(self) -> "StoreFiles | None":
         """See `StoredArrays.journaled_files`."""
-        return self if (self.folder / journal.NAME).exists() else None
+        return self if (self.folder / journal.NAME).is_file() else None
 
     def read_mark(self) -> bytes:
         """See `StoredArrays.read_mark`."""
@@ -261,17 +291,6 @@ class StoreFiles(StoredArrays):
         return names
 
 
-def attributes_of(root: bytes) -> dict[str, Any]:
-    """Return the attributes in the metadata of a Zarr group, or {} if it has none.
-
-    Raises:
-        UnfitError: `root` is not JSON.
-    """
-    group = parse(root)
-    attributes = group.get("attributes") if isinstance(group, dict) else None
-    return attributes if isinstance(attributes, dict) else {}
-
-
-def missing(path: Path) -> StoreError:
+def missing(path: Place) -> StoreError:
     """Make the error for a missing small array."""
     return StoreError(f"{str(path)!r} is not complete; run the same probe extract again")

@@ -7,15 +7,32 @@ user's files.
 import os
 import shutil
 from collections.abc import Iterable
-from errno import ELOOP
+from errno import ELOOP, EMLINK, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 
 from ..errors import StoreError
+from .objects import LARGEST_PUT, ObjectPath, Place, remove_objects
+
+NO_LINKS = (EPERM, ENOSYS, ENOTSUP, EMLINK)
+"""Errors of file systems that have no hard links."""
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary name beside `path`, fsync it, and rename it."""
-    temporary = path.with_name(path.name + ".tmp")
+def write_durably(path: Place, data: bytes, temporary: Path | None = None, *, replace: bool = True) -> None:
+    """Write `data` to a temporary name beside `path`, fsync it, and rename it. Objects are written whole anyway.
+
+    Args:
+        path: of the file.
+        data: its content.
+        temporary: a name of this process's own, if other processes may write the same file at the same time.
+        replace: whether a file of the same size gives way. See `publish`.
+    """
+    if isinstance(path, ObjectPath):
+        if replace:
+            path.write(data)
+        else:
+            publish_object(path, data)
+        return
+    temporary = temporary or path.with_name(path.name + ".tmp")
     try:
         with os.fdopen(open_new(temporary), "wb") as file:
             file.write(data)
@@ -25,7 +42,72 @@ def write_durably(path: Path, data: bytes) -> None:
         error.filename = error.filename or str(path)  # the error of a failed write does not name its file
         temporary.unlink(missing_ok=True)  # a full disk took part of it
         raise
-    rename_durably(temporary, path)
+    if replace:
+        rename_durably(temporary, path)
+    else:
+        publish(temporary, path, len(data))
+
+
+def publish(temporary: Path, path: Path, size: int) -> bool:
+    """Give a file on disk its final name, unless another writer's file of that size has it. Sync the name.
+
+    The other file stays: its writer may have recorded it, and its bytes may differ. A file of another size is damaged
+    and gives way. Hard links decide between writers at once. Without them, two may pass the check together.
+
+    Args:
+        temporary: the file, which is gone afterwards.
+        path: the final name.
+        size: bytes of the file.
+
+    Returns:
+        Whether this file has the name.
+    """
+    try:
+        os.link(temporary, path)
+        is_ours = True
+    except FileExistsError:
+        is_ours = False
+    except FileNotFoundError:  # a leader found the store complete, and cleared temporary files away
+        if not path.is_file() or path.stat().st_size != size:
+            raise
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        is_ours = not os.path.lexists(path)
+        if is_ours:
+            os.rename(temporary, path)
+    if not is_ours and (path.is_symlink() or path.stat().st_size != size):
+        os.rename(temporary, path)
+        is_ours = True
+    temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return is_ours
+
+
+def publish_object(path: ObjectPath, data: bytes | memoryview) -> bool:
+    """Write an object, unless another writer's object of that size is there. See `publish`.
+
+    The condition holds for one request. Very large objects take several, so two writers may pass the check together.
+
+    Returns:
+        Whether this object is there.
+    """
+    if len(data) > LARGEST_PUT:
+        found = path.head()
+        if found is not None and found.size == len(data):
+            return False
+        path.write(data)
+        return True
+    try:
+        path.write_if(data, None)
+    except FileExistsError:
+        found = path.head()
+        if found is not None and found.size == len(data):
+            path.bucket.note(path.key, found.size)
+            return False
+        path.write(data)
+    return True
 
 
 def open_new(path: Path) -> int:
@@ -54,10 +136,11 @@ def rename_durably(temporary: Path, path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def remove_durably(paths: Iterable[Path]) -> None:
+def remove_durably(paths: Iterable[Place]) -> None:
     """Remove files and sync their folders, so that no file comes back after a power cut. Missing files are skipped."""
-    folders = set()
-    for path in paths:
+    folders, paths = set(), list(paths)
+    remove_objects([path for path in paths if isinstance(path, ObjectPath)])
+    for path in (path for path in paths if isinstance(path, Path)):
         path.unlink(missing_ok=True)
         folders.add(path.parent)
     for folder in folders:

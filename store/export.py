@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, unknown_name
+from ..runtime.address import is_address, redacted
 from .archive import write_archive
 from .durable import rename_durably, sync_tree
-from .formats import FORMATS, is_address
+from .formats import FORMATS
 from .layout import SCALE, layer_name, parse_layers
 from .quantize import DTYPES, stored_kinds
 from .reader import Split, Store
@@ -48,7 +49,7 @@ def choose_form(out: str | Path, form: str | None) -> str:
         InputError: the form is unknown or not given, or does not fit the name.
     """
     if is_address(out):
-        raise InputError(f"cannot export to the address {str(out)!r}; export to a folder, and copy that")
+        raise InputError(f"cannot export to the address {redacted(out)!r}; export to a folder, and copy that")
     if form is None and Path(out).suffix != ".zarr":
         raise InputError(f"the name {str(out)!r} does not tell the form; give --to npy, safetensors or zarr")
     form = form or "zarr"

@@ -42,23 +42,33 @@ class Part(NamedTuple):
     places: RowNumbers
 
 
-def parts_of(index: RowNumbers, block_rows: int, row_bytes: int) -> Iterator[Part]:
-    """Cut row numbers, in any order, into parts that keep all threads equally busy. Each part lies in one block."""
+def parts_of(
+    index: RowNumbers, block_rows: int, row_bytes: int, n_threads: int = N_THREADS, *, whole_blocks: bool = False
+) -> Iterator[Part]:
+    """Cut row numbers, in any order, into parts that keep all threads equally busy. Each part lies in one block.
+
+    Args:
+        index: row numbers.
+        block_rows: rows per block.
+        row_bytes: bytes per row.
+        n_threads: number of threads.
+        whole_blocks: whether the rows of one block stay together, because any of them cost the whole block.
+    """
     order = np.argsort(index, kind="stable")
     blocks, rows = np.divmod(index[order], block_rows)
     cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)), len(order)]
-    step = rows_per_job(len(index), row_bytes)
+    step = block_rows * len(index) if whole_blocks else rows_per_job(len(index), row_bytes, n_threads)
     for first, stop in pairwise(cuts):
         for start in range(first, stop, step):
             part = slice(start, min(start + step, stop))
             yield Part(int(blocks[first]), rows[part], order[part])
 
 
-def rows_per_job(n_rows: int, row_bytes: int) -> int:
+def rows_per_job(n_rows: int, row_bytes: int, n_threads: int = N_THREADS) -> int:
     """Return the number of rows per job, chosen to give every thread the same number of jobs."""
     n_bytes = n_rows * row_bytes
-    n_rounds = max(1, -(-n_bytes // (N_THREADS * JOB_BYTES)))
-    n_jobs = min(N_THREADS * n_rounds, max(1, n_bytes // LEAST_BYTES))
+    n_rounds = max(1, -(-n_bytes // (n_threads * JOB_BYTES)))
+    n_jobs = min(n_threads * n_rounds, max(1, n_bytes // LEAST_BYTES))
     return max(1, -(-n_rows // n_jobs))
 
 
@@ -107,9 +117,9 @@ def fetch(extent: Extent) -> None:
 
 
 @cache
-def threads(process: int) -> ThreadPoolExecutor:
+def threads(process: int, n_threads: int = N_THREADS) -> ThreadPoolExecutor:
     """Return the reading threads of this process, given its id. A fork does not inherit its parent's threads."""
-    return ThreadPoolExecutor(N_THREADS, thread_name_prefix="token-reader")
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="token-reader")
 
 
 def _is_sparse(rows: RowNumbers) -> bool:

@@ -24,6 +24,7 @@ from .checked import parse
 from .contract import LABELS, MANIFEST_KEYS, StoreFiles, missing
 from .durable import write_durably
 from .manifest import Manifest
+from .temporaries import temporary_for
 
 ROWS, MANIFEST = "rows", "manifest"
 SMALL_OFFSET, OFFSET = 2048, 4096
@@ -36,6 +37,8 @@ class Hdf5Files(StoreFiles):
     """A store in the HDF5 format: `path` is a file, and its blocks are in a folder beside it."""
 
     form = "HDF5"
+    folder: Path
+    root: Path
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, folder=path.with_name(path.name + ".blocks"), root=path)
@@ -58,7 +61,7 @@ class Hdf5Files(StoreFiles):
         """See `StoreFiles.whole_names`."""
         return [f"{array}.h5"]
 
-    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str], *, replace: bool = True) -> None:
         """See `StoreFiles.write_whole`."""
         import h5py
 
@@ -67,7 +70,8 @@ class Hdf5Files(StoreFiles):
         with h5py.File.in_memory(libver=BLOCK_LIBVER) as file:
             file.create_dataset(ROWS, data=values, dtype=h5py.string_dtype() if isinstance(values, list) else None)
             file.flush()
-            write_durably(path, file.id.get_file_image())
+            image = bytes(file.id.get_file_image())
+            write_durably(path, image, temporary_for(path), replace=replace)
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`."""

@@ -38,7 +38,7 @@ class Stock:
 
 
 def take_stock(store: Store) -> Stock | None:
-    """Count the files of a store. None without a local journal: the store is remote, or other software made it."""
+    """Count the files of a store. None without a journal: other software made or copied the store."""
     files = store.arrays.journaled_files()
     if files is None:
         return None

@@ -1,5 +1,9 @@
 """`journal.jsonl` records finished files and events. Lines are appended, never rewritten.
 
+Only the leader of a store appends to it. Every other writer has a journal of its own, `journal.d/WRITER.jsonl`, with
+records of files alone. Readers read all of them; where two disagree on a file, the leader's record counts. The leader
+copies the others' records into its own journal (`merge.py`).
+
 The first line of a new journal is {"event": "made", "id": random hex}. The id identifies the store: a store made later
 at the same place has another id, even if all its other bytes are the same.
 
@@ -12,7 +16,7 @@ A journal is not trusted. Lines that are not such objects are ignored, and so ar
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,11 +24,14 @@ from secrets import token_hex
 from threading import Lock
 from typing import Any
 
-from ..errors import StoreError
-from .checked import UnfitError, parse, read_file
-from .durable import open_kept
+from xxhash import xxh3_64_hexdigest
 
-NAME = "journal.jsonl"
+from ..errors import StoreError
+from .checked import UnfitError, parse, read_all
+from .durable import open_kept
+from .objects import ObjectPath, Place, size_of
+
+NAME, FOLDER, SUFFIX = "journal.jsonl", "journal.d", ".jsonl"
 EMPTIED = "emptied"
 """Event before all recorded files are removed, because the store is made anew."""
 RECORD_KEYS = {"file", "size", "xxh3"}
@@ -50,22 +57,28 @@ def mark_of(beginning: bytes) -> bytes:
     return beginning.split(b"\n", 1)[0]
 
 
-def read_mark(folder: Path) -> bytes:
+def read_mark(folder: Place) -> bytes:
     """Return the mark that identifies a store; empty without a journal. See `mark_of`."""
-    if not (folder / NAME).is_file():
+    path = folder / NAME
+    if isinstance(path, ObjectPath):
+        try:
+            return mark_of(path.read_start(MARK_BYTES))
+        except FileNotFoundError:
+            return b""
+    if not path.is_file():
         return b""
-    with open(folder / NAME, "rb") as file:
+    with open(path, "rb") as file:
         return mark_of(file.read(MARK_BYTES))
 
 
-def is_ours(path: Path) -> bool:
+def is_ours(path: Place) -> bool:
     """Whether a file is a journal: empty, or made of whole lines in our format, the last perhaps torn."""
     *lines, torn = path.read_bytes().split(b"\n")
     whole = all(line.startswith(BEGINNINGS) and _entry(line) is not None for line in lines)
     return whole and any(torn.startswith(start) or start.startswith(torn) for start in BEGINNINGS)
 
 
-def is_being_emptied(folder: Path) -> bool:
+def is_being_emptied(folder: Place) -> bool:
     """Whether the last entry of a journal is `EMPTIED`."""
     path = folder / NAME
     if not path.is_file() or not is_ours(path):
@@ -74,7 +87,7 @@ def is_being_emptied(folder: Path) -> bool:
     return last.get("event") == EMPTIED
 
 
-def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
+def read_entries(folder: Place) -> Iterator[dict[str, Any]]:
     """Yield the entries of a journal. A torn last line and damaged lines are skipped.
 
     Raises:
@@ -86,14 +99,28 @@ def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _lines(folder: Path) -> list[bytes]:
-    path = folder / NAME
-    try:
-        return read_file(path).split(b"\n")[:-1]
-    except (FileNotFoundError, NotADirectoryError):
+def writer_journals(folder: Place) -> list[Place]:
+    """Return the journals of the writers that are not the leader. A link in their folder's place is not followed."""
+    if (folder / FOLDER).is_symlink() or not (folder / FOLDER).is_dir():
         return []
+    return sorted((path for path in (folder / FOLDER).iterdir() if path.suffix == SUFFIX), key=str)
+
+
+def _lines(folder: Place) -> list[bytes]:
+    """Return the lines of all journals, the leader's last: the last record of a file counts.
+
+    The leader removes a writer's journal only once its own has the records. So it is read after the others.
+    """
+    lines = [line for of_one in _lines_of(writer_journals(folder)) for line in of_one]
+    return lines + _lines_of([folder / NAME])[0]
+
+
+def _lines_of(paths: Sequence[Place]) -> list[list[bytes]]:
+    """Return the whole lines of each journal; none of a missing one."""
+    try:
+        return [[] if text is None else text.split(b"\n")[:-1] for text in read_all(paths)]
     except OSError as error:
-        raise StoreError(f"cannot read the journal {str(path)!r}: {error.strerror}") from error
+        raise StoreError(f"cannot read the journal {error.filename!r}: {error.strerror}") from error
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
@@ -104,12 +131,22 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def read_records(folder: Path) -> dict[str, FileRecord]:
+def read_records(folder: Place) -> dict[str, FileRecord]:
     """Return the finished files of a store by relative path."""
     return _records(read_entries(folder))
 
 
-def find_records(folder: Path, files: Collection[str]) -> dict[str, FileRecord]:
+def records_of(paths: Sequence[Place]) -> list[dict[str, FileRecord]]:
+    """Return the records of each of several journals, by relative path of the files."""
+    return [_records(filter(None, map(_entry, lines))) for lines in _lines_of(paths)]
+
+
+def records_in(text: bytes) -> dict[str, FileRecord]:
+    """Return the records in the whole lines of a journal's content."""
+    return _records(filter(None, map(_entry, text.split(b"\n")[:-1])))
+
+
+def find_records(folder: Place, files: Collection[str]) -> dict[str, FileRecord]:
     """Return the records of a few files, by relative path. Other lines are not parsed: a journal may be long."""
     names = [json.dumps(name).encode() for name in files]
     found = (_entry(line) for line in _lines(folder) if any(name in line for name in names))
@@ -132,19 +169,19 @@ def _record(entry: Mapping[str, Any]) -> FileRecord | None:
     return FileRecord(file, size, xxh3) if inside else None
 
 
-def finished_files(store: Path) -> dict[str, FileRecord]:
+def finished_files(store: Place) -> dict[str, FileRecord]:
     """Return the recorded files that are on the disk with their recorded size."""
     return {name: record for name, record in read_records(store).items() if is_there(store, record)}
 
 
-def root_entries(folder: Path) -> list[dict[str, Any]]:
+def root_entries(folder: Place) -> list[dict[str, Any]]:
     """Return the last two entries of the root file, latest first. After a crash, the file may match either."""
     entries = (_entry(line) for line in reversed(_lines(folder)) if b'"content"' in line)
     found = (entry for entry in entries if entry and isinstance(entry.get("content"), dict) and _record(entry))
     return list(islice(found, 2))
 
 
-def last_settings(folder: Path) -> dict[str, Any]:
+def last_settings(folder: Place) -> dict[str, Any]:
     """Return the settings of the last extraction into a store, or into the store that this one was exported from.
 
     The dict is empty if none are recorded.
@@ -153,39 +190,61 @@ def last_settings(folder: Path) -> dict[str, Any]:
     return next((dict(settings) for settings in reversed(found) if isinstance(settings, dict)), {})
 
 
-def last_finish(folder: Path) -> dict[str, Any] | None:
+def last_finish(folder: Place) -> dict[str, Any] | None:
     """Return the figures that the last finished extraction recorded: seconds, images and speed."""
     ends = [entry for entry in read_entries(folder) if entry.get("event") == "finish"]
     return {key: value for key, value in ends[-1].items() if key != "event"} if ends else None
 
 
-def can_repair(folder: Path) -> bool:
+def can_repair(folder: Place) -> bool:
     """Whether a journal holds the settings of an extraction, which can make the files again."""
     return any(isinstance(entry.get("config"), dict) for entry in read_entries(folder))
 
 
-def is_there(store: Path, record: FileRecord) -> bool:
-    """Whether a recorded file is on the disk with its recorded size."""
-    try:
-        return os.stat(store / record.file).st_size == record.size
-    except OSError:
-        return False
+def is_there(store: Place, record: FileRecord) -> bool:
+    """Whether a recorded file is there with its recorded size."""
+    return size_of(store / record.file) == record.size
+
+
+def file_records(store: Place, names: Collection[str]) -> list[FileRecord]:
+    """Make the records of complete small files."""
+    found = zip(names, read_all([store / name for name in names]), strict=True)
+    return [FileRecord(name, len(data), xxh3_64_hexdigest(data)) for name, data in found if data is not None]
+
+
+def file_record(store: Place, name: str) -> FileRecord:
+    """Make the record of a complete file. The whole file is read into memory."""
+    data = (store / name).read_bytes()
+    return FileRecord(name, len(data), xxh3_64_hexdigest(data))
 
 
 class Journal:
-    """The journal of a store that is being written. Several threads may append."""
+    """The journal of one writer. Several of its threads may append.
 
-    def __init__(self, store: Path) -> None:
-        """Open the journal of `store`, cutting off a torn last line.
+    Attributes:
+        records: the finished files by relative path: those in this journal, and those that the writer added.
+    """
+
+    def __init__(self, store: Path, writer: str | None = None) -> None:
+        """Open a journal of `store`, cutting off a torn last line.
+
+        Args:
+            store: folder of the store.
+            writer: name of the writer; by default the leader.
 
         Raises:
-            StoreError: the journal is a symbolic link.
+            StoreError: the journal, or the folder of the writers' journals, is a symbolic link.
         """
         path = store / NAME
+        if writer is not None:
+            if (store / FOLDER).is_symlink():
+                raise StoreError(f"{str(store / FOLDER)!r} is a symbolic link, which is never written through")
+            (store / FOLDER).mkdir(exist_ok=True)
+            path = store / FOLDER / f"{writer}{SUFFIX}"
         self._fd = open_kept(path, os.O_WRONLY | os.O_APPEND)
         if not (data := path.read_bytes()).endswith(b"\n"):
             os.ftruncate(self._fd, data.rfind(b"\n") + 1)
-        self.records = read_records(store)
+        [self.records] = records_of([path])
         self._lock = Lock()
 
     def add_files(self, records: Iterable[FileRecord]) -> None:
@@ -194,6 +253,11 @@ class Journal:
         with self._lock:
             self._append([vars(record) for record in records])
             self.records |= {record.file: record for record in records}
+
+    def take(self, records: Iterable[FileRecord]) -> None:
+        """Take over records of other journals, which may be removed afterwards."""
+        if records := list(records):
+            self.add_files(records)
 
     def add_root(self, record: FileRecord, content: Mapping[str, Any]) -> None:
         """Record the root file and the manifest in it, before it is written."""
@@ -208,6 +272,11 @@ class Journal:
         """Record details that differ from run to run: times, hosts, paths, batch sizes."""
         with self._lock:
             self._append([{"event": event, **details}])
+
+    def know(self, records: Mapping[str, FileRecord]) -> None:
+        """Count files that other writers recorded as finished too."""
+        with self._lock:
+            self.records = {**records, **self.records}
 
     def clear(self) -> None:
         """Remove all lines."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 Job = tuple[Callable[..., None], tuple[Any, ...]]
@@ -19,7 +19,7 @@ class Lanes:
     def __init__(self, n_lanes: int, queued: int) -> None:
         """Start `n_lanes` threads, each with a queue of up to `queued` jobs."""
         self._failure: BaseException | None = None
-        self._jobs: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(n_lanes)]
+        self._jobs: list[SimpleQueue[Job | Event | None]] = [SimpleQueue() for _ in range(n_lanes)]
         self._places: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(n_lanes)]
         self._threads = [Thread(target=self._work, args=(lane,), daemon=True) for lane in range(n_lanes)]
         for places, thread in zip(self._places, self._threads, strict=True):
@@ -33,6 +33,15 @@ class Lanes:
         lane %= len(self._jobs)
         self._places[lane].get()
         self._jobs[lane].put((call, arguments))
+
+    def flush(self) -> None:
+        """Wait until all queued work is done, and raise the first failure. More work may follow."""
+        marks = [Event() for _ in self._jobs]
+        for jobs, mark in zip(self._jobs, marks, strict=True):
+            jobs.put(mark)
+        for mark in marks:
+            mark.wait()
+        self._raise_failure()
 
     def join(self) -> None:
         """Finish the queued work, end the threads, and raise the first failure. May be called again."""
@@ -49,6 +58,9 @@ class Lanes:
     def _work(self, lane: int) -> None:
         # After a failure the queue is still emptied, or a `put` into a full queue would wait forever.
         while (job := self._jobs[lane].get()) is not None:
+            if isinstance(job, Event):
+                job.set()
+                continue
             self._places[lane].put(None)
             if self._failure is None:
                 call, arguments = job

@@ -1,62 +1,57 @@
-"""Reading compressed and remote stores through the zarr library: slower, with the same numbers."""
+"""Reading compressed stores, and remote ones of another layout, through the zarr library: slower, the same numbers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MissingError, StoreError
+from ..errors import StoreError
+from ..runtime.address import redacted
 from ..runtime.text import printable
-from . import journal
 from .array_spec import ArraySpec
-from .checked import UnfitError
-from .contract import StoredArrays, StoreFiles, attributes_of
+from .contract import StoredArrays, StoreFiles
 from .extents import Part
+from .objects import Place
 
-ROOT = "zarr.json"
+MOST_SPARSE = 2
+"""Rows between the first and the last, per row asked for, up to which all of them are decompressed together."""
 
 
 class LibraryReader(StoredArrays):
-    """Reads a Zarr store with zarr, from an address that fsspec knows.
+    """Reads a Zarr store with zarr, from an address.
 
     The store cannot be written. Only its manifest says whether it is complete: a block that was never written is
     noticed when it is read.
     """
 
-    form = "Zarr at an address: read through the zarr library"
+    form = "Zarr at an address, not in our layout: read through the zarr library"
+    whole_blocks = True
 
-    def __init__(self, path: str) -> None:
-        """Open the root group.
+    def __init__(self, files: StoreFiles) -> None:
+        """Open the root group; `files` are the store's.
 
         Raises:
-            MissingError: there is nothing.
             StoreError: zarr cannot open it.
         """
         import zarr
 
+        self.path, self._files = files.path, files
         try:
-            self._group = zarr.open_group(path, mode="r")
-        except FileNotFoundError as error:
-            raise MissingError(
-                f"no store at {path!r}; check the address, or make a store with probe extract and copy it there"
-            ) from error
-        except Exception as error:  # zarr, fsspec and what it opens raise errors of every kind
-            raise StoreError(f"cannot open {path!r}: {_said(error)}") from error
-        self.path = path
+            self._group = zarr.open_group(_zarr_store(files.folder), mode="r")
+        except Exception as error:  # zarr and what it opens raise errors of every kind
+            raise StoreError(f"cannot open {str(files.path)!r}: {_said(error)}") from error
 
     def read_attributes(self) -> dict[str, Any]:
-        """See `StoredArrays.read_attributes`."""
-        try:
-            return attributes_of(self._read(ROOT) or b"{}")  # zarr keeps those that it saw first
-        except UnfitError as error:
-            raise self.damaged(self.root_name, error) from error
+        """See `StoredArrays.read_attributes`: zarr would keep those that it saw first."""
+        return self._files.read_attributes()
 
     @property
     def root_name(self) -> str:
         """See `StoredArrays.root_name`."""
-        return f"{self.path}/{ROOT}"
+        return self._files.root_name
 
     def remedy(self, file: str) -> str:
         """See `StoredArrays.remedy`."""
@@ -70,13 +65,17 @@ class LibraryReader(StoredArrays):
             return np.asarray(stored[...])
 
     def read_rows(self, spec: ArraySpec, view: int, part: Part, out: npt.NDArray[Any]) -> None:
-        """See `StoredArrays.read_rows`: all rows between the first and the last are decompressed."""
+        """See `StoredArrays.read_rows`: each chunk with a wanted row is fetched and decompressed once."""
         with self._reading(spec.name):
             array = self._array(spec.name)
             self._require_chunk(spec.name, array, (view, part.block, *[0] * len(spec.row)))
             start = part.block * spec.block_rows
             first, last = int(part.rows[0]), int(part.rows[-1])
-            out[part.places] = array[view, start + first : start + last + 1][part.rows - first]
+            if last - first < MOST_SPARSE * len(part.rows):
+                out[part.places] = array[view, start + first : start + last + 1][part.rows - first]
+            else:
+                rows, again = np.unique(part.rows, return_inverse=True)
+                out[part.places] = array.oindex[view, start + rows][again]
 
     def prefetch(self, spec: ArraySpec, view: int, block: int) -> None:
         """See `StoredArrays.prefetch`: zarr has no such call."""
@@ -86,14 +85,12 @@ class LibraryReader(StoredArrays):
         return [0 for _ in specs]
 
     def journaled_files(self) -> StoreFiles | None:
-        """See `StoredArrays.journaled_files`: there is no local journal."""
-        return None
+        """See `StoredArrays.journaled_files`."""
+        return self._files.journaled_files()
 
     def read_mark(self) -> bytes:
-        """See `StoredArrays.read_mark`: the address has a journal if the whole folder of a store was copied."""
-        from zarr.abc.store import RangeByteRequest
-
-        return journal.mark_of(self._read(journal.NAME, RangeByteRequest(0, journal.MARK_BYTES)) or b"")
+        """See `StoredArrays.read_mark`: there is a journal if the whole folder of a store was copied."""
+        return self._files.read_mark()
 
     def is_compressed(self) -> bool:
         """See `StoredArrays.is_compressed`: not checked at an address."""
@@ -106,62 +103,45 @@ class LibraryReader(StoredArrays):
         except StoreError:
             raise
         except Exception as error:  # see above
-            raise StoreError(f"cannot read {array!r} of {self.path!r}: {_said(error)}") from error
-
-    def _read(self, name: str, part: Any = None) -> bytes | None:
-        """Return the bytes of a file of the store, or of a part of it; None if it is not there."""
-        from zarr.core.sync import sync
-
-        with self._reading(name):
-            found = sync((self._group.store_path / name).get(byte_range=part))
-            return None if found is None else bytes(found.to_bytes())
+            raise StoreError(f"cannot read {array!r} of {str(self.path)!r}: {_said(error)}") from error
 
     def _require_chunk(self, name: str, array: Any, place: tuple[int, ...]) -> None:
         from zarr.core.sync import sync
 
         chunk = f"{name}/{array.metadata.encode_chunk_key(place)}"
         if not sync((self._group.store_path / chunk).exists()):
-            raise StoreError(f"block file {chunk!r} of {self.path!r} is missing")
+            raise StoreError(f"block file {chunk!r} of {str(self.path)!r} is missing")
 
     def _array(self, name: str) -> Any:
         try:
             return self._group[name]
         except KeyError:
-            raise StoreError(f"array {name!r} of {self.path!r} is missing") from None
+            raise StoreError(f"array {name!r} of {str(self.path)!r} is missing") from None
 
 
 class CompressedReader(LibraryReader):
-    """Reads a compressed Zarr store on this machine with zarr, and its journal if it has one."""
+    """Reads a compressed Zarr store on this machine with zarr."""
 
     form = "compressed Zarr: read through the zarr library, which is slower; cannot be extended"
-
-    def __init__(self, files: StoreFiles) -> None:
-        """Open the root group; `files` are the store's.
-
-        Raises:
-            MissingError: there is nothing.
-            StoreError: zarr cannot open it.
-        """
-        super().__init__(str(files.path))
-        self._files = files
-
-    def journaled_files(self) -> StoreFiles | None:
-        """See `StoredArrays.journaled_files`."""
-        return self._files.journaled_files()
 
     def remedy(self, file: str) -> str:
         """See `StoredArrays.remedy`."""
         return "export it again"
-
-    def read_mark(self) -> bytes:
-        """See `StoredArrays.read_mark`."""
-        return self._files.read_mark()
 
     def is_compressed(self) -> bool:
         """See `StoredArrays.is_compressed`."""
         return True
 
 
+def _zarr_store(folder: Place) -> Any:
+    """Return the place of a store as zarr opens it."""
+    if isinstance(folder, Path):
+        return str(folder)
+    from zarr.storage import ObjectStore
+
+    return ObjectStore(folder.bucket.store, read_only=True)
+
+
 def _said(error: Exception) -> str:
-    """Return the message of an error in one line."""
-    return printable(" ".join(f"{type(error).__name__}: {error}".split()))
+    """Return the message of an error in one line, without secrets."""
+    return printable(redacted(" ".join(f"{type(error).__name__}: {error}".split("Debug source")[0].split())))

@@ -1,8 +1,13 @@
-"""An advisory lock for one writer at a time. The kernel drops it when its holder dies."""
+"""An advisory lock for one leader at a time. The kernel drops it when its holder dies.
+
+Some shared file systems have no locks, or locks that other machines do not see. So no promise rests on them:
+a lock only spares people a second command that does the same work.
+"""
 
 import fcntl
 import os
 import socket
+from errno import EINVAL, ENOLCK, ENOSYS, ENOTSUP
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
@@ -10,14 +15,19 @@ from weakref import WeakSet
 from ..errors import LockedError
 from ..runtime.text import printable
 from .durable import open_kept
+from .objects import ObjectPath, Place
 
 NAME = ".lock"
+NO_LOCKS = (ENOSYS, ENOTSUP, ENOLCK, EINVAL)
+"""Errors of file systems that have no locks."""
 HOLDER = "process "
 """First characters of the file; the rest is for people."""
 
 
-def is_ours(path: Path) -> bool:
+def is_ours(path: Place) -> bool:
     """Whether a file is a lock: it is empty, or names a process."""
+    if isinstance(path, ObjectPath):
+        return HOLDER.encode().startswith(path.read_start(len(HOLDER)))
     with open(path, "rb") as file:
         held = file.read(len(HOLDER))
     return HOLDER.encode().startswith(held)
@@ -44,7 +54,13 @@ class StoreLock:
         fd = open_kept(self._path, os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError) and error.errno in NO_LOCKS:
+                os.close(fd)
+                return self
+            if not isinstance(error, BlockingIOError):
+                os.close(fd)
+                raise
             holder = printable(os.pread(fd, 200, 0).decode(errors="replace")) or "another process"
             os.close(fd)
             raise LockedError(

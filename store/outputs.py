@@ -10,12 +10,13 @@ from errno import ENAMETOOLONG
 from pathlib import Path
 
 from ..errors import InputError, StoreError
+from ..runtime.address import check_writable, is_address
 from .formats import local_path, store_of_folder
 
 RUN_TABLES = ("results.parquet", "history.parquet")
 RUN_CONFIG, RUN_MARK = "config.yaml", b"\nmade_from:"
 RUN_FILES = (RUN_CONFIG, *RUN_TABLES, "results.csv", "summary.md", "checkpoint.pt", ".lock")
-RUN_FOLDERS = ("heads", "predictions", "figures", "tables")
+RUN_FOLDERS = ("heads", "predictions", "figures", "tables", "parts")
 LONGEST_NAME = 255
 """Most bytes in a file's name, on all common disks."""
 
@@ -31,6 +32,15 @@ def check_folder(out: str | Path) -> Path:
         if is_run(folder):
             raise InputError(f"{str(out)!r} is inside the run {str(folder)!r}; give --out a path outside of it")
     return path
+
+
+def check_store(out: str | Path) -> str | Path:
+    """Return the path or the address of a store that a command makes or goes on with.
+
+    Raises:
+        InputError: as `check_folder`, or the address is refused.
+    """
+    return check_writable(str(out)) if is_address(out) else check_folder(out)
 
 
 def check_file(out: str | Path) -> Path:

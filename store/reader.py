@@ -1,7 +1,7 @@
 """The reader: any rows of any layer, straight from the files into the caller's array.
 
-`array_reader.py` reads the rows: `extents.py` from plain files on this machine, `library.py` from compressed and remote
-stores. `formats.py` chooses one when a store is opened.
+`array_reader.py` reads the rows: `extents.py` from plain files on this machine, `remote.py` from plain blocks at an
+address, `library.py` from compressed stores. `formats.py` chooses one when a store is opened.
 """
 
 from collections.abc import Sequence
@@ -33,13 +33,15 @@ def open_store(path: str | Path) -> "Store":
     """Open a store for reading.
 
     Args:
-        path: of a store, or the address of a Zarr store that fsspec can open, such as "s3://bucket/a.zarr".
+        path: of a store, or the address of a Zarr store, such as "s3://bucket/a.zarr": see docs/object-stores.md.
 
     Raises:
+        InputError: an address that is refused: it holds a password, or is of no known kind.
         MissingError: there is nothing at `path`.
         StoreError: `path` holds something else, or a store of another format version.
     """
-    return Store(path, open_arrays(path))
+    arrays = open_arrays(path)
+    return Store(arrays.path, arrays)
 
 
 class Store:
@@ -93,7 +95,7 @@ class Store:
 
     @cached_property
     def recorded_settings(self) -> dict[str, Any]:
-        """Return the settings of the last extraction into the store; empty without a local journal."""
+        """Return the settings of the last extraction into the store; empty without a journal."""
         files = self.arrays.journaled_files()
         return {} if files is None else last_settings(files.folder)
 

@@ -1,6 +1,6 @@
 """Labels, ids and channel statistics, checked when they are read: one flipped bit in them spoils a whole fit.
 
-If a local journal records the files, their sizes and hashes are compared with it. Types, shapes and ranges are always
+If a journal records the files, their sizes and hashes are compared with it. Types, shapes and ranges are always
 checked.
 """
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from xxhash import xxh3_64_hexdigest
 
 from . import journal
-from .checked import UnfitError
+from .checked import UnfitError, read_file
 from .contents import SplitInfo
 from .contract import StoredArrays
 
@@ -28,7 +28,7 @@ def read_small(arrays: StoredArrays, array: str) -> Array:
     if files is not None:
         for name, record in journal.find_records(files.folder, files.whole_names(array)).items():
             path = files.folder / name
-            if path.is_file() and xxh3_64_hexdigest(path.read_bytes()) != record.xxh3:
+            if path.is_file() and xxh3_64_hexdigest(read_file(path)) != record.xxh3:
                 raise files.damaged(path, "its bytes differ from those that were written")
     return arrays.read_whole(array)
 

@@ -16,9 +16,10 @@ from ..errors import StoreError
 from ..runtime.text import printable
 from . import journal, lock
 from .contract import StoreFiles
-from .formats import local_path, store_files
+from .formats import store_files
 from .journal import FileRecord, read_records
 from .manifest import Manifest
+from .objects import N_REQUESTS, ObjectPath, Place
 
 N_THREADS = 4
 SPAN = 8 * 2**20
@@ -56,29 +57,30 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
     """Check every file of a store.
 
     Args:
-        path: of the store.
+        path: of the store, or its address.
         progress: called with the size of each file that has been read, from several threads.
 
     Returns:
         The problems, sorted by file; empty if there are none.
 
     Raises:
-        InputError: `path` is an address.
+        InputError: an address that is refused.
         MissingError: there is nothing at `path`.
         StoreError: `path` is not a store.
     """
-    files = store_files(local_path(path))
+    files = store_files(path)
     manifest, problems = read_root(files)
     records = read_records(files.folder)
     declared = files.declared(manifest)
     recorded = [records[name] for name in sorted(declared & records.keys())]
-    with ThreadPoolExecutor(N_THREADS) as pool:
+    with ThreadPoolExecutor(N_THREADS if isinstance(files.folder, Path) else N_REQUESTS) as pool:
         checked = pool.map(lambda record: _check(files.folder, record, progress), recorded)
         problems += [problem for problem in checked if problem is not None]
     problems += map(_unfinished, declared - records.keys())
     if not problems and not manifest.complete:  # the writer was killed between the last file and the root
         problems.append(Problem(files.root.name, "unfinished", NOT_SEALED))
     own = {journal.NAME, lock.NAME, files.root.name}
+    own |= {f"{journal.FOLDER}/{path.name}" for path in journal.writer_journals(files.folder)}
     problems += map(_foreign, _names(files.folder) - declared - own)
     return sorted(problems, key=lambda problem: problem.file)
 
@@ -124,13 +126,16 @@ def _foreign(file: str) -> Problem:
     return Problem(file, "foreign", "foreign: nothing declares it")
 
 
-def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> Problem | None:
+def _check(store: Place, record: FileRecord, progress: Callable[[int], None]) -> Problem | None:
     """Compare one file's size and hash with its record."""
+    path = store / record.file
+    if isinstance(path, ObjectPath):
+        return _check_object(path, record, progress)
     if not hasattr(_buffers, "span"):
         _buffers.span = memoryview(bytearray(SPAN))
     digest = xxh3_64()
     try:
-        with open(store / record.file, "rb", buffering=0, opener=_open_at_once) as file:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             about = os.fstat(file.fileno())
             if not S_ISREG(about.st_mode):
                 return _damaged(record.file, "damaged: it is not a plain file")
@@ -146,11 +151,27 @@ def _check(store: Path, record: FileRecord, progress: Callable[[int], None]) -> 
     return None if digest.hexdigest() == record.xxh3 else _damaged(record.file)
 
 
+def _check_object(path: ObjectPath, record: FileRecord, progress: Callable[[int], None]) -> Problem | None:
+    """Compare an object's size and hash with its record. It is read in pieces, so that a failure costs one of them."""
+    found, digest = path.head(), xxh3_64()
+    if found is None:
+        return _missing(record.file)
+    if found.size != record.size:
+        return _damaged(record.file, f"damaged: {found.size} bytes, {record.size} when it was written")
+    for start in range(0, record.size, SPAN):
+        [piece] = path.read_ranges([(start, min(start + SPAN, record.size))])
+        digest.update(piece)
+    progress(record.size)
+    return None if digest.hexdigest() == record.xxh3 else _damaged(record.file)
+
+
 def _open_at_once(path: str, flags: int) -> int:
     """Open a file without blocking: a pipe in its place would wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _names(folder: Path) -> set[str]:
-    """Return the relative paths of all files below a folder."""
+def _names(folder: Place) -> set[str]:
+    """Return the relative paths of all files below a folder; none at an address that cannot be listed."""
+    if isinstance(folder, ObjectPath):
+        return set(folder.bucket.sizes()) if folder.bucket.lists else set()
     return {str((Path(where) / name).relative_to(folder)) for where, _, names in os.walk(folder) for name in names}

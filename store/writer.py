@@ -1,65 +1,42 @@
-"""The writer: batches in, finished blocks out, with a few threads between the backbone and the disk.
+"""The leader of a store: it declares and seals the store, discards moved blocks, and writes blocks as others do.
 
-Memory holds only the queued batches, however large a block is. When a block is full, its files are fsynced and
-renamed, and only then recorded in the journal. So every file that the journal names is complete.
+There is one leader at a time, which a lock ensures where the file system has locks. Blocks need no leader.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_hexdigest
 
 from ..errors import StoreError
 from . import journal
-from .array_spec import ArraySpec, array_spec
-from .block_file import BlockFile
+from .array_spec import array_specs
+from .block_writer import BlockWriter, Targets
 from .claim import check_path, claimed, empty
 from .contract import IDS, LABELS, ROOT_RECORD, StoreFiles
 from .durable import write_durably
 from .formats import store_files
 from .journal import FileRecord, Journal
-from .lanes import Lanes
-from .layout import layer_index, layer_name
 from .manifest import ABSENT, Manifest
+from .merge import clear_away, merge_journals, take_over
 from .moved_rows import files_from, first_difference, first_moved_row
-from .small import read_small
-
-N_LANES = 4
-QUEUED_BATCHES = 2
-Arrays = Mapping[str, npt.NDArray[Any]]
-
-
-class Targets(NamedTuple):
-    """The images of a split in row order: (n,) or (n, classes) int64 labels, and n ids."""
-
-    labels: npt.NDArray[np.int64]
-    ids: list[str]
-
-
-class BlockKey(NamedTuple):
-    """One block of one view of one split."""
-
-    split: str
-    view: int
-    block: int
+from .object_journal import open_journal
+from .temporaries import temporary_for
 
 
 @contextmanager
-def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator["StoreWriter"]:
-    """Create or extend a store, so that the parts that `manifest` declares can be written. Only one writer at a time.
+def open_writer(path: str | Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator["StoreWriter"]:
+    """Create or extend a store, so that the parts that `manifest` declares can be written. Only one leader at a time.
 
     Args:
-        path: folder of the store.
+        path: of the store, or its address.
         manifest: the parts wanted; they are added to the existing parts.
         overwrite: empty an existing store first.
 
     Raises:
-        LockedError: another process is writing to the store.
+        LockedError: another process leads the store.
         NoSpaceError: the disk filled up.
         StoreError: the folder holds something else, or a store with other settings; or `manifest` is not valid.
     """
@@ -76,20 +53,20 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
             writer.close()
 
 
-class StoreWriter:
-    """Writes the missing blocks of a store. Made by `open_writer`."""
+class StoreWriter(BlockWriter):
+    """Leads a store: declares it, writes its missing blocks, and seals it. Made by `open_writer`."""
 
     def __init__(self, files: StoreFiles, wanted: Manifest) -> None:
-        self._files = files
-        self._wanted = wanted
         self._stored = files.read_manifest() if files.exists() else None
-        self.manifest = self._stored.merged(wanted) if self._stored else wanted
-        self.journal = Journal(files.folder)
+        manifest = self._stored.merged(wanted) if self._stored else wanted
+        own = open_journal(files.folder)
+        super().__init__(files, manifest, wanted, own)
         if self._stored is None:
-            self.journal.add_mark()
-        n_layers = max(len(info.layers) for info in wanted.splits.values())
-        self._lanes = Lanes(N_LANES, queued=-(-QUEUED_BATCHES * n_layers // N_LANES))
-        self._growing: dict[tuple[BlockKey, int], dict[str, BlockFile]] = {}
+            own.add_mark()
+        take_over(files, own)
+        files.remove_temporary(self._stored or manifest)
+        if self._stored is not None and not self.journal.records:  # no journal vouches for any block
+            files.remove(name for spec in array_specs(self._stored) for name in files.block_names(spec))
 
     def drop_moved_rows(self, targets: Mapping[str, Targets]) -> None:
         """Remove the blocks whose rows moved: stored images are now left out, or the split grows. Earlier blocks stay.
@@ -105,6 +82,7 @@ class StoreWriter:
         if not first or self._stored is None:
             return
         write_root(self._files, replace(self._stored, complete=False), self.journal)
+        clear_away(self._files, self._stored, self.journal)
         for split, row in first.items():
             self._files.remove(files_from(self._files, self._stored, split, row))
         self._write_manifest(complete=False)
@@ -125,56 +103,21 @@ class StoreWriter:
             self.write_whole(f"{split}/{LABELS}", labels)
             self.write_whole(f"{split}/{IDS}", ids)
         self._files.write_metadata(self.manifest)
-        written = [file_record(self._files.folder, name) for name in self._files.metadata_names(self.manifest)]
+        written = journal.file_records(self._files.folder, self._files.metadata_names(self.manifest))
         self.journal.add_files(record for record in written if self.journal.records.get(record.file) != record)
 
-    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
-        """Write a small array and record it, unless it is written already."""
-        if not self.has_whole(array):
-            self._files.write_whole(array, values)
-            self.journal.add_files(file_record(self._files.folder, name) for name in self._files.whole_names(array))
-
-    def has_whole(self, array: str) -> bool:
-        """Whether a small array is written."""
-        return all(self._recorded(name) for name in self._files.whole_names(array))
-
-    def read_whole(self, array: str) -> npt.NDArray[Any]:
-        """Read a small array, or raise StoreError if it is missing or damaged."""
-        return read_small(self._files, array)
-
-    def missing_layers(self, key: BlockKey) -> list[int]:
-        """Return the wanted layers of a block that still lack an array."""
-        layers = self._wanted.splits[key.split].layers
-        return [
-            layer_index(name)
-            for name, kinds in layers.items()
-            if not all(self._recorded(self._files.block_name(self._spec(key, name, kind), *key[1:])) for kind in kinds)
-        ]
-
-    def append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
-        """Append the next images of a block to one layer: (n, …) values in the stored dtype, by array kind."""
-        self._lanes.put(layer, self._append, key, layer, arrays)
-
-    def finish_block(self, key: BlockKey, layer: int) -> None:
-        """Make the files of one layer of a full block durable and record them, in the background."""
-        self._lanes.put(layer, self._finish_block, key, layer)
-
     def seal(self) -> bool:
-        """Wait for everything queued and write the manifest; return whether the store is complete.
+        """Wait for everything queued, merge all journals and write the manifest; return whether the store is complete.
 
         It is complete if every declared file is recorded. Nothing can be appended afterwards.
         """
         self._lanes.join()
+        merge_journals(self._files.folder, self.journal)
+        self._files.look_again()
         self._write_manifest(complete=self._has_all())
+        if self.manifest.complete:
+            clear_away(self._files, self.manifest, self.journal)
         return self.manifest.complete
-
-    def close(self) -> None:
-        """End the threads, drop unfinished blocks and close all files. Finished blocks stay."""
-        self._lanes.stop()
-        for block_files in self._growing.values():
-            for file in block_files.values():
-                file.abandon()
-        self.journal.close()
 
     def _first_moved_row(self, split: str, ids: list[str]) -> int | None:
         """Return the first row that moved because stored images are left out now or rows are added, or None.
@@ -204,47 +147,12 @@ class StoreWriter:
         array = f"{split}/{IDS}"
         return [str(key) for key in self.read_whole(array)] if self.has_whole(array) else None
 
-    def _append(self, key: BlockKey, layer: int, arrays: Arrays) -> None:
-        files = self._growing.setdefault((key, layer), {})
-        for kind, values in arrays.items():
-            if kind not in files:
-                files[kind] = self._new_file(key, layer, kind)
-            files[kind].append(values)
-
-    def _finish_block(self, key: BlockKey, layer: int) -> None:
-        growing = self._growing[key, layer].values()
-        self.journal.add_files([file.finish(self._there(file.name)) for file in growing])
-        del self._growing[key, layer]
-
-    def _new_file(self, key: BlockKey, layer: int, kind: str) -> BlockFile:
-        spec = self._spec(key, layer_name(layer), kind)
-        name = self._files.block_name(spec, key.view, key.block)
-        n_rows = len(spec.rows_of(key.block))
-        return BlockFile(self._files.folder, name, spec, n_rows, self._files.block_header(spec))
-
-    def _spec(self, key: BlockKey, layer: str, kind: str) -> ArraySpec:
-        return array_spec(self.manifest, key.split, layer, kind)
-
     def _has_all(self) -> bool:
         return all(map(self._recorded, self._files.declared(self.manifest)))
 
     def _write_manifest(self, *, complete: bool) -> None:
         self.manifest = replace(self.manifest, complete=complete)
         write_root(self._files, self.manifest, self.journal)
-
-    def _recorded(self, name: str) -> bool:
-        return self._there(name) is not None
-
-    def _there(self, name: str) -> FileRecord | None:
-        """Return the record of a file if it is on the disk with its recorded size, else None."""
-        record = self.journal.records.get(name)
-        return record if record is not None and journal.is_there(self._files.folder, record) else None
-
-
-def file_record(store: Path, name: str) -> FileRecord:
-    """Make the record of a complete file. The whole file is read into memory."""
-    data = (store / name).read_bytes()
-    return FileRecord(name, len(data), xxh3_64_hexdigest(data))
 
 
 def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
@@ -261,4 +169,4 @@ def write_root(files: StoreFiles, manifest: Manifest, records: Journal) -> None:
         if entry["xxh3"] == xxh3_64_hexdigest(there):
             records.add_root(FileRecord(ROOT_RECORD, len(there), entry["xxh3"]), entry["content"])
     records.add_root(FileRecord(ROOT_RECORD, len(content), xxh3_64_hexdigest(content)), manifest.to_json())
-    write_durably(files.root, content)
+    write_durably(files.root, content, temporary_for(files.root))

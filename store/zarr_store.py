@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import AddressError
 from .array_spec import ArraySpec, array_specs
 from .checked import Count, UnfitError, parse, read, read_file
-from .contract import LABELS, StoreFiles, attributes_of, missing
+from .contract import LABELS, StoreFiles, missing
 from .durable import write_durably
 from .layout import CHANNELS, POOLED
 from .manifest import Manifest
+from .objects import Place
+from .temporaries import temporary_for
 
 ROOT = "zarr.json"
 KEYS: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
@@ -32,8 +35,10 @@ class ZarrFiles(StoreFiles):
 
     form = "Zarr"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, folder=path, root=path / ROOT)
+    def __init__(self, path: str | Path, folder: Place | None = None) -> None:
+        """Take the name of the store, and its folder if that is not the name."""
+        folder = folder or Path(path)
+        super().__init__(path, folder=folder, root=folder / ROOT)
 
     def block_name(self, spec: ArraySpec, view: int, block: int) -> str:
         """See `StoreFiles.block_name`."""
@@ -52,7 +57,7 @@ class ZarrFiles(StoreFiles):
         n_axes = 2 if array.endswith(CHANNELS) or self._is_multilabel(array) else 1
         return [f"{array}/{ROOT}", f"{array}/c" + ".0" * n_axes]
 
-    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str]) -> None:
+    def write_whole(self, array: str, values: npt.NDArray[Any] | list[str], *, replace: bool = True) -> None:
         """See `StoreFiles.write_whole`."""
         import zarr
 
@@ -71,7 +76,7 @@ class ZarrFiles(StoreFiles):
             **KEYS,
         )
         stored[...] = data
-        self._write(made)
+        self._write(made, replace=replace)
 
     def read_whole(self, array: str) -> npt.NDArray[Any]:
         """See `StoredArrays.read_whole`; zarr would give its fill value for a missing chunk."""
@@ -80,27 +85,32 @@ class ZarrFiles(StoreFiles):
             raise missing(self.folder / array)
         try:
             values = self._read_plain(metadata, chunk)
-            return self._read_by_library(array) if values is None else values
+            return self._read_by_library(metadata, chunk) if values is None else values
+        except AddressError:
+            raise
         except Exception as error:  # on damaged files zarr raises errors of every kind
             raise self.damaged(self.folder / array, error) from error
 
-    def _read_plain(self, metadata: Path, chunk: Path) -> npt.NDArray[Any] | None:
+    def _read_plain(self, metadata: Place, chunk: Place) -> npt.NDArray[Any] | None:
         """Read plain numbers without zarr, which takes half a second to import. None for any other array."""
         about = parse(read_file(metadata))
         dtype = PLAIN.get(about["data_type"])
         if dtype is None or about["codecs"] != PLAIN_CODECS:
             return None
-        return np.fromfile(chunk, dtype).reshape(read(list[Count], about["shape"], "shape"))
+        return np.frombuffer(bytearray(read_file(chunk)), dtype).reshape(read(list[Count], about["shape"], "shape"))
 
-    def _read_by_library(self, array: str) -> npt.NDArray[Any]:
+    def _read_by_library(self, metadata: Place, chunk: Place) -> npt.NDArray[Any]:
         import zarr
+        from zarr.core.buffer import Buffer, default_buffer_prototype
 
-        return np.asarray(zarr.open_array(self.folder, path=array, mode="r")[...])
+        as_buffer = default_buffer_prototype().buffer.from_bytes
+        files: dict[str, Buffer] = {path.name: as_buffer(read_file(path)) for path in (metadata, chunk)}
+        return np.asarray(zarr.open_array(zarr.storage.MemoryStore(files), mode="r")[...])
 
     def read_attributes(self) -> dict[str, Any]:
         """See `StoredArrays.read_attributes`."""
         try:
-            return attributes_of(read_file(self.root))
+            return _attributes_of(read_file(self.root))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, UnfitError) as error:
@@ -108,6 +118,7 @@ class ZarrFiles(StoreFiles):
 
     def is_compressed(self) -> bool:
         """See `StoredArrays.is_compressed`: whether the first array in blocks has any codec but the plain one."""
+        assert isinstance(self.folder, Path), self.folder
         for metadata in self.folder.glob(f"*/layer_*/*/{ROOT}"):
             if metadata.parent.name.endswith(CHANNELS):
                 continue  # a small array, never compressed
@@ -161,14 +172,27 @@ class ZarrFiles(StoreFiles):
         except (OSError, UnfitError, KeyError, TypeError):
             return (folder / "c.0.0").exists()
 
-    def _write(self, made: dict[str, Any]) -> None:
+    def _write(self, made: dict[str, Any], *, replace: bool = True) -> None:
         """Write durably the files that zarr made in memory, except the root (the manifest) and unchanged files."""
         for name, data in made.items():
-            path = self.folder / name
-            content = data.to_bytes()
-            if name != ROOT and not (path.exists() and path.read_bytes() == content):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(path, content)
+            if name != ROOT:
+                self._write_one(self.folder / name, data.to_bytes(), replace=replace)
+
+    def _write_one(self, path: Place, content: bytes, *, replace: bool) -> None:
+        if not (path.exists() and path.read_bytes() == content):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, content, temporary_for(path), replace=replace)
+
+
+def _attributes_of(root: bytes) -> dict[str, Any]:
+    """Return the attributes in the metadata of a Zarr group, or {} if it has none.
+
+    Raises:
+        UnfitError: `root` is not JSON.
+    """
+    group = parse(root)
+    attributes = group.get("attributes") if isinstance(group, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def _whole_axes(array: str) -> list[str]:

@@ -1,7 +1,8 @@
 """All examples that README, docs, examples and help show: command lines, and statements of Python.
 
-An example that cannot run without a download carries a visible mark: a comment that begins with "downloads", at its
-end, or on a line of its own above it in the same block. `test_examples.py` runs all others.
+An example that cannot run here carries a visible mark: a comment that begins with "downloads" or "needs", at its end,
+or on a line of its own above it in the same block. `test_examples.py` runs all others. Batch scripts for Slurm are no
+examples: `test_scale_page.py` checks them.
 """
 
 import ast
@@ -16,13 +17,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py"))]
 PROGRAMS = ("probe", "make", "python", "pip")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-MARK = re.compile(r"(?<!\S)# downloads .+")
+MARK = re.compile(r"(?<!\S)# (downloads|needs) .+")
 TEMPLATES = "## Adding one"
 """Below this title of docs/heads.md, Python is a template for a pooling. `probe/heads/test_registry.py` runs it."""
 
 
 class Shown(NamedTuple):
-    """One example, the place that shows it, and whether it is marked as needing a download."""
+    """One example, the place that shows it, and whether it is marked as one that cannot run here."""
 
     place: str
     text: str
@@ -47,6 +48,7 @@ def lines_of_pages() -> Iterator[Shown]:
     for page in PAGES:
         text = page.read_text()
         blocks = [block for _, block in FENCE.findall(text)] if page.suffix == ".md" else [text]
+        blocks = [block for block in blocks if "#SBATCH" not in block]
         for block in blocks:
             yield from _lines_of(page.name, block)
 

@@ -153,7 +153,7 @@ def demo_extract(store: Path) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
     number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -164,7 +164,9 @@ def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
     wait_for(lambda: "/c.0." in read(store / "journal.jsonl"))
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+    if number != signal.SIGINT:
+        check_that_the_block_was_finished(store)
     assert error.splitlines()[-1].endswith("finished work is safe")
     assert "Traceback" not in error
     assert not open_store(store).manifest.complete
@@ -172,6 +174,16 @@ def test_a_signal_ends_an_extraction_in_order_and_the_command_finishes_it_later(
     assert open_store(store).manifest.complete
     events = [json.loads(line).get("event") for line in read(store / "journal.jsonl").splitlines()]
     assert (events.count("start"), events.count("finish")) == (2, 1)
+
+
+def check_that_the_block_was_finished(store: Path) -> None:
+    """Check that no file is half written, and that all layers have the same blocks."""
+    assert not list(store.rglob("*.tmp"))
+    blocks = [
+        sorted(file.name for file in (store / "train" / f"layer_{layer:02d}" / "mean").glob("c.*"))
+        for layer in range(4)
+    ]
+    assert blocks[0] and blocks == [blocks[0]] * 4
 
 
 def test_a_signal_to_the_whole_group_ends_without_a_trace(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ MAY_IMPORT = {
     "errors": set(),
     "runtime": {"errors"},
     "store": {"runtime", "errors"},
-    "extract": {"store", "runtime", "errors", "__version__"},
-    "probe": {"store", "runtime", "errors"},
+    "engines": {"runtime", "errors"},
+    "extract": {"store", "engines", "runtime", "errors", "__version__"},
+    "probe": {"store", "engines", "runtime", "errors"},
     "workflows": {"extract", "probe", "store", "runtime", "errors"},
-    "commands": {"workflows", "extract", "probe", "store", "runtime", "errors"},
+    "commands": {"engines", "workflows", "extract", "probe", "store", "runtime", "errors"},
     "cli": {"commands", "runtime", "errors", "__version__"},
     "__main__": {"cli"},
     "__init__": {"runtime"},
@@ -40,7 +41,22 @@ PROBE_FLOORS = (
     ("__init__",),
 )
 """The rooms of `probe/`, from the ground up: a room imports from floors below its own."""
-COMMANDS = ("extract", "models", "datasets", "heads", "fit", "demo", "info", "verify", "export", "report", "predict")
+COMMANDS = (
+    *(
+        "extract",
+        "models",
+        "datasets",
+        "heads",
+        "fit",
+        "demo",
+        "info",
+        "verify",
+        "merge",
+        "export",
+        "report",
+        "predict",
+    ),
+)
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
 ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "jepa", "siglip", "simpool")
 """Poolings with nothing to test but their formula and what all share."""
@@ -177,6 +193,9 @@ def test_every_package_file_has_a_test_file() -> None:
     """Tests mirror the tree; files without behaviour of their own are named here."""
     tested_elsewhere = {
         "__main__.py": "tests/test_cli.py",
+        "engines/contract.py": "tests/engines/test_inline.py",
+        "extract/loaded.py": "tests/extract/test_worker.py",
+        "probe/fitting/layer_fit.py": "tests/probe/test_pipeline.py",
         "commands/lists.py": "tests/test_cli.py",
         "commands/program.py": "tests/test_command_lines.py",
         "commands/stages.py": "tests/test_cli.py",

@@ -15,11 +15,11 @@ from ..extract.datasets import open_dataset
 from ..runtime.text import plural
 from ..store import journal
 from ..store.contract import StoreFiles
-from ..store.formats import local_path, store_files
-from ..store.journal import Journal
-from ..store.layout import TEMPORARY
-from ..store.lock import StoreLock
+from ..store.formats import store_files
 from ..store.manifest import Manifest
+from ..store.merge import take_over
+from ..store.object_journal import open_journal
+from ..store.object_lock import lock_of
 from ..store.verify import Problem, read_root, verify
 from ..store.writer import write_root
 from .progress import ByteProgress
@@ -32,7 +32,7 @@ N_SHOWN = 20
 
 def check(path: str | Path) -> list[Problem]:
     """Verify a store with `tokenprobe.store.verify.verify`, and show progress."""
-    recorded = journal.finished_files(store_files(local_path(path)).folder)
+    recorded = journal.finished_files(store_files(path).folder)
     with ByteProgress("verify", sum(record.size for record in recorded.values())) as progress:
         return verify(path, progress.advance)
 
@@ -53,18 +53,18 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
         The problems that remain.
 
     Raises:
-        InputError: `path` is an address, or the journal names code that is not trusted.
+        InputError: an address that is refused, or the journal names code that is not trusted.
         LockedError: another process is writing to the store.
         MissingError: there is no journal, or the data or weights have moved; the message names the path.
         StoreError: the journal records no extraction, or its extractions would not give this store.
     """
-    files = store_files(local_path(path))
+    files = store_files(path)
     if not (files.folder / journal.NAME).is_file():
         raise MissingError(
             f"no journal at {str(files.folder / journal.NAME)!r}, so it is unknown how the store was made; make it "
             "again with probe extract"
         )
-    with StoreLock(files.folder):
+    with lock_of(files.folder):
         _warn_early(files, trust_code)
         problems = check(path)
         if not problems:
@@ -76,7 +76,8 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
         _check_inputs(files, configs, trust_code)
         if any(problem.kind != "foreign" for problem in problems):
             _write_root(files, replace(manifest, complete=not to_make))
-        _clear_away(files, manifest, problems)
+        _remove_damaged(files, problems)
+        files.remove_temporary(manifest)
     for config in configs:
         if not files.read_manifest().complete:
             extract(config)
@@ -93,7 +94,7 @@ def _warn_early(files: StoreFiles, trust_code: bool) -> None:
 
 def summary(path: str | Path, problems: Sequence[Problem]) -> str:
     """Return one line with the number of files that have a problem, and advice."""
-    n_files, files = len(problems), store_files(local_path(path))
+    n_files, files = len(problems), store_files(path)
     if all(problem.kind == "foreign" for problem in problems):
         advice = "remove foreign files by hand: --repair removes only the temporary files of a killed writer"
     elif journal.can_repair(files.folder) or all(problem.file == files.root.name for problem in problems):
@@ -118,6 +119,7 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
             continue
         skip = recorded.skip_bad_images or left_out
         config = replace(recorded, out=files.path, overwrite=False, dry_run=False, skip_bad_images=skip)
+        config = replace(config, engine="inline", shard=None, address=None, num_gpus=None)
         if config not in configs:
             configs.append(config)
     if not configs:
@@ -140,19 +142,16 @@ def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_cod
 
 
 def _write_root(files: StoreFiles, manifest: Manifest) -> None:
-    records = Journal(files.folder)
+    records = open_journal(files.folder)
     try:
+        take_over(files, records)
         write_root(files, manifest, records)
     finally:
         records.close()
 
 
-def _clear_away(files: StoreFiles, manifest: Manifest, problems: Sequence[Problem]) -> None:
-    """Remove damaged files, and temporary files that a killed writer left. The root stays."""
-    own = {*files.declared(manifest), files.root.name}
-    foreign = {problem.file for problem in problems if problem.kind == "foreign"}
-    damaged = {problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name}
-    files.remove(damaged | {name for name in foreign if name.removesuffix(TEMPORARY) in own})
+def _remove_damaged(files: StoreFiles, problems: Sequence[Problem]) -> None:
+    files.remove({problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name})
 
 
 def _say_problems(problems: Sequence[Problem]) -> None:

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from pathlib import Path
 
 import torch
 
 from ...errors import InputError
-from ...store import Split, Store, open_store
+from ...store import Split, Store
 from ...store.layout import EMBEDDING, PATCH, layer_name
+from ...store.local_cache import open_cached
 from ..config import FitConfig
 from .layer_set import LayerSet
 from .norm import Json, is_derived, kept_norm
@@ -129,7 +129,7 @@ def open_data(store: Store, config: FitConfig) -> Data:
             "split; leave one of the two out"
         )
     train = store[config.train_split]
-    test_store = store if config.test_store is None else open_store(config.test_store)
+    test_store = store if config.test_store is None else open_cached(config.test_store, config.local_cache)
     test = test_store[_test_split_name(test_store, config)]
     val = train if config.val_split is None else store[config.val_split]
     _check_same_features(store, test_store)
@@ -207,6 +207,6 @@ def _check_same_features(store: Store, test_store: Store) -> None:
     if differing:
         listed = "; ".join(f"{name}: {ours[name]!r} and {theirs[name]!r}" for name in differing)
         raise InputError(
-            f"test_store {str(Path(test_store.path))!r} does not hold the features of {str(store.path)!r} ({listed}); "
+            f"test_store {str(test_store.path)!r} does not hold the features of {str(store.path)!r} ({listed}); "
             "extract it with the same backbone"
         )

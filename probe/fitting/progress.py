@@ -2,11 +2,11 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.progress import MofNCompleteColumn, TextColumn
+from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ...runtime.progress import Progress
 from ...runtime.text import plural
@@ -76,3 +76,33 @@ class FitProgress(Progress):
         start, before = self._samples[0]
         speed = (self._done - before) / max(time.monotonic() - start, 1e-9)
         return (self._total - self._done) / speed if speed > 0 else None
+
+
+class QuietProgress(FitProgress):
+    """Shows nothing, and tells how many cells are done, for a fit whose progress another process shows."""
+
+    def __init__(self, n_cells: int, tell: Callable[[int], None]) -> None:
+        self._tell_cells, self._n_told = tell, 0
+        super().__init__(n_cells)
+
+    def _reach(self, done: float) -> None:
+        self._done = done
+        if int(done) > self._n_told:
+            self._tell_cells(int(done) - self._n_told)
+            self._n_told = int(done)
+
+
+class CellProgress(Progress):
+    """Counts cells that several processes fit."""
+
+    def __init__(self, n_cells: int) -> None:
+        """Start at 0 of `n_cells`."""
+        self._unit = plural(n_cells, "cell")
+        super().__init__("fit", n_cells, MofNCompleteColumn(), TextColumn(self._unit), TimeRemainingColumn())
+
+    def advance(self, n_cells: int, _: int = 0) -> None:
+        """Count more cells."""
+        self._count(n_cells)
+
+    def _line(self) -> str:
+        return f"{self._what} {int(self._done)}/{self._total} {self._unit}"

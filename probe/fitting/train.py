@@ -5,6 +5,7 @@ from functools import partial
 from math import ceil
 from typing import Any
 
+from ...runtime.stopping import finishing, is_stopping, stop_here
 from ...store.order import RowNumbers
 from ..batches.layer_set import abbreviated
 from ..batches.noise import with_noise
@@ -48,16 +49,17 @@ def train_pass(
     images = [_n_images(plan, regimes, scoring) for scoring in range(n_scorings)]
     n_cells = sum(len(fit.group.cells) for fit in fits)
     name = f"layer {abbreviated(fits[0].group.cells[0].layer)},"
-    with progress.part(name, n_cells, sum(images), done=sum(images[:first])):
+    with finishing(), progress.part(name, n_cells, sum(images), done=sum(images[:first])):
         for scoring in range(first, n_scorings):
             for regime in regimes:
                 of_regime = [fit for fit in fits if fit.regime is regime]
                 for epoch in regime.epochs_before(scoring):
                     _train_epoch(plan, of_regime, streams.train(regime), epoch, progress)
             _score(plan, fits, regimes, streams, scoring, progress)
-            if checkpoint.due():
+            if checkpoint.due() or is_stopping():
                 plan.data.check_unchanged()
                 checkpoint.save({"scorings": scoring + 1, "groups": [fit.state() for fit in fits]})
+                stop_here()
     for fit in fits:
         if fit.diverged_at_once:
             regime = fit.regime

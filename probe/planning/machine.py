@@ -8,6 +8,7 @@ import torch
 
 from ...errors import InputError
 from ...runtime.device import resolve_device, resolve_precision
+from ...runtime.workers import n_neighbours
 from ..config import FitConfig
 from .places import GPU, RAM
 
@@ -60,7 +61,13 @@ def available_memory(device: torch.device) -> int:
 
 
 def available_ram() -> int:
-    """Return the bytes of memory that can be used without swapping."""
+    """Return the bytes of memory that can be used without swapping: an equal share if torchrun started several
+    processes on this machine.
+    """
+    return _available_ram() // n_neighbours()
+
+
+def _available_ram() -> int:
     if not MEMINFO.exists():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # macOS
     available = _entries(MEMINFO)["MemAvailable:"] * 1024

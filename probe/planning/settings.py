@@ -15,8 +15,11 @@ GRID = (
 )  # fmt: skip
 """Settings that may differ between the cells of a run. A later command may add other values. Fingerprints, not
 settings, identify the data."""
-OWN = (*GRID, "out", "device", "cache")
+OWN = (*GRID, "out", "device", "cache", "local_cache")
 """Settings that the cells of a run need not share: `GRID`, and settings that differ between machines."""
+
+NOT_KEPT = ("dry_run", "engine", "shard", "address", "num_gpus")
+"""Settings that change nothing in a run."""
 
 Settings = dict[str, Any]
 
@@ -35,8 +38,9 @@ def resolved_settings(plan: Plan) -> Settings:
     if plan.config.warmup_epochs is None:
         resolved["warmup_epochs"] = default_warmup(plan.config.epochs)
     settings = asdict(plan.config) | resolved
-    del settings["dry_run"]
-    paths = {key: utf8_text(settings[key]) for key in ("out", "test_store") if settings[key] is not None}
+    for name in NOT_KEPT:
+        del settings[name]
+    paths = {key: utf8_text(settings[key]) for key in ("out", "test_store", "local_cache") if settings[key] is not None}
     return settings | paths
 
 

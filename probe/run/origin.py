@@ -12,6 +12,7 @@ import yaml
 from ...errors import RunError
 from ...store.checked import read
 from ...store.durable import write_durably
+from ...store.temporaries import new_writer, temporary_of
 from ..config import MADE_FROM
 from ..grid.cells import store_of
 from .files import WAY_OUT, damaged, read_file
@@ -80,7 +81,8 @@ def read_origin(run: Run) -> Origin | None:
 def write_origin(folder: Path, settings: dict[str, Any], origin: Origin) -> None:
     """Write `config.yaml`: the settings, which `--config` can read again, and the run's origin."""
     content = settings | {MADE_FROM: asdict(origin)}
-    write_durably(folder / NAME, yaml.dump(content, Dumper=_PlainDumper, sort_keys=False).encode())
+    data = yaml.dump(content, Dumper=_PlainDumper, sort_keys=False).encode()
+    write_durably(folder / NAME, data, temporary_of(folder / NAME, new_writer()))  # shards may do so at the same time
 
 
 class _PlainDumper(yaml.SafeDumper):

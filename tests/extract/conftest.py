@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenprobe.extract import ExtractConfig, extract, pipeline
+from tokenprobe.extract import ExtractConfig, extract, loaded
 from tokenprobe.extract.datasets import open_dataset
 
 from ..conftest import TINY_VIT
@@ -55,5 +55,5 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[CountingSource]:
         opened.append(CountingSource(open_dataset(spec)))
         return opened[-1]
 
-    monkeypatch.setattr(pipeline, "open_dataset", open_counting)
+    monkeypatch.setattr(loaded, "open_dataset", open_counting)
     return opened

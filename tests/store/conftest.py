@@ -10,6 +10,7 @@ import pytest
 
 from .disk import watch_disk
 from .kit import SUFFIXES
+from .s3 import Proxy, environment, make_bucket, moto_server
 
 
 @pytest.fixture
@@ -64,3 +65,26 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """Port of a real S3 server on this machine."""
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def proxy(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before the S3 server. The environment points to it."""
+    made = Proxy(s3_port)
+    for name, value in environment(made.port).items():
+        monkeypatch.setenv(name, value)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bucket(s3_port: int, proxy: Proxy) -> str:
+    """Address of an empty bucket."""
+    return f"s3://{make_bucket(s3_port)}"

@@ -11,20 +11,23 @@ from typing import Any
 
 import pytest
 
-from tokenprobe.store import block_file
+from tokenprobe.store import new_file
+from tokenprobe.store.temporaries import file_of
 
-DISK_STEPS = {"open", "os.mkdir", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
+DISK_STEPS = {"open", "os.mkdir", "os.link", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
 
 
 def watch_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
-    """Record ("write" | "fsync", path) and ("rename", new path) of every call, which all really run.
+    """Record ("write" | "fsync", path) and ("rename" | "link", new path) of every call, which all really run.
 
-    Consecutive writes to one file count once.
+    Consecutive writes to one file count once. A temporary name is shown as FILE.tmp, without its writer.
     """
     calls: list[tuple[str, Path]] = []
-    write, fsync, rename = os.write, os.fsync, os.rename
+    write, fsync, rename, link = os.write, os.fsync, os.rename, os.link
 
     def record(call: str, path: Path) -> None:
+        file = file_of(path.name)
+        path = path if file is None else path.with_name(f"{file}.tmp")
         if call != "write" or calls[-1:] != [(call, path)]:
             calls.append((call, path))
 
@@ -43,22 +46,27 @@ def watch_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
         record("rename", Path(new))
         rename(old, new)
 
-    for name, watched in (("write", watched_write), ("fsync", watched_fsync), ("rename", watched_rename)):
-        monkeypatch.setattr(os, name, watched)
+    def watched_link(old: Path, new: Path) -> None:
+        record("link", Path(new))
+        link(old, new)
+
+    watched = {"write": watched_write, "fsync": watched_fsync, "rename": watched_rename, "link": watched_link}
+    for name, call in watched.items():
+        monkeypatch.setattr(os, name, call)
     return calls
 
 
-def fill_up_for(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
-    """Let one file find a full disk: /dev/full, which exists on every system, is opened in its place, once."""
-    really_open = block_file.open_new
+def fill_up_for(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    """Let a block's file find a full disk: /dev/full, which exists on every system, is opened in its place, once."""
+    really_open = new_file.open_new
 
     def open_new(path: Path) -> int:
-        if path != temporary:
+        if file_of(str(path)) != str(file):
             return really_open(path)
-        monkeypatch.setattr(block_file, "open_new", really_open)
+        monkeypatch.setattr(new_file, "open_new", really_open)
         return os.open("/dev/full", os.O_WRONLY)
 
-    monkeypatch.setattr(block_file, "open_new", open_new)
+    monkeypatch.setattr(new_file, "open_new", open_new)
 
 
 def fork_and_kill(work: Callable[[], object], step: int, events: Set[str] = DISK_STEPS) -> bool:

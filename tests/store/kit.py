@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, Manifest, StoreWriter, Targets, open_store, open_writer
 from tokenprobe.store.contents import Recipe, SplitInfo
+from tokenprobe.store.journal import read_records
 from tokenprobe.store.layout import LayerShape
 
 SUFFIXES = (".zarr", ".h5")
@@ -24,6 +25,7 @@ LAYERS = (0, 3)
 ROWS = {"patch": (6, DIM), "prefix": (N_PREFIX, DIM), "mean": (DIM,)}
 ALL = sorted(ROWS)
 Arrays = dict[str, np.ndarray]
+Place = TypeVar("Place", Path, str)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def make_manifest(dtype: str, counts: dict[str, int], block_rows: int) -> Manife
     )
 
 
-def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = False) -> Path:
+def write(path: Place, contents: Contents, *, batch: int = 2, overwrite: bool = False) -> Place:
     """Write the missing parts of a store that the manifest declares; return the path."""
     with open_writer(path, contents.manifest, overwrite=overwrite) as writer:
         declare(writer, contents)
@@ -149,7 +151,7 @@ def write(path: Path, contents: Contents, *, batch: int = 2, overwrite: bool = F
     return path
 
 
-def write_some(path: Path, contents: Contents, keys: Sequence[BlockKey]) -> Path:
+def write_some(path: Place, contents: Contents, keys: Sequence[BlockKey]) -> Place:
     """Declare everything and write only some blocks; return the path."""
     with open_writer(path, contents.manifest) as writer:
         declare(writer, contents)
@@ -244,7 +246,7 @@ def journal_lines(path: Path) -> list[dict[str, Any]]:
 
 def stamps(path: Path) -> dict[str, tuple[int, int]]:
     """Return the inode and time of each recorded file, which change if it is written again."""
-    names = {entry["file"] for entry in journal_lines(path) if "file" in entry} - {"manifest"}
+    names = read_records(folder_of(path)).keys() - {"manifest"}
     files = [file for name in names if (file := folder_of(path) / name).exists()]
     return {str(file.relative_to(folder_of(path))): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 

@@ -52,18 +52,31 @@ def test_values_that_are_not_contiguous_are_written_in_their_logical_order(tmp_p
     np.testing.assert_array_equal(stored, values)
 
 
-def test_a_file_that_is_there_stays_if_it_is_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_file_that_another_writer_finished_stays_and_is_the_one_recorded(
+    tmp_path: Path, recorded: bool, factor: int
+) -> None:
+    """The other's bytes may differ, and it may have been killed before it recorded them."""
     values = np.ones((2, 4, 3), np.float16)
-    file = make_file(tmp_path, n_rows=2)
+    file, again = make_file(tmp_path, n_rows=2), make_file(tmp_path, n_rows=2)
     file.append(values)
-    record, inode = file.finish(), (tmp_path / "c.0.0").stat().st_ino
-    for factor in (1, 2):
-        again = make_file(tmp_path, n_rows=2)
-        again.append(factor * values)
-        assert (again.finish(record) == record) == (factor == 1)
-        assert ((tmp_path / "c.0.0").stat().st_ino == inode) == (factor == 1)
-        np.testing.assert_array_equal(np.fromfile(tmp_path / "c.0.0", np.float16), factor)
-        assert [path.name for path in tmp_path.iterdir()] == ["c.0.0"]
+    again.append(factor * values)
+    record = file.finish()
+    about = (tmp_path / "c.0.0").stat()
+    assert again.finish(record if recorded else None) == record
+    assert record.xxh3 == xxh3_64_hexdigest(values.tobytes())
+    assert ((tmp_path / "c.0.0").stat().st_ino, (tmp_path / "c.0.0").read_bytes()) == (about.st_ino, values.tobytes())
+    assert [path.name for path in tmp_path.iterdir()] == ["c.0.0"]
+
+
+def test_a_file_of_another_size_gives_way(tmp_path: Path) -> None:
+    (tmp_path / "c.0.0").write_bytes(b"cut off")
+    file, values = make_file(tmp_path, n_rows=2), np.ones((2, 4, 3), np.float16)
+    file.append(values)
+    assert file.finish().xxh3 == xxh3_64_hexdigest(values.tobytes())
+    assert (tmp_path / "c.0.0").read_bytes() == values.tobytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["c.0.0"]
 
 
 def test_no_name_before_finish_and_nothing_left_when_abandoned(tmp_path: Path) -> None:
@@ -77,7 +90,7 @@ def test_no_name_before_finish_and_nothing_left_when_abandoned(tmp_path: Path) -
 def test_a_header_that_finds_no_space_leaves_neither_file_nor_descriptor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill_up_for(monkeypatch, tmp_path / "c.0.0.tmp")
+    fill_up_for(monkeypatch, tmp_path / "c.0.0")
     n_open = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No space left"):
         make_file(tmp_path, n_rows=2, header=b"header")
@@ -85,12 +98,14 @@ def test_a_header_that_finds_no_space_leaves_neither_file_nor_descriptor(
     assert len(os.listdir("/proc/self/fd")) == n_open
 
 
-def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:
-    (tmp_path / "c.0.0.tmp").write_bytes(b"x" * 10_000)
-    file = make_file(tmp_path, n_rows=1)
-    file.append(np.ones((1, 4, 3), np.float16))
-    file.finish()
-    assert (tmp_path / "c.0.0").stat().st_size == 4 * 3 * 2
+def test_writers_of_one_block_at_once_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    files = [make_file(tmp_path, n_rows=1) for _ in range(3)]
+    for number, file in enumerate(files):
+        file.append(np.full((1, 4, 3), number, np.float16))
+    assert len(list(tmp_path.iterdir())) == 3
+    records = {file.finish() for file in reversed(files)}
+    assert len(records) == 1
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "c.0.0", np.float16), 2)
 
 
 @pytest.mark.parametrize("values", [np.ones((1, 4, 3), np.float32), np.ones((1, 3, 4), np.float16)])
@@ -108,7 +123,7 @@ def test_the_rows_are_on_disk_before_the_name_and_the_name_before_the_return(
     file.append(values)
     record = file.finish()
     growing, whole = tmp_path / "c.0.0.tmp", tmp_path / "c.0.0"
-    assert disk_calls == [("write", growing), ("fsync", growing), ("rename", whole), ("fsync", tmp_path)]
+    assert disk_calls == [("write", growing), ("fsync", growing), ("link", whole), ("fsync", tmp_path)]
     disk_calls.clear()
     again = make_file(tmp_path, n_rows=2, block_rows=3)
     again.append(values)
@@ -127,7 +142,8 @@ def test_more_rows_than_a_block_holds_are_refused_and_not_written(tmp_path: Path
     )
     with pytest.raises(StoreError, match=message):
         file.append(np.ones((more, 4, 3), np.float16))
-    assert (tmp_path / "c.0.0.tmp").stat().st_size == 2 * 4 * 3 * 2
+    (growing,) = tmp_path.iterdir()
+    assert growing.stat().st_size == 2 * 4 * 3 * 2
     file.abandon()
 
 

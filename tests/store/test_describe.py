@@ -130,8 +130,9 @@ def test_a_store_that_lost_files_is_damaged(place: Callable[[str], Path]) -> Non
 
 def test_a_store_far_away_is_described_by_its_manifest(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", make_contents("float32"))
+    (path / "journal.jsonl").unlink()
     lines = shown(f"file://{path}")
-    assert lines["store"] == f"file://{path}, Zarr at an address: read through the zarr library"
+    assert lines["store"] == f"file://{path}, Zarr at an address: read by ranged requests"
     # 2 layers; 6 patches, 2 prefix tokens and a mean, 5 wide; 2 views of 11 images, and 3
     assert 2 * (6 + 2 + 1) * 5 * (2 * 11 + 3) * 4 == 9000
     assert lines["bytes"] == "9.00 kB when uncompressed"

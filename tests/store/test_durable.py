@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store.durable import open_kept, remove_durably, rename_durably, sync_tree, write_durably
+from tokenprobe.store.durable import open_kept, publish, remove_durably, rename_durably, sync_tree, write_durably
 
 Calls = list[tuple[str, Path]]
 
@@ -95,3 +95,31 @@ def test_a_file_that_is_kept_is_made_and_opened_but_not_through_a_link(tmp_path:
     assert not mine.exists()
     with pytest.raises(IsADirectoryError):
         open_kept(tmp_path, os.O_WRONLY)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_file_takes_a_free_name_and_leaves_another_files_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", _refuse_links)
+    path = tmp_path / "c.0"
+    for data, there, ours in ((b"one", b"one", True), (b"two", b"one", False), (b"longer", b"longer", True)):
+        temporary = tmp_path / "c.0.tmp"
+        temporary.write_bytes(data)
+        assert publish(temporary, path, len(data)) == ours
+        assert (path.read_bytes(), list(tmp_path.iterdir())) == (there, [path])
+
+
+def _refuse_links(*_: object) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_a_temporary_file_that_was_cleared_away_is_missed_only_without_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.0"
+    with pytest.raises(FileNotFoundError):
+        publish(tmp_path / "absent", path, 3)
+    path.write_bytes(b"one")
+    assert publish(tmp_path / "absent", path, 3) is False
+    with pytest.raises(FileNotFoundError):
+        publish(tmp_path / "absent", path, 4)

@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from multiprocessing import get_context
@@ -96,12 +97,11 @@ def test_a_store_killed_again_and_again_between_the_record_of_its_root_and_the_r
         assert fork_and_kill(lambda more=more: write(path, more), 1, {"os.rename"})
         assert root_of(path).read_bytes() == before
         assert open_store(path).manifest.complete
-        assert (
-            verify(path)
-            == [Problem(f"{root_of(path).name}.tmp", "foreign", "foreign: nothing declares it")][
-                : path.suffix == ".zarr"
-            ]
-        )
+        problems = [
+            replace(problem, file=re.sub(r"\.[0-9a-f-]+\.tmp$", ".tmp", problem.file)) for problem in verify(path)
+        ]
+        foreign = Problem(f"{root_of(path).name}.tmp", "foreign", "foreign: nothing declares it")
+        assert problems in ([], [foreign][: path.suffix == ".zarr"]), "the next command removes it"
     assert tree(write(path, contents)) == tree(write(place("whole"), contents))
 
 
@@ -256,7 +256,7 @@ def check_half_written(path: Path, contents: Contents) -> dict[str, tuple[int, i
 
 def leave_no_space(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     """Let writes to a file under its temporary name find a full disk."""
-    fill_up_for(monkeypatch, file.with_name(f"{file.name}.tmp"))
+    fill_up_for(monkeypatch, file)
 
 
 def fill_up(disk: Path) -> NoReturn:

@@ -10,7 +10,8 @@ from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.export import export_store, select
 from tokenprobe.store.formats import FORMATS, local_path, open_arrays, store_files
 from tokenprobe.store.hdf5_store import Hdf5Files
-from tokenprobe.store.library import CompressedReader, LibraryReader
+from tokenprobe.store.library import CompressedReader
+from tokenprobe.store.remote import RemoteFiles
 from tokenprobe.store.zarr_store import ZarrFiles
 
 from .kit import make_contents, write
@@ -56,8 +57,8 @@ def test_a_plain_store_is_read_from_its_files_and_others_through_the_library(tmp
     (tmp_path / "b.zarr/journal.jsonl").unlink()
     assert compressed.journaled_files() is None
     far = open_arrays(f"file://{tmp_path / 'a.zarr'}")
-    assert type(far) is LibraryReader
-    assert far.journaled_files() is None
+    assert type(far) is RemoteFiles
+    assert far.journaled_files() is far
     assert far.count_missing(list(array_specs(plain.manifest))) == [0] * 12
     with pytest.raises(MissingError, match=f"^no store at '{tmp_path}/none.zarr'; make one with probe extract$"):
         open_arrays(tmp_path / "none.zarr")
@@ -66,6 +67,6 @@ def test_a_plain_store_is_read_from_its_files_and_others_through_the_library(tmp
 def test_an_address_is_no_path() -> None:
     assert local_path("runs/a.zarr") == Path("runs", "a.zarr")
     with pytest.raises(
-        InputError, match=r"'s3://bucket/a\.zarr' is an address, but stores can be written and verified only on"
+        InputError, match=r"'s3://bucket/a\.zarr' is an address, and only a store can be there; give a path on"
     ):
         local_path("s3://bucket/a.zarr")

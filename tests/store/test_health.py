@@ -41,6 +41,7 @@ def test_blocks_are_counted_over_views_and_by_layer(place: Callable[[str], Path]
 
 def test_nothing_is_known_without_a_journal(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", make_contents())
-    assert take_stock(open_store(f"file://{path}")) is None
+    assert take_stock(open_store(f"file://{path}")) == take_stock(open_store(path))
     (path / "journal.jsonl").unlink()
+    assert take_stock(open_store(f"file://{path}")) is None
     assert take_stock(open_store(path)) is None

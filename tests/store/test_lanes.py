@@ -142,3 +142,20 @@ def put_often(lanes: Lanes) -> None:
 def fail_and_tell(failing: Event) -> NoReturn:
     failing.set()
     raise OSError("the disk is gone")
+
+
+def test_a_flush_waits_for_all_lanes_and_more_work_may_follow() -> None:
+    gate, done = Event(), list[int]()
+    lanes = Lanes(2, queued=4)
+    for turn in range(3):
+        for lane in range(2):
+            lanes.put(lane, gate.wait, 0.01)
+            lanes.put(lane, done.append, turn)
+        lanes.flush()
+        assert done.count(turn) == 2
+    lanes.put(0, int, "no number")
+    with pytest.raises(ValueError, match="no number"):
+        lanes.flush()
+    with pytest.raises(ValueError, match="no number"):
+        lanes.flush()
+    lanes.stop()

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -16,6 +15,8 @@ from tokenprobe.store import open_store
 from tokenprobe.store.describe import describe
 from tokenprobe.store.formats import is_address, store_files
 from tokenprobe.store.library import CompressedReader, LibraryReader
+from tokenprobe.store.objects import Bucket, ObjectPath
+from tokenprobe.store.remote import RemoteFiles
 from tokenprobe.store.zarr_store import ZarrFiles
 
 from .kit import DTYPES, make_contents, write
@@ -37,9 +38,14 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Copy:
     return make
 
 
+def zarr_place(target: str) -> Any:
+    """Return a path, or an address in memory, as zarr opens it."""
+    return zarr.storage.ObjectStore(Bucket(target).store) if is_address(target) else target
+
+
 def copy_store(path: Path, target: str, how: dict[str, Any]) -> None:
     """Copy a store with zarr."""
-    source, made = zarr.open_group(path, mode="r"), zarr.open_group(target, mode="w")
+    source, made = zarr.open_group(path, mode="r"), zarr.open_group(zarr_place(target), mode="w")
     made.update_attributes(dict(source.attrs))
     for split in open_store(path).splits:
         for name, node in source[split].members(max_depth=None):
@@ -91,7 +97,7 @@ def test_a_missing_chunk_at_an_address_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "plain", make_contents())
     address = f"memory://{tmp_path.name}/lost"
     copy_store(tmp_path / "plain", address, {"compressors": None})
-    fsspec.filesystem("memory").rm(f"/{tmp_path.name}/lost/train/layer_00/mean/c/0/2/0")
+    (ObjectPath(Bucket(address)) / "train/layer_00/mean/c/0/2/0").unlink()
     with pytest.raises(StoreError, match=r"^block file 'train/layer_00/mean/c/0/2/0' of 'memory://.*' is missing"):
         open_store(address)["train"].tokens(0, kind="mean")
 
@@ -100,7 +106,7 @@ def test_a_missing_chunk_at_an_address_is_an_error(tmp_path: Path) -> None:
 def test_missing_labels_and_ids_are_an_error(tmp_path: Path, copy: Copy, lost: str) -> None:
     write(tmp_path / "plain", make_contents())
     address = copy(tmp_path / "plain", "s")
-    group = zarr.open_group(address, mode="r+")
+    group = zarr.open_group(zarr_place(address), mode="r+")
     sync(group.store_path.store.delete(f"{group.path}/train/{lost}/c/0".lstrip("/")))
     with pytest.raises(StoreError, match=rf"^block file 'train/{lost}/c/0' of '.*' is missing$"):
         getattr(open_store(address)["train"], lost)
@@ -121,10 +127,10 @@ def test_what_is_asked_wrongly_is_refused_alike(tmp_path: Path, copy: Copy) -> N
 def test_nothing_and_something_else_are_told_apart_from_a_store() -> None:
     with pytest.raises(MissingError, match=r"^no store at 'memory://none/at/all'; check the address, or make"):
         open_store("memory://none/at/all")
-    zarr.open_group("memory://other/group", mode="w")
+    zarr.open_group(zarr_place("memory://other/group"), mode="w")
     with pytest.raises(StoreError, match=r"^'memory://other/group' is not a token store: it has no manifest"):
         open_store("memory://other/group")
-    with pytest.raises(StoreError, match=r"^cannot open 'nosuch://a/b': "):
+    with pytest.raises(InputError, match=r"^unknown kind of address 'nosuch://a/b'; known: s3://"):
         open_store("nosuch://a/b")
 
 
@@ -142,4 +148,4 @@ def test_addresses_and_compression_are_recognised(tmp_path: Path) -> None:
     paths = (plain, tmp_path / "copy", tmp_path / "none")
     assert [store_files(path).is_compressed() for path in paths] == [False, True, False]
     kinds = [type(open_store(path).arrays) for path in (plain, tmp_path / "copy", f"file://{plain}")]
-    assert kinds == [ZarrFiles, CompressedReader, LibraryReader]
+    assert kinds == [ZarrFiles, CompressedReader, RemoteFiles]

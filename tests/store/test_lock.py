@@ -1,5 +1,6 @@
 """One writer at a time, and never a lock without a living holder. Real processes throughout."""
 
+import errno
 import os
 import signal
 import socket
@@ -145,3 +146,21 @@ def kill(process: int) -> None:
         os.waitpid(process, 0)
     except (ProcessLookupError, ChildProcessError):
         pass
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    n_open = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("tokenprobe.store.lock.fcntl.flock", refuse)
+    with StoreLock(tmp_path), StoreLock(tmp_path):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == n_open
+    error = errno.EIO
+    with pytest.raises(OSError, match="Input/output"), StoreLock(tmp_path):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == n_open

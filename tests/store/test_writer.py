@@ -120,7 +120,7 @@ def test_a_block_is_recorded_once_it_is_on_disk_and_the_root_before_it_is_writte
         assert writer.seal()
     growing, new_root = (file.with_name(f"{file.name}.tmp") for file in (block, root))
     assert disk_calls == [
-        *[("write", growing), ("fsync", growing), ("rename", block), ("fsync", block.parent)],
+        *[("write", growing), ("fsync", growing), ("link", block), ("fsync", block.parent)],
         *[("write", journal), ("fsync", journal)],
         *[("write", journal), ("fsync", journal)],
         *[("fsync", new_root), ("rename", root), ("fsync", root.parent)],

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.probe import pipeline
-from tokenprobe.probe.fitting import checkpoint, solve, train
+from tokenprobe.probe.fitting import checkpoint, layer_fit, solve, train
 from tokenprobe.probe.fitting.streams import LayerStreams
 from tokenprobe.probe.planning.layer_plan import LayerPlan
 from tokenprobe.probe.run.results import Run
@@ -70,7 +69,7 @@ def test_the_store_of_the_test_split_is_asked_too(
     whole = write_made(write_store, tmp_path / "s.zarr")
     tokens, labels = {"train": tokens_of("train")}, {"train": LABELS["train"]}
     other = write_store(tmp_path / "train.zarr", tokens, labels, grid=GRID, block_rows=BLOCK_ROWS)
-    really, read = Run.add, pipeline.LayerStreams
+    really, read = Run.add, layer_fit.LayerStreams
     opened: list[str] = []
 
     def once(*args: Any) -> None:
@@ -82,7 +81,7 @@ def test_the_store_of_the_test_split_is_asked_too(
         return read(layer, device, tell)
 
     monkeypatch.setattr(Run, "add", once)
-    monkeypatch.setattr(pipeline, "LayerStreams", watched)
+    monkeypatch.setattr(layer_fit, "LayerStreams", watched)
     with pytest.raises(StoreError, match=MESSAGE):
         fit_made(other, tmp_path / "run", heads=["linear"], test_store=whole.path)
     assert set(Run(tmp_path / "run").results["layer"]) == {"0"}

@@ -8,6 +8,7 @@ import pytest
 
 from tokenprobe.errors import NoSpaceError
 from tokenprobe.store import Store, durable
+from tokenprobe.store.temporaries import file_of
 
 from ..kit import assert_same, fit_made, write_made
 
@@ -38,7 +39,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(
     with pytest.raises(NoSpaceError) as raised:
         fit_made(store, tmp_path / "run", **SETTINGS)
     monkeypatch.setattr(durable, "open_new", open_new)
-    written = str(found[0]).removesuffix(".tmp")
+    written = file_of(str(found[0]))
     assert str(raised.value) == (
         f"the disk of '{tmp_path}/run' is full (writing '{written}'); finished cells are safe: free some space, then "
         "run the same command again"

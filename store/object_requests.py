@@ -1,0 +1,82 @@
+"""Requests to a store of objects: how it is opened, how requests are repeated, and what their errors say."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+from ..errors import AddressError, InputError
+from ..runtime.address import redacted
+from ..runtime.text import printable
+
+TIMEOUT, CONNECT_TIMEOUT = timedelta(minutes=5), timedelta(seconds=20)
+N_RETRIES, RETRY_TIMEOUT = 5, timedelta(minutes=1)
+"""Limits of one request, and of the repetitions that obstore makes of it."""
+N_TRIES, PAUSE_SECONDS = 4, 0.2
+"""Tries of a request whose answer was lost or broke off, each with the repetitions above; the pause between them."""
+
+Result = TypeVar("Result")
+
+
+def open_address(address: str) -> Any:
+    """Return obstore's store of the objects below an address that `check_address` returned.
+
+    Raises:
+        AddressError: obstore refuses it.
+        InputError: obstore is not installed.
+    """
+    with explained(address):
+        return _memory(address) if address.startswith("memory://") else _open(address)
+
+
+def repeated(call: Callable[[], Result]) -> Result:
+    """Repeat a request whose answer was lost or broke off. obstore repeats only some of them."""
+    from obstore.exceptions import GenericError
+
+    for _ in range(N_TRIES - 1):
+        try:
+            return call()
+        except GenericError:
+            time.sleep(PAUSE_SECONDS)
+    return call()
+
+
+@contextmanager
+def explained(where: object) -> Iterator[None]:
+    """Turn errors of obstore into an AddressError of one line, without secrets."""
+    try:
+        yield
+    except (AddressError, FileExistsError, FileNotFoundError, InputError):
+        raise
+    except Exception as error:  # obstore has a class for every service's faults, and none above them all
+        said = " ".join(str(error).split("Debug source")[0].split()) or type(error).__name__
+        raise AddressError(printable(redacted(said))[:600], str(where)) from None
+
+
+def _open(address: str) -> Any:
+    try:
+        from obstore.store import from_url
+    except ImportError:
+        raise InputError(
+            f"{address!r} is an address, and reading addresses takes obstore; pip install 'tokenprobe[remote]'"
+        ) from None
+    if address.startswith("file://"):
+        return from_url(address)
+    plain = address.startswith("http://") or any(
+        os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    )
+    limits: Any = {"timeout": TIMEOUT, "connect_timeout": CONNECT_TIMEOUT} | ({"allow_http": True} if plain else {})
+    return from_url(
+        address, client_options=limits, retry_config={"max_retries": N_RETRIES, "retry_timeout": RETRY_TIMEOUT}
+    )
+
+
+@cache
+def _memory(address: str) -> Any:
+    """Return objects in the memory of this process: the same ones for the same address."""
+    from obstore.store import MemoryStore
+
+    return MemoryStore()
