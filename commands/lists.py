@@ -1,4 +1,4 @@
-"""Lists of what there is: backbones, data and heads."""
+"""Lists of what there is: backbones, data, heads and presets."""
 
 import sys
 from typing import Annotated
@@ -60,3 +60,15 @@ def _heads(
         print(json_text(head_facts(name) if name else [head_facts(each) for each in HEADS]))
     else:
         print_lines(describe_head(name) if name else list_heads())
+
+
+@program.command("List the presets of probe fit, or show the settings of one.", LISTS, "probe presets capi")
+def _presets(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of a preset.")] = None, json: Json = False
+) -> None:
+    from ..probe.presets.preset import PRESETS, describe_preset, list_presets, preset_facts
+
+    if json:
+        print(json_text(preset_facts(name) if name else [preset_facts(each) for each in PRESETS]))
+    else:
+        print_lines(describe_preset(name) if name else list_presets())

@@ -1,4 +1,4 @@
-"""Commands about runs: report, and predict with a trained head."""
+"""Commands about runs: report, and attend and predict with a trained head."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 from ..probe.report.config import EXAMPLES as REPORT_EXAMPLES
 from ..probe.report.config import ReportConfig
 from ..runtime.text import json_text
-from ..workflows.config import PREDICT_EXAMPLES, PredictConfig
+from ..workflows.config import ATTEND_EXAMPLES, PREDICT_EXAMPLES, AttendConfig, PredictConfig
 from .program import STORES, Json, program
 
 
@@ -26,6 +26,22 @@ def _report(
         print(json_text({"runs": runs, "out": str(folder)} | report_facts(made)))
     else:
         print_report(made, folder)
+
+
+@program.command("Show where a trained head looks: attention maps.", STORES, ATTEND_EXAMPLES)
+def _attend(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Made by probe fit.")],
+    config: AttendConfig,
+    json: Json = False,
+) -> None:
+    from ..workflows.attend import attend, print_attention
+
+    found = attend(run, config)
+    if json:
+        rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
+        print(json_text({"cell": found.cell, "out": str(found.folder)} | found.facts | {"rows": rows}))
+    else:
+        print_attention(found)
 
 
 @program.command("Run a trained head on new images.", STORES, PREDICT_EXAMPLES)

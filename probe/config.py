@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from ..errors import InputError
 from ..runtime.options import DATA, GRID, MACHINE, OUTPUT, TRAINING, Option, fields_of
 from ..runtime.settings import Address, Amp, Device, Engine, NumGpus, Settings, Shard
+from ..runtime.values import read_value
+from .presets import load_preset
 
 MADE_FROM = "made_from"
 """Key in a run's `config.yaml` for everything that is not a setting. A fit that reads the file ignores this key."""
@@ -21,6 +23,7 @@ probe fit mae.zarr -o runs/lr --heads 'ep:queries=8|32' --layers last4 \\
 probe fit mae=mae.zarr dino=dino.zarr -o runs/few --heads 'ep,knn:k=10|20' \\
     --shots full,16,4 --seeds 5 --dry-run
 probe fit mae.zarr --config sweep.yaml --epochs 30
+probe fit dino.zarr -o runs/capi --preset capi
 """
 
 
@@ -108,6 +111,14 @@ class FitConfig(Settings):
             least=1,
         ),
     ] = 1
+    preset: Annotated[
+        str | None,
+        Option(
+            "Published protocol to take settings from. Flags and the config file win over it. `probe presets` lists "
+            "them.",
+            TRAINING,
+        ),
+    ] = None
     protocol: Annotated[
         Literal["select", "paper"],
         Option(
@@ -189,4 +200,17 @@ class FitConfig(Settings):
             if self.heads != fields_of(FitConfig)["heads"].value:
                 raise InputError("heads and head are two names of one setting; give one of them")
             object.__setattr__(self, "heads", head)
+        if self.preset is not None:
+            named = self.given | {"heads"} if "head" in self.given else self.given
+            for name, value in load_preset(self.preset).settings.items():
+                if name not in named:
+                    object.__setattr__(self, name, value)
         super().__post_init__()
+
+    def of_preset(self) -> list[str]:
+        """Return the names of the settings that have the value of the preset."""
+        if self.preset is None:
+            return []
+        of_name = fields_of(FitConfig)
+        values = load_preset(self.preset).settings
+        return [name for name, value in values.items() if getattr(self, name) == read_value(of_name[name], value)]

@@ -1,6 +1,6 @@
 """Settings: the options of a command or of a Python function, as a frozen dataclass."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from .options import DATA, MACHINE, Option, fields_of
 from .values import read_value
@@ -45,6 +45,14 @@ class Settings:
 
     ignored_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of a config file that are ignored."""
+    given: frozenset[str]
+    """Names of the arguments that the caller gave."""
+
+    def __new__(cls, **given: Any) -> Self:
+        """Note which arguments are given: a preset replaces the defaults of the others."""
+        settings = super().__new__(cls)
+        object.__setattr__(settings, "given", frozenset(given))
+        return settings
 
     def __post_init__(self) -> None:
         for name, field in fields_of(type(self)).items():

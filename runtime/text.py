@@ -76,12 +76,13 @@ def in_words(names: Sequence[str]) -> str:
 
 def json_text(value: Any) -> str:
     """Return a value as JSON, for scripts. Numbers that JSON lacks, such as NaN, become null."""
-    return json.dumps(_json_value(value), indent=2, allow_nan=False)
+    return json.dumps(json_value(value), indent=2, allow_nan=False)
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """Return a value with lists and texts as keys, and with null for numbers that JSON lacks."""
     if isinstance(value, Mapping):
-        return {str(key): _json_value(each) for key, each in value.items()}
+        return {str(key): json_value(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_value(each) for each in value]
+        return [json_value(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value

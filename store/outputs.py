@@ -15,8 +15,8 @@ from .formats import local_path, store_of_folder
 
 RUN_TABLES = ("results.parquet", "history.parquet")
 RUN_CONFIG, RUN_MARK = "config.yaml", b"\nmade_from:"
-RUN_FILES = (RUN_CONFIG, *RUN_TABLES, "results.csv", "summary.md", "checkpoint.pt", ".lock")
-RUN_FOLDERS = ("heads", "predictions", "figures", "tables", "parts")
+RUN_FILES = (RUN_CONFIG, *RUN_TABLES, "results.csv", "summary.md", "report.html", "checkpoint.pt", ".lock")
+RUN_FOLDERS = ("heads", "predictions", "figures", "tables", "parts", "attention")
 LONGEST_NAME = 255
 """Most bytes in a file's name, on all common disks."""
 

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "store": {"runtime", "errors"},
     "engines": {"runtime", "errors"},
     "extract": {"store", "engines", "runtime", "errors", "__version__"},
-    "probe": {"store", "engines", "runtime", "errors"},
+    "probe": {"store", "engines", "runtime", "errors", "__version__"},
     "workflows": {"extract", "probe", "store", "runtime", "errors"},
     "commands": {"engines", "workflows", "extract", "probe", "store", "runtime", "errors"},
     "cli": {"commands", "runtime", "errors", "__version__"},
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "__init__": {"runtime"},
 }
 PROBE_FLOORS = (
+    ("presets",),
     ("config", "heads"),
     ("batches", "solvers"),
     ("grid",),
@@ -42,23 +43,11 @@ PROBE_FLOORS = (
 )
 """The rooms of `probe/`, from the ground up: a room imports from floors below its own."""
 COMMANDS = (
-    *(
-        "extract",
-        "models",
-        "datasets",
-        "heads",
-        "fit",
-        "demo",
-        "info",
-        "verify",
-        "merge",
-        "export",
-        "report",
-        "predict",
-    ),
+    *("extract", "models", "datasets", "heads", "presets", "fit", "demo", "info", "verify", "merge", "export"),
+    *("report", "attend", "predict"),
 )
 ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "errors.py"}
-ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "jepa", "siglip", "simpool")
+ONLY_A_FORMULA = ("cae", "dinovit", "esimpool", "siglip", "simpool")
 """Poolings with nothing to test but their formula and what all share."""
 NOT_THE_PACKAGE = {"tests", "benchmarks", "examples", "docs", "assets", "build"}
 

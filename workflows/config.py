@@ -11,10 +11,23 @@ EXPORT_EXAMPLES = """
 probe export mae.zarr -o mae-npy --to npy --layers -1 --tokens patch
 probe export mae.zarr -o mae-archive.zarr
 """
+ATTEND_EXAMPLES = """
+probe attend runs/mae
+probe attend runs/mae --cell CELL --n 24 -o attention
+probe attend runs/mae --images new-photos -o attention-new
+"""
 PREDICT_EXAMPLES = """
 probe predict runs/mae --images new-photos --cell CELL -o predictions.csv
-probe predict runs/mae --images cat.jpg --cell CELL
+probe predict runs/mae --images cat.jpg --cell best
 """
+Model = Annotated[str | None, Option("Backbone, if it is a local folder that has moved.", BACKBONE, short="-m")]
+Checkpoint = Annotated[
+    str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
+]
+CheckpointKey = Annotated[
+    str | None, Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="that of probe extract")
+]
+TrustCode = Annotated[bool, Option("Run code that the head names, of its backbone or its pooling.", BACKBONE)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +66,16 @@ class PredictConfig(Settings):
     skip_bad_images: SkipBadImages = False
     cell: Annotated[
         str | None,
-        Option("Cell whose head runs, from the column cell of results.csv.", BACKBONE, default="the only one selected"),
+        Option(
+            "Cell whose head runs, from the column cell of results.csv; or best, the one that the summary selects.",
+            BACKBONE,
+            default="the only one selected",
+        ),
     ] = None
-    model: Annotated[str | None, Option("Backbone, if it is a local folder that has moved.", BACKBONE, short="-m")] = (
-        None
-    )
-    checkpoint: Annotated[
-        str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
-    ] = None
-    checkpoint_key: Annotated[
-        str | None,
-        Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="that of probe extract"),
-    ] = None
-    trust_code: Annotated[bool, Option("Run code that the head names, of its backbone or its pooling.", BACKBONE)] = (
-        False
-    )
+    model: Model = None
+    checkpoint: Checkpoint = None
+    checkpoint_key: CheckpointKey = None
+    trust_code: TrustCode = False
     out: Annotated[
         str | Path | None,
         Option(
@@ -82,3 +90,45 @@ class PredictConfig(Settings):
     workers: Workers = None
     device: Device = "auto"
     amp: Amp = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttendConfig(Settings):
+    """Settings of `probe attend`. Each field's `Option` describes it."""
+
+    split: Annotated[
+        str | None, Option("Split of the store whose images are shown.", DATA, default="the one reported on")
+    ] = None
+    n: Annotated[int, Option("Images to show.", DATA, least=1, most=48)] = 12
+    images: Annotated[
+        str | None,
+        Option(
+            "An image, or a folder of images, to show instead; the backbone computes their tokens.",
+            DATA,
+            metavar="PATH",
+            default="those of the store",
+        ),
+    ] = None
+    cell: Annotated[
+        str,
+        Option(
+            "Cell whose head is shown, from the column cell of results.csv; best is the one that the summary selects "
+            "among heads with attention maps.",
+            BACKBONE,
+        ),
+    ] = "best"
+    model: Model = None
+    checkpoint: Checkpoint = None
+    checkpoint_key: CheckpointKey = None
+    trust_code: TrustCode = False
+    out: Annotated[
+        str | Path | None,
+        Option(
+            "Folder of the pictures and the table.",
+            OUTPUT,
+            short="-o",
+            metavar="FOLDER",
+            default="attention/CELL in the run",
+        ),
+    ] = None
+    device: Device = "auto"

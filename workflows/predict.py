@@ -19,6 +19,7 @@ from ..extract.loading import RowImages, Wanted, find_bad_images, make_loader, n
 from ..extract.progress import ImageProgress
 from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
+from ..probe.report.best import BEST, best_cell
 from ..probe.run.results import Run
 from ..probe.run.saved import saved_cells
 from ..runtime.device import resolve_device, resolve_precision
@@ -52,7 +53,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     _check(config)
     device = resolve_device(config.device)
     source = LooseImages(config.images)
-    cell = config.cell or only_cell(Path(run))
+    cell = _cell(Path(run), config.cell)
     model = export_pipeline(
         run,
         cell,
@@ -94,6 +95,12 @@ def _check_place(out: Path) -> None:
         raise InputError(f"cannot write {str(out)!r}: {str(folder)!r} cannot be written to; give another folder")
 
 
+def _cell(run: Path, asked: str | None) -> str:
+    if asked == BEST:
+        return best_cell(Run(run), set(saved_cells(run)), "cell with a head")
+    return asked or only_cell(run)
+
+
 def only_cell(run: Path) -> str:
     """Return the only selected cell of a run that has a head.
 
@@ -115,8 +122,8 @@ def only_cell(run: Path) -> str:
         f"{row.cell} ({figures[0]} {getattr(row, figures[0]):.3f})" for row in best[:N_NAMED].itertuples()
     )
     raise InputError(
-        f"run {str(run)!r} has {len(chosen)} selected cells with a head; give one with --cell, such as {named}; "
-        "all are in its results.csv"
+        f"run {str(run)!r} has {len(chosen)} selected cells with a head; give one with --cell, such as {named}, or "
+        "best; all are in its results.csv"
     )
 
 

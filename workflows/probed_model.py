@@ -1,5 +1,6 @@
 """A frozen backbone and a trained head, composed into one module."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,7 @@ class ProbedModel(nn.Module):
         head: the trained head.
         norm: the final norm between them, or None.
         transform: of the images.
+        prefix_names: names of the backbone's prefix tokens.
         about: the backbone, layers, tokens and classes that the head was trained with.
         num_classes: number of logits.
         pretrained_cfg: transform and class names ("label_names"), in timm's words.
@@ -41,8 +43,9 @@ class ProbedModel(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone.module, head
         self.norm = None if about.norm is None else FinalNorm.from_json(about.norm)
-        self.transform, self.about = _transform_of(about), about
+        self.transform, self.about = transform_of(about), about
         self._tokens, self._layers = backbone, about.layer_set
+        self.prefix_names = tuple(backbone.prefix_names)
         self.num_classes = len(about.classes)
         self.pretrained_cfg = _timm_config(self.transform) | {
             "num_classes": self.num_classes,
@@ -62,8 +65,15 @@ class ProbedModel(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the tokens (B, N, dim) that the head reads."""
+        return self.join_outputs(self.forward_layers(images))
+
+    def forward_layers(self, images: Tensor) -> list[Outputs]:
+        """Return the tokens of each layer that the head reads, as the backbone gives them."""
         found, embedding = self._tokens.tokens_and_embedding(images, list(self._layers))
-        outputs = [Outputs(*found[layer], embedding) for layer in self._layers]
+        return [Outputs(*found[layer], embedding) for layer in self._layers]
+
+    def join_outputs(self, outputs: Sequence[Outputs]) -> Tensor:
+        """Return the tokens (B, N, dim) that the head reads, from those of `forward_layers`."""
         arrays = [
             self._layers.put_together([self._array(kind, each) for each in outputs]) for kind in self.about.tokens
         ]
@@ -152,7 +162,8 @@ def _if_unknown(about: SavedHead) -> str:
     return "; the head's store had no journal, so the file, size and seed of its backbone are unknown"
 
 
-def _transform_of(about: SavedHead) -> Transform:
+def transform_of(about: SavedHead) -> Transform:
+    """Return the transform of the images that a head was trained on."""
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in about.transform.items()
     }

@@ -5,6 +5,9 @@ r"""AIM's attention pooling (arXiv 2401.08541, appendix on attentive probing; MH
 
 x̃_n = (x_n − μ)/σ per channel, so the normalisation folds like γ and β: u = W_kᵀ c / (σ sqrt(D/heads)), and
 z = (sum_n a_n x_n − μ)/σ. In training the statistics are those of the batch, the same for all cells.
+
+With `token_norm=none`, x̃ = x. With `heads=0` too, this is the attentive probe of CAPI (arXiv 2502.08769), but for its
+biases: that of the keys changes nothing, and that of the values is one more term of the classifier's bias.
 """
 
 from collections.abc import Mapping
@@ -14,19 +17,24 @@ from typing import Annotated
 import torch
 from torch import Generator, Tensor
 
+from ...errors import unknown_name
 from .attentive import AttentivePooling, statistics_names
 from .folded import attend, fold_keys, logits, project_blocks, softmax
 from .initial import normal_initial, uniform_initial
-from .pooling import MAPS, TOKENS, PoolingSettings
+from .pooling import NORM, TOKENS, PoolingSettings
 
 EPS, MOMENTUM = 1e-6, 0.1
+CHANNELS = 64
+"""Of a map, with `heads=0`."""
 
 
 @dataclass(frozen=True)
 class AIMSettings(PoolingSettings):
     """Settings of AIM's pooling."""
 
-    heads: Annotated[int, MAPS] = 16
+    heads: Annotated[int, "Attention maps; a divisor of the width D; 0 gives one per 64 channels."] = 16
+    token_norm: Annotated[str, "Norm of the tokens: batch, or none."] = "batch"
+    norm: Annotated[str, NORM] = "batch"
     tokens: Annotated[str, TOKENS] = "patch"
 
 
@@ -34,7 +42,7 @@ class AIMPooling(AttentivePooling):
     """Multi-head cross-attention with one query over batch-normalised tokens.
 
     Parameters, for H cells: `query` (H, 1, D), `key` and `value` (H, D, D). Buffers: `running_mean` and
-    `running_var` (H, D).
+    `running_var` (H, D), if the tokens are normed.
     """
 
     name = "aim"
@@ -52,7 +60,11 @@ class AIMPooling(AttentivePooling):
 
     def set_up(self) -> None:
         """See `Pooling.set_up`."""
-        self.check_heads(self.settings.heads)
+        if self.settings.token_norm not in ("batch", "none"):
+            raise unknown_name("setting token_norm of aim", self.settings.token_norm, ("batch", "none"))
+        self.norms_tokens = self.settings.token_norm == "batch"
+        self.heads = self.settings.heads or max(1, self.dim // CHANNELS)
+        self.check_heads(self.heads)
 
     def initial(self, generator: Generator | None) -> dict[str, Tensor]:
         """See `Pooling.initial`."""
@@ -61,10 +73,13 @@ class AIMPooling(AttentivePooling):
 
     def make_buffers(self) -> None:
         """See `Pooling.make_buffers`."""
-        self.keep_statistics(self.dim)
+        if self.norms_tokens:
+            self.keep_statistics(self.dim)
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
+        if not self.norms_tokens:
+            return project_blocks(attend(x_BND, self._bank()), self.value).transpose(0, 1)
         mean, var = self._statistics(x_BND)
         if self.training:
             self._track(mean, var, x_BND.shape[0] * x_BND.shape[1])
@@ -74,11 +89,13 @@ class AIMPooling(AttentivePooling):
 
     def maps(self, x_BND: Tensor) -> Tensor:
         """See `AttentivePooling.maps`."""
+        if not self.norms_tokens:
+            return softmax(logits(x_BND, self._bank()))
         _, var = self._statistics(x_BND)
         return softmax(logits(x_BND, self._bank() / (var + EPS).sqrt()))
 
     def _bank(self) -> Tensor:
-        return fold_keys(self.query, self.key, self.settings.heads)
+        return fold_keys(self.query, self.key, self.heads)
 
     def _statistics(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the channels, (1, D) of the batch or (H, 1, D) as tracked."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ...errors import unknown_name
-from .pooling import Pooling, PoolingSettings
+from .pooling import NORM, Pooling, PoolingSettings
 
 ARRAYS = {
     "cls": ("prefix",),
@@ -25,6 +25,7 @@ class LinearSettings(PoolingSettings):
 
     pool: Annotated[str, "The vector: cls, mean, cls+mean (2D wide), max or embedding."] = "mean"
     unit: Annotated[bool, "Whether the vector is divided by its norm."] = False
+    norm: Annotated[str, NORM] = "batch"
 
 
 class LinearPooling(Pooling):

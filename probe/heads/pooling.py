@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from ...errors import InputError
+from ...errors import InputError, unknown_name
 
 TOKENS = (
     "Tokens read: patch; patch+prefix, with class and register tokens first; or, for stacked layers, cls, mean or "
@@ -22,6 +22,7 @@ TOKENS = (
 )
 MAPS = "Attention maps; a divisor of the width D."
 MLP_RATIO = "Hidden units of the MLP per channel; 1 or more."
+NORM = "Norm before the classifier: batch, or none."
 """Descriptions of settings that several poolings share."""
 
 
@@ -83,7 +84,7 @@ class Pooling(nn.Module, ABC):
         out_dim: width of the output.
         inputs: the store's arrays that it reads, joined along the token axis: "prefix", "patch", "mean" or
             "embedding".
-        classifier_norm: the BatchNorm of its head.
+        classifier_norm: the BatchNorm of its head; None, without one, if it has a setting `norm` that is "none".
         seeds: of the cells' generators. They also decide what training draws (`begin_step`).
         shared: it has no parameters, so its output is the same for all cells, and `pool` makes it once.
     """
@@ -98,7 +99,7 @@ class Pooling(nn.Module, ABC):
     reference_buffers: Mapping[str, str | None] = {}
     out_dim: int
     inputs: tuple[str, ...]
-    classifier_norm: ClassifierNorm = ClassifierNorm()
+    classifier_norm: ClassifierNorm | None = ClassifierNorm()
     shared: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -133,6 +134,8 @@ class Pooling(nn.Module, ABC):
         """
         super().__init__()
         self.settings, self.dim, self.grid, self.n_layers, self.cells = settings, dim, grid, n_layers, cells
+        if self._norm_is_off():
+            self.classifier_norm = None
         why = self.needs_one_layer()
         if n_layers > 1 and why:
             raise InputError(
@@ -159,6 +162,17 @@ class Pooling(nn.Module, ABC):
         Raises:
             InputError: the settings ask for tokens that do not exist.
         """
+
+    def _norm_is_off(self) -> bool:
+        """Return whether the setting `norm`, which not every pooling has, is "none".
+
+        Raises:
+            InputError: it is another word than "batch" or "none".
+        """
+        norm = getattr(self.settings, "norm", "batch")
+        if norm not in ("batch", "none"):
+            raise unknown_name(f"setting norm of {self.name}", norm, ("batch", "none"))
+        return bool(norm == "none")
 
     def needs_one_layer(self) -> str:
         """Return why the pooling cannot read the tokens of several layers side by side, or "" if it can."""

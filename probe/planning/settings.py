@@ -15,8 +15,9 @@ GRID = (
 )  # fmt: skip
 """Settings that may differ between the cells of a run. A later command may add other values. Fingerprints, not
 settings, identify the data."""
-OWN = (*GRID, "out", "device", "cache", "local_cache")
-"""Settings that the cells of a run need not share: `GRID`, and settings that differ between machines."""
+OWN = (*GRID, "preset", "out", "device", "cache", "local_cache")
+"""Settings that the cells of a run need not share: `GRID`; the name of a preset, whose settings count by themselves;
+and settings that differ between machines."""
 
 NOT_KEPT = ("dry_run", "engine", "shard", "address", "num_gpus")
 """Settings that change nothing in a run."""

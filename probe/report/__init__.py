@@ -1,6 +1,6 @@
 """The report of runs: tables of the selected cells, comparisons with intervals, and figures.
 
-`contents.gather` knows everything that is shown; `page`, `tables` and `figures` show it.
+`contents.gather` knows everything that is shown; `page`, `tables`, `html` and `figures` show it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ CONTENTS = {
     "results.csv, .parquet": "one row per cell",
     "history.parquet": "one row per cell and scored epoch",
     "summary.md": "the answer and all tables",
+    "report.html": "all cells and figures, for a browser",
     "tables/": "the tables as .csv and .tex",
     "figures/": "pictures as .png, .svg and .pdf",
     "predictions/": "the class of each test image, of selected cells",
     "heads/": "trained heads, for probe predict",
     "config.yaml": "the resolved settings",
 }
-REPORT = ("summary.md", "tables/", "figures/")
+REPORT = ("summary.md", "report.html", "tables/", "figures/")
 """The part of a run that `probe report` writes."""
 
 
 def write_report(run: Run) -> None:
-    """Write `figures/`, `tables/` and then `summary.md` into the run's folder, from its results."""
+    """Write `figures/`, `tables/`, `report.html` and then `summary.md` into the run's folder, from its results."""
     from .contents import gather
     from .write import write_figures, write_text
 
@@ -45,7 +46,7 @@ def is_reported(run: Run) -> bool:
     from .page import summary_page
 
     summary = read_file(run.path / "summary.md")
-    drawn = (run.path / "figures" / "layer_curve.png").exists()
+    drawn = all((run.path / name).exists() for name in ("figures/layer_curve.png", "report.html"))
     return drawn and summary is not None and summary == summary_page(gather([run])).encode()
 
 

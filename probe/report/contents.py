@@ -22,7 +22,7 @@ from ..run.selection import mark_selected
 from .advice import differing_settings, warnings_of
 from .compare import Judged, judge
 from .leaders import answers, find_leaders
-from .summary import SELECTED_BY, best_layers, summarise, tidy, with_most_data
+from .summary import SELECTED_BY, best_row, summarise, tidy
 
 KEY = [*SELECTED_BY, "layer"]
 """Columns that name a row of the summary."""
@@ -116,11 +116,10 @@ class Report:
 
     def confusion(self, source: str) -> Confusion | None:
         """Return the confusion of the head that the protocol selects for the most data, or None without predictions."""
-        best = best_layers(with_most_data(self.summary[self.summary["source"] == source])).dropna(subset="test")
-        if best.empty or source not in self.images:
+        row = best_row(self.summary[self.summary["source"] == source])
+        if row is None or source not in self.images:
             return None
-        figures = best["val"].where(best["protocol"] == "select", best["test"])
-        row, images = best.loc[figures.idxmax()], self.images[source]
+        images = self.images[source]
         chosen = self.cells[self.cells["selected"] & (self.cells[KEY] == row[KEY]).all(axis=1)]
         predicted = _predicted(self.runs, chosen, images)
         if not predicted:

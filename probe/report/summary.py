@@ -125,6 +125,14 @@ def best_layers(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.loc[counted.groupby([summary[name] for name in SELECTED_BY], sort=False).idxmax()]
 
 
+def best_row(summary: pd.DataFrame) -> "pd.Series[Any] | None":
+    """Return the row that the protocol picks over all sources and heads, with the most data; None if all diverged."""
+    best = best_layers(with_most_data(summary)).dropna(subset="test")
+    if best.empty:
+        return None
+    return best.loc[best["val"].where(best["protocol"] == "select", best["test"]).idxmax()]
+
+
 def with_most_data(summary: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each source with the most training data."""
     most = summary.groupby("source", sort=False)["shots"].transform(lambda shots: min(shots, key=shots_order))

@@ -1,4 +1,4 @@
-"""The files of a report: `summary.md`, tables as CSV and LaTeX, and figures."""
+"""The files of a report: `summary.md`, the page, tables as CSV and LaTeX, and figures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,11 +57,14 @@ def make_report(paths: Sequence[str | Path], config: ReportConfig) -> tuple[Repo
 
 
 def write_text(report: Report, folder: Path) -> None:
-    """Write `tables/` and then `summary.md`."""
+    """Write `tables/`, `report.html` and then `summary.md`."""
+    from .html.page import html_page  # loads matplotlib, for the colours of heads
+
     tables = folder / "tables"
     tables.mkdir(parents=True, exist_ok=True)
     for name, content in _tables(report):
         write_durably(tables / name, content.encode())
+    write_durably(folder / "report.html", html_page(report).encode())
     write_durably(folder / "summary.md", summary_page(report).encode())
 
 

@@ -69,7 +69,9 @@ def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
         batch_sizes={regime.shots: regime.batch_size for plan in plans for regime in plan.grid.regimes},
         shared=shared_settings(plans[0]),
     )
-    write_origin(run.path, resolved_settings(plans[0]) | {"device": device}, origin)
+    config, settings = plans[0].config, resolved_settings(plans[0]) | {"device": device}
+    notes = [f"from preset {config.preset}: {', '.join(config.of_preset())}"] if config.preset else []
+    write_origin(run.path, settings, origin, notes)
     run.rename(chosen_names(plans))
 
 

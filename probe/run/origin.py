@@ -3,6 +3,7 @@
 A run that has results but lacks this file is refused. Without it, no fit can tell whether new cells are comparable.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,12 @@ def read_origin(run: Run) -> Origin | None:
     return origin
 
 
-def write_origin(folder: Path, settings: dict[str, Any], origin: Origin) -> None:
-    """Write `config.yaml`: the settings, which `--config` can read again, and the run's origin."""
+def write_origin(folder: Path, settings: dict[str, Any], origin: Origin, notes: Sequence[str] = ()) -> None:
+    """Write `config.yaml`: notes as comments, the settings, which `--config` can read again, and the run's origin."""
     content = settings | {MADE_FROM: asdict(origin)}
-    data = yaml.dump(content, Dumper=_PlainDumper, sort_keys=False).encode()
-    write_durably(folder / NAME, data, temporary_of(folder / NAME, new_writer()))  # shards may do so at the same time
+    text = "".join(f"# {note}\n" for note in notes) + yaml.dump(content, Dumper=_PlainDumper, sort_keys=False)
+    path = folder / NAME
+    write_durably(path, text.encode(), temporary_of(path, new_writer()))  # shards may do so at the same time
 
 
 class _PlainDumper(yaml.SafeDumper):

@@ -22,7 +22,8 @@ CACHED = 1 << 18
 
 def is_linear(head: Head, labels: Tensor) -> bool:
     """Return whether `set_gradients` serves a head and its labels. It knows neither autocast nor weights of classes."""
-    has_weights = not head.pooling.shared or head.pooling.classifier_norm.affine
+    norm = head.pooling.classifier_norm
+    has_weights = not head.pooling.shared or (norm is not None and norm.affine)
     return not has_weights and labels.ndim == 1 and head.weight.device.type == "cpu"
 
 

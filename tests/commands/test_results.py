@@ -34,9 +34,10 @@ def test_the_answer_is_the_first_line(run: Path, tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("Best backbone: strong, test top-1 ")
     assert said[1].startswith("  weak, ridge regression, mean token on layer 0: ")
-    assert said[-4:] == [
+    assert said[-5:] == [
         f"{tmp_path / 'report'}/",
         "  summary.md               the answer and all tables",
+        "  report.html              all cells and figures, for a browser",
         "  tables/                  the tables as .csv and .tex",
         "  figures/                 pictures as .png, .svg and .pdf",
     ]

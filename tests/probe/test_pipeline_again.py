@@ -49,7 +49,7 @@ def test_a_run_with_nothing_left_takes_what_importing_takes(store: Store, tmp_pa
     assert (done.returncode, done.stderr) == (0, SAID + "\n")
 
 
-@pytest.mark.parametrize("lost", ["summary.md", "figures/layer_curve.png"])
+@pytest.mark.parametrize("lost", ["summary.md", "report.html", "figures/layer_curve.png"])
 def test_a_report_that_is_missing_is_written(store: Store, tmp_path: Path, lost: str) -> None:
     run = fit_made(store, tmp_path / "run", layers="0")
     content = (run.path / lost).read_bytes()

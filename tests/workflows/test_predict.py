@@ -262,3 +262,14 @@ def test_no_images_or_no_run_are_refused(image_folder: Path, tmp_path: Path) -> 
         predict(tmp_path, config(tmp_path / "gone"))
     with pytest.raises(MissingError, match=r"no trained heads in '.*/heads'; make a run with probe fit"):
         predict(tmp_path, config(image_folder))
+
+
+def test_the_best_cell_is_the_one_that_the_summary_selects(make_run: MakeRun, image_folder: Path) -> None:
+    run = make_run(["ep:queries=2", "linear:pool=mean", "linear:pool=cls", "knn"])
+    with_weights = run.results[run.results["head"] != "knn"]
+    best = with_weights.loc[with_weights["val_top1"].idxmax()]
+    folder = image_folder / "test" / "ant"
+    found = predict(run.path, config(folder, cell="best"))
+    assert found.equals(predict(run.path, config(folder, cell=best["cell"])))
+    with pytest.raises(InputError, match=r"such as .*, or best; all are in its results.csv"):
+        predict(run.path, config(folder))

@@ -125,12 +125,16 @@ def test_training_the_head_leaves_the_backbone_as_it_is(make_run: MakeRun) -> No
     assert not model.eval().head.training
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_every_head_can_be_exported(make_run: MakeRun, pooling: str) -> None:
+@pytest.mark.parametrize(
+    "head", [*POOLINGS, "jepa:heads=2,depth=3,norm=none", "aim:heads=2,token_norm=none,norm=none", "linear:norm=none"]
+)
+def test_every_head_can_be_exported(make_run: MakeRun, head: str) -> None:
     """By torch.export, with any number of images: program and module give the same logits."""
     fitting = {"queries": 2, "heads": 2}
-    settings = ",".join(f"{key}={value}" for key, value in fitting.items() if key in POOLINGS[pooling].defaults)
-    run = make_run([f"{pooling}:{settings}" if settings else pooling], norm="final")
+    if head in POOLINGS:
+        settings = ",".join(f"{key}={value}" for key, value in fitting.items() if key in POOLINGS[head].defaults)
+        head = f"{head}:{settings}" if settings else head
+    run = make_run([head], norm="final")
     assert_exported(export_pipeline(run.path, run.results["cell"].iloc[0]), (16, 16))
 
 

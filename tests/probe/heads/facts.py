@@ -109,15 +109,18 @@ FACTS = {
         trained=["heads=4"],
     ),
     "aim": HeadFacts(
-        defaults={"heads": 16, "tokens": "patch"},
-        cases=[{"heads": 8}, {"heads": 1, **WITH_PREFIX}],
+        defaults={"heads": 16, "token_norm": "batch", "norm": "batch", "tokens": "patch"},
+        cases=[
+            {"heads": 8}, {"heads": 1, **WITH_PREFIX}, {"heads": 0}, {"heads": 3, "token_norm": "none", **WITH_PREFIX},
+        ],
         references={"aim": {"heads": 8}},
         counts=[({}, 1_949_416), ({"heads": 12}, 1_949_416)],
         published_mflop=(463.0, 926.7),
         drawn=8.71894,
         starts={"query": (0, 0.02), "value": AS_LINEAR},
-        trained=["heads=4"],
-        saved=["heads=4"],
+        trained=["heads=4", "heads=0,token_norm=none,norm=none"],
+        saved=["heads=4", "heads=0,token_norm=none,norm=none"],
+        zero_heads=True,
     ),
     "cbam": HeadFacts(
         references={"cbam": {}},
@@ -166,8 +169,11 @@ FACTS = {
         least_saving=1.4,
     ),
     "jepa": HeadFacts(
-        defaults={"heads": 16, "mlp_ratio": 4, "tokens": "patch"},
-        cases=[{"heads": 8}, {"heads": 3, "mlp_ratio": 2, **WITH_PREFIX}],
+        defaults={"heads": 16, "mlp_ratio": 4, "depth": 1, "norm": "batch", "tokens": "patch"},
+        cases=[
+            {"heads": 8}, {"heads": 3, "mlp_ratio": 2, **WITH_PREFIX}, {"heads": 2, "depth": 2, **WITH_PREFIX},
+            {"heads": 3, "mlp_ratio": 2, "depth": 4},
+        ],
         references={"jepa": {"heads": 8}},
         counts=[({}, 7_857_640)],
         published_mflop=(474.8, 1424.5),
@@ -176,8 +182,8 @@ FACTS = {
             "query": (0, 0.02), "kv_weight": (0, 0.02), "fc1_weight": (0, 0.02), "q_bias": (0, 0),
             "proj_weight": (0, 0.02 * 2**-0.5), "fc2_weight": (0, 0.02 * 2**-0.5),
         },
-        trained=["heads=4"],
-        saved=["heads=4"],
+        trained=["heads=4", "heads=4,depth=3,norm=none"],
+        saved=["heads=4", "heads=4,depth=2"],
     ),
     "dolg": HeadFacts(
         defaults={"tokens": "patch"},
@@ -217,7 +223,7 @@ FACTS = {
         any_heads=True,
     ),
     "linear": HeadFacts(
-        defaults={"pool": "mean", "unit": False},
+        defaults={"pool": "mean", "unit": False, "norm": "batch"},
         cases=[
             {"pool": pool, "unit": unit}
             for pool in ("cls", "mean", "cls+mean", "max", "embedding")
@@ -226,8 +232,11 @@ FACTS = {
         references=None,
         counts=[({}, 769_000)],
         published_mflop=(0.0, 0.0),
-        trained=["pool=mean", "pool=cls", "pool=cls+mean", "pool=max"],
-        saved=["pool=cls", "pool=mean", "pool=cls+mean", "pool=max", "pool=embedding", "pool=embedding,unit=true"],
+        trained=["pool=mean", "pool=cls", "pool=cls+mean", "pool=max", "pool=cls,norm=none"],
+        saved=[
+            "pool=cls", "pool=cls,norm=none", "pool=mean", "pool=cls+mean", "pool=max", "pool=embedding",
+            "pool=embedding,unit=true",
+        ],
         inputs=("mean",),
     ),
 }  # fmt: skip

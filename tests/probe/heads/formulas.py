@@ -155,6 +155,15 @@ def siglip(x: Tensor, p: P, s: Settings) -> Pooled:
 
 @of_image
 def jepa(x: Tensor, p: P, s: Settings) -> Pooled:
+    for block in range(s["depth"] - 1):
+        own = {
+            key.removeprefix(f"block{block}_"): value for key, value in p.items() if key.startswith(f"block{block}_")
+        }
+        rows = dense(norm(x, own["norm1_weight"], own["norm1_bias"], 1e-5), own, "qkv")
+        query, keys, values = rows.chunk(3, dim=1)
+        mixed = torch.stack([multi_head(q, keys, values, s["heads"])[0] for q in query])
+        x = x + dense(mixed, own, "proj")
+        x = x + mlp(norm(x, own["norm2_weight"], own["norm2_bias"], 1e-5), own)
     keys, values = dense(norm(x, p["norm1_weight"], p["norm1_bias"], 1e-5), p, "kv").chunk(2, dim=1)
     joined, maps = multi_head(dense(p["query"], p, "q")[0], keys, values, s["heads"])
     y = p["query"] + dense(joined[None], p, "proj")
@@ -221,8 +230,8 @@ def batch_norm(values: Tensor, eps: float, statistics: P | None) -> Tensor:
 
 @of_batch
 def aim(x: Tensor, p: P, s: Settings, statistics: P | None) -> Pooled:
-    normed = batch_norm(x, 1e-6, statistics)
-    results = [multi_head(p["query"][0], t @ p["key"].T, t @ p["value"].T, s["heads"]) for t in normed]
+    normed = batch_norm(x, 1e-6, statistics) if s["token_norm"] == "batch" else x
+    results = [multi_head(p["query"][0], t @ p["key"].T, t @ p["value"].T, s["heads"] or 1) for t in normed]
     return torch.stack([y for y, _ in results]), torch.stack([maps for _, maps in results])
 
 

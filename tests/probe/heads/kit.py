@@ -33,6 +33,7 @@ class HeadFacts:
         maps_sum: over tokens: "one", "below one" or "anything".
         inputs: arrays of the store that it reads by default.
         any_heads: its setting `heads` need not divide the width.
+        zero_heads: with heads=0 the width decides their number.
         least_saving: folded, it takes fewer operations than published by at least this factor.
         shared_flops: operations per image that stacked cells make once for all of them, for 196 tokens 768 wide.
         bfloat16_gradient: largest relative error of a gradient under autocast.
@@ -52,6 +53,7 @@ class HeadFacts:
     maps_sum: str = "one"
     inputs: tuple[str, ...] = ("patch",)
     any_heads: bool = False
+    zero_heads: bool = False
     least_saving: float = 7
     shared_flops: int = 0
     bfloat16_gradient: float = 0.02

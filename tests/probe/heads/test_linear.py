@@ -83,6 +83,23 @@ def test_the_linear_head_is_batchnorm_and_linear_on_the_pooled_vector(kind: str)
     torch.testing.assert_close(head(X), plain(X[:, 0] if kind == "cls" else X.mean(1)), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("cells", [None, 3])
+def test_without_a_norm_the_head_is_linear_on_the_pooled_vector(cells: int | None) -> None:
+    head = Head(make_linear(pool="cls+mean", norm="none", cells=cells), 3).double()
+    assert set(head.state_dict()) == {"weight", "bias"}
+    pooled = torch.cat([X[:, 0], X[:, -1]], dim=1)
+    for training in (True, False):
+        found = head.train(training)(X)
+        for cell in range(cells or 1):
+            expected = pooled @ head.weight[cell].T + head.bias[cell]
+            torch.testing.assert_close(found if cells is None else found[:, cell], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_unknown_norm_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown setting norm of linear 'nome'; known: none, batch"):
+        make_linear(norm="nome")
+
+
 def test_an_unknown_pool_is_refused() -> None:
     with pytest.raises(InputError, match="unknown setting pool of linear 'maen'; known: mean, "):
         make_linear(pool="maen")

@@ -41,15 +41,17 @@ def copy(run: Run, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_the_report_of_a_run_is_what_its_fit_wrote(copy: Path) -> None:
+def test_the_report_of_a_run_is_what_its_fit_wrote(run: Run, copy: Path) -> None:
     parts = ["summary.md", *(f"tables/{name}" for name in TABLES), "figures/layer_curve.png"]
     before = {name: (copy / name).read_bytes() for name in parts}
     for name in parts:
         (copy / name).unlink()
     _, folder = make_report([copy], ReportConfig())
     assert folder == copy
-    # the run's path is no part of the report
+    # the run's path is no part of these
     assert {name: (copy / name).read_bytes() for name in parts} == before
+    page = (copy / "report.html").read_text()
+    assert page.replace(str(copy), str(run.path)) == (run.path / "report.html").read_text()
 
 
 def test_several_runs_get_a_folder_of_their_own(
@@ -59,7 +61,7 @@ def test_several_runs_get_a_folder_of_their_own(
     before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
     _, folder = make_report([run.path, copy], ReportConfig())
     assert folder == Path("report")
-    assert sorted(path.name for path in folder.iterdir()) == ["figures", "summary.md", "tables"]
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "summary.md", "tables"]
     assert sorted(path.name for path in (folder / "tables").iterdir()) == TABLES
     assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
 

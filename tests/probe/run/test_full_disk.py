@@ -19,7 +19,7 @@ SETTINGS = {"heads": ["linear", "ridge"], "layers": "1", "lr": [1.0]}
 @pytest.mark.parametrize(
     "name",
     ["config.yaml", "-linear-", "-ridge-", "history.parquet", "results.csv", "results.parquet", "layer_curve.svg",
-     "summary.md"],
+     "summary.md", "report.html"],
 )  # fmt: skip
 def test_a_full_disk_is_explained_and_loses_nothing(
     write_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

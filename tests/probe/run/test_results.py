@@ -168,7 +168,7 @@ def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(store: Stor
     for key in ("clip_grad", "class_weights", "noise", "noise_prob"):
         del content["made_from"]["shared"][key], content[key]
     (run.path / "config.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError, match=r"\(noise: there 0.0, asked 0.1\)"):
+    with pytest.raises(InputError, match=r"\(noise: stored 0.0, asked 0.1\)"):
         fit_made(store, tmp_path / "run", heads=["linear"], layers="4", noise=0.1)
     assert len(fit_made(store, tmp_path / "run", heads=["linear"], layers="4").results) == 2 * len(run.results)
 

@@ -21,15 +21,17 @@ def make_head(name: str = "linear", cells: int = H, **settings: object) -> Head:
 @pytest.mark.parametrize("cells", [1, H])
 @pytest.mark.parametrize("cached", [1, 2 * B * C, 1 << 18], ids=["one cell", "two cells", "all cells"])
 @pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("norm", ["batch", "none"])
 def test_gradients_and_losses_are_autograds(
-    pool: str, cached: int, cells: int, monkeypatch: pytest.MonkeyPatch
+    pool: str, norm: str, cached: int, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear_step, "CACHED", cached)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    head = make_head(cells=cells, pool=pool).train()
+    head = make_head(cells=cells, pool=pool, norm=norm).train()
     losses = set_gradients(head, X, LABELS)
     pooled = X.double().mean(1) if pool == "mean" else X.double().amax(1)
-    z = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-6).sqrt()
+    normed = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-6).sqrt()
+    z = normed if norm == "batch" else pooled
     for cell in range(cells):
         weight, bias = (each[cell].detach().double().requires_grad_() for each in (head.weight, head.bias))
         loss = torch.nn.functional.cross_entropy(z @ weight.T + bias, LABELS)
@@ -37,7 +39,8 @@ def test_gradients_and_losses_are_autograds(
         torch.testing.assert_close(losses[cell].double(), loss.detach(), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(head.weight.grad[cell].double(), weight.grad, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(head.bias.grad[cell].double(), bias.grad, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(head.running_mean, (0.1 * pooled.mean(0)).float().expand(cells, -1))
+    if norm == "batch":
+        torch.testing.assert_close(head.running_mean, (0.1 * pooled.mean(0)).float().expand(cells, -1))
 
 
 def test_a_label_that_is_certain_costs_nothing_and_a_cell_that_is_not_finite_stays_alone() -> None:
@@ -53,7 +56,7 @@ def test_a_label_that_is_certain_costs_nothing_and_a_cell_that_is_not_finite_sta
 
 def test_it_serves_poolings_without_weights_and_one_label_per_image() -> None:
     linear = make_head()
-    assert is_linear(linear, LABELS)
+    assert is_linear(linear, LABELS) and is_linear(make_head(norm="none"), LABELS)
     assert not is_linear(linear, torch.zeros(B, C))
     assert not is_linear(make_head("ep", queries=2), LABELS)
     linear.pooling.classifier_norm = linear.pooling.classifier_norm._replace(affine=True)
