@@ -83,7 +83,7 @@ def attend(run: str | Path, config: AttendConfig) -> Attention:
     path = Path(run)
     given = None if config.out is None else check_folder(config.out)
     cell = attentive_cell(path) if config.cell == BEST else config.cell
-    head, about = load_saved(path, cell)
+    head, about = load_saved(path, cell, trust_code=config.trust_code)
     pooling = _attentive(head, about, cell)
     folder = given or path / FOLDER / cell
     if config.images is not None:

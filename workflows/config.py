@@ -27,9 +27,7 @@ Checkpoint = Annotated[
 CheckpointKey = Annotated[
     str | None, Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="that of probe extract")
 ]
-TrustCode = Annotated[
-    bool, Option("Run the code of a torch.hub or transformers backbone that the head names.", BACKBONE)
-]
+TrustCode = Annotated[bool, Option("Run code that the head names, of its backbone or its pooling.", BACKBONE)]
 
 
 @dataclass(frozen=True, kw_only=True)

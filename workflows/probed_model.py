@@ -117,8 +117,8 @@ def export_pipeline(
         model: the backbone, if it is a local folder that has moved.
         checkpoint: the backbone's weights, if they have moved.
         checkpoint_key: key of the weights in the checkpoint, if it has changed.
-        trust_code: whether to run code that the head names, from a torch.hub repository or beside a transformers model.
-            torch.hub code of `model` always runs.
+        trust_code: whether to run code that the head names, from a torch.hub repository, beside a transformers model or
+            of a pooling MODULE:CLASS. torch.hub code of `model` always runs.
 
     Returns:
         A module in evaluation mode on the CPU.
@@ -128,7 +128,7 @@ def export_pipeline(
             trusted.
         MissingError: no such run, or the weights are gone; the message names the path.
     """
-    head, about = load_saved(run, cell)
+    head, about = load_saved(run, cell, trust_code=trust_code)
     moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
     asks_by_name = bool(code_of(settings["model"], {}))  # else the head's arguments ask for the code

@@ -1,5 +1,6 @@
 """Head specs: they turn text such as "ep:queries=8|32" into heads with all settings."""
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -8,11 +9,12 @@ from typing import Any
 from ...errors import InputError, unknown_name
 from ...store.layout import EMBEDDING
 from ..batches.token_shape import TokenShape
-from ..heads import POOLINGS, Pooling, build_pooling
+from ..heads import POOLINGS, Pooling, build_pooling, find_pooling
+from ..heads.own import installed, names_code
 from ..solvers import SOLVERS, Solver
 
-HEADS: Mapping[str, type[Pooling] | type[Solver]] = {**POOLINGS, **SOLVERS}
-"""Every head by name: heads trained by steps, and heads fitted at once."""
+HEADS: Mapping[str, type[Pooling] | type[Solver]] = ChainMap[str, Any](SOLVERS, POOLINGS)
+"""Every head by name: heads trained by steps, which code outside the package may add, and heads fitted at once."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,7 @@ def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
     """
     heads: list[HeadSpec] = []
     for spec in specs:
-        name, _, rest = spec.partition(":")
-        if name not in HEADS:
-            raise unknown_name("head", name, HEADS)
+        name, rest = _split_name(spec)
         choices: dict[str, list[Any]] = {key: [value] for key, value in HEADS[name].defaults.items()}
         given: set[str] = set()
         for pair in filter(None, rest.split(",")):
@@ -79,6 +79,33 @@ def parse_heads(specs: Iterable[str]) -> list[HeadSpec]:
             choices[key] = [_as_kind_of(choices[key][0], text, spec) for text in values.split("|")]
         heads += [HeadSpec(name, tuple(zip(choices, values, strict=True))) for values in product(*choices.values())]
     return list(dict.fromkeys(heads))
+
+
+def find_head(name: str) -> type[Pooling] | type[Solver]:
+    """Return a head by the name that a user wrote; MODULE:CLASS is imported.
+
+    Raises:
+        InputError: no such head.
+    """
+    if name not in HEADS:
+        if not names_code(name) and installed(name) is None:
+            raise unknown_name("head", name, HEADS)
+        find_pooling(name, imports=True)
+    return HEADS[name]
+
+
+def _split_name(spec: str) -> tuple[str, str]:
+    """Split a spec into the name of a head, which `find_head` knows, and the text of its settings.
+
+    Raises:
+        InputError: no such head.
+    """
+    name, _, rest = spec.partition(":")
+    own, _, following = rest.partition(":")
+    if name not in HEADS and names_code(f"{name}:{own}"):
+        name, rest = f"{name}:{own}", following
+    find_head(name)
+    return name, rest
 
 
 def _as_kind_of(default: Any, text: str, spec: str) -> Any:

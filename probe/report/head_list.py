@@ -6,11 +6,11 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 
-from ...errors import unknown_name
 from ..batches.token_shape import TokenShape
-from ..grid.specs import HEADS
+from ..grid.specs import HEADS, find_head
 from ..heads import POOLINGS, Head, build_pooling
 from ..heads.flops import count_flops
+from ..heads.own import installed_names
 from ..solvers import SOLVERS, LinearSolver
 
 SHAPE, N_CLASSES = TokenShape(grid=(14, 14), dim=768, n_prefix=1, embedding=768), 1000
@@ -28,9 +28,7 @@ def head_facts(name: str) -> Json:
     Raises:
         InputError: no such head.
     """
-    if name not in HEADS:
-        raise unknown_name("head", name, HEADS)
-    kind = HEADS[name]
+    kind = find_head(name)
     own_settings = POOLINGS[name].settings if name in POOLINGS else SOLVERS[name].own_settings
     return {
         "head": name,
@@ -48,6 +46,8 @@ def list_heads() -> list[str]:
     for kind, title in KINDS.items():
         lines += ["", f"{title}:", f"  {'head':<9}{'parameters':>10}  settings and defaults"]
         lines += [_line(facts) for facts in map(head_facts, HEADS) if facts["kind"] == kind]
+    if names := installed_names():
+        lines += ["", *wrap(f"From installed packages: {', '.join(names)}.", WIDTH)]
     return [*lines, "", "probe heads NAME describes one. probe fit takes it as --head NAME:key=value,…"]
 
 

@@ -20,7 +20,8 @@ from ...store.checked import Count, Width, read
 from ...store.durable import write_durably
 from ..batches.layer_set import LayerSet
 from ..batches.token_shape import TokenShape
-from ..heads import Head, build_pooling
+from ..heads import Head, build_pooling, find_pooling
+from ..heads.own import names_code
 from .digest import value_digest
 from .files import damaged
 from .results import Run
@@ -124,7 +125,7 @@ def saved_cells(run: Path) -> Sequence[str]:
     return sorted(file.name.removesuffix(SUFFIX) for file in (run / FOLDER).glob(f"*{SUFFIX}"))
 
 
-def load_saved(run: str | Path, cell: str) -> tuple[Head, SavedHead]:
+def load_saved(run: str | Path, cell: str, *, trust_code: bool = False) -> tuple[Head, SavedHead]:
     """Load a trained head, as `load_head` does, and what its file says of it."""
     known = saved_cells(Path(run))
     if cell not in known:
@@ -142,17 +143,23 @@ def load_saved(run: str | Path, cell: str) -> tuple[Head, SavedHead]:
         about: SavedHead = read(SavedHead, values, "")
         if digest != value_digest([cell, values, state]):
             raise ValueError("its name, settings or weights are not those that were written")
+    except Exception as error:  # damaged bytes fail in any way
+        raise damaged(path, error) from error
+    if names_code(about.head):
+        find_pooling(about.head, imports=trust_code)
+    try:
         return about.build(state), about
     except Exception as error:  # damaged bytes fail in any way
         raise damaged(path, error) from error
 
 
-def load_head(run: str | Path, cell: str) -> Head:
+def load_head(run: str | Path, cell: str, *, trust_code: bool = False) -> Head:
     """Load a trained head.
 
     Args:
         run: a run folder.
         cell: name of the cell, from the results' column `cell`.
+        trust_code: whether to import a pooling's module that the head names, MODULE:CLASS.
 
     Returns:
         A module in evaluation mode: tokens (B, N, dim), the arrays of the results' column `tokens` joined along
@@ -160,7 +167,7 @@ def load_head(run: str | Path, cell: str) -> Head:
 
     Raises:
         MissingError: no such run.
-        InputError: no such cell, or one that has no weights.
+        InputError: no such cell, one that has no weights, or its pooling is not known here.
         RunError: a file that is damaged or of another version.
     """
-    return load_saved(run, cell)[0]
+    return load_saved(run, cell, trust_code=trust_code)[0]
