@@ -30,8 +30,6 @@ CheckpointKey = Annotated[
 TrustCode = Annotated[
     bool, Option("Run the code of a torch.hub or transformers backbone that the head names.", BACKBONE)
 ]
-    bool, Option("Run the code of a torch.hub or transformers backbone that the head names.", BACKBONE)
-]
 
 
 @dataclass(frozen=True, kw_only=True)
