@@ -274,18 +274,6 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize("command", [["verify"], ["verify", "--repair"], ["extract", *VIT_FLAGS, "-d", "demo", "-o"]])
-def test_stores_are_written_and_verified_on_this_machine(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([*command, "s3://bucket/a.zarr"]) == 2
-    assert "'s3://bucket/a.zarr' is an address, but stores can be written and verified only on this" in one_line_of(
-        capsys
-    )
-    assert not list(tmp_path.iterdir())
-
-
 def test_export_writes_what_is_chosen_and_says_what_is_wrong(
     extract_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from tokenprobe.probe import FitConfig, fit
 from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.order import epoch_windows
+from tokenprobe.probe.batches.token_shape import stored_kind
 from tokenprobe.probe.planning.layer_plan import LayerPlan, make_layer_plan
 from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.planning.make_plan import make_plan
@@ -101,7 +102,10 @@ def assert_same(one: Run, two: Run) -> None:
 
 def pooled_tokens(store: Store, split: str, layer: int, kinds: str) -> torch.Tensor:
     """Return the arrays of a results' column `tokens`, joined along the token axis, float32."""
-    arrays = [torch.from_numpy(store[split].tokens(layer, kind=kind)).float() for kind in kinds.split("+")]
+    arrays = [
+        torch.from_numpy(store[split].tokens(layer, kind=stored_kind(kind))).float()[:, : 1 if kind == "cls" else None]
+        for kind in kinds.split("+")
+    ]
     return torch.cat([values if values.ndim == 3 else values[:, None] for values in arrays], dim=1)
 
 

@@ -20,7 +20,7 @@ MESSAGE = r"the store '.*s.zarr' was made anew, grown, moved or removed after it
 MOMENTS = {
     "a layer is finished": (Run, "add", ["linear"], "0"),
     "a layer is scored": (train, "_score", ["linear"], None),
-    "a solver is scored": (solve, "_scores", ["ridge"], None),
+    "a solver is scored": (solve, "_count", ["ridge"], None),
     "a checkpoint is due": (checkpoint.Checkpoint, "due", ["linear"], None),
 }
 """Where the store is made anew: after the first call of a function, the heads, and the layer that the run then has."""

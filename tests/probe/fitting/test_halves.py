@@ -14,7 +14,6 @@ from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
 from tokenprobe.probe.fitting.halves import halve, part_of
 from tokenprobe.probe.grid.cells import CellGroup
-from tokenprobe.probe.grid.specs import HEADS
 from tokenprobe.probe.heads import POOLINGS
 from tokenprobe.probe.heads.ep import EfficientProbing
 from tokenprobe.probe.planning.layer_plan import USABLE, memory_of
@@ -55,7 +54,6 @@ class Hungry(EfficientProbing):
 @pytest.fixture(autouse=True)
 def hungry(monkeypatch: pytest.MonkeyPatch) -> type[Hungry]:
     monkeypatch.setitem(POOLINGS, "hungry", Hungry)
-    monkeypatch.setitem(HEADS, "hungry", Hungry)  # type: ignore[misc]
     for name, value in {"MOST": 99, "AFTER": 0, "made": []}.items():
         monkeypatch.setattr(Hungry, name, value)
     return Hungry

@@ -65,7 +65,8 @@ def make_batch(number: int, device: str, n_images: int = BATCH) -> TokenBatch:
     labels = torch.randint(0, N_CLASSES, (n_images,), generator=draw)
     patch = torch.randn(n_images, 16, 16, generator=draw)
     patch[:, :9] += torch.nn.functional.one_hot(labels, 16)[:, None]
-    arrays = {"patch": patch.half(), "prefix": (patch[:, :2] * 2).half(), "mean": patch.mean(1)}
+    prefix = (patch[:, :2] * 2).half()
+    arrays = {"patch": patch.half(), "prefix": prefix, "cls": prefix[:, :1], "mean": patch.mean(1)}
     return TokenBatch({kind: array.to(device) for kind, array in arrays.items()}, labels.to(device))
 
 
