@@ -74,7 +74,8 @@ def shortened(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """Enter the folder of stand-ins, and make work short that the examples ask for."""
 
     def fit_less(store: Any, config: FitConfig) -> Any:
-        return fit(store, replace(config, epochs=1, warmup_epochs=0, min_steps=0))
+        warmup = None if config.warmup_epochs is None else 0.0
+        return fit(store, replace(config, epochs=1, warmup_epochs=warmup, min_steps=0))
 
     monkeypatch.setattr(tokenprobe.probe, "fit", fit_less)
     monkeypatch.setattr(demo, "fit", fit_less)
