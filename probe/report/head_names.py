@@ -15,6 +15,8 @@ WORDS: Mapping[str, str | tuple[str, str] | Mapping[str, str]] = {
     "tokens": "{} tokens",
     "k": "k = {}",
     "temperature": "T = {}",
+    "dropout": "dropout {}",
+    "norm": {"none": "no BatchNorm"},
     "pool": {
         "cls": "class token",
         "mean": "mean token",
@@ -44,5 +46,5 @@ def _words(key: str, value: str) -> str:
     if isinstance(words, Mapping):
         words = words.get(value)
     if isinstance(words, tuple):
-        words = words[value != "1"]
+        words = f"{key} by default" if value == "0" else words[value != "1"]
     return f"{key} = {value}" if words is None else words.format(value)

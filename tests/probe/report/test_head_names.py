@@ -16,6 +16,8 @@ from tokenprobe.probe.report.head_names import head_name
         ("knn:k=5,temperature=0.1", "k-NN, k = 5, T = 0.1"),
         ("aim:heads=4", "AIM, 4 heads"),
         ("abmilp:self_attention=both,activation=relu", "AbMILP, self_attention = both, activation = relu"),
+        ("alf:heads=0,dropout=0.1", "ALF, heads by default, dropout 0.1"),
+        ("linear:pool=cls,norm=none", "linear probe, class token, no BatchNorm"),
         ("cbam", "CBAM"),
         ("later:queries=3", "later:queries=3"),
     ],
