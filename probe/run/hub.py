@@ -21,15 +21,14 @@ from ...runtime.console import bars_of
 
 FORM = "hf:ORG/NAME, or hf:ORG/NAME@REVISION"
 LOG_IN = "check its name; if it is private or gated, log in with `hf auth login` or set HF_TOKEN"
-UNREACHABLE = "the hub cannot be reached, or HF_HUB_OFFLINE forbids it, and no copy is in the cache; check the network"
 
 REASONS: Sequence[tuple[type[Exception], type[TokenprobeError], str]] = (
     (HFValidationError, InputError, f"is no name on the hub; expected {FORM}"),
     (GatedRepoError, HubError, f"is gated on the hub; {LOG_IN}"),
     (RepositoryNotFoundError, MissingError, f"is not on the hub; {LOG_IN}"),
     (RevisionNotFoundError, MissingError, "is not on the hub in this revision; give another branch, tag or commit"),
-    (LocalEntryNotFoundError, HubError, f"was not downloaded: {UNREACHABLE}"),  # before its base class
-    (OfflineModeIsEnabled, HubError, "was not found: HF_HUB_OFFLINE is set; unset it"),
+    (LocalEntryNotFoundError, HubError, "is not in the cache, and cannot be downloaded: {why}; check the network"),
+    (OfflineModeIsEnabled, HubError, "cannot be uploaded while HF_HUB_OFFLINE is set; unset it"),
     (EntryNotFoundError, MissingError, "is on the hub, but no head of tokenprobe: it has no file {file}"),
 )
 """What an error of huggingface_hub means; the first that fits counts."""
@@ -88,8 +87,19 @@ def _explained(name: str, file: str) -> Iterator[None]:
         with bars_of(huggingface_hub.utils):
             yield
     except Exception as error:  # its HTTP client, which changes with its version, has errors of its own
+        said = [_first_line(each) for each in _chain(error)]
         for kind, ours, text in REASONS:
             if isinstance(error, kind):
-                raise ours(f"{name!r} {text.format(file=repr(file))}") from error
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise HubError(f"the hub at {constants.ENDPOINT} failed for {name!r}: {first}") from error
+                raise ours(f"{name!r} {text.format(file=repr(file), why=said[-1])}") from error
+        raise HubError(f"the hub at {constants.ENDPOINT} failed for {name!r}: {'; '.join(said)}") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).removesuffix(".")
