@@ -138,17 +138,12 @@ def _metadata(title: str, evaluation: Evaluation | None, license: str) -> str:
 def _facts(
     about: SavedHead, spec: HeadSpec, n_params: int, evaluation: Evaluation | None, license: str | None
 ) -> Iterator[tuple[str, str]]:
-    transform = about.transform
     yield "Backbone", f"{_code(about.model)}, weights with SHA-256 {_code(about.weights)}"
     yield "Layer", f"{_layers_words(about)}, counted from 0"
     yield "Tokens", f"{' + '.join(about.tokens)}, {about.dim} wide, on a grid of {about.grid[0]} × {about.grid[1]}"
     yield "Norm", "none" if about.norm is None else f"the final {about.norm['kind']} of the backbone"
     yield "Head", f"{head_name(spec.name, spec.config)}, {_code(spec.label)}, {n_params:,} parameters"
-    height, width = (transform["input_size"] * 2)[:2]
-    yield (
-        "Images",
-        f"{height} × {width} pixels, mean {_code(str(transform['mean']))}, std {_code(str(transform['std']))}",
-    )
+    yield "Images", ", ".join(f"{name} {_code(str(value))}" for name, value in about.transform.items())
     yield "Classes", f"{len(about.classes)}: {_classes_words(about.classes)}"
     if evaluation is None:
         yield "Accuracy", "not measured with tokenprobe"

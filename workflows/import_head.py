@@ -64,14 +64,17 @@ def _build(
 ) -> tuple[Head, SavedHead]:
     """Return the head, and what its file says but for classes and settings of the backbone."""
     of_layer = backbone.shapes[layer]
+    width = of_layer.dim
     shape = TokenShape(of_layer.grid, of_layer.dim, of_layer.n_prefix, of_layer.embedding)
     try:
         spec = _spec(found, shape, config.head)
         shape = spec.input_shape(shape)
+        if not shape.dim:
+            raise InputError(f"{spec.label} reads an embedding, which the backbone does not have there")
         head = build_published(found, spec.name, dict(spec.settings), shape.dim, shape.grid)
     except InputError as error:
         raise InputError(
-            f"{file!r} does not fit layer {layer} of {backbone.name!r}, whose tokens are {shape.dim} wide: {error}"
+            f"{file!r} does not fit layer {layer} of {backbone.name!r}, whose tokens are {width} wide: {error}"
         ) from error
     tokens = list(head.pooling.inputs)
     if {CLS, PREFIX} & {*tokens} and not shape.n_prefix:
