@@ -19,7 +19,9 @@ heads = program.group(
 
 
 @heads.command(
-    "List the heads, with their settings and size, or describe one.", ALL_KINDS, "probe heads ep\nprobe heads show"
+    "List the heads, with their settings and size, or describe one.",
+    ALL_KINDS,
+    "probe heads\nprobe heads ep\nprobe heads show ep --json",
 )
 def _show(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of a head.")] = None, json: Json = False

@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
                 return function(self, body, *match.groups())
         return self.answer(404, {"error": f"no {self.command} {path} here"})
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_any
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815
 
     def create(self, body: bytes) -> None:
         asked = json.loads(body)
@@ -214,6 +214,8 @@ def use(hub: Hub, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment(hub, cache).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

@@ -74,7 +74,9 @@ def test_a_published_file_becomes_a_head_that_predicts(
     assert "not measured with tokenprobe" in (out / "README.md").read_text()
     model = export_pipeline(out, checkpoint=backbone)
     images = torch.randn(2, 3, 28, 28)
-    first = model.backbone.blocks[0](model.backbone.pos_drop(model.backbone._pos_embed(model.backbone.patch_embed(images))))
+    first = model.backbone.blocks[0](
+        model.backbone.pos_drop(model.backbone._pos_embed(model.backbone.patch_embed(images)))
+    )
     torch.testing.assert_close(model(images), load_head(out)(first[:, 1:]), rtol=1e-4, atol=1e-4)
     config = PredictConfig(images=str(image_folder / "test" / "ant"), checkpoint=backbone, workers=0, device="cpu")
     assert {*predict(out, config)["predicted"]} <= {"ant", "bee", "cat", "dog", "elk"}

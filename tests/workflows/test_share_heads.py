@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from timm.models import VisionTransformer
 
 from tokenprobe.cli import main
 from tokenprobe.errors import InputError, MissingError, RunError
@@ -24,12 +25,12 @@ from tokenprobe.probe.run.predictions import read_images, read_predicted
 from tokenprobe.probe.run.results import Run
 from tokenprobe.probe.run.saved import load_saved
 from tokenprobe.store import Store
-from tokenprobe.workflows import export_pipeline
 from tokenprobe.workflows.config import ExportHeadConfig, PredictConfig
 from tokenprobe.workflows.predict import predict
 from tokenprobe.workflows.share_heads import export_head, lines_of, list_heads, push_head
 
 from .. import hub as stand_in
+from ..conftest import TINY_VIT
 from ..probe.kit import fit_made, write_made
 
 MakeRun = Callable[..., Run]
@@ -71,7 +72,7 @@ def test_the_list_has_every_head_best_first(run: Run, capsys: pytest.CaptureFixt
 
 
 def test_a_run_without_results_or_heads_is_refused(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="no trained heads in '.*nothing/heads'"):
+    with pytest.raises(MissingError, match=r"no trained heads in '.*nothing/heads'"):
         list_heads(tmp_path / "nothing")
     (run.path / "results.parquet").unlink()
     with pytest.raises(MissingError, match="has no results yet; wait for its probe fit"):
@@ -89,7 +90,9 @@ def test_an_exported_head_has_the_same_weights_under_any_name(run: Run) -> None:
     renamed = (out / "head.safetensors").rename(run.path.parent / "mine.safetensors")
     for place in (renamed, str(renamed)):
         assert torch.equal(load_head(place)(tokens), expected)
-    with pytest.raises(InputError, match=r"'.*mine.safetensors' is one head, and the cell 'x' was asked for; leave out"):
+    with pytest.raises(
+        InputError, match=r"'.*mine.safetensors' is one head, and the cell 'x' was asked for; leave out"
+    ):
         load_head(renamed, "x")
     with pytest.raises(InputError, match=r"'.*a run' is a run of 8 heads; name a cell, from the column cell"):
         load_head(run.path)
@@ -119,7 +122,13 @@ def test_the_card_says_what_the_head_is_and_how_good(run: Run, tmp_path: Path) -
     interval = own_interval(judged)
     assert f"top-1 {100 * row['test_top1']:.1f} % on {len(images.ids)} test images (95 % interval " in card
     assert f"interval {100 * interval.low:.1f} to {100 * interval.high:.1f}, by a bootstrap" in card
-    for text in ("`timm:none`", "`" + "0" * 64 + "`", "on a grid of 2 × 3", "4: `class 0`, `class 1`", "**Licence**: `mit`"):
+    for text in (
+        "`timm:none`",
+        "`" + "0" * 64 + "`",
+        "on a grid of 2 × 3",
+        "4: `class 0`, `class 1`",
+        "**Licence**: `mit`",
+    ):
         assert text in card, text
     assert str(tmp_path.parent) not in card, "a card holds no path of this machine"
     lines = [line for line in card.splitlines() if line.startswith("probe ")]
@@ -137,10 +146,8 @@ def test_a_cell_that_is_not_selected_has_no_interval(run: Run) -> None:
 
 def test_an_exported_head_predicts_and_holds_no_folder(make_run: MakeRun, image_folder: Path, tmp_path: Path) -> None:
     weights = tmp_path / "w.pt"
-    model = export_pipeline((first := make_run(["linear"])).path, first.results["cell"].iloc[0])
-    torch.save(model.backbone.state_dict(), weights)
-    (tmp_path / "run").rename(tmp_path / "old")
-    run = make_run(["linear"], out=tmp_path / "other.zarr", no_pretrained=False, checkpoint=weights)
+    torch.save(VisionTransformer(**TINY_VIT, num_classes=0).state_dict(), weights)
+    run = make_run(["linear"], no_pretrained=False, checkpoint=weights)
     out = export(run)
     assert str(tmp_path).encode() not in (out / "head.safetensors").read_bytes() + (out / "README.md").read_bytes()
     config = {"images": str(image_folder / "test" / "ant"), "workers": 0, "device": "cpu"}
@@ -164,18 +171,18 @@ def test_only_a_whole_folder_is_uploaded(run: Run) -> None:
 
 
 def test_a_head_goes_to_the_hub_and_comes_back_by_its_name(run: Run, tmp_path: Path) -> None:
-    """In processes of their own, which read where the hub is as a user gives it."""
+    """In a process of its own, which reads where the hub is as a user gives it."""
     out = export(run)
     code = (
-        "from tokenprobe.probe import load_head; from safetensors.torch import save_file\n"
+        "from tokenprobe.cli import main; from tokenprobe.probe import load_head\n"
+        "from safetensors.torch import save_file\n"
+        f"assert main(['heads', 'push', {str(out)!r}, 'org/name']) == 0\n"
         f"head = load_head('hf:org/name'); save_file(head.state_dict(), {str(tmp_path / 'back.safetensors')!r})"
     )
     with stand_in.serve() as hub:
         variables = os.environ | stand_in.environment(hub, str(tmp_path / "cache"))
-        for command in (["-m", "tokenprobe", "heads", "push", str(out), "org/name"], ["-c", code]):
-            done = subprocess.run([sys.executable, *command], env=variables, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout == (f"{hub.address}/org/name\n" if "push" in command else "")
+        done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, f"{hub.address}/org/name\n"), done.stderr
         assert {*hub.repos["org/name"]["main"]} == {"head.safetensors", "README.md"}
         card, _ = hub.repos["org/name"]["main"]["README.md"]
     assert b"probe predict hf:org/name --images" in card and b"ORG/NAME" not in card

@@ -18,7 +18,11 @@ from .kit import DIM
 
 N_CLASSES = 5
 CASES = [(name, case, given) for name in SETTINGS for case, given in (FACTS[name].references or {}).items()]
-UNSEEN = {"aim": {"heads": 8}, "jepa": {"heads": 8}, "abmilp_map_relu3": {"self_attention": "map", "activation": "relu"}}
+UNSEEN = {
+    "aim": {"heads": 8},
+    "jepa": {"heads": 8},
+    "abmilp_map_relu3": {"self_attention": "map", "activation": "relu"},
+}
 UNSEEN |= {"abmilp_none_pe": {"content": "patch"}}
 """Settings of the vectors that neither names nor shapes tell, and that are not the default."""
 
@@ -116,7 +120,9 @@ def test_unknown_keys_are_listed(golden: Path) -> None:
 
 def test_keys_of_one_pooling_with_shapes_of_another_are_refused(golden: Path) -> None:
     state = ep_state(golden) | {"0.v.weight": torch.zeros(())}
-    with pytest.raises(InputError, match=r"the keys are those of ep, but not their shapes: cls_token \(1, 8, 96\), v.w"):
+    with pytest.raises(
+        InputError, match=r"the keys are those of ep, but not their shapes: cls_token \(1, 8, 96\), v.w"
+    ):
         recognise(find_published(state), DIM)
 
 
@@ -125,7 +131,9 @@ def test_other_widths_are_refused(golden: Path) -> None:
     with pytest.raises(InputError, match=r"reference weight 'cls_token' of 'ep' is \(1, 8, 96\), expected \(8, 192\)"):
         build_published(found, *recognise(found, 192), 192, (7, 7))
     found = find_published(ep_state(golden) | {"2.weight": torch.zeros(5, 48)})
-    with pytest.raises(InputError, match=r"'weight' of the BatchNorm or the classifier is \(5, 48\), but ep .* \(5, 96\)"):
+    with pytest.raises(
+        InputError, match=r"'weight' of the BatchNorm or the classifier is \(5, 48\), but ep .* \(5, 96\)"
+    ):
         build_published(found, *recognise(found, DIM), DIM, (7, 7))
     linear = {"0.running_mean": torch.zeros(96), "0.running_var": torch.ones(96)}
     found = find_published(linear | {"1.weight": torch.zeros(5, 96), "1.bias": torch.zeros(5)})

@@ -1,4 +1,4 @@
-"""Heads on the hub: what is uploaded comes back, from a real server on this machine, and every failure says what it is."""
+"""Heads on the hub: what is uploaded comes back, from a real server on this machine, and failures are explained."""
 
 import socket
 from collections.abc import Iterator
