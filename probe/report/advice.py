@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ...runtime.text import counted, in_words
+from ...runtime.text import counted, in_words, plural
 from ..grid.regimes import FEW_IMAGES
 from ..run.origin import read_origin
 from ..run.predictions import ImageSet
@@ -101,7 +101,8 @@ def _without_choice(summary: pd.DataFrame) -> str:
     """Name the heads that need no held-out image, of those in the results or else of all."""
     free = summary[summary["lr"].isna() & (summary["within"] | (summary["n_choices"] == 1))]
     if len(free):
-        return f"{_some(list(free['head'].unique()))} needs no held-out image to choose a rate or penalty"
+        heads = list(free["head"].unique())
+        return f"{_some(heads)} {plural(len(heads), 'needs', 'need')} no held-out image to choose a rate or penalty"
     return "ncm and ridge need no held-out image: --preset few-labels"
 
 

@@ -54,7 +54,8 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
 
     Columns: source, head, shots, layer, backbone, dataset, data, kind, spec, figure, protocol, n_val and n_test (images
     that selection and figure rest on), sweep_seconds (to train all cells), n_choices (rates and penalties), within
-    (whether these are chosen within the training images, without held-out ones), test, test_std (NaN with one seed), val, peak, lr (NaN for heads that are fitted at once), weight_decay, n_seeds,
+    (whether these are chosen within the training images, without held-out ones), test, test_std (NaN with one seed),
+    val, peak, lr (NaN for heads that are fitted at once), weight_decay, n_seeds,
     n_params, flops_forward and flops_train (per image), train_seconds (of one cell). If every choice diverged, nothing
     is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order, shots and layers
     that of `shots_order` and `layer_order`.
