@@ -127,6 +127,14 @@ class FitConfig(Settings):
             TRAINING,
         ),
     ] = "select"
+    select_on: Annotated[
+        Literal["shots", "held-out"],
+        Option(
+            "Images that solvers choose their penalty on, with --shots or --fraction. shots chooses on the training "
+            "images, each scored by a fit without it; held-out on others, as trained heads do.",
+            TRAINING,
+        ),
+    ] = "shots"
     val: Annotated[float, Option("Part of the training split that protocol select holds out.", TRAINING)] = 0.1
     optimizer: Annotated[Literal["lars", "sgd", "adamw"], Option("Optimizer of the heads.", TRAINING)] = "lars"
     clip_grad: Annotated[
