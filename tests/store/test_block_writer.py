@@ -15,7 +15,7 @@ from tokenprobe.store.journal import FOLDER, writer_journals
 from tokenprobe.store.verify import verify
 
 from .disk import count_steps, fork_and_kill
-from .kit import Contents, blocks, declare, fill, folder_of, make_contents, rows_of, stamps, tree, write
+from .kit import Contents, blocks, declare, fill, folder_of, make_contents, rows_of, stamps, targets_of, tree, write
 
 Place = Callable[[str], Path]
 N_WRITERS = 3
@@ -162,6 +162,21 @@ def test_what_the_store_does_not_declare_is_refused(place: Place) -> None:
             declare(leader, replace(some, manifest=declared_anew))
         with pytest.raises(StoreError, match="declares other tokens"):
             writer.check_unchanged()
+
+
+def test_a_writer_with_old_rows_stops_once_rows_moved(place: Place) -> None:
+    """Otherwise its blocks would have the size of the new ones, and the next leader would record them."""
+    contents, path = make_contents(), declared(place("s"), make_contents())
+    fewer, keys = contents.without("train", [0]), blocks(contents.manifest)
+    with open_block_writer(path, contents.manifest) as old:
+        with open_writer(path, fewer.manifest) as leader:
+            leader.drop_moved_rows(targets_of(fewer))
+            declare(leader, fewer)
+        with pytest.raises(StoreError, match="declares other tokens"):  # noqa: PT012  # a thread raises it
+            fill(old, contents, keys[:1])
+            old.flush()
+    write(path, fewer)
+    assert tree(path) == tree(write(place("alone"), fewer))
 
 
 def test_blocks_are_recorded_after_a_flush_and_more_may_follow(place: Place) -> None:
