@@ -62,7 +62,7 @@ class ExportConfig(Settings):
 class PredictConfig(Settings):
     """Settings of `probe predict`. Each field's `Option` describes it."""
 
-    images: Annotated[str, Option("An image, or a folder of images at any depth.", DATA, metavar="PATH")]
+    images: Annotated[str | Path, Option("An image, or a folder of images at any depth.", DATA, metavar="PATH")]
     skip_bad_images: SkipBadImages = False
     cell: Annotated[
         str | None,
@@ -101,7 +101,7 @@ class AttendConfig(Settings):
     ] = None
     n: Annotated[int, Option("Images to show.", DATA, least=1, most=48)] = 12
     images: Annotated[
-        str | None,
+        str | Path | None,
         Option(
             "An image, or a folder of images, to show instead; the backbone computes their tokens.",
             DATA,

@@ -12,7 +12,7 @@ from .facts import KNOWN
 from .formulas import DIM, FORMULAS, GRID, Settings
 
 N_PREFIX = 2
-CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+CLOSE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 CASES = [(name, settings) for name, facts in KNOWN.items() if name in FORMULAS for settings in facts.cases]
 
 
@@ -58,7 +58,7 @@ def stirred(name: str, settings: Settings) -> Any:
             value.copy_(0.4 * torch.randn(value.shape, dtype=torch.float64, generator=generator))
             if "norm" in key or "bn" in key:
                 value.add_(1)
-        for key, value in pool.named_buffers():
+        for key, statistic in pool.named_buffers():
             if key.startswith("running"):
-                value.copy_(0.5 + torch.rand(value.shape, dtype=torch.float64, generator=generator))
+                statistic.copy_(0.5 + torch.rand(statistic.shape, dtype=torch.float64, generator=generator))
     return pool
