@@ -25,6 +25,14 @@ def test_settings_hold_their_declared_types() -> None:
     assert replace(Made(lr=3), layers=7) == Made(lr=[3.0], layers="7")
 
 
+def test_type_checkers_know_what_fits() -> None:
+    """mypy would complain of an ignored error that is none."""
+    with pytest.raises(InputError, match="^lr b'': expected a number$"):
+        Made(lr=b"")  # type: ignore[arg-type]
+    number: float = Made(lr=3).lr[0]
+    assert number == 3 and Made(lr="1,2", layers=11).layers.startswith("11")
+
+
 def test_settings_keep_a_copy() -> None:
     rates = [0.1]
     made = Made(lr=rates)
