@@ -27,8 +27,8 @@ def test_settings_hold_their_declared_types() -> None:
 
 def test_type_checkers_know_what_fits() -> None:
     """mypy would complain of an ignored error that is none."""
-    with pytest.raises(InputError, match=r"^lr b'': expected a number$"):
-        Made(lr=b"")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^lr None: expected a number$"):
+        Made(lr=None)  # type: ignore[arg-type]
     number: float = Made(lr=3).lr[0]
     assert number == 3 and Made(lr="1,2", layers=11).layers.startswith("11")
 

@@ -20,7 +20,7 @@ SHARED = {"B", "H"}
 
 def contradictions(values: dict[str, Any]) -> list[str]:
     """Return the names that have another number of axes, or an axis of another size than the same letter elsewhere."""
-    sizes, found = {}, []
+    sizes, found = dict[str, int](), list[str]()
     for name, value in values.items():
         suffix = SUFFIX.search(name)
         if not isinstance(value, Tensor) or suffix is None:
