@@ -67,8 +67,7 @@ def test_the_kernel_is_told_of_blocks_that_will_be_read_for_the_most_part(
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
     reader.expect(np.r_[0:10, 10:14, 25:30, 39])
-    threads(os.getpid()).submit(int).result()
-    threads(os.getpid()).shutdown()  # after that, all advice to the kernel has been given
+    threads(os.getpid(), open_store(path).arrays.n_threads).shutdown()  # all advice to the kernel is given
     threads.cache_clear()
     store = open_store(path)
     spec = array_spec(store.manifest, "train", "layer_03", "patch")
