@@ -19,7 +19,9 @@ NO_LINKS = (EPERM, ENOSYS, ENOTSUP, EMLINK)
 FOLDER_TRIES = 20
 
 
-def write_durably(path: Place, data: bytes, temporary: Path | None = None, *, replace: bool = True) -> None:
+def write_durably(
+    path: Place, data: bytes | memoryview, temporary: Path | None = None, *, replace: bool = True
+) -> None:
     """Write `data` to a temporary name beside `path`, fsync it, and rename it. Objects are written whole anyway.
 
     Args:

@@ -91,7 +91,7 @@ def circle_of(imports: Mapping[T, Set[T]]) -> list[T]:
     done: set[T] = set()
 
     def walk(path: list[T]) -> list[T]:
-        for following in sorted(imports[path[-1]]):
+        for following in sorted(imports[path[-1]], key=str):
             if following in path:
                 return path[path.index(following) :]
             if following not in done and (circle := walk([*path, following])):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenprobe.cli import program
+from tokenprobe.commands import program
 from tokenprobe.runtime.flags import UsageError
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
@@ -17,7 +17,7 @@ COMMANDS = re.findall(
 )
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: re.search(r"job-name=(\w+)", script)[1])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: re.findall(r"job-name=(\w+)", script)[0])
 def test_scripts_are_valid(script: str) -> None:
     assert script.startswith("#!/bin/bash\n#SBATCH ")
     done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)

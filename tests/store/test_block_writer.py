@@ -4,6 +4,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ def test_a_writer_that_is_killed_anywhere_beside_a_living_one_loses_no_finished_
                 write_blocks(path, other, keys[::-1])
             finally:
                 os._exit(0)
-        assert fork_and_kill(lambda path=path: write_blocks(path, contents, keys), int(step)) in (True, False)
+        assert fork_and_kill(partial(write_blocks, path, contents, keys), int(step)) in (True, False)
         os.waitpid(living, 0)
         before = stamps(path)
         write(path, contents)
@@ -138,8 +139,8 @@ def test_a_second_leader_and_other_writers_may_work_beside_a_leader_that_holds_n
     declared(path, contents)
     monkeypatch.setattr("tokenprobe.store.lock.fcntl.flock", lambda fd, how: None)
     theirs = [of_another_device(contents, number) for number in range(2)]
-    works = [lambda n=n: write(path, theirs[n]) for n in range(2)]
-    works.append(lambda: write_blocks(path, contents, blocks(contents.manifest)))
+    works: list[Callable[[], object]] = [partial(write, path, each) for each in theirs]
+    works.append(partial(write_blocks, path, contents, blocks(contents.manifest)))
     assert in_forks(*works) == [0] * 3
     assert sealed(path, contents)
     assert verify(path) == []

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_lock_that_another_took_over_is_left_to_it(folder: ObjectPath) -> None
     assert (folder / ".lock").read_bytes() == b"process of another"
 
 
-def test_the_place_decides_the_kind(folder: ObjectPath, tmp_path: object) -> None:
+def test_the_place_decides_the_kind(folder: ObjectPath, tmp_path: Path) -> None:
     assert isinstance(lock_of(folder), ObjectLock)
     assert isinstance(lock_of(tmp_path), StoreLock)
 

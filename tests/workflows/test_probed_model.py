@@ -36,7 +36,7 @@ MakeRun = Callable[..., Run]
 HEADS = ["ep:queries=2", "linear:pool=cls", "linear:pool=mean", "linear:pool=cls+mean", "ridge:pool=cls", "logreg"]
 CASES = [("0", "none", HEADS), ("2", "final", HEADS), ("0+2", "none", HEADS[:1])]
 TINY_RESNET = {"channels": [8, 8, 8, 8], "stem_width": 8}
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
 """Logits in the tens, after BatchNorm, from float32 tokens whose rounding depends on the batch size."""
 
 
@@ -67,7 +67,8 @@ def test_images_give_what_the_stored_tokens_give(
                 expected = load_head(run.path, row.cell)(torch.cat(parts, dim=-1))
                 torch.testing.assert_close(logits, expected, **TOLERANCE)
             else:  # timm's own forward_features ends with the norm
-                tokens = model.backbone.forward_features(images)
+                backbone: Any = model.backbone
+                tokens = backbone.forward_features(images)
                 arrays = {"prefix": tokens[:, :1], "patch": tokens[:, 1:], "mean": tokens[:, 1:].mean(1, keepdim=True)}
                 read = torch.cat([arrays[kind] for kind in row.tokens.split("+")], dim=1)
                 torch.testing.assert_close(model.forward_features(images), read, **TOLERANCE)

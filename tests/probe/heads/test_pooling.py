@@ -32,7 +32,7 @@ def make(name: str, *, seeds: tuple[int, ...] | None = None, **settings: Any) ->
     """Build a pooling in float64: plain, or a cell for each seed."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds or (0,)]
     cells = len(seeds) if seeds else None
-    settings = {"dim": DIM, "grid": GRID} | settings
+    settings = {"dim": DIM, "grid": GRID, **settings}
     return build_pooling(name, cells=cells, generators=generators, **settings).double()
 
 
@@ -86,23 +86,27 @@ def test_a_pooling_is_checked_then_drawn_cell_by_cell_then_given_its_buffers() -
     pool = Noted(settings, dim=7, grid=GRID, cells=2, generators=generators)
     assert pool.made == ["inputs", (settings, 7, GRID, 2, ("prefix",), 7), *generators, ["b", "a"]]
     assert list(pool.state_dict()) == ["b", "a", "running_mean", "running_var"] and pool.out_dim == 5
-    assert torch.equal(pool.running_mean, torch.zeros(2, 4)) and torch.equal(pool.running_var, torch.ones(2, 4))
+    assert torch.equal(pool.get_buffer("running_mean"), torch.zeros(2, 4)) and torch.equal(
+        pool.get_buffer("running_var"), torch.ones(2, 4)
+    )
     for cell, seed in enumerate((3, 4)):
-        assert torch.equal(pool.b[cell], torch.randn(6, 5, generator=torch.Generator().manual_seed(seed)))
+        assert torch.equal(
+            pool.get_parameter("b")[cell], torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
+        )
 
 
 def test_without_generators_the_cells_are_drawn_in_turn_from_torchs_own() -> None:
     torch.manual_seed(0)
-    stacked = Noted(NotedSettings(), dim=7, grid=GRID, cells=3).b
+    stacked = Noted(NotedSettings(), dim=7, grid=GRID, cells=3).get_parameter("b")
     torch.manual_seed(0)
     assert torch.equal(stacked, torch.stack([torch.randn(2, 5) for _ in range(3)]))
     torch.manual_seed(0)
-    assert torch.equal(Noted(NotedSettings(), dim=7, grid=GRID).b, stacked[:1])
+    assert torch.equal(Noted(NotedSettings(), dim=7, grid=GRID).get_parameter("b"), stacked[:1])
 
 
 def test_a_pooling_without_settings_has_no_defaults() -> None:
     assert Noted.defaults == {"rows": 2, "tokens": "patch"}
-    bare = type("Bare", (Noted,), {"settings": PoolingSettings()})
+    bare: Any = type("Bare", (Noted,), {"settings": PoolingSettings()})
     assert bare.defaults == {}
 
 

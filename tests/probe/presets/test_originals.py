@@ -24,7 +24,7 @@ from .conftest import BLOCK_ROWS, GRID, N_CLASSES, WIDTH, Made
 
 Parameters = dict[str, Tensor]
 Probe = Callable[[Tensor, Parameters], Tensor]
-CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+CLOSE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 EPOCHS, BATCH = 3, 40
 
 
@@ -88,7 +88,8 @@ def capi(x: Tensor, p: Parameters) -> Tensor:
 def vjepa2(x: Tensor, p: Parameters) -> Tensor:
     for block in range(3):
         own = {key.removeprefix(f"block{block}_"): value for key, value in p.items()}
-        x = x + dense(attend(*dense(layer_norm(x, own, "norm1"), own, "qkv").chunk(3, dim=2), heads=16), own, "proj")
+        query, keys, values = dense(layer_norm(x, own, "norm1"), own, "qkv").chunk(3, dim=2)
+        x = x + dense(attend(query, keys, values, heads=16), own, "proj")
         x = x + dense(F.gelu(dense(layer_norm(x, own, "norm2"), own, "fc1")), own, "fc2")
     query = p["query"].expand(len(x), 1, -1)
     keys, values = dense(layer_norm(x, p, "norm1"), p, "kv").chunk(2, dim=2)

@@ -155,7 +155,7 @@ def test_the_announced_operations_are_those_that_are_made(name: str, n: int, mak
     if name in ("ncm", "ridge"):
         assert of_fit.get_total_flops() == work.fit - decompositions
     if name == "logreg":  # nobody knows the iterations beforehand; some take two evaluations, and a start takes one
-        n_iterations = sum(int(re.search(r"in (\d+) iterations", solver.status(index))[1]) for index in range(2))
+        n_iterations = sum(int(re.findall(r"in (\d+) iterations", solver.status(index))[0]) for index in range(2))
         iteration = 4 * n * (r + 1) * C
         others = work.fit - decompositions - 2 * logreg.USUAL_ITERATIONS * iteration
         assert n_iterations * iteration < of_fit.get_total_flops() - others < 2 * n_iterations * iteration
