@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from ..probe.report.config import Style
 from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
 from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
 
@@ -20,7 +21,14 @@ PREDICT_EXAMPLES = """
 probe predict runs/mae --images new-photos --cell CELL -o predictions.csv
 probe predict runs/mae --images cat.jpg --cell best
 """
-Model = Annotated[str | None, Option("Backbone, if it is a local folder that has moved.", BACKBONE, short="-m")]
+Model = Annotated[
+    str | Any | None,  # or, in Python, a tokenprobe.extract.backbones.Backbone
+    Option(
+        "Backbone, if it is a local folder that has moved, or python:MODULE:FUNCTION for one of your own.",
+        BACKBONE,
+        short="-m",
+    ),
+]
 Checkpoint = Annotated[
     str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
 ]
@@ -131,4 +139,5 @@ class AttendConfig(Settings):
             default="attention/CELL in the run",
         ),
     ] = None
+    style: Style = "paper"
     device: Device = "auto"
