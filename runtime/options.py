@@ -4,7 +4,7 @@ A field's annotation holds its type and an `Option`; the dataclass gives its def
 help from these, `config_file.py` the key of a YAML file, and `values.py` reads values.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -148,3 +148,18 @@ def fields_of(settings: type[Any]) -> dict[str, Field]:
             value=field.default if field.default_factory is MISSING else field.default_factory(),
         )
     return found
+
+
+def flags_of(settings: type[Any], values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the flags that give values to settings, and leave out those with their default.
+
+    Lists are written even if they are the default, which may follow from others.
+    """
+    for name, field in fields_of(settings).items():
+        value = values.get(name)
+        if value is None or value in ([], {}) or (not field.is_list and value == field.value):
+            continue
+        parts = [f"{key}={each}" for key, each in value.items()] if isinstance(value, dict) else value
+        yield field.flag
+        if field.type is not bool:
+            yield ",".join(map(str, parts)) if isinstance(parts, list) else str(value)

@@ -1,4 +1,4 @@
-"""Commands that need both stages: demo, export, predict, repair, and a backbone with its head as one module.
+"""Commands that need both stages: demo, export, predict, repair, and heads to hand on or to put behind a backbone.
 
 Workflows call `extract`, `probe` and `store`, which do not import them.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..extract.backbones import Backbone
     from .probed_model import ProbedModel
 
 __all__ = ["export_pipeline"]
@@ -16,9 +17,9 @@ __all__ = ["export_pipeline"]
 
 def export_pipeline(
     run: str | Path,
-    cell: str,
+    cell: str | None = None,
     *,
-    model: str | None = None,
+    model: str | Backbone | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_key: str | None = None,
     trust_code: bool = False,

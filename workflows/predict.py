@@ -21,7 +21,7 @@ from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
 from ..probe.report.best import BEST, best_cell
 from ..probe.run.results import Run
-from ..probe.run.saved import saved_cells
+from ..probe.run.saved import is_shared, saved_cells
 from ..runtime.device import resolve_device, resolve_precision
 from ..runtime.text import counted
 from ..store.outputs import check_file
@@ -39,7 +39,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     """Run a saved head on new images, and write the predictions if a file is named.
 
     Args:
-        run: a run folder; its store is not needed.
+        run: a run folder, whose store is not needed; or one head, as `load_head` takes it.
         config: the head, the images, and the output file.
 
     Returns:
@@ -53,7 +53,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     _check(config)
     device = resolve_device(config.device)
     source = LooseImages(config.images)
-    cell = _cell(Path(run), config.cell)
+    cell = config.cell if is_shared(run) else _cell(Path(run), config.cell)
     model = configured_pipeline(run, cell, config).to(device)
     readable, decode_speed = _readable(source, model, config), DecodeSpeed()
     batches = _run_batches(model, source, readable, config, decode_speed)  # forks before the bar starts a thread
@@ -68,7 +68,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if config.out is not None:
         write_predictions(table, kept, model.about, config.out)
-    logger.info(f"{counted(len(table), 'image')} by {cell}" + (f" -> {config.out}" if config.out else ""))
+    logger.info(f"{counted(len(table), 'image')} by {cell or run}" + (f" -> {config.out}" if config.out else ""))
     return table
 
 

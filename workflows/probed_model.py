@@ -100,7 +100,7 @@ class ProbedModel(nn.Module):
 
 def export_pipeline(
     run: str | Path,
-    cell: str,
+    cell: str | None = None,
     *,
     model: str | Backbone | None = None,
     checkpoint: str | Path | None = None,
@@ -113,8 +113,8 @@ def export_pipeline(
     timm model. Its tokens are not rounded to the store's dtype.
 
     Args:
-        run: a run folder.
-        cell: name of the cell, from the results' column `cell`.
+        run: a run folder; or one head, as `load_head` takes it.
+        cell: name of the cell of a run, from the results' column `cell`.
         model: the backbone, if it is a local folder that has moved, or the `ModuleBackbone` of a module of your own.
         checkpoint: the backbone's weights, if they have moved.
         checkpoint_key: key of the weights in the checkpoint, if it has changed.
@@ -130,25 +130,26 @@ def export_pipeline(
         MissingError: no such run, or the weights are gone; the message names the path.
     """
     head, about = load_saved(run, cell, trust_code=trust_code)
+    name = cell or str(run)
     moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
-    _check_trusted(settings, cell, trust_code, named=model is not None)
+    _check_trusted(settings, name, trust_code, named=model is not None)
     try:
         backbone = load_backbone(**settings)
     except (InputError, MissingError) as error:
         moved_away = isinstance(error, MissingError)
         advice = "; if it has moved, give --model or --checkpoint" if moved_away else _if_unknown(about)
-        raise type(error)(f"the backbone of {cell!r} is {about.model!r}: {error}{advice}") from error
+        raise type(error)(f"the backbone of {name!r} is {about.model!r}: {error}{advice}") from error
     found = backbone.weights_hash()
     if found != about.weights:
         raise InputError(
-            f"{cell!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, but the weights "
+            f"{name!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, but the weights "
             f"loaded now are {found[:12]}…; {_advice(backbone)}{_if_unknown(about)}"
         )
     return ProbedModel(backbone, head, about)
 
 
-def configured_pipeline(run: str | Path, cell: str, config: PredictConfig | AttendConfig) -> ProbedModel:
+def configured_pipeline(run: str | Path, cell: str | None, config: PredictConfig | AttendConfig) -> ProbedModel:
     """Compose a cell's head and its backbone, as the settings of a command say; see `export_pipeline`."""
     return export_pipeline(
         run,
@@ -160,7 +161,7 @@ def configured_pipeline(run: str | Path, cell: str, config: PredictConfig | Atte
     )
 
 
-def _check_trusted(settings: Mapping[str, Any], cell: str, trust_code: bool, *, named: bool) -> None:
+def _check_trusted(settings: Mapping[str, Any], name: str, trust_code: bool, *, named: bool) -> None:
     """Refuse code that only the head names. A model that the user names is trusted, and so is a given object."""
     model = settings["model"]
     if not isinstance(model, str):
@@ -169,7 +170,7 @@ def _check_trusted(settings: Mapping[str, Any], cell: str, trust_code: bool, *, 
     check_code(
         model,
         settings.get("model_arg", {}),
-        f"the head of {cell!r}",
+        f"the head of {name!r}",
         trust_code or (asks_by_name and named),
         ", or name it with --model" if asks_by_name else "",
     )

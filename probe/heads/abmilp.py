@@ -12,7 +12,7 @@ aggregates raw tokens to r_n; S_n = W_p W_v r_n + b_p. Consecutive maps are mult
 W_1 W_p W_v for the hidden layer. Two of the five D×D products per token remain.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -62,6 +62,7 @@ class AbMILP(AttentivePooling):
     summary = "One map, scored token by token by a small network, behind a self-attention."
     source = "arXiv 1802.04712; arXiv 2005.12991"
     settings = AbMILPSettings()
+    reference_names: Mapping[str, str] = module_names({"attention_predictor.0": "score0"})  # `set_up` adds the others
     qkv_weight: Tensor
     proj_weight: Tensor
     proj_bias: Tensor
