@@ -3,11 +3,12 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
-from tokenprobe.cli import app, program
+from tokenprobe.commands import app, program
 from tokenprobe.runtime.flags import Call
 
 from .shown import PAGES, lines_of_help, lines_of_pages
@@ -64,8 +65,9 @@ def test_a_wrong_line_would_be_seen() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_within_sentences_are_flags(page: Path) -> None:
     """Of `probe fit --heads X` all flags are those of that command, and of `probe heads list RUN` too."""
+    commands: Any = get_command(app)
     for name, rest in re.findall(r"`probe (\w+)([^`]*)`", page.read_text()):
-        command = get_command(app).commands[name]
+        command = commands.commands[name]
         command = getattr(command, "commands", {}).get(" ".join(rest.split()[:1]), command)
         flags = {flag for each in command.params for flag in each.opts}
         for flag in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", rest):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import tokenprobe
-from tokenprobe.cli import program
+from tokenprobe.commands import program
 from tokenprobe.runtime.flags import Command
 
 COMMANDS = program.commands.values()

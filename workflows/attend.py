@@ -114,7 +114,7 @@ def _look(
     """Return the images to show, if any, the attention over layers of all images that are read, and their classes."""
     if config.images is not None:
         model = configured_pipeline(path, cell, config).to(resolve_device(config.device))
-        given = from_images(model, config.images, config.n)
+        given = from_images(model, str(config.images), config.n)
         return given, layer_weights(attention_of(pooling, given.tokens), about), {}
     split = open_split(path, cell, about, config.split)
     split.check_complete(about.layer_set.indices)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..probe.report.config import Style
-from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
+from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, several
 from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
 
 EXPORT_EXAMPLES = """
@@ -59,15 +59,15 @@ TrustCode = Annotated[bool, Option("Run code that the head names, of its backbon
 class ExportConfig(Settings):
     """Settings of `probe export`. Each field's `Option` describes it."""
 
-    split: Annotated[list[str], Option("Splits to export.", DATA, default="every split of the store")] = field(
-        default_factory=list
+    split: Annotated[Several[str], Option("Splits to export.", DATA, default="every split of the store")] = field(
+        default_factory=several()
     )
     layers: Annotated[
-        str, Option("Layers to export: all, last4, or indices such as 0,5,-1.", DATA, joined=True, metavar="LAYERS")
-    ] = "all"
+        Joined, Option("Layers to export: all, last4, or indices such as 0,5,-1.", DATA, joined=True, metavar="LAYERS")
+    ] = ALL
     tokens: Annotated[
-        list[str], Option("Tokens to export: patch, prefix, mean.", DATA, default="all that the store has")
-    ] = field(default_factory=list)
+        Several[str], Option("Tokens to export: patch, prefix, mean.", DATA, default="all that the store has")
+    ] = field(default_factory=several())
     out: Annotated[str | Path, Option("Folder to create.", OUTPUT, short="-o", metavar="FOLDER")]
     to: Annotated[
         Literal["npy", "safetensors", "zarr"] | None,
@@ -87,7 +87,7 @@ class ExportConfig(Settings):
 class PredictConfig(Settings):
     """Settings of `probe predict`. Each field's `Option` describes it."""
 
-    images: Annotated[str, Option("An image, or a folder of images at any depth.", DATA, metavar="PATH")]
+    images: Annotated[str | Path, Option("An image, or a folder of images at any depth.", DATA, metavar="PATH")]
     skip_bad_images: SkipBadImages = False
     cell: Annotated[
         str | None,
@@ -188,7 +188,7 @@ class AttendConfig(Settings):
     ] = None
     n: Annotated[int, Option("Images to show.", DATA, least=1, most=48)] = 12
     images: Annotated[
-        str | None,
+        str | Path | None,
         Option(
             "An image, or a folder of images, to show instead; the backbone computes their tokens.",
             DATA,

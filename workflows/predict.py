@@ -52,7 +52,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     """
     _check(config)
     device = resolve_device(config.device)
-    source = LooseImages(config.images)
+    source = LooseImages(str(config.images))
     cell = config.cell if is_shared(run) else _cell(Path(run), config.cell)
     model = configured_pipeline(run, cell, config).to(device)
     readable, decode_speed = _readable(source, model, config), DecodeSpeed()
@@ -131,7 +131,7 @@ def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) ->
             logger.warning(f"left out {image.id}: {image.reason}")
         rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
     if not len(rows):
-        raise InputError(f"none of the images in {config.images!r} can be read")
+        raise InputError(f"none of the images in {str(config.images)!r} can be read")
     return rows
 
 
@@ -144,7 +144,7 @@ def _run_batches(
     batches = [Wanted(SPLIT, part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
     images, workers = RowImages(source, {SPLIT: rows}, model.transform), n_workers(config.workers)
     loader = make_loader(images, batches, workers=workers, pinned=device.type == "cuda")  # starts the workers
-    return (_logits(model, pixels, precision, config.images) for pixels in decode_speed.watch(loader))
+    return (_logits(model, pixels, precision, str(config.images)) for pixels in decode_speed.watch(loader))
 
 
 def _logits(model: ProbedModel, pixels: Tensor | BadImage, precision: str, images: str) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tokenprobe.probe.fitting import progress
 from tokenprobe.probe.fitting.progress import FitProgress
 
 Turn = Callable[[float], None]
@@ -19,7 +18,7 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Turn:
     def on(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return on
 
 
