@@ -100,7 +100,7 @@ def attend(run: str | Path, config: AttendConfig) -> Attention:
         if PATCH in about.tokens and seen is not None:
             found = _attend_patches(found, about, seen, pooling)
         if has_layers(about):
-            accuracy = layer_accuracy(gather([Run(path)]), cell)
+            accuracy = None if Run(path).results.empty else layer_accuracy(gather([Run(path)]), cell)
             layers = write_layers(found.folder, weights, classes, about, accuracy)
             table = found.table if PATCH in about.tokens else layers
             found = replace(found, table=table, layers=layers, files=found.files | FILES)

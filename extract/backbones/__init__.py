@@ -115,7 +115,7 @@ def split_source(model: str) -> tuple[str, str]:
     if not is_timm(model) and is_open_clip(model):
         return "open_clip", model
     if colon and not model.startswith(HUB_FORMS):
-        raise unknown_name("backbone source", source, BACKBONES)
+        raise unknown_name("backbone source", source, [name for name in BACKBONES if name != "module"])
     return "timm", model
 
 

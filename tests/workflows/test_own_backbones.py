@@ -84,11 +84,12 @@ def test_a_module_is_put_behind_its_head(
             InputError, match=r"but the weights loaded now are .{12}…; give the module with the weights"
         ):
             export_pipeline(run.path, cell, model=other)
-    (open_store(run.results["store"].iloc[0]).path / "test/layer_01/mean/c.0.0.0").write_bytes(b"")
+    store = Path(open_store(run.results["store"].iloc[0]).path)
+    (store / "test/layer_01/mean/c.0.0.0").write_bytes(b"")
     with pytest.raises(
         InputError, match=r"^cannot repair: the backbone was 'module:Sequential', a module given in Pyt"
     ):
-        repair(open_store(run.results["store"].iloc[0]).path)
+        repair(store)
 
 
 def test_a_function_runs_for_a_head_only_with_trust(

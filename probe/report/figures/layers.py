@@ -47,14 +47,20 @@ class LayerAccuracy(NamedTuple):
 
 
 def layer_accuracy(report: Report, cell: str) -> LayerAccuracy | None:
-    """Return the figures of the single layers of a cell's backbone and data, or None of fewer than two layers."""
-    [row] = report.cells[report.cells["cell"] == cell].to_dict("records")
+    """Return the figures of the single layers of a cell's backbone and data, or None of fewer than two layers.
+
+    A cell whose fit goes on has a head before it has a row; of it too, None.
+    """
+    rows = report.cells[report.cells["cell"] == cell].to_dict("records")
+    if not rows:
+        return None
+    row = rows[0]
     same = (report.summary["source"] == row["source"]) & (report.summary["shots"] == row["shots"])
-    rows, words = with_range(report, report.summary[same])
-    single = rows[rows["layer"].str.isdigit()].dropna(subset="y")
+    known, words = with_range(report, report.summary[same])
+    single = known[known["layer"].str.isdigit()].dropna(subset="y")
     if single["layer"].nunique() < 2:
         return None
-    own = rows[(rows["head"] == row["head"]) & (rows["layer"] == row["layer"])]
+    own = known[(known["head"] == row["head"]) & (known["layer"] == row["layer"])]
     entries = head_entries(report, list(single["head"].unique()))
     if row["layer"] not in set(single["layer"]):
         look = look_of(row["spec"])

@@ -31,13 +31,14 @@ class PlainViT(nn.Module):
         self.patches = nn.Conv2d(3, dim, 4, stride=4)
         self.prefix = nn.Parameter(torch.randn(1, 2, dim))
         layers = [nn.TransformerEncoderLayer(dim, 2, 16, batch_first=True, norm_first=True) for _ in range(3)]
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
+        self.layers = nn.ModuleList(layers)
+        self.encoder = nn.ModuleDict({"layers": self.layers})
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.prefix.expand(len(x), -1, -1), x], dim=1)
-        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
+        for layer in self.layers:
             x = layer(x)
         return self.norm(x)
 
@@ -88,7 +89,7 @@ def test_tokens_of_a_plain_vit_are_its_blocks_outputs() -> None:
     backbone = ModuleBackbone(module, "encoder.layers", image_size=(16, 32), prefix_names=["cls", "reg0"], **GREY)
     assert [(s.grid, s.dim, s.n_prefix) for s in backbone.shapes] == [((4, 8), 8, 2)] * 3
     x = images(16, 32)
-    expected = hooked(list(module.eval().encoder["layers"]), module, x)  # type: ignore[arg-type]
+    expected = hooked(list(module.eval().layers), module, x)
     found = backbone.tokens(x, [0, 2])
     assert list(found) == [0, 2]
     for layer, (patch, prefix) in found.items():
@@ -123,7 +124,8 @@ def test_a_timm_model_gives_the_tokens_that_its_name_gives() -> None:
         assert torch.equal(own_prefix, prefix)
     conv = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 8, 8], stem_width=8).eval()
     stages = ModuleBackbone(conv, ["act1", *(f"layer{i}" for i in range(1, 5))], image_size=64, **GREY)
-    outputs = conv.forward_intermediates(images(64, 64), intermediates_only=True)
+    forward: Any = conv.forward_intermediates
+    outputs = forward(images(64, 64), intermediates_only=True)
     for layer, (patch, _) in stages.tokens(images(64, 64), range(5)).items():
         assert torch.equal(patch, outputs[layer].flatten(2).transpose(1, 2))
 
@@ -171,7 +173,13 @@ def made_state(module: nn.Module) -> nn.Module:
 
 
 def config_of(image_folder: Path, out: Path, model: Any, **changes: Any) -> ExtractConfig:
-    fields = {"data": f"folder:{image_folder}", "out": out, "workers": 0, "batch_size": 8, "dtype": "float32"}
+    fields: dict[str, Any] = {
+        "data": f"folder:{image_folder}",
+        "out": out,
+        "workers": 0,
+        "batch_size": 8,
+        "dtype": "float32",
+    }
     return ExtractConfig(model=model, **fields | changes)
 
 
@@ -205,7 +213,7 @@ def test_the_transform_may_be_torchvisions_or_ours() -> None:
     ("changes", "message"),
     [
         ({"prefix_names": "cls"}, r"^prefix_names 'cls': expected a list of names, such as \['cls'\]$"),
-        ({"blocks": "encoder.layer"}, r"^unknown module of PlainViT 'encoder\.layer'; known: encoder\.layers, "),
+        ({"blocks": "encoder.layer"}, r"^unknown module of PlainViT 'encoder\.layer'; known: encoder, layers, "),
         ({"blocks": "norm"}, r"^blocks 'norm' is a LayerNorm, not a list of blocks; give .* blocks=\['norm'\]$"),
         ({"norm": "patches"}, r"^norm 'patches' is a Conv2d; expected a LayerNorm or an RMSNorm$"),
         ({"mean": None}, r"^give a transform of torchvision, or image_size, mean and std; not both$"),

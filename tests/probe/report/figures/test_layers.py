@@ -80,10 +80,10 @@ def test_the_accuracy_stands_on_the_axis_of_all_layers() -> None:
     classes = next(axes for axes in figure.axes if axes.get_ylabel() == "class")
     assert [text.get_text() for text in accuracy.get_xticklabels()] == ["0", "2", "5", "9", "11"]
     line, own = accuracy.lines
-    assert list(line.get_xdata()) == [0, 1, 2, 3, 4]
-    assert list(line.get_ydata()) == pytest.approx([50, 52.5, 55, 57.5, 60])
-    assert set(own.get_ydata()) == {61.0}
-    drawn = np.asarray(np.ma.filled(classes.images[0].get_array(), np.nan))
+    assert np.asarray(line.get_xdata()).tolist() == [0, 1, 2, 3, 4]
+    assert np.asarray(line.get_ydata()).tolist() == pytest.approx([50, 52.5, 55, 57.5, 60])
+    assert np.asarray(own.get_ydata()).tolist() == [61.0] * 2
+    drawn: np.ndarray = np.ma.masked_invalid(np.ma.asarray(classes.images[0].get_array())).filled(np.nan)
     assert np.isnan(drawn[:, [0, 3]]).all()
     assert not np.isnan(drawn[:, [1, 2, 4]]).any()
     heights = [patch.get_height() for patch in bars.patches if isinstance(patch, Rectangle)]
