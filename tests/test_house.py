@@ -34,7 +34,7 @@ PROBE_FLOORS = (
     ("config", "heads"),
     ("batches", "solvers"),
     ("grid",),
-    ("training",),
+    ("logs", "training"),
     ("planning",),
     ("run",),
     ("fitting", "report"),
