@@ -6,8 +6,9 @@ Cells are ranked by the figure that the protocol selects by: on held-out images,
 from collections.abc import Iterable, Mapping
 from heapq import nlargest
 from math import isnan
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -31,8 +32,8 @@ COLUMNS = {
 ONLY_IF_MANY = ("source", "shots")
 """Columns that are left out if all cells have the same value."""
 NUMBERS = ("figure", "best_epoch", "epoch")
-WIDTHS = {"source": 12, "layer": 12, "head": 24}
-"""Most characters of a text, so that all columns fit on a terminal of 80."""
+MAY_SHRINK = ("source", "layer", "head")
+"""Columns that a narrow terminal cuts."""
 Row = Mapping[str, Any]
 
 
@@ -101,21 +102,22 @@ class Board:
         where = [first.get("source"), f"layer {first['layer']}", first["head"], first["rate"]]
         return f"best {first['figure']} % ({', '.join(filter(None, where))})"
 
-    def table(self, speed: str = "") -> Table | None:
-        """Return a table of the best cells, or None if there are none.
+    def table(self, speed: str = "") -> RenderableType | None:
+        """Return a table of the best cells below a line about it, or None if there are none.
 
         Args:
-            speed: words for the title.
+            speed: words for the line.
         """
         if not (best := self.best()):
             return None
-        title = Text("  ".join(filter(None, [f"best so far, {self._words}", speed])), "dim")
-        table = Table(box=None, title=title, title_justify="left", header_style="dim", pad_edge=False)
+        table = Table(box=None, header_style="dim", pad_edge=False)
         for name in self._shown:
-            table.add_column(COLUMNS[name], justify="right" if name in NUMBERS else "left", no_wrap=True)
+            justify: Literal["left", "right"] = "right" if name in NUMBERS else "left"
+            table.add_column(COLUMNS[name], justify=justify, no_wrap=name not in MAY_SHRINK)
         for each in best:
-            table.add_row(*(Text(_text(each, name)) for name in self._shown))
-        return table
+            table.add_row(*(Text(_text(each, name), no_wrap=True, overflow="ellipsis") for name in self._shown))
+        about = "  ".join(filter(None, [f"best so far, {self._words}", speed]))
+        return Group(Text(about, "dim", no_wrap=True, overflow="ellipsis"), table)
 
     def _figure(self, row: Row) -> float | None:
         if str(row.get("status", "")).startswith("diverged"):
@@ -153,6 +155,4 @@ def _text(each: Standing, name: str) -> str:
     if name == "figure":
         return f"{100 * each.figure:.1f}"
     text: str = getattr(each, name)
-    text = printable(abbreviated(text) if name == "layer" else text)
-    width = WIDTHS.get(name, len(text))
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    return printable(abbreviated(text) if name == "layer" else text)
