@@ -193,6 +193,7 @@ def test_every_package_file_has_a_test_file() -> None:
         "extract/datasets/contract.py": "tests/extract/datasets/test_image_folder.py",
         "probe/fitting/group_fit.py": "tests/probe/fitting/test_train.py",
         "probe/fitting/result_rows.py": "tests/probe/run/test_results.py",
+        "probe/logs/contract.py": "tests/probe/logs/test_log.py",
         "probe/planning/make_plan.py": "tests/probe/planning/test_plan.py",
         "probe/planning/settings.py": "tests/probe/run/test_results.py",
         "probe/report/config.py": "tests/probe/report/test_write.py",

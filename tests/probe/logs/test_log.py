@@ -1,8 +1,6 @@
 """What is logged: the best of each head by the protocol's figure, once, and a bounded number of curves."""
 
 import logging
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,8 +144,7 @@ def test_a_missing_package_is_named_before_the_work(
     assert f"pip install 'tokenprobe[{name}]'" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
-def test_without_a_log_nothing_is_imported(tmp_path: Path) -> None:
+def test_without_a_log_nothing_is_written(tmp_path: Path) -> None:
     with open_log(None, tmp_path) as log:
         assert log is None
-    code = "import sys\nimport tokenprobe.probe.pipeline\nassert not {'tensorboard', 'wandb'} & set(sys.modules)\n"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(tmp_path.iterdir()) == []
