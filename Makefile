@@ -1,5 +1,6 @@
 # make demo    the whole pipeline on bundled data, from nothing
 # make test    the whole test suite
+# make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
 # make format  mend formatting and imports
 
@@ -8,14 +9,24 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
-.PHONY: demo test check format lint types install clean
+# newest, or lowest: the lower bounds of pyproject.toml (for a new environment)
+VERSIONS ?= newest
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+
+.PHONY: demo test quick slow check format lint types lock install clean
 
 demo: $(STAMP)
 	$(BIN)/probe demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
-	$(BIN)/python -m pytest -m "not gpu" -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m "not gpu" $(PARALLEL)
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu and not slow" $(PARALLEL)
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m "slow and not gpu" $(PARALLEL)
 
 check: lint types test
 
@@ -41,8 +52,18 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
 	{ echo "$(PYTHON) has no venv; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "installing tokenprobe and what it needs into $(VENV); PyTorch is about 3 GB, so this takes a few minutes once"
+ifeq ($(VERSIONS),lowest)
+	$(BIN)/python -m pip install uv
+	$(BIN)/uv pip install --python $(BIN)/python --resolution lowest-direct -e '.[dev]'
+else
 	$(BIN)/python -m pip install -e '.[dev]'
+endif
 	@touch $@
+
+# The versions with which the tests pass on the developers' machine.
+lock: $(STAMP)
+	@{ echo "# Versions of the development environment: pip install -r requirements-dev.lock -e . (written by make lock)"; \
+	$(BIN)/python -m pip freeze --exclude-editable; } > requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo

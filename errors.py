@@ -37,6 +37,10 @@ class NoSpaceError(TokenprobeError, OSError):
     """The disk is full."""
 
 
+class HubError(TokenprobeError, OSError):
+    """The Hugging Face hub refuses a request, or cannot be reached."""
+
+
 class AddressError(TokenprobeError, OSError):
     """A store of objects refuses a request, or cannot be reached."""
 

@@ -152,6 +152,8 @@ def check(case: Case) -> None:
         with case.autocast():
             z = function(x_BND, u_BHMD, rstd_BN)
         z.backward(cotangent.to(z.dtype))
+        assert u_BHMD.grad is not None
+        assert exact_u.grad is not None
         errors = [(z - exact).norm() / exact.norm(), (u_BHMD.grad - exact_u.grad).norm() / exact_u.grad.norm()]
         print(" ".join(f"{float(error.detach()):8.1e}" for error in errors), end="   ")
 
@@ -216,19 +218,17 @@ def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], direc
 
 def checks(bench: Bench) -> Tasks:
     print("\nerror against float64: unfused z, du   fused z, du")
-    return ((str(case), lambda case=case: check(case)) for case in CHECKS)
+    return ((str(case), partial(check, case)) for case in CHECKS)
 
 
 def comparisons(bench: Bench) -> Tasks:
     print("\nunfused forward ms, with backward ms, GiB   fused likewise")
-    return ((str(case), lambda case=case: compare(bench, case)) for case in CASES)
+    return ((str(case), partial(compare, bench, case)) for case in CASES)
 
 
 def head_comparisons(bench: Bench) -> Tasks:
     print("\nunfused forward ms, with backward ms, GiB   fused likewise")
-    return (
-        (f"{name} x {cells}", lambda name=name, cells=cells: compare_heads(bench, name, cells)) for name, cells in HEADS
-    )
+    return ((f"{name} x {cells}", partial(compare_heads, bench, name, cells)) for name, cells in HEADS)
 
 
 def tile_times(bench: Bench) -> Tasks:
@@ -236,7 +236,7 @@ def tile_times(bench: Bench) -> Tasks:
     for direction, table in (("forward", FORWARD_TILES), ("backward", BACKWARD_TILES)):
         for case, choices in table.items():
             for tiles in choices:
-                yield f"{direction} {case} {tiles}", lambda c=case, t=tiles, d=direction: time_tiles(bench, c, t, d)
+                yield f"{direction} {case} {tiles}", partial(time_tiles, bench, case, tiles, direction)
 
 
 def main() -> None:

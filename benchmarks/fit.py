@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,7 +46,7 @@ from tokenprobe.store import open_store
 
 CPU = torch.device("cpu")
 EPOCHS, BATCH = 90, 256
-VIT = {"img_size": 32, "patch_size": 4, "embed_dim": 192, "depth": 8, "num_heads": 3, "num_classes": 0}
+VIT: dict[str, Any] = {"img_size": 32, "patch_size": 4, "embed_dim": 192, "depth": 8, "num_heads": 3, "num_classes": 0}
 REPEATS = 5
 
 
@@ -85,8 +86,8 @@ def linear(dim: int = 768, batch: int = 1024) -> None:
             torch.mm(x.T, logits)
 
         one, all_cells, plain = seconds(
-            lambda group=alone, tokens=tokens: group.train_batch(tokens, 0.1),
-            lambda group=many, tokens=tokens: group.train_batch(tokens, 0.1),
+            partial(alone.train_batch, tokens, 0.1),
+            partial(many.train_batch, tokens, 0.1),
             products,
         )
         print(
@@ -100,10 +101,11 @@ def stream(n_images: int = 2048) -> None:
         path = Path(folder) / "s.zarr"
         write_store(path, n_images)
         split = open_store(path)["train"]
-        group = make_group("ep:queries=16", 4, 4, split.shape(0), 100, BATCH)
+        group = make_group("ep:queries=16", 4, 4, TokenShape(**vars(split.shape(0))), 100, BATCH)
         rows = np.arange(len(split))
         streams = {
-            cache: TokenStream(split, [0], rows, ["patch"], cache=cache, device=CPU) for cache in ("ram", "disk")
+            cache: TokenStream(split, LayerSet((0,)), rows, ["patch"], cache=cache, device=CPU)
+            for cache in ("ram", "disk")
         }
 
         def epoch(cache: str) -> None:
@@ -145,7 +147,7 @@ class Plain(nn.Module):
         return self.classifier(self.norm(torch.einsum("bhn,bnhk->bhk", scores.softmax(2), values).flatten(1)))
 
 
-def plain_epoch(kind: str, images: dict[str, Tensor], labels: Tensor, backbone: nn.Module) -> float:
+def plain_epoch(kind: str, images: dict[str, Tensor], labels: Tensor, backbone: Any) -> float:
     """Return the seconds of the second of two epochs of one head, backbone included."""
     head = Plain(kind, VIT["embed_dim"], 10)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
@@ -194,14 +196,14 @@ def memory(n_images: int = 40_000) -> None:
         train, test = Path(folder) / "train.zarr", Path(folder) / "test.zarr"
         write_store(train, n_images)
         write_store(test, 512)
-        settings = {
+        settings: dict[str, Any] = {
             "heads": ["ep:queries=16"], "lr": [0.1], "epochs": 1, "cache": "disk", "device": "cpu",
             "test_store": str(test), "test_split": "train", "out": f"{folder}/run",
         }  # fmt: skip
         config = FitConfig(**settings)
         machine = make_machine(config)
         plan = make_plan(open_store(train), config, machine.precision)
-        announced = estimate(make_layer_plan(plan, machine, (0,), frozenset()), machine, {})
+        announced = estimate(make_layer_plan(plan, machine, LayerSet((0,)), frozenset()), machine, {})
         command = [sys.executable, "-c", FIT_AND_MEASURE, str(train), json.dumps(settings)]
         shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used, mib = json.loads(shown.splitlines()[-1]), 2**20
@@ -233,9 +235,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, help="of the sweep")
     parser.add_argument("--epochs", type=int, default=9, help="of our fit; its time is scaled to 90")
     arguments = parser.parse_args()
+    parts: dict[str, Callable[[], None]] = {"linear": linear, "stream": stream, "memory": memory}
     for part in arguments.parts:
         if part != "sweep":
-            {"linear": linear, "stream": stream, "memory": memory}[part]()
+            parts[part]()
         elif all((arguments.store, arguments.images, arguments.weights)):
             sweep(arguments.store, arguments.images, arguments.weights, arguments.epochs)
         else:

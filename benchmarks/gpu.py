@@ -31,6 +31,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from gpu_bench import CORES, TINY, Bench, Line, Row, Sizes
@@ -38,7 +39,7 @@ from gpu_bench import CORES, TINY, Bench, Line, Row, Sizes
 from tokenprobe.runtime.device import resolve_device
 
 ROOT = Path(__file__).parents[1]
-ROWS = {
+ROWS: dict[str, tuple[Any, ...]] = {
     "ceilings": ("gpu_fit", "ceilings"),
     "one_head": ("gpu_fit", "one_head"),
     "cells_64": ("gpu_fit", "cells", 1),

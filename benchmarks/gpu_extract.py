@@ -8,7 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ def make_jpeg(path: Path, n_names: int) -> None:
         os.link(path, path.with_stem(f"{path.stem}_{index}"))
 
 
-def make_config(bench: Bench, layers: str, decode: str, limit: int | None) -> ExtractConfig:
+def make_config(bench: Bench, layers: str, decode: Literal["exact", "fast"], limit: int | None) -> ExtractConfig:
     return ExtractConfig(
         model=bench.sizes.model,
         model_arg=bench.sizes.model_arg,
@@ -121,7 +121,7 @@ def loader_alone(rows: range, batch_size: int, pinned: bool) -> float:
 def run_extraction(config: ExtractConfig) -> dict[str, Any]:
     """Extract; return images/s, up to the last durable byte, and the waiting times of the main process."""
     start = time.perf_counter()
-    store = extract(config)
+    store = Path(extract(config))
     command = time.perf_counter() - start
     events = [json.loads(line) for line in (store / "journal.jsonl").read_text().splitlines()]
     finish = next(event for event in events if event.get("event") == "finish")
@@ -156,7 +156,7 @@ def extract_and_write(config: ExtractConfig, repeats: int) -> tuple[list[dict[st
     return runs, raw
 
 
-def one_layer(bench: Bench, decode: str) -> Row:
+def one_layer(bench: Bench, decode: Literal["exact", "fast"]) -> Row:
     """Extract the last layer twice, against its lowest limit, and the loader against the decoders."""
     config = make_config(bench, "last1", decode, None)
     backbone = load_backbone(config.model, model_arg=config.model_arg, no_pretrained=True)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from tokenprobe.store.layout import LayerShape, block_rows
 
 DISK_RATE = 20e9
 """Bytes/s of the disk in "heads for the price of reading"."""
+
+
+Cache = Literal["gpu", "ram", "disk"]
 
 
 def write_store(path: Path, sizes: Sizes) -> Path:
@@ -66,7 +69,7 @@ def write_store(path: Path, sizes: Sizes) -> Path:
 class Training:
     """EP heads, trained with the plan, streams and epochs of `fit`, but without scoring."""
 
-    def __init__(self, bench: Bench, n_cells: int, cache: str) -> None:
+    def __init__(self, bench: Bench, n_cells: int, cache: Cache) -> None:
         """Keep the tokens in the cache named by `cache`, and draw the heads."""
         sizes, seeds = bench.sizes, min(4, n_cells)
         config = FitConfig(
@@ -208,7 +211,7 @@ def cells(bench: Bench, index: int) -> Row:
     return figures, lines
 
 
-def reading(bench: Bench, cache: str) -> Row:
+def reading(bench: Bench, cache: Cache) -> Row:
     """Read all tokens from a cache, and train one head for an epoch from it."""
     training = Training(bench, 1, cache)
     read, epoch = bench.seconds(training.read, training.epoch)

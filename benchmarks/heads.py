@@ -40,8 +40,8 @@ def split_heads(t: Tensor, heads: int) -> Tensor:
 
 def cross_attend(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
     """Attend with (B, Q, D) queries over (B, N, D); return (B, Q, D)."""
-    parts = (split_heads(t, heads) for t in (query, keys, values))
-    return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+    q, k, v = (split_heads(t, heads) for t in (query, keys, values))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def dense(t: Tensor, p: P, name: str) -> Tensor:
@@ -134,7 +134,8 @@ def timed(step: Callable[[], None]) -> float:
 
 def paired(first: Callable[[], None], second: Callable[[], None], repeats: int) -> dict[str, float]:
     """Time two steps in turn; return medians, and the median of the ratio first / second."""
-    first(), second()
+    first()
+    second()
     pairs = [(timed(first), timed(second)) for _ in range(repeats)]
     return {
         "naive_ms": 1e3 * statistics.median(a for a, _ in pairs),
@@ -228,11 +229,14 @@ def on_gpu(n_images: int, repeats: int) -> dict[str, Any]:
             with torch.inference_mode():
                 forward()
 
+        def training(forward: Callable[[], Tensor] = forward) -> None:
+            forward().sum().backward()
+
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         seconds, both_seconds = (
             gpu_seconds(inference, repeats),
-            gpu_seconds(lambda f=forward: f().sum().backward(), repeats),
+            gpu_seconds(training, repeats),
         )
         figures[f"ep x {cells}"] = {
             "forward_ms": 1e3 * seconds,

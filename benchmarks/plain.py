@@ -62,8 +62,9 @@ def compare(name: str, case: Case, repeats: int) -> dict[str, Any]:
 def make_demo_store(path: Path) -> Path:
     architecture = {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4}
     weights = str(files("tokenprobe") / "assets" / "fashion_mae_vit128d6p4.safetensors")
-    model = {"model": "timm:VisionTransformer", "model_arg": architecture, "checkpoint": weights}
-    return extract(ExtractConfig(**model, data="demo", out=path, layers="5", device="cpu"))
+    model: dict[str, Any] = {"model": "timm:VisionTransformer", "model_arg": architecture, "checkpoint": weights}
+    extract(ExtractConfig(**model, data="demo", out=path, layers="5", device="cpu"))
+    return path
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -176,12 +177,12 @@ for epoch in range(9):
 """
 
 
-def solve(name: str, changes: Sequence[dict[str, Any]], *data: Tensor, n_classes: int, others: Tensor) -> None:
+def solve(name: str, changes: Sequence[dict[str, Any]], x: Tensor, y: Tensor, n_classes: int, others: Tensor) -> None:
     """Fit a solver at all its penalties, and score other images."""
     kind = SOLVERS[name]
     decays = list(kind.penalties or [0.0])
     solver = kind([{**kind.defaults, **change} for change in changes for _ in decays], decays * len(changes))
-    solver.fit(*data, n_classes)
+    solver.fit(x, y, n_classes)
     for scores in solver.scores(others):
         scores.argmax(2)
 
@@ -235,12 +236,12 @@ def ridge(n: int) -> Case:
 def cases(v: Vectors) -> Iterator[tuple[str, Callable[[], Case]]]:
     yield "one_head", lambda: one_head(v)
     for sizes in STEPS:
-        yield f"step_{sizes[0]}_{sizes[1]}", lambda sizes=sizes: step(*sizes)
+        yield f"step_{sizes[0]}_{sizes[1]}", partial(step, *sizes)
     yield "low_shot", lambda: low_shot(v)
     yield "first_fit", lambda: first_fit(v)
     yield "knn_bank", knn_bank
     yield "knn_small", lambda: knn_small(v)
     for shots in (4, 16):
-        yield f"logreg_{shots}", lambda shots=shots: logreg(v, shots)
+        yield f"logreg_{shots}", partial(logreg, v, shots)
     for n in (100, 1000):
-        yield f"ridge_{n}", lambda n=n: ridge(n)
+        yield f"ridge_{n}", partial(ridge, n)

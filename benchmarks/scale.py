@@ -19,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -101,14 +102,14 @@ def cpu_seconds(n_images: int, path: str | None = None) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def seconds_per_unit(engine: str, n_units: int) -> float:
-    """Return an engine's cost of a unit that does nothing."""
+def ms_per_unit(engine: str, n_units: int) -> float:
+    """Return an engine's cost of a unit that does nothing, in milliseconds."""
     words = [HERE, "--nothing", engine, "--units", str(n_units)]
     shown = run(command(words, 2 if engine == "torchrun" else 1))
-    return float(re.findall(r"per unit ([\d.e-]+)", shown)[0])
+    return 1000 * float(re.findall(r"per unit ([\d.e-]+)", shown)[0])
 
 
-def measure(rows: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def measure(rows: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Take every row in turns."""
     found: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(repeats):
@@ -144,7 +145,7 @@ def main() -> None:
         ratios["the other over this one"] = [b / a for a, b in zip(mine, other, strict=True)]
     show(found | ratios)
     engines = ["torchrun"] if given.skip_ray else ["torchrun", "ray"]
-    costs = {f"{name}, ms per unit": lambda name=name: 1000 * seconds_per_unit(name, given.units) for name in engines}
+    costs = {f"{name}, ms per unit": partial(ms_per_unit, name, given.units) for name in engines}
     show(measure(costs, given.repeats))
 
 

@@ -89,7 +89,8 @@ def imports(store: Path, folder: Path, repeats: int) -> None:
     first = [sys.executable, "-c", FIRST_STEP, "fit", str(store), "-o", f"{folder}/first", *HEADS[:2]]
     found = [(measure(dry), measure([sys.executable, "-c", "import torch"])) for _ in range(repeats)]
     for place, unit in enumerate(("CPU s", "wall s")):
-        show("dry run / import torch", *([each[side][place] for each in found] for side in (0, 1)), unit)
+        dry_runs, torch_alone = ([float(each[side][place]) for each in found] for side in (0, 1))
+        show("dry run / import torch", dry_runs, torch_alone, unit)
     steps = [[float(word) for word in measure([*first, "--quiet"])[2].split()[:2]] for _ in range(repeats)]
     walls, cpus = zip(*steps, strict=True)
     spread = {"wall s": [min(walls), median(walls), max(walls)], "CPU s": [min(cpus), median(cpus), max(cpus)]}

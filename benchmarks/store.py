@@ -21,10 +21,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.order import epoch_windows, sequential_windows
 from tokenprobe.probe.batches.stream import TokenStream
 from tokenprobe.store import BlockKey, Manifest, Split, Targets, open_store, open_writer
@@ -95,7 +97,7 @@ class FlatFile:
             memory, place = self._memory[thread], 0
             while start < stop:
                 size = min(SPAN, stop - start, len(memory) - place)
-                start += os.preadv(fd, [memory[place : place + size]], start)
+                start += os.preadv(fd, [memory[place : place + size].data], start)
                 place = (place + size) % len(memory)
 
         with ThreadPoolExecutor(N_THREADS) as pool:
@@ -113,7 +115,9 @@ def drop_caches(folder: Path) -> None:
             os.close(fd)
 
 
-def paired(read: Callable[[], None], raw: Callable[[], None], before: Callable[[], None], repeats: int) -> dict:
+def paired(
+    read: Callable[[], None], raw: Callable[[], None], before: Callable[[], None], repeats: int
+) -> dict[str, float]:
     """Time two reads in turn; return medians of their seconds, their ratio, and the CPU seconds of the first."""
     times, raws, cpus = [], [], []
     for _ in range(repeats):
@@ -168,20 +172,20 @@ def read_low_shot(split: Split, folder: Path) -> dict[str, float]:
     }
 
 
-def measure_format(folder: Path, name: str, n_images: int, flat: FlatFile, repeats: int) -> dict:
+def measure_format(folder: Path, name: str, n_images: int, flat: FlatFile, repeats: int) -> dict[str, Any]:
     """Write a store of one format and read it in every way."""
     writes = []
     for turn in range(3):
         seconds = write_store(folder / f"{turn}-{name}", n_images)
         writes.append(write_flat(folder / "written", flat.n_bytes) / seconds)
     split = open_store(folder / f"0-{name}")["train"]
-    stream = TokenStream(split, [0], np.arange(len(split)), ["patch"], cache="disk", device=CPU)
+    stream = TokenStream(split, LayerSet((0,)), np.arange(len(split)), ["patch"], cache="disk", device=CPU)
     ring = BufferRing()
     in_order, shuffled = (lambda: read_in_order(split, ring)), (lambda: read_shuffled(stream))
     warm, cold = (lambda: None), (lambda: drop_caches(folder))
     for each in (flat.read, in_order, shuffled):
         each()
-    figures = {
+    figures: dict[str, Any] = {
         "write_of_raw": statistics.median(writes),
         "warm": paired(in_order, flat.read, warm, repeats),
         "shuffled": paired(shuffled, flat.read, warm, repeats),
@@ -194,7 +198,7 @@ def measure_format(folder: Path, name: str, n_images: int, flat: FlatFile, repea
     return figures
 
 
-def assert_whole(path: Path) -> None:
+def assert_whole(path: str | Path) -> None:
     assert verify(path) == []
 
 
@@ -216,7 +220,7 @@ def stream_and_measure(path: Path) -> None:
     """Print this process's memory before and after a shuffled epoch."""
     before = resident_mib("VmRSS")
     split = open_store(path)["train"]
-    read_shuffled(TokenStream(split, [0], np.arange(len(split)), ["patch"], cache="disk", device=CPU))
+    read_shuffled(TokenStream(split, LayerSet((0,)), np.arange(len(split)), ["patch"], cache="disk", device=CPU))
     print(json.dumps({"imports_mib": before, "beyond_mib": resident_mib("VmHWM") - before}))
 
 
@@ -237,7 +241,7 @@ def main() -> None:
         folder = Path(name)
         write_flat(folder / "flat", n_images * ROW_BYTES)
         flat = FlatFile(folder / "flat", n_images * ROW_BYTES)
-        figures = {"gb": flat.n_bytes / 1e9}
+        figures: dict[str, Any] = {"gb": flat.n_bytes / 1e9}
         for store in ("a.zarr", "a.h5"):
             figures[store] = measure_format(folder, store, n_images, flat, arguments.repeats)
         if arguments.memory_gib:

@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from store import ROW_BYTES, write_store  # the benchmark beside this one
+from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.order import epoch_windows
 from tokenprobe.probe.batches.pieces import make_ring, read_batches
 from tokenprobe.probe.batches.stream import PIECE_BYTES, TokenStream
@@ -37,13 +39,15 @@ def epochs_of(split: Split, device: torch.device, batch: int) -> dict[str, Epoch
     rows = np.arange(len(split))
     windows = epoch_windows(rows, split.info.block_rows, 0, 0)
     caches = ["disk", "ram"] if device.type == "cpu" else ["disk", "ram", "gpu"]
-    streams = {cache: TokenStream(split, [0], rows, ["patch"], cache=cache, device=device) for cache in caches}
+    streams = {
+        cache: TokenStream(split, LayerSet((0,)), rows, ["patch"], cache=cache, device=device) for cache in caches
+    }
 
     def epoch(cache: str) -> None:
         for _ in streams[cache].batches(windows, batch, drop_last=True):
             pass
 
-    return {cache: lambda cache=cache: epoch(cache) for cache in caches}
+    return {cache: partial(epoch, cache) for cache in caches}
 
 
 def limits(split: Split, device: torch.device, batch: int) -> dict[str, Epoch]:

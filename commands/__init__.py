@@ -4,7 +4,7 @@ Importing this package adds every command to `program`.
 """
 # ruff: noqa: I001  (the help shows the commands in this order)
 
-from . import stages, stores, results, lists
+from . import stages, stores, results, lists, heads
 from .program import app, program
 
-__all__ = ["app", "lists", "program", "results", "stages", "stores"]
+__all__ = ["app", "heads", "lists", "program", "results", "stages", "stores"]

@@ -1,4 +1,4 @@
-"""Lists of what there is: backbones, data, heads and presets."""
+"""Lists of what there is: backbones, data and presets. `heads.py` has that of heads."""
 
 import sys
 from typing import Annotated
@@ -47,19 +47,6 @@ def _datasets(json: Json = False) -> None:
         print(json_text(list_datasets()))
     else:
         print_lines(describe_datasets())
-
-
-@program.command("List the heads, with their settings and size, or describe one.", LISTS, "probe heads ep")
-def _heads(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of a head.")] = None, json: Json = False
-) -> None:
-    from ..probe.grid.specs import HEADS
-    from ..probe.report.head_list import describe_head, head_facts, list_heads
-
-    if json:
-        print(json_text(head_facts(name) if name else [head_facts(each) for each in HEADS]))
-    else:
-        print_lines(describe_head(name) if name else list_heads())
 
 
 @program.command("List the presets of probe fit, or show the settings of one.", LISTS, "probe presets capi")

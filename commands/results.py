@@ -46,7 +46,12 @@ def _attend(
 
 @program.command("Run a trained head on new images.", STORES, PREDICT_EXAMPLES)
 def _predict(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Made by probe fit.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Made by probe fit; or one head: a file, an exported folder, or hf:ORG/NAME."
+        ),
+    ],
     config: PredictConfig,
     json: Json = False,
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..runtime.address import is_address, redacted
-from ..runtime.options import BACKBONE, DATA, OUTPUT, Option, fields_of
+from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, fields_of, several
 from ..runtime.settings import (
     Address,
     Amp,
@@ -46,8 +46,8 @@ class ExtractConfig(Settings):
             metavar="SOURCE",
         ),
     ]
-    split: Annotated[list[str], Option("Splits to read.", DATA, default="every split of the data")] = field(
-        default_factory=list
+    split: Annotated[Several[str], Option("Splits to read.", DATA, default="every split of the data")] = field(
+        default_factory=several()
     )
     split_fraction: Annotated[
         float | None,
@@ -81,11 +81,12 @@ class ExtractConfig(Settings):
         ),
     ] = 1
     view_scale: Annotated[
-        list[float], Option("Smallest and largest part of the image area in a random crop.", DATA, metavar="MIN,MAX")
-    ] = field(default_factory=lambda: [0.08, 1.0])
+        Several[float], Option("Smallest and largest part of the image area in a random crop.", DATA, metavar="MIN,MAX")
+    ] = field(default_factory=several(0.08, 1.0))
     view_ratio: Annotated[
-        list[float], Option("Smallest and largest ratio of width to height in a random crop.", DATA, metavar="MIN,MAX")
-    ] = field(default_factory=lambda: [3 / 4, 4 / 3])
+        Several[float],
+        Option("Smallest and largest ratio of width to height in a random crop.", DATA, metavar="MIN,MAX"),
+    ] = field(default_factory=several(3 / 4, 4 / 3))
     seed: Annotated[
         int,
         Option(
@@ -112,30 +113,30 @@ class ExtractConfig(Settings):
         Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="an average, if there is one"),
     ] = None
     checkpoint_grid: Annotated[
-        list[int],
+        Several[int],
         Option(
             "Grid of the position table in the checkpoint, in patches: one side, or height and width.",
             BACKBONE,
             metavar="SIDE",
             default="guessed from its size",
         ),
-    ] = field(default_factory=list)
+    ] = field(default_factory=several())
     allow_missing: Annotated[
-        list[str], Option("Weights, or submodules such as norm, that the checkpoint may lack.", BACKBONE)
-    ] = field(default_factory=list)
+        Several[str], Option("Weights, or submodules such as norm, that the checkpoint may lack.", BACKBONE)
+    ] = field(default_factory=several())
     no_pretrained: Annotated[bool, Option("Load no weights; draw them from --seed.", BACKBONE)] = False
     model_arg: Annotated[dict[str, Any], Option("Arguments for the constructor of the backbone.", BACKBONE)] = field(
         default_factory=dict
     )
     image_size: Annotated[
-        list[int],
+        Several[int],
         Option(
             "Size of the input images of the backbone in pixels: one side, or height and width.",
             BACKBONE,
             metavar="SIDE",
             default="that of the backbone",
         ),
-    ] = field(default_factory=list)
+    ] = field(default_factory=several())
     out: Annotated[
         str | Path,
         Option(
@@ -146,12 +147,12 @@ class ExtractConfig(Settings):
         ),
     ]
     layers: Annotated[
-        str, Option("Layers to store: all, last4, or indices such as 0,5,-1.", OUTPUT, joined=True, metavar="LAYERS")
-    ] = "all"
+        Joined, Option("Layers to store: all, last4, or indices such as 0,5,-1.", OUTPUT, joined=True, metavar="LAYERS")
+    ] = ALL
     tokens: Annotated[
-        list[Literal["patch", "prefix"]],
+        Several[Literal["patch", "prefix"]],
         Option("Tokens to store. The mean over patch tokens is always stored.", OUTPUT),
-    ] = field(default_factory=lambda: ["patch", "prefix"])
+    ] = field(default_factory=several("patch", "prefix"))
     dtype: Annotated[
         Literal["float16", "bfloat16", "float32", "int8"], Option("Type of the stored tokens.", OUTPUT)
     ] = "float16"

@@ -52,8 +52,11 @@ def describe_fit(stores: str | Path | Sequence[str | Path], config: FitConfig) -
     return pipeline.describe_fit([stores] if isinstance(stores, str | Path) else list(stores), config)
 
 
-def load_head(run: str | Path, cell: str, *, trust_code: bool = False) -> Head:
-    """Load a trained head: a module from tokens to logits. See `tokenprobe.probe.run.saved.load_head`."""
+def load_head(run: str | Path, cell: str | None = None, *, trust_code: bool = False) -> Head:
+    """Load a trained head, of a run, a file or the hub: a module from tokens to logits.
+
+    See `tokenprobe.probe.run.saved.load_head`.
+    """
     from .run import saved
 
     return saved.load_head(run, cell, trust_code=trust_code)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..errors import InputError
-from ..runtime.options import DATA, GRID, MACHINE, OUTPUT, TRAINING, Option, fields_of
+from ..runtime.options import ALL, DATA, GRID, MACHINE, OUTPUT, TRAINING, Joined, Option, Several, fields_of, several
 from ..runtime.settings import Address, Amp, Device, Engine, NumGpus, Settings, Shard
 from ..runtime.values import read_value
 from .presets import load_preset
@@ -58,7 +58,7 @@ class FitConfig(Settings):
         ),
     ] = None
     heads: Annotated[
-        list[str],
+        Several[str],
         Option(
             "Heads to train, each NAME[:key=value,…]. Alternatives in a value make a grid: ep:queries=8|32.",
             GRID,
@@ -66,9 +66,9 @@ class FitConfig(Settings):
             metavar="HEAD,…",
             cut=cut_heads,
         ),
-    ] = field(default_factory=lambda: ["ep", "linear:pool=mean"])
+    ] = field(default_factory=several("ep", "linear:pool=mean"))
     layers: Annotated[
-        str,
+        Joined,
         Option(
             "Layers to train on: all, last4, or indices such as 0,5,-1. 8+9+10+11 joins the channels of several; "
             "stack:2+5+8, stack:last4 or stack:all puts their tokens side by side.",
@@ -76,32 +76,32 @@ class FitConfig(Settings):
             joined=True,
             metavar="LAYERS",
         ),
-    ] = "all"
+    ] = ALL
     norm: Annotated[
         Literal["none", "final"],
         Option("Norm of the tokens. final applies the final norm of the backbone to every token.", GRID),
     ] = "none"
     shots: Annotated[
-        list[str],
+        Several[str],
         Option(
             "Training images per class, such as 16, or full for all.",
             GRID,
             metavar="N,…",
             default="full, unless --fraction is given",
         ),
-    ] = field(default_factory=list)
-    fraction: Annotated[list[float], Option("Part of the training images of each class, such as 0.01.", GRID)] = field(
-        default_factory=list
+    ] = field(default_factory=several())
+    fraction: Annotated[Several[float], Option("Part of the training images of each class, such as 0.01.", GRID)] = (
+        field(default_factory=several())
     )
     lr: Annotated[
-        list[float],
+        Several[float],
         Option(
             "Base learning rates. The rate is base × batch size / 256.",
             GRID,
             default="0.1,0.3,1,3,10,30, or 0.1 under protocol paper",
         ),
-    ] = field(default_factory=list)
-    weight_decay: Annotated[list[float], Option("Weight decays.", GRID)] = field(default_factory=lambda: [0.0])
+    ] = field(default_factory=several())
+    weight_decay: Annotated[Several[float], Option("Weight decays.", GRID)] = field(default_factory=several(0.0))
     seeds: Annotated[
         int,
         Option(
@@ -127,6 +127,14 @@ class FitConfig(Settings):
             TRAINING,
         ),
     ] = "select"
+    select_on: Annotated[
+        Literal["shots", "held-out"],
+        Option(
+            "Images that solvers choose their penalty on, with --shots or --fraction. shots chooses on the training "
+            "images, each scored by a fit without it; held-out on others, as trained heads do.",
+            TRAINING,
+        ),
+    ] = "shots"
     val: Annotated[float, Option("Part of the training split that protocol select holds out.", TRAINING)] = 0.1
     optimizer: Annotated[Literal["lars", "sgd", "adamw"], Option("Optimizer of the heads.", TRAINING)] = "lars"
     clip_grad: Annotated[

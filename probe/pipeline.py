@@ -52,7 +52,7 @@ def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run
     seen = Run(out)
     plans = _make_plans(paths, config, machine)
     todo = _plan_layers(plans, seen, machine)  # plan before the folder exists: this may refuse the command
-    if not any(todo) and seen.has_names(chosen_names(_plans_of(todo))) and is_reported(seen):
+    if not any(todo) and not has_parts(out) and seen.has_names(chosen_names(_plans_of(todo))) and is_reported(seen):
         logger.info("nothing to train: every cell of this command is in the run")
         return seen
     if config.shard is not None:
@@ -65,7 +65,7 @@ def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run
         if engine.is_alone and not has_parts(out):
             _fit_layers(config, machine, todo, run)
         else:
-            _fit_parts(config, machine, plan_once(out, todo), engine)
+            _fit_parts(config, machine, plan_once(run, todo), engine)
             merge_parts(run)
             with open_log(config.log, out) as log:
                 if log is not None:
@@ -97,7 +97,7 @@ def _fit_shard(config: FitConfig, out: Path, machine: Machine, todo: Sequence[La
     run = Run(out)
     claim(run, _plans_of(todo), str(machine.device))
     _announce(todo)
-    _fit_parts(config, machine, share_of(plan_once(out, todo), config.shard), engine)
+    _fit_parts(config, machine, share_of(plan_once(run, todo), config.shard), engine)
     logger.info(f"{out}: shard {config.shard} is done; once all are, give probe merge {out}")
     return run
 

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from ..errors import InputError
-from .help import GENERAL, ReadableCommand, as_markup
+from .help import GENERAL, ReadableCommand, as_markup, group_class
 from .options import Field, fields_of
 from .settings import Settings
 from .text import in_words
@@ -40,6 +40,7 @@ class Command:
 
     Attributes:
         function: the function to run.
+        group: name of its group, or empty.
         arguments: its parameters for typer, by name.
         settings: class of its parameter `config`, if it has one.
         summary: one sentence about the command.
@@ -47,6 +48,7 @@ class Command:
     """
 
     function: Callable[..., None]
+    group: str
     arguments: Mapping[str, inspect.Parameter]
     settings: type[Settings] | None
     summary: str
@@ -54,7 +56,12 @@ class Command:
 
     @property
     def name(self) -> str:
-        """Name of the command."""
+        """Name of the command, behind that of its group: "fit", "heads list"."""
+        return f"{self.group} {self.own_name}".strip()
+
+    @property
+    def own_name(self) -> str:
+        """Name of the command within its group."""
         return self.function.__name__.removeprefix("_")
 
     @property
@@ -142,12 +149,29 @@ class Call:
 
 
 class Program:
-    """A program of several commands."""
+    """A program of several commands, or a group of them.
 
-    def __init__(self, app: typer.Typer) -> None:
-        """Start without commands; `app` has none yet."""
-        self._app = app
-        self.commands: dict[str, Command] = {}
+    Attributes:
+        commands: the commands by name, those of groups too.
+    """
+
+    def __init__(self, app: typer.Typer, name: str = "", commands: dict[str, Command] | None = None) -> None:
+        """Start without commands; `app` has none yet. A group has a name, and the `commands` of its program."""
+        self._app, self._name = app, name
+        self.commands: dict[str, Command] = {} if commands is None else commands
+
+    def group(self, name: str, summary: str, panel: str, default: str) -> "Program":
+        """Add a group of commands, `NAME COMMAND`.
+
+        Args:
+            name: of the group.
+            summary: one sentence about its commands.
+            panel: of the program's help.
+            default: the command that `NAME` runs if no command of the group follows.
+        """
+        app = typer.Typer(cls=group_class(default), help=summary, rich_markup_mode="rich")
+        self._app.add_typer(app, name=name, rich_help_panel=panel)
+        return Program(app, name, self.commands)
 
     def command(self, summary: str, panel: str, examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Make a function a command.
@@ -162,14 +186,14 @@ class Program:
             parameters = dict(inspect.signature(function).parameters)
             config = parameters.pop(CONFIG, None)
             settings = config.annotation if config else None
-            command = Command(function, parameters, settings, summary, examples.strip("\n"))
+            command = Command(function, self._name, parameters, settings, summary, examples.strip("\n"))
 
             def read(**given: Any) -> Call:
                 return Call(command, given)
 
             read.__signature__ = command.signature  # type: ignore[attr-defined]
             self._app.command(
-                command.name,
+                command.own_name,
                 cls=ReadableCommand,
                 help=summary,
                 epilog=as_markup("\nExamples:\n" + indent(command.examples, "  ")),
@@ -193,19 +217,25 @@ class Program:
             BrokenPipeError: the reader of the help has closed the pipe.
             UsageError: the command line is wrong.
         """
-        if len(argv) == 1 and argv[0] in self.commands:
-            return Call(self.commands[argv[0]], {})  # its error names all missing arguments, typer's only the first
+        bare = " ".join(argv)
+        if bare in self.commands:
+            return Call(self.commands[bare], {})  # its error names all missing arguments, typer's only the first
         try:
             program = typer.main.get_command(self._app)
             done: Call | int = program.main(args=[*argv] or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         except typer.TyperException as error:
-            path = f"{PROGRAM} {argv[0]}" if argv[0] in self.commands else PROGRAM
-            raise UsageError(path, _message_of(error)) from None
+            raise UsageError(self._path_of(argv), _message_of(error)) from None
         except SystemExit as stopped:
             if stopped.code == 1 and COMPLETE not in os.environ:  # rich exits like this on a closed pipe
                 raise BrokenPipeError from None
             raise
         return done
+
+    def _path_of(self, argv: Sequence[str]) -> str:
+        """Return the program with the command, or the group of commands, that a command line begins with."""
+        groups = {command.group for command in self.commands.values()} - {""}
+        known = [name for n in (2, 1) if (name := " ".join(argv[:n])) in {*self.commands, *groups}]
+        return " ".join([PROGRAM, *known[:1]])
 
 
 def _parameter(name: str, kind: type[Any], *flags: str, panel: str = GENERAL, **about: Any) -> inspect.Parameter:

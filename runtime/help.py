@@ -28,6 +28,20 @@ class ReadableGroup(TyperGroup):
         super().format_help(ctx, formatter)
 
 
+def group_class(default: str) -> type[ReadableGroup]:
+    """Return a class of groups that run the command `default` if none of their commands is named."""
+
+    class Group(ReadableGroup):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            """Put the name of the default command first if there is no name of a command."""
+            completes = not args and ctx.resilient_parsing
+            if not completes and (not args or args[0] not in {*self.commands, *ctx.help_option_names}):
+                args = [default, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
+
+
 class ReadableCommand(TyperCommand):
     """A command with readable help, which ends with `--help`."""
 

@@ -2,18 +2,51 @@
 
 A field's annotation holds its type and an `Option`; the dataclass gives its default. `flags.py` makes the flag and its
 help from these, `config_file.py` the key of a YAML file, and `values.py` reads values.
+
+Two types take other forms of their value too, such as `lr=0.1` for `lr=[0.1]`: `Several[T]` holds a list, `Joined` a
+text of values joined by commas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 DATA, BACKBONE, GRID, TRAINING, MACHINE, OUTPUT = "Data", "Backbone", "Grid", "Training", "Machine", "Output"
 """Panels of the help."""
 
 PLACEHOLDERS = {bool: "", int: "N", float: "NUMBER", str: "NAME", dict: "KEY=VALUE,…"}
+
+if TYPE_CHECKING:
+    T = TypeVar("T")
+    Held = TypeVar("Held")
+
+    class Array(Protocol):
+        """An array of numpy or torch."""
+
+        def tolist(self) -> Any:
+            """Return the values as numbers of Python."""
+
+    class Read(Generic[Held]):
+        """A field that holds `Held`. Type checkers take the type of the constructor's argument from `__set__`."""
+
+        def __get__(self, settings: object, owner: object) -> Held: ...
+        def __set__(self, settings: object, value: float | str | Sequence[float | str] | Array) -> None: ...
+
+    Several = Read[list[T]]
+    Joined = Read[str]
+else:
+    Several, Joined = list, str
+
+
+def several(*values: Any) -> Callable[[], Any]:
+    """Return a maker of the default of a field of `Several`."""
+    return lambda: list(values)
+
+
+ALL: Any = "all"
+"""Default of a field of `Joined`."""
 
 
 def cut_at_commas(text: str) -> list[str]:
@@ -145,3 +178,18 @@ def fields_of(settings: type[Any]) -> dict[str, Field]:
             value=field.default if field.default_factory is MISSING else field.default_factory(),
         )
     return found
+
+
+def flags_of(settings: type[Any], values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the flags that give values to settings, and leave out those with their default.
+
+    Lists are written even if they are the default, which may follow from others.
+    """
+    for name, field in fields_of(settings).items():
+        value = values.get(name)
+        if value is None or value in ([], {}) or (not field.is_list and value == field.value):
+            continue
+        parts = [f"{key}={each}" for key, each in value.items()] if isinstance(value, dict) else value
+        yield field.flag
+        if field.type is not bool:
+            yield ",".join(map(str, parts)) if isinstance(parts, list) else str(value)

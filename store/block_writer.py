@@ -28,6 +28,7 @@ from .lanes import Lanes
 from .layout import layer_index, layer_name
 from .manifest import Manifest
 from .object_journal import open_journal
+from .objects import version_of
 from .small import read_small
 from .temporaries import new_writer
 
@@ -119,10 +120,14 @@ class BlockWriter:
         n_layers = max(len(info.layers) for info in wanted.splits.values())
         self._lanes = Lanes(files.n_lanes, queued=-(-QUEUED_BATCHES * n_layers // files.n_lanes))
         self._growing: dict[tuple[BlockKey, int], dict[str, BlockFile]] = {}
+        self._seen: object = None
 
     def check_unchanged(self) -> None:
-        """Raise StoreError if the store no longer declares the wanted parts: it was made anew meanwhile."""
-        check_declared(self._files, self._files.read_manifest(), self._wanted)
+        """Raise StoreError if the store no longer declares the wanted parts: it was made anew, or its rows moved."""
+        found = version_of(self._files.root)
+        if found is None or found != self._seen:
+            check_declared(self._files, self._files.read_manifest(), self._wanted)
+            self._seen = found
 
     def has_whole(self, array: str) -> bool:
         """Whether a small array is written."""
@@ -186,6 +191,7 @@ class BlockWriter:
             files[kind].append(values)
 
     def _finish_block(self, key: BlockKey, layer: int) -> None:
+        self.check_unchanged()  # else old rows would get the name of a block that the next leader takes for its own
         growing = self._growing[key, layer].values()
         self.journal.add_files([file.finish(self._there(file.name)) for file in growing])
         del self._growing[key, layer]

@@ -33,6 +33,8 @@ def check_path(path: str | Path) -> None:
             raise StoreError(f"{str(path)!r} is compressed: it can be read, but not extended; give another path")
         return
     there = files.root.exists() or not _is_fresh(files)
+    if there and files.exists():  # another process declared it meanwhile
+        return
     if there and journal.root_entries(files.folder):
         raise StoreError(f"{str(path)!r} has lost its manifest; bring it back with probe verify --repair")
     if there:
@@ -41,8 +43,10 @@ def check_path(path: str | Path) -> None:
 
 def _is_fresh(files: StoreFiles) -> bool:
     """Whether a folder is empty, or holds only the remains of a writer that was killed before it wrote the root."""
-    if not files.folder.is_dir():
-        return isinstance(files.folder, ObjectPath) or not os.path.lexists(files.folder)
+    if not (files.folder.is_dir() if isinstance(files.folder, ObjectPath) else os.path.lexists(files.folder)):
+        return True
+    if isinstance(files.folder, Path) and not files.folder.is_dir():
+        return False
     if journal.is_being_emptied(files.folder):
         return True
     kept = _early_files(files)

@@ -7,6 +7,7 @@ user's files.
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from errno import ELOOP, EMLINK, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from .objects import LARGEST_PUT, ObjectPath, Place, remove_objects
 
 NO_LINKS = (EPERM, ENOSYS, ENOTSUP, EMLINK)
 """Errors of file systems that have no hard links."""
+FOLDER_TRIES = 20
 
 
-def write_durably(path: Place, data: bytes, temporary: Path | None = None, *, replace: bool = True) -> None:
+def write_durably(
+    path: Place, data: bytes | memoryview, temporary: Path | None = None, *, replace: bool = True
+) -> None:
     """Write `data` to a temporary name beside `path`, fsync it, and rename it. Objects are written whole anyway.
 
     Args:
@@ -63,26 +67,36 @@ def publish(temporary: Path, path: Path, size: int) -> bool:
         Whether this file has the name.
     """
     try:
-        os.link(temporary, path)
-        is_ours = True
-    except FileExistsError:
-        is_ours = False
+        is_ours = take_name(temporary, path)
     except FileNotFoundError:  # a leader found the store complete, and cleared temporary files away
         if not path.is_file() or path.stat().st_size != size:
             raise
         return False
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        is_ours = not os.path.lexists(path)
-        if is_ours:
-            os.rename(temporary, path)
     if not is_ours and (path.is_symlink() or path.stat().st_size != size):
         os.rename(temporary, path)
         is_ours = True
     temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
     return is_ours
+
+
+def take_name(temporary: Path, path: Path) -> bool:
+    """Give a file a free name; return False if another file has the name.
+
+    Hard links decide between processes at once. Without them, two may pass the check together. The temporary name may
+    stay.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            return False
+        os.rename(temporary, path)
+    return True
 
 
 def publish_object(path: ObjectPath, data: bytes | memoryview) -> bool:
@@ -128,6 +142,16 @@ def open_kept(path: Path, flags: int) -> int:
         if error.errno != ELOOP:
             raise
         raise StoreError(f"{str(path)!r} is a symbolic link, which is never written through; remove it") from None
+
+
+def open_in_shared_folder(path: Path, flags: int) -> int:
+    """Open a file as `open_kept` does. Its folder is made, and another process may remove it whenever it is empty."""
+    for _ in range(FOLDER_TRIES):
+        with suppress(FileExistsError, FileNotFoundError):
+            path.parent.mkdir(exist_ok=True)
+            return open_kept(path, flags)
+    path.parent.mkdir(exist_ok=True)
+    return open_kept(path, flags)
 
 
 def rename_durably(temporary: Path, path: Path) -> None:

@@ -28,7 +28,7 @@ from xxhash import xxh3_64_hexdigest
 
 from ..errors import StoreError
 from .checked import UnfitError, parse, read_all
-from .durable import open_kept
+from .durable import open_in_shared_folder, open_kept
 from .objects import ObjectPath, Place, size_of
 
 NAME, FOLDER, SUFFIX = "journal.jsonl", "journal.d", ".jsonl"
@@ -226,16 +226,16 @@ class Journal:
         Raises:
             StoreError: the journal, or the folder of the writers' journals, is a symbolic link.
         """
-        path = store / NAME
-        if writer is not None:
-            if (store / FOLDER).is_symlink():
-                raise StoreError(f"{str(store / FOLDER)!r} is a symbolic link, which is never written through")
-            (store / FOLDER).mkdir(exist_ok=True)
-            path = store / FOLDER / f"{writer}{SUFFIX}"
-        self._fd = open_kept(path, os.O_WRONLY | os.O_APPEND)
-        if not (data := path.read_bytes()).endswith(b"\n"):
+        if writer is None:
+            self._fd = open_kept(store / NAME, os.O_RDWR | os.O_APPEND)
+        elif (store / FOLDER).is_symlink():
+            raise StoreError(f"{str(store / FOLDER)!r} is a symbolic link, which is never written through")
+        else:
+            self._fd = open_in_shared_folder(store / FOLDER / f"{writer}{SUFFIX}", os.O_RDWR | os.O_APPEND)
+        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)  # a leader may have removed the name already
+        if not data.endswith(b"\n"):
             os.ftruncate(self._fd, data.rfind(b"\n") + 1)
-        [self.records] = records_of([path])
+        self.records = records_in(data)
         self._lock = Lock()
 
     def add_files(self, records: Iterable[FileRecord]) -> None:

@@ -5,7 +5,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
-Job = tuple[Callable[..., None], tuple[Any, ...]]
+Job = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Lanes:
@@ -27,7 +27,7 @@ class Lanes:
                 places.put(None)
             thread.start()
 
-    def put(self, lane: int, call: Callable[..., None], *arguments: Any) -> None:
+    def put(self, lane: int, call: Callable[..., object], *arguments: Any) -> None:
         """Queue a call on a lane; wait while its queue is full."""
         self._raise_failure()
         lane %= len(self._jobs)

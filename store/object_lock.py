@@ -82,5 +82,14 @@ class ObjectLock:
             with suppress(AddressError):  # the network may come back
                 try:
                     self._version = self._path.write_if(self._text, self._version)
-                except FileExistsError:  # another leader took it over; the journal stops this one
-                    return
+                except FileExistsError:
+                    if not self._is_still_ours():  # another leader took it over; the journal stops this one
+                        return
+
+    def _is_still_ours(self) -> bool:
+        """Whether our text is there: only the answer to a renewal was lost. Its version is then the current one."""
+        try:
+            held, self._version = self._path.read_with_version()
+        except FileNotFoundError:
+            return False
+        return held == self._text

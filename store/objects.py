@@ -283,3 +283,16 @@ def size_of(place: Place) -> int | None:
         return os.stat(place).st_size
     except OSError:
         return None
+
+
+def version_of(place: Place) -> object:
+    """Return what changes whenever a file or an object is replaced, or None if there is none."""
+    if isinstance(place, ObjectPath):
+        found = place.head()
+        return None if found is None else (found.version, found.size, found.written)
+    try:
+        with open(place, "rb") as file:  # unlike asking by name, opening sees a change of another machine on NFS
+            about = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns

@@ -1,7 +1,7 @@
 """Reading ahead: pieces of rows, in order, into buffers that are reused."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from math import prod
 from typing import Any, Protocol
@@ -67,7 +67,7 @@ class BufferRing:
 
 def read_ahead(
     reader: RowReader, pieces: Sequence[RowNumbers], dtype: np.dtype[Any], ring: BufferRing
-) -> Iterator[Array]:
+) -> Generator[Array, None, None]:
     """Yield the rows of each piece, in order, while the next pieces are being read.
 
     Args:

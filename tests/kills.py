@@ -253,6 +253,7 @@ def damage(store: Path) -> None:
     names = sorted(name for name in finished_files(files.folder) if name.startswith("train/layer_0"))
     for place, name in enumerate(names[:: len(names) // 6]):
         path = files.folder / name
+        assert isinstance(path, Path)
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.unlink() if place % 3 == 0 else path.write_bytes(data if place % 3 == 1 else data[:-1])
@@ -276,11 +277,12 @@ def files_of(output: Path) -> dict[str, bytes]:
 
 def written_of(output: Path) -> Finished:
     """Return size, inode and time of the files of blocks that a store's journal records and that are whole."""
-    files = store_files(output)
+    folder = store_files(output).folder
+    assert isinstance(folder, Path)
     whole = {
-        name: (files.folder / name).stat()
-        for name, record in finished_files(files.folder).items()
-        if "/layer_" in name and not name.endswith("zarr.json") and hash_of(files.folder / name) == record.xxh3
+        name: (folder / name).stat()
+        for name, record in finished_files(folder).items()
+        if "/layer_" in name and not name.endswith("zarr.json") and hash_of(folder / name) == record.xxh3
     }
     return {name: (about.st_size, about.st_ino, about.st_mtime_ns) for name, about in whole.items()}
 

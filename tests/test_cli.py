@@ -20,6 +20,8 @@ from tokenprobe.store import open_store
 from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
 
+from .store.kit import folder_of
+
 VIT_FLAGS = [
     "-m", "timm:VisionTransformer", "--no-pretrained", "--workers", "0", "--batch-size", "4",
     "--model-arg", "img_size=16,patch_size=4", "--model-arg", "embed_dim=12,depth=3,num_heads=2",
@@ -245,7 +247,7 @@ def test_verify_repairs_if_asked(
     shown = capsys.readouterr()
     assert shown.out == f"{out}: every file is intact\n"
     assert f"{lost}: missing" in shown.err.splitlines()
-    (files.folder / "notes.txt").write_text("mine")
+    (folder_of(out) / "notes.txt").write_text("mine")
     assert main(["verify", str(out), "--repair"]) == 2
     shown = capsys.readouterr()
     assert shown.out == "notes.txt: foreign: nothing declares it\n"

@@ -3,11 +3,12 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
-from tokenprobe.cli import app, program
+from tokenprobe.commands import app, program
 from tokenprobe.runtime.flags import Call
 
 from .shown import PAGES, lines_of_help, lines_of_pages
@@ -41,6 +42,17 @@ def test_every_command_shows_an_example_of_itself() -> None:
         assert f"probe {command.name}" in command.examples
 
 
+def test_a_group_without_a_command_runs_its_default() -> None:
+    for line, name in (
+        ("heads", "show"),
+        ("heads ep", "show"),
+        ("heads --json", "show"),
+        ("heads list runs/a", "list"),
+    ):
+        assert parse(f"probe {line}").command.name == f"heads {name}"
+    assert parse("probe heads show list").arguments()["name"] == "list"
+
+
 def test_pages_show_commands() -> None:
     assert {parse(line).command.name for _, line in SHOWN} == set(program.commands)
 
@@ -52,8 +64,11 @@ def test_a_wrong_line_would_be_seen() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_within_sentences_are_flags(page: Path) -> None:
-    """Of `probe fit --heads X` all flags are those of that command."""
+    """Of `probe fit --heads X` all flags are those of that command, and of `probe heads list RUN` too."""
+    commands: Any = get_command(app)
     for name, rest in re.findall(r"`probe (\w+)([^`]*)`", page.read_text()):
-        flags = {flag for each in get_command(app).commands[name].params for flag in each.opts}
+        command = commands.commands[name]
+        command = getattr(command, "commands", {}).get(" ".join(rest.split()[:1]), command)
+        flags = {flag for each in command.params for flag in each.opts}
         for flag in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", rest):
             assert flag in flags, f"{page.name}: probe {name} {flag}"

@@ -56,6 +56,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "cifar.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     own = VisionTransformer(img_size=32, patch_size=4, embed_dim=192, depth=8, num_heads=3, num_classes=0)
     save_file(own.state_dict(), folder / "mine.safetensors")
+    torch.save(reference_head(), folder / "aim.pth")
     (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
     return folder
 
@@ -114,6 +115,14 @@ def reference_weights() -> dict[str, Tensor]:
     return {theirs: pool.get_parameter(ours)[0].detach() for theirs, ours in pool.reference_names.items()}
 
 
+def reference_head() -> dict[str, Tensor]:
+    """Return a head as the reference implementation saves it, on tokens 192 wide."""
+    pool = build_pooling("aim", dim=192, grid=(8, 8), heads=12)
+    state = {f"0.{theirs}": pool.get_parameter(ours)[0].detach() for theirs, ours in pool.reference_names.items()}
+    state |= {"1.running_mean": torch.zeros(192), "1.running_var": torch.ones(192)}
+    return state | {"2.weight": torch.zeros(10, 192), "2.bias": torch.zeros(10)}
+
+
 def test_every_command_line_that_is_shown_runs_or_is_marked(shortened: Path) -> None:
     shown: dict[str, Shown] = {each.text: each for each in reversed([*lines_of_pages(), *lines_of_help()])}
     for line, example in reversed(shown.items()):
@@ -123,12 +132,13 @@ def test_every_command_line_that_is_shown_runs_or_is_marked(shortened: Path) -> 
 
 
 def test_only_what_cannot_run_here_is_marked() -> None:
-    """That is an extraction with published weights, an installation, and a store in a bucket."""
+    """That is what needs published weights, an installation, a store in a bucket, and a head on the hub."""
     for place, line, marked in (*lines_of_pages(), *lines_of_help()):
         if marked and line.startswith("probe "):
             call = parse(line)
             own = call.given.get("checkpoint") or call.given.get("no_pretrained") or call.given.get("dry_run")
-            assert (call.command.name == "extract" and not own) or "s3://bucket" in line, f"{place}: {line}"
+            downloads = call.command.name in ("extract", "heads import") and not own
+            assert downloads or re.search("s3://bucket|ORG/NAME", line), f"{place}: {line}"
         elif marked:
             assert line.startswith(("make install", "pip install .", "pip install '.[")), f"{place}: {line}"
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import tokenprobe
-from tokenprobe.cli import program
+from tokenprobe.commands import program
 from tokenprobe.runtime.flags import Command
 
 COMMANDS = program.commands.values()
@@ -25,7 +25,7 @@ def words(text: str) -> list[str]:
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_nothing_is_cut_from_the_help(command: Command, columns: int) -> None:
-    shown = probe(command.name, "--help", COLUMNS=str(columns), NO_COLOR="1").stdout
+    shown = probe(*command.name.split(), "--help", COLUMNS=str(columns), NO_COLOR="1").stdout
     for field in command.fields.values():
         for word in [*field.flags, *field.text.split(), *(field.default or "").split()]:
             assert word in shown.replace("\n", " "), f"{field.name}: {word}"
@@ -60,7 +60,7 @@ def test_the_program_without_arguments_shows_its_help() -> None:
     assert (bare.returncode, bare.stderr) == (0, "")
     assert bare.stdout == probe("--help").stdout
     for command in COMMANDS:
-        assert f"│ {command.name} " in bare.stdout
+        assert f"│ {command.group or command.name} " in bare.stdout
 
 
 def test_a_reader_of_help_that_has_read_enough_is_no_error() -> None:
@@ -88,6 +88,9 @@ def test_the_version_is_shown() -> None:
     [
         (["fit"], "probe fit: STORE and --out are missing; see probe fit --help"),
         (["extract"], "probe extract: --data, --model and --out are missing; see probe extract --help"),
+        (["heads", "push"], "probe heads push: FOLDER and ORG/NAME are missing; see probe heads push --help"),
+        (["heads", "list", "--al"], "probe heads list: no such option: --al; see probe heads list --help"),
+        (["heads", "ep", "--al"], "probe heads: no such option: --al; see probe heads --help"),
         (["info"], "probe info: STORE is missing; see probe info --help"),
         (["extrat"], "probe: no such command 'extrat'; did you mean 'extract', 'export'? See probe --help"),
     ],

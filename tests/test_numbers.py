@@ -58,7 +58,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
 def extract_some(out: Path) -> Path:
     """Extract layers 2 and 5 of the demo's backbone, in float32."""
-    return extract(
+    extract(
         ExtractConfig(
             model="timm:VisionTransformer",
             model_arg=ARCHITECTURE,
@@ -74,6 +74,7 @@ def extract_some(out: Path) -> Path:
             block_mib=1,
         )
     )
+    return out
 
 
 def _layout(store: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from itertools import groupby
 from pathlib import Path
 
-from tokenprobe.cli import program
+from tokenprobe.commands import program
 from tokenprobe.runtime.flags import Command
 from tokenprobe.runtime.options import Field
 

@@ -30,7 +30,7 @@ FIT_FLAGS = ["--head", "linear:pool=cls,knn:k=3", "--lr", "1,3", "--epochs", "2"
 
 @pytest.fixture
 def store(tiny_config: MakeConfig) -> Path:
-    return extract(tiny_config())
+    return Path(extract(tiny_config()))
 
 
 def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -45,7 +45,7 @@ def test_the_library_says_nothing_unless_asked(
     if on_a_terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("TERM", "xterm")
-    out = extract(tiny_config(dtype="int8", skip_bad_images=True))
+    out = Path(extract(tiny_config(dtype="int8", skip_bad_images=True)))
     extract(tiny_config(dtype="int8", skip_bad_images=True))
     extract(tiny_config(dry_run=True))
     run = fit(out, FitConfig(out=tmp_path / "run", **FIT))
@@ -63,7 +63,7 @@ def test_a_program_that_sets_up_logging_has_the_messages(
     tiny_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "tokenprobe"):
-        out = extract(tiny_config())
+        out = Path(extract(tiny_config()))
     assert any(record.getMessage().startswith(f"{out}: 84 images in ") for record in caplog.records)
     assert {record.name.partition(".")[0] for record in caplog.records} == {"tokenprobe"}
 

@@ -1,4 +1,4 @@
-"""Commands that need both stages: demo, export, predict, repair, and a backbone with its head as one module.
+"""Commands that need both stages: demo, export, predict, repair, and heads to hand on or to put behind a backbone.
 
 Workflows call `extract`, `probe` and `store`, which do not import them.
 """
@@ -16,7 +16,7 @@ __all__ = ["export_pipeline"]
 
 def export_pipeline(
     run: str | Path,
-    cell: str,
+    cell: str | None = None,
     *,
     model: str | None = None,
     checkpoint: str | Path | None = None,

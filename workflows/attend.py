@@ -95,7 +95,7 @@ def attend(run: str | Path, config: AttendConfig) -> Attention:
             checkpoint_key=config.checkpoint_key,
             trust_code=config.trust_code,
         ).to(resolve_device(config.device))
-        seen = from_images(model, config.images, config.n)
+        seen = from_images(model, str(config.images), config.n)
         made = _attend_patches if PATCH in about.tokens else _attend_images_by_layer
         return made(cell, folder, pooling, about, seen)
     split = open_split(path, cell, about, config.split)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from ..runtime.options import BACKBONE, DATA, OUTPUT, Option
+from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, several
 from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
 
 EXPORT_EXAMPLES = """
@@ -20,6 +20,23 @@ PREDICT_EXAMPLES = """
 probe predict runs/mae --images new-photos --cell CELL -o predictions.csv
 probe predict runs/mae --images cat.jpg --cell best
 """
+EXPORT_HEAD_EXAMPLES = """
+probe heads export runs/mae -o mae-head --license apache-2.0
+probe heads export runs/mae -o another-head --cell CELL
+"""
+IMPORT_HEAD_EXAMPLES = """
+probe heads import ep_head.pth -m timm:vit_base_patch16_224.mae \\
+    -o imported-head  # downloads weights
+probe heads import aim.pth -m timm:VisionTransformer --checkpoint mine.safetensors \\
+    --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3 \\
+    --head aim:heads=12 -o aim-head
+"""
+License = Annotated[
+    str | None,
+    Option(
+        "Licence of the head for its model card, as the hub names it, such as apache-2.0.", OUTPUT, default="not given"
+    ),
+]
 Model = Annotated[str | None, Option("Backbone, if it is a local folder that has moved.", BACKBONE, short="-m")]
 Checkpoint = Annotated[
     str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
@@ -34,15 +51,15 @@ TrustCode = Annotated[bool, Option("Run code that the head names, of its backbon
 class ExportConfig(Settings):
     """Settings of `probe export`. Each field's `Option` describes it."""
 
-    split: Annotated[list[str], Option("Splits to export.", DATA, default="every split of the store")] = field(
-        default_factory=list
+    split: Annotated[Several[str], Option("Splits to export.", DATA, default="every split of the store")] = field(
+        default_factory=several()
     )
     layers: Annotated[
-        str, Option("Layers to export: all, last4, or indices such as 0,5,-1.", DATA, joined=True, metavar="LAYERS")
-    ] = "all"
+        Joined, Option("Layers to export: all, last4, or indices such as 0,5,-1.", DATA, joined=True, metavar="LAYERS")
+    ] = ALL
     tokens: Annotated[
-        list[str], Option("Tokens to export: patch, prefix, mean.", DATA, default="all that the store has")
-    ] = field(default_factory=list)
+        Several[str], Option("Tokens to export: patch, prefix, mean.", DATA, default="all that the store has")
+    ] = field(default_factory=several())
     out: Annotated[str | Path, Option("Folder to create.", OUTPUT, short="-o", metavar="FOLDER")]
     to: Annotated[
         Literal["npy", "safetensors", "zarr"] | None,
@@ -62,7 +79,7 @@ class ExportConfig(Settings):
 class PredictConfig(Settings):
     """Settings of `probe predict`. Each field's `Option` describes it."""
 
-    images: Annotated[str, Option("An image, or a folder of images at any depth.", DATA, metavar="PATH")]
+    images: Annotated[str | Path, Option("An image, or a folder of images at any depth.", DATA, metavar="PATH")]
     skip_bad_images: SkipBadImages = False
     cell: Annotated[
         str | None,
@@ -93,6 +110,68 @@ class PredictConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportHeadConfig(Settings):
+    """Settings of `probe heads export`. Each field's `Option` describes it."""
+
+    cell: Annotated[
+        str,
+        Option(
+            "Cell whose head is exported, from the column cell of results.csv; best is that of the summary.",
+            BACKBONE,
+        ),
+    ] = "best"
+    license: License = None
+    out: Annotated[str | Path, Option("Folder to create.", OUTPUT, short="-o", metavar="FOLDER")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportHeadConfig(Settings):
+    """Settings of `probe heads import`. Each field's `Option` describes it."""
+
+    model: Annotated[str, Option("Backbone whose tokens the head reads, as for probe extract.", BACKBONE, short="-m")]
+    checkpoint: Annotated[
+        str | Path | None,
+        Option("File with the weights of the backbone; then nothing is downloaded.", BACKBONE, metavar="FILE"),
+    ] = None
+    checkpoint_key: Annotated[
+        str | None,
+        Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="an average, if there is one"),
+    ] = None
+    model_arg: Annotated[dict[str, Any], Option("Arguments for the constructor of the backbone.", BACKBONE)] = field(
+        default_factory=dict
+    )
+    image_size: Annotated[
+        list[int],
+        Option(
+            "Size of the input images in pixels: one side, or height and width.",
+            BACKBONE,
+            metavar="SIDE",
+            default="that of the backbone",
+        ),
+    ] = field(default_factory=list)
+    layer: Annotated[int, Option("Layer whose tokens the head reads, counted from 0; -1 is the last.", BACKBONE)] = -1
+    norm: Annotated[
+        Literal["none", "final"],
+        Option("Norm of the tokens before the head: none, or the final one of the backbone.", BACKBONE),
+    ] = "none"
+    head: Annotated[
+        str | None,
+        Option(
+            "Head in the file with its settings, such as aim:heads=12 or ep:queries=32,tokens=patch+prefix.",
+            BACKBONE,
+            metavar="SPEC",
+            default="read from the names and shapes in the file",
+        ),
+    ] = None
+    classes: Annotated[
+        str | Path | None,
+        Option("Text file with the name of each class, one a line.", OUTPUT, metavar="FILE", default="their indices"),
+    ] = None
+    license: License = None
+    out: Annotated[str | Path, Option("Folder to create.", OUTPUT, short="-o", metavar="FOLDER")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttendConfig(Settings):
     """Settings of `probe attend`. Each field's `Option` describes it."""
 
@@ -101,7 +180,7 @@ class AttendConfig(Settings):
     ] = None
     n: Annotated[int, Option("Images to show.", DATA, least=1, most=48)] = 12
     images: Annotated[
-        str | None,
+        str | Path | None,
         Option(
             "An image, or a folder of images, to show instead; the backbone computes their tokens.",
             DATA,

@@ -21,7 +21,7 @@ from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
 from ..probe.report.best import BEST, best_cell
 from ..probe.run.results import Run
-from ..probe.run.saved import saved_cells
+from ..probe.run.saved import is_shared, saved_cells
 from ..runtime.device import resolve_device, resolve_precision
 from ..runtime.text import counted
 from ..store.outputs import check_file
@@ -39,7 +39,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     """Run a saved head on new images, and write the predictions if a file is named.
 
     Args:
-        run: a run folder; its store is not needed.
+        run: a run folder, whose store is not needed; or one head, as `load_head` takes it.
         config: the head, the images, and the output file.
 
     Returns:
@@ -52,8 +52,8 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     """
     _check(config)
     device = resolve_device(config.device)
-    source = LooseImages(config.images)
-    cell = _cell(Path(run), config.cell)
+    source = LooseImages(str(config.images))
+    cell = config.cell if is_shared(run) else _cell(Path(run), config.cell)
     model = export_pipeline(
         run,
         cell,
@@ -75,7 +75,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if config.out is not None:
         write_predictions(table, kept, model.about, config.out)
-    logger.info(f"{counted(len(table), 'image')} by {cell}" + (f" -> {config.out}" if config.out else ""))
+    logger.info(f"{counted(len(table), 'image')} by {cell or run}" + (f" -> {config.out}" if config.out else ""))
     return table
 
 
@@ -138,7 +138,7 @@ def _readable(source: LooseImages, model: ProbedModel, config: PredictConfig) ->
             logger.warning(f"left out {image.id}: {image.reason}")
         rows = choose_rows(listed, {image.id for image in bad}, None, shuffled=False, seed=0)
     if not len(rows):
-        raise InputError(f"none of the images in {config.images!r} can be read")
+        raise InputError(f"none of the images in {str(config.images)!r} can be read")
     return rows
 
 
@@ -151,7 +151,7 @@ def _run_batches(
     batches = [Wanted(SPLIT, part) for [part] in batches_of(len(rows), config.batch_size, config.batch_size)]
     images, workers = RowImages(source, {SPLIT: rows}, model.transform), n_workers(config.workers)
     loader = make_loader(images, batches, workers=workers, pinned=device.type == "cuda")  # starts the workers
-    return (_logits(model, pixels, precision, config.images) for pixels in decode_speed.watch(loader))
+    return (_logits(model, pixels, precision, str(config.images)) for pixels in decode_speed.watch(loader))
 
 
 def _logits(model: ProbedModel, pixels: Tensor | BadImage, precision: str, images: str) -> Tensor:

@@ -99,7 +99,7 @@ class ProbedModel(nn.Module):
 
 def export_pipeline(
     run: str | Path,
-    cell: str,
+    cell: str | None = None,
     *,
     model: str | None = None,
     checkpoint: str | Path | None = None,
@@ -112,8 +112,8 @@ def export_pipeline(
     timm model. Its tokens are not rounded to the store's dtype.
 
     Args:
-        run: a run folder.
-        cell: name of the cell, from the results' column `cell`.
+        run: a run folder; or one head, as `load_head` takes it.
+        cell: name of the cell of a run, from the results' column `cell`.
         model: the backbone, if it is a local folder that has moved.
         checkpoint: the backbone's weights, if they have moved.
         checkpoint_key: key of the weights in the checkpoint, if it has changed.
@@ -129,13 +129,14 @@ def export_pipeline(
         MissingError: no such run, or the weights are gone; the message names the path.
     """
     head, about = load_saved(run, cell, trust_code=trust_code)
+    name = cell or str(run)
     moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
     asks_by_name = bool(code_of(settings["model"], {}))  # else the head's arguments ask for the code
     check_code(
         settings["model"],
         settings.get("model_arg", {}),
-        f"the head of {cell!r}",
+        f"the head of {name!r}",
         trust_code or (asks_by_name and model is not None),
         ", or name it with --model" if asks_by_name else "",
     )
@@ -144,11 +145,11 @@ def export_pipeline(
     except (InputError, MissingError) as error:
         moved_away = isinstance(error, MissingError)
         advice = "; if it has moved, give --model or --checkpoint" if moved_away else _if_unknown(about)
-        raise type(error)(f"the backbone of {cell!r} is {about.model!r}: {error}{advice}") from error
+        raise type(error)(f"the backbone of {name!r} is {about.model!r}: {error}{advice}") from error
     found = backbone.weights_hash()
     if found != about.weights:
         raise InputError(
-            f"{cell!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, but the weights "
+            f"{name!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, but the weights "
             f"loaded now are {found[:12]}…; give the --checkpoint and --checkpoint-key of its probe "
             f"extract{_if_unknown(about)}"
         )

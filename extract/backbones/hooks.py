@@ -1,6 +1,6 @@
 """Hooks that catch the outputs of blocks while a module runs its own forward pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class BlockHooks:
         return [outputs[layer] for layer in layers]
 
 
-def flat_blocks(blocks: Sequence[nn.Module]) -> list[nn.Module]:
+def flat_blocks(blocks: Iterable[nn.Module]) -> list[nn.Module]:
     """Flatten blocks that may be chunked for sharding, as lists of blocks padded with identities."""
     flat: list[nn.Module] = []
     for block in blocks:

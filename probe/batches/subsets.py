@@ -119,6 +119,23 @@ def at_most_as_many(labels: Labels, rows: RowNumbers, of_labels: Labels, seed: i
     return rows[turn < np.bincount(of_labels, minlength=classes.max(initial=0) + 1)[classes]]
 
 
+def folds_of(labels: Labels, most: int) -> RowNumbers:
+    """Divide images into folds, and return the fold of each, counted from 0.
+
+    The folds are stratified, and there are min(most, images of the largest class) of them. A class with two images or
+    more is in several folds, so no fold has all of it. The image of a class with one gets -1, for no fold. Images with
+    several labels are divided without regard to class.
+
+    Args:
+        labels: (n,) of the images, or (n, C) of ones and zeros.
+        most: largest number of folds.
+    """
+    rows = np.arange(len(labels))
+    classes, turn = _turns(labels, rows, rows)
+    counts = np.bincount(classes)
+    return np.where(counts[classes] > 1, turn % min(most, counts.max()), -1)
+
+
 def _turns(labels: Labels, rows: RowNumbers, order: RowNumbers) -> tuple[Labels, RowNumbers]:
     """Return each row's class, and the number of rows of that class before it in `order`."""
     chosen = np.zeros(len(labels), dtype=bool)

@@ -29,7 +29,7 @@ class GroupFit:
     def __init__(self, group: Group, regime: Regime, protocol: str) -> None:
         """Start before the first epoch."""
         self.group, self.regime = group, regime
-        self.trackers = [EpochTracker(protocol) for _ in group.cells]
+        self.trackers = [EpochTracker(protocol, protocol == "paper" or regime.picks_epoch) for _ in group.cells]
         self.history: list[dict[str, Any]] = []
         self.predicted: torch.Tensor | None = None
 
@@ -84,7 +84,8 @@ class GroupFit:
         """Continue from a state that `state` returned."""
         self.group.load_state(state["group"])
         self.trackers = [
-            EpochTracker(old.protocol, **values) for old, values in zip(self.trackers, state["trackers"], strict=True)
+            EpochTracker(old.protocol, old.picks, **values)
+            for old, values in zip(self.trackers, state["trackers"], strict=True)
         ]
         self.history, self.predicted = state["history"], state["predicted"]
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from ...engines.contract import Tell, Worker
 from ...errors import InputError, RunError
 from ...runtime.stopping import is_stopping
-from ...store.durable import open_new, remove_durably
+from ...store.durable import open_new, remove_durably, take_name
 from ...store.temporaries import new_writer, temporary_of
 from ..config import FitConfig
 from ..grid.cells import CellGroup, shortened
@@ -57,28 +57,30 @@ def has_parts(run: Path) -> bool:
     return (run / FOLDER / PLAN).exists()
 
 
-def plan_once(run: Path, todo: Sequence[LayerPlan]) -> list[Part]:
+def plan_once(run: Run, todo: Sequence[LayerPlan]) -> list[Part]:
     """Return the parts of a run, with the passes that the first process planned.
 
     The passes depend on the memory of a machine, and their sizes on how numbers round. So whoever is first writes them
     down, and all others train the same.
 
     Args:
-        run: folder of the run.
+        run: the whole run. Its cells are left out: a merge that was killed may have taken them over.
         todo: a plan per layer, made by this process. All shards make them in the same order.
 
     Raises:
         RunError: the parts are of another command.
     """
     mine = {_key(number, layer): layer for number, layer in enumerate(todo)}
-    path = run / FOLDER / PLAN
+    path = run.path / FOLDER / PLAN
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
         _write_first(path, {key: _cells_of(layer) for key, layer in mine.items()})
-    planned = _read_plan(run)
-    if planned.keys() != mine.keys() or any(_about(planned[key]) != _about(_cells_of(mine[key])) for key in mine):
+    planned = _read_plan(run.path)
+    if planned.keys() != mine.keys() or any(
+        _about(planned[key], run.finished) != _about(_cells_of(mine[key])) for key in mine
+    ):
         raise RunError(
-            f"{str(path.parent)!r} holds parts of another command; repeat that one, or give probe merge {run}, or "
+            f"{str(path.parent)!r} holds parts of another command; repeat that one, or give probe merge {run.path}, or "
             "remove the folder"
         )
     return [Part(key, _repacked(layer, planned[key]["passes"])) for key, layer in mine.items()]
@@ -164,8 +166,8 @@ def _cells_of(layer: LayerPlan) -> dict[str, Any]:
     return {"solved": solved, "passes": passes, "settings": value_digest(identity(layer.plan))}
 
 
-def _about(cells: dict[str, Any]) -> tuple[str, set[str]]:
-    return cells["settings"], _names(cells)
+def _about(cells: dict[str, Any], finished: frozenset[str] = frozenset()) -> tuple[str, set[str]]:
+    return cells["settings"], _names(cells) - finished
 
 
 def _names(cells: dict[str, Any]) -> set[str]:
@@ -179,9 +181,8 @@ def _write_first(path: Path, content: dict[str, Any]) -> None:
         json.dump(content, file)
         file.flush()
         os.fsync(file.fileno())
-    with suppress(FileExistsError):
-        os.link(temporary, path)
-    temporary.unlink()
+    take_name(temporary, path)
+    temporary.unlink(missing_ok=True)
 
 
 def _read_plan(run: Path) -> dict[str, dict[str, Any]]:
@@ -198,11 +199,12 @@ def _read_plan(run: Path) -> dict[str, dict[str, Any]]:
 def _repacked(layer: LayerPlan, passes: Sequence[Sequence[Sequence[str]]]) -> LayerPlan:
     """Return a plan with its cells in other passes."""
     known = {cell.name: (group.regime, cell) for groups in layer.passes for group in groups for cell in group.cells}
+    left = [[[name for name in names if name in known] for names in groups] for groups in passes]
     packed = [
-        [CellGroup(known[names[0]][0], tuple(known[name][1] for name in names)) for names in groups]
-        for groups in passes
+        [CellGroup(known[names[0]][0], tuple(known[name][1] for name in names)) for names in groups if names]
+        for groups in left
     ]
-    return replace(layer, passes=packed)
+    return replace(layer, passes=[groups for groups in packed if groups])
 
 
 def _without(layer: LayerPlan, finished: frozenset[str]) -> LayerPlan:

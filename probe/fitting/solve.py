@@ -1,4 +1,7 @@
-"""Heads that are fitted at once, on features in memory, and scored once."""
+"""Heads that are fitted at once, on features in memory, and scored once.
+
+In a regime with folds, what selects is measured on the training images: each is scored by a fit without it.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +13,11 @@ from ...store.order import RowNumbers
 from ..batches.layer_set import abbreviated
 from ..batches.stream import TokenStream
 from ..grid.cells import Cell, CellGroup, make_solver
+from ..grid.regimes import Regime
 from ..heads import build_pooling
 from ..heads.linear import ARRAYS
 from ..planning.plan import Plan
+from ..planning.solver_time import count_work
 from ..run.results import Run
 from ..run.selection import Scores, score_columns
 from ..solvers import LinearSolver, Solver
@@ -34,13 +39,14 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
         StoreError: a store was replaced since it was opened.
     """
     (regime, cells), watch = group, Stopwatch(streams.test.device)
-    solver, n_scored = make_solver(cells), len(streams.test_rows) + len(regime.val_rows)
+    solver, held_out = make_solver(cells), regime.val_rows[: 0 if regime.n_left_out else None]
+    n_scored = len(streams.test_rows) + len(held_out)
     name = f"layer {abbreviated(cells[0].layer)}, {solver.name}"
     with progress.part(f"{name} reading", 0, len(regime.train_rows), noun="image"), watch.running():
         train = streams.train(regime), regime.train_rows
         features, labels = pooled_features(plan, cells[0], solver.pool, *train, tell=progress.advance)
         damage = _damage(features)
-    work = solver.work(len(features), n_scored, features.shape[1], plan.data.n_classes)
+    work = count_work(solver, regime, n_scored, features.shape[1], plan.data.n_classes)
 
     def count(stream: TokenStream, rows: RowNumbers) -> Counter:
         found = pooled_features(
@@ -48,15 +54,20 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
         )
         return _count(plan, solver, *found, lambda n_images: progress.advance(work.scores * n_images / n_scored))
 
-    with progress.part(name, len(cells), work.fit + work.scores):
+    vals: Sequence[Scores | None] = [None] * len(cells)
+
+    with progress.part(name, len(cells), sum(work)):
         if damage:
             plan.data.check_unchanged()
             return [row | {"status": f"diverged: {damage}"} for row in _rows(plan, solver, group, watch)]
         with watch.running():
+            if regime.n_left_out:
+                vals = _left_out(
+                    plan, solver, regime, features, labels, lambda part: progress.advance(work.left * part)
+                )
             solver.fit(features, labels, plan.data.n_classes, lambda part: progress.advance(work.fit * part))
         test = count(streams.test, streams.test_rows)
-        vals: Sequence[Scores | None] = [None] * len(cells)
-        if len(regime.val_rows):
+        if len(held_out):
             vals = count(streams.val(regime), regime.val_rows).scores()
     plan.data.check_unchanged()  # all is read, and nothing is written yet
     tests, predicted = test.scores(), test.predicted()
@@ -77,6 +88,8 @@ def _rows(plan: Plan, solver: Solver, group: CellGroup, watch: Stopwatch) -> lis
     """Return the columns that do not depend on the outcome, one row per cell. The cells share the time equally."""
     regime, cells = group
     shared = {"train_seconds": watch.seconds / len(cells), "train_cpu_seconds": watch.cpu_seconds / len(cells)}
+    if regime.n_left_out:
+        shared["n_val"] = regime.n_left_out
     return [cell_columns(plan, cell, ARRAYS[solver.pool], regime) | shared for cell in cells]
 
 
@@ -106,6 +119,20 @@ def _damage(features: Tensor) -> str | None:
     """Say how many training images have features (n, F) that are not finite. Return None if all are finite."""
     parts = features.split(chunk_rows(features.shape[1]))
     return damage_text((damaged_images([part]) for part in parts), len(features))
+
+
+def _left_out(
+    plan: Plan, solver: Solver, regime: Regime, features: Tensor, labels: Tensor, tell: Callable[[float], None]
+) -> Sequence[Scores]:
+    """Return the scores of every cell on the training images that have a fold, and the loss if there is one."""
+    folds = torch.as_tensor(regime.folds, device=features.device)
+    counter = make_counter(plan.data.n_classes, plan.data.multi_label, votes=solver.votes)
+    left_MHC, labels = solver.left_out(features, labels, plan.data.n_classes, folds, tell), labels[folds >= 0]
+    counter.add(left_MHC, labels)
+    losses: Sequence[float | None] = solver.losses(left_MHC, labels) or [None] * len(solver.settings)
+    return [
+        scores | ({} if loss is None else {"loss": loss}) for scores, loss in zip(counter.scores(), losses, strict=True)
+    ]
 
 
 def _count(plan: Plan, solver: Solver, features: Tensor, labels: Tensor, tell: Callable[[int], None]) -> Counter:

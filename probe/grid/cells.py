@@ -124,15 +124,17 @@ class Grid:
     def solved_groups(self, layers: LayerSet, regime: Regime) -> list[CellGroup]:
         """Return the cells that are fitted at once, in groups that share one solver.
 
-        They draw no random numbers, so full data has one seed.
+        They draw no random numbers, so full data has one seed. Images that cannot choose a penalty get the strongest:
+        then each solver compares an image with the classes' means.
         """
         together: dict[tuple[str, str], list[Cell]] = {}
         for head in self.heads:
             if head.solved:
                 solver = SOLVERS[head.name]
+                penalties = solver.penalties and ((max(solver.penalties),) if regime.lone else solver.penalties)
                 cells = [
                     Cell(self.store, layers, head, solver.optimizer, None, penalty, regime.shots, regime.seeds[0])
-                    for penalty in solver.penalties or (None,)
+                    for penalty in penalties or (None,)
                 ]
                 key = head.label if solver.penalties else str(dict(head.settings)["pool"])  # one search serves every k
                 together.setdefault((head.name, key), []).extend(cells)

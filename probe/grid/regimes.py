@@ -14,11 +14,15 @@ from ...errors import InputError
 from ...store.order import RowNumbers
 from ..batches.data import SUBSETS, TEST, TRAIN, VAL, Data
 from ..batches.order import batch_sizes
-from ..batches.subsets import FULL, at_most_as_many, hold_out, subset
+from ..batches.subsets import FULL, at_most_as_many, folds_of, hold_out, subset
 from ..config import FitConfig
 
 PUBLISHED_BATCH, PUBLISHED_WARMUP = 4096, 10.0
 
+MOST_FOLDS = 5
+"""Folds of a cross-validation within a subset."""
+FEW_IMAGES = 100
+"""Held-out images below which a selection rests on few: one of them is more than a point."""
 LEAST_SCORINGS = 10
 """Least number of scorings on a small subset. Training on it is much cheaper than scoring the test split, so it is
 scored this often, or more often if scoring costs no more than training."""
@@ -37,6 +41,7 @@ class Regime:
         epochs: passes over the training rows.
         warmup_epochs: epochs in which the rate rises linearly.
         scored: epochs after which all cells are scored, counted from 1; the last is `epochs`.
+        folds: the fold of each training row, from `folds_of`, if solvers choose within these rows.
     """
 
     shots: str
@@ -47,6 +52,27 @@ class Regime:
     epochs: int
     warmup_epochs: float
     scored: tuple[int, ...]
+    folds: RowNumbers | None = None
+
+    @property
+    def n_left_out(self) -> int:
+        """Training rows that solvers are scored on, each by a fit without it; 0 to score them on the held-out rows."""
+        return 0 if self.folds is None else int((self.folds >= 0).sum())
+
+    @property
+    def n_folds(self) -> int:
+        """Folds of the training rows."""
+        return 0 if self.folds is None else int(self.folds.max()) + 1
+
+    @property
+    def lone(self) -> bool:
+        """Whether solvers should choose within these rows and cannot: no class has a second image."""
+        return self.folds is not None and not self.n_left_out
+
+    @property
+    def picks_epoch(self) -> bool:
+        """Whether held-out rows choose the epoch. A few of them say less than the end of the schedule."""
+        return self.shots == FULL or len(self.val_rows) >= FEW_IMAGES
 
     @property
     def n_steps(self) -> int:
@@ -162,6 +188,7 @@ def _make_regime(
     n_repeats = repeats(config.epochs, max(1, n_train // batch_size), config.min_steps)
     warmup = default_warmup(config.epochs) if config.warmup_epochs is None else config.warmup_epochs
     n_passes = config.epochs * n_repeats
+    within = shots != FULL and config.protocol == "select" and config.select_on == "shots"
     return Regime(
         shots=shots,
         seeds=seeds,
@@ -171,4 +198,5 @@ def _make_regime(
         epochs=n_passes,
         warmup_epochs=warmup * n_repeats,
         scored=scored_epochs(config.epochs, n_passes, n_train, len(data.test), shots),
+        folds=folds_of(data.train.labels[train_rows], MOST_FOLDS) if within else None,
     )

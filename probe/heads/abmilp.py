@@ -12,7 +12,7 @@ aggregates raw tokens to r_n; S_n = W_p W_v r_n + b_p. Consecutive maps are mult
 W_1 W_p W_v for the hidden layer. Two of the five D×D products per token remain.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -62,6 +62,7 @@ class AbMILP(AttentivePooling):
     summary = "One map, scored token by token by a small network, behind a self-attention."
     source = "arXiv 1802.04712; arXiv 2005.12991"
     settings = AbMILPSettings()
+    reference_names: Mapping[str, str] = module_names({"attention_predictor.0": "score0"})  # `set_up` adds the others
     qkv_weight: Tensor
     proj_weight: Tensor
     proj_bias: Tensor
@@ -139,12 +140,12 @@ class AbMILP(AttentivePooling):
             offset = offset + torch.bmm(self.proj_bias[:, None], first.transpose(1, 2))
             first = torch.bmm(torch.bmm(first, self.proj_weight), self.qkv_weight[:, 2 * self.dim :])
         scores_HBNK = apply_linear(z_HYD, first).unflatten(1, (x_BND.shape[0], -1)) + offset[:, None]
-        scores_HYK = scores_HBNK.flatten(1, 2)
+        scores = scores_HBNK.flatten(1, 2)
         for layer in range(1, self.settings.depth):
-            hidden_HYK = ACTIVATIONS[self.settings.activation](scores_HYK)
+            hidden_HYK = ACTIVATIONS[self.settings.activation](scores)
             last = layer == self.settings.depth - 1  # its bias is the same for all tokens, and drops out of the softmax
-            scores_HYK = self.linear(f"score{layer}", hidden_HYK, bias=not last)
-        return softmax(scores_HYK.view(len(first), x_BND.shape[0], 1, -1).transpose(0, 1))
+            scores = self.linear(f"score{layer}", hidden_HYK, bias=not last)
+        return softmax(scores.view(len(first), x_BND.shape[0], 1, -1).transpose(0, 1))
 
     def _position_scores(self, n_tokens: int) -> Tensor:
         """Return the positions' term in the first layer, (H, N, K), or zero; prefix tokens come first."""

@@ -83,8 +83,8 @@ class CLIPPooling(AttentivePooling):
         rstd_BN, mean_BD, own_BHM1, maps_BHMN = self._attend(x_BND)
         z_BHMD = aggregate(x_BND, maps_BHMN, rstd_BN) + own_BHM1 * mean_BD[:, None, None]
         z_BHMD = self.affine("norm", z_BHMD)
-        weights_HXN = torch.cat([own_BHM1, maps_BHMN], -1).transpose(0, 1).flatten(1, 2)  # X = B·M
-        position_HXD = torch.bmm(weights_HXN, self._positions(x_BND.shape[1]))
+        weights_HXY = torch.cat([own_BHM1, maps_BHMN], -1).transpose(0, 1).flatten(1, 2)  # X = B·M, Y = 1+N
+        position_HXD = torch.bmm(weights_HXY, self._positions(x_BND.shape[1]))
         z_BHMD = z_BHMD + position_HXD.unflatten(1, (x_BND.shape[0], -1)).transpose(0, 1)
         values_HBD = project_blocks(z_BHMD, self.qkv_weight[:, 2 * self.dim :]) + self.qkv_bias[:, None, 2 * self.dim :]
         return self.linear("proj", values_HBD).transpose(0, 1)
@@ -96,8 +96,8 @@ class CLIPPooling(AttentivePooling):
     def _attend(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the tokens' rstd (B, N), mean x̂ (B, D), and the weights of the mean and of the tokens."""
         rstd_BN = token_rstd(x_BND, EPS)
-        uniform_11N = rstd_BN.new_full((x_BND.shape[0], 1, 1, x_BND.shape[1]), 1 / x_BND.shape[1])
-        mean_BD = aggregate(x_BND, uniform_11N, rstd_BN)[:, 0, 0]
+        uniform_B11N = rstd_BN.new_full((x_BND.shape[0], 1, 1, x_BND.shape[1]), 1 / x_BND.shape[1])
+        mean_BD = aggregate(x_BND, uniform_B11N, rstd_BN)[:, 0, 0]
         first_HBD = self.affine("norm", mean_BD) + self.position[:, :1]
         query, key = self.qkv_weight[:, : self.dim], self.qkv_weight[:, self.dim : 2 * self.dim]
         q_HBD = torch.baddbmm(self.qkv_bias[:, None, : self.dim], first_HBD, query.transpose(1, 2))
@@ -106,9 +106,9 @@ class CLIPPooling(AttentivePooling):
         of_mean_BHM1 = (scaled_BHMD * mean_BD[:, None, None]).sum(-1, keepdim=True)
         of_tokens_BHMN = logits(x_BND, scaled_BHMD, rstd_BN)
         u_HXD = u_BHMD.transpose(0, 1).flatten(1, 2)
-        of_places_HXN = torch.bmm(u_HXD, self._positions(x_BND.shape[1]).transpose(1, 2))
-        of_places_BHMN = of_places_HXN.unflatten(1, (x_BND.shape[0], -1)).transpose(0, 1)
-        maps = softmax(torch.cat([of_mean_BHM1, of_tokens_BHMN], -1) + of_places_BHMN)
+        of_places_HXY = torch.bmm(u_HXD, self._positions(x_BND.shape[1]).transpose(1, 2))  # X = H·M, Y = 1+N
+        of_places_BHMY = of_places_HXY.unflatten(1, (x_BND.shape[0], -1)).transpose(0, 1)
+        maps = softmax(torch.cat([of_mean_BHM1, of_tokens_BHMN], -1) + of_places_BHMY)
         return rstd_BN, mean_BD, maps[..., :1], maps[..., 1:]
 
     def _positions(self, n_tokens: int) -> Tensor:

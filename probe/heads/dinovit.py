@@ -83,9 +83,9 @@ class DINOViTPooling(AttentivePooling):
         mixed_YMNK = F.scaled_dot_product_attention(query, key, value)
         mixed_HBNMK = mixed_YMNK.unflatten(0, (n_images, -1)).permute(1, 0, 3, 2, 4)
         x_HXD = x_BND.flatten(0, 1) + self.linear("proj", mixed_HBNMK.flatten(3).flatten(1, 2))  # X = B·N
-        hidden_HXK = F.gelu(self.linear("fc1", self.norm("norm2", x_HXD, EPS)))
-        mean_HBD, hidden_HBK = (values.unflatten(1, (n_images, -1)).mean(2) for values in (x_HXD, hidden_HXK))
-        y_HBD: Tensor = mean_HBD + self.linear("fc2", hidden_HBK)
+        hidden_HXE = F.gelu(self.linear("fc1", self.norm("norm2", x_HXD, EPS)))
+        mean_HBD, hidden_HBE = (values.unflatten(1, (n_images, -1)).mean(2) for values in (x_HXD, hidden_HXE))
+        y_HBD: Tensor = mean_HBD + self.linear("fc2", hidden_HBE)
         return y_HBD.transpose(0, 1)
 
     def maps(self, x_BND: Tensor) -> Tensor:

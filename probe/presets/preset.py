@@ -11,6 +11,7 @@ from ...errors import unknown_name
 
 PRESETS = (
     "ep", "mae-linear", "dinov2-linear", "dinov2-knn", "dinov2-logreg", "vjepa2", "capi", "aim", "alf", "clip-logreg",
+    "few-labels",
 )  # fmt: skip
 """Names of the presets, in the order of the list; each is a file NAME.yaml beside this one."""
 

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ...runtime.text import counted, in_words
+from ...runtime.text import counted, in_words, plural
+from ..grid.regimes import FEW_IMAGES
 from ..run.origin import read_origin
 from ..run.predictions import ImageSet
 from ..run.results import Run
 from .summary import best_layers, shots_words
 
-FEW_IMAGES = 100
-"""Held-out images below which a selection is said to rest on few: one of them is more than a point."""
 FEW_SEEDS = 3
 RATES = {"lr": "base lr", "weight_decay": "weight decay"}
 
@@ -86,13 +85,25 @@ def _edges(cells: pd.DataFrame, best: pd.DataFrame) -> Iterator[str]:
 def _few_held_out(summary: pd.DataFrame) -> Iterator[str]:
     """Warn about selections by few held-out images. Heads that choose nothing are not concerned."""
     by_val = (summary["protocol"] == "select") & (summary["n_val"] < FEW_IMAGES)
-    chooses = by_val & ((summary["n_choices"] > 1) | summary["lr"].notna())  # trained heads choose an epoch, too
+    picks_epoch = summary["lr"].notna() & (summary["shots"] == "full")
+    chooses = by_val & ~summary["within"] & ((summary["n_choices"] > 1) | picks_epoch)
     for (shots, n_val), rows in summary[chooses].groupby(["shots", "n_val"], sort=False):
         point, heads = 100 / max(n_val, 1), _some(list(rows["head"].unique()))
+        chosen = "rate, epoch and layer" if shots == "full" else "rate and layer"
         yield (
-            f"with {shots_words(shots)}, rate, epoch and layer are selected on {counted(n_val, 'held-out image')}, "
-            f"where one image is {point:.2g} points: the choice of {heads} is largely chance"
+            f"with {shots_words(shots)}, {chosen} are selected on {counted(n_val, 'held-out image')}, "
+            f"where one image is {point:.2g} points: the choice of {heads} is largely chance; "
+            + _without_choice(summary[summary["shots"] == shots])
         )
+
+
+def _without_choice(summary: pd.DataFrame) -> str:
+    """Name the heads that need no held-out image, of those in the results or else of all."""
+    free = summary[summary["lr"].isna() & (summary["within"] | (summary["n_choices"] == 1))]
+    if len(free):
+        heads = list(free["head"].unique())
+        return f"{_some(heads)} {plural(len(heads), 'needs', 'need')} no held-out image to choose a rate or penalty"
+    return "ncm and ridge need no held-out image: --preset few-labels"
 
 
 def _few_seeds(best: pd.DataFrame) -> Iterator[str]:

@@ -20,6 +20,7 @@ from ..run.predictions import ImageSet, read_images, read_predicted
 from ..run.results import HEAD_COLUMNS, Run
 from ..run.selection import mark_selected
 from .advice import differing_settings, warnings_of
+from .best import best_line
 from .compare import Judged, judge
 from .leaders import answers, find_leaders
 from .summary import SELECTED_BY, best_row, summarise, tidy
@@ -58,7 +59,7 @@ class Report:
         cells: one row per cell of all runs, from `tidy`.
         summary: one row per source, head, shots and layer, from `summarise`.
         leaders: the selected layer of each backbone and head, compared with the best; see `find_leaders`.
-        answers: which backbone or head is best, in lines.
+        answers: which backbone or head is best, in lines; of one run, also the cell that `--cell best` names.
         warnings: what to be careful about, in lines.
         judged: by source, head, shots and layer, which test images are right. Missing where no run keeps that.
         images: the test images of each source, where a run keeps them.
@@ -151,7 +152,9 @@ def gather(runs: Sequence[Run]) -> Report:
     leaders = find_leaders(summary, judged)
     settings = differing_settings(runs) if len(runs) > 1 else []
     warnings = [*settings, *warnings_of(cells, summary, images)]
-    return Report(runs, cells, summary, leaders, list(answers(leaders, judged)), warnings, judged, images)
+    lines = list(answers(leaders, judged))
+    best = best_line(runs[0], cells) if lines and len(runs) == 1 else None
+    return Report(runs, cells, summary, leaders, [*lines, *filter(None, [best])], warnings, judged, images)
 
 
 def _cells_of(runs: Sequence[Run]) -> pd.DataFrame:

@@ -53,8 +53,9 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (source, head, shots, layer): the selected cells' figure over seeds, and their rates.
 
     Columns: source, head, shots, layer, backbone, dataset, data, kind, spec, figure, protocol, n_val and n_test (images
-    that selection and figure rest on), sweep_seconds (to train all cells), n_choices (rates and penalties), test,
-    test_std (NaN with one seed), val, peak, lr (NaN for heads that are fitted at once), weight_decay, n_seeds,
+    that selection and figure rest on), sweep_seconds (to train all cells), n_choices (rates and penalties), within
+    (whether these are chosen within the training images, without held-out ones), test, test_std (NaN with one seed),
+    val, peak, lr (NaN for heads that are fitted at once), weight_decay, n_seeds,
     n_params, flops_forward and flops_train (per image), train_seconds (of one cell). If every choice diverged, nothing
     is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order, shots and layers
     that of `shots_order` and `layer_order`.
@@ -69,6 +70,7 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
         **{name: (name, "first") for name in first},
         sweep_seconds=("train_seconds", "sum"),
         n_choices=("choice", "nunique"),
+        within=("val_loss", lambda losses: bool(losses.notna().all())),
     )
     chosen = cells[cells["selected"]].groupby(keys, sort=False)
     found = chosen.agg(

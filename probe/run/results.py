@@ -38,9 +38,9 @@ COLUMNS = [
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "train_cpu_seconds",
     "flops_forward", "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map",
-    "val_unscored", "test_unscored", "status", "name", "n_val", "n_test",
+    "val_unscored", "test_unscored", "status", "name", "n_val", "n_test", "val_loss",
 ]  # fmt: skip
-LATER = {"name": "", "n_val": None, "n_test": None}
+LATER = {"name": "", "n_val": None, "n_test": None, "val_loss": None}
 """Columns that runs of earlier versions lack, with the value that they get."""
 PREDICTED = "predicted"
 """Key of a row for the predicted class (n,) of each test image. It is no column: each selected cell has a file."""

@@ -25,6 +25,7 @@ class EpochTracker:
 
     Attributes:
         protocol: decides which figure counts.
+        picks: whether a figure chooses the epoch; if not, the last one counts.
         epochs: the scored epochs, counted from 1.
         val: validation scores after each; empty under "paper".
         test: test scores after each.
@@ -33,6 +34,7 @@ class EpochTracker:
     """
 
     protocol: str
+    picks: bool = True
     epochs: list[int] = field(default_factory=list)
     val: list[Scores] = field(default_factory=list)
     test: list[Scores] = field(default_factory=list)
@@ -50,6 +52,8 @@ class EpochTracker:
     @property
     def best(self) -> int:
         """Index of the reported epoch in `epochs`."""
+        if not self.picks:
+            return len(self.epochs) - 1
         figures = [figure(scores) for scores in (self.val if self.protocol == "select" else self.test)]
         counted = [-inf if isnan(value) else value for value in figures]
         return max(range(len(counted)), key=counted.__getitem__)
@@ -93,15 +97,16 @@ def score_columns(val: Scores | None, test: Scores) -> dict[str, float]:
     return (
         columns
         | {f"last_test_{name}": test[name], f"peak_test_{name}": test[name]}
-        | {f"val_{key}": value for key, value in (val or {}).items() if key in (name, "unscored")}
+        | {f"val_{key}": value for key, value in (val or {}).items() if key in (name, "unscored", "loss")}
     )
 
 
 def mark_selected(results: "pd.DataFrame", group_by: Sequence[str]) -> "pd.Series[bool]":
     """Return which cells are selected: one learning rate and weight decay per group, the same for all seeds.
 
-    The choice has the best mean figure over seeds. Of equal choices the smallest wins. Rates at which a cell diverged
-    are never chosen.
+    The choice has the best mean figure over seeds, or the least mean loss where all cells of a group have `val_loss`: a
+    loss tells penalties apart that hit the same few images. Of equal choices the smallest wins. Rates at which a cell
+    diverged are never chosen.
 
     Args:
         results: one row per cell.
@@ -113,6 +118,8 @@ def mark_selected(results: "pd.DataFrame", group_by: Sequence[str]) -> "pd.Serie
     for name in FIGURES:
         by_val, by_test = (results[f"{split}_{name}"].astype(float) for split in ("val", "test"))
         counted = counted.fillna(by_val.where(results["protocol"] == "select", by_test))
+    has_loss = results["val_loss"].notna().groupby([results[name] for name in group_by]).transform("all")
+    counted = counted.mask(has_loss, -results["val_loss"].astype(float))
     counted = counted.mask(results["status"].str.startswith("diverged"))
     keys = [results[name].fillna(-1) if name in SWEPT else results[name] for name in [*group_by, *SWEPT]]
     choices = counted.groupby(keys).agg(lambda figures: figures.mean(skipna=False)).dropna()

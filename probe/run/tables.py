@@ -39,7 +39,7 @@ def read_table(
     Args:
         path: of the file.
         types: type of each column, by name, in order.
-        later: columns that a file of an earlier version lacks, all of them, with the value that they get.
+        later: columns that a file of an earlier version may lack, with the value that they get.
 
     Raises:
         RunError: the file cannot be read, is damaged, or has other columns.

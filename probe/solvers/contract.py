@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
@@ -124,6 +125,43 @@ class Solver(ABC):
     def scores(self, features: Tensor) -> Iterator[Tensor]:
         """Yield the scores (b, H, C) of successive rows of `features`, (m, F); a larger score is likelier."""
 
+    def left_out(
+        self, features: Tensor, labels: Tensor, n_classes: int, folds: Tensor, tell: Tell = keep_quiet
+    ) -> Tensor:
+        """Score every image of a fold with a fit to the images outside of that fold. The last such fit stays.
+
+        Args:
+            features: as for `fit`.
+            labels: as for `fit`.
+            n_classes: as for `fit`.
+            folds: (n,) int64, the fold of each image, counted from 0; -1 for images that every fit has.
+            tell: called after each fit.
+
+        Returns:
+            Scores (m, H, C) of the m images that have a fold, in their order.
+        """
+        n_folds, scores_NHC = int(folds.max()) + 1, features.new_zeros(len(features), len(self.settings), n_classes)
+        for fold in range(n_folds):
+            out = folds == fold
+            self.fit(features[~out], labels[~out], n_classes)
+            scores_NHC[out] = torch.cat(list(self.scores(features[out])))
+            tell(1 / n_folds)
+        return scores_NHC[folds >= 0]
+
+    def left_out_work(self, n_images: int, width: int, n_classes: int, n_folds: int) -> float:
+        """Estimate the operations of `left_out`, in the type `fit_dtype`."""
+        n_out = n_images // n_folds
+        return n_folds * sum(self.work(n_images - n_out, n_out, width, n_classes))
+
+    def losses(self, scores: Tensor, labels: Tensor) -> list[float] | None:
+        """Return the mean loss of each cell, or None if scores have no loss.
+
+        Args:
+            scores: (m, H, C).
+            labels: (m,) int64, or (m, C) of zeros and ones.
+        """
+        return None
+
     @abstractmethod
     def status(self, index: int) -> str:
         """Say in a few words how the fit of one cell ended."""
@@ -162,6 +200,19 @@ class LinearSolver(Solver):
             normed_BF = (self.prepare(x_BF) - self.mean) * (self.var + BATCH_NORM_EPS).rsqrt()
             scores_BX = torch.addmm(self.bias.flatten(), normed_BF, self.weight.flatten(0, 1).T)
             yield scores_BX.view(-1, n_cells, n_classes)
+
+    def losses(self, scores: Tensor, labels: Tensor) -> list[float]:
+        """See `Solver.losses`: the squared error of estimates, the log loss of logits; summed over several labels."""
+        scores_MHC, n_classes = scores.double(), scores.shape[2]
+        targets_MHC = (F.one_hot(labels, n_classes) if labels.ndim == 1 else labels)[:, None].expand_as(scores).double()
+        if not self.logits:
+            losses_MH = (scores_MHC - targets_MHC).square().sum(2)
+        elif labels.ndim == 1:
+            losses_MH = -(scores_MHC.log_softmax(2) * targets_MHC).sum(2)
+        else:
+            losses_MH = F.binary_cross_entropy_with_logits(scores_MHC, targets_MHC, reduction="none").sum(2)
+        losses: list[float] = losses_MH.mean(0).tolist()
+        return losses
 
     def scores_work(self, n_scored: int, width: int, n_classes: int) -> float:
         """Return the operations of `scores`."""

@@ -88,6 +88,14 @@ class KNN(Solver):
                 voted |= {(k, temperature): scores for k, scores in found.items()}
             yield torch.stack([voted[s["k"], s["temperature"]] for s in self.settings], dim=1)
 
+    def left_out(
+        self, features: Tensor, labels: Tensor, n_classes: int, folds: Tensor, tell: Tell = keep_quiet
+    ) -> Tensor:
+        """See `Solver.left_out`. A fit with fewer than k images asks all of them."""
+        n_fewest = len(folds) - int(folds[folds >= 0].bincount().max())
+        fewer = KNN([{**settings, "k": min(settings["k"], n_fewest)} for settings in self.settings], self.decays)
+        return Solver.left_out(fewer, features, labels, n_classes, folds, tell)
+
     def status(self, index: int) -> str:
         """See `Solver.status`."""
         return f"searched {len(self.bank_NF)} images"

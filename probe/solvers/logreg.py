@@ -32,7 +32,7 @@ from torch import Tensor
 from ..heads.pooling import BATCH_NORM_EPS, PoolingSettings
 from . import lbfgs
 from .contract import POOL, LinearSolver, Tell, Work, chunk_rows, keep_quiet
-from .spectrum import Spectrum, spectrum_work, take_spectrum
+from .spectrum import rotate, spectrum_work, take_spectrum
 
 USUAL_ITERATIONS = 27
 """Mean number of evaluations per strength over the grid: 1,240 for 45 on CIFAR-10."""
@@ -253,12 +253,6 @@ def minimise(
     starts_HX = (start_CG / scales_HG[:, None]).flatten(1)
     found = lbfgs.minimise(evaluate, starts_HX, tolerance=tolerance, max_iterations=max_iterations, tell=tell)
     return found.points.view(-1, *start_CG.shape) * scales_HG[:, None], found
-
-
-def rotate(features: Tensor, spectrum: Spectrum) -> Tensor:
-    """Return the coordinates of the centred features along the directions, (n, r) float64."""
-    parts = features.split(chunk_rows(features.shape[1]))
-    return torch.cat([(x_BF.double() - spectrum.mean) @ spectrum.directions for x_BF in parts])
 
 
 def keep_classes(labels: Tensor, kept_C: Tensor) -> Tensor:

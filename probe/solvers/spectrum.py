@@ -66,10 +66,10 @@ def take_spectrum(
     """
     n_images, width = features.shape
     mean_F, target_C = (features.new_zeros(size, dtype=torch.float64) for size in (width, n_classes))
-    for x_BF, y_BC in _parts(features, labels, n_classes):
+    for x_BF, y_BC in targets_in_parts(features, labels, n_classes):
         mean_F += x_BF.sum(0) / n_images
         target_C += y_BC.sum(0) / n_images
-    centred = ((x_BF - mean_F, y_BC - target_C) for x_BF, y_BC in _parts(features, labels, n_classes))
+    centred = ((x_BF - mean_F, y_BC - target_C) for x_BF, y_BC in targets_in_parts(features, labels, n_classes))
     find = _from_rows if n_images < width else _from_moments
     return find(centred, mean_F, target_C, n_images, standardise, tell)
 
@@ -84,6 +84,21 @@ def spectrum_work(n_images: int, width: int, n_classes: int) -> float:
 
 Centred = Iterator[tuple[Tensor, Tensor]]
 """Parts of the centred features and targets, (b, F) and (b, C)."""
+
+
+def rotate(features: Tensor, spectrum: Spectrum) -> Tensor:
+    """Return the coordinates of the centred and scaled features along the directions, (n, r) float64."""
+    turned_FR = spectrum.scale[:, None] * spectrum.directions
+    parts = features.split(chunk_rows(features.shape[1]))
+    return torch.cat([(x_BF.double() - spectrum.mean) @ turned_FR for x_BF in parts])
+
+
+def targets_in_parts(features: Tensor, labels: Tensor, n_classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield parts of the features and of the targets, (b, F) and (b, C), in float64."""
+    rows = chunk_rows(features.shape[1] + n_classes)
+    for x_BF, labels_B in zip(features.split(rows), labels.split(rows), strict=True):
+        targets_BC = F.one_hot(labels_B, n_classes) if labels.ndim == 1 else labels_B
+        yield x_BF.double(), targets_BC.double()
 
 
 def _from_moments(
@@ -117,11 +132,3 @@ def _from_rows(
 
 def _scale(var_F: Tensor, standardise: bool) -> Tensor:
     return (var_F + BATCH_NORM_EPS).rsqrt() if standardise else torch.ones_like(var_F)
-
-
-def _parts(features: Tensor, labels: Tensor, n_classes: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield parts of the features and of the targets, (b, F) and (b, C), in float64."""
-    rows = chunk_rows(features.shape[1] + n_classes)
-    for x_BF, labels_B in zip(features.split(rows), labels.split(rows), strict=True):
-        targets_BC = F.one_hot(labels_B, n_classes) if labels.ndim == 1 else labels_B
-        yield x_BF.double(), targets_BC.double()

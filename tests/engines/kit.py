@@ -67,7 +67,7 @@ def wait_until(holds: Callable[[], object], process: "subprocess.Popen[str]") ->
 
 def ranks_of(agent: "subprocess.Popen[str]") -> dict[int, int]:
     """Return the process of each rank that a torchrun has started."""
-    found = {}
+    found: dict[int, int] = {}
     for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
         try:
             variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")

@@ -4,11 +4,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tokenprobe.engines import ENGINES, engine_name, is_follower, make_engine
-from tokenprobe.engines.contract import Tell, Worker
+from tokenprobe.engines.contract import Tell, Worker, WorkerFactory
 from tokenprobe.engines.inline import Inline
 from tokenprobe.runtime.stopping import Terminated, finishing, heed_signals
 
@@ -25,7 +26,7 @@ def _signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def worker_into(done: list[int]) -> "type[object] | object":
+def worker_into(done: list[int]) -> WorkerFactory:
     @contextmanager
     def make() -> Iterator[Worker]:
         def work(units: Iterator[int], tell: Tell) -> None:
@@ -51,9 +52,13 @@ def test_all_units_are_done_in_order() -> None:
     assert told == [(1, 3), (1, 1), (1, 2)]
 
 
+def no_worker() -> NoReturn:
+    raise AssertionError
+
+
 def test_without_units_no_worker_is_made() -> None:
     with Inline() as engine:
-        engine.run([], lambda: 1 / 0, lambda *_: None)
+        engine.run([], no_worker, lambda *_: None)
 
 
 def test_after_a_signal_the_unit_is_finished_and_no_other_begun() -> None:

@@ -45,7 +45,7 @@ def config_of(out: Path, **changes: Any) -> ExtractConfig:
 
 
 def test_a_node_is_removed_and_a_worker_killed_while_they_extract(cluster: Any, tmp_path: Path) -> None:
-    whole = files_of(extract(config_of(tmp_path / "whole.zarr")))
+    whole = files_of(Path(extract(config_of(tmp_path / "whole.zarr"))))
     store, node = tmp_path / "s.zarr", cluster.add_node(num_cpus=1)
     disturbed: list[str] = []
 

@@ -15,7 +15,7 @@ from .kit import BAD, CountingSource
 @pytest.fixture(scope="session")
 def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole store of `tiny_config`, extracted by one process. Tests must not change it."""
-    return extract(whole_config(image_folder, tmp_path_factory.mktemp("whole") / "whole.zarr"))
+    return Path(extract(whole_config(image_folder, tmp_path_factory.mktemp("whole") / "whole.zarr")))
 
 
 def whole_config(image_folder: Path, out: Path, views: int = 1) -> ExtractConfig:
@@ -34,7 +34,7 @@ def whole_config(image_folder: Path, out: Path, views: int = 1) -> ExtractConfig
 @pytest.fixture(scope="session")
 def whole_of_three_views(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with three views, extracted at once."""
-    return extract(whole_config(image_folder, tmp_path_factory.mktemp("views") / "whole.zarr", views=3))
+    return Path(extract(whole_config(image_folder, tmp_path_factory.mktemp("views") / "whole.zarr", views=3)))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,15 +31,15 @@ BAD = "bee/07.png"
 """The image of `broken_folder` that is truncated."""
 
 
-def digests(store: Path) -> dict[str, str]:
+def digests(store: str | Path) -> dict[str, str]:
     """Hash every file whose bytes depend on the inputs alone."""
-    files = [file for file in store.rglob("*") if file.is_file() and file.name not in NOT_INPUTS_ALONE]
+    files = [file for file in Path(store).rglob("*") if file.is_file() and file.name not in NOT_INPUTS_ALONE]
     return {str(file.relative_to(store)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def finished(store: Path) -> set[str]:
+def finished(store: str | Path) -> set[str]:
     """Names of the block files that the journal records, without a torn last line."""
-    journal = store / "journal.jsonl"
+    journal = Path(store) / "journal.jsonl"
     lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
     return {entry["file"] for entry in map(json.loads, lines) if re.search(r"/c\.\d+\.", entry.get("file", ""))}
 
@@ -51,7 +51,7 @@ def block_of(name: str) -> tuple[str, str, str]:
 
 
 def journal_of(store: Store) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (store.path / "journal.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (Path(store.path) / "journal.jsonl").read_text().splitlines()]
 
 
 def made_vit(path: Path, **changes: Any) -> VisionTransformer:
@@ -72,7 +72,7 @@ def pixels_by_hand(file: Path) -> Tensor:
     return TF.normalize(TF.to_tensor(cropped), IMAGENET_MEAN, IMAGENET_STD)
 
 
-def hooked(modules: Sequence[nn.Module], model: nn.Module, images: Tensor) -> list[np.ndarray]:
+def hooked(modules: Iterable[nn.Module], model: nn.Module, images: Tensor) -> list[np.ndarray]:
     outputs: list[np.ndarray] = []
     handles = [m.register_forward_hook(lambda *seen: outputs.append(seen[2].float().numpy())) for m in modules]
     with torch.no_grad():
@@ -94,10 +94,10 @@ class DiskUsage(NamedTuple):
     free: int
 
 
-def sizes_on_disk(out: Path) -> Counter[str]:
+def sizes_on_disk(out: str | Path) -> Counter[str]:
     """Bytes of the chunk files of each layer, over all splits."""
     sizes: Counter[str] = Counter()
-    for file in out.glob("*/layer_*/*/c.*"):
+    for file in Path(out).glob("*/layer_*/*/c.*"):
         sizes[file.parts[-3]] += file.stat().st_size
     return sizes
 

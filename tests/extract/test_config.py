@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenprobe.extract import ExtractConfig
 from tokenprobe.runtime.options import fields_of
@@ -16,7 +17,8 @@ def test_the_choices_are_those_of_the_code() -> None:
 
 
 def test_python_may_give_single_values_lists_and_paths() -> None:
-    config = ExtractConfig(model="m", data=Path("a/b"), out=Path("o"), split="train", layers=[0, -1], image_size=64)
+    data: Any = Path("a/b")
+    config = ExtractConfig(model="m", data=data, out=Path("o"), split="train", layers=[0, -1], image_size=64)
     assert (config.data, config.out, config.split, config.layers) == ("a/b", Path("o"), ["train"], "0,-1")
     assert config.image_size == [64]
 

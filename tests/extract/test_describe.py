@@ -17,7 +17,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(9 * 10**12, 0, 2_340_000_000_000))
     said = describe_extraction(tiny_config())
-    assert not extract(tiny_config(dry_run=True)).exists()
+    assert not Path(extract(tiny_config(dry_run=True))).exists()
     assert list(tmp_path.iterdir()) == []
     messages = capsys.readouterr().err.splitlines()
     assert [line for line in messages if not line.startswith("time")] == [*said[:-1]]
@@ -60,7 +60,7 @@ def test_a_dry_run_lists_layers_of_different_sizes_one_by_one(tiny_config: MakeC
 
 
 def test_a_dry_run_leaves_a_store_as_it_is_and_says_how_much_is_missing(tiny_config: MakeConfig) -> None:
-    out = extract(tiny_config(split=["test"]))
+    out = Path(extract(tiny_config(split=["test"])))
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     done = sizes_on_disk(out).total()
     lines = shown("\n".join(describe_extraction(tiny_config())))
@@ -72,7 +72,7 @@ def test_a_dry_run_leaves_a_store_as_it_is_and_says_how_much_is_missing(tiny_con
 
 
 def test_a_dry_run_that_would_overwrite_counts_everything(tiny_config: MakeConfig) -> None:
-    out = extract(tiny_config())
+    out = Path(extract(tiny_config()))
     lines = shown("\n".join(describe_extraction(tiny_config(overwrite=True))))
     assert lines["to write"] == for_people(sizes_on_disk(out).total())
 
@@ -92,7 +92,7 @@ def test_one_of_a_kind_is_singular(tiny_config: MakeConfig, tmp_path: Path, caps
     lines = shown("\n".join(describe_extraction(config)))
     assert lines["train"] == "1 image in 1 block, 1 class"
     assert lines["per layer"].endswith(", 1 layer")
-    out = extract(config)
+    out = Path(extract(config))
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("extract 1/1 image  ")
     assert said[1].startswith(f"{out}: 1 image in ")

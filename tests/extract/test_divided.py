@@ -38,7 +38,7 @@ def test_each_class_gives_its_part_and_keeps_an_image(source: NpzImages, fractio
 
 def test_every_image_is_in_one_part_with_its_label_and_pixels(source: NpzImages) -> None:
     divided, whole = DividedSource(source, 0.3, seed=0), source.images("all")
-    seen = []
+    seen: list[str] = []
     for split in divided.splits:
         images = divided.images(split)
         for index, key in enumerate(images.ids):

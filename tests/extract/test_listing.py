@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_an_image_mended_in_place_lets_the_same_command_continue(
         extract(config)
     kept = finished(Path(config.out))
     file.write_bytes(good)
-    out = extract(config)
+    out = Path(extract(config))
     assert kept < finished(out)
     assert open_store(out).manifest.complete
 
@@ -126,7 +127,7 @@ def test_under_a_limit_another_image_takes_the_place_of_a_bad_one(
 def test_the_flag_with_overwrite_looks_again(tiny_config: MakeConfig, broken_folder: Path) -> None:
     with pytest.raises(InputError, match="give --skip-bad-images"):
         extract(tiny_config(data=f"folder:{broken_folder}"))
-    out = extract(tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True, overwrite=True))
+    out = Path(extract(tiny_config(data=f"folder:{broken_folder}", skip_bad_images=True, overwrite=True)))
     assert open_store(out).manifest.splits["train"].skipped == [BAD]
 
 
@@ -210,7 +211,7 @@ def test_a_split_name_that_leads_elsewhere_is_refused(
     extract(tiny_config(data=spec, out=place / out, split=["train"], layers="0"))
 
 
-CHANGES = {
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "row_order": ({"row_order": "dataset"}, r"row_order\.kind: stored 'shuffled', asked 'dataset'"),
     "dtype": ({"dtype": "float32"}, "dtype: stored 'float16', asked 'float32'"),
     "limit": ({"limit": 10}, r"train\.limit: stored None, asked \{'n': 10"),
@@ -236,7 +237,7 @@ def test_what_does_not_fit_the_store_is_refused_before_every_image_is_decoded(
 def test_a_store_that_is_being_written_is_refused_before_every_image_is_decoded(
     tiny_config: MakeConfig, sources: list[CountingSource]
 ) -> None:
-    out = extract(tiny_config(split=["test"]))
+    out = Path(extract(tiny_config(split=["test"])))
     with StoreLock(out), pytest.raises(LockedError, match="is being written by process"):
         extract(tiny_config(skip_bad_images=True))
     assert sources[-1].n_loads == 0

@@ -1,5 +1,6 @@
 """Warnings about splits without common classes, and about class lists that are mostly unused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from .kit import MakeConfig
 ANIMALS = ["ant", "bee", "cat", "dog", "eel"]
 
 
-def lines(classes: list[str], **labels: list[int] | list[list[int]]) -> list[str]:
+def lines(classes: list[str], **labels: Sequence[int | list[int]]) -> list[str]:
     of_splits = {split: np.array(values, dtype=np.int64) for split, values in labels.items()}
     return odd_classes(of_splits, of_splits, classes)
 

@@ -87,11 +87,11 @@ def test_float32_tokens_are_not_rounded_at_all(tiny_config: MakeConfig, image_fo
 def test_a_convolutional_model_stores_its_maps_row_by_row_with_a_shape_for_each_layer(
     tiny_config: MakeConfig, image_folder: Path
 ) -> None:
-    arguments = {"pretrained_cfg_overlay": {"input_size": [3, 64, 64]}}
+    arguments: dict[str, Any] = {"pretrained_cfg_overlay": {"input_size": [3, 64, 64]}}
     config = tiny_config(model="timm:resnet10t", model_arg=arguments, split=["test"], limit=6, seed=2)
     store = open_store(extract(config))
     torch.manual_seed(2)
-    model = timm.create_model("resnet10t", num_classes=0, **arguments).eval()
+    model: Any = timm.create_model("resnet10t", num_classes=0, **arguments).eval()
     transform = create_transform(**resolve_model_data_config(model))
     rows = store["test"]
     files = [image_folder / "test" / key for key in rows.ids]

@@ -47,7 +47,7 @@ def test_a_store_extended_equals_one_extracted_whole(
     tiny_config: MakeConfig, reference: dict[str, str], first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     extract(tiny_config(**first))
-    out = extract(tiny_config(**second))
+    out = Path(extract(tiny_config(**second)))
     assert digests(out) == reference
     assert open_store(out).manifest.complete
 
@@ -91,7 +91,7 @@ def block_files(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_a_grown_store_takes_earlier_commands_again_and_new_layers(tiny_config: MakeConfig) -> None:
-    out = extract(tiny_config(limit=10, layers="0,1"))
+    out = Path(extract(tiny_config(limit=10, layers="0,1")))
     extract(tiny_config(limit=25, layers="0", split=["train"]))
     assert not open_store(out).manifest.complete  # layer 1 lacks the new rows
     extract(tiny_config(limit=10, layers="0,1"))
@@ -111,7 +111,7 @@ def test_unreadable_images_among_the_added_ones_are_left_out(
 ) -> None:
     config: dict[str, Any] = {"data": f"folder:{broken_folder}", "layers": "0", "split": ["train"]}
     limit = next(n for n in range(3, 60) if BAD in grown_ids(tiny_config(**config, limit=n))) - 1
-    out = extract(tiny_config(**config, limit=limit))
+    out = Path(extract(tiny_config(**config, limit=limit)))
     with pytest.raises(InputError, match="cannot read image 'bee/07"):
         extract(tiny_config(**config))
     extract(tiny_config(**config, skip_bad_images=True))
@@ -129,7 +129,7 @@ def grown_ids(config: ExtractConfig) -> list[str]:
 def test_a_command_repeated_changes_nothing(
     tiny_config: MakeConfig, reference: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = extract(tiny_config())
+    out = Path(extract(tiny_config()))
     times = {file: file.stat().st_mtime_ns for file in out.glob("*/layer_*/*/c.*")}
     extract(tiny_config())
     assert digests(out) == reference
@@ -138,7 +138,7 @@ def test_a_command_repeated_changes_nothing(
 
 
 def test_a_lost_block_is_made_again(tiny_config: MakeConfig, reference: dict[str, str]) -> None:
-    out = extract(tiny_config())
+    out = Path(extract(tiny_config()))
     next((out / "train/layer_01/patch").glob("c.*")).unlink()
     next((out / "test/layer_02/mean").glob("c.*")).write_bytes(b"cut")
     extract(tiny_config())
@@ -152,7 +152,7 @@ def test_overwrite_leaves_nothing_of_the_old_store(tiny_config: MakeConfig, refe
 
 def test_no_absolute_path_is_in_the_store(tiny_config: MakeConfig, image_folder: Path, tmp_path: Path) -> None:
     made_vit(tmp_path / "a.safetensors")
-    out = extract(tiny_config(layers="0", checkpoint=tmp_path / "a.safetensors", no_pretrained=False))
+    out = Path(extract(tiny_config(layers="0", checkpoint=tmp_path / "a.safetensors", no_pretrained=False)))
     for file in out.rglob("*"):
         if file.is_file() and file.name not in NOT_INPUTS_ALONE:
             content = file.read_bytes()

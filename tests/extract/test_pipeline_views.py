@@ -81,7 +81,7 @@ def test_a_store_extended_by_views_equals_one_extracted_whole(
 ) -> None:
     times: dict[str, int] = {}
     for changes in steps:
-        out = extract(tiny_config(**changes))
+        out = Path(extract(tiny_config(**changes)))
         for name in finished(out):
             assert times.setdefault(name, (out / name).stat().st_mtime_ns) == (out / name).stat().st_mtime_ns
     assert digests(out) == digests(whole_of_three_views)
@@ -89,7 +89,7 @@ def test_a_store_extended_by_views_equals_one_extracted_whole(
 
 
 def test_views_lost_in_a_crash_are_drawn_again_alike(tiny_config: MakeConfig, whole_of_three_views: Path) -> None:
-    out = extract(tiny_config(views=3))
+    out = Path(extract(tiny_config(views=3)))
     for name in ("train/layer_00/patch/c.1.2.0.0", "train/layer_02/mean/c.2.0.0"):
         (out / name).unlink()
     extract(tiny_config(views=3, workers=2))
@@ -118,6 +118,7 @@ def test_views_drawn_differently_are_refused(
 def test_any_split_whose_name_begins_with_train_has_views(tiny_config: MakeConfig, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
     splits = ("train_a", "train_b", "val")
-    np.savez(tmp_path / "a.npz", **{f"x_{s}": pixels for s in splits}, **{f"y_{s}": [0, 1, 0, 1] for s in splits})
+    arrays: dict[str, Any] = {f"x_{s}": pixels for s in splits} | {f"y_{s}": [0, 1, 0, 1] for s in splits}
+    np.savez(tmp_path / "a.npz", **arrays)
     store = open_store(extract(tiny_config(data=f"npz:{tmp_path / 'a.npz'}", views=2, layers="0")))
     assert {split: store[split].info.views for split in store.splits} == {"train_a": 2, "train_b": 2, "val": 1}

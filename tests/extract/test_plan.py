@@ -76,14 +76,14 @@ def test_planned_bytes_are_those_written(tiny_config: MakeConfig, changes: dict[
     plan = plan_of(config)
     planned = plan.layer_bytes()
     assert plan.missing_bytes(Path(config.out)) == sum(planned.values())
-    out = extract(config)
+    out = Path(extract(config))
     assert planned == sizes_on_disk(out)
     assert plan.missing_bytes(out) == 0
     assert plan.missing_bytes(out, overwrite=True) <= 0
 
 
 def test_missing_bytes_are_what_extending_a_store_adds(tiny_config: MakeConfig) -> None:
-    out = extract(tiny_config(layers="0", split=["test"]))
+    out = Path(extract(tiny_config(layers="0", split=["test"])))
     before = sizes_on_disk(out).total()
     missing = plan_of(tiny_config()).missing_bytes(out)
     extract(tiny_config())
@@ -91,7 +91,7 @@ def test_missing_bytes_are_what_extending_a_store_adds(tiny_config: MakeConfig) 
 
 
 def test_missing_bytes_count_a_recorded_file_that_is_gone(tiny_config: MakeConfig) -> None:
-    out = extract(tiny_config())
+    out = Path(extract(tiny_config()))
     chunk = next((out / "train/layer_01/patch").glob("c.*"))
     size = chunk.stat().st_size
     chunk.unlink()
@@ -107,7 +107,7 @@ def test_a_small_split_has_eight_blocks_and_a_small_block_size_makes_more(tiny_c
 
 
 def test_more_views_miss_what_extending_a_store_adds(tiny_config: MakeConfig) -> None:
-    out = extract(tiny_config())
+    out = Path(extract(tiny_config()))
     before = sizes_on_disk(out).total()
     missing = plan_of(tiny_config(views=3)).missing_bytes(out)
     extract(tiny_config(views=3))
@@ -135,7 +135,7 @@ def test_a_full_disk_is_noticed_before_any_work(tiny_config: MakeConfig, monkeyp
         extract(tiny_config())
     assert not out.exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**6, 0, needed))
-    assert extract(tiny_config()).exists()
+    assert Path(extract(tiny_config())).exists()
 
 
 def test_a_finished_store_needs_no_space(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from PIL import Image
 from tokenprobe.extract import extract
 from tokenprobe.extract.decoded import DecodeSpeed
 from tokenprobe.extract.progress import ImageProgress
-from tokenprobe.runtime import progress
 from tokenprobe.store import open_store
 
 from .kit import MakeConfig, journal_of
@@ -61,7 +60,7 @@ def test_the_bar_of_a_large_data_set_fits_eighty_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     slow = DecodeSpeed(n_images=1_281_167, core_seconds=10_000.0, waited=9.0, elapsed=10.0)
     for speed in (DecodeSpeed(), slow):
         with ImageProgress(1_281_167, speed) as bar:

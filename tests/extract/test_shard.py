@@ -13,10 +13,10 @@ from tokenprobe.extract import shard
 from tokenprobe.extract.shard import declare_once, is_declared
 from tokenprobe.store.formats import store_files
 
-from ..store.kit import folder_of, journal_lines, make_contents, targets_of, tree, write
+from ..store.kit import Contents, folder_of, journal_lines, make_contents, targets_of, tree, write
 
 
-def declare(path: Path, contents: object) -> None:
+def declare(path: Path, contents: Contents) -> None:
     declare_once(path, contents.manifest, targets_of(contents), lambda leader: leader.journal.add_event("start"))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,13 +48,13 @@ def test_int8_tokens_are_standardised_by_the_first_1024_rows_of_their_split(
     config = tiny_config(data=f"npz:{tmp_path / 'a.npz'}", layers="0,2", row_order="dataset", batch_size=64)
     exact = open_store(extract(replace(config, dtype="float32", out=tmp_path / "exact.zarr")))["train"]
     config = replace(config, dtype="int8")
-    out = extract(config)
+    out = Path(extract(config))
     next((out / "train/layer_02/patch").glob("c.0.3.*")).unlink()
     extract(config)
     assert [source.n_loads for source in sources] == [1100, 1024 + 1100, exact.info.block_rows]
     told = "int8: computing channel statistics over the first images of 'train'"
     assert capsys.readouterr().err.splitlines().count(told) == 1
-    arrays = zarr.open_group(out, mode="r")["train"]
+    arrays: Any = zarr.open_group(out, mode="r")["train"]
     for layer, kind in product((0, 2), ("patch", "prefix")):
         first = exact.tokens(layer, range(1024), kind=kind).astype(np.float64).reshape(-1, 12)
         stored = arrays[f"layer_{layer:02d}/{kind}_channels"][:]

@@ -7,12 +7,12 @@ import pytest
 
 from tokenprobe.extract.rows import batches_of, even_batch_size
 from tokenprobe.extract.units import UNIT_IMAGES, UNITS, batch_sizes, batches_of_unit, make_units
-from tokenprobe.store import BlockKey
+from tokenprobe.store import BlockKey, BlockWriter
 
 BATCH = 16
 
 
-class Missing:
+class Missing(BlockWriter):
     """Stands for a writer of a store in which blocks are missing: `layers` of every third one, or all."""
 
     def __init__(self, every: int) -> None:
@@ -52,7 +52,7 @@ def _n_rows(plan: Any, units: Any) -> int:
 def test_shards_that_start_at_different_times_share_no_block_and_leave_none(n_shards: int) -> None:
     """What is missing differs between them; the bounds of units do not."""
     plan = plan_of(train=(1000, 32, 2), test=(50, 64, 1))
-    asked = []
+    asked = list[BlockKey]()
     for number in range(n_shards):
         writer = Missing(1 + number % 2)
         make_units(plan, writer, f"{number}/{n_shards}")

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CROPS = Augmentation(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), seed=0)
 
 
-def transform(**changes: object) -> Transform:
-    fields: dict[str, object] = {
+def transform(**changes: Any) -> Transform:
+    fields: dict[str, Any] = {
         "input_size": (16, 16),
         "interpolation": "bicubic",
         "crop_pct": 0.875,
@@ -36,7 +37,7 @@ def transform(**changes: object) -> Transform:
         "mean": MEAN,
         "std": STD,
     }
-    return Transform(**fields | changes)  # type: ignore[arg-type]
+    return Transform(**fields | changes)
 
 
 def image(height: int, width: int) -> Image.Image:
@@ -55,9 +56,15 @@ def image(height: int, width: int) -> Image.Image:
     ],
 )
 def test_pixels_then_normalise_equal_timms_evaluation_transform(
-    size: tuple[int, int], changes: dict[str, object], settings: dict[str, object]
+    size: tuple[int, int], changes: dict[str, Any], settings: dict[str, Any]
 ) -> None:
-    asked = {"input_size": (3, 16, 16), "interpolation": "bicubic", "crop_pct": 0.875, "mean": MEAN, "std": STD}
+    asked: dict[str, Any] = {
+        "input_size": (3, 16, 16),
+        "interpolation": "bicubic",
+        "crop_pct": 0.875,
+        "mean": MEAN,
+        "std": STD,
+    }
     expected = create_transform(**asked | settings)(image(*size))
     pixels = Pixels(transform(**changes))(image(*size))
     assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 16, 16))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.extract import extract
+from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.forward import Job
 from tokenprobe.extract.listing import list_images
 from tokenprobe.extract.loaded import load_configured, open_source
@@ -21,7 +21,7 @@ from tokenprobe.store import Targets, open_block_writer, open_writer
 from .kit import MakeConfig, digests
 
 
-def planned(config: object, out: Path) -> Job:
+def planned(config: ExtractConfig, out: Path) -> Job:
     """Plan an extraction, and declare its store."""
     source = open_source(config)
     backbone = load_configured(config, source)

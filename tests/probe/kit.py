@@ -21,7 +21,9 @@ from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.probe.planning.plan import Plan
 from tokenprobe.probe.run.results import Run
-from tokenprobe.store import Store, extents
+from tokenprobe.store import Manifest, Store
+from tokenprobe.store.durable import write_durably
+from tokenprobe.store.formats import store_files
 
 LABELS = {"train": np.random.default_rng(0).permutation(88) % 4, "test": np.random.default_rng(1).permutation(60) % 4}
 HEADS = ["ep:queries=4", "linear:pool=cls", "linear:pool=mean"]
@@ -119,7 +121,7 @@ def plain_ep() -> tuple[list[nn.Parameter], Callable[[torch.Tensor], torch.Tenso
         blocks = project(tokens).unflatten(2, (4, 2))
         return torch.einsum("bqn,bnqw->bqw", attention, blocks).flatten(1)
 
-    return [project.weight, queries], pool
+    return [*project.parameters(), queries], pool
 
 
 def plain_training(
@@ -182,6 +184,12 @@ def plain_training(
     return scored
 
 
+def rewrite_root(store: Store, manifest: Manifest) -> None:
+    """Let a store declare something else."""
+    files = store_files(store.path)
+    write_durably(files.root, files.root_bytes(manifest))
+
+
 @contextmanager
 def counted_bytes() -> Iterator[list[int]]:
     """Give the bytes of every read meanwhile."""
@@ -193,5 +201,5 @@ def counted_bytes() -> Iterator[list[int]]:
         return n_bytes
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(extents.os, "preadv", counted)
+        patched.setattr(os, "preadv", counted)
         yield read

@@ -105,7 +105,7 @@ def test_every_choice_of_tokens_reads_the_tokens_it_names(write_store: WriteStor
             of_split[1][kind] *= 0
         blank = write_store(tmp_path / f"{kind}.zarr", tokens, LABELS, grid=GRID, block_rows=BLOCK_ROWS)
         settings: dict[str, Any] = {"heads": heads, "layers": "1", "lr": [10.0], "epochs": 3}
-        runs = [fit_made(s, tmp_path / f"{s.path.stem}-{kind}", **settings).results for s in (whole, blank)]
+        runs = [fit_made(s, tmp_path / f"{Path(s.path).stem}-{kind}", **settings).results for s in (whole, blank)]
         changed = runs[0]["val_top1"].ne(runs[1]["val_top1"]) | runs[0]["test_top1"].ne(runs[1]["test_top1"])
         for label in (runs[0]["head"] + ":" + runs[0]["head_config"])[changed]:
             reads.setdefault(label, set()).add(kind)

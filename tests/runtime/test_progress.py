@@ -11,7 +11,6 @@ from threading import Thread
 import pytest
 from rich.progress import MofNCompleteColumn, TextColumn
 
-from tokenprobe.runtime import progress
 from tokenprobe.runtime.console import shown
 from tokenprobe.runtime.progress import Progress
 
@@ -42,7 +41,7 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Turn:
     def on(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return on
 
 
@@ -132,7 +131,12 @@ class Slow(int):
 def test_threads_count_together(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a lock, threads that read the same count would write the same sum."""
     with Sheep(12) as sheep:
-        threads = [Thread(target=lambda: [sheep.advance(Slow(1)) for _ in range(3)]) for _ in range(4)]
+
+        def advance() -> None:
+            for _ in range(3):
+                sheep.advance(Slow(1))
+
+        threads = [Thread(target=advance) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

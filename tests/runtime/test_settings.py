@@ -1,19 +1,19 @@
 """Settings hold their declared types, whatever form their values came in."""
 
 from dataclasses import FrozenInstanceError, dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.runtime.options import DATA, Option
+from tokenprobe.runtime.options import ALL, DATA, Joined, Option, Several, several
 from tokenprobe.runtime.settings import Amp, Device, Settings, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made(Settings):
-    lr: Annotated[list[float], Option("Rates.", DATA)] = field(default_factory=lambda: [0.1])
-    layers: Annotated[str, Option("Layers.", DATA, joined=True)] = "all"
+    lr: Annotated[Several[float], Option("Rates.", DATA)] = field(default_factory=several(0.1))
+    layers: Annotated[Joined, Option("Layers.", DATA, joined=True)] = ALL
     workers: Workers = None
     device: Device = "auto"
     amp: Amp = "auto"
@@ -23,6 +23,14 @@ def test_settings_hold_their_declared_types() -> None:
     assert Made(lr=3, layers=[1, 2]) == Made(lr=[3.0], layers="1,2")
     assert Made() == Made(lr=0.1, workers=None)
     assert replace(Made(lr=3), layers=7) == Made(lr=[3.0], layers="7")
+
+
+def test_type_checkers_know_what_fits() -> None:
+    """mypy would complain of an ignored error that is none."""
+    with pytest.raises(InputError, match=r"^lr None: expected a number$"):
+        Made(lr=None)  # type: ignore[arg-type]
+    number: float = Made(lr=3).lr[0]
+    assert number == 3 and Made(lr="1,2", layers=11).layers.startswith("11")
 
 
 def test_settings_keep_a_copy() -> None:
@@ -42,6 +50,6 @@ def test_settings_keep_a_copy() -> None:
         ({"amp": "float6"}, "^unknown amp 'float6'; known: float16, bfloat16, "),
     ],
 )
-def test_a_wrong_value_is_named(given: dict[str, object], message: str) -> None:
+def test_a_wrong_value_is_named(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Made(**given)

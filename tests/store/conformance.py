@@ -13,6 +13,7 @@ import pytest
 from tokenprobe.errors import StoreError
 from tokenprobe.store import Split, Store, Targets, open_store, open_writer
 from tokenprobe.store.array_spec import array_spec
+from tokenprobe.store.formats import store_files
 from tokenprobe.store.verify import Problem, verify
 
 from .conformance_writing import WritingConformance, assert_tokens_equal
@@ -149,7 +150,7 @@ class StoreConformance(WritingConformance):
         with self.library(path) as opened:
             np.testing.assert_array_equal(np.asarray(opened["train/labels"][...]), labels, strict=True)
         assert verify(path) == []
-        files = [folder_of(path) / name for name in open_store(path).arrays.whole_names("train/labels")]
+        files = [folder_of(path) / name for name in store_files(path).whole_names("train/labels")]
         inodes = [file.stat().st_ino for file in files]
         with open_writer(path, contents.manifest) as writer:
             declare(writer, contents)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import open_store, open_writer
+from tokenprobe.store.formats import store_files
 from tokenprobe.store.verify import verify
 
 from .disk import fork_and_kill
@@ -64,7 +66,7 @@ class RefusingConformance:
         ids=["precision", "dtype", "weights"],
     )
     def test_a_store_made_differently_is_refused_and_left_alone(
-        self, place: Callable[[str], Path], change: dict[str, str], named: str
+        self, place: Callable[[str], Path], change: dict[str, Any], named: str
     ) -> None:
         contents, path = make_contents(), place("s")
         write(path, contents)
@@ -104,7 +106,7 @@ class RefusingConformance:
                 shutil.copytree(whole.parent, path.parent, dirs_exist_ok=True)
             else:
                 write(path, contents)
-            assert fork_and_kill(lambda path=path: write(path, contents, overwrite=True), step)
+            assert fork_and_kill(partial(write, path, contents, overwrite=True), step)
             intact = tree(whole).items() <= tree(path).items()
             assert intact or not says_complete(path), f"killed at step {step}"
             write(path, contents, overwrite=True)
@@ -165,7 +167,7 @@ class RefusingConformance:
     def test_another_format_version_is_refused(self, place: Callable[[str], Path]) -> None:
         contents, path = make_contents(), place("s")
         write(path, contents)
-        root_of(path).write_bytes(open_store(path).arrays.root_bytes(replace(contents.manifest, format=2)))
+        root_of(path).write_bytes(store_files(path).root_bytes(replace(contents.manifest, format=2)))
         (folder_of(path) / "journal.jsonl").unlink()
         for call in (lambda: open_store(path), lambda: write(path, contents)):
             with pytest.raises(StoreError, match=r"^store format 2 is unknown: this version reads format 1$"):

@@ -13,6 +13,7 @@ import pytest
 from tokenprobe.errors import InputError, StoreError
 from tokenprobe.store import open_store, open_writer
 from tokenprobe.store.describe import describe
+from tokenprobe.store.formats import store_files
 
 from .conformance_refusing import RefusingConformance
 from .kit import (
@@ -132,7 +133,7 @@ class WritingConformance(RefusingConformance):
     ) -> None:
         contents, path = make_contents("int8"), place("s")
         write(path, contents)
-        before, names = tree(path), open_store(path).arrays
+        before, names = tree(path), store_files(path)
         arrays = ["train/ids", "test/labels", "train/layer_00/patch_channels"]
         lost = [names.whole_names(name)[-1] for name in arrays]
         lost += [str(block_path(path, name, 0, 0).relative_to(folder_of(path))) for name in ("train/layer_03/patch",)]
@@ -150,12 +151,10 @@ class WritingConformance(RefusingConformance):
 
         contents, path = make_contents("int8"), place("s")
         write(path, contents)
-        store, entries = open_store(path), [entry for entry in journal_lines(path) if "file" in entry]
+        files, entries = store_files(path), [entry for entry in journal_lines(path) if "file" in entry]
         recorded = {entry["file"]: (entry["size"], entry["xxh3"]) for entry in entries}
-        files = {name: folder_of(path) / name for name in store.arrays.declared(store.manifest)} | {
-            "manifest": root_of(path)
-        }
-        data = {name: file.read_bytes() for name, file in files.items()}
+        declared = {name: folder_of(path) / name for name in files.declared(files.read_manifest())}
+        data = {name: file.read_bytes() for name, file in (declared | {"manifest": root_of(path)}).items()}
         assert recorded == {name: (len(content), xxh3_64_hexdigest(content)) for name, content in data.items()}
         roots = [entry["content"] for entry in entries if entry["file"] == "manifest"]
         assert roots == [contents.manifest.to_json(), replace(contents.manifest, complete=True).to_json()]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tokenprobe.store import new_file
+from tokenprobe.store import durable, new_file
 from tokenprobe.store.temporaries import file_of
 
 DISK_STEPS = {"open", "os.mkdir", "os.link", "os.rename", "os.truncate", "os.remove", "os.rmdir", "step"}
@@ -58,7 +58,7 @@ def watch_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
 
 def fill_up_for(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     """Let a block's file find a full disk: /dev/full, which exists on every system, is opened in its place, once."""
-    really_open = new_file.open_new
+    really_open = durable.open_new
 
     def open_new(path: Path) -> int:
         if file_of(str(path)) != str(file):

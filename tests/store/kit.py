@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store import BlockKey, Manifest, StoreWriter, Targets, open_store, open_writer
+from tokenprobe.store import BlockKey, BlockWriter, Manifest, StoreWriter, Targets, open_store, open_writer
 from tokenprobe.store.contents import Recipe, SplitInfo
 from tokenprobe.store.journal import read_records
 from tokenprobe.store.layout import LayerShape
@@ -189,7 +189,7 @@ def blocks(manifest: Manifest) -> list[BlockKey]:
 
 
 def fill(
-    writer: StoreWriter, contents: Contents, keys: Sequence[BlockKey], batch: int = 2, layers: Sequence[int] = LAYERS
+    writer: BlockWriter, contents: Contents, keys: Sequence[BlockKey], batch: int = 2, layers: Sequence[int] = LAYERS
 ) -> None:
     """Write the missing layers of some blocks, in batches."""
     for key in keys:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tokenprobe.errors import StoreError
 from tokenprobe.store import open_store
 from tokenprobe.store.array_spec import array_spec
 from tokenprobe.store.extents import threads
+from tokenprobe.store.formats import store_files
 
 from .kit import block_path, make_contents, write
 
@@ -37,7 +39,7 @@ def test_a_failure_is_raised_once_nothing_reads_any_more(place: Place, monkeypat
     block_path(path, NAME, 0, 0).unlink()
     gate, preadv = threading.Event(), os.preadv
 
-    def slow(*arguments: object) -> int:
+    def slow(*arguments: Any) -> int:
         gate.wait(10)
         return preadv(*arguments)
 
@@ -65,12 +67,11 @@ def test_the_kernel_is_told_of_blocks_that_will_be_read_for_the_most_part(
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
     reader.expect(np.r_[0:10, 10:14, 25:30, 39])
-    threads(os.getpid()).submit(int).result()
-    threads(os.getpid()).shutdown()  # after that, all advice to the kernel has been given
+    threads(os.getpid(), open_store(path).arrays.n_threads).shutdown()  # all advice to the kernel is given
     threads.cache_clear()
     store = open_store(path)
     spec = array_spec(store.manifest, "train", "layer_03", "patch")
-    wanted = [store.arrays.extent(spec, 0, block) for block in (0, 2)]
+    wanted = [store_files(path).extent(spec, 0, block) for block in (0, 2)]
     assert sorted(advised) == sorted((str(path), *rest, os.POSIX_FADV_WILLNEED) for path, *rest in wanted)
 
 

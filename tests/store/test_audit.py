@@ -30,7 +30,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
     weights = Path(str(files("tokenprobe") / "assets" / "fashion_mae_vit128d6p4.safetensors"))
     architecture = {"img_size": 28, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4}
     made = {}
-    for dtype in ("float32", *DTYPES):
+    dtypes: list[Any] = ["float32", *DTYPES]
+    for dtype in dtypes:
         config = ExtractConfig(
             model="timm:VisionTransformer", model_arg=architecture, checkpoint=weights, data="demo", split=["train"],
             out=folder / f"{dtype}.zarr", dtype=dtype, limit=40, layers="0,5", workers=0, batch_size=8,

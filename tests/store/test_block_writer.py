@@ -4,6 +4,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tokenprobe.store.journal import FOLDER, writer_journals
 from tokenprobe.store.verify import verify
 
 from .disk import count_steps, fork_and_kill
-from .kit import Contents, blocks, declare, fill, folder_of, make_contents, rows_of, stamps, tree, write
+from .kit import Contents, blocks, declare, fill, folder_of, make_contents, rows_of, stamps, targets_of, tree, write
 
 Place = Callable[[str], Path]
 N_WRITERS = 3
@@ -111,7 +112,7 @@ def test_a_writer_that_is_killed_anywhere_beside_a_living_one_loses_no_finished_
                 write_blocks(path, other, keys[::-1])
             finally:
                 os._exit(0)
-        assert fork_and_kill(lambda path=path: write_blocks(path, contents, keys), int(step)) in (True, False)
+        assert fork_and_kill(partial(write_blocks, path, contents, keys), int(step)) in (True, False)
         os.waitpid(living, 0)
         before = stamps(path)
         write(path, contents)
@@ -138,8 +139,8 @@ def test_a_second_leader_and_other_writers_may_work_beside_a_leader_that_holds_n
     declared(path, contents)
     monkeypatch.setattr("tokenprobe.store.lock.fcntl.flock", lambda fd, how: None)
     theirs = [of_another_device(contents, number) for number in range(2)]
-    works = [lambda n=n: write(path, theirs[n]) for n in range(2)]
-    works.append(lambda: write_blocks(path, contents, blocks(contents.manifest)))
+    works: list[Callable[[], object]] = [partial(write, path, each) for each in theirs]
+    works.append(partial(write_blocks, path, contents, blocks(contents.manifest)))
     assert in_forks(*works) == [0] * 3
     assert sealed(path, contents)
     assert verify(path) == []
@@ -162,6 +163,21 @@ def test_what_the_store_does_not_declare_is_refused(place: Place) -> None:
             declare(leader, replace(some, manifest=declared_anew))
         with pytest.raises(StoreError, match="declares other tokens"):
             writer.check_unchanged()
+
+
+def test_a_writer_with_old_rows_stops_once_rows_moved(place: Place) -> None:
+    """Otherwise its blocks would have the size of the new ones, and the next leader would record them."""
+    contents, path = make_contents(), declared(place("s"), make_contents())
+    fewer, keys = contents.without("train", [0]), blocks(contents.manifest)
+    with open_block_writer(path, contents.manifest) as old:
+        with open_writer(path, fewer.manifest) as leader:
+            leader.drop_moved_rows(targets_of(fewer))
+            declare(leader, fewer)
+        with pytest.raises(StoreError, match="declares other tokens"):  # noqa: PT012  # a thread raises it
+            fill(old, contents, keys[:1])
+            old.flush()
+    write(path, fewer)
+    assert tree(path) == tree(write(place("alone"), fewer))
 
 
 def test_blocks_are_recorded_after_a_flush_and_more_may_follow(place: Place) -> None:

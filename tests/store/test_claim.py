@@ -10,6 +10,7 @@ import pytest
 from tokenprobe.errors import LockedError, NoSpaceError, StoreError
 from tokenprobe.store import open_writer
 from tokenprobe.store.claim import check_path, claimed, empty
+from tokenprobe.store.contract import StoreFiles
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.journal import FileRecord, Journal
 from tokenprobe.store.verify import verify
@@ -61,6 +62,23 @@ def test_what_is_no_store_is_in_the_way_and_a_store_is_not(place: Place) -> None
         check_path(path)
     (folder_of(path) / "photo.png").unlink()
     check_path(write(path, make_contents()))
+
+
+@pytest.mark.parametrize("moment", ["folder", "root"])
+def test_a_store_that_another_process_declares_meanwhile_is_no_foreign_folder(
+    place: Place, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path, (where, name) = place("s"), {"folder": (os.path, "lexists"), "root": (StoreFiles, "exists")}[moment]
+    plain: Callable[..., bool] = getattr(where, name)
+
+    def answer_late(*of: object) -> bool:
+        there = plain(*of)
+        monkeypatch.setattr(where, name, plain)
+        write(path, make_contents())
+        return there
+
+    monkeypatch.setattr(where, name, answer_late)
+    check_path(path)
 
 
 def test_what_a_first_run_left_that_was_killed_before_its_root_is_not_in_the_way(place: Place) -> None:

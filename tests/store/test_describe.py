@@ -33,7 +33,7 @@ def shown(path: Path | str) -> dict[str, str]:
 def test_an_extracted_store_is_described(
     tiny_config: Callable[..., ExtractConfig], tmp_path: Path, suffix: str, name: str
 ) -> None:
-    out = extract(tiny_config(layers="0,2", out=tmp_path / f"a{suffix}"))
+    out = Path(extract(tiny_config(layers="0,2", out=tmp_path / f"a{suffix}")))
     n_bytes = sum(file.stat().st_size for file in folder_of(out).rglob("*.*") if file.is_file())
     n_bytes -= sum(file.stat().st_size for file in (folder_of(out) / "journal.jsonl", out) if file.is_file())
     lines = shown(out)

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from tokenprobe.errors import StoreError
-from tokenprobe.store.durable import open_kept, publish, remove_durably, rename_durably, sync_tree, write_durably
+from tokenprobe.store.durable import (
+    open_in_shared_folder,
+    open_kept,
+    publish,
+    remove_durably,
+    rename_durably,
+    sync_tree,
+    take_name,
+    write_durably,
+)
 
 Calls = list[tuple[str, Path]]
 
@@ -123,3 +132,30 @@ def test_a_temporary_file_that_was_cleared_away_is_missed_only_without_the_file(
     assert publish(tmp_path / "absent", path, 3) is False
     with pytest.raises(FileNotFoundError):
         publish(tmp_path / "absent", path, 4)
+
+
+def test_a_folder_that_others_remove_while_it_is_empty_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed_twice(path: Path, flags: int, calls: list[int] = []) -> int:  # noqa: B006
+        calls.append(flags)
+        if len(calls) < 3:
+            path.parent.rmdir()
+        return open_kept(path, flags)
+
+    monkeypatch.setattr("tokenprobe.store.durable.open_kept", removed_twice)
+    os.close(open_in_shared_folder(tmp_path / "journal.d" / "a", os.O_RDWR))
+    assert (tmp_path / "journal.d" / "a").read_bytes() == b""
+    with pytest.raises(FileNotFoundError):
+        open_in_shared_folder(tmp_path / "absent" / "journal.d" / "a", os.O_RDWR)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_name_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", _refuse_links)
+    for content, first in ((b"one", True), (b"longer", False)):
+        (tmp_path / "new").unlink(missing_ok=True)
+        (tmp_path / "new").write_bytes(content)
+        assert take_name(tmp_path / "new", tmp_path / "plan") is first
+    assert (tmp_path / "plan").read_bytes() == b"one"

@@ -48,7 +48,7 @@ def row_sets(n: int, n_sets: int) -> list[np.ndarray]:
     for _ in range(n_sets):
         pieces = []
         for _ in range(RNG.integers(1, 6)):
-            start, size = RNG.integers(0, n), RNG.integers(1, 20)
+            start, size = int(RNG.integers(0, n)), int(RNG.integers(1, 20))
             piece = np.arange(start, min(n, start + size))
             pieces.append(piece[:: RNG.choice([1, 1, -1, 2])])
         pieces.append(RNG.integers(0, n, RNG.integers(0, 10)))
@@ -62,8 +62,8 @@ def test_any_rows_of_any_blocks_land_in_their_places(tmp_path: Path, row_bytes: 
     n, block_rows, header = 100, 16, 33
     data = RNG.integers(0, 256, (n, row_bytes), dtype=np.uint8)
     for block in range(7):
-        rows = data[block * block_rows : (block + 1) * block_rows]
-        (tmp_path / str(block)).write_bytes(b"h" * header + rows.tobytes())
+        content = data[block * block_rows : (block + 1) * block_rows].tobytes()
+        (tmp_path / str(block)).write_bytes(b"h" * header + content)
     for rows in row_sets(n, 150):
         out = np.full((len(rows), row_bytes), 99, np.uint8)
         for part in parts_of(rows, block_rows, row_bytes):

@@ -18,7 +18,7 @@ from .kit import blocks, folder_of, make_contents, write, write_some
 def test_an_extracted_store_has_its_figures(
     tiny_config: Callable[..., ExtractConfig], tmp_path: Path, suffix: str
 ) -> None:
-    out = extract(tiny_config(layers="0,2", out=tmp_path / f"a{suffix}"))
+    out = Path(extract(tiny_config(layers="0,2", out=tmp_path / f"a{suffix}")))
     found = json.loads(json_text(facts(open_store(out))))
     manifest = open_store(out).manifest
     assert (found["store"], found["model"], found["weights"]) == (

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_a_store_killed_anywhere_and_resumed_equals_one_written_in_one_go(place:
     assert n_steps > 300
     for step in np.random.default_rng(0).choice(n_steps - 10, N_KILLS, replace=False):
         path = place(str(step))
-        assert fork_and_kill(lambda path=path: write(path, contents), step)
+        assert fork_and_kill(partial(write, path, contents), step)
         assert tree(path) == expected or not says_complete(path), f"killed at step {step}"
         finished = whole_blocks(path, n_kinds=5)
         assert tree(write(path, contents)) == expected, f"killed at step {step}"
@@ -78,7 +78,7 @@ def test_a_store_killed_while_it_grows_keeps_what_it_had(place: Place) -> None:
     for step in range(0, 140, 23):
         path = place(str(step))
         write(path, first)
-        assert fork_and_kill(lambda path=path: write(path, contents), step)
+        assert fork_and_kill(partial(write, path, contents), step)
         train = open_store(path)["train"]
         train.check_complete([0])
         np.testing.assert_array_equal(train.tokens(0), contents.stored["train/layer_00/patch"][0])
@@ -94,7 +94,7 @@ def test_a_store_killed_again_and_again_between_the_record_of_its_root_and_the_r
     before = root_of(path).read_bytes()
     for number in range(n_kills):  # each time another command
         more = contents.part({"train": {"layer_00": ["mean"], "layer_03": ["mean", "patch", "prefix"][: number + 1]}})
-        assert fork_and_kill(lambda more=more: write(path, more), 1, {"os.rename"})
+        assert fork_and_kill(partial(write, path, more), 1, {"os.rename"})
         assert root_of(path).read_bytes() == before
         assert open_store(path).manifest.complete
         problems = [
@@ -216,7 +216,9 @@ def test_workers_read_a_store_that_their_parent_opened(place: Place, method: str
     read = partial(split.tokens, 3, view=1)
     np.testing.assert_allclose(read(rows), patch[rows], rtol=2**-10, atol=2e-5)  # the parent's threads run
     n_workers = 2 if method == "fork" else 1  # a spawned one takes seconds to import
-    loader = DataLoader(rows, 3, num_workers=n_workers, collate_fn=read, multiprocessing_context=get_context(method))
+    loader: Any = DataLoader(
+        cast(Any, rows), 3, num_workers=n_workers, collate_fn=read, multiprocessing_context=get_context(method)
+    )
     read_there = np.concatenate(list(loader))
     np.testing.assert_allclose(read_there, patch[rows], rtol=2**-10, atol=2e-5)
 

@@ -84,7 +84,9 @@ class PageReader:
     def _blocks(self, split: str, layer: str, kind: str, view: int, dtype: str) -> np.ndarray:
         info, shape = self.manifest["splits"][split], self.manifest["layers"][layer]
         n_tokens = {"patch": shape["grid"][0] * shape["grid"][1], "prefix": shape["n_prefix"]}
-        row = {"mean": (shape["dim"],)} | {f"{name}_scale": (n,) for name, n in n_tokens.items()}
+        row: dict[str, tuple[int, ...]] = {"mean": (shape["dim"],)} | {
+            f"{name}_scale": (n,) for name, n in n_tokens.items()
+        }
         row |= {name: (n, shape["dim"]) for name, n in n_tokens.items()}
         whole = (info["block_rows"], *row[kind])
         blocks = []

@@ -53,7 +53,8 @@ def test_a_plain_store_is_read_from_its_files_and_others_through_the_library(tmp
     export_store(plain, tmp_path / "b.zarr", "zarr", select(plain, "zarr"))
     compressed = open_arrays(tmp_path / "b.zarr")
     assert type(compressed) is CompressedReader and compressed.is_compressed()
-    assert compressed.journaled_files().folder == tmp_path / "b.zarr"
+    files = compressed.journaled_files()
+    assert files is not None and files.folder == tmp_path / "b.zarr"
     (tmp_path / "b.zarr/journal.jsonl").unlink()
     assert compressed.journaled_files() is None
     far = open_arrays(f"file://{tmp_path / 'a.zarr'}")

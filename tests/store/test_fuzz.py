@@ -6,7 +6,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tokenprobe.errors import TokenprobeError
 from tokenprobe.store import open_store
 from tokenprobe.store.describe import describe
+from tokenprobe.store.formats import store_files
 from tokenprobe.store.verify import verify
 
 from .kit import SUFFIXES, Contents, folder_of, make_contents, root_of, write
@@ -123,14 +124,14 @@ class Target:
 
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path = write(path, contents)
-        names = ["journal.jsonl", *open_store(path).arrays.declared(contents.manifest)]
+        names = ["journal.jsonl", *store_files(path).declared(contents.manifest)]
         self.files = sorted({root_of(path), *(folder_of(path) / name for name in names)})
         self.journal = folder_of(path) / "journal.jsonl"
         self.lines = self.journal.read_bytes().splitlines()
         self.manifest = open_store(path).manifest.to_json()
 
     @contextmanager
-    def replaced(self, content: dict[Path, bytes | None]) -> Iterator[None]:
+    def replaced(self, content: Mapping[Path, bytes | None]) -> Iterator[None]:
         """Give files another content, or none."""
         kept = {file: file.read_bytes() for file in content}
         try:

@@ -15,7 +15,7 @@ import pytest
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import hdf5_store, open_store
-from tokenprobe.store.contract import ArraySpec
+from tokenprobe.store.array_spec import ArraySpec
 from tokenprobe.store.hdf5_store import Hdf5Files
 from tokenprobe.store.quantize import DTYPES
 

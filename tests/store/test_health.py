@@ -18,6 +18,7 @@ def test_a_whole_store_lacks_nothing(place: Callable[[str], Path], dtype: str) -
     files = [file for file in folder_of(path).rglob("*") if file.is_file()]
     counted = [file for file in files if file.name not in ("journal.jsonl", ".lock", path.name)]
     root = [file for file in counted if file == path / "zarr.json"]
+    assert stock is not None
     assert stock.n_files == len(counted) - len(root)
     assert stock.n_bytes == sum(file.stat().st_size for file in counted) - sum(file.stat().st_size for file in root)
     assert (stock.n_missing, stock.unfinished) == (0, {})
@@ -31,6 +32,7 @@ def test_blocks_are_counted_over_views_and_by_layer(place: Callable[[str], Path]
     with open(block_path(path, "test/layer_00/prefix", 0, 0), "ab") as file:
         file.write(b"more")
     stock = take_stock(open_store(path))
+    assert stock is not None
     assert stock.unfinished == {
         ("train", 0): Blocks(3, 6),
         ("train", 3): Blocks(2, 6),

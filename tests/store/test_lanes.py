@@ -40,7 +40,7 @@ def test_lanes_run_side_by_side() -> None:
 
 
 def test_put_waits_while_the_queue_is_full() -> None:
-    gate, done = Event(), []
+    gate, done = Event(), list[int]()
     lanes = Lanes(1, queued=1)
     lanes.put(0, gate.wait, PATIENCE)
     with ThreadPoolExecutor(1) as pool:
@@ -86,7 +86,7 @@ def test_a_failure_is_raised_by_the_next_put_and_by_every_join() -> None:
 
 
 def test_nothing_queued_behind_a_failure_is_done() -> None:
-    gate, done = Event(), []
+    gate, done = Event(), list[int]()
     lanes = Lanes(1, queued=4)
     lanes.put(0, gate.wait, PATIENCE)
     lanes.put(0, fail_and_tell, Event())
@@ -97,7 +97,7 @@ def test_nothing_queued_behind_a_failure_is_done() -> None:
 
 
 def test_a_put_waiting_at_the_full_queue_of_a_lane_that_fails_does_not_hang() -> None:
-    gate, done = Event(), []
+    gate, done = Event(), list[int]()
     lanes = Lanes(1, queued=1)
 
     def fail_at_the_gate() -> NoReturn:
@@ -126,7 +126,13 @@ def test_join_may_be_called_again_and_ends_the_threads() -> None:
     done: list[int] = []
     lanes = Lanes(2, queued=1)
     lanes.put(0, done.append, 1)
-    joining = Thread(target=lambda: (lanes.join(), lanes.join(), lanes.stop()), daemon=True)
+
+    def end() -> None:
+        lanes.join()
+        lanes.join()
+        lanes.stop()
+
+    joining = Thread(target=end, daemon=True)
     joining.start()
     joining.join(PATIENCE)
     assert not joining.is_alive()

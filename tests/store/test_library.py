@@ -11,9 +11,10 @@ from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
 
 from tokenprobe.errors import InputError, MissingError, StoreError
+from tokenprobe.runtime.address import is_address
 from tokenprobe.store import open_store
 from tokenprobe.store.describe import describe
-from tokenprobe.store.formats import is_address, store_files
+from tokenprobe.store.formats import store_files
 from tokenprobe.store.library import CompressedReader, LibraryReader
 from tokenprobe.store.objects import Bucket, ObjectPath
 from tokenprobe.store.remote import RemoteFiles
@@ -45,7 +46,8 @@ def zarr_place(target: str) -> Any:
 
 def copy_store(path: Path, target: str, how: dict[str, Any]) -> None:
     """Copy a store with zarr."""
-    source, made = zarr.open_group(path, mode="r"), zarr.open_group(zarr_place(target), mode="w")
+    source: Any = zarr.open_group(path, mode="r")
+    made = zarr.open_group(zarr_place(target), mode="w")
     made.update_attributes(dict(source.attrs))
     for split in open_store(path).splits:
         for name, node in source[split].members(max_depth=None):

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ INDICES = [[], [3], [4, 4, 0], [*range(5)], [4, 2, 0, 1]]
 @pytest.mark.parametrize("index", INDICES, ids=str)
 @pytest.mark.parametrize("row", [(), (7,), (3, 5), (300, 1000)], ids=str)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint16, np.int8])
-def test_rows_are_those_asked_for(dtype: type, row: tuple[int, ...], index: list[int]) -> None:
+def test_rows_are_those_asked_for(dtype: type[np.generic], row: tuple[int, ...], index: list[int]) -> None:
     """The largest rows are more bytes than one thread copies at a time."""
     values = np.random.default_rng(0).integers(0, 100, (5, *row)).astype(dtype)
     reader, out = MemoryReader(values), np.full((len(index), *row), 111, dtype)
@@ -36,7 +37,7 @@ def test_large_pieces_are_copied_on_several_threads(monkeypatch: pytest.MonkeyPa
     """Each copy waits until another begins: a single thread would not get past the first."""
     both, take = threading.Barrier(2, timeout=20), np.take
 
-    def watched(*arguments: object, **options: object) -> np.ndarray:
+    def watched(*arguments: Any, **options: Any) -> Any:
         both.wait()
         return take(*arguments, **options)
 
@@ -94,7 +95,7 @@ def slow_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Give a function that slows later copies by a given number of seconds."""
     take, seconds = np.take, [0.0]
 
-    def watched(*arguments: object, **options: object) -> np.ndarray:
+    def watched(*arguments: Any, **options: Any) -> Any:
         threading.Event().wait(seconds[0])
         return take(*arguments, **options)
 

@@ -58,6 +58,7 @@ def test_a_record_of_a_file_that_is_gone_changes_nothing(tmp_path: Path) -> None
 def test_a_torn_line_of_a_killed_writer_is_left_out(tmp_path: Path) -> None:
     record(tmp_path, "one", ONE, TWO)
     (journal,) = writer_journals(tmp_path)
+    assert isinstance(journal, Path)
     journal.write_bytes(journal.read_bytes()[:-5])
     assert merged(tmp_path) == {"a": ONE}
 

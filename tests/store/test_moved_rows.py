@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def test_a_kill_while_rows_are_dropped_loses_nothing_and_leaves_nothing_wrong(
     assert n_steps > 20
     for step in range(n_steps):
         path = copy_of(source, place(str(step)))
-        assert fork_and_kill(lambda path=path: start(path), step)
+        assert fork_and_kill(partial(start, path), step)
         assert tree(path) == expected or not says_complete(path), f"killed at step {step}"
         assert tree(write(path, then)) == done, f"killed at step {step}"
         if again == [8]:
@@ -197,7 +198,7 @@ def test_a_kill_while_a_split_grows_loses_nothing_and_leaves_nothing_wrong(place
     assert n_steps > 20
     for step in range(n_steps):
         path = copy_of(source, place(str(step)))
-        assert fork_and_kill(lambda path=path: start(path), step)
+        assert fork_and_kill(partial(start, path), step)
         as_before = tree(source).items() <= tree(path).items()
         assert as_before or not says_complete(path), f"killed at step {step}"
         assert tree(write(path, grown)) == expected, f"killed at step {step}"

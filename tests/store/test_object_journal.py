@@ -1,6 +1,7 @@
 """A journal of objects gives the records of a journal of lines, and stops a second leader."""
 
 import json
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_record_that_contradicts_the_leaders_own_replaces_it(folder: ObjectPat
     assert read_records(folder) == by_name(again, B)
 
 
-def test_the_order_of_events_and_records_is_kept(folder: ObjectPath, tmp_path: object) -> None:
+def test_the_order_of_events_and_records_is_kept(folder: ObjectPath, tmp_path: Path) -> None:
     journals = [open_journal(folder), open_journal(tmp_path)]
     for journal in journals:
         journal.add_event("start", number=1)
@@ -76,7 +77,7 @@ def test_of_two_leaders_the_earlier_one_stops(folder: ObjectPath) -> None:
     with pytest.raises(LockedError, match=r"^another process began to lead 'memory://.*', so this one stops; finished"):
         early.add_event("start")
     early.add_files([A])  # does no harm
-    assert read_records(open_journal(folder)._folder) == by_name(A)
+    assert read_records(folder) == by_name(A)
 
 
 def test_a_torn_last_line_of_a_copied_journal_is_left_out(folder: ObjectPath) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -61,6 +62,19 @@ def test_a_lock_that_another_took_over_is_left_to_it(folder: ObjectPath) -> None
     assert (folder / ".lock").read_bytes() == b"process of another"
 
 
-def test_the_place_decides_the_kind(folder: ObjectPath, tmp_path: object) -> None:
+def test_the_place_decides_the_kind(folder: ObjectPath, tmp_path: Path) -> None:
     assert isinstance(lock_of(folder), ObjectLock)
     assert isinstance(lock_of(tmp_path), StoreLock)
+
+
+def test_a_lock_is_renewed_on_after_the_answer_to_a_renewal_was_lost(
+    folder: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_lock, "RENEWED_SECONDS", 0.001)
+    with ObjectLock(folder) as lock:
+        lost = (folder / ".lock").read_bytes()
+        (folder / ".lock").write(lost)  # a renewal whose answer, the new version, never came
+        for _ in range(3):
+            last = (folder / ".lock").head()
+            while (folder / ".lock").head() == last:
+                assert lock._thread.is_alive()

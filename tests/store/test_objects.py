@@ -1,6 +1,7 @@
 """Objects answer as the files of the same names do."""
 
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -13,13 +14,16 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return tmp_path if request.param == "files" else ObjectPath(Bucket(f"memory://{uuid4().hex}"))
 
 
-def put(place: Place, data: bytes) -> Place:
+P = TypeVar("P", Path, ObjectPath)
+
+
+def put(place: P, data: bytes) -> P:
     place.parent.mkdir(parents=True, exist_ok=True)
     (place.write if isinstance(place, ObjectPath) else place.write_bytes)(data)
     return place
 
 
-def test_files_and_objects_answer_alike(folder: Place) -> None:
+def test_files_and_objects_answer_alike(folder: Any) -> None:
     one = put(folder / "a/b/c.0.jsonl", b"123")
     assert (one.name, one.stem, one.suffix) == ("c.0.jsonl", "c.0", ".jsonl")
     assert one.parent.parent.parent == folder and str(one) == f"{folder}/a/b/c.0.jsonl"

@@ -154,7 +154,7 @@ def test_channel_statistics_are_mean_and_deviation() -> None:
 def test_a_channel_that_never_changes_has_a_deviation_of_one() -> None:
     values = np.full((1000, 3), [0.0, 1e4 + 1 / 3, -2.5])
     statistics = channel_statistics(1000, values.sum(0), (values**2).sum(0))
-    np.testing.assert_allclose(statistics, [[0, 1e4 + 1 / 3, -2.5], [1, 1, 1]], rtol=1e-6)
+    np.testing.assert_allclose(statistics, np.array([[0, 1e4 + 1 / 3, -2.5], [1, 1, 1]]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

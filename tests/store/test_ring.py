@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_piece_stays_as_it_is_and_no_more_is_read_than_there_are_buffers_for(
     files, preadv = [str(block_path(path, "train/layer_00/patch", 0, block)) for block in range(6)], os.preadv
     furthest: list[int] = []
 
-    def watched(fd: int, *arguments: object) -> int:
+    def watched(fd: int, *arguments: Any) -> int:
         furthest.append(files.index(os.readlink(f"/proc/self/fd/{fd}")))
         return preadv(fd, *arguments)
 
@@ -115,7 +116,7 @@ def test_nothing_is_read_into_the_buffers_of_a_reader_that_was_given_up(
 ) -> None:
     ring, preadv, slow = BufferRing(3), os.preadv, threading.Event()
 
-    def watched(*arguments: object) -> int:
+    def watched(*arguments: Any) -> int:
         if slow.is_set():
             time.sleep(0.05)
         return preadv(*arguments)

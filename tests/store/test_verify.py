@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import MissingError, StoreError
-from tokenprobe.store import open_store
-from tokenprobe.store.verify import Problem, verify
+from tokenprobe.store.formats import store_files
+from tokenprobe.store.verify import Kind, Problem, verify
 
 from .kit import block_path, blocks, folder_of, make_contents, root_of, write, write_some
 
-DAMAGED = ("damaged", "damaged: its bytes differ from those that were written")
-MISSING = ("missing", "missing")
-UNFINISHED = ("unfinished", "not finished: the journal does not record it")
-FOREIGN = ("foreign", "foreign: nothing declares it")
+DAMAGED: tuple[Kind, str] = ("damaged", "damaged: its bytes differ from those that were written")
+MISSING: tuple[Kind, str] = ("missing", "missing")
+UNFINISHED: tuple[Kind, str] = ("unfinished", "not finished: the journal does not record it")
+FOREIGN: tuple[Kind, str] = ("foreign", "foreign: nothing declares it")
 Place = Callable[[str], Path]
 
 
@@ -64,7 +64,7 @@ def test_what_is_cut_grown_missing_or_foreign_is_named(place: Place) -> None:
     os.truncate(grown, size + 1)
     lost.unlink()
     foreign.write_bytes(b"")
-    labels = folder_of(path) / open_store(path).arrays.whole_names("train/labels")[-1]
+    labels = folder_of(path) / store_files(path).whole_names("train/labels")[-1]
     labels.unlink()
     (folder_of(path) / "notes.txt").write_text("mine")
     assert set(verify(path)) == {
@@ -147,9 +147,7 @@ def test_a_root_of_just_before_a_crash_is_as_it_should_be(place: Place) -> None:
     assert verify(path) == [Problem(root_of(path).name, "unfinished", unsealed)]
     older = json.loads(json.dumps(contents.part({"test": {"layer_00": ["mean"]}}).manifest.to_json()))
     assert older != contents.manifest.to_json()
-    root_of(path).write_bytes(
-        open_store(path).arrays.root_bytes(contents.part({"test": {"layer_00": ["mean"]}}).manifest)
-    )
+    root_of(path).write_bytes(store_files(path).root_bytes(contents.part({"test": {"layer_00": ["mean"]}}).manifest))
     assert verify(path) == [Problem(root_of(path).name, *DAMAGED)]
 
 

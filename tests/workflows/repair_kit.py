@@ -10,11 +10,14 @@ import numpy as np
 from tokenprobe.extract import ExtractConfig
 from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
+from tokenprobe.store.verify import Kind
+
+from ..store.kit import folder_of, root_of
 
 FORMATS = ("zarr", "h5")
 NOT_INPUTS_ALONE = {"journal.jsonl", ".lock"}
 TINY: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
-Found = dict[str, tuple[str, str]]
+Found = dict[str, tuple[Kind, str]]
 """Kind and words of a problem, by file."""
 
 
@@ -44,9 +47,9 @@ def config_of(images: Path, out: Path, **changes: Any) -> ExtractConfig:
 
 def files_of(store: Path) -> dict[str, Path]:
     """Return every file whose bytes depend only on the inputs, by the name that verify gives it."""
-    files = store_files(store)
-    found = {str(file.relative_to(files.folder)): file for file in files.folder.rglob("*") if file.is_file()}
-    return {name: file for name, file in found.items() if name not in NOT_INPUTS_ALONE} | {files.root.name: files.root}
+    folder, root = folder_of(store), root_of(store)
+    found = {str(file.relative_to(folder)): file for file in folder.rglob("*") if file.is_file()}
+    return {name: file for name, file in found.items() if name not in NOT_INPUTS_ALONE} | {root.name: root}
 
 
 def content_of(store: Path) -> dict[str, bytes]:
@@ -82,4 +85,4 @@ def delete(store: Path, names: list[str]) -> Found:
 
 
 def journal_of(store: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (store_files(store).folder / "journal.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder_of(store) / "journal.jsonl").read_text().splitlines()]

@@ -73,6 +73,28 @@ def test_a_store_at_an_address_is_made_checked_mended_and_trained_from(
     assert_no_secret(tmp_path, Bucket(address), SECRET)
 
 
+def test_shards_at_an_address_are_merged_to_the_store_of_one_command(
+    tiny_config: Callable[..., ExtractConfig],
+    bucket: str,  # noqa: F811
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    address, local = f"{bucket}/shards.zarr", tmp_path / "local.zarr"
+    extract(tiny_config(out=local, layers="0,2"))
+    for shard, status, said in (
+        ("1/3", 2, "is not complete: "),
+        ("0/3", 2, "run the shards that are missing again"),
+        ("0/3", 2, "is not complete: "),  # the same shard twice
+        ("2/3", 0, f"{address}: complete"),
+        ("2/3", 0, f"{address}: complete"),
+    ):
+        extract(tiny_config(out=address, layers="0,2", shard=shard))
+        found, text = run(capfd, "merge", address)
+        assert (found, said in text) == (status, True), text
+    assert tree_at(address) == tree_of(local)
+    assert not list((RemoteFiles(address).folder / "journal.d").iterdir())
+
+
 def assert_no_secret(folder: Path, bucket: Bucket, secret: str) -> None:  # noqa: F811
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert files and not [file for file in files if secret.encode() in file.read_bytes()]

@@ -46,7 +46,7 @@ def bright_images(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def bright(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `bright.npz`, its store, and a run of EP on it."""
     folder = tmp_path_factory.mktemp("bright")
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for split, n, seed in (("train", N_TRAIN, 0), ("test", N_TEST, 1)):
         arrays[f"x_{split}"], arrays[f"y_{split}"], _ = bright_images(n, seed)
     np.savez(folder / "bright.npz", **arrays)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,7 +21,8 @@ CHANCE, N_TEST = 0.1, 200
 
 
 def test_the_bundled_weights_are_those_of_the_demos_architecture() -> None:
-    model = VisionTransformer(**demo.ARCHITECTURE, num_classes=0)
+    architecture: dict[str, Any] = demo.ARCHITECTURE
+    model = VisionTransformer(**architecture, num_classes=0)
     model.load_state_dict(load_file(str(files("tokenprobe") / "assets" / demo.WEIGHTS)), strict=True)
 
 
@@ -33,7 +35,7 @@ def test_the_demo_extracts_fits_and_prints(
 
     def extract_less(config: ExtractConfig) -> Path:
         extracted.append(config)
-        return extract(replace(config, limit=N_TEST, workers=0, device="cpu"))
+        return Path(extract(replace(config, limit=N_TEST, workers=0, device="cpu")))
 
     def fit_less(store: Path, config: FitConfig) -> Run:
         fitted.append(config)

@@ -34,7 +34,8 @@ CLASSES = ["ant", "bee", "cat"]
 
 
 def config(images: Path, **changes: Any) -> PredictConfig:
-    return PredictConfig(**{"images": str(images), "workers": 0, "device": "cpu", "batch_size": 5} | changes)
+    fields: dict[str, Any] = {"images": str(images), "workers": 0, "device": "cpu", "batch_size": 5}
+    return PredictConfig(**fields | changes)
 
 
 def test_a_run_predicts_its_test_images_as_its_results_say(make_run: MakeRun, image_folder: Path) -> None:

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from tokenprobe.runtime import progress
 from tokenprobe.workflows.progress import ByteProgress
 
 
@@ -12,7 +11,7 @@ from tokenprobe.workflows.progress import ByteProgress
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that the clock shows; the test sets them."""
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 

@@ -18,9 +18,10 @@ from tokenprobe.runtime import progress
 from tokenprobe.store import open_store
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.lock import StoreLock
-from tokenprobe.store.verify import Problem, verify
+from tokenprobe.store.verify import Kind, Problem, verify
 from tokenprobe.workflows.repair import N_SHOWN, check, repair, summary
 
+from ..store.kit import folder_of, root_of
 from .repair_kit import (
     FORMATS,
     TINY,
@@ -38,10 +39,10 @@ from .repair_kit import (
 )
 
 N_ROUNDS, N_FLIPS = 5, 10
-FLIPPED = ("damaged", "damaged: its bytes differ from those that were written")
-MISSING = ("missing", "missing")
-UNFINISHED = ("unfinished", "not finished: the journal does not record it")
-FOREIGN = ("foreign", "foreign: nothing declares it")
+FLIPPED: tuple[Kind, str] = ("damaged", "damaged: its bytes differ from those that were written")
+MISSING: tuple[Kind, str] = ("missing", "missing")
+UNFINISHED: tuple[Kind, str] = ("unfinished", "not finished: the journal does not record it")
+FOREIGN: tuple[Kind, str] = ("foreign", "foreign: nothing declares it")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=FORMATS)
 def whole(request: pytest.FixtureRequest, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two views in each format; not to be changed. Its int8 tokens bring every kind of array."""
-    return extract(config_of(images, tmp_path_factory.mktemp("whole") / f"a.{request.param}"))
+    return Path(extract(config_of(images, tmp_path_factory.mktemp("whole") / f"a.{request.param}")))
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_one_flipped_byte_in_each_of_fifty_random_places_is_found_and_mended(
     The journal is left out, because its bytes do not depend only on the inputs. Damaged lines have their own test.
     """
     rng = np.random.default_rng(seed)
-    files, before, root = files_of(store), marks_of(store), store_files(store).root.name
+    files, before, root = files_of(store), marks_of(store), root_of(store).name
     blocks = block_names(store)
     small = sorted(files.keys() - blocks - {root})
     hit = {*rng.choice(small, 4 - (seed + 1) % 2, replace=False), *rng.choice(sorted(blocks), 6, replace=False)}
@@ -100,7 +101,7 @@ def test_one_flipped_byte_in_each_of_fifty_random_places_is_found_and_mended(
     assert_mended(store, whole, hit, before)
 
 
-def overwrite(file: Path, data: bytes) -> None:
+def overwrite(file: Path, data: bytes | bytearray) -> None:
     """Write in place: the inode stays."""
     with open(file, "r+b") as opened:
         opened.write(data)
@@ -117,13 +118,13 @@ def swap(store: Path, names: list[str]) -> Found:
 def replace_by_foreign(store: Path, names: list[str]) -> Found:
     """Replace a block with the same block of a store with another seed."""
     config = next(e["config"] for e in journal_of(store) if e.get("event") == "start")
-    other = extract(replace(ExtractConfig(**config), seed=1, out=store.with_name("other" + store.suffix)))
+    other = Path(extract(replace(ExtractConfig(**config), seed=1, out=store.with_name("other" + store.suffix))))
     shutil.copy(files_of(other)[names[0]], files_of(store)[names[0]])
     return {names[0]: FLIPPED}
 
 
 def delete_root(store: Path, names: list[str]) -> Found:
-    root = store_files(store).root
+    root = root_of(store)
     root.unlink()
     return {root.name: MISSING}
 
@@ -161,7 +162,7 @@ def test_a_renamed_file_is_made_again_and_stays_under_its_new_name(store: Path, 
 def test_what_a_killed_writer_left_is_removed_and_other_foreign_files_are_not(store: Path, whole: Path) -> None:
     before = marks_of(store)
     (name,) = some_blocks(store, 1)
-    folder = store_files(store).folder
+    folder = folder_of(store)
     for left in (f"{name}.tmp", f"{name}.tmp.tmp", "notes.tmp", "notes.txt"):
         (folder / left).write_bytes(b"mine")
     stay = [Problem(left, *FOREIGN) for left in ("notes.tmp", "notes.txt", f"{name}.tmp.tmp")]
@@ -176,7 +177,7 @@ def test_what_a_killed_writer_left_is_removed_and_other_foreign_files_are_not(st
 def test_a_damaged_line_of_the_journal_is_found_and_mended(store: Path, whole: Path) -> None:
     names = [*some_blocks(store, 1), store_files(store).whole_names("test/ids")[0]]
     before = marks_of(store)
-    journal = store_files(store).folder / "journal.jsonl"
+    journal = folder_of(store) / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     for name in names:
         (place,) = (index for index, line in enumerate(lines) if f'"{name}"'.encode() in line)
@@ -188,7 +189,7 @@ def test_a_damaged_line_of_the_journal_is_found_and_mended(store: Path, whole: P
 
 
 def test_a_whole_store_is_left_alone(store: Path) -> None:
-    root = store_files(store).root
+    root = root_of(store)
     before = marks_of(store), root.stat().st_mtime_ns, journal_of(store)
     assert repair(store) == []
     assert (marks_of(store), root.stat().st_mtime_ns, journal_of(store)) == before
@@ -209,7 +210,7 @@ def test_of_many_problems_repair_shows_the_first(store: Path, capsys: pytest.Cap
 def test_a_store_that_is_being_written_is_left_alone(store: Path) -> None:
     delete(store, some_blocks(store, 1))
     with (
-        StoreLock(store_files(store).folder),
+        StoreLock(folder_of(store)),
         pytest.raises(LockedError, match="is being written by process"),
     ):
         repair(store)
@@ -222,7 +223,7 @@ def test_without_a_journal_nothing_is_known(tmp_path: Path) -> None:
 
 
 def test_without_a_record_of_an_extraction_the_user_is_asked_to_run_it(store: Path) -> None:
-    journal = store_files(store).folder / "journal.jsonl"
+    journal = folder_of(store) / "journal.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"confis"'))
     delete(store, some_blocks(store, 1))
     with pytest.raises(StoreError, match=r"records no extraction to run again; run the probe extract that made it$"):
@@ -237,7 +238,7 @@ def test_settings_of_another_type_are_no_record_of_an_extraction(store: Path, ch
     entries = [
         entry | ({"config": entry["config"] | changes} if "config" in entry else {}) for entry in journal_of(store)
     ]
-    journal = store_files(store).folder / "journal.jsonl"
+    journal = folder_of(store) / "journal.jsonl"
     journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     delete(store, some_blocks(store, 1))
     with pytest.raises(StoreError, match="records no extraction to run again"):
@@ -246,7 +247,7 @@ def test_settings_of_another_type_are_no_record_of_an_extraction(store: Path, ch
 
 def test_data_that_are_gone_are_named_and_nothing_is_removed(images: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copy(images, tmp_path / "moved.npz"))
-    out = extract(config_of(moved, tmp_path / "a.zarr", layers="0"))
+    out = Path(extract(config_of(moved, tmp_path / "a.zarr", layers="0")))
     moved.unlink()
     (out / "notes.txt").write_text("mine")
     assert [problem.file for problem in repair(out)] == ["notes.txt"]  # which takes no data
@@ -261,7 +262,7 @@ def test_data_that_are_gone_are_named_and_nothing_is_removed(images: Path, tmp_p
 def test_weights_that_are_gone_are_named_and_nothing_is_removed(images: Path, tmp_path: Path) -> None:
     weights = tmp_path / "a.safetensors"
     save_file(VisionTransformer(num_classes=0, **TINY).state_dict(), weights)
-    out = extract(config_of(images, tmp_path / "a.zarr", layers="0", checkpoint=weights, no_pretrained=False))
+    out = Path(extract(config_of(images, tmp_path / "a.zarr", layers="0", checkpoint=weights, no_pretrained=False)))
     truncate(out, some_blocks(out, 1, "train/layer_00"))
     weights.unlink()
     before = content_of(out)
@@ -272,7 +273,7 @@ def test_weights_that_are_gone_are_named_and_nothing_is_removed(images: Path, tm
 
 def test_a_repair_that_is_refused_leaves_a_store_that_says_it_is_not_complete(images: Path, tmp_path: Path) -> None:
     data = Path(shutil.copy(images, tmp_path / "data.npz"))
-    out = extract(config_of(data, tmp_path / "a.zarr", layers="0"))
+    out = Path(extract(config_of(data, tmp_path / "a.zarr", layers="0")))
     arrays = dict(np.load(data))
     np.savez(data, **arrays | {"x_train": arrays["x_train"] + np.uint8(1)})
     truncate(out, some_blocks(out, 1, "train/layer_00"))
@@ -282,7 +283,7 @@ def test_a_repair_that_is_refused_leaves_a_store_that_says_it_is_not_complete(im
 
 
 def test_what_to_do_depends_on_what_is_wrong_and_on_the_journal(store: Path) -> None:
-    folder, root = store_files(store).folder, store_files(store).root
+    folder, root = folder_of(store), root_of(store)
     mend, cannot = (
         f"mend it with probe verify --repair {store}",
         "--repair cannot mend it, since no journal records how",
@@ -297,10 +298,10 @@ def test_what_to_do_depends_on_what_is_wrong_and_on_the_journal(store: Path) -> 
 
 
 def test_a_root_alone_is_mended_without_an_extraction(store: Path, whole: Path) -> None:
-    journal = store_files(store).folder / "journal.jsonl"
+    journal = folder_of(store) / "journal.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b'"config"', b'"exported_config"'))
     for damage in (lambda root: root.unlink(), lambda root: root.write_bytes(b"junk")):
-        damage(store_files(store).root)
+        damage(root_of(store))
         assert repair(store) == []
         assert content_of(store) == content_of(whole)
 
@@ -312,7 +313,7 @@ def test_a_root_alone_is_mended_without_an_extraction(store: Path, whole: Path) 
 def test_a_terminal_gets_a_bar(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(store)
     total = sum(file.stat().st_size for file in files_of(store).values())
-    total -= store_files(store).root.stat().st_size
+    total -= root_of(store).stat().st_size
     shown = capsys.readouterr().err
     assert "verify" in shown and "━" in shown
     assert f"{total / 1000:.1f}/{total / 1000:.1f} kB" in shown
@@ -336,7 +337,7 @@ def test_data_that_are_gone_are_told_before_the_store_is_read(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved = Path(shutil.copy(images, tmp_path / "moved.npz"))
-    out = extract(config_of(moved, tmp_path / "a.zarr", layers="0"))
+    out = Path(extract(config_of(moved, tmp_path / "a.zarr", layers="0")))
     moved.unlink()
     capsys.readouterr()
     assert repair(out) == [], "nothing is damaged, so nothing is needed"

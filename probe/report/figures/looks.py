@@ -14,6 +14,7 @@ COLOURS: Mapping[str, str] = {
     "ep": "#0072B2",
     "linear": "#D55E00",
     "knn": "#009E73",
+    "ncm": "#DDCC77",
     "ridge": "#CC79A7",
     "logreg": "#E69F00",
     "aim": "#332288",

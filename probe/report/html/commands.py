@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ....errors import RunError
-from ....runtime.options import fields_of
+from ....runtime.options import flags_of
 from ....runtime.text import printable, utf8_text
 from ...config import FitConfig
 from ...run.files import read_file
@@ -53,11 +53,4 @@ def _store_argument(store: KnownStore) -> str:
 
 
 def _flags(command: Mapping[str, Any], origin: Origin) -> Iterator[str]:
-    """Yield the flags of one fit. Lists are written even if they are the default, which may follow from others."""
-    settings = {**origin.shared, **command}
-    for name, field in fields_of(FitConfig).items():
-        value = settings.get(name)
-        if value is None or value == [] or (not field.is_list and value == field.value):
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        yield from (f"--{name.replace('_', '-')}", text)
+    return flags_of(FitConfig, {**origin.shared, **command})

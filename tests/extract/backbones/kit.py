@@ -1,12 +1,13 @@
 """Shared by the tests of backbones: small models, their weights as files, and the outputs of their blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors.torch import save_file
-from timm.models import VisionTransformer
+from timm.models import PretrainedCfg, VisionTransformer
 from torch import Tensor, nn
 
 from tokenprobe.extract.backbones import BackboneRequest
@@ -39,7 +40,7 @@ def save(model: nn.Module, path: Path, changes: dict[str, Tensor] | None = None,
     return path
 
 
-def hooked(modules: Sequence[nn.Module], model: nn.Module, images: Tensor) -> list[Tensor]:
+def hooked(modules: Iterable[nn.Module], model: nn.Module, images: Tensor) -> list[Tensor]:
     outputs: list[Tensor] = []
     handles = [module.register_forward_hook(lambda *seen: outputs.append(seen[2])) for module in modules]
     with torch.no_grad():
@@ -47,6 +48,13 @@ def hooked(modules: Sequence[nn.Module], model: nn.Module, images: Tensor) -> li
     for handle in handles:
         handle.remove()
     return outputs
+
+
+def pretrained_cfg(name: str) -> PretrainedCfg:
+    """Return what timm knows of a published model."""
+    found = timm.get_pretrained_cfg(name)
+    assert found is not None
+    return found
 
 
 def images(height: int = 16, width: int = 16) -> Tensor:

@@ -3,7 +3,7 @@
 import re
 import urllib.error
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import timm
@@ -24,6 +24,8 @@ from tokenprobe.extract.backbones.from_hub import (
     split_entry,
 )
 from tokenprobe.store.layout import LayerShape
+
+from .kit import pretrained_cfg
 
 REPOSITORY = Path(__file__).parents[2] / "data" / "hub"
 REGISTERS = ["reg0", "reg1", "reg2", "reg3"]
@@ -56,7 +58,7 @@ def test_tokens_are_the_outputs_of_the_blocks(entry: str, depth: int, prefix: li
     assert backbone.prefix_names == prefix
     assert [(shape.grid, shape.dim) for shape in backbone.shapes] == [((4, size[1] // 4), 12)] * depth
     with torch.no_grad():
-        expected = backbone.module.reference(images(*size))
+        expected = cast(Any, backbone.module).reference(images(*size))
     tokens = backbone.tokens(images(*size), range(depth))
     for layer, rows in enumerate(expected):
         patch, found_prefix = tokens[layer]
@@ -124,7 +126,7 @@ def test_published_models_have_the_shapes_that_timm_gives_theirs(name: str) -> N
     entry = split_entry(name)[1]
     if entry.startswith("capi"):
         with torch.device("meta"):
-            model = timm.create_model("vit_large_patch14_224", class_token=False, reg_tokens=16, global_pool="avg")
+            model: Any = timm.create_model("vit_large_patch14_224", class_token=False, reg_tokens=16, global_pool="avg")
     else:
         with torch.device("meta"):
             model = timm.create_model(IN_TIMM[entry], img_size=DEFAULT_SIZE)
@@ -150,7 +152,7 @@ def test_the_transform_is_imagenets_but_for_a_model_that_normalises_for_itself()
 
 @pytest.mark.parametrize("argument", ["SAT493M", "/weights/dinov3_vitl16_pretrain_sat493m-eadcf0ff.pth"])
 def test_weights_of_satellite_images_have_a_mean_of_their_own(argument: str, tmp_path: Path) -> None:
-    theirs = timm.get_pretrained_cfg("vit_large_patch16_dinov3.sat493m")
+    theirs = pretrained_cfg("vit_large_patch16_dinov3.sat493m")
     transform = load("dinov2_tiny", arguments={"weights": argument}).transform
     assert (transform.mean, transform.std) == (theirs.mean, theirs.std)
     torch.save(load("dinov2_tiny").module.state_dict(), tmp_path / "a_sat493m.pth")

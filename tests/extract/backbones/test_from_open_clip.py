@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from torch import nn
 
 from tokenprobe.errors import InputError
 from tokenprobe.extract.backbones import split_source
@@ -51,13 +50,13 @@ TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers"
 VISION = {key: value for key, value in SMALL_CLIP.items() if key != "embed_dim"} | {"image_size": 64}
 
 
-def made_clip(**changes: Any) -> nn.Module:
+def made_clip(**changes: Any) -> Any:
     torch.manual_seed(5)
     return open_clip.CLIP(embed_dim=24, vision_cfg=VISION | changes, text_cfg=TEXT).eval()
 
 
 @pytest.fixture
-def local_clip(tmp_path: Path) -> tuple[nn.Module, Path]:
+def local_clip(tmp_path: Path) -> tuple[Any, Path]:
     model, folder = made_clip(), tmp_path / "mine"
     folder.mkdir()
     torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
@@ -67,7 +66,7 @@ def local_clip(tmp_path: Path) -> tuple[nn.Module, Path]:
     return model, folder
 
 
-def test_a_local_folder_gives_weights_and_preprocessing(local_clip: tuple[nn.Module, Path]) -> None:
+def test_a_local_folder_gives_weights_and_preprocessing(local_clip: tuple[Any, Path]) -> None:
     model, folder = local_clip
     backbone = load_tower(f"local-dir:{folder}", {}, pretrained=True, image_size=None)
     found = backbone.module.state_dict()
@@ -77,7 +76,7 @@ def test_a_local_folder_gives_weights_and_preprocessing(local_clip: tuple[nn.Mod
     assert (backbone.transform.mean, backbone.transform.crop_mode) == ((0.1, 0.2, 0.3), "squash")
 
 
-def test_an_image_size_resamples_the_position_table(local_clip: tuple[nn.Module, Path]) -> None:
+def test_an_image_size_resamples_the_position_table(local_clip: tuple[Any, Path]) -> None:
     model, folder = local_clip
     table = model.visual.positional_embedding.detach()
     maps = table[1:].view(1, 4, 4, 32).permute(0, 3, 1, 2)
@@ -109,14 +108,15 @@ def test_a_checkpoint_of_a_whole_clip_gives_its_image_tower(tmp_path: Path) -> N
 
 def test_a_checkpoint_of_a_timm_trunk_goes_through_timms_conversion(tmp_path: Path) -> None:
     name, arguments = "ViT-B-16-SigLIP", {"timm_model_name": "vit_tiny_patch16_224"}
-    tower = load_tower(name, arguments, seed=3, image_size=None).module
+    tower: Any = load_tower(name, arguments, seed=3, image_size=None).module
     torch.save({f"visual.{key}": tensor for key, tensor in tower.state_dict().items()}, tmp_path / "a.pt")
     backbone = load_tower(name, arguments, checkpoint=tmp_path / "a.pt", image_size=None)
-    assert torch.equal(backbone.module.trunk.pos_embed, tower.trunk.pos_embed)
-    smaller = load_tower(name, arguments, checkpoint=tmp_path / "a.pt")
+    module: Any = backbone.module
+    assert torch.equal(module.trunk.pos_embed, tower.trunk.pos_embed)
+    smaller: Any = load_tower(name, arguments, checkpoint=tmp_path / "a.pt").module
     maps = tower.trunk.pos_embed[:, 1:].view(1, 14, 14, 192).permute(0, 3, 1, 2)
     resized = F.interpolate(maps, size=(4, 4), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(smaller.module.trunk.pos_embed.data[:, 1:], resized, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(smaller.trunk.pos_embed.data[:, 1:], resized, rtol=1e-5, atol=1e-5)
 
 
 def test_a_table_that_is_no_square_does_not_fit(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_image_size_a_trunk_cannot_take_is_an_input_error() -> None:
         load_tower("ViT-B-16-SigLIP", TINY_TRUNK, image_size=(8, 8))
 
 
-def test_a_way_to_resize_that_is_not_known_is_named(local_clip: tuple[nn.Module, Path]) -> None:
+def test_a_way_to_resize_that_is_not_known_is_named(local_clip: tuple[Any, Path]) -> None:
     _, folder = local_clip
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["preprocess_cfg"]["resize_mode"] = "longest"

@@ -1,6 +1,7 @@
 """The transform and the image size of timm models."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -8,7 +9,7 @@ from timm.data import resolve_model_data_config
 
 from tokenprobe.errors import InputError
 
-from .kit import load, made_vit, save
+from .kit import load, made_vit, pretrained_cfg, save
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -40,7 +41,7 @@ def test_mean_and_std_in_the_metadata_leave_scaling_and_normalisation_alone(tmp_
 
 
 @pytest.mark.parametrize("metadata", [{"mean": "[0.1, 0.2, 0.3]"}, {"std": "[0.1, 0.2, 0.3]"}, {"format": "pt"}])
-def test_half_of_the_metadata_changes_nothing(tmp_path: Path, metadata: dict[str, str]) -> None:
+def test_half_of_the_metadata_changes_nothing(tmp_path: Path, metadata: dict[str, Any]) -> None:
     file = save(made_vit(), tmp_path / "a.safetensors", **metadata)
     assert load(checkpoint=file).transform == load().transform
 
@@ -83,14 +84,14 @@ def test_without_the_name_of_weights_it_is_told_whose_preprocessing_was_taken(tm
     name = "vit_base_patch16_224"
     file = save(load(name, SMALL).module, tmp_path / "a.safetensors")
     taken = load(name, SMALL, checkpoint=file)
-    assert taken.transform.mean == timm.get_pretrained_cfg(name).mean == (0.5, 0.5, 0.5)
+    assert taken.transform.mean == pretrained_cfg(name).mean == (0.5, 0.5, 0.5)
     (note,) = taken.notes
     assert note.startswith(
         "images are prepared as for vit_base_patch16_224.augreg2_in21k_ft_in1k (mean 0.5, deviation 0.5, bicubic); "
         "vit_base_patch16_224.bamboo, vit_base_patch16_224.dino, vit_base_patch16_224.mae differ, so name the weights"
     )
     named = load(f"{name}.mae", SMALL, checkpoint=file)
-    assert named.transform.mean == timm.get_pretrained_cfg(f"{name}.mae").mean == (0.485, 0.456, 0.406)
+    assert named.transform.mean == pretrained_cfg(f"{name}.mae").mean == (0.485, 0.456, 0.406)
     assert named.weights_hash() == taken.weights_hash()
     assert list(named.notes) == list(load(name, SMALL).notes) == []
 

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -62,7 +63,14 @@ def as_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_a_model_and_its_twin_in_timm_give_the_same_tokens(tmp_path: Path) -> None:
     backbone = load_folder(made_folder(tmp_path / "dinov2", KINDS["dinov2"]))
-    size = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "init_values": 1.0}
+    size: dict[str, Any] = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 3,
+        "num_heads": 2,
+        "init_values": 1.0,
+    }
     twin = VisionTransformer(num_classes=0, **size).eval()
     twin.load_state_dict(as_timm(backbone.module.state_dict()))
     expected = hooked(list(twin.blocks), twin, images())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tokenprobe.errors import InputError
 
-from .kit import TINY_BLOCKS, load, load_tower
+from .kit import TINY_BLOCKS, load, load_tower, pretrained_cfg
 
 Size = tuple[int, int]
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
@@ -25,7 +25,7 @@ TALL_AND_WIDE = [(32, 72), (72, 32), (24, 96)]
 """The same number of patches as 48 × 48 pixels."""
 
 
-def published(folder: Path, name: str, cfg_size: int = 48, **arguments: Any) -> nn.Module:
+def published(folder: Path, name: str, cfg_size: int = 48, **arguments: Any) -> Any:
     """Save a timm model for 48 × 48 pixels in the form of a published one."""
     torch.manual_seed(1)
     model = timm.create_model(name, num_classes=0, img_size=48, **arguments)
@@ -84,7 +84,7 @@ def test_a_configuration_with_a_wrong_size_does_not_mislead(by_argument: bool, t
 def test_at_its_own_size_no_table_changes(size: Size | None, tmp_path: Path) -> None:
     theirs = published(tmp_path, "vit_tiny_patch16_224", **BLOCKS)
     backbone = load(f"local-dir:{tmp_path}", {}, pretrained=True, image_size=size)
-    assert torch.equal(backbone.module.pos_embed, theirs.pos_embed)
+    assert torch.equal(backbone.module.get_parameter("pos_embed"), theirs.pos_embed)
     assert list(backbone.notes) == []
 
 
@@ -123,12 +123,12 @@ def test_a_table_that_nothing_resamples_is_refused(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["crossvit_9_240", "hiera_tiny_224", "levit_128s", "efficientformer_l1"])
 def test_published_models_whose_tables_tell_no_grid_are_refused_where_it_may_be_another(name: str) -> None:
     """The refusal comes before any download."""
-    height, width = timm.get_pretrained_cfg(name).input_size[1:]
+    height, width = pretrained_cfg(name).input_size[1:]
     with pytest.raises(InputError, match="timm does not resample its position table"):
         load(name, {}, pretrained=True, image_size=(height // 2, width * 2))
 
 
-def clip(folder: Path) -> nn.Module:
+def clip(folder: Path) -> Any:
     torch.manual_seed(5)
     model = open_clip.CLIP(embed_dim=16, vision_cfg=VISION, text_cfg=TEXT).eval()
     torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
@@ -151,18 +151,20 @@ def test_at_its_own_size_no_table_of_a_clip_changes(tmp_path: Path) -> None:
     theirs = clip(tmp_path)
     for size in (None, (48, 48)):
         backbone = load_tower(f"local-dir:{tmp_path}", {}, pretrained=True, image_size=size)
-        assert torch.equal(backbone.module.positional_embedding, theirs.visual.positional_embedding)
+        assert torch.equal(backbone.module.get_parameter("positional_embedding"), theirs.visual.positional_embedding)
         assert list(backbone.notes) == []
 
 
 @pytest.mark.parametrize("size", [(112, 448), (64, 64)])
 def test_the_table_of_a_trunk_is_told_with_weights_of_ones_own(size: Size, tmp_path: Path) -> None:
     name, arguments = "ViT-B-16-SigLIP/webli", {"timm_model_name": "vit_tiny_patch16_224"}
-    tower = load_tower(name, arguments, seed=3, image_size=None).module
+    tower: Any = load_tower(name, arguments, seed=3, image_size=None).module
     torch.save(tower.state_dict(), tmp_path / "a.pt")
     backbone = load_tower(name, arguments, checkpoint=tmp_path / "a.pt", image_size=size)
     maps = tower.trunk.pos_embed[:, 1:].view(1, 14, 14, 192).permute(0, 3, 1, 2)
     grid = (size[0] // 16, size[1] // 16)
     resized = F.interpolate(maps, size=grid, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(backbone.module.trunk.pos_embed.data[:, 1:], resized, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        backbone.module.get_parameter("trunk.pos_embed").data[:, 1:], resized, rtol=1e-5, atol=1e-5
+    )
     assert backbone.notes == [f"position table of 14 × 14 resampled to {grid[0]} × {grid[1]}: pos_embed"]

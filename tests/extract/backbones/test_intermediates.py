@@ -1,6 +1,6 @@
 """Every timm family: layers against hooks on its blocks, and the final norm against its own output."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
@@ -125,7 +125,7 @@ def images() -> Tensor:
     return torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def block_outputs(module: nn.Module, blocks: str, form: str) -> tuple[list[Tensor], Tensor]:
+def block_outputs(module: Any, blocks: str, form: str) -> tuple[list[Tensor], Tensor]:
     """Return each block's output as (B, N, D), prefix included, and the output of `forward_features`."""
     outputs: list[Any] = []
     named = module.get_submodule(blocks) if " " not in blocks else [module.get_submodule(n) for n in blocks.split()]
@@ -191,7 +191,7 @@ def check_final_norm(family: Family, backbone: TimmBackbone, last: Tensor, featu
             torch.testing.assert_close(normed(last, norm).float(), theirs, rtol=1e-4, atol=1e-4)
         else:
             with torch.no_grad():
-                theirs = backbone.module.forward_head(features, pre_logits=True)
+                theirs = cast(Any, backbone.module).forward_head(features, pre_logits=True)
             pooled = last[:, n_prefix:].mean(1)
             torch.testing.assert_close(normed(pooled, norm).float(), theirs, rtol=1e-4, atol=1e-4)
 

@@ -77,13 +77,13 @@ def test_weights_of_a_tag_get_its_activation(tmp_path: Path) -> None:
     torch.save(tower.state_dict(), tmp_path / "own.pt")
     for name, quick in (("ViT-B-32", False), ("ViT-B-32/openai", True), ("ViT-B-32/laion2b_e16", False)):
         backbone = load_tower(name, checkpoint=tmp_path / "own.pt")
-        activation = backbone.module.transformer.resblocks[0].mlp.gelu
+        activation = backbone.module.get_submodule("transformer.resblocks.0.mlp.gelu")
         x = torch.linspace(-3, 3, 7)
         expected = x * torch.sigmoid(1.702 * x) if quick else torch.nn.functional.gelu(x)
         torch.testing.assert_close(activation(x), expected)
         assert bool(backbone.notes) == (name == "ViT-B-32")
     own = load_tower("ViT-B-32/openai", SMALL_CLIP | {"quick_gelu": False}, checkpoint=tmp_path / "own.pt")
-    assert isinstance(own.module.transformer.resblocks[0].mlp.gelu, torch.nn.GELU)
+    assert isinstance(own.module.get_submodule("transformer.resblocks.0.mlp.gelu"), torch.nn.GELU)
 
 
 def test_an_activation_that_weights_differ_in_is_told() -> None:

@@ -29,11 +29,11 @@ class Tower(NamedTuple):
 
 
 def of_class_token(backbone: OpenClipBackbone, last: Tensor) -> Tensor:
-    return normed(last, backbone)[:, 0] @ backbone.module.proj
+    return normed(last, backbone)[:, 0] @ backbone.module.get_parameter("proj")
 
 
 def of_mean(backbone: OpenClipBackbone, last: Tensor) -> Tensor:
-    return normed(last[:, 1:].mean(1), backbone) @ backbone.module.proj
+    return normed(last[:, 1:].mean(1), backbone) @ backbone.module.get_parameter("proj")
 
 
 def of_attention_pooling(backbone: OpenClipBackbone, last: Tensor) -> Tensor:
@@ -59,7 +59,8 @@ def of_fastvit(backbone: OpenClipBackbone, last: Tensor) -> Tensor:
 
 
 def of_resnet(backbone: OpenClipBackbone, last: Tensor) -> Tensor:
-    return backbone.module.attnpool(last.transpose(1, 2).unflatten(2, (2, 2)))
+    tower: Any = backbone.module
+    return tower.attnpool(last.transpose(1, 2).unflatten(2, (2, 2)))
 
 
 def normed(tokens: Tensor, backbone: OpenClipBackbone) -> Tensor:
@@ -109,7 +110,7 @@ def images() -> Tensor:
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def block_outputs(tower: nn.Module, blocks: str) -> tuple[list[Tensor], Tensor]:
+def block_outputs(tower: Any, blocks: str) -> tuple[list[Tensor], Tensor]:
     """Return each block's output as (B, N, D), prefix included, and the tower's embedding."""
     outputs: list[Tensor] = []
     named = tower.get_submodule(blocks) if " " not in blocks else [tower.get_submodule(n) for n in blocks.split()]

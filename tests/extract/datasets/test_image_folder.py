@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tokenprobe.errors import InputError, MissingError
-from tokenprobe.extract.datasets import ImageFolder, open_dataset
+from tokenprobe.extract.datasets import open_dataset
+from tokenprobe.extract.datasets.image_folder import ImageFolder
 
 Tree = Callable[..., Path]
 

@@ -5,6 +5,7 @@ import io
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -58,7 +59,7 @@ def write_hf(folder: Path, texts: Texts) -> str:
 
 
 def write_npz(folder: Path, texts: Texts) -> str:
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for split, of_split in texts.items():
         arrays |= {f"x_{split}": np.zeros((len(of_split), 2, 2), np.uint8), f"y_{split}": np.array(of_split)}
     np.savez(folder / "a.npz", **arrays)

@@ -44,7 +44,7 @@ def test_several_stores_are_swept_into_one_run(
     assert both.results["model"].value_counts().to_dict() == {"timm:vit_a": 6, "timm:local/vit_b": 6}
     assert both.results["cell"].is_unique and both.results["cell"].str.startswith(("vit_a-", "local_vit_b-")).all()
     for store in (one, two):
-        alone = fit_made(store, tmp_path / f"{store.path.stem}-run", lr=[1.0], epochs=3)
+        alone = fit_made(store, tmp_path / f"{Path(store.path).stem}-run", lr=[1.0], epochs=3)
         part = both.results[both.results["store"] == str(store.path)].reset_index(drop=True)
         assert part[["cell", *SAME]].equals(alone.results[["cell", *SAME]])
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def labels_of(rows: np.ndarray) -> list[int]:
 
 def take(
     stream: TokenStream, windows: list[np.ndarray], batch_size: int, drop_last: bool = True, view: int = 0
-) -> list[tuple]:
+) -> list[tuple[dict[str, torch.Tensor], list[int]]]:
     return [
         ({kind: values.clone() for kind, values in batch.arrays.items()}, batch.labels.tolist())  # a view is lent
         for batch in stream.batches(windows, batch_size, drop_last=drop_last, view=view)
@@ -69,7 +70,7 @@ def rings_of(ring: BufferRing) -> Rings:
 
 def assert_equal(read: torch.Tensor, values: torch.Tensor, dtype: str) -> None:
     """int8 tokens are computed in float32: where two terms cancel, a rounding of the larger one is left."""
-    tolerance = {"rtol": 2**-10, "atol": 2e-5} if dtype == "int8" else {"rtol": 0.0, "atol": 0.0}
+    tolerance: dict[str, Any] = {"rtol": 2**-10, "atol": 2e-5} if dtype == "int8" else {"rtol": 0.0, "atol": 0.0}
     torch.testing.assert_close(read, values, **tolerance)
 
 

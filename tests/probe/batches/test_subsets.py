@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import InputError
-from tokenprobe.probe.batches.subsets import at_most_as_many, hold_out, is_fraction, parse_shots, subset
+from tokenprobe.probe.batches.subsets import at_most_as_many, folds_of, hold_out, is_fraction, parse_shots, subset
 
 SIZES = [2, 3, 9, 10, 11, 40, 101]
 NAMES = [f"class {label}" for label in range(len(SIZES))]
@@ -98,6 +98,21 @@ def test_validation_has_at_most_as_many_of_a_class_as_training() -> None:
     more = at_most_as_many(LABELS, val, LABELS[LABELS == 6], seed=0)
     assert set(more.tolist()) == {row for row in val.tolist() if LABELS[row] == 6}
     assert set(held.tolist()) <= set(val.tolist())
+
+
+@pytest.mark.parametrize("most", [2, 5, 200])
+def test_folds_are_stratified_and_no_fold_has_all_of_a_class(most: int) -> None:
+    labels = np.append(LABELS, len(SIZES))  # and a class with one image
+    folds = folds_of(labels, most)
+    assert set(folds[:-1]) == set(range(min(most, max(SIZES)))) and folds[-1] == -1
+    for label, size in enumerate(SIZES):
+        counts = np.bincount(folds[labels == label], minlength=min(most, max(SIZES)))
+        assert counts.max() - counts.min() <= 1 and counts.max() < size
+
+
+def test_folds_of_images_with_one_per_class_and_with_several_labels() -> None:
+    assert folds_of(np.arange(4), 5).tolist() == [-1] * 4
+    assert sorted(folds_of(np.eye(7, dtype=np.int64), 3).tolist()) == [0, 0, 0, 1, 1, 2, 2]
 
 
 def test_a_class_with_too_few_images_is_named() -> None:

@@ -1,5 +1,7 @@
 """The shape of tokens as heads read them."""
 
+from typing import Any
+
 import pytest
 
 from tokenprobe.probe.batches.token_shape import TokenShape, stored_kind
@@ -16,7 +18,7 @@ from tokenprobe.probe.batches.token_shape import TokenShape, stored_kind
     ],
 )
 def test_stacked_layers_have_more_tokens(kind: str, one: tuple[int, ...], three: tuple[int, ...]) -> None:
-    shape = {"grid": (2, 3), "dim": 8, "n_prefix": 5, "embedding": 4}
+    shape: dict[str, Any] = {"grid": (2, 3), "dim": 8, "n_prefix": 5, "embedding": 4}
     assert TokenShape(**shape).row_shape(kind) == one
     assert TokenShape(**shape, n_layers=3).row_shape(kind) == three
     assert TokenShape(**shape, n_layers=3).of_pooling == {"dim": 8, "grid": (2, 3), "n_layers": 3}

@@ -10,15 +10,22 @@ from tokenprobe.probe.fitting.board import N_SHOWN, Board
 
 
 def row(cell: str, val: float | None, test: float = 0.5, **changes: Any) -> dict[str, Any]:
-    made = {"cell": cell, "name": "", "model": "timm:a", "layer": "3", "head": "ep", "head_config": "queries=8"}
+    made: dict[str, Any] = {
+        "cell": cell,
+        "name": "",
+        "model": "timm:a",
+        "layer": "3",
+        "head": "ep",
+        "head_config": "queries=8",
+    }
     made |= {"shots": "full", "lr": 1.0, "weight_decay": 0.0, "best_epoch": 2, "epochs": 9, "status": "trained"}
     return made | {"val_top1": val, "test_top1": test} | changes
 
 
 def shown(board: Board, speed: str = "") -> list[str]:
-    console = Console(file=StringIO(), width=80)
-    console.print(board.table(speed))
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+    written = StringIO()
+    Console(file=written, width=80).print(board.table(speed))
+    return [line.rstrip() for line in written.getvalue().splitlines()]
 
 
 def test_the_best_are_ranked_by_held_out_images_and_never_by_test_images() -> None:
@@ -51,7 +58,11 @@ def test_each_backbone_layer_head_and_number_of_shots_has_its_best_rate() -> Non
 def test_the_table_is_bounded_and_fits_on_a_terminal() -> None:
     board = Board("select")
     assert board.table() is None and board.line() == ""
-    long = {"name": "a very long name of a backbone", "layer": "stack:0+1+2+3+4+5+6+7+8+9+10+11", "head": "attentive"}
+    long: dict[str, Any] = {
+        "name": "a very long name of a backbone",
+        "layer": "stack:0+1+2+3+4+5+6+7+8+9+10+11",
+        "head": "attentive",
+    }
     board.update(
         [row(f"{n}", n / 2000, **long | {"shots": f"{n % 7}", "head_config": f"q={n},x=yyyyyyy"}) for n in range(2000)]
     )

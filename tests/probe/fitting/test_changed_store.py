@@ -69,7 +69,7 @@ def test_the_store_of_the_test_split_is_asked_too(
     whole = write_made(write_store, tmp_path / "s.zarr")
     tokens, labels = {"train": tokens_of("train")}, {"train": LABELS["train"]}
     other = write_store(tmp_path / "train.zarr", tokens, labels, grid=GRID, block_rows=BLOCK_ROWS)
-    really, read = Run.add, layer_fit.LayerStreams
+    really, read = Run.add, LayerStreams
     opened: list[str] = []
 
     def once(*args: Any) -> None:

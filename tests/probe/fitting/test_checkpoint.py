@@ -96,7 +96,7 @@ def test_a_fit_without_room_for_checkpoints_ends_as_any_other(
 
 def test_a_state_is_kept_every_half_minute_or_more_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 29.9, 30.0, 100.0, 103.0, 162.9, 163.0])
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     made = Checkpoint(tmp_path, ["a"])
     assert [made.due(), made.due()] == [False, True]
     made.save(STATE)  # takes three seconds: not again before a minute is over

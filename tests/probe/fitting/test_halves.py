@@ -43,8 +43,8 @@ class Hungry(EfficientProbing):
     made: ClassVar[list[int]] = []
 
     def pool(self, x_BND: Tensor) -> Tensor:
-        real = not isinstance(x_BND, Shadow) and x_BND.device.type == "cpu" and self.cells is not None
-        if real and self.training:
+        real = not isinstance(x_BND, Shadow) and x_BND.device.type == "cpu"
+        if real and self.training and self.cells is not None:
             if self.cells > self.MOST and len(self.made) >= self.AFTER:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
             self.made.append(self.cells)

@@ -92,22 +92,22 @@ def test_whoever_is_first_decides_the_passes(made: tuple[Store, Run], tmp_path: 
     layers = [layer_plan_of(plan, LayerSet((0,))), layer_plan_of(plan, LayerSet((1,)))]
     apart = [replace(layer, passes=[[group] for groups in layer.passes for group in groups]) for layer in layers]
     assert [len(layer.passes) for layer in layers] == [1, 1]
-    first = plan_once(tmp_path, apart)
-    second = plan_once(tmp_path, layers)
+    first = plan_once(Run(tmp_path), apart)
+    second = plan_once(Run(tmp_path), layers)
     assert [len(part.layer.passes) for part in second] == [len(part.layer.passes) for part in first] == [3, 3]
     assert [part.layer.passes for part in second] == [part.layer.passes for part in first]
     with pytest.raises(RunError, match="holds parts of another command"):
-        plan_once(tmp_path, layers[:1])
+        plan_once(Run(tmp_path), layers[:1])
     (tmp_path / FOLDER / PLAN).write_text("[1]")
     with pytest.raises(RunError, match="is damaged"):
-        plan_once(tmp_path, layers)
+        plan_once(Run(tmp_path), layers)
 
 
 def test_a_part_goes_on_with_the_passes_that_it_lacks(made: tuple[Store, Run], tmp_path: Path) -> None:
     store, whole = made
     plan = plan_of(store, out=tmp_path, **SETTINGS).named("none")
     layer = layer_plan_of(plan, LayerSet((1,)))
-    parts = plan_once(tmp_path, [replace(layer, passes=[[group] for groups in layer.passes for group in groups])])
+    parts = plan_once(Run(tmp_path), [replace(layer, passes=[[group] for groups in layer.passes for group in groups])])
     told: list[int] = []
 
     some = replace(parts[0], layer=replace(parts[0].layer, passes=parts[0].layer.passes[:1]))
@@ -138,6 +138,13 @@ def test_a_merge_that_was_killed_goes_on(made: tuple[Store, Run], tmp_path: Path
     with open_run(out) as merged:
         merge_parts(merged)
     assert_same(Run(out), whole)
+    shutil.copytree(kept, out / FOLDER)
+    fit(store.path, FitConfig(out=out, **SETTINGS))  # the plain command goes on, too
+    assert_same(Run(out), whole)
+    assert not (out / FOLDER).exists()
+    shutil.copytree(kept, out / FOLDER)
+    fit(store.path, FitConfig(out=out, **SETTINGS))  # also if the run has its report already
+    assert not (out / FOLDER).exists()
 
 
 def test_workers_on_devices_of_another_kind_are_refused(tmp_path: Path) -> None:

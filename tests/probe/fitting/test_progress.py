@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tokenprobe.probe.fitting import progress
 from tokenprobe.probe.fitting.board import Board
 from tokenprobe.probe.fitting.progress import FitProgress
 
@@ -21,7 +20,7 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Turn:
     def on(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return on
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.fitting.solve import pooled_features
 from tokenprobe.probe.fitting.streams import LayerStreams
+from tokenprobe.probe.grid.cells import make_solver
 from tokenprobe.probe.solvers import contract
 from tokenprobe.store import Store
 
@@ -47,6 +49,52 @@ def test_pooled_vectors_are_those_of_the_rows_asked_for(store: Store, pool: str)
     expected = np.concatenate([parts[name].astype(np.float32) for name in pool.split("+")], axis=1)
     assert np.array_equal(features.numpy(), expected[rows])
     assert np.array_equal(labels.numpy(), LABELS["train"][rows])
+
+
+@pytest.mark.parametrize("head", ["ncm", "ridge", "knn:k=5", "logreg"])
+def test_solvers_choose_within_the_shots(store: Store, tmp_path: Path, head: str) -> None:
+    """The images of each fold are hit by a fit to the rest; held-out images choose nothing, unless they are asked."""
+    settings: dict[str, Any] = {"heads": [head], "layers": "1", "shots": ["4"]}
+    run = fit_made(store, tmp_path / "run", **settings).results
+    plan = plan_of(store, **settings)
+    (regime,) = plan.grid.regimes
+    x, y = tokens_of("train")[1]["mean"][regime.train_rows], LABELS["train"][regime.train_rows]
+    assert run["n_val"].eq(16).all() and regime.n_folds == 4
+    solver = make_solver(plan.grid.solved_groups(LayerSet((1,)), regime)[0].cells)
+    folds = torch.arange(16) if head == "ridge" else torch.from_numpy(regime.folds)
+    if head != "ridge":  # a refit per fold; test_left_out.py has the exact leave-one-out of ridge
+        hits = torch.zeros(len(solver.settings))
+        for fold in range(4):
+            out = folds == fold
+            solver.fit(torch.from_numpy(x)[~out], torch.from_numpy(y)[~out], 4)
+            (scores,) = solver.scores(torch.from_numpy(x)[out])
+            hits += (scores.argmax(2) == torch.from_numpy(y)[out, None]).sum(0)
+        assert run["val_top1"].tolist() == pytest.approx((hits / 16).tolist())
+    assert run["val_loss"].isna().all() == (head == "knn:k=5")
+    if head in ("ridge", "logreg"):
+        assert run["val_loss"][run["selected"]].tolist() == [run["val_loss"].min()]
+    other = fit_made(store, tmp_path / "other", **settings, select_on="held-out").results
+    assert other["val_loss"].isna().all() and other["n_val"].tolist() == [len(regime.val_rows)] * len(run)
+    assert other["test_top1"].equals(run["test_top1"])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"shots": ["full"]}, {"shots": ["4"], "protocol": "paper"}], ids=["full data", "paper"]
+)
+def test_full_data_and_the_paper_choose_as_ever(store: Store, tmp_path: Path, changes: dict[str, Any]) -> None:
+    results = fit_made(store, tmp_path / "run", heads=["ridge"], layers="1", **changes).results
+    assert results["val_loss"].isna().all()
+    assert results["n_val"].eq(0 if "protocol" in changes else 8).all()
+
+
+def test_one_image_per_class_gives_the_strongest_penalty_and_held_out_figures(store: Store, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"heads": ["ridge", "logreg", "ncm", "linear"], "layers": "1", "shots": ["1"]}
+    results = fit_made(store, tmp_path / "run", **settings, lr=[1.0]).results.set_index("head")
+    assert results["weight_decay"].to_dict() == pytest.approx(
+        {"ridge": 1e3, "logreg": 1e6, "ncm": np.nan, "linear": 0.0}, nan_ok=True
+    )
+    assert results["n_val"].eq(4).all() and results["val_top1"].notna().all() and results["val_loss"].isna().all()
+    assert results.loc["linear", "best_epoch"] == results.loc["linear", "epochs"], "four images choose no epoch"
 
 
 def test_top_5_of_neighbours_counts_classes_with_a_vote_alone(store: Store, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tokenprobe.errors import InputError
 from tokenprobe.probe.run.results import Run
 from tokenprobe.store import Store, open_store
 
-from ..kit import BLOCK_ROWS, LABELS, LAYERS, fit_made, plan_of, tokens_of, write_made
+from ..kit import BLOCK_ROWS, LABELS, LAYERS, fit_made, plan_of, rewrite_root, tokens_of, write_made
 
 WriteStore = Callable[..., Store]
 COMPARED = ["val_top1", "test_top1", "test_top5", "last_test_top1", "peak_test_top1", "best_epoch", "selected"]
@@ -112,7 +112,7 @@ def test_layers_of_other_widths_or_places_are_not_stacked(write_store: WriteStor
         store = write_made(write_store, tmp_path / f"{next(iter(change))}.zarr")
         shapes = store.manifest.layers
         changed = replace(store.manifest, layers=shapes | {"layer_01": replace(shapes["layer_01"], **change)})
-        store.arrays.root.write_bytes(store.arrays.root_bytes(changed))
+        rewrite_root(store, changed)
         with pytest.raises(InputError, match=message):
             plan_of(open_store(store.path), layers="stack:all", heads=["ep:queries=4"])
     assert plan_of(open_store(store.path), layers="stack:all", heads=["alf"])  # means and class tokens have no place

@@ -25,6 +25,7 @@ from ..kit import (
     layer_plan_of,
     plain_training,
     plan_of,
+    rewrite_root,
     tokens_of,
     write_made,
 )
@@ -59,7 +60,7 @@ def test_means_of_stages_with_other_grids_are_joined(write_store: WriteStore, tm
         store = write_made(write_store, tmp_path / f"{name}.zarr")
         shapes = store.manifest.layers
         changed = replace(store.manifest, layers=shapes | {"layer_01": replace(shapes["layer_01"], grid=grid)})
-        store.arrays.root.write_bytes(store.arrays.root_bytes(changed))
+        rewrite_root(store, changed)
         runs.append(fit_made(open_store(store.path), tmp_path / name, layers="0+1", heads=heads, lr=[3.0]))
     assert_same(*runs)
     assert runs[1].results["test_top1"].max() > 0.5
@@ -170,7 +171,7 @@ def test_held_out_images_are_scored_on_the_first_view(write_store: WriteStore, t
         for values in arrays.values():
             values[held] = 0
     blanked = write_made(write_store, tmp_path / "blanked.zarr", more_views=[other])
-    one, two = (fit_made(s, tmp_path / f"{s.path.stem}-run", val=0.2) for s in (plain, blanked))
+    one, two = (fit_made(s, tmp_path / f"{Path(s.path).stem}-run", val=0.2) for s in (plain, blanked))
     assert one.history.equals(two.history)
 
 

@@ -26,7 +26,7 @@ from tokenprobe.probe.run.results import Run
 from tokenprobe.probe.training.group import Group
 from tokenprobe.store import Store
 
-from ..kit import assert_same, fit_made, plain_training, plan_of, write_made
+from ..kit import assert_same, fit_made, plain_training, plan_of, rewrite_root, write_made
 
 EVERYTHING: dict[str, Any] = {
     "heads": ["ep:queries=4", "linear", "dolg", "knn:k=2|5", "ridge"],
@@ -154,7 +154,7 @@ def test_a_checkpoint_of_other_data_is_not_used(
     shutil.rmtree(tmp_path / "s.zarr")
     new = write_made(write_store, tmp_path / "s.zarr", blank=range(20))
     recipe = replace(new.manifest.recipe, weights="1" * 64)
-    new.arrays.root.write_bytes(new.arrays.root_bytes(replace(new.manifest, recipe=recipe)))
+    rewrite_root(new, replace(new.manifest, recipe=recipe))
     assert_same(fit_made(new, tmp_path / "whole"), fit_made(new, tmp_path / "run"))
 
 

@@ -1,5 +1,6 @@
 """Layers, cells and their groups, against lists written by hand."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -59,6 +60,16 @@ def test_a_solver_fits_all_penalties_and_one_search_serves_every_k() -> None:
     assert {cell.lr for group in groups for cell in group.cells} == {None}
     assert [cell.weight_decay for cell in groups[1].cells] == list(SOLVERS["ridge"].penalties)
     assert [cell.weight_decay for cell in groups[0].cells] == [None, None]
+
+
+def test_a_penalty_that_nothing_can_choose_is_the_strongest() -> None:
+    lone, folds = (replace(make_regime("1"), folds=np.array(each)) for each in ([-1] * 8, [0, 1] * 4))
+    assert (lone.lone, lone.n_left_out, lone.n_folds) == (True, 0, 0)
+    assert (folds.lone, folds.n_left_out, folds.n_folds) == (False, 8, 2)
+    grid = make_grid(["ridge", "logreg", "ncm"])
+    groups = grid.solved_groups(LayerSet((7,)), lone)
+    assert [[cell.weight_decay for cell in group.cells] for group in groups] == [[1e3], [1e6], [None]]
+    assert [len(group.cells) for group in grid.solved_groups(LayerSet((7,)), folds)] == [10, 45, 1]
 
 
 def test_a_cell_is_named_after_all_that_tells_it_apart() -> None:

@@ -266,12 +266,13 @@ def cbam(x: Tensor, p: P, s: Settings, statistics: P | None) -> Pooled:
 
 @of_image
 def linear(x: Tensor, p: P, s: Settings) -> Pooled:
-    mean = sum(x) / len(x)
-    pooled = {
+    mean = x.sum(0) / len(x)
+    of_kind = {
         "cls": x[0],
         "mean": mean,
         "cls+mean": torch.cat([x[0], x[-1]]),
         "max": torch.stack([max(channel) for channel in x.T]),
         "embedding": x[0],
-    }[s["pool"]]
+    }
+    pooled = of_kind[s["pool"]]
     return pooled / sqrt(sum(v**2 for v in pooled)) if s["unit"] else pooled, None

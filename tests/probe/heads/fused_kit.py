@@ -94,7 +94,7 @@ def errors(case: Case, device: str = "cpu", *, described: bool = True) -> list[f
     In the interpreter tiles are copied by descriptors that are made before, or, as for older GPUs, by the kernel.
     """
     if device == "cpu":
-        fused_launch.has_descriptors = lambda _: described
+        fused_launch.has_descriptors = lambda device: described
     tensors = case.tensors(device)
     pairs = zip(fused_results(case, tensors), exact(case, tensors), strict=True)
     return [error(found, expected) for found, expected in pairs]

@@ -24,7 +24,7 @@ from tokenprobe.probe.heads.abmilp import sincos_position
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build_pooling("abmilp", **{"dim": 8, "grid": (2, 2)} | settings)
+        build_pooling("abmilp", **{"dim": 8, "grid": (2, 2), **settings})
 
 
 def test_the_position_table_is_the_reference_implementations(golden: Any) -> None:
@@ -34,14 +34,15 @@ def test_the_position_table_is_the_reference_implementations(golden: Any) -> Non
 
 def test_content_patch_leaves_prefix_tokens_out() -> None:
     x = torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(0))
-    pool = build_pooling("abmilp", dim=12, grid=(3, 2), content="patch", tokens="patch+prefix")
+    pool: Any = build_pooling("abmilp", dim=12, grid=(3, 2), content="patch", tokens="patch+prefix")
     assert torch.equal(pool(x), pool(x[:, 2:])) and pool.attention(x).shape == (2, 1, 6)
 
 
 def test_prefix_tokens_come_first_and_have_the_position_zero() -> None:
     x = torch.randn(2, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    settings = {"dim": 8, "grid": (2, 2), "self_attention": "none", "tokens": "patch+prefix"}
-    placed, plain = (build_pooling("abmilp", cond=cond, **settings).double() for cond in ("pe", "none"))
+    settings: dict[str, Any] = {"dim": 8, "grid": (2, 2), "self_attention": "none", "tokens": "patch+prefix"}
+    pools: list[Any] = [build_pooling("abmilp", cond=cond, **settings).double() for cond in ("pe", "none")]
+    placed, plain = pools
     placed.load_state_dict(plain.state_dict())
     z = torch.cat([x[:, :2], x[:, 2:] + sincos_position((2, 2), 8)], dim=1)
     torch.testing.assert_close(placed.attention(x), plain.attention(z), rtol=1e-12, atol=1e-12)

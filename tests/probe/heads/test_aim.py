@@ -1,5 +1,7 @@
 """AIM's running statistics, and its pooling without them."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from tokenprobe.probe.heads import build_pooling
 
 def test_statistics_of_half_precision_tokens_are_taken_in_float32() -> None:
     x = (3 + torch.randn(8, 6, 16, generator=torch.Generator().manual_seed(0))).bfloat16()
-    pool = build_pooling("aim", dim=16, grid=(2, 3), heads=4, cells=2)
+    pool: Any = build_pooling("aim", dim=16, grid=(2, 3), heads=4, cells=2)
     with torch.autocast("cpu", torch.bfloat16):
         pool(x)
     values = x.double().flatten(0, 1)
@@ -20,7 +22,7 @@ def test_statistics_of_half_precision_tokens_are_taken_in_float32() -> None:
 
 @pytest.mark.parametrize(("dim", "heads"), [(48, 1), (64, 1), (128, 2), (768, 12)])
 def test_zero_heads_are_one_per_64_channels(dim: int, heads: int) -> None:
-    pool = build_pooling("aim", dim=dim, grid=(2, 3), heads=0, token_norm="none")
+    pool: Any = build_pooling("aim", dim=dim, grid=(2, 3), heads=0, token_norm="none")
     assert pool.attention(torch.randn(1, 6, dim)).shape == (1, heads, 6) and list(pool.buffers()) == []
 
 

@@ -2,6 +2,7 @@
 
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,13 +64,14 @@ def test_gradients_equal_the_published_probe(head: Head, vectors: dict[str, Tens
         if theirs in WITHOUT_GRADIENT:
             assert max(float(gradient.norm()), 0 if found is None else float(found.norm())) < 1e-7 * overall
         else:
+            assert found is not None
             difference = (found[0].view(gradient.shape) - gradient).norm()
             assert difference <= 1e-5 * max(float(gradient.norm()), 1e-3 * overall), theirs
 
 
 def test_dropout_drops_weights_of_the_tokens_and_scales_the_others() -> None:
     """Against values projected token by token, summed with the weights that the dropout module leaves."""
-    pool = build_pooling("alf", dim=12, grid=(1, 1), n_layers=4, dropout=0.5).double().train()
+    pool: Any = build_pooling("alf", dim=12, grid=(1, 1), n_layers=4, dropout=0.5).double().train()
     x = torch.randn(5, 8, 12, dtype=torch.float64)
     with torch.no_grad():
         for parameter in pool.parameters():
@@ -96,6 +98,6 @@ def test_dropout_drops_weights_of_the_tokens_and_scales_the_others() -> None:
         ({"dropout": -0.1}, "alf with dropout=-0.1"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_pooling("alf", dim=12, grid=(2, 2), **settings)

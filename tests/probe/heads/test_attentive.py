@@ -1,5 +1,7 @@
 """A norm for stacked cells against torch's, names of modules, and maps of folded queries."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from tokenprobe.probe.heads import build_pooling
 from tokenprobe.probe.heads.attentive import QueryPooling, layer_norm, module_names, statistics_names
 from tokenprobe.probe.heads.pooling import PoolingSettings
 
-CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -34,7 +36,7 @@ def test_statistics_names_are_those_of_torchs_batchnorm() -> None:
 
 
 def test_affine_is_each_cells_own_on_vectors_and_on_maps() -> None:
-    pool = build_pooling("simpool", dim=4, grid=(2, 3), cells=2).double()
+    pool: Any = build_pooling("simpool", dim=4, grid=(2, 3), cells=2).double()
     weight, bias = random(2, 4), random(1, 2, 4)[0]
     with torch.no_grad():
         pool.norm_weight.copy_(weight)

@@ -1,6 +1,7 @@
 """CBAM's grid, its reduction, and its maximum over channels."""
 
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
@@ -12,19 +13,19 @@ from tokenprobe.probe.heads.cbam import channel_maximum
 
 
 def test_tokens_that_do_not_fill_the_grid_are_refused() -> None:
-    pool = build_pooling("cbam", dim=16, grid=(2, 3))
+    pool: Any = build_pooling("cbam", dim=16, grid=(2, 3))
     with pytest.raises(InputError, match=r"cbam for a grid of \(2, 3\) got 7 tokens; build it for the grid"):
         pool(torch.zeros(2, 7, 16))
 
 
 @pytest.mark.parametrize("dim", [7, 8, 16, 23, 24, 40, 768])
 def test_the_channels_of_the_gate_are_reduced_as_in_timm(dim: int) -> None:
-    pool = build_pooling("cbam", dim=dim, grid=(2, 3))
+    pool: Any = build_pooling("cbam", dim=dim, grid=(2, 3))
     assert pool.fc1_weight.shape[1:] == CbamModule(dim).channel.fc1.weight.shape[:2]
 
 
 def test_under_autocast_the_gate_is_applied_in_float32() -> None:
-    pool = build_pooling("cbam", dim=16, grid=(2, 3))
+    pool: Any = build_pooling("cbam", dim=16, grid=(2, 3))
     with torch.autocast("cpu", torch.bfloat16):
         assert pool(torch.ones(2, 6, 16, dtype=torch.bfloat16)).dtype == torch.float32
 

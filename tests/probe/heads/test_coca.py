@@ -1,5 +1,7 @@
 """CoCa's unread queries."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from tokenprobe.probe.heads import build_pooling
 
 def test_only_the_first_query_is_read_and_learns() -> None:
     x = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0))
-    pool = build_pooling("coca", dim=16, grid=(2, 3), queries=5)
+    pool: Any = build_pooling("coca", dim=16, grid=(2, 3), queries=5)
     pooled = pool(x)
     pooled.sum().backward()
     assert pool.query_bank.grad[0, 0].abs().max() > 0 and not pool.query_bank.grad[0, 1:].any()
@@ -19,6 +21,7 @@ def test_only_the_first_query_is_read_and_learns() -> None:
 
 
 def test_numbers_below_one_are_refused() -> None:
-    for settings in ({"heads": 0}, {"queries": 0}):
+    cases: list[dict[str, Any]] = [{"heads": 0}, {"queries": 0}]
+    for settings in cases:
         with pytest.raises(InputError, match=r"coca with heads=\d, queries=\d+: expected 1 or more of each"):
             build_pooling("coca", dim=16, grid=(2, 3), **settings)

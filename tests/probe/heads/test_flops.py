@@ -41,7 +41,9 @@ def test_clip_computes_one_row() -> None:
 
 @pytest.mark.parametrize("name", [name for name, facts in KNOWN.items() if (facts.published_mflop or (0, 0))[0] > 1])
 def test_every_folding_is_cheaper_than_the_published_order(name: str) -> None:
-    forward, train = KNOWN[name].published_mflop
+    published = KNOWN[name].published_mflop
+    assert published is not None
+    forward, train = published
     found, least = count(name), KNOWN[name].least_saving
     assert found.forward * least < 1e6 * forward
     assert found.train * least < 1e6 * train

@@ -1,5 +1,7 @@
 """The folded mechanism's parts, and that keeping few maps changes nothing."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokenprobe.probe.heads import build_pooling, folded
 from tokenprobe.probe.heads.folded import attend, centred, fold_keys, project_blocks, token_rstd
 
-CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_tokens_on_a_gpu_are_fused_where_triton_starts(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
 
     def can_fuse(
-        device: str = "cuda:0", n_tokens: int = 7, types: str = "bfloat16 bfloat16", dim: int = 8, **grad: bool
+        device: str = "cuda:0", n_tokens: int = 7, types: str = "bfloat16 bfloat16", dim: int = 8, **grad: Any
     ) -> bool:
         of_x, of_u = (getattr(torch, name) for name in types.split())
         with Shadows(torch.device(device)):

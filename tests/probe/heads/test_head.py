@@ -10,7 +10,7 @@ from tokenprobe.probe.heads import Head, build_pooling
 from tokenprobe.probe.heads import head as head_module
 from tokenprobe.probe.heads.linear import LinearPooling, LinearSettings
 
-CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+CLOSE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 
 
 class PlainPooling(nn.Module):
@@ -37,10 +37,10 @@ def make_head(cells: int | None = None, generators: Any = None) -> Head:
     return Head(pooling, 5, generators).double()
 
 
-def plain_of(head: Head, cell: int = 0) -> nn.Sequential:
+def plain_of(head: Head, cell: int = 0) -> Any:
     """The protocol's head in torch's own modules, with the weights of one cell."""
     plain = nn.Sequential(
-        PlainPooling(head.pooling.queries[cell].detach().clone(), head.pooling.value[cell].detach().clone()),
+        PlainPooling(*(head.pooling.get_parameter(name)[cell].detach().clone() for name in ("queries", "value"))),
         nn.BatchNorm1d(12, affine=False, eps=1e-6),
         nn.Linear(12, 5),
     ).double()
@@ -71,9 +71,10 @@ def test_gradients_equal_torchs_modules() -> None:
     for ours, theirs in (
         (head.weight, plain[2].weight),
         (head.bias, plain[2].bias),
-        (head.pooling.queries, plain[0].queries),
-        (head.pooling.value, plain[0].value),
+        (head.pooling.get_parameter("queries"), plain[0].queries),
+        (head.pooling.get_parameter("value"), plain[0].value),
     ):
+        assert ours.grad is not None
         torch.testing.assert_close(ours.grad[0], theirs.grad, **CLOSE)
 
 

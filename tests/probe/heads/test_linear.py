@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokenprobe.errors import InputError
 from tokenprobe.probe.heads import Head, build_pooling
@@ -18,7 +18,7 @@ def make_linear(**settings: Any) -> Any:
 
 
 def test_mean_takes_the_mean_over_tokens_or_the_stored_mean() -> None:
-    expected = sum(X[:, n] for n in range(6)) / 6
+    expected: Tensor = sum((X[:, n] for n in range(6)), torch.zeros(())) / 6
     pool = make_linear()
     assert pool.inputs == ("mean",) and pool.out_dim == 8
     torch.testing.assert_close(pool(X), expected, rtol=1e-12, atol=1e-12)

@@ -1,5 +1,7 @@
 """Products of stacked cells: against a product for each, and, rounded, against torch's own under autocast."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokenprobe.probe.heads import products
 from tokenprobe.probe.heads.products import apply_linear
 
-CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -28,7 +28,7 @@ def test_outputs_and_gradients_equal_the_reference_implementation(golden: Path, 
     vectors = load_file(golden / "heads" / f"{case}.safetensors")
     of = {kind: {k.split("/")[1]: v for k, v in vectors.items() if k.startswith(f"{kind}/")} for kind in KINDS}
     name, settings = REFERENCE[case]
-    pool = build_pooling(name, dim=DIM, grid=(7, 7), **settings)
+    pool: Any = build_pooling(name, dim=DIM, grid=(7, 7), **settings)
     pool.load_reference(of["param"] | of["buffer"])
     assert_close(pool.eval()(vectors["x"]), vectors["pooled_eval"])
     pooled = pool.train()(vectors["x"])
@@ -40,11 +40,12 @@ def test_outputs_and_gradients_equal_the_reference_implementation(golden: Path, 
         if found is None:  # nothing depends on it: the files hold no gradient, or the rounding of a zero
             assert expected is None or expected.norm() < 1e-7 * overall, theirs
         else:
+            assert expected is not None
             difference = (found[0].view(expected.shape) - expected).norm()
             assert difference <= 1e-5 * max(float(expected.norm()), 1e-3 * overall), theirs
-    for theirs, ours in pool.reference_buffers.items():
-        if ours is not None and f"buffer_after/{theirs}" in vectors:
-            assert_close(pool.get_buffer(ours)[0], of["buffer_after"][theirs])
+    for theirs, buffer in pool.reference_buffers.items():
+        if buffer is not None and f"buffer_after/{theirs}" in vectors:
+            assert_close(pool.get_buffer(buffer)[0], of["buffer_after"][theirs])
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -100,7 +101,7 @@ def test_reference_weights_go_to_every_cell_and_statistics_may_be_left_out(golde
     parameters, buffers = (
         {k.split("/")[1]: v for k, v in vectors.items() if k.startswith(s)} for s in ("param", "buffer/")
     )
-    pool = build_pooling("aim", dim=96, grid=(7, 7), cells=2)
+    pool: Any = build_pooling("aim", dim=96, grid=(7, 7), cells=2)
     pool.load_reference(parameters)
     assert torch.equal(pool.running_var, torch.ones(2, 96))
     pool.load_reference(parameters | buffers)

@@ -28,7 +28,7 @@ def events_of(folder: Path) -> Any:
 
 
 def curves_of(run: Run) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    found = {}
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for line in sorted((run.path / "tensorboard").iterdir()):
         events = events_of(line)
         found |= {(chart, line.name): [(each.step, each.value) for each in events.Scalars(chart)]

@@ -13,6 +13,8 @@ from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.probe.planning.plan import Plan
 from tokenprobe.store import Store
 
+from ..kit import rewrite_root
+
 MakeStore = Callable[..., Store]
 N_ROWS = {"train": 60, "test": 21}
 
@@ -43,4 +45,4 @@ def plan_for(store: Store, **changes: Any) -> Plan:
 
 def rewrite(store: Store, **changes: Any) -> None:
     """Change what a store declares."""
-    store.arrays.root.write_bytes(store.arrays.root_bytes(replace(store.manifest, **changes)))
+    rewrite_root(store, replace(store.manifest, **changes))

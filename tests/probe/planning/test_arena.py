@@ -1,6 +1,7 @@
 """The memory that torch's allocator takes: its published rules by hand, and its own record on a GPU."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_a_freed_block_is_of_no_use_to_a_larger_tensor() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_it_is_what_the_allocator_reserves() -> None:
     """Tensors of all sizes come and go, in a pool of their own. Of equal blocks it takes the one in front."""
-    draw, arena, alive = random.Random(0), Arena(), []
+    draw, arena, alive = random.Random(0), Arena(), list[Any]()
     pool = torch.cuda.MemPool()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()

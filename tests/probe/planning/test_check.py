@@ -206,7 +206,7 @@ def test_a_class_with_one_training_image_cannot_be_split(write_store: Callable[.
 
 def test_an_unfinished_layer_is_refused_and_others_are_not(make_store: MakeStore) -> None:
     store = make_store()
-    journal = store.path / "journal.jsonl"
+    journal = Path(store.path) / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     kept = [line for line in lines if "test/layer_02/patch/c.0.1.0.0" not in line]
     assert len(kept) == len(lines) - 1

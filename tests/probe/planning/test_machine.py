@@ -1,5 +1,6 @@
 """The machine of a fit: what it resolves, and the memory that is free on it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_on_a_gpu_memory_that_torch_holds_unused_is_available() -> None:
 
 
 def test_available_memory_is_some_but_not_more_than_there_is() -> None:
-    page, n_pages = (machine.os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"))
+    page, n_pages = (os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"))
     assert 2**20 < available_ram() <= page * n_pages
     assert 2**20 < available_memory(CPU) <= page * n_pages
 
@@ -63,5 +64,5 @@ def test_in_a_container_its_limit_counts(
 
 def test_without_such_files_a_quarter_of_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "MEMINFO", tmp_path / "none")
-    page, n_pages = (machine.os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"))
+    page, n_pages = (os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"))
     assert available_ram() == page * n_pages // 4

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
@@ -31,11 +32,11 @@ def make_cells(head: str, n_cells: int, optimizer: str = "lars") -> list[Cell]:
     return [Cell("s", LayerSet((1,)), spec, optimizer, 0.1, 0.0, "full", seed) for seed in range(n_cells)]
 
 
-def estimate(cells: list[Cell], shape: TokenShape = SHAPE, **changes: object) -> StepMemory:
-    settings: dict[str, object] = {"batch_size": 300, "device": CPU, "precision": "float32"}
+def estimate(cells: list[Cell], shape: TokenShape = SHAPE, **changes: Any) -> StepMemory:
+    settings: dict[str, Any] = {"batch_size": 300, "device": CPU, "precision": "float32"}
     stored = changes.pop("stored", torch.float16)
-    setup = GroupSetup(shape, N_CLASSES, **settings | changes)  # type: ignore[arg-type]
-    return step_memory(cells, setup, stored)  # type: ignore[arg-type]
+    setup = GroupSetup(shape, N_CLASSES, **settings | changes)
+    return step_memory(cells, setup, stored)
 
 
 def make_batch(
@@ -95,7 +96,7 @@ def test_a_step_takes_what_the_allocator_gives_out(head: str, batch_size: int) -
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_so_it_does_in_other_types_with_other_labels_and_optimizers(
-    monkeypatch: pytest.MonkeyPatch, head: str, changes: dict[str, object], optimizer: str
+    monkeypatch: pytest.MonkeyPatch, head: str, changes: dict[str, Any], optimizer: str
 ) -> None:
     cells = make_cells(head, 2, optimizer)
     multi_label = bool(changes.get("multi_label", False))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tokenprobe.probe.planning.places import SUBSETS, TEST, TRAIN, VAL, choose_places
+from tokenprobe.probe.batches.data import SUBSETS, TEST, TRAIN, VAL
+from tokenprobe.probe.planning.places import choose_places
 
 SIZES = {TRAIN: 100, SUBSETS: 10, VAL: 5, TEST: 20}
 

@@ -54,6 +54,7 @@ ROW: dict[str, Any] = {
     "name": "",
     "n_val": 500,
     "n_test": 2000,
+    "val_loss": NAN,
 }
 TYPES = {
     "n_params": "Int64",

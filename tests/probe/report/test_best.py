@@ -8,7 +8,9 @@ import pytest
 
 from tokenprobe.errors import InputError, MissingError
 from tokenprobe.probe.report.best import best_cell
+from tokenprobe.probe.report.contents import gather
 from tokenprobe.probe.run.results import Run
+from tokenprobe.probe.run.saved import saved_cells
 from tokenprobe.probe.run.tables import table_bytes
 
 from .conftest import ROW, TYPES
@@ -50,6 +52,23 @@ def test_the_best_is_among_those_that_are_asked_for(tmp_path: Path) -> None:
         best_cell(run, {"none-layer_1-ep-other-rate"}, "cell with a head")
     with pytest.raises(InputError, match="has no selected cell"):
         best_cell(run, {"none-layer_1-lost"}, "cell")
+
+
+def test_the_summary_names_the_same_cell_though_its_answer_looks_at_the_test_split(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", *ROWS)
+    assert not [line for line in gather([run]).answers if "--cell best" in line], "no head is saved"
+    (run.path / "heads").mkdir()
+    for name in ALL - {"none-layer_1-ep-other-rate"}:
+        (run.path / "heads" / f"{name}.safetensors").touch()
+    first, *_, last = gather([run]).answers
+    assert "EP" in first and last == "  best on held-out images (--cell best): none-layer_1-linear"
+    assert last.endswith(best_cell(run, saved_cells(run.path), "cell"))
+    (run.path / "heads" / "none-layer_1-linear.safetensors").unlink()
+    assert gather([run]).answers[-1].endswith(": none-layer_1-ep")
+    assert gather([run]).answers[-1].endswith(best_cell(run, saved_cells(run.path), "cell"))
+    of_paper = make_run(tmp_path / "paper", *(row | {"protocol": "paper"} for row in ROWS))
+    (of_paper.path / "heads").symlink_to(run.path / "heads")
+    assert gather([of_paper]).answers[-1] == "  best on the test split (--cell best): none-layer_0-ep"
 
 
 def test_under_protocol_paper_the_test_figure_decides(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_interval_is_that_of_images_drawn_with_replacement(n_seeds: int) -> 
 
 def test_the_width_is_mcnemars() -> None:
     one, other = judged(0.8).right, judged(0.72).right
-    b, c = np.sum(one > other), np.sum(one < other)
+    b, c = int(np.sum(one > other)), int(np.sum(one < other))
     assert b + c > 20
     std = np.sqrt((b + c - (b - c) ** 2 / N) / N**2)
     found = bootstrap(one - other)
@@ -94,7 +94,7 @@ def test_pairs_are_narrower_than_two_intervals_of_their_own() -> None:
     paired = difference(one, other)
     assert paired is not None
     each = [own_interval(which) for which in (one, other)]
-    assert paired.high - paired.low < 0.7 * np.hypot(*(own.high - own.low for own in each))
+    assert paired.high - paired.low < 0.7 * np.hypot(each[0].high - each[0].low, each[1].high - each[1].low)
 
 
 def test_a_tie_holds_zero() -> None:

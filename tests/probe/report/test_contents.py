@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tokenprobe.errors import MissingError, RunError
+from tokenprobe.probe.report.config import ReportConfig
 from tokenprobe.probe.report.contents import Report, gather
-from tokenprobe.probe.report.write import ReportConfig
 from tokenprobe.probe.report.write import make_report as write
 from tokenprobe.probe.run.results import Run
 from tokenprobe.store import Store

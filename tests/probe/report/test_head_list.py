@@ -81,7 +81,7 @@ def test_the_command_prints_all_or_one_or_json(capsys: pytest.CaptureFixture[str
     assert main(["heads", "ep", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == head_facts("ep")
     assert main(["heads", "epp"]) == 2
-    assert capsys.readouterr().err.startswith("probe heads: unknown head 'epp'; known: ep, ")
+    assert capsys.readouterr().err.startswith("probe heads show: unknown head 'epp'; known: ep, ")
 
 
 def test_python_without_docstrings_describes_heads_too() -> None:

@@ -1,6 +1,7 @@
 """The comparison of backbones and heads: who leads, what ties, and what the answer says."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,9 @@ def test_one_backbone_is_asked_for_its_best_head(make_report: MakeReport) -> Non
 
 
 def test_data_sets_are_not_compared(make_report: MakeReport) -> None:
-    rows = [row | {"dataset": data, "test": test} for data, test in (("x", 0.8), ("y", 0.4)) for row in (A, B)]
+    rows: list[dict[str, Any]] = [
+        row | {"dataset": data, "test": test} for data, test in (("x", 0.8), ("y", 0.4)) for row in (A, B)
+    ]
     for number, row in enumerate(rows):
         row |= {"cell": f"{row['cell'][0]}{row['dataset']}-layer_00-1", "test": row["test"] - 0.2 * (number % 2)}
     report = make_report(*rows)

@@ -45,15 +45,17 @@ def print_all(results: pd.DataFrame, console: Console) -> None:
 
 
 def printed(results: pd.DataFrame, width: int = 80) -> str:
-    console = Console(width=width, file=StringIO())
+    written = StringIO()
+    console = Console(width=width, file=written)
     print_all(results, console)
-    return console.file.getvalue()
+    return written.getvalue()
 
 
 def first_printed(results: pd.DataFrame, width: int = 80) -> list[str]:
-    console = Console(width=width, file=StringIO())
+    written = StringIO()
+    console = Console(width=width, file=written)
     print_leaders(report_of(results), console)
-    return console.file.getvalue().splitlines()
+    return written.getvalue().splitlines()
 
 
 def titles(text: str) -> list[str]:
@@ -211,9 +213,10 @@ def test_a_terminal_gets_means_alone_where_spreads_do_not_fit(make_results: Make
 
 
 def test_lines_wrap_at_words_on_a_terminal(make_results: MakeResults) -> None:
-    console = Console(width=80, file=StringIO(), force_terminal=True, color_system=None)
+    written = StringIO()
+    console = Console(width=80, file=written, force_terminal=True, color_system=None)
     print_all(make_results({"test": 0.5}), console)
-    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    lines = [line.rstrip() for line in written.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     assert " 1,383,400 parameters, 21,990,000 FLOP per image" in " ".join(lines)
 

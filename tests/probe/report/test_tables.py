@@ -24,9 +24,10 @@ def numbers(n_heads: int, n_layers: int, name: str = "head {}") -> pd.DataFrame:
 
 def shown(table: pd.DataFrame, width: int) -> list[list[list[str]]]:
     """What a terminal shows: pieces of rows of texts, checked to fit."""
-    console = Console(width=width, file=StringIO())
+    written = StringIO()
+    console = Console(width=width, file=written)
     console.print(*terminal_tables(table, console), sep="\n")
-    text = console.file.getvalue()
+    text = written.getvalue()
     assert max(map(len, text.splitlines())) <= width
     return [
         [[value.strip() for value in line.strip("┃│").split(line[0])] for line in piece.splitlines() if line[0] in "┃│"]

@@ -3,14 +3,16 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from tokenprobe.errors import InputError, MissingError
 from tokenprobe.probe.report import figures
+from tokenprobe.probe.report.config import ReportConfig
 from tokenprobe.probe.report.contents import Report
-from tokenprobe.probe.report.write import ReportConfig, make_report, write_text
+from tokenprobe.probe.report.write import make_report, write_text
 from tokenprobe.probe.run.results import Run
 from tokenprobe.store import Store
 
@@ -96,7 +98,7 @@ def test_places_that_are_refused(run: Run, copy: Path, tmp_path: Path) -> None:
 
 
 def test_tables_have_the_figures_of_the_report(make_report: MakeReport, tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"model": f"timm:{name}", "cell": f"{name}-layer_00-1", "test": test} for name, test in (("a", 0.7), ("b", 0.5))
     ]
     report = make_report(*rows, *(row | {"cell": row["cell"] + "4", "shots": "4", "test": 0.25} for row in rows))

@@ -10,7 +10,7 @@ import pandas as pd
 from tokenprobe.probe.report import print_run
 from tokenprobe.store import Store, open_store
 
-from ..kit import fit_made, write_made
+from ..kit import fit_made, rewrite_root, write_made
 
 
 def test_a_run_of_a_store_whose_path_is_no_utf8(write_store: Callable[..., Store], tmp_path: Path) -> None:
@@ -30,8 +30,7 @@ def test_the_text_table_holds_no_formula_and_the_binary_one_the_name(
     write_store: Callable[..., Store], tmp_path: Path
 ) -> None:
     store = write_made(write_store, tmp_path / "s.zarr")
-    root = store.arrays.root
-    root.write_bytes(store.arrays.root_bytes(replace(store.manifest, dataset="=HYPERLINK(1)")))
+    rewrite_root(store, replace(store.manifest, dataset="=HYPERLINK(1)"))
     run = fit_made(open_store(store.path), tmp_path / "run", heads=["linear"], layers="0", lr=[1.0])
     assert set(pd.read_csv(run.path / "results.csv")["dataset"]) == {"'=HYPERLINK(1)"}
     assert set(pd.read_parquet(run.path / "results.parquet")["dataset"]) == {"=HYPERLINK(1)"}

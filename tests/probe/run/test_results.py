@@ -23,7 +23,7 @@ COLUMNS = [
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "train_cpu_seconds", "flops_forward",
     "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map", "val_unscored",
-    "test_unscored", "status", "name", "n_val", "n_test",
+    "test_unscored", "status", "name", "n_val", "n_test", "val_loss",
 ]  # fmt: skip
 TIMES = ["train_seconds", "train_cpu_seconds"]
 UNSTABLE = ["store", *TIMES]
@@ -221,7 +221,10 @@ def test_the_config_of_a_run_makes_the_same_run(store: Store, tmp_path: Path) ->
 
 
 def test_the_config_of_a_run_tells_of_all_commands_that_made_it(store: Store, tmp_path: Path) -> None:
-    asked = [{"heads": ["linear"], "layers": "5"}, {"heads": ["ridge"], "lr": [0.3, 3.0], "optimizer": "sgd"}]
+    asked: list[dict[str, Any]] = [
+        {"heads": ["linear"], "layers": "5"},
+        {"heads": ["ridge"], "lr": [0.3, 3.0], "optimizer": "sgd"},
+    ]
     for changes in (*asked, asked[0], asked[1]):
         run = fit_made(store, tmp_path / "run", **changes)
     text = (run.path / "config.yaml").read_text()
@@ -292,7 +295,7 @@ def test_cells_that_another_fit_finished_meanwhile_are_not_trained_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other fit ends between the plan of this one and its lock."""
-    opened = pipeline.open_run
+    opened = open_run
 
     def open_late(path: Path) -> Any:
         with monkeypatch.context() as patched:

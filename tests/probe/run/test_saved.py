@@ -81,7 +81,7 @@ def test_the_backbones_settings_are_those_of_the_extraction(tiny_config: MakeCon
     config = tiny_config(seed=3)
     store = open_store(extract(config))
     expected = {"model": config.model, "model_arg": config.model_arg}
-    rest = {"checkpoint": None, "checkpoint_key": None, "checkpoint_grid": []}
+    rest: dict[str, Any] = {"checkpoint": None, "checkpoint_key": None, "checkpoint_grid": []}
     rest |= {"allow_missing": [], "no_pretrained": True, "seed": 3, "image_size": []}
     assert backbone_settings(store) == expected | rest
     export(config.out, ExportConfig(out=tmp_path / "archive.zarr"))

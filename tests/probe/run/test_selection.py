@@ -47,6 +47,14 @@ def test_paper_reports_the_best_epoch_on_the_test_split() -> None:
     }
 
 
+def test_the_last_epoch_counts_where_no_figure_picks_one() -> None:
+    tracker = EpochTracker("select", picks=False)
+    improved = [tracker.add(n, {"top1": v}, {"top1": t}) for n, (v, t) in enumerate(zip(VAL, TEST, strict=True), 1)]
+    assert improved == [True] * 4
+    row = tracker.row()
+    assert (row["best_epoch"], row["val_top1"], row["test_top1"], row["peak_test_top1"]) == (4, 0.5, 0.6, 0.9)
+
+
 def test_images_with_several_labels_are_selected_by_mean_average_precision() -> None:
     tracker = EpochTracker("select")
     for epoch, (val, test) in enumerate(zip(VAL, TEST, strict=True), start=1):
@@ -81,7 +89,7 @@ def test_what_is_scored_once_is_its_own_last_and_peak() -> None:
 
 
 def table(**columns: Any) -> pd.DataFrame:
-    absent = {f"{split}_{name}": np.nan for split in ("val", "test") for name in ("top1", "map")}
+    absent = {f"{split}_{name}": np.nan for split in ("val", "test") for name in ("top1", "map")} | {"val_loss": np.nan}
     n_rows = len(columns["lr"])
     return pd.DataFrame(absent | {"weight_decay": 0.0, "status": "trained"} | columns, index=range(n_rows))
 
@@ -144,3 +152,16 @@ def test_heads_without_rates_are_selected_too() -> None:
         protocol="select",
     )
     assert mark_selected(cells, ["head"]).tolist() == [True, False, True]
+
+
+def test_the_least_loss_is_selected_where_all_cells_of_a_group_have_one() -> None:
+    cells = table(
+        head=["ridge"] * 4 + ["logreg"] * 2,
+        lr=[np.nan] * 6,
+        seed=[0, 1, 0, 1, 0, 0],
+        weight_decay=[0.1, 0.1, 1.0, 1.0, 0.1, 1.0],
+        val_top1=[0.9, 0.9, 0.2, 0.2, 0.9, 0.2],
+        val_loss=[3.0, 1.0, 0.5, 2.0, np.nan, 0.1],
+        protocol="select",
+    )
+    assert mark_selected(cells, ["head"]).tolist() == [False, False, True, True, True, False]

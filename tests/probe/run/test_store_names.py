@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,7 +17,14 @@ from tokenprobe.store import Store
 
 from ..kit import BLOCK_ROWS, GRID, LABELS, tokens_of, write_made
 
-SETTINGS = {"heads": ["linear"], "layers": "1", "lr": [1.0], "epochs": 2, "batch_size": 16, "device": "cpu"}
+SETTINGS: dict[str, Any] = {
+    "heads": ["linear"],
+    "layers": "1",
+    "lr": [1.0],
+    "epochs": 2,
+    "batch_size": 16,
+    "device": "cpu",
+}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tokenprobe.probe.solvers.knn import largest, nearest
 
 Make = Callable[..., Solver]
 KS, TEMPERATURES = (1, 3, 10), (0.07, 0.2)
-GRID = [{"k": k, "temperature": t} for t in TEMPERATURES for k in KS]
+GRID: list[dict[str, Any]] = [{"k": k, "temperature": t} for t in TEMPERATURES for k in KS]
 
 
 def draw(n: int, seed: int, width: int = 5) -> torch.Tensor:
@@ -120,7 +121,7 @@ def test_more_neighbours_than_images_are_refused(make_solver: Make) -> None:
 
 
 @pytest.mark.parametrize("setting", [{"k": 0}, {"temperature": 0.0}, {"temperature": float("nan")}])
-def test_no_neighbours_and_no_temperature_are_refused(setting: dict[str, float], make_solver: Make) -> None:
+def test_no_neighbours_and_no_temperature_are_refused(setting: dict[str, Any], make_solver: Make) -> None:
     ((key, value),) = setting.items()
     with pytest.raises(InputError, match=f"head 'knn': expected {key} > 0, got {key}={value}"):
         make_solver("knn", [setting])

@@ -1,5 +1,7 @@
 """L-BFGS on stacked functions: against closed forms and scipy, and each function as if alone."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 CURVATURES = 10 ** (4 * torch.rand(H, X, generator=GENERATOR, dtype=torch.float64) - 2)
 TARGETS = torch.randn(H, X, generator=GENERATOR, dtype=torch.float64)
 STARTS = torch.zeros(H, X, dtype=torch.float64)
+Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def quadratic(points: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,7 +38,7 @@ def coupled(points: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("function", [quadratic, flat_sided])
-def test_the_minimum_is_the_known_one(function: object) -> None:
+def test_the_minimum_is_the_known_one(function: Function) -> None:
     found = minimise(function, STARTS, tolerance=1e-10, max_iterations=500)
     assert (found.gradients <= 1e-10).all() and (found.n_iterations > 1).all()
     torch.testing.assert_close(found.points, TARGETS, rtol=0, atol=1e-7)  # 1e-10 over the least curvature
@@ -61,7 +64,7 @@ def test_the_reported_gradient_is_that_at_the_point() -> None:
 
 
 @pytest.mark.parametrize("function", [quadratic, flat_sided, coupled])
-def test_each_function_goes_as_if_alone(function: object) -> None:
+def test_each_function_goes_as_if_alone(function: Function) -> None:
     together = minimise(function, STARTS, tolerance=1e-8, max_iterations=500)
     for number in range(H):
 

@@ -148,6 +148,7 @@ def test_the_gradient_is_that_of_the_objective() -> None:
     loss = torch.nn.functional.cross_entropy(x @ weight.T + bias, labels)
     (loss + 0.5 * 2.0 / 80 * weight.square().sum()).backward()
     eigenvalues, vectors = torch.linalg.eigh(x.T @ x / 80)
+    assert weight.grad is not None and bias.grad is not None
     by_u = weight.grad @ vectors / (eigenvalues / 3 + 2.0 / 80).sqrt()
     largest = max(by_u.abs().max().item(), (bias.grad.abs().max() * 3**0.5).item())
     assert found.gradient == pytest.approx(largest, rel=1e-9)

@@ -29,7 +29,7 @@ def make_cells(head: str, optimizer: str) -> list[Cell]:
 
 
 def make_group(cells: Sequence[Cell], **changes: Any) -> Group:
-    settings = {"batch_size": 16, "device": torch.device("cpu"), "precision": "float32"}
+    settings: dict[str, Any] = {"batch_size": 16, "device": torch.device("cpu"), "precision": "float32"}
     return Group(cells, GroupSetup(SHAPE, 5, **settings | changes))
 
 
@@ -167,9 +167,9 @@ def test_a_cell_of_a_head_with_fixed_positions_is_retired() -> None:
     cells = make_cells("abmilp:cond=pe", "sgd")
     group = make_group([*cells[:2], replace(cells[2], lr=1e30), cells[3]])
     train(group, 3)
-    position = group.head.pooling.position.clone()
+    position = group.head.pooling.get_buffer("position").clone()
     assert group.retire() == [True, True, False, True]
-    assert torch.equal(group.head.pooling.position, position) and position.any()
+    assert torch.equal(group.head.pooling.get_buffer("position"), position) and position.any()
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -185,6 +185,7 @@ def test_gradients_are_clipped_per_cell_as_torch_clips_those_of_a_module(precisi
         torch.nn.functional.cross_entropy(logits, batch.labels).backward()
         assert torch.nn.utils.clip_grad_norm_(alone.head.parameters(), 0.3) > 0.3
         for name, value in alone.head.named_parameters():
+            assert value.grad is not None
             step = start[name][index] - clipped.head.get_parameter(name).detach()[index]
             torch.testing.assert_close(step, value.grad[0], rtol=1e-4, atol=1e-6)
 

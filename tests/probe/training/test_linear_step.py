@@ -1,5 +1,7 @@
 """The gradient of linear heads in closed form, against autograd on the plain formula in float64."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 X, LABELS = torch.randn(B, N, D, generator=GENERATOR) + 2, torch.randint(C, (B,), generator=GENERATOR)
 
 
-def make_head(name: str = "linear", cells: int = H, **settings: object) -> Head:
+def make_head(name: str = "linear", cells: int = H, **settings: Any) -> Head:
     generators = [torch.Generator().manual_seed(seed) for seed in range(cells)]
     pooling = build_pooling(name, dim=D, grid=(1, N), cells=cells, generators=generators, **settings)
     return Head(pooling, C, generators)
@@ -29,6 +31,7 @@ def test_gradients_and_losses_are_autograds(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     head = make_head(cells=cells, pool=pool, norm=norm).train()
     losses = set_gradients(head, X, LABELS)
+    assert head.weight.grad is not None and head.bias.grad is not None
     pooled = X.double().mean(1) if pool == "mean" else X.double().amax(1)
     normed = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-6).sqrt()
     z = normed if norm == "batch" else pooled
@@ -49,6 +52,7 @@ def test_a_label_that_is_certain_costs_nothing_and_a_cell_that_is_not_finite_sta
         head.weight[0], head.bias[0] = 0, 1000 * torch.nn.functional.one_hot(torch.tensor(2), C).float()
         head.weight[1] = torch.nan
     losses = set_gradients(head, X, torch.full((B,), 2))
+    assert head.weight.grad is not None
     assert losses[0] == 0 and head.weight.grad[0].abs().max() == 0
     assert losses[1].isnan() and head.weight.grad[1].isnan().all()
     assert losses[2].isfinite() and head.weight.grad[2].isfinite().all()
@@ -59,5 +63,7 @@ def test_it_serves_poolings_without_weights_and_one_label_per_image() -> None:
     assert is_linear(linear, LABELS) and is_linear(make_head(norm="none"), LABELS)
     assert not is_linear(linear, torch.zeros(B, C))
     assert not is_linear(make_head("ep", queries=2), LABELS)
-    linear.pooling.classifier_norm = linear.pooling.classifier_norm._replace(affine=True)
+    norm = linear.pooling.classifier_norm
+    assert norm is not None
+    linear.pooling.classifier_norm = norm._replace(affine=True)
     assert not is_linear(linear, LABELS)

@@ -39,6 +39,7 @@ def test_losses_and_gradients_equal_their_definitions(dtype: torch.dtype, labels
     exact = logits.detach().double().requires_grad_()
     expected = naive_losses(exact, labels)
     (expected * OF_CELLS).sum().backward()
+    assert logits.grad is not None
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     close = 1e-12 if dtype == torch.float64 else 1e-6
     torch.testing.assert_close(found.double(), expected, rtol=close, atol=close)
@@ -74,5 +75,6 @@ def test_a_cell_without_finite_logits_leaves_its_neighbours_bit_equal(labels: Te
         logits.requires_grad_()
         losses = cell_losses(logits * 1, labels)
         losses.sum().backward()
+        assert logits.grad is not None
         results.append((losses.detach()[[0, 2]], logits.grad[:, [0, 2]]))
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

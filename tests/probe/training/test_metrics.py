@@ -1,5 +1,7 @@
 """Scores against scikit-learn's, cell by cell."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,7 @@ def test_images_with_a_logit_that_is_not_finite_are_errors_of_that_cell(value: f
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("decimals", [8, 0])
-def test_average_precision_equals_scikit_learns(dtype: type, decimals: int) -> None:
+def test_average_precision_equals_scikit_learns(dtype: type[np.floating[Any]], decimals: int) -> None:
     """Rounded to whole numbers, most images share their score with others."""
     rng = np.random.default_rng(0)
     labels = (rng.random((80, 7)) < np.linspace(0.02, 0.9, 7)).astype(np.uint8)

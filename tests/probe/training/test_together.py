@@ -141,7 +141,7 @@ class PlainLARS(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for p in group["params"]:
                 direction = p.grad
@@ -169,6 +169,7 @@ def plain_loop(cell: Cell, probe: PlainProbe) -> list[float]:
         epoch = step / STEPS
         return epoch / WARMUP if epoch < WARMUP else 0.5 + 0.5 * cos(pi * (epoch - WARMUP) / (EPOCHS - WARMUP))
 
+    assert cell.lr is not None
     peak_lr = cell.lr * BATCH / 256
     optimizer = PLAIN[cell.optimizer](probe.parameters(), lr=peak_lr, weight_decay=cell.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

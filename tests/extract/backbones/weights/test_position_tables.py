@@ -61,7 +61,7 @@ def table(grid: Grid, n_prefix: int) -> Tensor:
 
 def expected(taken: Grid, own: Grid, n_prefix: int, **options: Any) -> Tensor:
     """Resample by torch alone."""
-    how = {"mode": "bicubic", "antialias": True} | options
+    how: dict[str, Any] = {"mode": "bicubic", "antialias": True} | options
     resized = maps(taken) if taken == own else F.interpolate(maps(taken), size=own, **how)
     return torch.cat([table(taken, n_prefix)[:, :n_prefix], resized.flatten(2).transpose(1, 2)], 1)
 

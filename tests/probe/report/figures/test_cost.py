@@ -1,6 +1,7 @@
 """Figures against cost, and the Pareto front against its definition."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ def paper() -> Iterator[None]:
 
 def test_points_are_the_costs_and_figures_of_the_table(make_report: MakeReport) -> None:
     report = make_report(*ROWS)
-    figure = draw_cost(report)
+    figure: Any = draw_cost(report)
     assert figure is not None
     params, flops = figure.axes
     assert [axes.get_xlabel() for axes in (params, flops)] == ["parameters", "FLOP per image"]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from tokenprobe.probe.report.contents import Report
 from tokenprobe.probe.report.figures.canvas import styled
@@ -34,7 +33,7 @@ def cells(tests: dict[str, float], seeds: int = 1, **changes: Any) -> list[dict[
     ]  # fmt: skip
 
 
-def lines_of(axes: Axes, spec: str) -> list[Line2D]:
+def lines_of(axes: Any, spec: str) -> list[Any]:
     return [line for line in axes.lines if line.get_color() == look_of(spec).color]
 
 
@@ -42,7 +41,7 @@ def ticks(axes: Axes) -> list[tuple[float, str]]:
     return list(zip(axes.get_xticks(), [text.get_text() for text in axes.get_xticklabels()], strict=True))
 
 
-def rings(axes: Axes) -> list[tuple[float, float]]:
+def rings(axes: Any) -> list[tuple[float, float]]:
     found = [
         line for line in axes.lines if line.get_markeredgecolor() == "black" and line.get_markerfacecolor() == "none"
     ]
@@ -54,9 +53,9 @@ def legend(figure: Figure) -> list[str]:
 
 
 def test_a_line_a_head_in_percent_over_layers_in_order(make_report: MakeReport) -> None:
-    linear = {"head": "linear", "head_config": "pool=mean"}
+    linear: dict[str, Any] = {"head": "linear", "head_config": "pool=mean"}
     rows = cells({"10": 0.7, "2": 0.2, "9": 0.6}) + cells({"2": 0.1, "9": 0.5, "10": 0.3}, **linear)
-    figure = draw_layers(make_report(*rows))
+    figure: Any = draw_layers(make_report(*rows))
     assert figure is not None
     (axes,) = figure.axes
     for spec, expected in (("ep:queries=8", [20, 60, 70]), ("linear:pool=mean", [10, 50, 30])):
@@ -78,7 +77,7 @@ def test_a_line_a_head_in_percent_over_layers_in_order(make_report: MakeReport) 
 
 
 def test_a_band_is_one_deviation_over_seeds_or_the_interval_over_images(make_report: MakeReport) -> None:
-    figure = draw_layers(make_report(*cells({"0": 0.5, "1": 0.6}, seeds=2)))
+    figure: Any = draw_layers(make_report(*cells({"0": 0.5, "1": 0.6}, seeds=2)))
     assert figure is not None and OVER_SEEDS in legend(figure)
     half = 2 / 2**0.5  # the standard deviation of two numbers that differ by 2
     band = {(x, round(y, 6)) for x, y in figure.axes[0].collections[0].get_paths()[0].vertices}
@@ -87,7 +86,7 @@ def test_a_band_is_one_deviation_over_seeds_or_the_interval_over_images(make_rep
 
 def test_with_one_seed_the_band_is_the_interval(make_report: MakeReport) -> None:
     report = make_report(*cells({"0": 0.5, "1": 0.6}))
-    figure = draw_layers(report)
+    figure: Any = draw_layers(report)
     assert figure is not None
     band = {(x, round(y, 6)) for x, y in figure.axes[0].collections[0].get_paths()[0].vertices}
     row = report.leaders.iloc[0]  # layer 1
@@ -96,7 +95,7 @@ def test_with_one_seed_the_band_is_the_interval(make_report: MakeReport) -> None
 
 def test_joined_layers_stand_apart_and_what_diverged_is_a_gap(make_report: MakeReport) -> None:
     rows = cells({"0": 0.1, "1": 0.2, "3": 0.4, "0+1": 0.5, "0+1+2+3": 0.6}, seeds=2)
-    figure = draw_layers(make_report(*rows, {"cell": "none-layer_02-x", "layer": "2", **LOST}))
+    figure: Any = draw_layers(make_report(*rows, {"cell": "none-layer_02-x", "layer": "2", **LOST}))
     assert figure is not None
     (axes,) = figure.axes
     line, points = lines_of(axes, "ep:queries=8")
@@ -113,7 +112,7 @@ def test_one_layer_is_points_with_intervals(make_report: MakeReport) -> None:
     report = make_report(
         {"layer": "5", "test": 0.6}, {"layer": "5", "head": "aim", "head_config": "heads=4", "test": 0.5}
     )
-    figure = draw_layers(report)
+    figure: Any = draw_layers(report)
     assert figure is not None
     (axes,) = figure.axes
     assert axes.get_xlabel() == "test top-1 (%) on layer 5"
@@ -130,7 +129,7 @@ def test_panels_share_an_axis_unless_they_are_far_apart(make_report: MakeReport)
     near = make_report(
         *(row | {"test": test} for row, test in zip(two, (0.5, 0.7, 0.55, 0.8), strict=True)), keeps=False
     )
-    figure = draw_layers(near)
+    figure: Any = draw_layers(near)
     assert figure is not None and [axes.get_title() for axes in figure.axes] == ["timm:a", "timm:b"]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     far = make_report(
@@ -144,7 +143,7 @@ def test_shots_ascend_on_a_logarithmic_axis_at_the_selected_layers(make_report: 
     levels = {"full": 0.8, "16": 0.5, "1": 0.1, "10": 0.4, "0.1": 0.6, "0.25": 0.7}
     rows = [row for shots, test in levels.items() for row in cells({"0": test}, seeds=2, shots=shots)]
     better_by_test = [row for shots in levels for row in cells({"1": 0.9}, shots=shots, val_top1=0.0)]
-    figure = draw_shots(make_report(*rows, *better_by_test))
+    figure: Any = draw_shots(make_report(*rows, *better_by_test))
     assert figure is not None
     counts, fractions = figure.axes
     assert counts.get_xlabel() == "training images per class"

@@ -1,6 +1,7 @@
 """Backbones side by side, and selected figures against peaks."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_a_row_a_backbone_and_a_point_a_head(make_report: MakeReport) -> None:
         for head, (test, changes) in enumerate(zip(tests, ({}, AIM), strict=True))
     ]
     report = make_report(*rows)
-    figure = draw_backbones(report)
+    figure: Any = draw_backbones(report)
     assert figure is not None
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["timm:a", "timm:b"]
@@ -47,7 +48,7 @@ def test_one_backbone_has_nothing_beside_it(make_report: MakeReport) -> None:
 
 
 def test_peaks_are_of_the_epochs_and_of_the_whole_grid(make_report: MakeReport) -> None:
-    figure = draw_peaks(
+    figure: Any = draw_peaks(
         make_report(
             {"test": 0.5, "peak_test_top1": 0.55},
             {"layer": "1", "test": 0.45, "val_top1": 0.1, "peak_test_top1": 0.65},

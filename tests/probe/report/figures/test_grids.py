@@ -1,6 +1,7 @@
 """The heat map and the confusion: their colours are the numbers of the tables."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_layers_by_heads(make_report: MakeReport) -> None:
         for layer, test in zip(("2", "10", "2+10"), tests, strict=True)
     ]
     lost = {"head": "cait", "head_config": "", "layer": "2", "status": "diverged in epoch 1", "selected": False}
-    figure = draw_heat_map(make_report(*rows, lost | {"cell": "none-layer_02-lost"}))
+    figure: Any = draw_heat_map(make_report(*rows, lost | {"cell": "none-layer_02-lost"}))
     assert figure is not None
     axes = figure.axes[0]
     shown = np.ma.filled(axes.images[0].get_array(), np.nan)
@@ -44,7 +45,7 @@ def test_one_layer_is_no_map(make_report: MakeReport) -> None:
 
 def test_a_confusion_in_percent_of_the_images_of_a_class(make_report: MakeReport) -> None:
     report = make_report({"test": 0.5})
-    figure = draw_confusion(report)
+    figure: Any = draw_confusion(report)
     confusion = report.confusion(report.sources[0])
     assert figure is not None and confusion is not None
     axes = figure.axes[0]

@@ -23,11 +23,12 @@ def test_short_numbers() -> None:
 
 
 def test_a_logarithmic_axis_has_short_numbers() -> None:
-    axes = Figure().add_subplot()
+    figure = Figure()
+    axes = figure.add_subplot()
     axes.plot([900, 2_000_000], [0, 1])
     axes.set_xscale("log")
     plain_log(axes.xaxis)
-    axes.figure.draw_without_rendering()
+    figure.draw_without_rendering()
     assert {"1k", "10k", "100k", "1M"} <= {text.get_text() for text in axes.get_xticklabels()}
     assert not [text for text in axes.get_xticklabels(minor=True) if text.get_text()]
 

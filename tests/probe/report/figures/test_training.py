@@ -1,6 +1,7 @@
 """Rates and epochs: the curves are the means of the results and of the history."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -27,7 +28,7 @@ def test_a_head_over_its_rates(make_report: MakeReport) -> None:
         for seed in (0, 1)
     ]
     lost = [{"lr": 100.0, "seed": seed, "selected": False, "status": "diverged in epoch 1"} for seed in (0, 1)]
-    figure = draw_rates(make_report(*rows, *lost))
+    figure: Any = draw_rates(make_report(*rows, *lost))
     assert figure is not None
     (axes,) = figure.axes
     line = next(line for line in axes.lines if line.get_color() == COLOUR and len(line.get_xdata()) > 1)
@@ -60,7 +61,7 @@ def history(n_seeds: int) -> pd.DataFrame:
 @pytest.mark.parametrize("n_seeds", [1, 2])
 def test_losses_and_the_figure_that_selects_over_epochs(make_report: MakeReport, n_seeds: int) -> None:
     rows = [{"seed": seed, "test": 0.5, "best_epoch": 2} for seed in range(n_seeds)]
-    figure = draw_training(make_report(*rows, history=history(n_seeds)))
+    figure: Any = draw_training(make_report(*rows, history=history(n_seeds)))
     assert figure is not None
     loss, score = figure.axes
     assert (loss.get_ylabel(), score.get_ylabel(), score.get_xlabel()) == (

@@ -54,12 +54,16 @@ class Opened:
     """
 
     def __init__(self, page: Any, file: Path) -> None:
-        self.page, self.said, self.asked = page, [], []
+        self.page, self.said, self.asked = page, list[str](), list[str]()
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
+        page.on("dialog", self._dismiss)
         page.route("**/*", lambda route: self._answer(route, file.as_uri()))
         page.goto(file.as_uri())
+
+    def _dismiss(self, dialog: Any) -> None:
+        self.said.append("dialog")
+        dialog.dismiss()
 
     def _answer(self, route: Any, own: str) -> None:
         if route.request.url == own:

@@ -4,6 +4,7 @@ import logging
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,13 @@ def test_the_commands_leave_nothing_to_train(
     write_store: Callable[..., Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, folder = write_made(write_store, tmp_path / "a store; it's.zarr"), tmp_path / "a run"
-    settings = {"heads": "ep:queries=2,d_out=2,ridge", "epochs": 2, "device": "cpu", "out": folder, "seeds": 2}
+    settings: dict[str, Any] = {
+        "heads": "ep:queries=2,d_out=2,ridge",
+        "epochs": 2,
+        "device": "cpu",
+        "out": folder,
+        "seeds": 2,
+    }
     fit(f"odd name={store.path}", FitConfig(**settings, lr=[1.0, 1e-7], weight_decay=[0.1], warmup_epochs=1 / 3))
     run = fit(store.path, FitConfig(**settings | {"heads": "knn", "fraction": [0.5]}, warmup_epochs=1 / 3))
     (known,) = describe_runs([run])

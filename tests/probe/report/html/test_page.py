@@ -179,7 +179,7 @@ def test_long_names_do_not_widen_the_page(make_report: MakeReport, open_page: Op
 
 
 def test_many_cells_are_sorted_whole_and_drawn_in_part(make_report: MakeReport, open_page: Open) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "layer": str(number % 20),
             "head": ("ep", "aim")[number // 20 % 2],

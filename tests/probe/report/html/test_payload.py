@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from tokenprobe.probe.report.write import write_text
 MakeReport = Callable[..., Report]
 
 
-def column(content: dict, name: str) -> list:
+def column(content: dict[str, Any], name: str) -> list[Any]:
     found = next(each for each in content["table"]["columns"] if each["name"] == name)
     return [found["words"][code] for code in found["codes"]] if found["kind"] == "text" else found["values"]
 
@@ -64,7 +65,7 @@ def test_points_are_those_of_the_tables(report: Report, tmp_path: Path) -> None:
     assert best["cells"].tolist() == [[f"none-layer_02-{row.kind}-{row.shots}-1.0"] for row in named(best)]
 
 
-def named(best: pd.DataFrame) -> list:
+def named(best: pd.DataFrame) -> list[Any]:
     return list(best.assign(kind=best["spec"].str.partition(":")[0]).itertuples())
 
 
