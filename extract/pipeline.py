@@ -146,6 +146,7 @@ def _circumstances(config: ExtractConfig, job: Job) -> dict[str, Any]:
         "workers": n_workers(config.workers),
         "torch": torch.__version__,
         "config": config.to_json() | {"data": job.source.spec, "model": absolute_model(config.model)},
+        "given": config.not_default,
     }
 
 
