@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ..probe.report.config import Style
 from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, several
 from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
 
@@ -38,7 +39,14 @@ License = Annotated[
         "Licence of the head for its model card, as the hub names it, such as apache-2.0.", OUTPUT, default="not given"
     ),
 ]
-Model = Annotated[str | None, Option("Backbone, if it is a local folder that has moved.", BACKBONE, short="-m")]
+Model = Annotated[
+    str | Any | None,  # or, in Python, a tokenprobe.extract.backbones.Backbone
+    Option(
+        "Backbone, if it is a local folder that has moved, or python:MODULE:FUNCTION for one of your own.",
+        BACKBONE,
+        short="-m",
+    ),
+]
 Checkpoint = Annotated[
     str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
 ]
@@ -211,4 +219,5 @@ class AttendConfig(Settings):
             default="attention/CELL in the run",
         ),
     ] = None
+    style: Style = "paper"
     device: Device = "auto"
