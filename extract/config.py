@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..runtime.address import is_address, redacted
-from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, several
+from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, fields_of, several
 from ..runtime.settings import (
     Address,
     Amp,
@@ -175,6 +175,11 @@ class ExtractConfig(Settings):
         return asdict(replace(self, model=model)) | {
             name: None if path is None else _absolute(path) for name, path in paths.items()
         }
+
+    @property
+    def not_default(self) -> list[str]:
+        """Names of the settings that differ from their default: a command with these alone does the same."""
+        return [name for name, field in fields_of(ExtractConfig).items() if getattr(self, name) != field.value]
 
 
 def _absolute(path: str | Path) -> str:

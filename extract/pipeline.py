@@ -147,6 +147,7 @@ def _circumstances(config: ExtractConfig, job: Job) -> dict[str, Any]:
         "workers": n_workers(config.workers),
         "torch": torch.__version__,
         "config": settings | {"data": job.source.spec, "model": absolute_model(settings["model"])},
+        "given": config.not_default,
     }
 
 

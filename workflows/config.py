@@ -28,7 +28,8 @@ probe heads export runs/mae -o another-head --cell CELL
 IMPORT_HEAD_EXAMPLES = """
 probe heads import ep_head.pth -m timm:vit_base_patch16_224.mae \\
     -o imported-head  # downloads weights
-probe heads import aim.pth -m timm:VisionTransformer --checkpoint mine.safetensors \\
+probe heads import aim.pth -m timm:VisionTransformer \\
+    --checkpoint mine.safetensors \\
     --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3 \\
     --head aim:heads=12 -o aim-head
 """
@@ -173,7 +174,7 @@ class ImportHeadConfig(Settings):
     ] = None
     classes: Annotated[
         str | Path | None,
-        Option("Text file with the name of each class, one a line.", OUTPUT, metavar="FILE", default="their indices"),
+        Option("Text file with the name of each class, one per line.", OUTPUT, metavar="FILE", default="their indices"),
     ] = None
     license: License = None
     out: Annotated[str | Path, Option("Folder to create.", OUTPUT, short="-o", metavar="FOLDER")]

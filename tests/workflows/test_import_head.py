@@ -141,7 +141,7 @@ def test_other_classes_than_the_heads_are_refused(
 ) -> None:
     save_file(ep[0], tmp_path / "ep.safetensors")
     (tmp_path / "names.txt").write_text("ant\nbee\n")
-    with pytest.raises(InputError, match=r"'.*names.txt' has 2 lines, and the head 5 classes; give one name a line"):
+    with pytest.raises(InputError, match=r"'.*names.txt' has 2 lines, and the head 5 classes; give one name per line"):
         import_head(tmp_path / "ep.safetensors", make(classes=tmp_path / "names.txt"))
     with pytest.raises(MissingError, match=r"no file of classes at '.*gone.txt'"):
         import_head(tmp_path / "ep.safetensors", make(classes=tmp_path / "gone.txt"))
