@@ -65,7 +65,7 @@ RIGHT = (
 
 
 def test_the_suite_passes_a_right_format_and_says_what_is_wrong_with_others(tmp_path: Path) -> None:
-    code = PAGE.read_text().split("## Your own store format")[1].split("```python\n")[1:3]
+    code = PAGE.read_text().split("## A store format")[1].split("```python\n")[1:3]
     files, suite = (part.split("```")[0] for part in code)
     (tmp_path / "mypkg_store.py").write_text(files)
     wrong = [A_WRONG_ONE.format(name=name, suffix=name.lower(), method=method) for name, (method, _) in WRONG.items()]
