@@ -234,9 +234,9 @@ def local(place: object) -> Path:
 
 
 def block_path(path: Path, array: str, view: int, block: int) -> Path:
-    """Return the file of one block of an array of `make_contents`, as the store's format names it."""
-    spec = array_spec(make_manifest("int8", COUNTS, BLOCK), *array.split("/"))
-    return folder_of(path) / store_files(path).block_name(spec, view, block)
+    """Return the file of one block of an array, as the store's format names it for an array of `make_contents`."""
+    spec = array_spec(make_manifest("int8", COUNTS, BLOCK), "train", "layer_00", array.rpartition("/")[2])
+    return folder_of(path) / store_files(path).block_name(replace(spec, name=array), view, block)
 
 
 def tree(path: Path) -> dict[str, bytes | None]:
