@@ -3,6 +3,7 @@
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
 # make dist    wheel and source archive in dist/; make check-dist: and use the wheel in a fresh environment
+# make docs    the documentation site, in build/site
 # make format  mend formatting and imports
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ STAMP  := $(VENV)/installed
 VERSIONS ?= newest
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick slow check format lint types lock dist check-dist install clean
+.PHONY: demo test quick slow check format lint types docs lock dist check-dist install clean
 
 demo: $(STAMP)
 	$(BIN)/probe demo
@@ -40,6 +41,9 @@ types: $(STAMP)
 	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/tokenprobe" && trap 'rm -rf "$$link"' EXIT && \
 	echo "mypy tokenprobe" && cd "$$link" && \
 	"$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" tokenprobe
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
