@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
+# make dist    wheel and source archive in dist/; make check-dist: and use the wheel in a fresh environment
 # make docs    the documentation site, in build/site
 # make format  mend formatting and imports
 
@@ -14,7 +15,7 @@ STAMP  := $(VENV)/installed
 VERSIONS ?= newest
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick slow check format lint types docs lock install clean
+.PHONY: demo test quick slow check format lint types docs lock dist check-dist install clean
 
 demo: $(STAMP)
 	$(BIN)/probe demo
@@ -69,5 +70,13 @@ lock: $(STAMP)
 	@{ echo "# Versions of the development environment: pip install -r requirements-dev.lock -e . (written by make lock)"; \
 	$(BIN)/python -m pip freeze --exclude-editable; } > requirements-dev.lock
 
+# The wheel is built from the unpacked source archive, so no file of this folder gets in by accident.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+check-dist: dist
+	.ci/check-dist
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo
