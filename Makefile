@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
+# make study   the reduced study: rewrites the tables of docs/study.md, in about ten minutes
 # make format  mend formatting and imports
 
 PYTHON ?= python3
@@ -13,10 +14,15 @@ STAMP  := $(VENV)/installed
 VERSIONS ?= newest
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick slow check format lint types lock install clean
+.PHONY: demo study test quick slow check format lint types lock install clean
 
 demo: $(STAMP)
 	$(BIN)/probe demo
+
+STUDY := poolings cache_cost stores optimism queries layers labels
+
+study: $(STAMP)
+	for each in $(STUDY); do $(BIN)/python examples/study/$$each.py || exit 1; done
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
@@ -66,4 +72,4 @@ lock: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable; } > requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo study
