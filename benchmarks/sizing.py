@@ -33,13 +33,13 @@ HEADER = [
 
 def make_data(folder: Path) -> str:
     """Write a data set of as many images as ImageNet-1k, and return its name."""
-    arrays = {f"x_{split}": np.zeros((n, 1, 1), np.uint8) for split, n in N_IMAGES.items()}
-    labels = {f"y_{split}": np.arange(n) % 1000 for split, n in N_IMAGES.items()}
+    arrays: dict[str, Any] = {f"x_{split}": np.zeros((n, 1, 1), np.uint8) for split, n in N_IMAGES.items()}
+    labels: dict[str, Any] = {f"y_{split}": np.arange(n) % 1000 for split, n in N_IMAGES.items()}
     np.savez(folder / "imagenet.npz", **arrays, **labels)
     return f"npz:{folder / 'imagenet.npz'}"
 
 
-def dry_run(data: str, model: str, model_arg: dict[str, Any], dtype: str) -> dict[str, str]:
+def dry_run(data: str, model: str, model_arg: dict[str, Any], dtype: Any) -> dict[str, str]:
     """Return what a dry run says, by the first word of each line."""
     config = ExtractConfig(
         model=model, model_arg=model_arg, no_pretrained=True, data=data, out="imagenet.zarr", dtype=dtype,

@@ -1,11 +1,14 @@
 """Checks of the settings, before any model or data is loaded."""
 
+from ..engines import engine_name
 from ..engines.shards import parse_shard
 from ..errors import InputError
 from ..store.claim import check_path
 from ..store.outputs import check_store
 from .config import ExtractConfig
 
+BUILDING = ("model_arg", "checkpoint", "no_pretrained", "image_size")
+"""Settings that build a backbone by name."""
 MOST_OF_RANGE = {"view_scale": 1, "view_ratio": 1000}
 
 
@@ -34,6 +37,8 @@ def check_config(config: ExtractConfig) -> None:
 
 
 def _check_backbone(config: ExtractConfig) -> None:
+    if not isinstance(config.model, str):
+        _check_built(config)
     if len(config.image_size) > 2 or min(config.image_size, default=1) < 1:
         raise InputError(f"image_size {config.image_size}: expected a side in pixels, or height and width")
     if len(config.checkpoint_grid) > 2 or min(config.checkpoint_grid, default=1) < 1:
@@ -41,3 +46,17 @@ def _check_backbone(config: ExtractConfig) -> None:
     for name in ("allow_missing", "checkpoint_key", "checkpoint_grid"):
         if getattr(config, name) and config.checkpoint is None:
             raise InputError(f"{name} {getattr(config, name)} without a checkpoint; give --checkpoint FILE with it")
+
+
+def _check_built(config: ExtractConfig) -> None:
+    for name in BUILDING:
+        if getattr(config, name):
+            raise InputError(
+                f"{name} {getattr(config, name)} builds a backbone by name, but the model given is built already; "
+                f"leave {name} out"
+            )
+    if engine_name(config.engine) != "inline":
+        raise InputError(
+            f"engine {engine_name(config.engine)!r} loads the backbone in several processes, by its name, but the "
+            "model given is an object; give model='python:MODULE:FUNCTION' with a function that returns it"
+        )

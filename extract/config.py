@@ -1,12 +1,12 @@
 """The settings of one extraction. Every field is a flag of `probe extract` and a key of its config file."""
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..runtime.address import is_address, redacted
-from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, several
+from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, fields_of, several
 from ..runtime.settings import (
     Address,
     Amp,
@@ -97,7 +97,7 @@ class ExtractConfig(Settings):
         ),
     ] = 0
     model: Annotated[
-        str,
+        str | Any,  # or, in Python, a tokenprobe.extract.backbones.Backbone
         Option(
             "Backbone, such as timm:vit_base_patch16_224.mae or open_clip:ViT-L-14/openai. The command probe models "
             "lists them.",
@@ -169,9 +169,17 @@ class ExtractConfig(Settings):
     num_gpus: NumGpus = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values; `out` and `checkpoint` become absolute."""
+        """Return the fields as JSON values; `out` and `checkpoint` become absolute, and a backbone its name."""
         paths = {"out": self.out, "checkpoint": self.checkpoint}
-        return asdict(self) | {name: None if path is None else _absolute(path) for name, path in paths.items()}
+        model = self.model if isinstance(self.model, str) else self.model.name
+        return asdict(replace(self, model=model)) | {
+            name: None if path is None else _absolute(path) for name, path in paths.items()
+        }
+
+    @property
+    def not_default(self) -> list[str]:
+        """Names of the settings that differ from their default: a command with these alone does the same."""
+        return [name for name, field in fields_of(ExtractConfig).items() if getattr(self, name) != field.value]
 
 
 def _absolute(path: str | Path) -> str:

@@ -9,6 +9,7 @@ from ..store.contents import SplitInfo
 from ..store.durable import free_bytes
 from ..store.layout import LayerShape, layer_index
 from .config import ExtractConfig
+from .loaded import wants_published
 from .plan import Plan
 from .views import FAST
 
@@ -43,7 +44,7 @@ def describe(plan: Plan, config: ExtractConfig, images_per_second: float) -> lis
 
 def _weights_lines(config: ExtractConfig) -> list[tuple[str, str]]:
     """Return a line about published weights, which a dry run does not download."""
-    if config.no_pretrained or config.checkpoint is not None:
+    if not wants_published(config):
         return []
     return [("weights", "published; a dry run does not download them and draws random ones of the same shapes")]
 

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import replace
 
-from .backbones import Backbone, load_backbone
+from .backbones import Backbone, has_published, load_backbone
 from .config import ExtractConfig
 from .datasets import ImageSource, open_dataset
 from .divided import DividedSource
@@ -18,6 +18,11 @@ def open_source(config: ExtractConfig) -> ImageSource:
     return source if config.split_fraction is None else DividedSource(source, config.split_fraction, config.seed)
 
 
+def wants_published(config: ExtractConfig) -> bool:
+    """Return whether the backbone of a config has its published weights."""
+    return has_published(config.model) and not config.no_pretrained and config.checkpoint is None
+
+
 def load_configured(config: ExtractConfig, source: ImageSource, *, fetches: bool = True) -> Backbone:
     """Load the backbone, with the transform that the source asks for.
 
@@ -26,7 +31,7 @@ def load_configured(config: ExtractConfig, source: ImageSource, *, fetches: bool
         source: the data.
         fetches: whether weights may be downloaded.
     """
-    if fetches and not config.no_pretrained and config.checkpoint is None:
+    if fetches and wants_published(config):
         logger.info(f"loading {config.model}: its weights are fetched if they are not here yet")
     backbone = load_backbone(
         config.model,

@@ -138,6 +138,7 @@ def describe_extraction(config: ExtractConfig) -> list[str]:
 
 def _circumstances(config: ExtractConfig, job: Job) -> dict[str, Any]:
     """Return the facts of a run that belong in the journal, not in the manifest."""
+    settings = config.to_json()
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
@@ -145,7 +146,8 @@ def _circumstances(config: ExtractConfig, job: Job) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu",
         "workers": n_workers(config.workers),
         "torch": torch.__version__,
-        "config": config.to_json() | {"data": job.source.spec, "model": absolute_model(config.model)},
+        "config": settings | {"data": job.source.spec, "model": absolute_model(settings["model"])},
+        "given": config.not_default,
     }
 
 

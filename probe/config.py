@@ -180,6 +180,13 @@ class FitConfig(Settings):
         int, Option("Seed of the batch order and of the held-out images.", TRAINING, least=0, most=2**63 - 1)
     ] = 0
     out: Annotated[str | Path, Option("Folder of the run.", OUTPUT, short="-o", metavar="RUN")]
+    log: Annotated[
+        Literal["tensorboard", "wandb"] | None,
+        Option(
+            "Service that gets curves while the heads train, and the results. It needs the extra of that name.",
+            OUTPUT,
+        ),
+    ] = None
     dry_run: Annotated[bool, Option("Show cells, memory and time, and do nothing.", OUTPUT)] = False
     device: Device = "auto"
     amp: Amp = "auto"

@@ -7,17 +7,21 @@ from pathlib import Path
 
 from ..engines import Engine, make_engine
 from ..engines.shards import parse_shard, share_of
+from ..runtime.console import status
 from ..runtime.text import counted
 from ..store.local_cache import open_cached
 from .config import FitConfig
+from .fitting.board import Board
 from .fitting.layer_fit import fit_layer
 from .fitting.parts import FitWork, Part, has_parts, merge_parts, plan_once
 from .fitting.progress import CellProgress, FitProgress
+from .logs import check_log, open_log
 from .planning.estimate import describe
 from .planning.layer_plan import LayerPlan, make_layer_plan
 from .planning.machine import Machine, make_machine
 from .planning.make_plan import make_plan
 from .planning.plan import Plan
+from .planning.settings import grid_settings
 from .report import is_reported, write_report
 from .run.files import check_run_folder
 from .run.made_from import chosen_names, claim, name_stores
@@ -43,6 +47,7 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
 def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run:
     """Plan the fit, train what the run lacks, and write the report."""
     parse_shard(config.shard)
+    check_log(config.log)
     out, machine = check_run_folder(config.out), make_machine(config)
     seen = Run(out)
     plans = _make_plans(paths, config, machine)
@@ -58,14 +63,32 @@ def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run
         claim(run, _plans_of(todo), str(machine.device))
         _announce(todo)
         if engine.is_alone and not has_parts(out):
-            with FitProgress(sum(layer.n_cells for layer in todo)) as progress:
-                for layer in filter(None, todo):
-                    fit_layer(layer, machine, run, progress)
+            _fit_layers(config, machine, todo, run)
         else:
             _fit_parts(config, machine, plan_once(run, todo), engine)
             merge_parts(run)
-        write_report(run)
+            with open_log(config.log, out) as log:
+                if log is not None:
+                    log.finish(run.results)
+        with status("writing tables, figures and the page"):
+            write_report(run)
     return run
+
+
+def _fit_layers(config: FitConfig, machine: Machine, todo: Sequence[LayerPlan], run: Run) -> None:
+    """Train all layers in this process, and show the best cells."""
+    board = Board(config.protocol)
+    if run.finished:
+        board.update(run.rows())
+    n_cells, settings = sum(layer.n_cells for layer in todo), grid_settings(_plans_of(todo)[0])
+    with (
+        open_log(config.log, run.path, settings=settings) as log,
+        FitProgress(n_cells, board, log) as progress,
+    ):
+        for layer in filter(None, todo):
+            fit_layer(layer, machine, run, progress)
+        if log is not None:
+            log.finish(run.results)
 
 
 def _fit_shard(config: FitConfig, out: Path, machine: Machine, todo: Sequence[LayerPlan], engine: Engine) -> Run:

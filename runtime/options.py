@@ -95,6 +95,7 @@ class Field:
         is_list: whether it holds a list.
         is_path: whether it may hold a Path.
         is_optional: whether it may be None.
+        is_open: whether Python may give an object of any other type.
         value: the default, or MISSING.
     """
 
@@ -105,6 +106,7 @@ class Field:
     is_list: bool
     is_path: bool
     is_optional: bool
+    is_open: bool
     value: Any
 
     @property
@@ -175,6 +177,7 @@ def fields_of(settings: type[Any]) -> dict[str, Field]:
             is_list=holder is list,
             is_path=Path in alternatives,
             is_optional=NoneType in alternatives,
+            is_open=Any in alternatives,
             value=field.default if field.default_factory is MISSING else field.default_factory(),
         )
     return found

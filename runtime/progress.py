@@ -3,13 +3,15 @@
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from math import inf
 from threading import RLock
 from types import TracebackType
 from typing import Self
 
+from rich.console import RenderableType
 from rich.progress import BarColumn, ProgressColumn, TextColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as RichProgress
 
 from .console import bar_console
 from .text import time_text
@@ -18,7 +20,8 @@ LEAST_PAUSE, MOST_PAUSE = 10.0, 300.0
 """Shortest and longest pause between two plain lines, in seconds."""
 PAUSE_SHARE = 1 / 20
 """Between those limits, the pause is this share of the time so far: a long run does not fill its log."""
-REDRAW_SECONDS = 0.1
+REDRAWS_PER_SECOND = 4
+"""How often a terminal shows the bar, and what stands above it, anew."""
 BAR_WIDTH = 12
 
 logger = logging.getLogger(__name__)
@@ -48,7 +51,14 @@ class Progress(ABC):
         console = bar_console()
         self._plain = console is None
         name = TextColumn("{task.description}", markup=False)
-        self._bar = Bar(name, BarColumn(BAR_WIDTH), *columns, console=console, disable=self._plain)
+        self._bar = _Bar(
+            name,
+            BarColumn(BAR_WIDTH),
+            *columns,
+            console=console,
+            disable=self._plain,
+            refresh_per_second=REDRAWS_PER_SECOND,
+        )
         self._task = self._bar.add_task(what, total=total, note="")
 
     def __enter__(self) -> Self:
@@ -58,6 +68,8 @@ class Progress(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:
+            self._bar.top = None  # results follow
         self._bar.stop()
 
     @property
@@ -73,6 +85,10 @@ class Progress(ABC):
         """Return the text beside the count in the bar."""
         return ""
 
+    def _above(self) -> RenderableType | None:
+        """Return what stands above the bar, or None. The caller holds the lock."""
+        return None
+
     def _seconds_left(self) -> float | None:
         """Estimate the seconds left from the mean speed so far; None at the start."""
         return (self._total - self._done) * self.seconds / self._done if self._done else None
@@ -87,8 +103,9 @@ class Progress(ABC):
         self._done = done
         if self._plain:
             self._tell()
-        elif done == self._total or time.monotonic() - self._drawn >= REDRAW_SECONDS:
+        elif done == self._total or time.monotonic() - self._drawn >= 1 / REDRAWS_PER_SECOND:
             self._drawn = time.monotonic()
+            self._bar.top = self._above()
             self._bar.update(self._task, completed=done, description=self._what, note=self._note())
 
     def _tell(self) -> None:
@@ -101,3 +118,19 @@ class Progress(ABC):
             self._told = now
             left = self._seconds_left()
             logger.info(self._line() + ("" if left is None else f"  {time_text(left)} left"))
+
+
+class _Bar(RichProgress):
+    """A bar that may have something above it.
+
+    Attributes:
+        top: stands above. rich draws from a thread of its own, under a lock: so it asks for nothing here.
+    """
+
+    top: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """See rich."""
+        if self.top is not None:
+            yield self.top
+        yield from super().get_renderables()

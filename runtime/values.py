@@ -10,6 +10,8 @@ from typing import Any
 from ..errors import InputError, unknown_name
 from .options import Field
 
+PLAIN = (str, int, float, list, tuple, dict, PathLike, type(None))
+"""Types of values in a shell or a YAML file, and paths."""
 SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -29,6 +31,8 @@ def read_value(field: Field, value: Any, name: str | None = None) -> Any:
         value = value.tolist()
     if value is None and field.is_optional:
         return None
+    if field.is_open and not isinstance(value, PLAIN):
+        return value
     if field.type is dict:
         return _read_mapping(value, name)
     values = value if isinstance(value, list | tuple | range) else [value]

@@ -60,7 +60,7 @@ def write_archive(store: Store, folder: Path, chosen: Selection, progress: Calla
     manifest = archive_manifest(store.manifest, chosen)
     try:
         journal.add_mark()
-        journal.add_event("export", exported_config=store.recorded_settings)
+        journal.add_event("export", exported_config=store.recorded_settings, given=_given(store))
         journal.add_files(file_record(folder, name) for name in _write_small(store, files, manifest))
         for spec in chosen.specs(manifest):
             for view, block in product(range(spec.n_views), range(spec.n_blocks)):
@@ -69,6 +69,10 @@ def write_archive(store: Store, folder: Path, chosen: Selection, progress: Calla
         write_root(files, manifest, journal)
     finally:
         journal.close()
+
+
+def _given(store: Store) -> list[str] | None:
+    return store.extractions[-1].given if store.extractions else None
 
 
 def archive_manifest(manifest: Manifest, chosen: Selection) -> Manifest:

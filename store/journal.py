@@ -181,15 +181,6 @@ def root_entries(folder: Place) -> list[dict[str, Any]]:
     return list(islice(found, 2))
 
 
-def last_settings(folder: Place) -> dict[str, Any]:
-    """Return the settings of the last extraction into a store, or into the store that this one was exported from.
-
-    The dict is empty if none are recorded.
-    """
-    found = [entry.get("config", entry.get("exported_config")) for entry in read_entries(folder)]
-    return next((dict(settings) for settings in reversed(found) if isinstance(settings, dict)), {})
-
-
 def last_finish(folder: Place) -> dict[str, Any] | None:
     """Return the figures that the last finished extraction recorded: seconds, images and speed."""
     ends = [entry for entry in read_entries(folder) if entry.get("event") == "finish"]

@@ -16,7 +16,7 @@ from .formats import local_path, store_of_folder
 RUN_TABLES = ("results.parquet", "history.parquet")
 RUN_CONFIG, RUN_MARK = "config.yaml", b"\nmade_from:"
 RUN_FILES = (RUN_CONFIG, *RUN_TABLES, "results.csv", "summary.md", "report.html", "checkpoint.pt", ".lock")
-RUN_FOLDERS = ("heads", "predictions", "figures", "tables", "parts", "attention")
+RUN_FOLDERS = ("heads", "predictions", "figures", "tables", "parts", "attention", "tensorboard", "wandb")
 LONGEST_NAME = 255
 """Most bytes in a file's name, on all common disks."""
 

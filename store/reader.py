@@ -17,8 +17,8 @@ from .array_reader import ArrayReader
 from .array_spec import ArraySpec, array_spec
 from .contents import SplitInfo
 from .contract import IDS, LABELS, StoredArrays
+from .extractions import Extraction, read_extractions
 from .formats import open_arrays
-from .journal import last_settings
 from .layout import PATCH, LayerShape, layer_index, layer_name
 from .manifest import Manifest
 from .memory import aligned_empty
@@ -94,10 +94,15 @@ class Store:
         return sorted(layer_index(name) for name in self.manifest.layers)
 
     @cached_property
-    def recorded_settings(self) -> dict[str, Any]:
-        """Return the settings of the last extraction into the store; empty without a journal."""
+    def extractions(self) -> list[Extraction]:
+        """The recorded extractions into the store, in the order they ran; empty without a journal."""
         files = self.arrays.journaled_files()
-        return {} if files is None else last_settings(files.folder)
+        return [] if files is None else read_extractions(files.folder)
+
+    @property
+    def recorded_settings(self) -> dict[str, Any]:
+        """The settings of the last extraction into the store; empty without a journal."""
+        return dict(self.extractions[-1].config) if self.extractions else {}
 
     def __getitem__(self, split: str) -> "Split":
         """Return one split, or raise an InputError that names the splits."""

@@ -92,12 +92,12 @@ class PoolingConformance:
             names = [",".join(f"{key}={value}" for key, value in case.items()) or "defaults" for case in self.cases]
             metafunc.parametrize("case", self.cases, ids=names)
 
-    def build(self, case: Settings | None = None, *, seeds: Sequence[int] | None = None, **shape: Any) -> Any:
+    def build(self, case: Settings | None = None, *, seeds: Sequence[int] | None = None, **changes: Any) -> Any:
         """Build the pooling in float64: plain, or a cell for each seed."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds or (0,)]
         settings = replace(self.pooling.settings, **(self.cases[0] if case is None else case))
-        shape = {"dim": self.dim, "grid": self.grid, "cells": len(seeds) if seeds else None} | shape
-        return self.pooling(settings, generators=generators, **shape).double()
+        shape: dict[str, Any] = {"dim": self.dim, "grid": self.grid, "cells": len(seeds) if seeds else None}
+        return self.pooling(settings, generators=generators, **shape | changes).double()
 
     def tokens(self, n_images: int = 3, pool: Pooling | None = None, *, outliers: bool = True) -> Tensor:
         """Draw tokens for a pooling's inputs, with the outlier channels of real ones, or with similar channels."""
@@ -127,7 +127,7 @@ class PoolingConformance:
         if not weights:
             return
         cotangent = _cotangent(expected)
-        (expected * cotangent).sum().backward()  # type: ignore[no-untyped-call]
+        (expected * cotangent).sum().backward()
         (pooled * cotangent).sum().backward()
         for name, value in pool.named_parameters():
             found, wanted = (torch.zeros(()) if g is None else g for g in (value.grad, weights[name].grad))
@@ -275,5 +275,5 @@ def _assert_equal(found: Tensor, expected: Tensor, tolerance: float) -> None:
 def _assert_finite_with_gradients(pool: Pooling, pooled: Tensor) -> None:
     assert pooled.isfinite().all()
     if pooled.requires_grad:
-        pooled.square().sum().backward()  # type: ignore[no-untyped-call]
+        pooled.square().sum().backward()
         assert all(value.grad is None or value.grad.isfinite().all() for value in pool.parameters())

@@ -173,7 +173,7 @@ def _is_lfs(name: str) -> bool:
 
 
 REPO = r"([\w.-]+/[\w.-]+)"
-ROUTES = [
+ROUTES: list[tuple[str, str, Any]] = [
     ("POST", r"/api/repos/create", Handler.create),
     ("POST", r"/api/validate-yaml", Handler.validate),
     ("POST", rf"/api/models/{REPO}/preupload/([\w.-]+)", Handler.preupload),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..extract.backbones import Backbone
     from .probed_model import ProbedModel
 
 __all__ = ["export_pipeline"]
@@ -18,7 +19,7 @@ def export_pipeline(
     run: str | Path,
     cell: str | None = None,
     *,
-    model: str | None = None,
+    model: str | Backbone | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_key: str | None = None,
     trust_code: bool = False,

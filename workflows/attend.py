@@ -1,45 +1,51 @@
 """`probe attend`: where the queries of a trained head look.
 
 A head that reads patch tokens gives pictures: a map per query over the images, their merged map, and the queries merged
-into parts. A head that reads a class token or a mean per layer gives bars: its attention over layers, per class.
+into parts. A head that reads stacked layers gives its attention over layers, per class.
 """
 
 import logging
-from dataclasses import dataclass, field
-from io import StringIO
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..errors import InputError
-from ..probe.batches.layer_set import STACK
 from ..probe.heads import Head
 from ..probe.heads.attentive import AttentivePooling
 from ..probe.report.attention import as_distributions, complementarity, entropy, find_parts, merge
 from ..probe.report.best import BEST, best_cell
+from ..probe.report.contents import gather
 from ..probe.report.figures import attention as pictures
 from ..probe.report.figures.canvas import save, styled
+from ..probe.report.figures.layers import WORDS, layer_accuracy
 from ..probe.run.results import Run
 from ..probe.run.saved import SavedHead, load_saved, saved_cells
 from ..runtime.device import resolve_device
-from ..runtime.text import counted, csv_cell, plural, printable
-from ..store.durable import write_durably
+from ..runtime.text import counted, plural, printable
 from ..store.layout import PATCH
 from ..store.outputs import check_folder
-from .attended import Attended, from_images, from_store, open_split, stored_tokens
+from .attend_layers import (
+    FILES,
+    Classes,
+    attention_of,
+    has_layers,
+    layer_weights,
+    weights_of_split,
+    write_layers,
+    write_table,
+)
+from .attended import Attended, from_images, from_store, open_split
 from .config import AttendConfig
-from .probed_model import export_pipeline
+from .probed_model import configured_pipeline
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 MERGED, CONTROL = "merged", "class token"
-ROWS_AT_ONCE = 1024
 FOLDER = "attention"
 
 
@@ -52,19 +58,22 @@ class Attention:
         folder: where the pictures and the table are.
         table: of patch tokens, one row per image and map: image, label, map ("1", "2", …, "merged" or "class token"),
             part (from 1; missing for the last two), weight (on patches), entropy and complementarity. Of a token or two
-            per layer, one row per class, layer and token: class (empty over all images), layer, token and weight.
+            per layer, it is `layers`.
         files: names of what is in the folder, with a description.
         facts: the means over images: entropy, merged_entropy, control_entropy and complementarity; and the parts, as
             lists of map numbers. Empty for a head that reads no patch tokens.
         maps: (images, maps, patches) float64, each summing to 1; None for a head that reads no patch tokens.
+        layers: one row per class, layer and token: class (empty over all images), layer, token and weight. None for a
+            head of patch tokens that does not read stacked layers.
     """
 
     cell: str
     folder: Path
-    table: pd.DataFrame
-    files: dict[str, str]
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    files: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     maps: Array | None = None
+    layers: pd.DataFrame | None = None
 
 
 def attend(run: str | Path, config: AttendConfig) -> Attention:
@@ -85,30 +94,34 @@ def attend(run: str | Path, config: AttendConfig) -> Attention:
     cell = attentive_cell(path) if config.cell == BEST else config.cell
     head, about = load_saved(path, cell, trust_code=config.trust_code)
     pooling = _attentive(head, about, cell)
-    folder = given or path / FOLDER / cell
+    found = Attention(cell, given or path / FOLDER / cell)
+    seen, weights, classes = _look(path, cell, pooling, about, config)
+    with styled(config.style):
+        if PATCH in about.tokens and seen is not None:
+            found = _attend_patches(found, about, seen, pooling)
+        if has_layers(about):
+            accuracy = None if Run(path).results.empty else layer_accuracy(gather([Run(path)]), cell)
+            layers = write_layers(found.folder, weights, classes, about, accuracy)
+            table = found.table if PATCH in about.tokens else layers
+            found = replace(found, table=table, layers=layers, files=found.files | FILES)
+    logger.info(f"{counted(len(weights), 'image')} by {cell} -> {found.folder}")
+    return found
+
+
+def _look(
+    path: Path, cell: str, pooling: AttentivePooling, about: SavedHead, config: AttendConfig
+) -> tuple[Attended | None, Array, Classes]:
+    """Return the images to show, if any, the attention over layers of all images that are read, and their classes."""
     if config.images is not None:
-        model = export_pipeline(
-            path,
-            cell,
-            model=config.model,
-            checkpoint=config.checkpoint,
-            checkpoint_key=config.checkpoint_key,
-            trust_code=config.trust_code,
-        ).to(resolve_device(config.device))
-        seen = from_images(model, str(config.images), config.n)
-        made = _attend_patches if PATCH in about.tokens else _attend_images_by_layer
-        return made(cell, folder, pooling, about, seen)
+        model = configured_pipeline(path, cell, config).to(resolve_device(config.device))
+        given = from_images(model, str(config.images), config.n)
+        return given, layer_weights(attention_of(pooling, given.tokens), about), {}
     split = open_split(path, cell, about, config.split)
     split.check_complete(about.layer_set.indices)
-    if PATCH in about.tokens:
-        return _attend_patches(cell, folder, pooling, about, from_store(split, about, config.n))
-    maps = [
-        _attention(pooling, stored_tokens(split, about, np.arange(start, min(start + ROWS_AT_ONCE, len(split)))))
-        for start in range(0, len(split), ROWS_AT_ONCE)
-    ]
-    labels = split.labels if split.labels.ndim == 2 else np.eye(len(split.classes), dtype=int)[split.labels]
-    of_class = {name: labels[:, place] == 1 for place, name in enumerate(split.classes)}
-    return _attend_layers(cell, folder, about, np.concatenate(maps), of_class)
+    seen = from_store(split, about, config.n) if PATCH in about.tokens else None
+    if has_layers(about) or seen is None:
+        return seen, *weights_of_split(split, about, pooling)
+    return seen, layer_weights(attention_of(pooling, seen.tokens), about), {}
 
 
 def print_attention(found: Attention) -> None:
@@ -125,10 +138,10 @@ def print_attention(found: Attention) -> None:
             print(f"complementarity of the maps {facts['complementarity']:.2f} (0: equal, 1: disjoint)")
         for number, maps in enumerate(facts["parts"], start=1):
             print(f"part {number}: {plural(len(maps), 'map', 'maps')} {', '.join(map(str, maps))}")
-    else:
-        whole = found.table[found.table["class"] == ""]
+    if found.layers is not None:
+        whole = found.layers[found.layers["class"] == ""]
         top = whole.loc[whole["weight"].idxmax()]
-        print(f"most attention: {top['weight']:.2f}, {pictures.WORDS[top['token']]} of layer {top['layer']}")
+        print(f"most attention: {top['weight']:.2f}, {WORDS[top['token']]} of layer {top['layer']}")
     print(f"\n{printable(str(found.folder))}/")
     for name, content in found.files.items():
         print(f"  {name:<24} {content}")
@@ -167,12 +180,6 @@ def spatial_maps(maps_BMX: Array, about: SavedHead) -> tuple[Array, Array]:
     return as_distributions(summed), summed.sum(-1)
 
 
-def layer_weights(maps_BMX: Array, about: SavedHead) -> Array:
-    """Return the attention (B, kinds, layers), the mean over maps, of a head that reads a vector or two per layer."""
-    mean: Array = maps_BMX.mean(1)
-    return mean.reshape(len(mean), len(about.tokens), about.layer_set.n_stacked)
-
-
 def _attentive(head: Head, about: SavedHead, cell: str) -> AttentivePooling:
     if not isinstance(head.pooling, AttentivePooling):
         raise InputError(
@@ -182,14 +189,8 @@ def _attentive(head: Head, about: SavedHead, cell: str) -> AttentivePooling:
     return head.pooling
 
 
-def _attention(pooling: AttentivePooling, tokens: Tensor) -> Array:
-    """Return the maps (B, M, tokens), float64."""
-    with torch.inference_mode():
-        return pooling.attention(tokens).double().numpy()
-
-
-def _attend_patches(cell: str, folder: Path, pooling: AttentivePooling, about: SavedHead, seen: Attended) -> Attention:
-    maps, weight = spatial_maps(_attention(pooling, seen.tokens), about)
+def _attend_patches(found: Attention, about: SavedHead, seen: Attended, pooling: AttentivePooling) -> Attention:
+    maps, weight = spatial_maps(attention_of(pooling, seen.tokens), about)
     parts, merged = find_parts(maps), maps.mean(1)
     control = None if seen.similarity is None else as_distributions(seen.similarity.clip(min=0))
     table = _map_table(seen, maps, weight, parts, control)
@@ -205,10 +206,9 @@ def _attend_patches(cell: str, folder: Path, pooling: AttentivePooling, about: S
         row(f"map {m + 1}", pictures.heat_tiles(images, maps[:, m], grid), pictures.PART_COLOURS[parts[m]])
         for m in np.argsort(parts, kind="stable")
     ]
-    with styled("paper"):
-        save(pictures.draw_mosaic(rows, seen.labels), folder, "attention")
-        save(pictures.draw_mosaic([*rows[: seen.pixels is not None], *queries], seen.labels), folder, "maps")
-    _write_table(table, folder / "maps.csv")
+    save(pictures.draw_mosaic(rows, seen.labels), found.folder, "attention")
+    save(pictures.draw_mosaic([*rows[: seen.pixels is not None], *queries], seen.labels), found.folder, "maps")
+    write_table(table, found.folder / "maps.csv")
     files = {
         "attention.png": "merged map, parts and class token, also as .svg and .pdf",
         "maps.png": "every map, in the order of the parts, also as .svg and .pdf",
@@ -222,8 +222,7 @@ def _attend_patches(cell: str, folder: Path, pooling: AttentivePooling, about: S
         "complementarity": None if len(parts) == 1 else float(complementarity(maps).mean()),
         "parts": [[int(m) + 1 for m in np.flatnonzero(parts == part)] for part in range(parts.max() + 1)],
     }
-    logger.info(f"{counted(len(seen.ids), 'image')} by {cell} -> {folder}")
-    return Attention(cell, folder, table, files, facts, maps)
+    return replace(found, table=table, files=files, facts=facts, maps=maps)
 
 
 def _map_table(
@@ -246,42 +245,3 @@ def _map_table(
     ]
     table = pd.concat(tables, ignore_index=True).astype({"part": "Int64"})
     return table.sort_values("image", key=lambda ids: pd.factorize(ids)[0], kind="stable", ignore_index=True)
-
-
-def _attend_images_by_layer(
-    cell: str, folder: Path, pooling: AttentivePooling, about: SavedHead, seen: Attended
-) -> Attention:
-    return _attend_layers(cell, folder, about, _attention(pooling, seen.tokens), {})
-
-
-def _attend_layers(
-    cell: str, folder: Path, about: SavedHead, maps: Array, of_class: dict[str, NDArray[np.bool_]]
-) -> Attention:
-    weights = layer_weights(maps, about)
-    chosen = {"": np.ones(len(weights), dtype=bool)} | {name: rows for name, rows in of_class.items() if rows.any()}
-    layers = about.layer_set.text.removeprefix(STACK).split("+") if about.stacked else [about.layer_set.text]
-    table = pd.DataFrame(
-        [
-            {"class": name, "layer": layer, "token": token, "weight": weights[rows, k, place].mean()}
-            for name, rows in chosen.items()
-            for place, layer in enumerate(layers)
-            for k, token in enumerate(about.tokens)
-        ]
-    )
-    with styled("paper"):
-        save(pictures.draw_layer_bars(table), folder, "layers")
-    _write_table(table, folder / "layers.csv")
-    logger.info(f"{counted(len(weights), 'image')} by {cell} -> {folder}")
-    files = {
-        "layers.png": "attention over layers, also as .svg and .pdf",
-        "layers.csv": "attention per class, layer and token",
-    }
-    return Attention(cell, folder, table, files)
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    names = table.columns.intersection(["image", "label", "class"])
-    guarded = {name: table[name].map(csv_cell) for name in names}
-    text = StringIO()
-    table.assign(**guarded).to_csv(text, index=False, float_format="%.6f")
-    write_durably(path, text.getvalue().encode())

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ..probe.report.config import Style
 from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, several
 from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
 
@@ -27,7 +28,8 @@ probe heads export runs/mae -o another-head --cell CELL
 IMPORT_HEAD_EXAMPLES = """
 probe heads import ep_head.pth -m timm:vit_base_patch16_224.mae \\
     -o imported-head  # downloads weights
-probe heads import aim.pth -m timm:VisionTransformer --checkpoint mine.safetensors \\
+probe heads import aim.pth -m timm:VisionTransformer \\
+    --checkpoint mine.safetensors \\
     --model-arg img_size=32,patch_size=4,embed_dim=192,depth=8,num_heads=3 \\
     --head aim:heads=12 -o aim-head
 """
@@ -37,7 +39,14 @@ License = Annotated[
         "Licence of the head for its model card, as the hub names it, such as apache-2.0.", OUTPUT, default="not given"
     ),
 ]
-Model = Annotated[str | None, Option("Backbone, if it is a local folder that has moved.", BACKBONE, short="-m")]
+Model = Annotated[
+    str | Any | None,  # or, in Python, a tokenprobe.extract.backbones.Backbone
+    Option(
+        "Backbone, if it is a local folder that has moved, or python:MODULE:FUNCTION for one of your own.",
+        BACKBONE,
+        short="-m",
+    ),
+]
 Checkpoint = Annotated[
     str | Path | None, Option("File with the weights of the backbone, if it has moved.", BACKBONE, metavar="FILE")
 ]
@@ -165,7 +174,7 @@ class ImportHeadConfig(Settings):
     ] = None
     classes: Annotated[
         str | Path | None,
-        Option("Text file with the name of each class, one a line.", OUTPUT, metavar="FILE", default="their indices"),
+        Option("Text file with the name of each class, one per line.", OUTPUT, metavar="FILE", default="their indices"),
     ] = None
     license: License = None
     out: Annotated[str | Path, Option("Folder to create.", OUTPUT, short="-o", metavar="FOLDER")]
@@ -210,4 +219,5 @@ class AttendConfig(Settings):
             default="attention/CELL in the run",
         ),
     ] = None
+    style: Style = "paper"
     device: Device = "auto"

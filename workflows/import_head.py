@@ -130,7 +130,7 @@ def _norm(asked: str, backbone: Backbone, layer: int, dim: int) -> dict[str, Any
 
 
 def _classes(path: str | Path | None, n_classes: int) -> list[str]:
-    """Return the names in a file, one a line; or the indices."""
+    """Return the names in a file, one per line; or the indices."""
     if path is None:
         return [str(index) for index in range(n_classes)]
     try:
@@ -141,6 +141,6 @@ def _classes(path: str | Path | None, n_classes: int) -> list[str]:
         raise InputError(f"cannot read the classes in {str(path)!r} ({error})") from error
     if len(names) != n_classes:
         raise InputError(
-            f"{str(path)!r} has {len(names)} lines, and the head {n_classes} classes; give one name a line"
+            f"{str(path)!r} has {len(names)} lines, and the head {n_classes} classes; give one name per line"
         )
     return names

@@ -27,7 +27,7 @@ from ..runtime.text import counted
 from ..store.outputs import check_file
 from .config import PredictConfig
 from .predictions import SUFFIXES, predicted_rows, write_predictions
-from .probed_model import ProbedModel, export_pipeline
+from .probed_model import ProbedModel, configured_pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +54,7 @@ def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     device = resolve_device(config.device)
     source = LooseImages(str(config.images))
     cell = config.cell if is_shared(run) else _cell(Path(run), config.cell)
-    model = export_pipeline(
-        run,
-        cell,
-        model=config.model,
-        checkpoint=config.checkpoint,
-        checkpoint_key=config.checkpoint_key,
-        trust_code=config.trust_code,
-    ).to(device)
+    model = configured_pipeline(run, cell, config).to(device)
     readable, decode_speed = _readable(source, model, config), DecodeSpeed()
     batches = _run_batches(model, source, readable, config, decode_speed)  # forks before the bar starts a thread
     keeps_logits = config.out is not None and Path(config.out).suffix == ".npz"

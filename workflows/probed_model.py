@@ -1,6 +1,6 @@
 """A frozen backbone and a trained head, composed into one module."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, MissingError
-from ..extract.backbones import Backbone, code_of, load_backbone
+from ..extract.backbones import Backbone, ModuleBackbone, code_of, load_backbone
 from ..extract.forward import Outputs
 from ..extract.views import Transform
 from ..probe.batches.norm import FinalNorm
@@ -17,6 +17,7 @@ from ..probe.batches.token_shape import CLS, stored_kind
 from ..probe.heads import Head
 from ..probe.run.saved import SavedHead, load_saved
 from ..store.layout import EMBEDDING, MEAN, PREFIX
+from .config import AttendConfig, PredictConfig
 from .trust import check_code
 
 
@@ -101,7 +102,7 @@ def export_pipeline(
     run: str | Path,
     cell: str | None = None,
     *,
-    model: str | None = None,
+    model: str | Backbone | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_key: str | None = None,
     trust_code: bool = False,
@@ -114,11 +115,11 @@ def export_pipeline(
     Args:
         run: a run folder; or one head, as `load_head` takes it.
         cell: name of the cell of a run, from the results' column `cell`.
-        model: the backbone, if it is a local folder that has moved.
+        model: the backbone, if it is a local folder that has moved, or the `ModuleBackbone` of a module of your own.
         checkpoint: the backbone's weights, if they have moved.
         checkpoint_key: key of the weights in the checkpoint, if it has changed.
         trust_code: whether to run code that the head names, from a torch.hub repository, beside a transformers model or
-            of a pooling MODULE:CLASS. torch.hub code of `model` always runs.
+            of a pooling MODULE:CLASS. torch.hub code and a function of `model` always run.
 
     Returns:
         A module in evaluation mode on the CPU.
@@ -132,14 +133,7 @@ def export_pipeline(
     name = cell or str(run)
     moved = {"model": model, "checkpoint": checkpoint, "checkpoint_key": checkpoint_key}
     settings = about.backbone | {name: value for name, value in moved.items() if value is not None}
-    asks_by_name = bool(code_of(settings["model"], {}))  # else the head's arguments ask for the code
-    check_code(
-        settings["model"],
-        settings.get("model_arg", {}),
-        f"the head of {name!r}",
-        trust_code or (asks_by_name and model is not None),
-        ", or name it with --model" if asks_by_name else "",
-    )
+    _check_trusted(settings, name, trust_code, named=model is not None)
     try:
         backbone = load_backbone(**settings)
     except (InputError, MissingError) as error:
@@ -150,10 +144,43 @@ def export_pipeline(
     if found != about.weights:
         raise InputError(
             f"{name!r} was trained on tokens of {about.model!r} with weights {about.weights[:12]}…, but the weights "
-            f"loaded now are {found[:12]}…; give the --checkpoint and --checkpoint-key of its probe "
-            f"extract{_if_unknown(about)}"
+            f"loaded now are {found[:12]}…; {_advice(backbone)}{_if_unknown(about)}"
         )
     return ProbedModel(backbone, head, about)
+
+
+def configured_pipeline(run: str | Path, cell: str | None, config: PredictConfig | AttendConfig) -> ProbedModel:
+    """Compose a cell's head and its backbone, as the settings of a command say; see `export_pipeline`."""
+    return export_pipeline(
+        run,
+        cell,
+        model=config.model,
+        checkpoint=config.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        trust_code=config.trust_code,
+    )
+
+
+def _check_trusted(settings: Mapping[str, Any], name: str, trust_code: bool, *, named: bool) -> None:
+    """Refuse code that only the head names. A model that the user names is trusted, and so is a given object."""
+    model = settings["model"]
+    if not isinstance(model, str):
+        return
+    asks_by_name = bool(code_of(model, {}))  # else the head's arguments ask for the code
+    check_code(
+        model,
+        settings.get("model_arg", {}),
+        f"the head of {name!r}",
+        trust_code or (asks_by_name and named),
+        ", or name it with --model" if asks_by_name else "",
+    )
+
+
+def _advice(backbone: Backbone) -> str:
+    """Return what to do about other weights than in training."""
+    if isinstance(backbone, ModuleBackbone):
+        return "give the module with the weights, class, blocks, prefix_names and norm of its extraction"
+    return "give the --checkpoint and --checkpoint-key of its probe extract"
 
 
 def _if_unknown(about: SavedHead) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError, MissingError, StoreError
 from ..extract import ExtractConfig, extract
+from ..extract.backbones import split_source
 from ..extract.datasets import open_dataset
 from ..runtime.text import plural
 from ..store import journal
@@ -132,6 +133,11 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
 def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_code: bool) -> None:
     """Raise, before any file is removed, MissingError if data or weights are gone, or InputError for untrusted code."""
     for config in configs:
+        if split_source(config.model)[0] == "module":
+            raise InputError(
+                f"cannot repair: the backbone was {config.model!r}, a module given in Python; make the store again "
+                "with extract(ExtractConfig(model=…, overwrite=True))"
+            )
         check_code(config.model, config.model_arg, f"the journal of {str(files.path)!r}", trust_code)
         try:
             open_dataset(config.data)

@@ -33,8 +33,13 @@ class GroupFit:
         self.history: list[dict[str, Any]] = []
         self.predicted: torch.Tensor | None = None
 
-    def keep(self, epoch: int, val: Counter | None, test: Counter, alive: Sequence[bool]) -> None:
-        """Record the scores after an epoch, and keep the weights and the predicted classes of cells that improved."""
+    def keep(self, epoch: int, val: Counter | None, test: Counter, alive: Sequence[bool]) -> list[dict[str, Any]]:
+        """Record the scores after an epoch, and keep the weights and the predicted classes of cells that improved.
+
+        Returns:
+            The new rows of the history.
+        """
+        n_before = len(self.history)
         losses, tests = self.group.take_losses(), test.scores()
         vals: Sequence[Scores | None] = val.scores() if val is not None else [None] * len(tests)
         improved = []
@@ -54,6 +59,7 @@ class GroupFit:
             self.predicted = (
                 predicted if self.predicted is None else torch.where(mask[:, None], predicted, self.predicted)
             )
+        return self.history[n_before:]
 
     @property
     def diverged_at_once(self) -> bool:

@@ -22,6 +22,7 @@ from ...store.durable import open_new, remove_durably, take_name
 from ...store.temporaries import new_writer, temporary_of
 from ..config import FitConfig
 from ..grid.cells import CellGroup, shortened
+from ..logs import open_log
 from ..planning.layer_plan import LayerPlan
 from ..planning.machine import make_machine
 from ..planning.settings import identity
@@ -114,7 +115,8 @@ class FitWork:
                     left = _without(part.layer, run.finished)
                     tell(part.layer.n_cells - left.n_cells, 0)
                     if left:
-                        fit_layer(left, machine, run, QuietProgress(left.n_cells, lambda n: tell(n, 0)))
+                        with open_log(config.log, Path(config.out), part.key) as log:
+                            fit_layer(left, machine, run, QuietProgress(left.n_cells, lambda n: tell(n, 0), log))
                 if is_stopping():
                     return
 

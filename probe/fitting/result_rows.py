@@ -74,6 +74,15 @@ def group_rows(plan: Plan, fit: GroupFit) -> list[dict[str, Any]]:
     ]
 
 
+def rows_so_far(plan: Plan, fit: GroupFit, epoch: int) -> list[dict[str, Any]]:
+    """Return the results of a group in training, one row per cell, without costs, and the `epoch` reached."""
+    reached = {"epochs": fit.regime.epochs, "epoch": epoch}
+    return [
+        cell_columns(plan, cell, fit.group.kinds, fit.regime) | reached | tracker.row()
+        for cell, tracker in zip(fit.group.cells, fit.trackers, strict=True)
+    ]
+
+
 def predicted_of(predicted: Tensor | None, index: int) -> dict[str, Any]:
     """Return what one cell predicts, from `Counter.predicted`, under its key in a row of the results."""
     return {} if predicted is None else {PREDICTED: predicted[index].numpy()}

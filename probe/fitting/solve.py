@@ -41,18 +41,22 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
     (regime, cells), watch = group, Stopwatch(streams.test.device)
     solver, held_out = make_solver(cells), regime.val_rows[: 0 if regime.n_left_out else None]
     n_scored = len(streams.test_rows) + len(held_out)
-    with watch.running():
-        features, labels = pooled_features(plan, cells[0], solver.pool, streams.train(regime), regime.train_rows)
+    name = f"layer {abbreviated(cells[0].layer)}, {solver.name}"
+    with progress.part(f"{name} reading", 0, len(regime.train_rows), noun="image"), watch.running():
+        train = streams.train(regime), regime.train_rows
+        features, labels = pooled_features(plan, cells[0], solver.pool, *train, tell=progress.advance)
         damage = _damage(features)
     work = count_work(solver, regime, n_scored, features.shape[1], plan.data.n_classes)
 
     def count(stream: TokenStream, rows: RowNumbers) -> Counter:
-        found = pooled_features(plan, cells[0], solver.pool, stream, rows)
+        found = pooled_features(
+            plan, cells[0], solver.pool, stream, rows, tell=lambda _: progress.advance(0, "reading")
+        )
         return _count(plan, solver, *found, lambda n_images: progress.advance(work.scores * n_images / n_scored))
 
     vals: Sequence[Scores | None] = [None] * len(cells)
 
-    with progress.part(f"layer {abbreviated(cells[0].layer)}, {solver.name}", len(cells), sum(work)):
+    with progress.part(name, len(cells), sum(work)):
         if damage:
             plan.data.check_unchanged()
             return [row | {"status": f"diverged: {damage}"} for row in _rows(plan, solver, group, watch)]
@@ -68,7 +72,7 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
     plan.data.check_unchanged()  # all is read, and nothing is written yet
     tests, predicted = test.scores(), test.predicted()
     costs = _save(plan, run, solver, cells)
-    return [
+    rows = [
         row
         | score_columns(vals[index], tests[index])
         | predicted_of(predicted, index)
@@ -76,6 +80,8 @@ def solve(plan: Plan, run: Run, group: CellGroup, streams: LayerStreams, progres
         | costs
         for index, row in enumerate(_rows(plan, solver, group, watch))
     ]
+    progress.scored(rows)
+    return rows
 
 
 def _rows(plan: Plan, solver: Solver, group: CellGroup, watch: Stopwatch) -> list[dict[str, Any]]:
@@ -87,12 +93,26 @@ def _rows(plan: Plan, solver: Solver, group: CellGroup, watch: Stopwatch) -> lis
     return [cell_columns(plan, cell, ARRAYS[solver.pool], regime) | shared for cell in cells]
 
 
-def pooled_features(plan: Plan, cell: Cell, pool: str, stream: TokenStream, rows: RowNumbers) -> tuple[Tensor, Tensor]:
-    """Return the pooled vectors (n, F) float32 of some rows, and their labels, on the training device."""
+def pooled_features(
+    plan: Plan,
+    cell: Cell,
+    pool: str,
+    stream: TokenStream,
+    rows: RowNumbers,
+    tell: Callable[[int], None] = lambda n_images: None,
+) -> tuple[Tensor, Tensor]:
+    """Return the pooled vectors (n, F) float32 of some rows, and their labels, on the training device.
+
+    `tell` is called with the images read since the last call.
+    """
     shape, kinds = plan.input_shape(cell), ARRAYS[pool]
     pooling = build_pooling("linear", **shape.of_pooling, pool=pool)
-    parts = [(pooling(batch.joined(kinds, torch.float32)), batch.labels) for batch in stream.in_order(rows, kinds)]
-    return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
+    features, labels = list[Tensor](), list[Tensor]()
+    for batch in stream.in_order(rows, kinds):
+        features.append(pooling(batch.joined(kinds, torch.float32)))
+        labels.append(batch.labels)
+        tell(len(batch.labels))
+    return torch.cat(features), torch.cat(labels)
 
 
 def _damage(features: Tensor) -> str | None:

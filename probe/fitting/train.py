@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint
 from .damage import describe_damage
 from .group_fit import GroupFit
 from .progress import FitProgress
+from .result_rows import rows_so_far
 from .streams import LayerStreams
 
 
@@ -49,7 +50,7 @@ def train_pass(
     images = [_n_images(plan, regimes, scoring) for scoring in range(n_scorings)]
     n_cells = sum(len(fit.group.cells) for fit in fits)
     name = f"layer {abbreviated(fits[0].group.cells[0].layer)},"
-    with finishing(), progress.part(name, n_cells, sum(images), done=sum(images[:first])):
+    with finishing(), progress.part(name, n_cells, sum(images), done=sum(images[:first]), noun="image"):
         for scoring in range(first, n_scorings):
             for regime in regimes:
                 of_regime = [fit for fit in fits if fit.regime is regime]
@@ -116,7 +117,9 @@ def _score(
             vals |= {id(fit): counter for fit, counter in zip(of_regime, counters, strict=True)}
     tests = count(fits, streams.test, streams.test_rows, keeps=True)
     for fit, test, lives in zip(fits, tests, alive, strict=True):
-        fit.keep(fit.regime.scored[scoring], vals.get(id(fit)), test, lives)
+        epoch = fit.regime.scored[scoring]
+        history = fit.keep(epoch, vals.get(id(fit)), test, lives)
+        progress.scored(rows_so_far(plan, fit, epoch), history)
 
 
 def _count(

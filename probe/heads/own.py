@@ -7,26 +7,21 @@ Three ways give one a name:
 * MODULE:CLASS as a name, which imports the module.
 """
 
-import os
-import re
-import sys
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from ...errors import InputError
+from ...runtime.imports import import_by_name, is_import_name
 from .pooling import Pooling, PoolingSettings
 
 GROUP = "tokenprobe.poolings"
-BY_PATH = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
-"""MODULE:CLASS."""
 NEEDS = ("title", "summary", "source")
 """Texts that tables, figures and `probe heads` show."""
 
 
 def names_code(name: str) -> bool:
     """Return whether a pooling's name is that of a module to import, MODULE:CLASS."""
-    return BY_PATH.fullmatch(name) is not None
+    return is_import_name(name)
 
 
 def imported(name: str) -> type[Pooling]:
@@ -35,22 +30,7 @@ def imported(name: str) -> type[Pooling]:
     Raises:
         InputError: the import fails, or gives no pooling.
     """
-    module, _, kind = name.partition(":")
-    folder = os.getcwd()
-    added = folder not in sys.path
-    try:
-        if added:
-            sys.path.append(folder)  # at the end: nothing in it hides an installed package
-        return checked(getattr(import_module(module), kind), name)
-    except InputError:
-        raise
-    except Exception as error:  # code of any user
-        raise InputError(
-            f"head {name!r}: importing {kind!r} from {module!r} fails: {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        if added:
-            sys.path.remove(folder)
+    return checked(import_by_name(name, "head"), name)
 
 
 def installed(name: str) -> type[Pooling] | None:

@@ -19,7 +19,7 @@ OWN = (*GRID, "preset", "out", "device", "cache", "local_cache")
 """Settings that the cells of a run need not share: `GRID`; the name of a preset, whose settings count by themselves;
 and settings that differ between machines."""
 
-NOT_KEPT = ("dry_run", "engine", "shard", "address", "num_gpus")
+NOT_KEPT = ("log", "dry_run", "engine", "shard", "address", "num_gpus")
 """Settings that change nothing in a run."""
 
 Settings = dict[str, Any]

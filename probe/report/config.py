@@ -12,6 +12,14 @@ probe report runs/mae
 probe report runs/mae runs/dino -o compared
 probe report runs/mae --figures --style slides
 """
+Style = Annotated[
+    str,
+    Option(
+        "Fonts and size of the figures: paper (one column, 3.25 inches wide), slides, a style of matplotlib, or a file "
+        "of one.",
+        OUTPUT,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +37,4 @@ class ReportConfig(Settings):
         ),
     ] = None
     figures: Annotated[bool, Option("Draw only the figures again.", OUTPUT)] = False
-    style: Annotated[
-        str,
-        Option(
-            "Fonts and size of the figures: paper (one column, 3.25 inches wide), slides, a style of matplotlib, or a "
-            "file of one.",
-            OUTPUT,
-        ),
-    ] = "paper"
+    style: Style = "paper"

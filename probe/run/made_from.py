@@ -15,11 +15,13 @@ import yaml
 
 from ...errors import InputError
 from ...runtime.text import utf8_text
+from ...store import Store
 from ..config import FitConfig
 from ..grid.cells import shortened
 from ..grid.regimes import default_warmup
 from ..planning.plan import Plan
 from ..planning.settings import grid_settings, resolved_settings, shared_settings
+from .extracted import extract_arguments
 from .origin import KnownStore, Origin, read_origin, write_origin
 from .results import Run
 from .store_names import check_names_differ
@@ -68,11 +70,17 @@ def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
         stores=made.stores | {plan.name: _known(plan) for plan in plans},
         batch_sizes={regime.shots: regime.batch_size for plan in plans for regime in plan.grid.regimes},
         shared=shared_settings(plans[0]),
+        extracted=made.extracted | {utf8_text(each.path): extract_arguments(each) for each in _stores_of(plans)},
     )
     config, settings = plans[0].config, resolved_settings(plans[0]) | {"device": device}
     notes = [f"from preset {config.preset}: {', '.join(config.of_preset())}"] if config.preset else []
     write_origin(run.path, settings, origin, notes)
     run.rename(chosen_names(plans))
+
+
+def _stores_of(plans: Sequence[Plan]) -> list[Store]:
+    """Return the stores that plans read."""
+    return [split.store for plan in plans for split in (plan.data.train, plan.data.test)]
 
 
 def chosen_names(plans: Sequence[Plan]) -> dict[str, str]:

@@ -46,12 +46,14 @@ class Origin:
         stores: the stores, by name in the run.
         batch_sizes: the batch size per training set, by shots.
         shared: settings that all cells share.
+        extracted: by path of a store, the arguments of each `probe extract` that made it, without `-o`.
     """
 
     commands: list[dict[str, Any]] = field(default_factory=list)
     stores: dict[str, KnownStore] = field(default_factory=dict)
     batch_sizes: dict[str, int] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
+    extracted: dict[str, list[list[str]]] = field(default_factory=dict)
 
 
 def read_origin(run: Run) -> Origin | None:

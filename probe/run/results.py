@@ -97,6 +97,12 @@ class Run:
         """Names of the cells that have results."""
         return frozenset(self.results.get("cell", [])) if "results" in vars(self) else frozenset()
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the results as one dict per cell, with None for missing values."""
+        table = self.results.astype(object)
+        rows: list[dict[str, Any]] = table.where(table.notna(), None).to_dict("records")
+        return rows
+
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
         """Add finished cells, mark the selected ones, and write the tables and what the selected cells predict.
 

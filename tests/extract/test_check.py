@@ -44,7 +44,7 @@ from .kit import MakeConfig
         ({"layers": "7"}, r"^layers '7': the backbone has layers 0 to 2; got \[7\]$"),
         ({"split": ["tset"]}, "^unknown split of 'folder:.*' 'tset'; known: test, train$"),
         ({"model": "timm:vit_tiny_patch16_2244"}, "^unknown timm model 'vit_tiny_patch16_2244'; known: vit_tiny_"),
-        ({"model": "hubb:x"}, "^unknown backbone source 'hubb'; known: hub, timm, open_clip, transformers$"),
+        ({"model": "hubb:x"}, "^unknown backbone source 'hubb'; known: hub, timm, open_clip, transformers, python$"),
         ({"model_arg": TINY_VIT | {"nonsense": 1}}, "does not take .*'nonsense'"),
         ({"no_pretrained": False}, "has no published weights; give --checkpoint or --no-pretrained"),
         ({"data": "fodler:x"}, "^unknown data source 'fodler'; known: folder"),

@@ -20,7 +20,6 @@ from tokenprobe.store.journal import (
     finished_files,
     is_being_emptied,
     is_ours,
-    last_settings,
     read_mark,
     read_records,
     root_entries,
@@ -155,18 +154,6 @@ def test_the_root_is_recorded_with_its_content_and_the_last_two_are_given_the_la
         ("manifest", 2, {"complete": True}),
         ("manifest", 1, {"complete": False}),
     ]
-
-
-@pytest.mark.parametrize("key", ["config", "exported_config"])
-def test_the_settings_are_those_of_the_last_run_that_recorded_any(tmp_path: Path, key: str) -> None:
-    assert last_settings(tmp_path) == {}
-    journal = Journal(tmp_path)
-    journal.add_event("start", **{key: {"layers": "0"}})
-    journal.add_event("start", **{key: {"layers": "1"}})
-    journal.add_event("finish", seconds=1.0)
-    journal.add_event("start", **{key: "damaged"})
-    journal.close()
-    assert last_settings(tmp_path) == {"layers": "1"}
 
 
 def test_finished_are_the_recorded_files_that_are_there_with_their_size(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from tokenprobe.probe.report.best import best_cell
 from tokenprobe.probe.run.results import Run
 from tokenprobe.probe.run.saved import load_saved
 from tokenprobe.store import Store, open_store
-from tokenprobe.workflows.attend import attend, attentive_cell, layer_weights, spatial_maps
+from tokenprobe.workflows.attend import attend, attentive_cell, spatial_maps
 from tokenprobe.workflows.config import AttendConfig
 
 from ..conftest import TINY_VIT
-from ..probe.kit import LABELS, fit_made, pooled_tokens, write_made
+from ..probe.kit import fit_made, pooled_tokens, write_made
 
 MakeRun = Callable[..., Run]
 COLOURS = np.array([[255, 40, 40], [40, 255, 40], [40, 40, 255]])
@@ -163,39 +163,6 @@ def test_maps_of_stacked_layers_are_summed_over_layers(write_store: Callable[...
         assert found.maps is not None
         assert found.maps[b, m] == pytest.approx(np.array(summed) / sum(summed), rel=1e-5)
     assert spatial_maps(weights, about)[1] == pytest.approx(weights[..., 4:].sum(-1))
-
-
-def test_a_head_on_vectors_shows_its_attention_over_layers_per_class(
-    write_store: Callable[..., Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = write_made(write_store, tmp_path / "s.zarr")
-    run = fit_made(store, tmp_path / "run", heads=["alf"], layers="stack:all", lr=[1.0], epochs=2)
-    assert main(["attend", str(run.path), "-o", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.startswith("most attention: 0.")
-    found = pd.read_csv(tmp_path / "out" / "layers.csv", keep_default_na=False)
-    assert (tmp_path / "out" / "layers.png").is_file()
-    saved, about = load_saved(run.path, attentive_cell(run.path))
-    split = store["test"]
-    arrays = [torch.from_numpy(split.tokens(layer, kind="prefix"))[:, :1].float() for layer in (0, 1)]
-    arrays += [torch.from_numpy(split.tokens(layer, kind="mean"))[:, None] for layer in (0, 1)]
-    with torch.no_grad():
-        weights = saved.pooling.attention(torch.cat(arrays, dim=1)).mean(1).numpy()  # type: ignore[operator]
-    tokens = [("cls", 0), ("cls", 1), ("mean", 0), ("mean", 1)]
-    for name in ["", *split.classes]:
-        rows = [True] * 60 if name == "" else LABELS["test"] == split.classes.index(name)
-        for place, (token, layer) in enumerate(tokens):
-            row = found[(found["class"] == name) & (found["layer"] == layer) & (found["token"] == token)]
-            assert row["weight"].item() == pytest.approx(weights[rows, place].mean(), abs=1e-5)
-    sums = layer_weights(weights[:, None].astype(float), about).sum((1, 2))
-    assert sums == pytest.approx(np.ones(60), abs=1e-5)
-
-
-def test_heads_on_vectors_take_image_files_too(make_run: MakeRun, image_folder: Path, tmp_path: Path) -> None:
-    run = make_run(["alf"], layers="stack:all")
-    found = attend(run.path, AttendConfig(images=str(image_folder / "test"), n=24, out=tmp_path / "out", device="cpu"))
-    whole = attend(run.path, AttendConfig(out=tmp_path / "whole")).table
-    expected = whole[whole["class"] == ""]["weight"].to_numpy()
-    assert found.table["weight"].to_numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_weights_that_do_not_sum_to_one_become_maps_that_do(bright: Path, tmp_path: Path) -> None:

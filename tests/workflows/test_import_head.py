@@ -23,7 +23,7 @@ from tokenprobe.workflows.predict import predict
 
 from ..probe.heads.test_published import published
 
-ARCHITECTURE = {"img_size": 28, "patch_size": 4, "embed_dim": 96, "depth": 2, "num_heads": 2}
+ARCHITECTURE: dict[str, Any] = {"img_size": 28, "patch_size": 4, "embed_dim": 96, "depth": 2, "num_heads": 2}
 """49 patch tokens 96 wide, as the reference vectors have them."""
 
 
@@ -72,7 +72,7 @@ def test_a_published_file_becomes_a_head_that_predicts(
     assert (about.layers, about.classes, about.norm) == ([0], ["ant", "bee", "cat", "dog", "elk"], None)
     assert str(tmp_path).encode() not in (out / "head.safetensors").read_bytes()
     assert "not measured with tokenprobe" in (out / "README.md").read_text()
-    model = export_pipeline(out, checkpoint=backbone)
+    model: Any = export_pipeline(out, checkpoint=backbone)
     images = torch.randn(2, 3, 28, 28)
     first = model.backbone.blocks[0](
         model.backbone.pos_drop(model.backbone._pos_embed(model.backbone.patch_embed(images)))
@@ -141,7 +141,7 @@ def test_other_classes_than_the_heads_are_refused(
 ) -> None:
     save_file(ep[0], tmp_path / "ep.safetensors")
     (tmp_path / "names.txt").write_text("ant\nbee\n")
-    with pytest.raises(InputError, match=r"'.*names.txt' has 2 lines, and the head 5 classes; give one name a line"):
+    with pytest.raises(InputError, match=r"'.*names.txt' has 2 lines, and the head 5 classes; give one name per line"):
         import_head(tmp_path / "ep.safetensors", make(classes=tmp_path / "names.txt"))
     with pytest.raises(MissingError, match=r"no file of classes at '.*gone.txt'"):
         import_head(tmp_path / "ep.safetensors", make(classes=tmp_path / "gone.txt"))
@@ -154,7 +154,7 @@ def test_a_backbone_without_what_the_head_reads_is_refused(
 ) -> None:
     state = {"0.running_mean": torch.zeros(8), "0.running_var": torch.ones(8)}
     save_file(state | {"1.weight": torch.zeros(2, 8), "1.bias": torch.zeros(2)}, tmp_path / "lp.safetensors")
-    resnet = {"model": "timm:resnet18", "model_arg": {"channels": [8, 8, 8, 8], "stem_width": 8}}
+    resnet: dict[str, Any] = {"model": "timm:resnet18", "model_arg": {"channels": [8, 8, 8, 8], "stem_width": 8}}
     import timm
 
     save_file(timm.create_model("resnet18", **resnet["model_arg"]).state_dict(), tmp_path / "r.safetensors")

@@ -118,7 +118,11 @@ def test_the_card_says_what_the_head_is_and_how_good(run: Run, tmp_path: Path) -
     (result,) = metadata["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": pytest.approx(row["test_top1"], abs=1e-4)}]
     images = read_images(run.path, row.name.partition("-layer_")[0])
-    judged = judge(images.ids, images.labels, [read_predicted(run.path, row.name, images, row["test_top1"])])
+    assert images is not None and images.labels is not None
+    predicted = read_predicted(run.path, row.name, images, row["test_top1"])
+    assert predicted is not None
+    judged = judge(images.ids, images.labels, [predicted])
+    assert judged is not None
     interval = own_interval(judged)
     assert f"top-1 {100 * row['test_top1']:.1f} % on {len(images.ids)} test images (95 % interval " in card
     assert f"interval {100 * interval.low:.1f} to {100 * interval.high:.1f}, by a bootstrap" in card
@@ -150,7 +154,7 @@ def test_an_exported_head_predicts_and_holds_no_folder(make_run: MakeRun, image_
     run = make_run(["linear"], no_pretrained=False, checkpoint=weights)
     out = export(run)
     assert str(tmp_path).encode() not in (out / "head.safetensors").read_bytes() + (out / "README.md").read_bytes()
-    config = {"images": str(image_folder / "test" / "ant"), "workers": 0, "device": "cpu"}
+    config: dict[str, Any] = {"images": str(image_folder / "test" / "ant"), "workers": 0, "device": "cpu"}
     expected = predict(run.path, PredictConfig(**config))
     assert predict(out, PredictConfig(**config, checkpoint=weights)).equals(expected)
     with pytest.raises(MissingError, match=r"the backbone of '.*head' is .* no checkpoint at 'w.pt'; if it has moved"):

@@ -1,4 +1,4 @@
-"""Pictures of attention: maps over images, parts, and bars over layers.
+"""Pictures of attention: maps over images, and parts.
 
 A picture of maps is one mosaic of tiles: a column per image, a row per map. A map is drawn on its image, in brightness
 and colour from none to its own largest weight.
@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -30,9 +28,6 @@ INCHES = 0.52
 BLANK = 0.35
 """Grey of an image that cannot be read again."""
 LONGEST_LABEL = 11
-MOST_CLASSES = 11
-SHADES = {"cls": "#0072B2", "mean": "#E69F00"}
-WORDS = {"cls": "class token", "mean": "mean"}
 
 
 class Row(NamedTuple):
@@ -108,7 +103,7 @@ def draw_mosaic(rows: Sequence[Row], labels: Sequence[str]) -> Figure:
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_color(row.colour)
         label.set_fontweight("normal" if row.colour == "black" else "bold")
-    axes.set_xticks([column * step_x + width / 2 for column in range(n_images)], list(map(_cut, labels)))
+    axes.set_xticks([column * step_x + width / 2 for column in range(n_images)], list(map(cut_label, labels)))
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     for label in axes.get_xticklabels():
         label.set_rotation(35)
@@ -117,38 +112,6 @@ def draw_mosaic(rows: Sequence[Row], labels: Sequence[str]) -> Figure:
     axes.grid(False)
     axes.spines[:].set_visible(False)
     return figure
-
-
-def draw_layer_bars(table: pd.DataFrame) -> Figure:
-    """Draw the attention over layers as bars: over all images, and per class.
-
-    Args:
-        table: columns class, layer, token ("cls" or "mean") and weight; one row of each combination. Rows with an empty
-            class are over all images.
-    """
-    names = [str(name) for name in dict.fromkeys(table["class"])][: 1 + MOST_CLASSES]
-    figure, panels = make_panels([_cut(name) or "all images" for name in names], height=0.7)
-    tokens = list(dict.fromkeys(table["token"]))
-    most = table[table["class"].isin(names)].groupby(["class", "layer"], sort=False)["weight"].sum().max()
-    for axes, name in zip(panels, names, strict=True):
-        axes.set_title(_cut(name) or "all images")
-        _draw_bars(axes, table[table["class"] == name], tokens)
-        axes.set_ylim(0, 1.05 * most)
-    panels[0].legend([WORDS[token] for token in tokens])
-    return figure
-
-
-def _draw_bars(axes: Axes, rows: pd.DataFrame, tokens: Sequence[str]) -> None:
-    layers = list(dict.fromkeys(rows["layer"]))
-    bottom = np.zeros(len(layers))
-    for token in tokens:
-        weights = rows[rows["token"] == token].set_index("layer")["weight"].loc[layers].to_numpy()
-        axes.bar(range(len(layers)), weights, bottom=bottom, color=SHADES[token])
-        bottom = bottom + weights
-    step = -(-len(layers) // 12)
-    axes.set_xticks(range(0, len(layers), step), layers[::step])
-    axes.set_xlabel("layer")
-    axes.set_ylabel("attention")
 
 
 def _grey(image: Array) -> Array:
@@ -161,6 +124,7 @@ def _enlarged(values: Array, grid: tuple[int, int], shape: tuple[int, ...], how:
     return np.asarray(small.resize((shape[1], shape[0]), how), dtype=np.float64)
 
 
-def _cut(label: str) -> str:
+def cut_label(label: str) -> str:
+    """Return a label as it is shown: without control characters, and not too long."""
     shown = printable(label)
     return shown if len(shown) <= LONGEST_LABEL else f"{shown[: LONGEST_LABEL - 1]}…"

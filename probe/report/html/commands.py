@@ -26,7 +26,7 @@ def describe_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def commands_of(run: Run) -> Iterator[list[str]]:
-    """Yield the arguments of the commands that fitted a run, and of its report.
+    """Yield the arguments of the commands that made a run's stores, that fitted it, and of its report.
 
     Stores stand at their last known paths. Settings with their default are left out. A run that has lost its
     settings is reported all the same; its fits are then unknown.
@@ -36,7 +36,13 @@ def commands_of(run: Run) -> Iterator[list[str]]:
         origin = read_origin(run) or Origin()
     except RunError:
         origin = Origin()
+    told = set[str]()
     for command in origin.commands:
+        used: list[str] = [origin.stores[name].path for name in command["stores"]]
+        for path in [*used, command.get("test_store") or ""]:
+            for arguments in origin.extracted.get(path, []) if path not in told else []:
+                yield ["probe", "extract", *arguments, "-o", path]
+            told.add(path)
         stores = [_store_argument(origin.stores[name]) for name in command["stores"]]
         yield ["probe", "fit", *stores, "-o", out, *_flags(command, origin)]
     yield ["probe", "report", out]

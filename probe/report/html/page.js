@@ -32,3 +32,4 @@ makeTexts();
 makeFigures();
 makeTable();
 makeConfused();
+makeGallery();

@@ -15,7 +15,7 @@ from typing import Any
 from ..contents import Report
 from .payload import payload
 
-SCRIPTS = ("dom.js", "table.js", "chart.js", "figures.js", "page.js")
+SCRIPTS = ("dom.js", "table.js", "chart.js", "figures.js", "gallery.js", "page.js")
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 """Characters of HTML, as JSON may write them. JSON has them inside texts alone."""
 

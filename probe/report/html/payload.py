@@ -17,6 +17,7 @@ from ..figures.looks import look_of
 from ..page import PROTOCOL_NOTES
 from ..summary import FIGURES, best_layers, layer_order, shots_order, shots_words, status_lines
 from .commands import describe_runs
+from .gallery import gallery
 
 COLUMNS = {
     "backbone": ("Backbone", "text"),
@@ -71,6 +72,7 @@ def payload(report: Report) -> dict[str, Any]:
         "points": _points(report),
         "curves": _curves(report),
         "confused": [pair for source in sources for pair in _confused(report, source)],
+        "gallery": gallery(report),
         "runs": describe_runs(report.runs),
         "versions": {
             "tokenprobe": __version__,

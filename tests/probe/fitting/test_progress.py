@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from tokenprobe.probe.fitting.board import Board
 from tokenprobe.probe.fitting.progress import FitProgress
 
 Turn = Callable[[float], None]
@@ -109,3 +111,43 @@ def test_a_terminal_gets_a_bar(turn: Turn, capsys: pytest.CaptureFixture[str]) -
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert re.search(r"fit layer 7, epoch 2/2 \S+ 2/4 cells  0:01:00", shown)
     assert max(map(len, re.split(r"[\r\n]", shown))) <= 80
+
+
+ROW: dict[str, Any] = {
+    "cell": "a", "name": "", "model": "m", "layer": "7", "head": "ep", "head_config": "", "shots": "full", "lr": 3.0,
+    "weight_decay": 0.0, "best_epoch": 1, "epochs": 2, "epoch": 1, "val_top1": 0.5, "test_top1": 0.9,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("messages")
+def test_lines_name_the_throughput_and_the_best_cell(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
+    with FitProgress(40, Board("select")) as bar, bar.part("layer 7,", 40, 8000, done=4000, noun="image"):
+        for _ in range(4):
+            turn(5.0)
+            bar.advance(1000, "epoch 2/2")
+            bar.scored([ROW])
+    assert capsys.readouterr().err.splitlines() == [
+        "fit layer 7, epoch 2/2  35/40 cells  200 images/s × 40 cells  best 50.0 % (layer 7, ep, lr 3)  5 s left",
+        "fit layer 7, epoch 2/2  40/40 cells  200 images/s × 40 cells  best 50.0 % (layer 7, ep, lr 3)  0 s left",
+    ]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_a_table_of_the_best_while_it_lasts(turn: Turn, capsys: pytest.CaptureFixture[str]) -> None:
+    with FitProgress(4, Board("select")) as bar, bar.part("layer 7,", 2, 20, noun="image"):
+        for _ in range(3):
+            turn(3.0)
+            bar.scored([ROW])
+            bar.advance(3, "epoch 1/2")
+            bar._bar.refresh()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "best so far, on held-out images  1 images/s × 2 cells" in shown
+    assert re.search(r"7 +ep +lr 3 +50\.0 +1 +1/2", shown)
+    assert bar._bar.top is None, "the table goes when the fit ends"
+
+
+def test_quiet_fits_show_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with FitProgress(4, Board("select")) as bar, bar.part("layer 7,", 2, 20, noun="image"):
+        bar.scored([ROW])
+        bar.advance(20)
+    assert capsys.readouterr() == ("", "")

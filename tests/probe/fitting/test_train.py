@@ -228,12 +228,12 @@ def test_parts_count_all_the_work_that_they_announce(
     counted: dict[str, list[float]] = {}
     part, advance = FitProgress.part, FitProgress.advance
 
-    def noted_part(self: FitProgress, name: str, n_cells: int, n_units: float, done: float = 0) -> Any:
+    def noted_part(self: FitProgress, name: str, n_cells: int, n_units: float, done: float = 0, **more: Any) -> Any:
         counted.setdefault(name, [0.0, 0.0])
         counted[name][0] += n_units
         counted[name][1] += done
         self.noted = name  # type: ignore[attr-defined]
-        return part(self, name, n_cells, n_units, done)
+        return part(self, name, n_cells, n_units, done, **more)
 
     def noted_advance(self: FitProgress, n_units: float, where: str = "") -> None:
         counted[self.noted][1] += n_units  # type: ignore[attr-defined]

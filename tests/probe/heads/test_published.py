@@ -18,7 +18,7 @@ from .kit import DIM
 
 N_CLASSES = 5
 CASES = [(name, case, given) for name in SETTINGS for case, given in (FACTS[name].references or {}).items()]
-UNSEEN = {
+UNSEEN: dict[str, dict[str, Any]] = {
     "aim": {"heads": 8},
     "jepa": {"heads": 8},
     "abmilp_map_relu3": {"self_attention": "map", "activation": "relu"},

@@ -3,17 +3,14 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
 
 from tokenprobe.probe.report.figures.attention import (
     GAP,
     PART_COLOURS,
     TILE,
     Row,
-    draw_layer_bars,
     draw_mosaic,
     heat_tiles,
     image_tiles,
@@ -77,26 +74,3 @@ def test_a_mosaic_has_a_row_per_map_and_a_column_per_image() -> None:
         assert axes.get_yticks()[row] == top + 5 and axes.get_xticks()[column] == left + 10
     assert [text.get_text() for text in axes.get_yticklabels()] == ["image", "map 1"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["cat", "a class of…", r"\x1b[2J"]
-
-
-def test_bars_are_the_weights_of_the_table() -> None:
-    weights = np.random.default_rng(0).dirichlet(np.ones(6), size=3).reshape(3, 3, 2)
-    names, layers, tokens = ["", "ant", "bee"], ["2", "5", "11"], ["cls", "mean"]
-    table = pd.DataFrame(
-        [
-            {"class": name, "layer": layer, "token": token, "weight": weights[i, j, k]}
-            for i, name in enumerate(names)
-            for j, layer in enumerate(layers)
-            for k, token in enumerate(tokens)
-        ]
-    )
-    figure = draw_layer_bars(table)
-    assert [axes.get_title() for axes in figure.axes] == ["all images", "ant", "bee"]
-    for axes, of_class in zip(figure.axes, weights, strict=True):
-        bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-        assert [bar.get_height() for bar in bars] == pytest.approx(of_class.T.ravel())
-        assert [bar.get_y() for bar in bars] == pytest.approx([0] * 3 + list(of_class[:, 0]))
-        assert [text.get_text() for text in axes.get_xticklabels()] == layers
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["class token", "mean"]
