@@ -28,4 +28,4 @@ def main(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    main(ask("labels", __doc__, HEADS, lr=(10.0,)))
+    main(ask("labels", __doc__, HEADS, lr=(30.0,)))

@@ -73,7 +73,7 @@ class OnlineStream(TokenStream):
     def __init__(self, frozen: Frozen, split: Split, kinds: Sequence[str], views: int) -> None:
         """Serve a split. Each training pass takes the next of `views` views, and an evaluation view 0."""
         assert list(frozen.rows[split.name].ids) == list(split.ids)
-        self.split, self._frozen, self._read = split, frozen, list(kinds)
+        self.split, self._frozen, self._wanted = split, frozen, list(kinds)
         self._views, self._epoch, self._scored = views, 0, list[TokenBatch]()
 
     def batches(
@@ -102,7 +102,7 @@ class OnlineStream(TokenStream):
     def _batch(self, rows: RowNumbers, view: int, kinds: Sequence[str]) -> TokenBatch:
         arrays = self._frozen.tokens(self.split.name, rows, view)
         return TokenBatch(
-            {kind: arrays[kind] for kind in kinds or self._read}, torch.from_numpy(self.split.labels[rows])
+            {kind: arrays[kind] for kind in kinds or self._wanted}, torch.from_numpy(self.split.labels[rows])
         )
 
 

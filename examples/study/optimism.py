@@ -46,4 +46,4 @@ def spec_of(results: pd.DataFrame) -> pd.Series:
 
 
 if __name__ == "__main__":
-    main(ask("optimism", __doc__, HEADS, lr=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0)))
+    main(ask("optimism", __doc__, HEADS, lr=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0)))

@@ -116,7 +116,7 @@ class Study:
 
 
 def ask(
-    name: str, about: str | None, heads: Sequence[str], *, epochs: int = 10, lr: Sequence[float] = (1.0, 10.0)
+    name: str, about: str | None, heads: Sequence[str], *, epochs: int = 10, lr: Sequence[float] = (30.0, 100.0)
 ) -> Study:
     """Read the command line of a script.
 

@@ -22,25 +22,25 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def main(study: Study) -> None:
-    stores = {name: study.store(f"store{i}", views=2, **changes) for i, (name, changes) in enumerate(KINDS.items())}
+    stores = {f"s{i}": study.store(f"s{i}", views=2, **changes) for i, changes in enumerate(KINDS.values())}
+    report, judged = judgements(study.fit("stores", stores))
+    cells = report.cells[report.cells["selected"]]
+    right = {key[:2]: each for key, each in judged.items()}
     rows = [["store", "MiB", *(f"`{head}`" if i else "− float32" for head in study.heads for i in (1, 0))]]
-    figure, axes = panel(xlabel="difference from float32, points", xlim=(-3, 3))
-    judged = {}
-    for place, (name, path) in enumerate(stores.items()):
-        report, found = judgements(study.fit(f"store{place}", {f"s{place}": path}))
-        judged[name] = {key[1]: each for key, each in found.items()}
-        row = [name, f"{folder_mib(path):.1f}"]
+    figure, axes = panel(xlabel="difference from float32, points")
+    for place, (label, (name, path)) in enumerate(zip(KINDS, stores.items(), strict=True)):
+        row = [label, f"{folder_mib(path):.1f}"]
         for number, head in enumerate(study.heads):
-            chosen = report.cells["test_top1"][report.cells["selected"] & (report.cells["spec"] == head)]
-            lost = difference(judged[name][head], judged["float32"][head])
-            row += [spread(chosen), points(lost) if place else "–"]
-            if place and lost:
+            tests = cells["test_top1"][(cells["backbone"] == name) & (cells["spec"] == head)]
+            lost = difference(right[name, head], right["s0", head]) if place else None
+            row += [spread(tests), points(lost)]
+            if lost:
                 ends = [[100 * (lost.value - lost.low)], [100 * (lost.high - lost.value)]]
-                y, label = -place - 0.15 * number, head if place == 1 else None
-                axes.errorbar(100 * lost.value, y, xerr=ends, fmt="o", color=f"C{number}", label=label)
+                y, said = -place - 0.15 * number, head if place == 1 else None
+                axes.errorbar(100 * lost.value, y, xerr=ends, fmt="o", color=f"C{number}", label=said)
         rows.append(row)
     axes.axvline(0, color="grey", lw=0.8)
-    axes.set_yticks([-place for place in range(1, len(stores))], list(stores)[1:])
+    axes.set_yticks([-place for place in range(1, len(stores))], list(KINDS)[1:])
     axes.legend()
     study.write(rows, "MiB are those of the whole store. Means of tokens are float32 in every store.", figure)
 

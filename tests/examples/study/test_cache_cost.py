@@ -1,5 +1,6 @@
 """The study at a tiny setting. Its oracle: with fixed views, a backbone in the loop gives the numbers of the cache."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from timm.models import VisionTransformer
 
 from tokenprobe.probe.run.results import Run
 
-SCRIPTS = Path(__file__).parents[3] / "examples/study"
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "examples/study/cache_cost.py"
 ARCH = "VisionTransformer(img_size=12, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=0)"
 N_TRAIN, N_TEST, SEEDS = 80, 40, 2
 PAGE = "before\n\n<!-- cache_cost tiny -->\nold table\n<!-- end -->\n\nafter\n"
@@ -23,7 +25,7 @@ PAGE = "before\n\n<!-- cache_cost tiny -->\nold table\n<!-- end -->\n\nafter\n"
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(str(SCRIPTS))
+        patched.syspath_prepend(str(SCRIPT.parent))
         import cache_cost
         import online
         import setting
@@ -36,7 +38,8 @@ def scripts() -> Iterator[dict[str, Any]]:
 def tiny(scripts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return the study of a tiny backbone on noise, after a run of the script."""
     folder = tmp_path_factory.mktemp("study")
-    rng, arrays = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
     for split, n in (("train", N_TRAIN), ("test", N_TEST)):
         labels = np.arange(n) % 4
         pixels = rng.integers(0, 120, (n, 12, 12, 3)) + 40 * labels[:, None, None, None]
@@ -90,3 +93,12 @@ def test_the_backbone_in_the_loop_gives_the_numbers_of_the_cache(scripts: dict[s
     losses = [run.history.groupby("epoch")["train_loss"].mean() for run in (cached, other)]
     assert np.abs(losses[0] - losses[1])[:4].max() < 1e-4
     assert np.abs(losses[0] - losses[1])[5] > 1e-3
+
+
+def test_make_study_fills_every_place_of_the_page() -> None:
+    places = re.findall(r"^<!-- (\w+) demo -->$", (ROOT / "docs/study.md").read_text(), re.MULTILINE)
+    recipe = re.search(r"^STUDY := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    asks = {file.stem for file in SCRIPT.parent.glob("*.py") if "main(ask(" in file.read_text()}
+    assert recipe is not None
+    assert recipe[1].split() == places
+    assert asks == set(places)
