@@ -48,8 +48,12 @@ def main(study: Study) -> None:
         axes.errorbar([*VIEWS, study.epochs], *zip(*found, strict=True), marker="o", ms=3, capsize=2, label=head)
     axes.set_xticks([*VIEWS, study.epochs], [*map(str, VIEWS), f"{study.epochs}\nfresh"])
     axes.minorticks_off()
-    axes.legend()
-    note = f"MiB are those of the float16 store, test images included. {exactness(study)}"
+    axes.legend(fontsize=7)
+    least, most = CROPS["view_scale"]
+    note = (
+        f"Crops cover {100 * least:.0f} to {100 * most:.0f} % of the image. MiB are those of the float16 store, test "
+        f"images included. {exactness(study)}"
+    )
     study.write(rows, note, figure)
 
 
@@ -62,7 +66,7 @@ def exactness(study: Study) -> str:
     loss, n_equal, n_all = differences(cached, online)
     return (
         f"With {EXACT_VIEWS} fixed views and float32 tokens, cache and backbone in the loop differ by at most "
-        f"{loss:.0e} in a training loss, and agree in {n_equal:,} of {n_all:,} predicted test classes."
+        f"{loss:.1g} in a training loss, and agree in {n_equal:,} of {n_all:,} predicted test classes."
     )
 
 

@@ -24,7 +24,7 @@ def main(study: Study) -> None:
     cells = report.cells[report.cells["selected"]]
     of_spec = {spec: judged_of(judged, spec) for spec in dict.fromkeys(cells["spec"])}
     linear = of_spec[LINEAR]
-    rows, (figure, axes) = [COLUMNS], panel(xlabel="MFLOP per image, forward", ylabel="test top-1 (%)", xscale="log")
+    rows, (figure, axes) = [COLUMNS], panel(2, xlabel="MFLOP per image, forward", xscale="log")
     for spec, (mae, random) in of_spec.items():
         chosen = cells[cells["spec"] == spec]
         tests = {name: chosen["test_top1"][chosen["backbone"] == name] for name in stores}
@@ -37,12 +37,12 @@ def main(study: Study) -> None:
             f"`{spec}`", f"{n_params:,}", f"{flops:.2f}", spread(tests["mae"]), points(gains[0]),
             spread(tests["random"]), points(gains[1]), points(more if spec != LINEAR else None),
         ])  # fmt: skip
-        for name, colour in (("mae", "C0"), ("random", "C1")):
-            axes.errorbar(flops, 100 * tests[name].mean(), 100 * tests[name].std(), fmt="o", ms=3, color=colour)
-            axes.annotate(spec.partition(":")[0], (flops, 100 * tests[name].mean()), fontsize=5)
-    for name, colour in (("pretrained", "C0"), ("random weights", "C1")):
-        axes.plot([], [], "o", color=colour, label=name)
-    axes.legend()
+        for of_store, found in zip(axes, tests.values(), strict=True):
+            of_store.errorbar(flops, 100 * found.mean(), 100 * found.std(), fmt="o", ms=3, color=f"C{len(rows) % 10}")
+            shift = (3, 3 - 9 * (len(rows) % 2))
+            of_store.annotate(spec, (flops, 100 * found.mean()), shift, textcoords="offset points", fontsize=4)
+    for of_store, title in zip(axes, ("pretrained", "random weights"), strict=True):
+        of_store.set(title=title, ylabel="test top-1 (%)")
     study.write(
         rows, f"Gains are points over `{LINEAR}`, paired by test image. Parameters and MFLOP are the head's.", figure
     )

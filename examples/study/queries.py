@@ -29,7 +29,7 @@ def main(study: Study) -> None:
     for label, curve in curves.items():
         axes.errorbar(*zip(*sorted(curve), strict=True), marker="o", ms=3, capsize=2, label=label)
     axes.set_xscale("log", base=2)
-    axes.legend()
+    axes.legend(fontsize=7)
     study.write(rows, f"Gain: points over `{LINEAR}`, paired by test image.", figure)
 
 

@@ -200,11 +200,12 @@ def replace_marked(page: Path, name: str, text: str) -> None:
     page.write_text(found)
 
 
-def panel(**labels: str) -> tuple[Figure, Any]:
-    """Return a figure of one panel in the style of the reports; keywords such as xlabel and ylabel label it."""
+def panel(n: int = 1, **labels: str) -> tuple[Figure, Any]:
+    """Return a figure in the style of the reports and its axes, or `n` of them; keywords such as xlabel label each."""
     with styled("paper"):
-        figure = Figure(figsize=(4.5, 3.2), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set(**labels)
-        axes.grid(alpha=0.3)
+        figure = Figure(figsize=(4.5 if n == 1 else 7.0, 3.2), layout="constrained")
+        axes = figure.subplots(1, n)
+        for each in [axes] if n == 1 else axes:
+            each.set(**labels)
+            each.grid(alpha=0.3)
     return figure, axes

@@ -41,7 +41,7 @@ def main(study: Study) -> None:
         rows.append(row)
     axes.axvline(0, color="grey", lw=0.8)
     axes.set_yticks([-place for place in range(1, len(stores))], list(KINDS)[1:])
-    axes.legend()
+    axes.legend(fontsize=7)
     study.write(rows, "MiB are those of the whole store. Means of tokens are float32 in every store.", figure)
 
 
