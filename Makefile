@@ -19,7 +19,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 demo: $(STAMP)
 	$(BIN)/probe demo
 
-STUDY := poolings cache_cost stores optimism queries layers labels
+STUDY := poolings cache_cost stores optimism
 
 study: $(STAMP)
 	for each in $(STUDY); do $(BIN)/python examples/study/$$each.py || exit 1; done

@@ -35,7 +35,7 @@ def main(study: Study) -> None:
             x = place + 0.2 * (number - 1)
             axes.errorbar(x, 100 * tests.mean(), 100 * tests.std(), fmt="o", ms=4, color=f"C{number}", label=label)
     axes.set_xticks(range(len(study.heads)), [head.replace(":", "\n") for head in study.heads], fontsize=6)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="lower right")
     note = "Optimism is peak − select, per seed: mean and deviation over seeds."
     study.write(rows, note, figure)
 
