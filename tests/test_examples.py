@@ -58,6 +58,9 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(own.state_dict(), folder / "mine.safetensors")
     torch.save(reference_head(), folder / "aim.pth")
     (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
+    (folder / "mypkg_heads.py").write_text(
+        (ROOT / "docs" / "your-own.md").read_text().split("```")[1].removeprefix("python")
+    )
     return folder
 
 
@@ -82,6 +85,7 @@ def shortened(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setattr(demo, "fit", fit_less)
     monkeypatch.setattr(demo, "extract", lambda config: extract(replace(config, limit=40, workers=0)))
     monkeypatch.chdir(stand_ins)
+    monkeypatch.syspath_prepend(stand_ins)
     yield stand_ins
     tokenprobe.show_progress(False)
 
@@ -124,8 +128,10 @@ def reference_head() -> dict[str, Tensor]:
 
 
 def test_every_command_line_that_is_shown_runs_or_is_marked(shortened: Path) -> None:
-    shown: dict[str, Shown] = {each.text: each for each in reversed([*lines_of_pages(), *lines_of_help()])}
-    for line, example in reversed(shown.items()):
+    shown: dict[str, Shown] = {}
+    for each in (*lines_of_pages(), *lines_of_help()):
+        shown.setdefault(each.text, each)
+    for line, example in shown.items():
         if not example.marked:
             print(f"{example.place}: {line}")
             RUN[line.split()[0]](line)

@@ -109,10 +109,11 @@ def _without_choice(summary: pd.DataFrame) -> str:
 def _few_seeds(best: pd.DataFrame) -> Iterator[str]:
     drawn = best[(best["lr"].notna() | (best["shots"] != "full")) & best["n_seeds"].between(1, FEW_SEEDS - 1)]
     if len(drawn):
-        least = drawn["n_seeds"].min()
+        least, subsets = drawn["n_seeds"].min(), (drawn["shots"] != "full").any()
+        drawn_by_chance = "initial weights and subsets" if subsets else "initial weights"
         yield (
-            f"{counted(least, 'seed')} of {_some(list(drawn['head'].unique()))}: too few to tell how much chance "
-            f"initialisation{' and subset' if (drawn['shots'] != 'full').any() else ''} add; give --seeds {FEW_SEEDS}"
+            f"{counted(least, 'seed')} of {_some(list(drawn['head'].unique()))}: too few to tell how much the results "
+            f"depend on the {drawn_by_chance}; give --seeds {FEW_SEEDS}"
         )
 
 

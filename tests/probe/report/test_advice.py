@@ -92,7 +92,7 @@ def test_a_choice_within_the_shots_and_no_choice_are_no_chance(make_results: Mak
 def test_fewer_than_three_seeds(make_results: MakeResults) -> None:
     two = [{"test": 0.5, "seed": seed} for seed in range(2)]
     assert said(make_results(*two), "too few") == [
-        "2 seeds of EP, 8 queries: too few to tell how much chance initialisation add; give --seeds 3"
+        "2 seeds of EP, 8 queries: too few to tell how much the results depend on the initial weights; give --seeds 3"
     ]
     assert said(make_results(*over_rates(1.0)), "too few") == []
     assert said(make_results(SOLVED | {"test": 0.5}), "too few") == [], "it draws nothing on all training images"

@@ -84,7 +84,7 @@ def test_the_page_of_one_store_on_all_data(make_results: MakeResults, protocol: 
         "Test top-1 on made, all training images, 2,000 test images, @ selected layer",
     ]
     lines = lines[lines.index("* 1 seed of EP, 8 queries; linear probe, mean token; plain: too few to tell how much "
-                              "chance initialisation add; give --seeds 3") + 1 :]  # fmt: skip
+                              "the results depend on the initial weights; give --seeds 3") + 1 :]  # fmt: skip
     assert lines[:7] == [
         "",
         "| layer | EP, 8 queries | linear probe, mean token | plain |",
