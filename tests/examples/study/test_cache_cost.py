@@ -39,7 +39,7 @@ def tiny(scripts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> A
     """Return the study of a tiny backbone on noise, after a run of the script."""
     folder = tmp_path_factory.mktemp("study")
     rng = np.random.default_rng(0)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for split, n in (("train", N_TRAIN), ("test", N_TEST)):
         labels = np.arange(n) % 4
         pixels = rng.integers(0, 120, (n, 12, 12, 3)) + 40 * labels[:, None, None, None]
