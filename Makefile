@@ -3,6 +3,8 @@
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
 # make study   the reduced study: rewrites the tables of docs/study.md, in about ten minutes
+# make dist    wheel and source archive in dist/; make check-dist: and use the wheel in a fresh environment
+# make docs    the documentation site, in build/site
 # make format  mend formatting and imports
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ STAMP  := $(VENV)/installed
 VERSIONS ?= newest
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo study test quick slow check format lint types lock install clean
+.PHONY: demo study test quick slow check format lint types docs lock dist check-dist install clean
 
 demo: $(STAMP)
 	$(BIN)/probe demo
@@ -46,6 +48,9 @@ types: $(STAMP)
 	echo "mypy tokenprobe" && cd "$$link" && \
 	"$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" tokenprobe
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,5 +76,13 @@ lock: $(STAMP)
 	@{ echo "# Versions of the development environment: pip install -r requirements-dev.lock -e . (written by make lock)"; \
 	$(BIN)/python -m pip freeze --exclude-editable; } > requirements-dev.lock
 
+# The wheel is built from the unpacked source archive, so no file of this folder gets in by accident.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+check-dist: dist
+	.ci/check-dist
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo study
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo study

@@ -5,4 +5,5 @@ The tests of this package inherit them too. They need pytest.
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__name__}.poolings")
+SUITES = ("poolings", "stores", "store_writing", "store_refusing", "store_kit")
+pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in SUITES))

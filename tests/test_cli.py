@@ -19,8 +19,7 @@ from tokenprobe.cli import main
 from tokenprobe.store import open_store
 from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
-
-from .store.kit import folder_of
+from tokenprobe.testing.store_kit import folder_of
 
 VIT_FLAGS = [
     "-m", "timm:VisionTransformer", "--no-pretrained", "--workers", "0", "--batch-size", "4",

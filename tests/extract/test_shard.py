@@ -12,8 +12,7 @@ from tokenprobe.errors import StoreError
 from tokenprobe.extract import shard
 from tokenprobe.extract.shard import declare_once, is_declared
 from tokenprobe.store.formats import store_files
-
-from ..store.kit import Contents, folder_of, journal_lines, make_contents, targets_of, tree, write
+from tokenprobe.testing.store_kit import Contents, folder_of, journal_lines, make_contents, targets_of, tree, write
 
 
 def declare(path: Path, contents: Contents) -> None:

@@ -4,12 +4,12 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
+from tokenprobe.testing.store_kit import SUFFIXES, folder_in_memory
+
 from .disk import watch_disk
-from .kit import SUFFIXES
 from .s3 import Proxy, environment, make_bucket, moto_server
 
 
@@ -22,9 +22,8 @@ def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
 @pytest.fixture
 def ram() -> Iterator[Path]:
     """A folder in memory, if the system has one: fsync is free there."""
-    shm = Path("/dev/shm")
-    with TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
-        yield Path(folder)
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture(params=SUFFIXES, ids=["zarr", "hdf5"])

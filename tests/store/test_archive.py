@@ -18,8 +18,7 @@ from tokenprobe.store.export import export_store, select
 from tokenprobe.store.library import CompressedReader
 from tokenprobe.store.quantize import token_type
 from tokenprobe.store.verify import verify
-
-from .kit import DTYPES, LAYERS, ROWS, VIEWS, make_contents, tree, write
+from tokenprobe.testing.store_kit import DTYPES, LAYERS, ROWS, VIEWS, make_contents, tree, write
 
 ROW_NUMBERS = [9, 2, 10, 3, 3]
 

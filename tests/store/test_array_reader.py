@@ -15,8 +15,7 @@ from tokenprobe.store import open_store
 from tokenprobe.store.array_spec import array_spec
 from tokenprobe.store.extents import threads
 from tokenprobe.store.formats import store_files
-
-from .kit import block_path, make_contents, write
+from tokenprobe.testing.store_kit import block_path, make_contents, write
 
 Place = Callable[[str], Path]
 NAME = "train/layer_03/patch"

@@ -4,8 +4,7 @@ import pytest
 
 from tokenprobe.store.array_spec import ArraySpec, array_spec, array_specs
 from tokenprobe.store.quantize import token_type
-
-from .kit import make_contents
+from tokenprobe.testing.store_kit import make_contents
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from tokenprobe.store import BlockKey, Store, open_store
 from tokenprobe.store import audit as package
 from tokenprobe.store.audit import Cost, audit, token_errors
 from tokenprobe.store.order import permutation
-
-from .kit import Contents, make_contents, write, write_some
+from tokenprobe.testing.store_kit import Contents, make_contents, write, write_some
 
 LAYERS = (0, 5)
 DTYPES = ("float16", "bfloat16", "int8")

@@ -14,9 +14,20 @@ from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, open_block_writer, open_store, open_writer
 from tokenprobe.store.journal import FOLDER, writer_journals
 from tokenprobe.store.verify import verify
-
-from .disk import count_steps, fork_and_kill
-from .kit import Contents, blocks, declare, fill, folder_of, make_contents, rows_of, stamps, targets_of, tree, write
+from tokenprobe.testing.forks import count_steps, fork_and_kill
+from tokenprobe.testing.store_kit import (
+    Contents,
+    blocks,
+    declare,
+    fill,
+    folder_of,
+    make_contents,
+    rows_of,
+    stamps,
+    targets_of,
+    tree,
+    write,
+)
 
 Place = Callable[[str], Path]
 N_WRITERS = 3

@@ -14,9 +14,8 @@ from tokenprobe.store.contract import StoreFiles
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.journal import FileRecord, Journal
 from tokenprobe.store.verify import verify
-
-from .disk import fork_and_kill
-from .kit import block_path, folder_of, make_contents, root_of, tree, write
+from tokenprobe.testing.forks import fork_and_kill
+from tokenprobe.testing.store_kit import block_path, folder_of, make_contents, root_of, tree, write
 
 Place = Callable[[str], Path]
 

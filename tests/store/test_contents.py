@@ -8,8 +8,8 @@ import pytest
 
 from tokenprobe.store.checked import UnfitError
 from tokenprobe.store.layout import LayerShape
+from tokenprobe.testing.store_kit import make_contents
 
-from .kit import make_contents
 from .test_manifest import RECIPE, TRAIN
 
 SHAPES = {

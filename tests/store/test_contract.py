@@ -4,8 +4,7 @@ from pathlib import Path
 
 from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
-
-from .kit import make_contents
+from tokenprobe.testing.store_kit import make_contents
 
 
 def test_int8_declares_channels_of_tokens_and_others_do_not(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from tokenprobe.store import open_store
 from tokenprobe.store.audit import Audit, Cost, Spread
 from tokenprobe.store.describe import audit_table, describe
 from tokenprobe.store.manifest import Manifest
-
-from .kit import block_path, blocks, folder_of, make_contents, write, write_some
+from tokenprobe.testing.store_kit import block_path, blocks, folder_of, make_contents, write, write_some
 
 
 def shown(path: Path | str) -> dict[str, str]:

@@ -8,9 +8,8 @@ import pytest
 from tokenprobe.errors import InputError, StoreError
 from tokenprobe.store import Store, open_store
 from tokenprobe.store.export import FORMS, choose_form, export_store, exported_bytes, select
-
-from .disk import count_steps, fork_and_kill
-from .kit import blocks, make_contents, write, write_some
+from tokenprobe.testing.forks import count_steps, fork_and_kill
+from tokenprobe.testing.store_kit import blocks, make_contents, write, write_some
 
 
 @pytest.fixture

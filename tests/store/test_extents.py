@@ -13,8 +13,7 @@ import pytest
 from tokenprobe.errors import StoreError
 from tokenprobe.store import extents, open_store
 from tokenprobe.store.extents import JOB_BYTES, MAX_VECTORS, Extent, as_bytes, parts_of, read_part, threads
-
-from .kit import block_path, folder_of, make_contents, write
+from tokenprobe.testing.store_kit import block_path, folder_of, make_contents, write
 
 RNG = np.random.default_rng(0)
 Reads = list[tuple[str, int, int]]

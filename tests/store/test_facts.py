@@ -10,8 +10,7 @@ from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.runtime.text import json_text
 from tokenprobe.store import open_store
 from tokenprobe.store.facts import facts
-
-from .kit import blocks, folder_of, make_contents, write, write_some
+from tokenprobe.testing.store_kit import blocks, folder_of, make_contents, write, write_some
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])

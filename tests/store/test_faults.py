@@ -24,9 +24,8 @@ from tokenprobe.errors import LockedError, NoSpaceError, StoreError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store import open_store, open_writer
 from tokenprobe.store.verify import Problem, verify
-
-from .disk import count_steps, fill_up_for, fork_and_kill
-from .kit import (
+from tokenprobe.testing.forks import count_steps, fork_and_kill
+from tokenprobe.testing.store_kit import (
     Contents,
     block_path,
     blocks,
@@ -40,6 +39,8 @@ from .kit import (
     tree,
     write,
 )
+
+from .disk import fill_up_for
 
 Place = Callable[[str], Path]
 N_KILLS = 20

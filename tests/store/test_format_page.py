@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from tokenprobe.store import Targets, open_writer
-
-from .kit import DTYPES, make_contents, write
+from tokenprobe.testing.store_kit import DTYPES, make_contents, write
 
 STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "int8": "i1"}
 RECIPE = ["model", "model_args", "weights", "transform", "precision", "dtype", "row_order", "prefix_names"]

@@ -13,8 +13,7 @@ from tokenprobe.store.hdf5_store import Hdf5Files
 from tokenprobe.store.library import CompressedReader
 from tokenprobe.store.remote import RemoteFiles
 from tokenprobe.store.zarr_store import ZarrFiles
-
-from .kit import make_contents, write
+from tokenprobe.testing.store_kit import make_contents, write
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.hdf5", "a.H5", "b.zarr.h5"])

@@ -22,8 +22,7 @@ from tokenprobe.store import open_store
 from tokenprobe.store.describe import describe
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.verify import verify
-
-from .kit import SUFFIXES, Contents, folder_of, make_contents, root_of, write
+from tokenprobe.testing.store_kit import SUFFIXES, Contents, folder_of, make_contents, root_of, write
 
 EVIL_TEXTS = ["", "..", "../../esc", "/abs", "a/b", "\x00", "\x1b[31m", "\n", "\ud800", "x" * 300, "layer_00", "test"]
 EVIL_NUMBERS = [0, 1, -1, 2, 7, 2**31, 2**40, 2**63, 2**64, 10**30, 0.5, 1e308, float("nan"), float("inf")]

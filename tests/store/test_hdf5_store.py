@@ -18,9 +18,8 @@ from tokenprobe.store import hdf5_store, open_store
 from tokenprobe.store.array_spec import ArraySpec
 from tokenprobe.store.hdf5_store import Hdf5Files
 from tokenprobe.store.quantize import DTYPES
-
-from .conformance import StoreConformance
-from .kit import COUNTS, block_path, make_contents, write
+from tokenprobe.testing.store_kit import COUNTS, block_path, make_contents, write
+from tokenprobe.testing.stores import StoreConformance
 
 
 class TestHdf5(StoreConformance):

@@ -7,8 +7,7 @@ import pytest
 
 from tokenprobe.store import open_store
 from tokenprobe.store.health import Blocks, take_stock
-
-from .kit import block_path, blocks, folder_of, make_contents, write, write_some
+from tokenprobe.testing.store_kit import block_path, blocks, folder_of, make_contents, write, write_some
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

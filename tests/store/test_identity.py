@@ -11,8 +11,17 @@ from tokenprobe.errors import StoreError
 from tokenprobe.store import Store, open_store
 from tokenprobe.store.export import export_store, select
 from tokenprobe.store.objects import Bucket, ObjectPath
+from tokenprobe.testing.store_kit import (
+    ALL,
+    blocks,
+    folder_of,
+    journal_lines,
+    make_contents,
+    root_of,
+    write,
+    write_some,
+)
 
-from .kit import ALL, blocks, first_line, folder_of, make_contents, root_of, write, write_some
 from .test_library import copy_store
 
 Place = Callable[[str], Path]
@@ -106,7 +115,7 @@ def test_a_store_of_an_earlier_version_has_its_first_settings_for_a_mark(place: 
 
 
 def test_stores_begin_with_numbers_of_their_own(place: Place) -> None:
-    marks = [first_line(write(place(name), make_contents())) for name in ("a", "b")]
+    marks = [journal_lines(write(place(name), make_contents()))[0] for name in ("a", "b")]
     assert [(mark["event"], len(mark["id"])) for mark in marks] == [("made", 32)] * 2
     assert marks[0] != marks[1]
 

@@ -19,8 +19,7 @@ from tokenprobe.store.library import CompressedReader, LibraryReader
 from tokenprobe.store.objects import Bucket, ObjectPath
 from tokenprobe.store.remote import RemoteFiles
 from tokenprobe.store.zarr_store import ZarrFiles
-
-from .kit import DTYPES, make_contents, write
+from tokenprobe.testing.store_kit import DTYPES, make_contents, write
 
 ROWS = [[10], [0, 1, 2, 7, 8], list(range(11))[::-1], [3, 3, 10, 0], []]
 Copy = Callable[[Path, str], str]

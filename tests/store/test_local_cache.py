@@ -11,8 +11,8 @@ from tokenprobe.store.journal import read_records
 from tokenprobe.store.local_cache import CachedFiles, open_cached
 from tokenprobe.store.remote import RemoteFiles
 from tokenprobe.store.temporaries import temporary_of
+from tokenprobe.testing.store_kit import Contents, make_contents, write
 
-from .kit import Contents, make_contents, write
 from .s3 import Proxy
 
 

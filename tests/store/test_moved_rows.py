@@ -16,9 +16,8 @@ from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, Targets, open_store, open_writer
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.moved_rows import files_from, first_difference
-
-from .disk import count_steps, fork_and_kill
-from .kit import (
+from tokenprobe.testing.forks import count_steps, fork_and_kill
+from tokenprobe.testing.store_kit import (
     ALL,
     Contents,
     block_path,

@@ -7,8 +7,7 @@ import pytest
 
 from tokenprobe.errors import InputError
 from tokenprobe.store.outputs import RUN_FILES, RUN_FOLDERS, check_file, check_folder, is_run, is_store
-
-from .kit import make_contents, write
+from tokenprobe.testing.store_kit import make_contents, write
 
 Check = Callable[[str | Path], Path]
 every_check = pytest.mark.parametrize("check", [check_folder, check_file])

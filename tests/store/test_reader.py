@@ -11,8 +11,7 @@ from tokenprobe.errors import InputError, MissingError, StoreError
 from tokenprobe.store import Split, array_reader, open_store
 from tokenprobe.store.export import export_store, select
 from tokenprobe.store.journal import Journal
-
-from .kit import DTYPES, block_path, folder_of, make_contents, write
+from tokenprobe.testing.store_kit import DTYPES, block_path, folder_of, make_contents, write
 
 PATCH = make_contents().stored["train/layer_03/patch"][0]
 

@@ -15,8 +15,8 @@ from tokenprobe.store.export import export_store, select
 from tokenprobe.store.objects import Bucket, ObjectPath
 from tokenprobe.store.remote import RemoteFiles, copy_rows, runs_of
 from tokenprobe.store.verify import verify
+from tokenprobe.testing.store_kit import Contents, blocks, make_contents, write, write_some
 
-from .kit import Contents, blocks, make_contents, write, write_some
 from .s3 import Proxy
 from .test_library import copy_store
 

@@ -17,8 +17,8 @@ import pytest
 from tokenprobe.errors import AddressError, LockedError, StoreError
 from tokenprobe.store import object_requests, objects, open_block_writer, open_store, open_writer
 from tokenprobe.store.verify import verify
+from tokenprobe.testing.store_kit import Contents, blocks, declare, fill, make_contents, write
 
-from .kit import Contents, blocks, declare, fill, make_contents, write
 from .s3 import Proxy
 from .test_remote import tree_at, tree_of
 
@@ -27,7 +27,7 @@ FAULTS = ("500", "stall", "cut", "slow", "lost")
 WRITER = """
 import sys
 from tests.store.test_remote_faults import some
-from tests.store.kit import write
+from tokenprobe.testing.store_kit import write
 write(sys.argv[1], some())
 """
 

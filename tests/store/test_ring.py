@@ -15,8 +15,7 @@ from tokenprobe.store import open_store
 from tokenprobe.store.array_reader import ArrayReader
 from tokenprobe.store.memory import page_aligned
 from tokenprobe.store.ring import BufferRing, read_ahead
-
-from .kit import DTYPES, block_path, make_contents, write
+from tokenprobe.testing.store_kit import DTYPES, block_path, make_contents, write
 
 PIECES = [np.array([3, 10, 0]), np.arange(11), np.array([7]), np.array([], dtype=int), np.arange(8)[::-1]]
 FLOAT16 = np.dtype(np.float16)

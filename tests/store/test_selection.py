@@ -5,8 +5,7 @@ from dataclasses import replace
 from tokenprobe.store.array_spec import array_spec
 from tokenprobe.store.quantize import token_type
 from tokenprobe.store.selection import Selection
-
-from .kit import make_contents
+from tokenprobe.testing.store_kit import make_contents
 
 CHOSEN = Selection({"train": {"layer_03": ["patch", "mean"]}, "test": {"layer_00": ["mean"]}}, "float32")
 

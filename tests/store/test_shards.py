@@ -13,8 +13,7 @@ import torch
 from tokenprobe.errors import InputError
 from tokenprobe.store import open_store, shards
 from tokenprobe.store.export import export_store, exported_bytes, select
-
-from .kit import BLOCK, DTYPES, ROWS, VIEWS, Contents, make_contents, write
+from tokenprobe.testing.store_kit import BLOCK, DTYPES, ROWS, VIEWS, Contents, make_contents, write
 
 READ: dict[str, Callable[[Path], torch.Tensor]] = {
     "npy": lambda path: torch.from_numpy(np.load(path)),

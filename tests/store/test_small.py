@@ -15,8 +15,7 @@ from tokenprobe.store.checked import UnfitError
 from tokenprobe.store.export import export_store, select
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.small import check_labels
-
-from .kit import declare, folder_of, make_contents, write
+from tokenprobe.testing.store_kit import declare, folder_of, make_contents, write
 
 Place = Callable[[str], Path]
 READERS = {

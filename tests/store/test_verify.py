@@ -12,8 +12,7 @@ import pytest
 from tokenprobe.errors import MissingError, StoreError
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.verify import Kind, Problem, verify
-
-from .kit import block_path, blocks, folder_of, make_contents, root_of, write, write_some
+from tokenprobe.testing.store_kit import block_path, blocks, folder_of, make_contents, root_of, write, write_some
 
 DAMAGED: tuple[Kind, str] = ("damaged", "damaged: its bytes differ from those that were written")
 MISSING: tuple[Kind, str] = ("missing", "missing")

@@ -12,8 +12,7 @@ import pytest
 
 from tokenprobe.errors import StoreError
 from tokenprobe.store import BlockKey, open_store, open_writer
-
-from .kit import (
+from tokenprobe.testing.store_kit import (
     Contents,
     block_path,
     blocks,

@@ -14,9 +14,8 @@ from tokenprobe.errors import StoreError
 from tokenprobe.store import open_store
 from tokenprobe.store.array_spec import array_spec
 from tokenprobe.store.zarr_store import ZarrFiles
-
-from .conformance import StoreConformance
-from .kit import BLOCK, block_path, make_contents, write
+from tokenprobe.testing.store_kit import BLOCK, block_path, make_contents, write
+from tokenprobe.testing.stores import StoreConformance
 
 
 class TestZarr(StoreConformance):

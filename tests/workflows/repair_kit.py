@@ -11,8 +11,7 @@ from tokenprobe.extract import ExtractConfig
 from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.verify import Kind
-
-from ..store.kit import folder_of, root_of
+from tokenprobe.testing.store_kit import folder_of, root_of
 
 FORMATS = ("zarr", "h5")
 NOT_INPUTS_ALONE = {"journal.jsonl", ".lock"}

@@ -6,9 +6,8 @@ import pytest
 
 from tokenprobe.errors import MissingError, RunError, StoreError
 from tokenprobe.store import open_block_writer, open_store
+from tokenprobe.testing.store_kit import blocks, fill, make_contents, tree, write, write_some
 from tokenprobe.workflows.merge import merge
-
-from ..store.kit import blocks, fill, make_contents, tree, write, write_some
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])

@@ -19,9 +19,9 @@ from tokenprobe.store import open_store
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.lock import StoreLock
 from tokenprobe.store.verify import Kind, Problem, verify
+from tokenprobe.testing.store_kit import folder_of, root_of
 from tokenprobe.workflows.repair import N_SHOWN, check, repair, summary
 
-from ..store.kit import folder_of, root_of
 from .repair_kit import (
     FORMATS,
     TINY,

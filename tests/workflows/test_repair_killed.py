@@ -9,10 +9,10 @@ import pytest
 from tokenprobe.extract import extract
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.verify import Kind, Problem, verify
+from tokenprobe.testing.forks import count_steps, fork_and_kill
+from tokenprobe.testing.store_kit import root_of
 from tokenprobe.workflows.repair import repair
 
-from ..store.disk import count_steps, fork_and_kill
-from ..store.kit import root_of
 from .repair_kit import FORMATS, config_of, content_of, delete, journal_of, make_images, marks_of, some_blocks, truncate
 
 UNSEALED: tuple[Kind, str] = (

@@ -19,8 +19,7 @@ from tokenprobe.probe.batches.stream import TokenStream
 from tokenprobe.store import Split, open_store
 from tokenprobe.store.memory import page_aligned
 from tokenprobe.store.ring import BufferRing
-
-from ...store.kit import DTYPES, SUFFIXES, block_path, make_contents, write
+from tokenprobe.testing.store_kit import DTYPES, SUFFIXES, block_path, make_contents, write
 
 N, BLOCK, LAYER = 61, 5, 3
 ONE = LayerSet((LAYER,))

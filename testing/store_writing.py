@@ -1,4 +1,4 @@
-"""Tests of writing and growing a store, for every format. Part of `conformance.py`."""
+"""Tests of writing and growing a store, for every format. Part of `stores.py`."""
 
 import os
 import re
@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from tokenprobe.errors import InputError, StoreError
-from tokenprobe.store import open_store, open_writer
-from tokenprobe.store.describe import describe
-from tokenprobe.store.formats import store_files
-
-from .conformance_refusing import RefusingConformance
-from .kit import (
+from ..errors import InputError, StoreError
+from ..store import open_store, open_writer
+from ..store.array_spec import array_specs
+from ..store.describe import describe
+from ..store.formats import store_files
+from .store_kit import (
     ALL,
     DTYPES,
-    block_path,
     blocks,
     declare,
     fill,
@@ -32,6 +32,7 @@ from .kit import (
     write,
     write_some,
 )
+from .store_refusing import RefusingConformance
 
 PARTS = {
     "a layer": {"train": {"layer_03": ALL}},
@@ -70,10 +71,12 @@ class WritingConformance(RefusingConformance):
         contents, path = make_contents(), place("grown")
         write(path, contents.part(first))
         assert open_store(path).manifest.complete
-        had = {name: stamp for name, stamp in stamps(path).items() if not name.endswith("zarr.json")}
+        files, had = store_files(path), stamps(path)
         assert tree(write(path, contents)) == tree(write(place("whole"), contents))
-        whole = {f"{split}/{name}/" for split, layers in first.items() for name in layers if layers[name] == ALL}
-        kept = {name for name in had if name.startswith((*whole, "train/ids", "test/ids"))}
+        whole = tuple(f"{split}/{name}/" for split, layers in first.items() for name in layers if layers[name] == ALL)
+        specs = [spec for spec in array_specs(files.read_manifest()) if spec.name.startswith(whole)]
+        kept = {name for spec in specs for name in files.block_names(spec)}
+        kept |= {name for split in first for name in files.whole_names(f"{split}/ids")}
         assert {name for name in kept if stamps(path)[name] != had[name]} == set()
 
     @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -84,9 +87,9 @@ class WritingConformance(RefusingConformance):
         one = {split: replace(info, views=1, augmentation=None) for split, info in contents.manifest.splits.items()}
         write(path, replace(contents, manifest=replace(contents.manifest, splits=one)))
         assert open_store(path)["train"].info.views == 1
-        had = {name: stamp for name, stamp in stamps(path).items() if not name.endswith("zarr.json")}
+        had, metadata = stamps(path), store_files(path).metadata_names(contents.manifest)
         assert tree(write(path, contents)) == tree(write(place("whole"), contents))
-        assert had.items() <= stamps(path).items()
+        assert {name: stamp for name, stamp in had.items() if name not in metadata}.items() <= stamps(path).items()
 
     def test_asking_for_part_of_a_store_keeps_all_of_it(self, place: Callable[[str], Path]) -> None:
         contents, path = make_contents(), place("s")
@@ -133,18 +136,17 @@ class WritingConformance(RefusingConformance):
     ) -> None:
         contents, path = make_contents("int8"), place("s")
         write(path, contents)
-        before, names = tree(path), store_files(path)
+        before, files = tree(path), store_files(path)
         arrays = ["train/ids", "test/labels", "train/layer_00/patch_channels"]
-        lost = [names.whole_names(name)[-1] for name in arrays]
-        lost += [str(block_path(path, name, 0, 0).relative_to(folder_of(path))) for name in ("train/layer_03/patch",)]
-        for name in lost:
+        specs = [spec for spec in array_specs(files.read_manifest()) if spec.name.startswith("train/layer_03/")]
+        together = [files.whole_names(name) for name in arrays] + [[files.block_name(spec, 0, 0) for spec in specs]]
+        for names in together:
             stamped = stamps(path)
-            damage(folder_of(path) / name)
+            damage(folder_of(path) / names[-1])
             write(path, contents)
-            assert tree(path) == before, name
+            assert tree(path) == before, names
             changed = {file for file, stamp in stamps(path).items() if stamped[file] != stamp}
-            assert name in changed
-            assert {file.rsplit("/", 2)[0] for file in changed} == {name.rsplit("/", 2)[0]}, changed
+            assert names[-1] in changed and changed <= {*names}
 
     def test_the_journal_records_every_file_and_the_root_with_its_content(self, place: Callable[[str], Path]) -> None:
         from xxhash import xxh3_64_hexdigest
@@ -160,7 +162,7 @@ class WritingConformance(RefusingConformance):
         assert roots == [contents.manifest.to_json(), replace(contents.manifest, complete=True).to_json()]
 
 
-def assert_tokens_equal(read: np.ndarray, wanted: np.ndarray, dtype: str, message: str = "") -> None:
+def assert_tokens_equal(read: npt.NDArray[Any], wanted: npt.NDArray[Any], dtype: str, message: str = "") -> None:
     """int8 tokens are computed in float32: if two terms cancel, the rounding error of the larger one remains."""
     assert (read.dtype, read.shape) == (wanted.dtype, wanted.shape), message
     tolerance = {"rtol": 2**-10, "atol": 2e-5} if dtype == "int8" else {"rtol": 0, "atol": 0}

@@ -1,22 +1,28 @@
-"""Small stores with known numbers, and helpers for tests."""
+"""Small stores with known numbers, written and looked at for the tests of stores."""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from tokenprobe.errors import StoreError
-from tokenprobe.store import BlockKey, BlockWriter, Manifest, StoreWriter, Targets, open_store, open_writer
-from tokenprobe.store.contents import Recipe, SplitInfo
-from tokenprobe.store.journal import read_records
-from tokenprobe.store.layout import LayerShape
+from ..errors import StoreError
+from ..store import BlockKey, BlockWriter, Manifest, StoreWriter, Targets, open_store, open_writer
+from ..store.array_spec import array_spec
+from ..store.contents import Recipe, SplitInfo
+from ..store.formats import store_files
+from ..store.journal import read_records
+from ..store.layout import LayerShape
 
 SUFFIXES = (".zarr", ".h5")
+"""One for each format of this package."""
 DTYPES = ("float16", "bfloat16", "float32", "int8")
 BLOCK, GRID, N_PREFIX, DIM = 4, (2, 3), 2, 5
 COUNTS = {"train": 11, "test": 3}
@@ -24,7 +30,7 @@ VIEWS = {"train": 2, "test": 1}
 LAYERS = (0, 3)
 ROWS = {"patch": (6, DIM), "prefix": (N_PREFIX, DIM), "mean": (DIM,)}
 ALL = sorted(ROWS)
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, npt.NDArray[Any]]
 Place = TypeVar("Place", Path, str)
 
 
@@ -43,6 +49,7 @@ class Contents:
     returned: Arrays
 
     def ids(self, split: str) -> list[str]:
+        """Return the ids of the rows of a split."""
         info = self.manifest.splits[split]
         listed = [f"{split}/{row}" for row in range(info.n_images + len(info.skipped))]
         return [key for key in listed if key not in info.skipped]
@@ -89,7 +96,7 @@ def make_contents(dtype: str = "float16", *, counts: dict[str, int] = COUNTS, bl
     return Contents(make_manifest(dtype, counts, block_rows), stored, returned)
 
 
-def encode(name: str, values: np.ndarray, dtype: str, stored: Arrays, returned: Arrays) -> None:
+def encode(name: str, values: npt.NDArray[Any], dtype: str, stored: Arrays, returned: Arrays) -> None:
     """Store float64 values (views, n, …) with torch and plain formulas, not with the code under test."""
     if dtype == "bfloat16":
         rounded = torch.from_numpy(values).to(torch.bfloat16)
@@ -107,6 +114,7 @@ def encode(name: str, values: np.ndarray, dtype: str, stored: Arrays, returned: 
 
 
 def make_manifest(dtype: str, counts: dict[str, int], block_rows: int) -> Manifest:
+    """Declare all arrays of `make_contents`."""
     scales = ["patch_scale", "prefix_scale"] if dtype == "int8" else []
     return Manifest(
         recipe=Recipe(
@@ -211,20 +219,24 @@ def rows_of(contents: Contents, key: BlockKey, layer: int) -> Arrays:
 
 def folder_of(path: Path) -> Path:
     """Return the folder with the block files, journal and lock of a store."""
-    return path.with_name(f"{path.name}.blocks") if path.suffix == ".h5" else path
+    return local(store_files(path).folder)
 
 
 def root_of(path: Path) -> Path:
     """Return the file that holds the manifest."""
-    return path if path.suffix == ".h5" else path / "zarr.json"
+    return local(store_files(path).root)
+
+
+def local(place: object) -> Path:
+    """Return a place on this machine: a store at a path has no other."""
+    assert isinstance(place, Path), place
+    return place
 
 
 def block_path(path: Path, array: str, view: int, block: int) -> Path:
-    """Return the file of one block of an array of tokens or means."""
-    if path.suffix == ".h5":
-        return folder_of(path) / array / f"{view}.{block}.h5"
-    zeros = 1 if array.endswith(("mean", "scale")) else 2
-    return path / array / f"c.{view}.{block}{'.0' * zeros}"
+    """Return the file of one block of an array, as the store's format names it for an array of `make_contents`."""
+    spec = array_spec(make_manifest("int8", COUNTS, BLOCK), "train", "layer_00", array.rpartition("/")[2])
+    return folder_of(path) / store_files(path).block_name(replace(spec, name=array), view, block)
 
 
 def tree(path: Path) -> dict[str, bytes | None]:
@@ -251,9 +263,12 @@ def stamps(path: Path) -> dict[str, tuple[int, int]]:
     return {str(file.relative_to(folder_of(path))): (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
-def first_line(path: Path) -> dict[str, Any]:
-    """Return the first line of a store's journal."""
-    return journal_lines(path)[0]
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """Make a folder in memory, if the system has one: fsync is free there."""
+    shm = Path("/dev/shm")
+    with TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def says_complete(path: Path) -> bool:

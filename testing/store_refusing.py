@@ -1,8 +1,8 @@
-"""Tests that every format refuses a path that is in use, and overwrites a store. Part of `conformance.py`."""
+"""Tests that every format refuses a path that is in use, and overwrites a store. Part of `stores.py`."""
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tokenprobe.errors import StoreError
-from tokenprobe.store import open_store, open_writer
-from tokenprobe.store.formats import store_files
-from tokenprobe.store.verify import verify
-
-from .disk import fork_and_kill
-from .kit import (
+from ..errors import StoreError
+from ..store import open_store, open_writer
+from ..store.formats import store_files
+from ..store.verify import verify
+from .forks import fork_and_kill
+from .store_kit import (
     ALL,
+    folder_in_memory,
     folder_of,
     journal_lines,
     make_contents,
@@ -30,31 +30,41 @@ from .kit import (
 
 
 class RefusingConformance:
-    """Tests over a format; a subclass says how its library opens a store."""
+    """Tests of a format: refusing. `StoreConformance` explains what a subclass gives."""
 
-    suffix = ""
+    suffix: str
 
     def library(self, path: Path) -> AbstractContextManager[Mapping[str, Any]]:
-        """Open a store with only the library of its format."""
-        raise NotImplementedError
+        """Open a store with only the library of its format.
+
+        Returns:
+            A context that gives the store's arrays by name, such as "train/layer_00/patch". `array[...]` is all its
+            values, with the fill value for a missing block, and `array.attrs` its attributes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} opens no store with another library: write `library`")
 
     def attributes(self, opened: Any) -> dict[str, Any]:
-        """Return the manifest as the library shows it."""
-        raise NotImplementedError
+        """Return the manifest as the library shows it.
+
+        Args:
+            opened: from `library`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} shows no manifest: write `attributes`")
 
     def make_foreign(self, path: Path) -> None:
         """Make something that the library can open but that is not a store."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} makes nothing foreign: write `make_foreign`")
 
     @pytest.fixture
-    def place(self, ram: Path) -> Callable[[str], Path]:
-        """Give a path for a store; all have one file name."""
+    def place(self) -> Iterator[Callable[[str], Path]]:
+        """Give a path for a store. All have one file name: a store may contain the name of its files."""
+        with folder_in_memory() as folder:
 
-        def make(name: str) -> Path:
-            (ram / name).mkdir()
-            return ram / name / f"store{self.suffix}"
+            def make(name: str) -> Path:
+                (folder / name).mkdir()
+                return folder / name / f"store{self.suffix}"
 
-        return make
+            yield make
 
     @pytest.mark.parametrize(
         ("change", "named"),
@@ -175,9 +185,11 @@ class RefusingConformance:
 
 
 def make_file(path: Path) -> None:
+    """Make a file that is no store."""
     path.write_text("mine")
 
 
 def make_photos(path: Path) -> None:
+    """Make a folder that is no store, with a split's name in it."""
     (path / "train").mkdir(parents=True)
     (path / "train" / "cat.png").write_text("mine")
