@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
+# make study   the reduced study: rewrites the tables of docs/study.md, in about ten minutes
 # make dist    wheel and source archive in dist/; make check-dist: and use the wheel in a fresh environment
 # make docs    the documentation site, in build/site
 # make format  mend formatting and imports
@@ -15,10 +16,15 @@ STAMP  := $(VENV)/installed
 VERSIONS ?= newest
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick slow check format lint types docs lock dist check-dist install clean
+.PHONY: demo study test quick slow check format lint types docs lock dist check-dist install clean
 
 demo: $(STAMP)
 	$(BIN)/probe demo
+
+STUDY := poolings cache_cost stores optimism
+
+study: $(STAMP)
+	for each in $(STUDY); do $(BIN)/python examples/study/$$each.py || exit 1; done
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
@@ -79,4 +85,4 @@ check-dist: dist
 	.ci/check-dist
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tokenprobe-demo study

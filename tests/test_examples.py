@@ -106,9 +106,9 @@ def find_test(line: str) -> None:
 
 
 def find_recipe(line: str) -> None:
-    """Expect that make runs `probe demo`, whose example in the help runs."""
-    assert line == "make demo"
-    assert "\ndemo: $(STAMP)\n\t$(BIN)/probe demo\n\n" in (ROOT / "Makefile").read_text()
+    """Expect that make runs `probe demo`, whose example in the help runs, or the scripts of the study."""
+    recipe = {"make demo": "$(BIN)/probe demo", "make study": "for each in $(STUDY); do $(BIN)/python"}[line]
+    assert f"\n{line.removeprefix('make ')}: $(STAMP)\n\t{recipe}" in (ROOT / "Makefile").read_text()
 
 
 RUN: dict[str, Callable[[str], None]] = {"probe": run_probe, "python": find_test, "make": find_recipe}

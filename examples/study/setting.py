@@ -1,0 +1,211 @@
+"""What the scripts of the study share: the setting, stores, fits, comparisons, and the page that holds the tables."""
+
+import argparse
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from safetensors import safe_open
+from safetensors.torch import save_file
+from timm.models import VisionTransformer
+
+import tokenprobe
+from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.probe import FitConfig, fit
+from tokenprobe.probe.report.compare import Interval, Judged
+from tokenprobe.probe.report.contents import Report, gather
+from tokenprobe.probe.report.figures.canvas import styled
+from tokenprobe.probe.run.results import Run
+from tokenprobe.workflows.demo import WEIGHTS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The setting of one script.
+
+    Attributes:
+        name: of the question.
+        data: as for `probe extract`.
+        weights: safetensors file whose metadata has the architecture of timm's VisionTransformer, mean and std.
+        out: folder for stores and runs. A second call continues there.
+        page: Markdown file with the tables.
+        n_train: training images.
+        n_test: test images.
+        seeds: number of seeds.
+        epochs: of every fit.
+        lr: base rates, one of which is selected per head.
+        heads: heads to train.
+    """
+
+    name: str
+    data: str
+    weights: Path
+    out: Path
+    page: Path
+    n_train: int
+    n_test: int
+    seeds: int
+    epochs: int
+    lr: Sequence[float]
+    heads: Sequence[str]
+
+    @property
+    def data_name(self) -> str:
+        """The data in one word: demo, or the name of a file."""
+        return Path(self.data.partition(":")[2]).stem or self.data
+
+    def store(self, name: str, **changes: Any) -> Path:
+        """Extract the last layer to a store of this name, unless it is there; keywords are fields of the config."""
+        for config in self.extractions(name, **changes):
+            extract(config)
+        return self.out / f"{name}.zarr"
+
+    def extractions(self, name: str, **changes: Any) -> list[ExtractConfig]:
+        """Return the settings of the two extractions: training images, perhaps in several views, and test images."""
+        weights = changes.get("checkpoint", self.weights)
+        fields: dict[str, Any] = {"model": "timm:VisionTransformer", "model_arg": architecture(weights), "layers": "-1"}
+        fields |= {"data": self.data, "checkpoint": weights, "out": self.out / f"{name}.zarr", "workers": 0}
+        train = ExtractConfig(**fields | changes, split="train", limit=self.n_train)
+        return [train, replace(train, split="test", limit=self.n_test, views=1)]
+
+    def random_weights(self) -> Path:
+        """Write weights as timm draws them, with the metadata of the pretrained ones, so that pixels are equal."""
+        path = self.out / "random.safetensors"
+        if not path.exists():
+            torch.manual_seed(0)
+            self.out.mkdir(parents=True, exist_ok=True)
+            save_file(VisionTransformer(**architecture(self.weights)).state_dict(), path, metadata_of(self.weights))
+        return path
+
+    def fitting(self, name: str, **changes: Any) -> FitConfig:
+        """Return the settings of a fit: name of the run, and other fields."""
+        fields: dict[str, Any] = {"out": self.out / "runs" / name, "heads": self.heads, "seeds": self.seeds}
+        return FitConfig(**fields | {"epochs": self.epochs, "lr": self.lr, "val": 0.2, "device": "cpu"} | changes)
+
+    def fit(self, name: str, stores: Mapping[str, Path], **changes: Any) -> Run:
+        """Fit the heads on stores, which get names in the run."""
+        return fit([f"{store}={path}" for store, path in stores.items()], self.fitting(name, **changes))
+
+    def write(self, rows: Sequence[Sequence[str]], note: str, figure: Figure) -> None:
+        """Print the table, put it into the page, and draw the figure beside the page.
+
+        Args:
+            rows: the table; the first row has the names of the columns.
+            note: what else one must know to read it.
+            figure: the figure.
+        """
+        rates = ", ".join(f"{rate:g}" for rate in self.lr)
+        setting = (
+            f"*{self.data_name}: {self.n_train:,} training and {self.n_test:,} test images, `{self.weights.name}`, "
+            f"{self.seeds} seeds, {self.epochs} epochs, rates {rates}. {note}*"
+        )
+        picture = self.page.parent / "images" / f"study_{self.name}_{self.data_name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(picture, dpi=150)
+        text = f"{markdown(rows)}\n\n{setting}\n\n![{self.name}, {self.data_name}](images/{picture.name})"
+        print(text)
+        replace_marked(self.page, f"{self.name} {self.data_name}", text)
+
+
+def ask(
+    name: str, about: str | None, heads: Sequence[str], *, epochs: int = 10, lr: Sequence[float] = (30.0, 100.0)
+) -> Study:
+    """Read the command line of a script.
+
+    Args:
+        name: of the question.
+        about: the script's docstring.
+        heads: default heads.
+        epochs: default number of epochs.
+        lr: default rates.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with as_file(files(tokenprobe) / "assets" / WEIGHTS) as weights:
+        parser.add_argument("--weights", type=Path, default=weights)
+    parser.add_argument("--data", default="demo")
+    parser.add_argument("-o", "--out", type=Path, default=Path("study"))
+    parser.add_argument("--page", type=Path, default=DOCS / "study.md")
+    parser.add_argument("--n-train", type=int, default=500)
+    parser.add_argument("--n-test", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--lr", type=float, nargs="+", default=list(lr))
+    parser.add_argument("--heads", nargs="+", default=list(heads))
+    return Study(name=name, **vars(parser.parse_args()))
+
+
+def metadata_of(weights: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file."""
+    with safe_open(weights, "np") as file:
+        return dict(file.metadata() or {})
+
+
+def architecture(weights: Path) -> dict[str, Any]:
+    """Return the constructor's arguments that the metadata names, as "VisionTransformer(img_size=28, …)"."""
+    call = ast.parse(metadata_of(weights)["arch"], mode="eval").body
+    assert isinstance(call, ast.Call)
+    return {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+
+
+def judgements(run: Run) -> tuple[Report, dict[tuple[str, ...], Judged]]:
+    """Return the report of a run, and which test images are right, by (backbone, spec, shots, layer)."""
+    report = gather([run])
+    rows = {(row.source, row.head, row.shots, row.layer): row for row in report.summary.itertuples()}
+    found = {key: rows[key] for key in report.judged}
+    return report, {(row.backbone, row.spec, row.shots, row.layer): report.judged[k] for k, row in found.items()}
+
+
+def folder_mib(folder: Path) -> float:
+    """Return the size of a store on the disk in MiB."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+
+
+def points(found: Interval | None) -> str:
+    """Return a difference in points of percent with its interval; bold if the interval does not hold 0."""
+    if found is None:
+        return "–"
+    value, low, high = (f"{100 * each:+.1f}".replace("-", "−") for each in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]" if found.holds_zero else f"**{value}** [{low}, {high}]"
+
+
+def spread(values: Any) -> str:
+    """Return the mean ± standard deviation of fractions, in percent."""
+    return f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table; all columns but the first are numbers."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---|" + "--:|" * (len(rows[0]) - 1), *lines[1:]])
+
+
+def replace_marked(page: Path, name: str, text: str) -> None:
+    """Replace what stands between `<!-- NAME -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    found, n = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", page.read_text())
+    if not n:
+        raise ValueError(f"{page} has no place for this table; add the lines <!-- {name} --> and <!-- end -->")
+    page.write_text(found)
+
+
+def panel(n: int = 1, **labels: str) -> tuple[Figure, Any]:
+    """Return a figure in the style of the reports and its axes, or `n` of them; keywords such as xlabel label each."""
+    with styled("paper"):
+        figure = Figure(figsize=(4.5 if n == 1 else 7.0, 3.2), layout="constrained")
+        axes = figure.subplots(1, n)
+        for each in [axes] if n == 1 else axes:
+            each.set(**labels)
+            each.grid(alpha=0.3)
+    return figure, axes
