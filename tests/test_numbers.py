@@ -1,8 +1,8 @@
 """The numbers of the whole pipeline, held against a record: a change of structure changes none of them.
 
-`tests/data/numbers.json` was made by commit 7cd6ddd, before the package was divided into rooms; since then `test_top5`
-of `knn` counts no class without a vote, and cells of few shots are selected within their shots. A change that means to change a number makes the record again, with
-`python tests/test_numbers.py`, and says why in its commit.
+`tests/data/numbers.json` was made by commit 7cd6ddd, before the package was divided into rooms. Since then `test_top5`
+of `knn` counts no class without a vote, and cells of few shots are selected within their shots. A change that means to
+change a number makes the record again, with `python tests/test_numbers.py`, and says why in its commit.
 """
 
 import hashlib
