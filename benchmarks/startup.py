@@ -77,10 +77,11 @@ def measure(command: Sequence[str], env: Mapping[str, str] | None = None) -> tup
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall, done.stdout
 
 
-def show(name: str, above: Sequence[float], below: Sequence[float], unit: str) -> None:
+def show(name: str, above: Sequence[float], below: Sequence[float], unit: str, better: str = "less") -> None:
     ratios = [a / b for a, b in zip(above, below, strict=True)]
     spread = {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
-    print(json.dumps({"name": name, "unit": unit, "above": median(above), "below": median(below), "ratio": spread}))
+    row = {"name": name, "unit": unit, "above": median(above), "below": median(below), "ratio": spread}
+    print(json.dumps(row | {"better": better}))
 
 
 def imports(store: Path, folder: Path, repeats: int) -> None:
@@ -90,7 +91,7 @@ def imports(store: Path, folder: Path, repeats: int) -> None:
     found = [(measure(dry), measure([sys.executable, "-c", "import torch"])) for _ in range(repeats)]
     for place, unit in enumerate(("CPU s", "wall s")):
         dry_runs, torch_alone = ([float(each[side][place]) for each in found] for side in (0, 1))
-        show("dry run / import torch", dry_runs, torch_alone, unit)
+        show(f"dry run / import torch, {unit}", dry_runs, torch_alone, unit)
     steps = [[float(word) for word in measure([*first, "--quiet"])[2].split()[:2]] for _ in range(repeats)]
     walls, cpus = zip(*steps, strict=True)
     spread = {"wall s": [min(walls), median(walls), max(walls)], "CPU s": [min(cpus), median(cpus), max(cpus)]}
@@ -194,7 +195,7 @@ def ep(repeats: int, n_cells: int = 24, n_images: int = 256, dim: int = 192, n_c
 
     pairs = [(seconds(one_by_one), seconds(together)) for _ in range(repeats + 1)][1:]
     theirs, ours = zip(*pairs, strict=True)
-    show("24 EP cells: published order, one at a time / together", theirs, ours, "CPU s")
+    show("24 EP cells: published order, one at a time / together", theirs, ours, "CPU s", "more")
 
 
 def make_store(path: Path) -> Path:
