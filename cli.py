@@ -10,10 +10,10 @@ import typer
 from . import __version__
 from .commands import app, program
 from .errors import TokenprobeError
-from .runtime.environment import spin_briefly, use_huge_pages
 from .runtime.flags import PROGRAM, UsageError
 from .runtime.stopping import Terminated, heed_signals, is_stopping
 from .runtime.text import printable
+from .runtime.threads import spin_briefly
 
 KEEP_WHAT_IS_FINISHED = ("extract", "fit", "verify", "demo")
 EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
@@ -24,7 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = PROGRAM
     heed_signals()
     spin_briefly()
-    use_huge_pages()
     try:
         call = program.parse(sys.argv[1:] if argv is None else argv)
         if isinstance(call, int):

@@ -34,7 +34,7 @@ from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
 from tokenprobe.probe.training.group import Group, GroupSetup
-from tokenprobe.runtime.environment import OWN_CHOICES, SPIN, use_huge_pages
+from tokenprobe.runtime.threads import OWN_CHOICES, SPIN
 from tokenprobe.workflows.demo import ARCHITECTURE, WEIGHTS
 
 HEADS = ["--head", "ep:queries=8", "--head", "linear:pool=cls", "--head", "linear:pool=mean"]
@@ -166,7 +166,6 @@ class Published(nn.Module):
 
 
 def ep(repeats: int, n_cells: int = 24, n_images: int = 256, dim: int = 192, n_classes: int = 10) -> None:
-    use_huge_pages()  # as the command does; torch reads it at its first large tensor
     torch.set_num_threads(1)
     (spec,) = parse_heads(["ep:queries=8"])
     cells = [

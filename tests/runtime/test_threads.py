@@ -1,13 +1,12 @@
-"""The command sets up the libraries below torch before torch is loaded, in both of its forms; a user's choice wins."""
+"""The command sets how long threads spin, before torch is loaded, in both of its forms; a user's choice wins."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tokenprobe.runtime.environment import HUGE_PAGES, OWN_CHOICES, SPIN
+from tokenprobe.runtime.threads import OWN_CHOICES, SPIN
 
 FORMS = {
     "the entry point": "from tokenprobe.cli import main\nmain(['--version'])",
@@ -63,28 +62,3 @@ def test_the_package_alone_changes_no_setting() -> None:
     env = {name: value for name, value in os.environ.items() if name not in OWN_CHOICES}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "None\n"
-
-
-HUGE_PAGES_OF_A_TENSOR = """
-import sys
-from pathlib import Path
-from tokenprobe.cli import main
-main(["--version"])
-import torch
-tensor = torch.ones(16 * 2**20)
-lines = Path("/proc/self/smaps").read_text().splitlines()
-print(sum(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages")))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("own", "expected"), [({}, True), ({HUGE_PAGES: "0"}, False)])
-def test_large_tensors_of_the_command_have_huge_pages(own: dict[str, str], expected: bool) -> None:
-    policy = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if not policy.exists() or "[madvise]" not in policy.read_text():
-        pytest.skip("this system does not leave huge pages to the program")
-    env = {name: value for name, value in os.environ.items() if name != HUGE_PAGES} | own
-    done = subprocess.run(
-        [sys.executable, "-c", HUGE_PAGES_OF_A_TENSOR], env=env, capture_output=True, text=True, check=True
-    )
-    assert (int(done.stdout.splitlines()[-1]) > 0) is expected
