@@ -58,9 +58,9 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(own.state_dict(), folder / "mine.safetensors")
     torch.save(reference_head(), folder / "aim.pth")
     (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
-    (folder / "mypkg_heads.py").write_text(
-        (ROOT / "docs" / "your-own.md").read_text().split("```")[1].removeprefix("python")
-    )
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "your-own.md").read_text(), re.M | re.S)
+    for module, content in (("mypkg_heads", "class PowerMean("), ("mypkg_store", "class PartsFiles(")):
+        (folder / f"{module}.py").write_text(next(block for block in blocks if content in block))
     return folder
 
 
@@ -138,13 +138,13 @@ def test_every_command_line_that_is_shown_runs_or_is_marked(shortened: Path) -> 
 
 
 def test_only_what_cannot_run_here_is_marked() -> None:
-    """That is what needs published weights, an installation, a store in a bucket, and a head on the hub."""
+    """What needs published weights, an installation, a store in a bucket, a head on the hub, or code of a user."""
     for place, line, marked in (*lines_of_pages(), *lines_of_help()):
         if marked and line.startswith("probe "):
             call = parse(line)
             own = call.given.get("checkpoint") or call.given.get("no_pretrained") or call.given.get("dry_run")
             downloads = call.command.name in ("extract", "heads import") and not own
-            assert downloads or re.search("s3://bucket|ORG/NAME", line), f"{place}: {line}"
+            assert downloads or re.search("s3://bucket|ORG/NAME|mypkg|runs/own", line), f"{place}: {line}"
         elif marked:
             assert line.startswith(("make install", "pip install .", "pip install '.[")), f"{place}: {line}"
 

@@ -39,7 +39,7 @@ class NearestClassMean(LinearSolver):
     name = "ncm"
     title = "nearest class mean"
     summary = "The class whose mean is nearest, on standardised features; nothing is selected."
-    source = "Mensink et al. 2013 (TPAMI 35, 11), section 3; arXiv 1703.05175, equation 2"
+    source = "Mensink et al. (TPAMI 2013), section 3; arXiv 1703.05175, equation 2"
     own_settings = NCMSettings()
     optimizer = "none"
 

@@ -136,7 +136,7 @@ def test_what_was_left_open_is_said_aloud(store: Store, tmp_path: Path, capsys: 
     assert "4 cells to train on 2 layers\n80 training, 8 held-out and 60 test images" in said
     assert "batch size 32, warm-up 0.333 of 3 epochs" in said
     assert set(run.results["batch_size"]) == {32}
-    assert "fit layer 1, epoch 3/3  4/4 cells  0 s left" in said
+    assert re.search(r"fit layer 1, epoch 3/3  4/4 cells  [\d,]+ images/s × 2 cells  best .* %.*  0 s left\n", said)
 
 
 def test_a_fit_that_is_refused_writes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_a_changed_copy_keeps_its_settings() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"^unknown preset 'cappi'; known: capi, .*clip-logreg$"):
+    with pytest.raises(InputError, match=r"^unknown preset 'cappi'; known: capi, .*clip-logreg, few-labels$"):
         FitConfig(out="runs/x", preset="cappi")
 
 
