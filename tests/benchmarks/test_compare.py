@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "compare.py"
@@ -16,7 +17,7 @@ NEW = {
 }
 
 
-def write(path: Path, rows: dict[str, tuple[float, float, float]]) -> Path:
+def write(path: Path, rows: Mapping[str, tuple[float, float, float]]) -> Path:
     lines = ["a line of the log", json.dumps({"name": "without a ratio"})]
     for name, (least, median, most) in rows.items():
         row = {"name": name, "ratio": {"min": least, "median": median, "max": most}}
