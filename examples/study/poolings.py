@@ -24,7 +24,7 @@ def main(study: Study) -> None:
     cells = report.cells[report.cells["selected"]]
     of_spec = {spec: judged_of(judged, spec) for spec in dict.fromkeys(cells["spec"])}
     linear = of_spec[LINEAR]
-    rows, (figure, axes) = [COLUMNS], panel(2, xlabel="MFLOP per image, forward", xscale="log")
+    rows, (figure, axes) = [COLUMNS], panel(2, xlabel="test top-1 (%)")
     for spec, (mae, random) in of_spec.items():
         chosen = cells[cells["spec"] == spec]
         tests = {name: chosen["test_top1"][chosen["backbone"] == name] for name in stores}
@@ -38,11 +38,12 @@ def main(study: Study) -> None:
             spread(tests["random"]), points(gains[1]), points(more if spec != LINEAR else None),
         ])  # fmt: skip
         for of_store, found in zip(axes, tests.values(), strict=True):
-            of_store.errorbar(flops, 100 * found.mean(), 100 * found.std(), fmt="o", ms=3, color=f"C{len(rows) % 10}")
-            shift = (3, 3 - 9 * (len(rows) % 2))
-            of_store.annotate(spec, (flops, 100 * found.mean()), shift, textcoords="offset points", fontsize=4)
+            place = f"{spec}, {flops:.2g} MFLOP"
+            of_store.errorbar(100 * found.mean(), place, xerr=100 * found.std(), fmt="o", ms=3, color="C0")
     for of_store, title in zip(axes, ("pretrained", "random weights"), strict=True):
-        of_store.set(title=title, ylabel="test top-1 (%)")
+        of_store.set_title(title, fontsize="medium")
+        of_store.tick_params(axis="y", labelsize="small", labelleft=of_store is axes[0])
+        of_store.invert_yaxis()
     study.write(
         rows, f"Gains are points over `{LINEAR}`, paired by test image. Parameters and MFLOP are the head's.", figure
     )
