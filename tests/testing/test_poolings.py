@@ -1,11 +1,8 @@
 """A package outside the tree inherits the suite for its pooling: the one of docs/your-own.md, and wrong ones."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import tokenprobe
+from .outside import run_suite
 
 PAGE = Path(__file__).parents[2] / "docs" / "your-own.md"
 WRONG = {
@@ -37,15 +34,9 @@ def test_the_suite_passes_a_right_pooling_and_says_what_is_wrong_with_others(tmp
     (tmp_path / "mypkg_heads.py").write_text(pooling)
     wrong = [A_WRONG_ONE.format(name=name, returned=returned) for name, (returned, _) in WRONG.items()]
     (tmp_path / "test_mine.py").write_text(suite + "".join(wrong))
-    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")]), str(Path(tokenprobe.__file__).parents[1])]
     chosen = " or ".join(["TestPowerMean", *(f"(Test{name} and {test})" for name, (_, test) in WRONG.items())])
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", "-k", chosen, "test_mine.py"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    assert not any("::TestPowerMean::" in line for line in failed), done.stdout
+    shown, failed = run_suite(tmp_path, chosen)
+    assert not any("::TestPowerMean::" in line for line in failed), shown
     for name, (_, test) in WRONG.items():
-        assert any(f"::Test{name}::{test}" in line for line in failed), (name, done.stdout)
-    assert "1 skipped" in done.stdout, "the power mean has no attention maps"
+        assert any(f"::Test{name}::{test}" in line for line in failed), (name, shown)
+    assert "1 skipped" in shown, "the power mean has no attention maps"

@@ -1,14 +1,12 @@
 """A package outside the tree inherits the suite for its store format: the one of docs/your-own.md, and wrong ones."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import tokenprobe
 from tokenprobe.testing.stores import StoreConformance
+
+from .outside import run_suite
 
 PAGE = Path(__file__).parents[2] / "docs" / "your-own.md"
 WRONG = {
@@ -71,24 +69,17 @@ def test_the_suite_passes_a_right_format_and_says_what_is_wrong_with_others(tmp_
     wrong = [A_WRONG_ONE.format(name=name, suffix=name.lower(), method=method) for name, (method, _) in WRONG.items()]
     more = "\nimport time\nfrom dataclasses import replace\n\nfrom mypkg_store import FORMATS, PartsFiles\n"
     (tmp_path / "test_mine.py").write_text(suite + more + "".join(wrong))
-    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")]), str(Path(tokenprobe.__file__).parents[1])]
     chosen = " or ".join(
         [
             *(f"(TestParts and ({names}))" for names in RIGHT),
             *(f"(Test{name} and {test})" for name, (_, test) in WRONG.items()),
         ]
     )
-    options = ["-q", "-p", "no:cacheprovider", "--tb=line", "--assert=plain", "-k", chosen]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "test_mine.py"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    assert not any("::TestParts::" in line for line in failed), done.stdout
+    shown, failed = run_suite(tmp_path, chosen, "--assert=plain")
+    assert not any("::TestParts::" in line for line in failed), shown
     for name, (_, test) in WRONG.items():
-        assert any(f"::Test{name}::{test.split()[0]}" in line for line in failed), (name, done.stdout)
-    assert " 6 passed" in done.stdout, done.stdout
+        assert any(f"::Test{name}::{test.split()[0]}" in line for line in failed), (name, shown)
+    assert " 6 passed" in shown, shown
 
 
 def test_a_suite_that_lacks_a_part_names_it(tmp_path: Path) -> None:
