@@ -67,7 +67,7 @@ ifeq ($(VERSIONS),lowest)
 	$(BIN)/python -m pip install uv
 	$(BIN)/uv pip install --python $(BIN)/python --resolution lowest-direct -e '.[dev]'
 else
-	$(BIN)/python -m pip install -e '.[dev]'
+	$(BIN)/python -m pip install --no-compile -e '.[dev]'  # modules compile when they are first imported
 endif
 	@touch $@
 

@@ -59,6 +59,14 @@ def lines_of_help() -> Iterator[Shown]:
         yield from _lines_of(f"probe {command.name} --help", command.examples)
 
 
+def first_shown(*examples: Shown) -> dict[str, Shown]:
+    """Return each example by its text, at the first place that shows it, in order."""
+    found: dict[str, Shown] = {}
+    for each in examples:
+        found.setdefault(each.text, each)
+    return found
+
+
 def python_blocks() -> Iterator[tuple[str, list[Shown]]]:
     """Yield each block of Python in a page, as its statements."""
     for page in PAGES:

@@ -29,13 +29,22 @@ from tokenprobe.probe.heads import build_pooling
 from tokenprobe.runtime.config_file import read_config_file
 from tokenprobe.workflows import demo
 
-from .shown import ROOT, Shown, lines_of_help, lines_of_pages, python_blocks
+from .shown import ROOT, Shown, first_shown, lines_of_help, lines_of_pages, python_blocks
 from .test_command_lines import parse
 
 N_CLASSES, N_TRAIN, N_TEST = 25, 20, 2
 SMALL_VIT: dict[str, Any] = {"img_size": 224, "patch_size": 56, "embed_dim": 64, "depth": 12, "num_heads": 2}
 SMALL_CLIP: dict[str, Any] = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 56, "embed_dim": 24}
 SWEEP = {"out": "runs/sweep", "heads": ["linear"], "layers": [3, 7], "lr": "0.1,1"}
+
+LINES = first_shown(*lines_of_pages(), *lines_of_help())
+MAKERS = {
+    made: line
+    for line, example in reversed(LINES.items())
+    if line.startswith("probe ") and not example.marked
+    for made in re.findall(r" -o (\S+)", line)
+}
+"""The first line that makes each file or folder."""
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +123,17 @@ def find_recipe(line: str) -> None:
 RUN: dict[str, Callable[[str], None]] = {"probe": run_probe, "python": find_test, "make": find_recipe}
 
 
+def run_line(line: str) -> None:
+    """Run an example. What it reads of other examples, such as a run, they make first."""
+    words = shlex.split(line, comments=True)
+    made = words[words.index("-o") + 1] if "-o" in words else None
+    for word in words:
+        if word in MAKERS and word != made and not Path(word).exists():
+            run_line(MAKERS[word])
+    print(line)
+    RUN[words[0]](line)
+
+
 def reference_weights() -> dict[str, Tensor]:
     pool = build_pooling("aim", dim=768, grid=(14, 14), heads=12)
     return {theirs: pool.get_parameter(ours)[0].detach() for theirs, ours in pool.reference_names.items()}
@@ -127,14 +147,11 @@ def reference_head() -> dict[str, Tensor]:
     return state | {"2.weight": torch.zeros(10, 192), "2.bias": torch.zeros(10)}
 
 
-def test_every_command_line_that_is_shown_runs_or_is_marked(shortened: Path) -> None:
-    shown: dict[str, Shown] = {}
-    for each in (*lines_of_pages(), *lines_of_help()):
-        shown.setdefault(each.text, each)
-    for line, example in shown.items():
-        if not example.marked:
-            print(f"{example.place}: {line}")
-            RUN[line.split()[0]](line)
+@pytest.mark.parametrize("place", {each.place: None for each in LINES.values()})
+def test_every_command_line_that_is_shown_runs_or_is_marked(shortened: Path, place: str) -> None:
+    for line, example in LINES.items():
+        if example.place == place and not example.marked:
+            run_line(line)
 
 
 def test_only_what_cannot_run_here_is_marked() -> None:

@@ -1,5 +1,6 @@
 """The list of all heads for `probe heads`: each head's summary, settings and costs."""
 
+from functools import cache
 from math import prod
 from textwrap import wrap
 from typing import Any, get_args, get_type_hints
@@ -82,6 +83,7 @@ def _settings(own_settings: Any) -> list[Json]:
     ]
 
 
+@cache
 def _costs(name: str) -> Json:
     """Return the arrays that a head reads by default, its parameters, and its operations per image."""
     is_solver = name in SOLVERS

@@ -150,6 +150,11 @@ def test_rows_that_moved_are_refused_until_they_are_dropped(place: Place) -> Non
     assert tree(path) == before
 
 
+def tried(n_steps: int, dtype: str) -> range:
+    """Return the steps to kill at: all for float16. A store of int8 has twice as many, most of them alike."""
+    return range(0, n_steps, 1 if dtype == "float16" else 3)
+
+
 @pytest.mark.parametrize(("dtype", "again"), [("float16", [8]), ("int8", [2, 8])], ids=["the same", "more left out"])
 def test_a_kill_while_rows_are_dropped_loses_nothing_and_leaves_nothing_wrong(
     place: Place, dtype: str, again: list[int]
@@ -169,7 +174,7 @@ def test_a_kill_while_rows_are_dropped_loses_nothing_and_leaves_nothing_wrong(
     counted = copy_of(source, place("counted"))
     n_steps = count_steps(lambda: start(counted))
     assert n_steps > 20
-    for step in range(n_steps):
+    for step in tried(n_steps, dtype):
         path = copy_of(source, place(str(step)))
         assert fork_and_kill(partial(start, path), step)
         assert tree(path) == expected or not says_complete(path), f"killed at step {step}"
@@ -195,7 +200,7 @@ def test_a_kill_while_a_split_grows_loses_nothing_and_leaves_nothing_wrong(place
     counted = copy_of(source, place("counted"))
     n_steps = count_steps(lambda: start(counted))
     assert n_steps > 20
-    for step in range(n_steps):
+    for step in tried(n_steps, dtype):
         path = copy_of(source, place(str(step)))
         assert fork_and_kill(partial(start, path), step)
         as_before = tree(source).items() <= tree(path).items()
