@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +20,28 @@ CONTENTS = {
     "summary.md": "the answer and all tables",
     "report.html": "all cells and figures, for a browser",
     "tables/": "the tables as .csv and .tex",
-    "figures/": "pictures as .png, .svg and .pdf",
+    "figures/": "pictures as .png; probe report adds .svg and .pdf",
     "predictions/": "the class of each test image, of selected cells",
     "heads/": "trained heads, for probe predict",
     "config.yaml": "the resolved settings",
 }
-REPORT = ("summary.md", "report.html", "tables/", "figures/")
-"""The part of a run that `probe report` writes."""
+REPORT = {
+    **{name: CONTENTS[name] for name in ("summary.md", "report.html", "tables/")},
+    "figures/": "pictures as .png, .svg and .pdf",
+}
+"""What `probe report` writes."""
 
 
 def write_report(run: Run) -> None:
-    """Write `figures/`, `tables/`, `report.html` and then `summary.md` into the run's folder, from its results."""
+    """Write `figures/`, `tables/`, `report.html` and then `summary.md` into the run's folder, from its results.
+
+    Figures are PNG alone. SVG and PDF for a paper would take most of the time of a small fit.
+    """
     from .contents import gather
     from .write import write_figures, write_text
 
     report = gather([run])
-    write_figures(report, run.path)
+    write_figures(report, run.path, kinds=("png",))
     write_text(report, run.path)
 
 
@@ -112,9 +118,9 @@ def print_report(report: Report, folder: Path) -> None:
     _print_files(folder, REPORT)
 
 
-def _print_files(folder: Path, names: Sequence[str] | dict[str, str]) -> None:
+def _print_files(folder: Path, contents: Mapping[str, str]) -> None:
     from ...runtime.text import printable
 
     print(f"\n{printable(str(folder))}/")
-    for name in names:
-        print(f"  {name:<24} {CONTENTS[name]}")
+    for name, content in contents.items():
+        print(f"  {name:<24} {content}")

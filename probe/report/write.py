@@ -1,6 +1,6 @@
 """The files of a report: `summary.md`, the page, tables as CSV and LaTeX, and figures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -68,15 +68,17 @@ def write_text(report: Report, folder: Path) -> None:
     write_durably(folder / "summary.md", summary_page(report).encode())
 
 
-def write_figures(report: Report, folder: Path, style: str = "paper") -> list[Path]:
-    """Write `figures/`, and return the files.
+def write_figures(
+    report: Report, folder: Path, style: str = "paper", kinds: Collection[str] = ("png", "svg", "pdf")
+) -> list[Path]:
+    """Write `figures/` in some kinds of files, and return the files.
 
     Raises:
         InputError: there is no such style.
     """
     from .figures import draw_figures  # loads matplotlib
 
-    return draw_figures(report, folder / "figures", style, FIGURES)
+    return draw_figures(report, folder / "figures", style, FIGURES, kinds)
 
 
 def _open_run(path: Path) -> Run:

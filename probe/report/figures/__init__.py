@@ -3,13 +3,13 @@
 `FIGURES` lists them. Each function returns a figure, or None where the report has nothing to show in it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from ..contents import Report
-from .canvas import KINDS, save, styled
+from .canvas import KINDS, remove, save, styled
 from .cost import draw_cost
 from .curves import draw_layers, draw_shots
 from .dots import draw_backbones, draw_peaks
@@ -29,7 +29,9 @@ FIGURES: Mapping[str, Callable[[Report], Figure | None]] = {
 }
 
 
-def draw_figures(report: Report, folder: Path, style: str, names: Iterable[str]) -> list[Path]:
+def draw_figures(
+    report: Report, folder: Path, style: str, names: Iterable[str], kinds: Collection[str] = tuple(KINDS)
+) -> list[Path]:
     """Draw the figures that the report has content for. The same report gives the same bytes.
 
     Args:
@@ -37,6 +39,7 @@ def draw_figures(report: Report, folder: Path, style: str, names: Iterable[str])
         folder: where the files go. A figure that the report has nothing for is removed from it.
         style: a name in `canvas.STYLES`, a style of matplotlib, or a file of one.
         names: of the figures, from `FIGURES`.
+        kinds: of the files, from `KINDS`. Files of other kinds are removed.
 
     Returns:
         The files.
@@ -49,8 +52,7 @@ def draw_figures(report: Report, folder: Path, style: str, names: Iterable[str])
         for name in names:
             figure = FIGURES[name](report)
             if figure is None:
-                for kind in KINDS:
-                    (folder / f"{name}.{kind}").unlink(missing_ok=True)
+                remove(folder, name)
             else:
-                files += save(figure, folder, name)
+                files += save(figure, folder, name, kinds)
     return files

@@ -1,6 +1,6 @@
 """The sheet that figures are drawn on: its size and fonts, panels, the legend, and the files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from math import ceil
@@ -141,14 +141,21 @@ def add_legend(figure: Figure, entries: Mapping[str, Artist]) -> None:
         legend.remove()
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure in every kind of `KINDS`, and return the files."""
+def save(figure: Figure, folder: Path, name: str, kinds: Collection[str] = tuple(KINDS)) -> list[Path]:
+    """Write a figure in some kinds of `KINDS`, and return the files. Files of other kinds are removed: they are old."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for kind, options in KINDS.items():
+    for kind in kinds:
         content = BytesIO()
-        figure.savefig(content, format=kind, **options)
+        figure.savefig(content, format=kind, **KINDS[kind])
         figure.set_layout_engine("none")  # the first file has placed everything
         files.append(folder / f"{name}.{kind}")
         write_durably(files[-1], content.getvalue())
+    remove(folder, name, [kind for kind in KINDS if kind not in kinds])
     return files
+
+
+def remove(folder: Path, name: str, kinds: Iterable[str] = KINDS) -> None:
+    """Remove a figure's files of some kinds."""
+    for kind in kinds:
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tokenprobe.errors import InputError, MissingError
-from tokenprobe.probe.report import figures
+from tokenprobe.probe.report import figures, write_report
 from tokenprobe.probe.report.config import ReportConfig
 from tokenprobe.probe.report.contents import Report
 from tokenprobe.probe.report.write import make_report, write_text
@@ -69,7 +69,7 @@ def test_several_runs_get_a_folder_of_their_own(
 
 
 def test_figures_alone_are_drawn_again_in_another_style(copy: Path) -> None:
-    text, figure = copy / "summary.md", copy / "figures" / "layer_curve.svg"
+    text, figure = copy / "summary.md", copy / "figures" / "layer_curve.png"
     text.write_text("mine")
     before = figure.read_bytes()
     make_report([copy], ReportConfig(figures=True, style="slides"))
@@ -137,3 +137,14 @@ def test_a_run_of_an_earlier_version_says_that_intervals_are_missing(copy: Path)
 
 def test_every_figure_is_drawn(all_figures: tuple[str, ...]) -> None:
     assert tuple(figures.FIGURES) == all_figures
+
+
+def test_a_fit_leaves_no_old_files_of_kinds_that_it_does_not_draw(run: Run, copy: Path) -> None:
+    make_report([copy], ReportConfig())
+    kinds = {file.suffix for file in (copy / "figures").iterdir()}
+    assert kinds == {".png", ".svg", ".pdf"}
+    write_report(Run(copy))
+    assert {file.name for file in (copy / "figures").iterdir()} == {
+        file.name for file in (run.path / "figures").iterdir()
+    }
+    assert {file.suffix for file in (copy / "figures").iterdir()} == {".png"}

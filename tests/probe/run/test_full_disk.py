@@ -18,7 +18,7 @@ SETTINGS = {"heads": ["linear", "ridge"], "layers": "1", "lr": [1.0]}
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk without space")
 @pytest.mark.parametrize(
     "name",
-    ["config.yaml", "-linear-", "-ridge-", "history.parquet", "results.csv", "results.parquet", "layer_curve.svg",
+    ["config.yaml", "-linear-", "-ridge-", "history.parquet", "results.csv", "results.parquet", "layer_curve.png",
      "summary.md", "report.html"],
 )  # fmt: skip
 def test_a_full_disk_is_explained_and_loses_nothing(
