@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ...errors import InputError
-from . import folded
+from . import blocked
 from .attentive import AttentivePooling, module_names, statistics_names
 from .initial import linear_initial, norm_initial, uniform_initial
 
@@ -117,7 +117,7 @@ class CBAM(AttentivePooling):
 def channel_maximum(x_BND: Tensor, gate_BHD: Tensor) -> Tensor:
     """Return max_c g_c x_nc, (B, H, N). It keeps only the places of the maxima, not the (B, H, N, D) products."""
     image_bytes = 4 * gate_BHD.shape[1] * x_BND.shape[1] * x_BND.shape[2]
-    n_images = max(1, folded.MAPS_BYTES // image_bytes)
+    n_images = max(1, blocked.MAPS_BYTES // image_bytes)
     parts = [(gate_BHD, x_BND)]
     if not torch.compiler.is_exporting():  # an exported program takes any number of images: no split may depend on it
         parts = list(zip(gate_BHD.split(n_images), x_BND.split(n_images), strict=True))

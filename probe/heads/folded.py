@@ -24,13 +24,9 @@ and only the scalars r_n of the normalisation remain, the same for all cells. No
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from . import fused
+from . import blocked, fused
 from .products import apply_linear
-
-MAPS_BYTES = 4 * 2**30
-"""Float32 maps that `attend_unfused` keeps for the backward pass. It recomputes larger ones, this much at a time."""
 
 
 def fold_keys(q_HBO: Tensor, key_HOD: Tensor, n_maps: int) -> Tensor:
@@ -85,20 +81,14 @@ def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) 
 
 
 def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None, *, centre: bool = True) -> Tensor:
-    """Return the same z from torch's own operations, and keep few of the maps."""
-    if torch.compiler.is_exporting():  # an exported program takes any number of images: no split may depend on it
-        return _attend(x_BND, u_BHMD, rstd_BN, centre)
-    n_images, n_tokens, _ = x_BND.shape
-    n_kept = max(1, MAPS_BYTES // (4 * n_images * n_tokens))
-    parts = u_BHMD.flatten(1, 2)[:, None].split(n_kept, dim=2)  # all cells' maps as maps of one cell
-    if len(parts) == 1:
-        return _attend(x_BND, u_BHMD, rstd_BN, centre)
-    z_B1XD = [
-        checkpoint(_attend, x_BND, part, rstd_BN, centre, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
-    ]
-    z_BHMD: Tensor = torch.cat(z_B1XD, dim=2)[:, 0].unflatten(1, u_BHMD.shape[1:3])
-    return z_BHMD
+    """Return the same z from torch's own operations."""
+    if torch.compiler.is_exporting() or x_BND.requires_grad:
+        # an exported program takes any number of images: no block may depend on it
+        scores = logits(x_BND, u_BHMD, rstd_BN)
+        return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN, centre=centre)
+    u_BXD = (u_BHMD if rstd_BN is None else centred(u_BHMD)).flatten(1, 2)
+    z_BHMD: Tensor = blocked.attend(x_BND, u_BXD, rstd_BN).unflatten(1, u_BHMD.shape[1:3])
+    return centred(z_BHMD) if rstd_BN is not None and centre else z_BHMD
 
 
 def logits(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
@@ -145,13 +135,3 @@ def centred(values: Tensor) -> Tensor:
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     found: Tensor = values - values.mean(-1, keepdim=True)
     return found
-
-
-def _attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None, centre: bool) -> Tensor:
-    """Attend with maps in the precision of the logits, which the product with the tokens uses.
-
-    The softmax kernel computes in float32 and rounds its result once, so this loses no precision. Under autocast no
-    float32 copy of the maps is written or kept.
-    """
-    scores = logits(x_BND, u_BHMD, rstd_BN)
-    return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN, centre=centre)

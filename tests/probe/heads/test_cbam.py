@@ -8,7 +8,7 @@ import torch
 from timm.layers.cbam import CbamModule
 
 from tokenprobe.errors import InputError
-from tokenprobe.probe.heads import build_pooling, folded
+from tokenprobe.probe.heads import blocked, build_pooling
 from tokenprobe.probe.heads.cbam import channel_maximum
 
 
@@ -30,9 +30,9 @@ def test_under_autocast_the_gate_is_applied_in_float32() -> None:
         assert pool(torch.ones(2, 6, 16, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("budget", [1, 4 * 4 * 6 * 16 * 2, folded.MAPS_BYTES])
+@pytest.mark.parametrize("budget", [1, 4 * 4 * 6 * 16 * 2, blocked.MAPS_BYTES])
 def test_the_maximum_over_channels_and_its_gradient(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
-    monkeypatch.setattr(folded, "MAPS_BYTES", budget)
+    monkeypatch.setattr(blocked, "MAPS_BYTES", budget)
     generator = torch.Generator().manual_seed(0)
     x, gate = (torch.randn(shape, dtype=torch.float64, generator=generator) for shape in ((3, 6, 16), (3, 4, 16)))
     ours, plain = gate.clone().requires_grad_(), gate.clone().requires_grad_()
@@ -46,7 +46,7 @@ def test_the_maximum_over_channels_and_its_gradient(monkeypatch: pytest.MonkeyPa
 def test_the_gated_tokens_are_never_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted from the allocator's own record."""
     x, gate = torch.randn(32, 50, 64), torch.randn(32, 4, 64)
-    monkeypatch.setattr(folded, "MAPS_BYTES", 2 * 4 * 4 * 50 * 64)  # of two images
+    monkeypatch.setattr(blocked, "MAPS_BYTES", 2 * 4 * 4 * 50 * 64)  # of two images
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         channel_maximum(x, gate)
     sizes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -1,13 +1,12 @@
-"""The folded mechanism's parts, and that keeping few maps changes nothing."""
+"""The parts of the folded mechanism."""
 
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from tokenprobe.probe.heads import build_pooling, folded
+from tokenprobe.probe.heads import folded
 from tokenprobe.probe.heads.folded import attend, centred, fold_keys, project_blocks, token_rstd
 
 CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
@@ -82,84 +81,3 @@ def test_a_token_of_equal_channels_has_no_variance() -> None:
 def test_centring_subtracts_the_mean_in_float32() -> None:
     found = centred(torch.tensor([[1.0, 2.0, 6.0]], dtype=torch.bfloat16))
     assert found.dtype == torch.float32 and found.tolist() == [[-2, -1, 3]]
-
-
-@pytest.mark.parametrize("per_part", [1, 5, 8])
-@pytest.mark.parametrize("normed", [False, True])
-@pytest.mark.parametrize("n_queries", [1, 3])
-def test_maps_made_again_in_parts_give_the_same_outputs_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, n_queries: int, normed: bool, per_part: int
-) -> None:
-    x, cotangent = random(3, 7, 5), random(3, 2, 4, 5, seed=2)
-    u, again = (random(n_queries, 2, 4, 5, seed=1).requires_grad_() for _ in range(2))
-    rstd = token_rstd(x, 1e-5) if normed else None
-    whole = attend(x, u, rstd)
-    monkeypatch.setattr(folded, "MAPS_BYTES", 4 * 3 * 7 * per_part)
-    parts = attend(x, again, rstd)
-    torch.testing.assert_close(parts, whole, **CLOSE)
-    for z in (whole, parts):
-        (z * cotangent).sum().backward()
-    torch.testing.assert_close(again.grad, u.grad, **CLOSE)
-
-
-def kept_bytes(x: Tensor, u: Tensor) -> int:
-    """Return the bytes that a forward pass keeps for the backward, tokens left out."""
-    sizes = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        z = attend(x, u)
-    assert z.requires_grad
-    sizes.pop(x.untyped_storage().data_ptr())
-    return sum(sizes.values())
-
-
-@pytest.mark.parametrize("budget", [1, 4 * 4 * 16 * 50 - 1])
-def test_maps_made_again_are_not_kept(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
-    """Whatever is over the budget, which counts the maps of all images and cells in float32."""
-    x, u = random(4, 50, 6), random(1, 2, 8, 6, seed=1).requires_grad_()
-    maps_bytes = 8 * 4 * 16 * 50
-    monkeypatch.setattr(folded, "MAPS_BYTES", 4 * 4 * 16 * 50)
-    assert kept_bytes(x, u) >= maps_bytes
-    monkeypatch.setattr(folded, "MAPS_BYTES", budget)
-    assert kept_bytes(x, u) < maps_bytes / 2
-
-
-def test_under_autocast_one_copy_of_the_maps_is_kept_in_half_precision() -> None:
-    x, u = random(4, 50, 6).bfloat16(), random(1, 2, 8, 6, seed=1).float().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert 2 * 4 * 16 * 50 <= kept_bytes(x, u) < 3 * 4 * 16 * 50
-
-
-def test_the_parts_of_a_stacked_head_train_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = random(4, 6, 12).bfloat16()
-    gradients = []
-    for budget in (folded.MAPS_BYTES, 4 * 4 * 6 * 3):
-        monkeypatch.setattr(folded, "MAPS_BYTES", budget)
-        pool = build_pooling("ep", dim=12, grid=(2, 3), queries=4, cells=2, generators=[torch.Generator()] * 2)
-        with torch.autocast("cpu", torch.bfloat16):
-            pool(x).sum().backward()
-        gradients.append(pool.queries.grad)
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-2, atol=1e-3)
-
-
-def test_no_gradient_reaches_for_the_tokens() -> None:
-    """Forward two products with the tokens, backward two: the one for their gradient is not made."""
-    x, u = random(3, 7, 5), random(1, 2, 4, 5, seed=1).requires_grad_()
-    with FlopCounterMode(display=False) as counter:
-        attend(x, u).sum().backward()
-    assert counter.get_total_flops() == 4 * (2 * 3 * 8 * 7 * 5)
-
-
-@pytest.mark.parametrize("name", ["ep", "cbam"])
-def test_an_exported_program_has_no_parts(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Their sizes would be those for the number of images in the example."""
-    monkeypatch.setattr(folded, "MAPS_BYTES", {"ep": 4 * 3 * 6 * 8, "cbam": 1}[name])  # eight maps, or one image
-    pool = build_pooling(name, dim=32, grid=(2, 3)).double().eval()
-    images = torch.export.Dim("images", min=2, max=64)
-    program = torch.export.export(pool, (random(3, 6, 32),), dynamic_shapes=({0: images},))
-    x = random(7, 6, 32, seed=1)
-    torch.testing.assert_close(program.module()(x), pool(x), **CLOSE)

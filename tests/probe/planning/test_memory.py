@@ -16,7 +16,7 @@ from tokenprobe.probe.batches.token_batch import TokenBatch
 from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
-from tokenprobe.probe.heads import POOLINGS, folded
+from tokenprobe.probe.heads import POOLINGS, blocked
 from tokenprobe.probe.planning import memory
 from tokenprobe.probe.planning.memory import StepMemory, step_memory
 from tokenprobe.probe.training.group import Group, GroupSetup
@@ -113,7 +113,7 @@ def test_maps_that_are_made_again_are_not_kept(monkeypatch: pytest.MonkeyPatch) 
     """Beyond a budget, `attend` keeps none of its maps; the estimate runs the same code and follows."""
     cells = make_cells("ep:queries=8", 4)
     whole = estimate(cells, batch_size=400).working
-    monkeypatch.setattr(folded, "MAPS_BYTES", 4 * 400 * 24 * 4)
+    monkeypatch.setattr(blocked, "MAPS_BYTES", 4 * 400 * 24 * 4)
     memory._measure.cache_clear()
     in_parts = estimate(cells, batch_size=400).working
     memory._measure.cache_clear()

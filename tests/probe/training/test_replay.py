@@ -13,7 +13,7 @@ from tokenprobe.probe.batches.token_batch import TokenBatch
 from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.probe.grid.cells import Cell
 from tokenprobe.probe.grid.specs import parse_heads
-from tokenprobe.probe.heads import POOLINGS, folded
+from tokenprobe.probe.heads import POOLINGS, blocked
 from tokenprobe.probe.training import replay
 from tokenprobe.probe.training.group import Group, GroupSetup
 from tokenprobe.probe.training.metrics import AccuracyCounter
@@ -210,7 +210,7 @@ def test_a_group_with_larger_batches_moves_the_batches_of_the_others(device: str
 
 @on_both
 def test_maps_that_are_made_again_are_replayed(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folded, "MAPS_BYTES", 2 * 4 * BATCH * 16)
+    monkeypatch.setattr(blocked, "MAPS_BYTES", 2 * 4 * BATCH * 16)
     groups = make_groups(make_cells("ep:queries=4", "sgd"), device, recorder_for(device))
     train(groups, device)
     assert_equal(*groups)
