@@ -29,12 +29,29 @@ def read_config_file(settings: type[Settings], path: str) -> dict[str, Any]:
         InputError: the file is not YAML, or a key or value is wrong.
         MissingError: there is no such file.
     """
+    content = read_texts(path)
+    try:
+        return read_settings(settings, content)
+    except InputError as error:
+        raise InputError(f"config file {path!r}: {error}") from None
+
+
+def read_texts(path: str) -> Any:
+    """Read a YAML file into lists, dicts, None and text: numbers and switches stay text.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: the file is not YAML, gives a key twice, or has an alias.
+        MissingError: there is no such file.
+    """
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise MissingError(f"no config file at {path!r}") from None
     try:
-        return _read_content(settings, data)
+        return _plain(yaml.compose(data, Loader=yaml.SafeLoader), set())
     except yaml.YAMLError as error:
         raise InputError(f"config file {path!r} is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError:
@@ -43,8 +60,16 @@ def read_config_file(settings: type[Settings], path: str) -> dict[str, Any]:
         raise InputError(f"config file {path!r}: {error}") from None
 
 
-def _read_content(settings: type[Settings], data: bytes) -> dict[str, Any]:
-    content = _plain(yaml.compose(data, Loader=yaml.SafeLoader), set())
+def read_settings(settings: type[Settings], content: Any) -> dict[str, Any]:
+    """Convert keys and values from `read_texts` to values by field.
+
+    Args:
+        settings: the class; its field names, with "_" or "-", are the keys.
+        content: a dict. Keys in `ignored_keys` are left out.
+
+    Raises:
+        InputError: it is no dict, or a key or value is wrong.
+    """
     if not isinstance(content, dict):
         found = "nothing" if content is None else "a list" if isinstance(content, list) else "text"
         raise InputError(f"expected keys and values, found {found}")

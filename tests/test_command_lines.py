@@ -13,14 +13,10 @@ from tokenprobe.runtime.flags import Call
 
 from .shown import PAGES, lines_of_help, lines_of_pages
 
-PLACEHOLDERS = {"extract MODEL ": "extract -m NAME "}
-"""In docs/backbones.md, MODEL stands for flags that its table has."""
 SHOWN = [each[:2] for each in (*lines_of_pages(), *lines_of_help()) if each.text.startswith("probe ")]
 
 
 def parse(line: str) -> Call:
-    for placeholder, flags in PLACEHOLDERS.items():
-        line = line.replace(placeholder, flags)
     name, *argv = shlex.split(line, comments=True)
     assert name == "probe"
     call = program.parse(argv)
