@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import fcntl
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ class Study:
         model: as for `probe extract`.
         weights: safetensors file. Its metadata may hold the architecture of timm's VisionTransformer, mean and std.
         image_size: side of the backbone's images in pixels; none is the backbone's own.
-        out: folder for stores and runs of all settings. A second call continues there.
+        out: folder for stores and runs of all scripts. A second call continues there.
         page: Markdown file with the tables.
         n_train: training images.
         n_test: test images.
@@ -72,8 +73,8 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Folder for stores and runs of this setting."""
-        return self.out / self.label
+        """Folder for stores and runs of this script and setting: two scripts may run at a time."""
+        return self.out / self.label / self.name
 
     def store(self, name: str, **changes: Any) -> Path:
         """Extract the last layer to a store of this name, unless it is there; keywords are fields of the config."""
@@ -211,10 +212,14 @@ def replace_marked(page: Path, name: str, text: str) -> None:
         ValueError: the page has no such markers.
     """
     pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    found, n = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", page.read_text())
-    if not n:
-        raise ValueError(f"{page} has no place for this table; add the lines <!-- {name} --> and <!-- end -->")
-    page.write_text(found)
+    with page.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another script may write its table meanwhile
+        found, n = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", file.read())
+        if not n:
+            raise ValueError(f"{page} has no place for this table; add the lines <!-- {name} --> and <!-- end -->")
+        file.seek(0)
+        file.truncate()
+        file.write(found)
 
 
 def panel(n: int = 1, **labels: str) -> tuple[Figure, Any]:

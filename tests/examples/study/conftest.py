@@ -30,7 +30,7 @@ def script() -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def setting(script: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return the setting of a tiny backbone, whose stores the scripts share."""
+    """Return the setting of a tiny backbone."""
     folder = tmp_path_factory.mktemp("study")
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
