@@ -2,7 +2,7 @@
 # make test    the whole test suite
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
-# make study   the reduced study: rewrites the tables of docs/study.md, in under ten minutes on two cores
+# make study   the reduced study: rewrites the tables of docs/study.md, in about ten minutes on two cores
 # make dist    wheel and source archive in dist/; make check-dist: and use the wheel in a fresh environment
 # make docs    the documentation site, in build/site
 # make format  mend formatting and imports

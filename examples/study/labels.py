@@ -1,6 +1,6 @@
 """How few labels does each head need? From one training image per class to all, with the preset `few-labels`.
 
-    python examples/study/labels.py  # needs one minute
+    python examples/study/labels.py  # needs two minutes
 
 Each seed draws its own subset and initial weights. All heads of a seed train on the same subset.
 """

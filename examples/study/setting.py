@@ -117,8 +117,9 @@ class Study:
             figure: the figure.
         """
         rates = ", ".join(f"{rate:g}" for rate in self.lr)
+        weights = f"`{self.weights.name}`" + (f" at {self.image_size[0]} pixels" if self.image_size else "")
         setting = (
-            f"*{self.data_name}: {self.n_train:,} training and {self.n_test:,} test images, `{self.weights.name}`, "
+            f"*{self.data_name}: {self.n_train:,} training and {self.n_test:,} test images, {weights}, "
             f"{self.seeds} seeds, {self.epochs} epochs, rates {rates}. {note}*"
         )
         picture = self.page.parent / "images" / f"study_{self.name}_{self.label}.png"
