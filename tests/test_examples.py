@@ -113,7 +113,7 @@ def find_test(line: str) -> None:
 
 def find_recipe(line: str) -> None:
     """Expect that make runs `probe demo`, whose example in the help runs, or the scripts of the study."""
-    recipe = {"make demo": "$(BIN)/probe demo", "make study": "for each in $(STUDY); do $(BIN)/python"}[line]
+    recipe = {"make demo": "$(BIN)/probe demo", "make study": r"printf '%s\n' $(STUDY) |"}[line]
     assert f"\n{line.removeprefix('make ')}: $(STAMP)\n\t{recipe}" in (ROOT / "Makefile").read_text()
 
 

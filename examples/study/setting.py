@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import fcntl
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +10,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.torch import save_file
-from timm.models import VisionTransformer
 
 import tokenprobe
 from tokenprobe.extract import ExtractConfig, extract
+from tokenprobe.extract.backbones import load_backbone
 from tokenprobe.probe import FitConfig, fit
 from tokenprobe.probe.report.compare import Interval, Judged
 from tokenprobe.probe.report.contents import Report, gather
@@ -34,8 +34,10 @@ class Study:
     Attributes:
         name: of the question.
         data: as for `probe extract`.
-        weights: safetensors file whose metadata has the architecture of timm's VisionTransformer, mean and std.
-        out: folder for stores and runs. A second call continues there.
+        model: as for `probe extract`.
+        weights: safetensors file. Its metadata may hold the architecture of timm's VisionTransformer, mean and std.
+        image_size: side of the backbone's images in pixels; none is the backbone's own.
+        out: folder for stores and runs of all scripts. A second call continues there.
         page: Markdown file with the tables.
         n_train: training images.
         n_test: test images.
@@ -47,7 +49,9 @@ class Study:
 
     name: str
     data: str
+    model: str
     weights: Path
+    image_size: Sequence[int]
     out: Path
     page: Path
     n_train: int
@@ -62,32 +66,42 @@ class Study:
         """The data in one word: demo, or the name of a file."""
         return Path(self.data.partition(":")[2]).stem or self.data
 
+    @property
+    def label(self) -> str:
+        """Data and weights in the names of stores, tables and figures."""
+        return "demo" if self.data == "demo" else f"{self.data_name}-{self.weights.name.partition('.')[0]}"
+
+    @property
+    def folder(self) -> Path:
+        """Folder for stores and runs of this script and setting: two scripts may run at a time."""
+        return self.out / self.label / self.name
+
     def store(self, name: str, **changes: Any) -> Path:
         """Extract the last layer to a store of this name, unless it is there; keywords are fields of the config."""
         for config in self.extractions(name, **changes):
             extract(config)
-        return self.out / f"{name}.zarr"
+        return self.folder / f"{name}.zarr"
 
     def extractions(self, name: str, **changes: Any) -> list[ExtractConfig]:
         """Return the settings of the two extractions: training images, perhaps in several views, and test images."""
-        weights = changes.get("checkpoint", self.weights)
-        fields: dict[str, Any] = {"model": "timm:VisionTransformer", "model_arg": architecture(weights), "layers": "-1"}
-        fields |= {"data": self.data, "checkpoint": weights, "out": self.out / f"{name}.zarr", "workers": 0}
+        fields: dict[str, Any] = {"model": self.model, "model_arg": architecture(self.weights), "layers": "-1"}
+        fields |= {"data": self.data, "checkpoint": self.weights, "image_size": self.image_size, "workers": 0}
+        fields |= {"out": self.folder / f"{name}.zarr"}
         train = ExtractConfig(**fields | changes, split="train", limit=self.n_train)
         return [train, replace(train, split="test", limit=self.n_test, views=1)]
 
     def random_weights(self) -> Path:
         """Write weights as timm draws them, with the metadata of the pretrained ones, so that pixels are equal."""
-        path = self.out / "random.safetensors"
+        path = self.folder / "random.safetensors"
         if not path.exists():
-            torch.manual_seed(0)
-            self.out.mkdir(parents=True, exist_ok=True)
-            save_file(VisionTransformer(**architecture(self.weights)).state_dict(), path, metadata_of(self.weights))
+            drawn = load_backbone(self.model, model_arg=architecture(self.weights), no_pretrained=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(drawn.module.state_dict(), path, metadata_of(self.weights))
         return path
 
     def fitting(self, name: str, **changes: Any) -> FitConfig:
         """Return the settings of a fit: name of the run, and other fields."""
-        fields: dict[str, Any] = {"out": self.out / "runs" / name, "heads": self.heads, "seeds": self.seeds}
+        fields: dict[str, Any] = {"out": self.folder / "runs" / name, "heads": self.heads, "seeds": self.seeds}
         return FitConfig(**fields | {"epochs": self.epochs, "lr": self.lr, "val": 0.2, "device": "cpu"} | changes)
 
     def fit(self, name: str, stores: Mapping[str, Path], **changes: Any) -> Run:
@@ -103,16 +117,17 @@ class Study:
             figure: the figure.
         """
         rates = ", ".join(f"{rate:g}" for rate in self.lr)
+        weights = f"`{self.weights.name}`" + (f" at {self.image_size[0]} pixels" if self.image_size else "")
         setting = (
-            f"*{self.data_name}: {self.n_train:,} training and {self.n_test:,} test images, `{self.weights.name}`, "
+            f"*{self.data_name}: {self.n_train:,} training and {self.n_test:,} test images, {weights}, "
             f"{self.seeds} seeds, {self.epochs} epochs, rates {rates}. {note}*"
         )
-        picture = self.page.parent / "images" / f"study_{self.name}_{self.data_name}.png"
+        picture = self.page.parent / "images" / f"study_{self.name}_{self.label}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(picture, dpi=150)
-        text = f"{markdown(rows)}\n\n{setting}\n\n![{self.name}, {self.data_name}](images/{picture.name})"
+        text = f"{markdown(rows)}\n\n{setting}\n\n![{self.name}, {self.label}](images/{picture.name})"
         print(text)
-        replace_marked(self.page, f"{self.name} {self.data_name}", text)
+        replace_marked(self.page, f"{self.name} {self.label}", text)
 
 
 def ask(
@@ -130,6 +145,8 @@ def ask(
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     with as_file(files(tokenprobe) / "assets" / WEIGHTS) as weights:
         parser.add_argument("--weights", type=Path, default=weights)
+    parser.add_argument("--model", default="timm:VisionTransformer")
+    parser.add_argument("--image-size", type=int, nargs="*", default=[])
     parser.add_argument("--data", default="demo")
     parser.add_argument("-o", "--out", type=Path, default=Path("study"))
     parser.add_argument("--page", type=Path, default=DOCS / "study.md")
@@ -149,15 +166,17 @@ def metadata_of(weights: Path) -> dict[str, str]:
 
 
 def architecture(weights: Path) -> dict[str, Any]:
-    """Return the constructor's arguments that the metadata names, as "VisionTransformer(img_size=28, …)"."""
-    call = ast.parse(metadata_of(weights)["arch"], mode="eval").body
+    """Return the constructor's arguments that the metadata names, as "VisionTransformer(img_size=28, …)", or none."""
+    if "arch" not in (metadata := metadata_of(weights)):
+        return {}
+    call = ast.parse(metadata["arch"], mode="eval").body
     assert isinstance(call, ast.Call)
     return {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
 
 
-def judgements(run: Run) -> tuple[Report, dict[tuple[str, ...], Judged]]:
-    """Return the report of a run, and which test images are right, by (backbone, spec, shots, layer)."""
-    report = gather([run])
+def judgements(*runs: Run) -> tuple[Report, dict[tuple[str, ...], Judged]]:
+    """Return the report of runs, and which test images are right, by (backbone, spec, shots, layer)."""
+    report = gather(runs)
     rows = {(row.source, row.head, row.shots, row.layer): row for row in report.summary.itertuples()}
     found = {key: rows[key] for key in report.judged}
     return report, {(row.backbone, row.spec, row.shots, row.layer): report.judged[k] for k, row in found.items()}
@@ -177,8 +196,8 @@ def points(found: Interval | None) -> str:
 
 
 def spread(values: Any) -> str:
-    """Return the mean ± standard deviation of fractions, in percent."""
-    return f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
+    """Return the mean ± standard deviation of fractions, in percent; the mean of a single one."""
+    return f"{100 * values.mean():.1f}" + (f" ± {100 * values.std():.1f}" if len(values) > 1 else "")
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -194,10 +213,14 @@ def replace_marked(page: Path, name: str, text: str) -> None:
         ValueError: the page has no such markers.
     """
     pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    found, n = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", page.read_text())
-    if not n:
-        raise ValueError(f"{page} has no place for this table; add the lines <!-- {name} --> and <!-- end -->")
-    page.write_text(found)
+    with page.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another script may write its table meanwhile
+        found, n = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", file.read())
+        if not n:
+            raise ValueError(f"{page} has no place for this table; add the lines <!-- {name} --> and <!-- end -->")
+        file.seek(0)
+        file.truncate()
+        file.write(found)
 
 
 def panel(n: int = 1, **labels: str) -> tuple[Figure, Any]:
