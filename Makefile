@@ -3,7 +3,7 @@
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
 # make study   the reduced study: rewrites the tables of docs/study.md, in about ten minutes
-# make bench   the benchmarks at a reduced setting: rewrites the tables of docs/benchmarks.md, in about ten minutes
+# make bench   the benchmarks at a reduced setting: rewrites the tables of docs/benchmarks.md
 # make dist    wheel and source archive in dist/; make check-dist: and use the wheel in a fresh environment
 # make docs    the documentation site, in build/site
 # make format  mend formatting and imports

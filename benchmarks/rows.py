@@ -161,7 +161,8 @@ def markdown(found: Sequence[Row]) -> str:
     lines = ["| work, and the other side | ours | theirs | theirs / ours (least to most) |", "|---|--:|--:|--:|"]
     for row in found:
         if "ratio" in row:
-            least, middle, most = (f"{row['ratio'][key]:.2f}" for key in ("min", "median", "max"))
+            ratios = (row["ratio"][key] for key in ("min", "median", "max"))
+            least, middle, most = (f"{each:.2f}" if each >= 0.1 else f"{each:.1g}" for each in ratios)
             ratio = middle if row["ratio"]["median"] >= 1 else f"**{middle}**"
             costs = " | ".join(amount(row[side], row["unit"]) for side in ("ours", "theirs"))
             lines.append(f"| {row['name']} | {costs} | {ratio}{f' ({least} to {most})' * (row['repeats'] > 1)} |")

@@ -17,11 +17,11 @@ PLACE = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def newest(name: str, results: Path) -> tuple[list[Row], list[Row]]:
     """Return the rows of a benchmark, each from its newest run that measured it, and the runs that they are from.
 
-    A row counts as one of the newest run only if that run has its name: what a benchmark no longer measures is gone.
+    The rows are those that the newest run names: a row that a benchmark has lost is gone.
     """
     runs = [read_lines(file.read_text()) for file in sorted(results.glob(f"????-??-??-{name}.jsonl"))]
     if not runs:
-        raise ValueError(f"no {name}.jsonl in {results}")
+        return [], []
     measured = {row["name"]: (row, run[0]) for run in runs for row in run[1:] if "ratio" in row}
     found = [measured.get(row["name"], (row, runs[-1][0])) for row in runs[-1][1:]]
     used = [run[0] for run in runs if any(about is run[0] for _, about in found)]
@@ -44,7 +44,7 @@ def table(name: str, results: Path = RESULTS) -> str:
         last = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
         return "\n".join(lines[first:last])
     found, runs = newest(name, results)
-    return "\n\n".join([markdown(found), *map(about, runs)])
+    return "\n\n".join([markdown(found), *map(about, runs)]) if runs else "*Not measured yet.*"
 
 
 def filled(page: str, results: Path = RESULTS) -> str:

@@ -36,13 +36,13 @@ def test_the_table_shows_units_spreads_losses_and_what_did_not_run() -> None:
     rows = [
         ROWS["make_row"]("lost", [0.002, 0.004], [0.001, 0.001]),
         ROWS["make_row"]("once", [2**20], [3 * 2**20], "bytes"),
-        ROWS["make_row"]("slow", [123.4], [1.25], "CPU s"),
+        ROWS["make_row"]("slow", [500.4], [1.25], "CPU s"),
         ROWS["not_run"]("absent", "give --reference PATH"),
     ]
     assert ROWS["markdown"](rows).splitlines()[2:] == [
         "| lost | 3 ms | 1 ms | **0.38** (0.25 to 0.50) |",
         "| once | 1 MiB | 3 MiB | 3.00 |",
-        "| slow | 123 CPU s | 1.25 CPU s | **0.01** |",
+        "| slow | 500 CPU s | 1.25 CPU s | **0.002** |",
         "| absent | | | not run: give --reference PATH |",
     ]
 
