@@ -27,9 +27,9 @@ STUDY := poolings cache_cost stores optimism
 study: $(STAMP)
 	for each in $(STUDY); do $(BIN)/python examples/study/$$each.py || exit 1; done
 
-# BENCH: names of benchmarks, or checkouts of other code; see python benchmarks/bench.py --help
+# BENCH: names of benchmarks, or checkouts of other code; see python benchmarks/run_all.py --help
 bench: $(STAMP)
-	$(BIN)/python benchmarks/bench.py $(BENCH)
+	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu

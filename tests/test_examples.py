@@ -110,7 +110,7 @@ def find_recipe(line: str) -> None:
     recipe = {
         "make demo": "$(BIN)/probe demo",
         "make study": "for each in $(STUDY); do $(BIN)/python",
-        "make bench": "$(BIN)/python benchmarks/bench.py",
+        "make bench": "$(BIN)/python benchmarks/run_all.py",
     }[line]
     assert f"\n{line.removeprefix('make ')}: $(STAMP)\n\t{recipe}" in (ROOT / "Makefile").read_text()
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROWS: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "rows.py"))
-NO_RATIOS = {"arithmetic", "bench", "compare", "page", "sizing", "tables"}
+NO_RATIOS = {"arithmetic", "compare", "page", "run_all", "sizing", "tables"}
 """Scripts that measure no ratio between two sides."""
 
 

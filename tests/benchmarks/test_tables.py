@@ -14,10 +14,10 @@ PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import bench
+    import run_all
     import tables
 
-    return {"tables": tables, "bench": bench}
+    return {"tables": tables, "run_all": run_all}
 
 
 def row(name: str, ratio: float | None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_the_page_has_the_tables_of_the_committed_results(scripts: dict[str, Any
 
 def test_every_benchmark_of_make_bench_has_a_place_on_the_page(scripts: dict[str, Any]) -> None:
     places = re.findall(r"^<!-- (?!end)(\S+) -->$", PAGE, re.MULTILINE)
-    assert [name for name in places if not name.endswith(".md")] == [*scripts["bench"].SETTINGS]
+    assert [name for name in places if not name.endswith(".md")] == [*scripts["run_all"].SETTINGS]
 
 
 def test_a_row_is_from_the_newest_run_that_measured_it(scripts: dict[str, Any], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Run the benchmarks of docs/benchmarks.md at a reduced setting, and write their tables. Use a quiet machine.
 
-    python benchmarks/bench.py [NAME …] [--reference PATH] [--dinov2 PATH] [--capi PATH]
+    python benchmarks/run_all.py [NAME …] [--reference PATH] [--dinov2 PATH] [--capi PATH]
 
 Each writes benchmarks/results/DATE-NAME.jsonl, and is compared with the results that were committed last. Without a
 checkout, the rows that need one keep their last results.
