@@ -3,6 +3,7 @@
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
 # make study   the reduced study: rewrites the tables of docs/study.md, in about ten minutes on two cores
+# make bench   the benchmarks at a reduced setting: rewrites the tables of docs/benchmarks.md
 # make dist    wheel and source archive in dist/; make check-dist: and use the wheel in a fresh environment
 # make docs    the documentation site, in build/site
 # make format  mend formatting and imports
@@ -16,7 +17,7 @@ STAMP  := $(VENV)/installed
 VERSIONS ?= newest
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo study test quick slow check format lint types docs lock dist check-dist install clean
+.PHONY: demo study bench test quick slow check format lint types docs lock dist check-dist install clean
 
 demo: $(STAMP)
 	$(BIN)/probe demo
@@ -26,6 +27,10 @@ STUDY := poolings queries layers labels cache_cost stores optimism
 
 study: $(STAMP)
 	printf '%s\n' $(STUDY) | OMP_NUM_THREADS=1 xargs -P 2 -I {} $(BIN)/python examples/study/{}.py
+
+# BENCH: names of benchmarks, or checkouts of other code; see python benchmarks/run_all.py --help
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu

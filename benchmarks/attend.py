@@ -1,6 +1,6 @@
 """Fused attention against torch's own operations, on a CUDA device.
 
-    python benchmarks/attend.py [--parts check attend heads tiles] [--seconds 85] [--images 1024]
+    python benchmarks/attend.py [--parts check attend heads tiles] [--seconds 85] [--images 1024] [--json FILE]
 
 check: the error of both against float64, relative to the norm. attend: milliseconds of the forward pass and of forward
 plus backward, and the peak memory of the latter without its inputs, for X queries per image and N tokens 768 wide.
@@ -9,17 +9,17 @@ than its own choice. Times are medians by the device's clock. A failed measureme
 no measurement starts.
 """
 
-import argparse
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
+from rows import Row, describe_run, make_parser, make_row, write_lines  # the file beside this one
 from torch import Tensor
 
 from tokenprobe.probe.heads import build_pooling, fused
@@ -86,11 +86,34 @@ BACKWARD_TILES = {
 """Queries per tile, channels per slice, warps, stages."""
 
 
-class Bench:
-    """The number of images, and the time after which no measurement starts."""
+@dataclass(frozen=True)
+class Measured:
+    """Milliseconds of the forward pass and of forward plus backward, one per repeat, and bytes of the latter's peak."""
 
-    def __init__(self, n_images: int, seconds: float) -> None:
-        self.n_images, self.end = n_images, time.monotonic() + seconds
+    forward: list[float]
+    both: list[float]
+    peak: int
+
+    def __str__(self) -> str:
+        return f"{median(self.forward):8.3f} {median(self.both):8.3f} {self.peak / 2**30:6.2f}"
+
+
+class Bench:
+    """The number of images, the time after which no measurement starts, and the ratios found."""
+
+    def __init__(self, n_images: int, seconds: float, repeats: int) -> None:
+        self.n_images, self.repeats, self.end = n_images, repeats, time.monotonic() + seconds
+        self.rows = list[Row]()
+
+    def keep(self, name: str, unfused: Measured, fused: Measured) -> None:
+        """Keep the ratios of a fused and an unfused measurement."""
+        for work in ("forward", "both"):
+            ours, theirs = ([each / 1e3 for each in getattr(side, work)] for side in (fused, unfused))
+            n = min(len(ours), len(theirs))
+            words = "forward" if work == "forward" else "forward and backward"
+            self.rows.append(make_row(f"{name}, {words}, against torch's operations", ours[:n], theirs[:n]))
+        row = make_row(f"{name}, peak memory, against torch's operations", [fused.peak], [unfused.peak], "bytes")
+        self.rows.append(row)
 
     @contextmanager
     def line(self, name: str) -> Iterator[None]:
@@ -107,22 +130,22 @@ class Bench:
         torch.cuda.empty_cache()
 
 
-def milliseconds(step: Callable[[], Any]) -> float:
-    """Return the median time of a step, over fewer repeats if it is long."""
+def milliseconds(step: Callable[[], Any], repeats: int) -> list[float]:
+    """Return the times of a step, fewer than asked for if it is long."""
     step()
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
     times: list[float] = []
-    while len(times) < 15 and (len(times) < 4 or sum(times) < 300):
+    while len(times) <= repeats and (len(times) < 4 or sum(times) < 300):
         events[0].record()
         step()
         events[1].record()
         events[1].synchronize()
         times.append(events[0].elapsed_time(events[1]))
-    return statistics.median(times[1:])
+    return times[1:]
 
 
-def measure(forward: Callable[[], Tensor]) -> str:
-    """Return milliseconds of the forward pass, milliseconds of forward plus backward, and GiB of their peak."""
+def measure(forward: Callable[[], Tensor], repeats: int) -> Measured:
+    """Measure the forward pass, and forward plus backward."""
 
     def inference() -> None:
         with torch.inference_mode():
@@ -131,13 +154,12 @@ def measure(forward: Callable[[], Tensor]) -> str:
     def train() -> None:
         forward().backward(cotangent)
 
-    alone = milliseconds(inference)
+    alone = milliseconds(inference, repeats)
     cotangent = torch.randn_like(forward().detach())
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    both = milliseconds(train)
-    peak = (torch.cuda.max_memory_allocated() - before) / 2**30
-    return f"{alone:8.3f} {both:8.3f} {peak:6.2f}"
+    both = milliseconds(train, repeats)
+    return Measured(alone, both, torch.cuda.max_memory_allocated() - before)
 
 
 def check(case: Case) -> None:
@@ -166,12 +188,16 @@ def compare(bench: Bench, case: Case) -> None:
         with case.autocast():
             return function(*inputs)
 
+    found = []
     for function in (attend_unfused, attend):
         try:
-            print(measure(partial(forward, function)), end="   ")
+            found.append(measure(partial(forward, function), bench.repeats))
+            print(found[-1], end="   ")
         except torch.cuda.OutOfMemoryError:
             print("out of memory", end="   ")
         inputs[1].grad = None
+    if len(found) == 2:
+        bench.keep(f"attention {' '.join(str(case).split())}", *found)
 
 
 def compare_heads(bench: Bench, name: str, n_cells: int) -> None:
@@ -184,16 +210,19 @@ def compare_heads(bench: Bench, name: str, n_cells: int) -> None:
         with torch.autocast("cuda", BF16):
             return pool(x_BND)
 
-    can_fuse = fused.can_fuse
+    can_fuse, found = fused.can_fuse, []
     for choose in (lambda *_: False, can_fuse):
         fused.can_fuse = choose
         try:
-            print(measure(forward), end="   ")
+            found.append(measure(forward, bench.repeats))
+            print(found[-1], end="   ")
         except torch.cuda.OutOfMemoryError:
             print("out of memory", end="   ")
         finally:
             fused.can_fuse = can_fuse
         pool.zero_grad()
+    if len(found) == 2:
+        bench.keep(f"{name} × {n_cells}", *found)
 
 
 def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], direction: str) -> None:
@@ -209,9 +238,10 @@ def time_tiles(bench: Bench, case: Case, tiles: tuple[int, int, int, int], direc
     z_BXD, lse_BX = torch.ops.tokenprobe.attend(x_BND, u_GXD, rstd_BN, mean_BN)
     if direction == "backward":
         ds_BXN = torch.ops.tokenprobe.attend_scores_backward(x_BND, u_GXD, rstd_BN, mean_BN, lse_BX, z_BXD, None)
-        spent = milliseconds(lambda: attention.backward(lse_BX, z_BXD, None, ds_BXN, chosen))
+        step = partial(attention.backward, lse_BX, z_BXD, None, ds_BXN, chosen)
     else:
-        spent = milliseconds(lambda: attention.forward(z_BXD, lse_BX, chosen))
+        step = partial(attention.forward, z_BXD, lse_BX, chosen)
+    spent = median(milliseconds(step, bench.repeats))
     flop = 4 * bench.n_images * case.n_queries * case.n_tokens * DIM
     print(f"{spent:8.3f} ms {flop / spent / 1e9:6.0f} TFLOP/s", end="")
 
@@ -240,18 +270,20 @@ def tile_times(bench: Bench) -> Tasks:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, repeats=14)
     parser.add_argument("--parts", nargs="+", default=["check", "attend", "heads", "tiles"])
     parser.add_argument("--seconds", type=float, default=85)
     parser.add_argument("--images", type=int, default=1024)
-    arguments = parser.parse_args()
-    bench = Bench(arguments.images, arguments.seconds)
+    given = parser.parse_args()
+    bench, run = Bench(given.images, given.seconds, given.repeats), describe_run("attend")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Triton starts: {fused.starts()}")
     tasks = {"check": checks, "attend": comparisons, "heads": head_comparisons, "tiles": tile_times}
-    for part in arguments.parts:
+    for part in given.parts:
         for name, task in tasks[part](bench):
             with bench.line(name):
                 task()
+            if given.json:
+                write_lines(given.json, [run, *bench.rows])
 
 
 if __name__ == "__main__":

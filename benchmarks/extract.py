@@ -9,24 +9,23 @@ pass is the limit on a CPU: -m timm:vit_base_patch16_224 --images 192 --batch-si
 
 For each choice of layers, each repeat takes three measurements in turn, in one process: the forward pass of the same
 batches, normalised beforehand; a whole extraction, up to the last durable byte; and a raw write of the same bytes. The
-raw write uses files of the size of a block, each with a temporary name, fsynced and renamed. The output is JSON:
-medians, and the rate of the extraction over that of the smaller limit.
+raw write uses files of the size of a block, each with a temporary name, fsynced and renamed. Costs are seconds per
+image. The slower of the two limits bounds the extraction.
 """
 
 import argparse
-import json
-import platform
-import resource
 import shutil
-import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from rows import Row, make_parser, make_row, report  # the files beside this one
+from stand_ins import DEMO
 
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import Backbone, load_backbone
@@ -37,9 +36,6 @@ from tokenprobe.runtime.device import resolve_device, resolve_precision
 from tokenprobe.runtime.values import read_pairs
 from tokenprobe.store.durable import write_durably
 from tokenprobe.store.journal import finished_files, read_entries
-from tokenprobe.workflows.demo import ARCHITECTURE, WEIGHTS
-
-ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def make_images(folder: Path, n_images: int) -> str:
@@ -78,8 +74,8 @@ class BareForward:
             pixels = torch.stack([to_pixels(source.load(split, i)) for i in range(n)])
             self._batches += [normalise(batch.to(self.device), backbone.transform) for batch in pixels.split(size)]
 
-    def images_per_s(self) -> float:
-        """Run all batches, after one warm-up batch; return images/s."""
+    def seconds(self) -> float:
+        """Run all batches, after one warm-up batch; return seconds per image."""
         enabled = self.precision != "float32"
         dtype = getattr(torch, self.precision) if enabled else None
         with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=enabled):
@@ -88,7 +84,7 @@ class BareForward:
             for batch in self._batches:
                 out = self._model.forward_features(batch)
             float(out.sum())  # waits for the device
-        return sum(map(len, self._batches)) / (time.perf_counter() - start)
+        return (time.perf_counter() - start) / sum(map(len, self._batches))
 
 
 def raw_write(n_bytes: int, size: int, folder: Path) -> float:
@@ -102,32 +98,49 @@ def raw_write(n_bytes: int, size: int, folder: Path) -> float:
 
 
 def extract_and_write(config: ExtractConfig) -> dict[str, float]:
-    """Extract once, then write the same bytes raw, in files as large as a block; return images/s of both, and MB."""
+    """Extract once, then write the same bytes raw, in files as large as a block; return seconds per image of both."""
     extract(config)
     store = Path(config.out)
     finish = next(entry for entry in read_entries(store) if entry.get("event") == "finish")
     sizes = [record.size for record in finished_files(store).values()]
     raw = raw_write(sum(sizes), max(sizes), store / "raw")
     shutil.rmtree(store)
-    n_images = finish["n_images"]
-    return {"extract": n_images / finish["seconds"], "raw_write": n_images / raw, "mb": sum(sizes) / 1e6}
+    return {"extract": finish["seconds"] / finish["n_images"], "raw write": raw / finish["n_images"]}
 
 
-def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
-    """Return medians over the repeats: images/s, and extraction over the smaller limit of each repeat."""
-    ratios = [run["extract"] / min(run["bare"], run["raw_write"]) for run in runs]
-    return {
-        "bare_images_per_s": round(statistics.median(run["bare"] for run in runs), 1),
-        "extract_images_per_s": round(statistics.median(run["extract"] for run in runs), 1),
-        "raw_write_images_per_s": round(statistics.median(run["raw_write"] for run in runs), 1),
-        "mb": round(runs[0]["mb"], 1),
-        "extract_of_limit": round(statistics.median(ratios), 3),
-        "least_and_most": [round(min(ratios), 3), round(max(ratios), 3)],
-    }
+def make_configs(given: argparse.Namespace, folder: Path) -> list[ExtractConfig]:
+    """Return the settings of an extraction per choice of layers."""
+    if given.data == "demo":
+        what = DEMO
+    else:
+        data = given.data or make_images(folder / "images", given.images)
+        drawn = not (given.pretrained or given.checkpoint)
+        what = {"model": given.model, "model_arg": given.model_arg or {}, "data": data, "no_pretrained": drawn}
+        what["checkpoint"] = given.checkpoint
+    fields = ("limit", "batch_size", "workers", "device", "amp")
+    shared = what | {name: getattr(given, name) for name in fields}
+    return [ExtractConfig(out=folder / "a.zarr", layers=layers, **shared) for layers in given.layers]
+
+
+def measure(given: argparse.Namespace) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        configs = make_configs(given, Path(name))
+        forward = BareForward(configs[0])
+        found: dict[str, list[dict[str, float]]] = {config.layers: [] for config in configs}
+        for _ in range(given.repeats):
+            for config in configs:
+                found[config.layers].append({"the bare forward": forward.seconds(), **extract_and_write(config)})
+    model = configs[0].model.partition(":")[2]
+    for layers, runs in found.items():
+        work, ours = f"extract {model}, layers {layers}, per image", [run["extract"] for run in runs]
+        for limit, key in (("the bare forward", "the bare forward"), ("a raw durable write", "raw write")):
+            yield make_row(f"{work}, against {limit}", ours, [run[key] for run in runs])
+        slower = [max(run["the bare forward"], run["raw write"]) for run in runs]
+        yield make_row(f"{work}, against the slower of both", ours, slower)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, repeats=5)
     parser.add_argument("-m", "--model", default="timm:vit_small_patch16_224")
     parser.add_argument("-d", "--data", default=None, help="default: generated images")
     parser.add_argument("--images", type=int, default=256, help="number of generated images")
@@ -140,46 +153,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--amp", default="auto")
     parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", default=None, help="on the disk to write to")
-    parser.add_argument("--json", default=None, help="file for the figures")
-    arguments = parser.parse_args()
-    demo = arguments.data == "demo"
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder = Path(name)
-        configs = [
-            ExtractConfig(
-                model="timm:VisionTransformer" if demo else arguments.model,
-                data=arguments.data or make_images(folder / "images", arguments.images),
-                out=folder / "a.zarr",
-                layers=layers,
-                checkpoint=ASSETS / WEIGHTS if demo else arguments.checkpoint,
-                no_pretrained=not (demo or arguments.pretrained or arguments.checkpoint),
-                model_arg=ARCHITECTURE if demo else arguments.model_arg or {},
-                limit=arguments.limit,
-                batch_size=arguments.batch_size,
-                workers=arguments.workers,
-                device=arguments.device,
-                amp=arguments.amp,
-            )
-            for layers in arguments.layers
-        ]
-        forward = BareForward(configs[0])
-        runs: dict[str, list[dict[str, float]]] = {config.layers: [] for config in configs}
-        for _ in range(arguments.repeats):
-            for config in configs:
-                bare = forward.images_per_s()
-                runs[config.layers].append({"bare": bare, **extract_and_write(config)})
-    figures = {
-        "device": torch.cuda.get_device_name() if forward.device.type == "cuda" else platform.processor() or "cpu",
-        "model": configs[0].model,
-        "precision": forward.precision,
-        **{f"layers {layers}": summary(of_layers) for layers, of_layers in runs.items()},
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
-    print(json.dumps(figures, indent=1))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+    given = parser.parse_args()
+    report("extract", measure(given), given.json)
 
 
 if __name__ == "__main__":

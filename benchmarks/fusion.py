@@ -4,15 +4,14 @@
 
 The sweep is that of the paper: 3 rates, 3 dropouts, 5 seeds, AdamW, gradients clipped to norm 5, on class tokens and
 means of every layer. A plain module has the published order of operations: keys and values of every token. Both make
-steps on one batch in memory. Seconds are those of the processor, with one thread. Prints JSON.
+steps on one batch in memory, with one thread. CPU seconds.
 """
 
-import argparse
-import json
-import time
+from collections.abc import Iterator
 from itertools import product
 
 import torch
+from rows import Call, Row, cpu_seconds, make_parser, make_row, report, take_turns  # the file beside this one
 from torch import Tensor, nn
 
 from tokenprobe.probe.batches.layer_set import LayerSet
@@ -46,8 +45,8 @@ class PlainFusion(nn.Module):
         return self.head(self.proj((weights @ v).transpose(1, 2).flatten(2)[:, 0]))
 
 
-def plain_sweep(x: Tensor, labels: Tensor) -> float:
-    """Return the seconds of one step of every cell, each a module of its own."""
+def plain_sweep(x: Tensor, labels: Tensor) -> Call:
+    """Return a function that makes one step of every cell, each a module of its own."""
     modules = []
     for dropout, rate, seed in product(DROPOUTS, RATES, SEEDS):
         torch.manual_seed(seed)
@@ -61,11 +60,11 @@ def plain_sweep(x: Tensor, labels: Tensor) -> float:
             nn.utils.clip_grad_norm_(module.parameters(), CLIP)
             optimizer.step()
 
-    return _seconds(step)
+    return step
 
 
-def stacked_sweep(x: Tensor, labels: Tensor, n_layers: int) -> float:
-    """Return the seconds of one step of every cell, stacked."""
+def stacked_sweep(x: Tensor, labels: Tensor, n_layers: int) -> Call:
+    """Return a function that makes one step of every cell, stacked."""
     shape = TokenShape((1, 1), x.shape[2], 1, n_layers=n_layers)
     setup = GroupSetup(shape, CLASSES, len(x), torch.device("cpu"), "float32", clip_grad=CLIP)
     groups = []
@@ -74,35 +73,31 @@ def stacked_sweep(x: Tensor, labels: Tensor, n_layers: int) -> float:
         layers = LayerSet(tuple(range(n_layers)), stacked=True)
         cells = [Cell("b", layers, spec, "adamw", rate, 0.0, "full", seed) for rate, seed in product(RATES, SEEDS)]
         groups.append(Group(cells, setup))
-    batch = TokenBatch({"cls": x[:, :n_layers], "mean": x[:, n_layers:]}, labels)
 
     def step() -> None:
+        batch = TokenBatch({"cls": x[:, :n_layers], "mean": x[:, n_layers:]}, labels)
         for group in groups:
             group.train_batch(batch, 1.0)
 
-    return _seconds(step)
+    return step
 
 
-def _seconds(step: object) -> float:
-    assert callable(step)
-    step()
-    start = time.process_time()
-    step()
-    return time.process_time() - start
+def measure(n_layers: int, dim: int, n_images: int, repeats: int) -> Iterator[Row]:
+    torch.set_num_threads(1)
+    x, labels = torch.randn(n_images, 2 * n_layers, dim), torch.randint(CLASSES, (n_images,))
+    sides = {"plain": plain_sweep(x, labels), "ours": stacked_sweep(x, labels, n_layers)}
+    found = take_turns(sides, repeats, clock=cpu_seconds)
+    n_cells = len(RATES) * len(DROPOUTS) * len(SEEDS)
+    name = f"a step of {n_cells} cells of attentive layer fusion, against plain modules"
+    yield make_row(name, found["ours"], found["plain"], "CPU s")
 
 
 def main() -> None:
-    """Time both in turns."""
-    parser = argparse.ArgumentParser()
-    for name, default in (("repeats", 5), ("layers", 12), ("dim", 192), ("images", 256)):
+    parser = make_parser(__doc__, repeats=5)
+    for name, default in (("layers", 12), ("dim", 192), ("images", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    x, labels = torch.randn(given.images, 2 * given.layers, given.dim), torch.randint(CLASSES, (given.images,))
-    turns = [(plain_sweep(x, labels), stacked_sweep(x, labels, given.layers)) for _ in range(given.repeats)]
-    ratios = sorted(plain / ours for plain, ours in turns)
-    found = {"plain_s": [plain for plain, _ in turns], "ours_s": [ours for _, ours in turns], "ratio": ratios}
-    print(json.dumps({"benchmark": "fusion", **vars(given), **found, "median_ratio": ratios[len(ratios) // 2]}))
+    report("fusion", measure(given.layers, given.dim, given.images, given.repeats), given.json)
 
 
 if __name__ == "__main__":

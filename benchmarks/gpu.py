@@ -3,8 +3,9 @@
     python benchmarks/gpu.py --out results [--only ceilings,cells_64] [--skip-tests]
 
 Needs one CUDA device and the package. It makes its own images and stores, and takes about four minutes on an H200 with
-16 cores. A failed measurement is recorded, and the next one begins. After each measurement, `gpu.json` (all numbers)
-and `gpu.md` (the table) are written to the output folder, so a kill loses only the current measurement.
+16 cores. A failed measurement is recorded, and the next one begins. After each measurement, `gpu.json` (all numbers),
+`gpu.jsonl` (the ratios, as the other benchmarks write them) and `gpu.md` (the table) are written to the output folder,
+so a kill loses only the current measurement.
 
 ceilings: a large copy and a large matrix product.
 one_head: an epoch of one EP head against a plain loop of that head.
@@ -20,7 +21,6 @@ tests: the tests marked `gpu`; their log is `tests.log`.
 
 import argparse
 import json
-import platform
 import signal
 import subprocess
 import sys
@@ -28,13 +28,13 @@ import tempfile
 import time
 import traceback
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_bench import CORES, TINY, Bench, Line, Row, Sizes
+from gpu_bench import CORES, TINY, Bench, Found, Line, Sizes
+from rows import describe_run, write_lines  # the files beside this one
 
 from tokenprobe.runtime.device import resolve_device
 
@@ -90,7 +90,8 @@ def read_names(text: str) -> list[str]:
 
 def measure(bench: Bench, names: list[str]) -> None:
     """Measure the rows in order, writing the files after each. Print the table at the end, or when stopped."""
-    about, lines = circumstances(bench.device), list[Line]()
+    run, lines = describe_run("gpu"), list[Line]()
+    about = circumstances(bench.device, run)
     try:
         for name in names:
             start = time.perf_counter()
@@ -101,23 +102,25 @@ def measure(bench: Bench, names: list[str]) -> None:
             content = {"about": about, "sizes": vars(bench.sizes), "rows": bench.figures}
             (bench.out / "gpu.json").write_text(json.dumps(content, indent=1) + "\n")
             (bench.out / "gpu.md").write_text(table(about, lines) + "\n")
+            ratios = [row for each in bench.figures.values() for row in each.get("ratios", [])]
+            write_lines(bench.out / "gpu.jsonl", [run, *ratios])
     finally:
         print(table(about, lines), flush=True)
 
 
-def attempt(bench: Bench, name: str) -> Row:
+def attempt(bench: Bench, name: str) -> Found:
     """Measure one row. An error becomes its result, so that the other rows still run."""
     module, function, *argument = ROWS[name]
     try:
         bench.release()
-        row: Row = getattr(import_module(module), function)(bench, *argument)
+        row: Found = getattr(import_module(module), function)(bench, *argument)
         return row
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".replace("|", "/").split())
         return {"error": traceback.format_exc()[-4000:]}, [(name, "failed", "", text[:160])]
 
 
-def run_tests(bench: Bench) -> Row:
+def run_tests(bench: Bench) -> Found:
     """Run the tests marked `gpu` in their own processes, with a time limit. The log gets each test as it ends.
 
     Tests of memory have the device to themselves. The others share it.
@@ -141,18 +144,17 @@ def run_tests(bench: Bench) -> Row:
     return figures, [("tests marked gpu", counted or "none", "all pass", f"{seconds:.0f} s, {code}")]
 
 
-def circumstances(device: torch.device) -> dict[str, str]:
+def circumstances(device: torch.device, run: dict[str, Any]) -> dict[str, str]:
     """Return the date, the device's name, and the versions."""
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(device).total_memory / 2**30 if on_gpu else 0
     return {
-        "date": time.strftime("%Y-%m-%d"),
+        "date": run["date"],
         "device": f"{torch.cuda.get_device_name(device)} ({memory:.0f} GiB)" if on_gpu else "CPU: means nothing",
         "cores": str(CORES),
         "driver": driver_version(),
         "CUDA": str(torch.version.cuda),
-        "Python": platform.python_version(),
-        **{name: installed(name) for name in ("torch", "triton", "torchvision", "timm")},
+        **run["versions"],
     }
 
 
@@ -161,13 +163,6 @@ def driver_version() -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
     except (OSError, subprocess.SubprocessError):
-        return "none"
-
-
-def installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
         return "none"
 
 

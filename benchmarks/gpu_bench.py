@@ -12,12 +12,13 @@ from statistics import median
 from typing import Any
 
 import torch
+from rows import take_turns  # the file beside this one
 
 CORES = len(os.sched_getaffinity(0))
-Times = dict[str, float]
 Line = tuple[str, str, str, str]
-Row = tuple[dict[str, Any], list[Line]]
-"""The numbers of a measurement, and its lines in the table: figure, found, wanted, underlying numbers."""
+Found = tuple[dict[str, Any], list[Line]]
+"""The numbers of a measurement, and its lines in the table: figure, found, wanted, underlying numbers. "ratios" among
+the numbers are rows, as `rows.make_row` makes them."""
 
 
 @dataclass(frozen=True)
@@ -102,25 +103,21 @@ class Bench:
             lambda: [target.copy_(source) for _ in range(10)], lambda: [factor @ factor for _ in range(10)]
         )
         return {
-            "copy_bytes_per_s": 2 * source.nbytes * 10 / copying["median"],
-            "matmul_flop_per_s": 2 * side**3 * 10 / multiplying["median"],
+            "copy_bytes_per_s": 2 * source.nbytes * 10 / median(copying),
+            "matmul_flop_per_s": 2 * side**3 * 10 / median(multiplying),
             "ten_copies_s": copying,
             "ten_products_s": multiplying,
         }
 
-    def seconds(self, *steps: Callable[[], Any], repeats: int | None = None) -> list[Times]:
-        """Time steps, including the device's work. Steps take turns, so a busy machine slows all of them."""
-        for step in steps * 2:
-            step()
-        times: list[list[float]] = [[] for _ in steps]
-        for _ in range(repeats or self.sizes.repeats):
-            for step, of_step in zip(steps, times, strict=True):
-                self.wait()
-                start = time.perf_counter()
-                step()
-                self.wait()
-                of_step.append(time.perf_counter() - start)
-        return [spread(of_step) for of_step in times]
+    def seconds(self, *steps: Callable[[], Any], repeats: int | None = None) -> list[list[float]]:
+        """Time steps in turns, including the device's work; return the seconds of each."""
+
+        def clock() -> float:
+            self.wait()
+            return time.perf_counter()
+
+        calls = {str(index): step for index, step in enumerate(steps)}
+        return [*take_turns(calls, repeats or self.sizes.repeats, clock=clock, warm_up=2).values()]
 
     def found(self, row: str, key: str) -> float:
         """Return a number of an earlier row, or NaN."""
@@ -151,8 +148,3 @@ class Bench:
         gc.collect()
         if self.on_gpu:
             torch.cuda.empty_cache()
-
-
-def spread(values: list[float]) -> Times:
-    """Return the median, minimum and maximum."""
-    return {"median": median(values), "least": min(values), "most": max(values), "n": len(values)}

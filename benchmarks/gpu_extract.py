@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from gpu_bench import CORES, Bench, Row, Sizes, Times
+from gpu_bench import CORES, Bench, Found, Sizes
 from PIL import Image
+from rows import make_row  # the file beside this one
 
 # All imports from the package are here.
 from tokenprobe.extract import ExtractConfig, extract
@@ -65,7 +66,7 @@ def make_config(bench: Bench, layers: str, decode: Literal["exact", "fast"], lim
     )
 
 
-def bare_forward(bench: Bench, backbone: Any) -> Times:
+def bare_forward(bench: Bench, backbone: Any) -> list[float]:
     """Time ten forward passes of the backbone alone, on noise already on the device."""
     module, enabled = backbone.module.to(bench.device), resolve_precision("auto", bench.device) != "float32"
     images = torch.randn(bench.sizes.forward_batch, 3, *backbone.transform.input_size, device=bench.device)
@@ -156,7 +157,7 @@ def extract_and_write(config: ExtractConfig, repeats: int) -> tuple[list[dict[st
     return runs, raw
 
 
-def one_layer(bench: Bench, decode: Literal["exact", "fast"]) -> Row:
+def one_layer(bench: Bench, decode: Literal["exact", "fast"]) -> Found:
     """Extract the last layer twice, against its lowest limit, and the loader against the decoders."""
     config = make_config(bench, "last1", decode, None)
     backbone = load_backbone(config.model, model_arg=config.model_arg, no_pretrained=True)
@@ -165,22 +166,25 @@ def one_layer(bench: Bench, decode: Literal["exact", "fast"]) -> Row:
     del backbone
     bench.release()
     runs, raw = extract_and_write(config, 2)
-    limits = {"bare forward": 10 * config.batch_size / forward["median"], "decoders": found["decoders"]}
+    limits = {"bare forward": 10 * config.batch_size / median(forward), "decoders": found["decoders"]}
     limits["raw write"] = raw
-    ratios = [run["extract"] / min(limits.values()) for run in runs]
-    figures = {"images_per_s": limits | found, "runs": runs, "of_limit": ratios, "ten_forwards_s": forward}
+    work, lowest = f"extract one layer, {decode} decoding, per image", min(limits.values())
+    row = make_row(f"{work}, against the slowest part", [1 / run["extract"] for run in runs], len(runs) * [1 / lowest])
+    loading = make_row(f"{work}: the loader, against the decoders", [1 / found["loader"]], [1 / found["decoders"]])
+    figures = {"images_per_s": limits | found, "runs": runs, "ratios": [row, loading], "ten_forwards_s": forward}
     rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in limits.items())
     waits = ", ".join(f"{name} {seconds:.1f}" for name, seconds in runs[-1]["waits_s"].items())
     behind = f"{median(run['extract'] for run in runs):,.0f} images/s; {rates}; of {runs[-1]['seconds']:.1f} s waited: "
     loader = f"{found['loader']:,.0f} / {found['decoders']:,.0f} images/s"
     return figures, [
-        (f"{decode}: one layer extracted / lowest limit", f"{median(ratios):.2f}", "≥ 0.9", behind + waits),
+        (f"{decode}: one layer extracted / lowest limit", f"{row['ratio']['median']:.2f}", "≥ 0.9", behind + waits),
         (f"{decode}: loader / decoders", f"{found['loader'] / found['decoders']:.2f}", "≥ 0.9", loader),
     ]
 
 
-def all_layers(bench: Bench) -> Row:
+def all_layers(bench: Bench) -> Found:
     (run,), raw = extract_and_write(make_config(bench, "all", "fast", bench.sizes.all_layers_images), 1)
-    ratio = run["extract"] / raw
+    row = make_row("extract all layers, per image, against a raw durable write", [1 / run["extract"]], [1 / raw])
     behind = f"{run['extract']:,.0f} / {raw:,.0f} images/s, {run['gb']:.1f} GB"
-    return {**run, "of_raw_write": ratio}, [("all layers extracted / raw durable write", f"{ratio:.2f}", "", behind)]
+    line = ("all layers extracted / raw durable write", f"{row['ratio']['median']:.2f}", "", behind)
+    return {**run, "ratios": [row]}, [line]

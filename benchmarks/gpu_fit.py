@@ -4,13 +4,16 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gpu_bench import Bench, Line, Row, Sizes
-from torch import Tensor, nn
+from gpu_bench import Bench, Found, Line, Sizes
+from published_heads import PublishedHead
+from rows import make_row
+from stand_ins import write_store
 
 # All imports from the package are here.
 from tokenprobe.probe import FitConfig
@@ -25,9 +28,7 @@ from tokenprobe.probe.planning.machine import make_machine
 from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.probe.planning.passes import needed
 from tokenprobe.probe.training.replay import make_recorder
-from tokenprobe.store import BlockKey, Manifest, Targets, open_store, open_writer
-from tokenprobe.store.contents import Recipe, SplitInfo
-from tokenprobe.store.layout import LayerShape, block_rows
+from tokenprobe.store import open_store
 
 DISK_RATE = 20e9
 """Bytes/s of the disk in "heads for the price of reading"."""
@@ -36,33 +37,12 @@ DISK_RATE = 20e9
 Cache = Literal["gpu", "ram", "disk"]
 
 
-def write_store(path: Path, sizes: Sizes) -> Path:
+def make_store(path: Path, sizes: Sizes) -> Path:
     """Write random tokens of one layer, the same 64 images repeated, with random labels, unless the store exists."""
-    if path.exists():
-        return path
-    rng, shape = np.random.default_rng(0), LayerShape(sizes.grid, sizes.dim, 0)
-    values = rng.standard_normal((64, *shape.row_shape("patch"))).astype(np.float16)
-    classes = [str(label) for label in range(sizes.classes)]
-    infos = {
-        split: SplitInfo(
-            n, block_rows(n, sizes.image_bytes, 128 * 2**20), "0", None, [], classes, {"layer_00": ["patch"]}
-        )
-        for split, n in (("train", sizes.images), ("test", 64))
-    }
-    labels = {split: rng.integers(sizes.classes, size=info.n_images) for split, info in infos.items()}
-    recipe = Recipe("timm:none", {}, "0", {"input_size": [224, 224]}, "float32", "float16", {"kind": "dataset"}, [])
-    with open_writer(path, Manifest(recipe, "made", 1, {"layer_00": shape}, None, infos, {})) as writer:
-        writer.declare(
-            {split: Targets(of_split, [*map(str, range(len(of_split)))]) for split, of_split in labels.items()}
-        )
-        for split, info in infos.items():
-            for block in range(info.n_blocks):
-                key, left = BlockKey(split, 0, block), min(info.block_rows, info.n_images - block * info.block_rows)
-                while left:
-                    writer.append(key, 0, {"patch": values[:left]})
-                    left -= min(left, len(values))
-                writer.finish_block(key, 0)
-        writer.seal()
+    if not path.exists():
+        values = np.random.default_rng(0).standard_normal((64, sizes.n_tokens, sizes.dim), np.float32)
+        splits = {"train": sizes.images, "test": 64}
+        write_store(path, splits, values.astype(np.float16), n_classes=sizes.classes)
     return path
 
 
@@ -83,7 +63,7 @@ class Training:
             device=str(bench.device),
             cache=cache if bench.on_gpu or cache != "gpu" else "ram",
         )
-        store = open_store(write_store(bench.folder / "tokens.zarr", sizes))
+        store = open_store(make_store(bench.folder / "tokens.zarr", sizes))
         machine = make_machine(config)
         self.bench, self.plan, self.n_epochs = bench, make_plan(store, config, machine.precision), 0
         layer = make_layer_plan(self.plan, machine, self.plan.grid.layers[0], frozenset())
@@ -123,22 +103,6 @@ class Training:
         return self.bench.peak() - self._before
 
 
-class PlainHead(nn.Module):
-    """EP in the published order: every token is projected, then weighted."""
-
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
-        self.queries = nn.Parameter(0.02 * torch.randn(sizes.queries, sizes.dim))
-        self.value = nn.Linear(sizes.dim, sizes.dim, bias=False)
-        self.norm, self.classifier = nn.BatchNorm1d(sizes.dim, 1e-6, affine=False), nn.Linear(sizes.dim, sizes.classes)
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Return logits (B, C)."""
-        maps_BQN = (self.queries * x_BND.shape[2] ** -0.5 @ x_BND.transpose(1, 2)).softmax(2)
-        values_BQNK = self.value(x_BND).unflatten(2, (len(self.queries), -1)).transpose(1, 2)
-        return self.classifier(self.norm((maps_BQN[:, :, None] @ values_BQNK)[:, :, 0].flatten(1)))
-
-
 class PlainLoop:
     """A plain training loop of one head, with the tokens on the device."""
 
@@ -148,7 +112,8 @@ class PlainLoop:
         shape = sizes.images, sizes.n_tokens, sizes.dim
         self.tokens = torch.randn(shape, dtype=torch.float16, device=self.device)
         self.labels = torch.randint(sizes.classes, (sizes.images,), device=self.device)
-        self.head, self.batch = PlainHead(sizes).to(self.device), sizes.batch
+        head = PublishedHead("ep", sizes.dim, sizes.classes, sizes.queries)
+        self.head, self.batch = head.to(self.device), sizes.batch
         self.optimizer = torch.optim.SGD(self.head.parameters(), lr=0.01, momentum=0.9)
 
     def epoch(self) -> None:
@@ -163,7 +128,7 @@ class PlainLoop:
             self.optimizer.zero_grad()
 
 
-def ceilings(bench: Bench) -> Row:
+def ceilings(bench: Bench) -> Found:
     found, sizes = bench.ceilings, bench.sizes
     copied, side = f"{sizes.copied / 1e9:.1f} GB", f"{sizes.matrix}³, random"
     return found, [
@@ -172,21 +137,21 @@ def ceilings(bench: Bench) -> Row:
     ]
 
 
-def one_head(bench: Bench) -> Row:
+def one_head(bench: Bench) -> Found:
     ours, plain = Training(bench, 1, "gpu"), PlainLoop(bench)
     epoch, plain_epoch = bench.seconds(ours.epoch, plain.epoch)
-    ratio = plain_epoch["median"] / epoch["median"]
-    figures = {"epoch": epoch, "plain_epoch": plain_epoch, "n_steps": ours.n_steps, "plain_over_ours": ratio}
-    behind = f"{1e3 * plain_epoch['median']:.1f} / {1e3 * epoch['median']:.1f} ms, {ours.n_steps} steps"
-    return figures, [("one EP head, epoch: plain loop / ours", f"{ratio:.2f}", "≥ 1.5", behind)]
+    row = make_row("an epoch of one EP head, against a plain loop", epoch, plain_epoch)
+    figures = {"epoch": epoch, "plain_epoch": plain_epoch, "n_steps": ours.n_steps, "ratios": [row]}
+    behind = f"{1e3 * row['theirs']:.1f} / {1e3 * row['ours']:.1f} ms, {ours.n_steps} steps"
+    return figures, [("one EP head, epoch: plain loop / ours", f"{row['ratio']['median']:.2f}", "≥ 1.5", behind)]
 
 
-def cells(bench: Bench, index: int) -> Row:
+def cells(bench: Bench, index: int) -> Found:
     """Train many cells on tokens on the device: time, rate, memory, and the cost per head compared with reading."""
     n_cells, sizes = bench.sizes.cells[index], bench.sizes
     training = Training(bench, n_cells, "gpu")
     (epoch,) = bench.seconds(training.epoch, repeats=3)
-    step, predicted, peak = epoch["median"] / training.n_steps, training.predicted, training.peak()
+    step, predicted, peak = median(epoch) / training.n_steps, training.predicted, training.peak()
     rate = sizes.flop * n_cells * sizes.batch / step
     figures: dict[str, Any] = {
         "epoch": epoch, "step_s": step, "flop_per_s": rate, "of_matmul": rate / bench.ceilings["matmul_flop_per_s"],
@@ -194,6 +159,12 @@ def cells(bench: Bench, index: int) -> Row:
         "heads_per_reading": sizes.image_bytes / DISK_RATE * n_cells * sizes.batch / step,
         "passes": [[len(fit.group.cells) for fit in fits] for fits in training.passes],
     }  # fmt: skip
+    matmul = sizes.flop * n_cells * sizes.batch / bench.ceilings["matmul_flop_per_s"]
+    name, steps = f"a step of {n_cells} EP cells", [each / training.n_steps for each in epoch]
+    figures["ratios"] = [
+        make_row(f"{name}, against a matrix product of as many operations", steps, len(steps) * [matmul]),
+        make_row(f"{name}: peak memory, against the prediction", [peak], [predicted], "bytes"),
+    ]
     wanted = "≥ 0.28, stretch 0.4" if index == 1 else ""
     took = f"{1e3 * step:.2f} ms per step, {rate / 1e12:.0f} TFLOP/s, {len(training.passes)} pass(es)"
     bytes_text = f"{predicted / 2**30:.2f} / {peak / 2**30:.2f} GiB"
@@ -211,24 +182,25 @@ def cells(bench: Bench, index: int) -> Row:
     return figures, lines
 
 
-def reading(bench: Bench, cache: Cache) -> Row:
+def reading(bench: Bench, cache: Cache) -> Found:
     """Read all tokens from a cache, and train one head for an epoch from it."""
     training = Training(bench, 1, cache)
     read, epoch = bench.seconds(training.read, training.epoch)
     n_bytes = training.n_steps * bench.sizes.batch * bench.sizes.image_bytes
-    read_s, epoch_s, rate = read["median"], epoch["median"], n_bytes / read["median"]
+    read_s, epoch_s, rate = median(read), median(epoch), n_bytes / median(read)
     figures = {"read": read, "epoch": epoch, "bytes": n_bytes, "bytes_per_s": rate, "read_s": read_s}
     behind = f"{1e3 * read_s:.1f} ms; an epoch of one cell {1e3 * epoch_s:.1f} ms"
     lines: list[Line] = [(f"cache={cache}, reading alone", f"{rate / 1e9:.1f} GB/s", "", behind)]
     if cache == "ram":
         disk_s = bench.found("cache_disk", "read_s")
-        figures["epoch_over_disk_read"] = epoch_s / disk_s
+        name = "an epoch of one cell from the RAM cache, against reading from the page cache"
+        figures["ratios"] = [make_row(name, epoch, len(epoch) * [disk_s])] if disk_s > 0 else []
         what, behind = "RAM cache: epoch of one cell / reading from the page cache", "{:.1f} / {:.1f} ms"
         lines.append((what, f"{epoch_s / disk_s:.2f}", "≤ 1", behind.format(1e3 * epoch_s, 1e3 * disk_s)))
     return figures, lines
 
 
-def profile(bench: Bench, index: int) -> Row:
+def profile(bench: Bench, index: int) -> Found:
     """Measure the kernels, launches, and host and device time per step."""
     n_cells = bench.sizes.cells[index]
     figures = profile_epoch(Training(bench, n_cells, "gpu"))

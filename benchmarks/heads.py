@@ -4,25 +4,20 @@
 
 On the CPU, for 196 tokens 768 wide in float32: each folded pooling takes turns with the naive order, which is written
 below with the same weights. The naive order computes keys and values of every token, and uses torch's fused attention
-if the published code does. Taking turns spreads the noise of a shared machine over both. Medians of the ratios are
-printed. Then come sixteen stacked EP heads against sixteen calls of one head, and the peak memory of a stacked EP step,
-from the allocator's own record.
+if the published code does. Then come sixteen stacked EP heads against sixteen calls of one head, and the peak memory of
+an EP step, from the allocator's own record.
 
-On a GPU, if there is one: 1, 8, 64 and 256 stacked EP heads under bfloat16 autocast, in milliseconds, and compared with
-a large copy and a large matrix product on the same device in the same run.
+On a GPU, if there is one: 1, 8, 64 and 256 stacked EP heads under bfloat16 autocast, against a large copy of as many
+bytes and a large matrix product of as many operations, on the same device in the same run.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from rows import Call, Row, make_parser, make_row, report, take_turns  # the file beside this one
 from torch import Tensor
 
 from tokenprobe.probe.heads import build_pooling
@@ -126,70 +121,63 @@ def build(name: str, cells: int | None = None) -> Any:
     return build_pooling(name, dim=DIM, grid=GRID, cells=cells)
 
 
-def timed(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
+def pair(name: str, ours: Call, theirs: Call, repeats: int) -> Row:
+    found = take_turns({"theirs": theirs, "ours": ours}, repeats)
+    return make_row(name, found["ours"], found["theirs"])
 
 
-def paired(first: Callable[[], None], second: Callable[[], None], repeats: int) -> dict[str, float]:
-    """Time two steps in turn; return medians, and the median of the ratio first / second."""
-    first()
-    second()
-    pairs = [(timed(first), timed(second)) for _ in range(repeats)]
-    return {
-        "naive_ms": 1e3 * statistics.median(a for a, _ in pairs),
-        "ms": 1e3 * statistics.median(b for _, b in pairs),
-        "ratio": statistics.median(a / b for a, b in pairs),
-    }
+class Sides:
+    """A step of a pooling, forward and backward, and the same step in the naive order with the same weights."""
+
+    def __init__(self, name: str, n_images: int) -> None:
+        self._pool, self._naive, self._x = build(name), NAIVE[name], torch.randn(n_images, N_TOKENS, DIM)
+        self._own = {key: value[0].detach().clone().requires_grad_() for key, value in self._pool.named_parameters()}
+        expected, found = self._naive(self._x, self._own), self._pool(self._x)
+        assert (found - expected).norm() < 1e-4 * expected.norm(), name
+        self._cotangent = torch.randn_like(found)
+
+    def ours(self) -> None:
+        """Make a step of the pooling."""
+        (self._pool(self._x) * self._cotangent).sum().backward()
+
+    def naive(self) -> None:
+        """Make a step in the naive order."""
+        (self._naive(self._x, self._own) * self._cotangent).sum().backward()
 
 
-def against_naive(name: str, n_images: int, repeats: int) -> dict[str, float]:
-    pool, x = build(name), torch.randn(n_images, N_TOKENS, DIM)
-    own = {key: value[0].detach().clone().requires_grad_() for key, value in pool.named_parameters()}
-    expected, found = NAIVE[name](x, own), pool(x)
-    assert (found - expected).norm() < 1e-4 * expected.norm(), name
-    cotangent = torch.randn_like(found)
-    return paired(
-        lambda: (NAIVE[name](x, own) * cotangent).sum().backward(),
-        lambda: (pool(x) * cotangent).sum().backward(),
-        repeats,
-    )
-
-
-def stacked_against_single(n_images: int, repeats: int) -> dict[str, float]:
-    """Time sixteen calls of one EP head ("naive"), and one call of sixteen stacked heads."""
+def stacked_against_single(n_images: int, repeats: int) -> Row:
+    """Time sixteen calls of one EP head, and one call of sixteen stacked heads."""
     single, stacked, x = build("ep"), build("ep", STACKED), torch.randn(n_images, N_TOKENS, DIM)
 
     def one_by_one() -> None:
         for _ in range(STACKED):
             single(x).sum().backward()
 
-    return paired(one_by_one, lambda: stacked(x).sum().backward(), repeats)
+    name = f"a step of {STACKED} stacked EP heads, against {STACKED} calls of one"
+    return pair(name, lambda: stacked(x).sum().backward(), one_by_one, repeats)
 
 
-def peak_of_step(cells: int, n_images: int) -> float:
-    """Return the peak extra memory of a step, in units of its attention maps plus aggregated tokens A·X."""
-    pool, x = build("ep", cells), torch.randn(n_images, N_TOKENS, DIM)
-    pool(x).sum().backward()
+def peak_bytes(step: Call) -> int:
+    """Return the peak extra memory of a step."""
+    step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        pool(x).sum().backward()
+        step()
     sizes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(sizes)) / (4 * n_images * cells * 32 * (N_TOKENS + DIM))
+    return max(accumulate(sizes))
 
 
-def on_cpu(n_images: int, repeats: int) -> dict[str, Any]:
-    return {
-        "threads": torch.get_num_threads(),
-        "n_images": n_images,
-        "against_naive": {name: against_naive(name, n_images, repeats) for name in NAIVE},
-        "sixteen_stacked": stacked_against_single(n_images, 3),
-        "peak_over_maps_and_aggregates": {cells: peak_of_step(cells, n_images) for cells in (1, 8, STACKED)},
-    }
+def on_cpu(n_images: int, repeats: int) -> Iterator[Row]:
+    for name in NAIVE:
+        sides = Sides(name, n_images)
+        yield pair(f"a step of {name}, against the published order", sides.ours, sides.naive, repeats)
+    yield stacked_against_single(n_images, repeats)
+    sides = Sides("ep", n_images)
+    ours, naive = [peak_bytes(sides.ours)], [peak_bytes(sides.naive)]
+    yield make_row("peak memory of a step of ep, against the published order", ours, naive, "bytes")
 
 
-def gpu_seconds(step: Callable[[], Any], repeats: int) -> float:
-    """Return the median time of a step by the device's own clock."""
+def gpu_seconds(step: Call, repeats: int) -> list[float]:
+    """Return the times of a step by the device's own clock."""
     for _ in range(3):
         step()
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
@@ -198,24 +186,16 @@ def gpu_seconds(step: Callable[[], Any], repeats: int) -> float:
         step()
         end.record()
     torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events) / 1e3
+    return [start.elapsed_time(end) / 1e3 for start, end in events]
 
 
-def ceilings() -> dict[str, float]:
-    """Return bytes/s of a large copy (read plus written) and FLOP/s of a large bfloat16 matrix product."""
+def on_gpu(n_images: int, repeats: int) -> Iterator[Row]:
     source = torch.empty(2**30, dtype=torch.bfloat16, device="cuda")
     target = torch.empty_like(source)
     factor = torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda")
-    return {
-        "copy_bytes_per_s": 2 * source.nbytes / gpu_seconds(lambda: target.copy_(source), 20),
-        "matmul_flop_per_s": 2 * 8192**3 / gpu_seconds(lambda: factor @ factor, 20),
-    }
-
-
-def on_gpu(n_images: int, repeats: int) -> dict[str, Any]:
-    ceiling = ceilings()
     x = torch.randn(n_images, N_TOKENS, DIM, dtype=torch.bfloat16, device="cuda")
-    figures: dict[str, Any] = {"device": torch.cuda.get_device_name(), "n_images": n_images, "ceilings": ceiling}
+    copying = gpu_seconds(lambda: target.copy_(source), repeats)
+    multiplying = gpu_seconds(lambda: factor @ factor, repeats)
     with torch.device("meta"):
         flops = count_flops(build("ep"), N_TOKENS, DIM)
     for cells in (1, 8, 64, 256):
@@ -232,36 +212,27 @@ def on_gpu(n_images: int, repeats: int) -> dict[str, Any]:
         def training(forward: Callable[[], Tensor] = forward) -> None:
             forward().sum().backward()
 
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        seconds, both_seconds = (
-            gpu_seconds(inference, repeats),
-            gpu_seconds(training, repeats),
-        )
-        figures[f"ep x {cells}"] = {
-            "forward_ms": 1e3 * seconds,
-            "forward_of_copy": x.nbytes / seconds / ceiling["copy_bytes_per_s"],
-            "train_ms": 1e3 * both_seconds,
-            "train_of_matmul": flops.train * cells * n_images / both_seconds / ceiling["matmul_flop_per_s"],
-            "train_gflop": flops.train * cells * n_images / 1e9,
-            "peak_gib": (torch.cuda.max_memory_allocated() - before) / 2**30,
-        }
+        share = x.nbytes / (2 * source.nbytes)  # a copy reads and writes
+        name = f"GPU: forward of {cells} EP heads, against a copy of as many bytes as tokens"
+        yield make_row(name, gpu_seconds(inference, repeats), [each * share for each in copying])
+        share = flops.train * cells * n_images / (2 * 8192**3)
+        name = f"GPU: a step of {cells} EP heads, against a matrix product of as many operations"
+        yield make_row(name, gpu_seconds(training, repeats), [each * share for each in multiplying])
         del pool, forward, inference
-    return figures
+
+
+def measure(n_images: int, n_gpu_images: int, repeats: int) -> Iterator[Row]:
+    yield from on_cpu(n_images, repeats)
+    if torch.cuda.is_available():
+        yield from on_gpu(n_gpu_images, repeats)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, repeats=7)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--gpu-images", type=int, default=1024)
-    parser.add_argument("--json", default=None)
-    arguments = parser.parse_args()
-    figures: dict[str, Any] = {"cpu": on_cpu(arguments.images, arguments.repeats)}
-    figures["gpu"] = on_gpu(arguments.gpu_images, arguments.repeats) if torch.cuda.is_available() else None
-    print(json.dumps(figures, indent=1))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+    given = parser.parse_args()
+    report("heads", measure(given.images, given.gpu_images, given.repeats), given.json)
 
 
 if __name__ == "__main__":

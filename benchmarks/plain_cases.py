@@ -234,14 +234,26 @@ def ridge(n: int) -> Case:
 
 
 def cases(v: Vectors) -> Iterator[tuple[str, Callable[[], Case]]]:
-    yield "one_head", lambda: one_head(v)
-    for sizes in STEPS:
-        yield f"step_{sizes[0]}_{sizes[1]}", partial(step, *sizes)
-    yield "low_shot", lambda: low_shot(v)
-    yield "first_fit", lambda: first_fit(v)
-    yield "knn_bank", knn_bank
-    yield "knn_small", lambda: knn_small(v)
+    """Yield a name and a maker per case. The first word of a name selects it on the command line."""
+    loop = "a loop with torch.optim.SGD"
+    yield (
+        f"one_head: a fit of a linear head, {EPOCHS} epochs, from store to report, against {loop}",
+        lambda: one_head(v),
+    )
+    for n_cells, n_classes, batch in STEPS:
+        name = (
+            f"step_{n_cells}_{n_classes}: a step of {n_cells} linear cells, {n_classes} classes, against single heads"
+        )
+        yield name, partial(step, n_cells, n_classes, batch)
+    fit_size = f"{len(SHOTS)} sizes × {N_SUBSETS} subsets × {len(RATES)} rates"
+    yield f"low_shot: a fit of {fit_size}, against {loop}", lambda: low_shot(v)
+    yield "first_fit: `probe fit` of a head in a new process, against a script that imports torch", lambda: first_fit(v)
+    bank = "1,000 queries in a bank of 50,000 × 384, 1,000 classes"
+    yield f"knn_bank: {bank}, against one product, topk and scatter_add", knn_bank
+    yield "knn_small: the test split in the training split, against votes as one-hot labels", lambda: knn_small(v)
     for shots in (4, 16):
-        yield f"logreg_{shots}", partial(logreg, v, shots)
+        name = f"logreg_{shots}: a fit of 45 strengths on 3 subsets of {shots} images per class, against scikit-learn"
+        yield name, partial(logreg, v, shots)
     for n in (100, 1000):
-        yield f"ridge_{n}", partial(ridge, n)
+        name = f"ridge_{n}: 10 penalties on {n} images, one per class, 3,072 wide, against a linear system per penalty"
+        yield name, partial(ridge, n)

@@ -3,18 +3,17 @@
     python benchmarks/scale.py [--repeats 3] [--images 1200] [--units 1000] [--against FOLDER] [--skip-ray]
 
 * Two single-threaded processes over one: extraction with a small ViT on the CPU, limited by computing. The ratio is of
-  images per second from the first block to the last, so starting the processes and loading the model do not count.
-* An engine's cost per unit: units that do nothing, in two processes.
-* `--against FOLDER`: processor seconds of an extraction by one process, with the package in another folder (its
-  `tokenprobe` is another checkout) over this one. Above 1, this one is faster.
+  seconds per image from the first block to the last, so starting the processes and loading the model do not count.
+* An engine's cost per unit: units that do nothing, in two processes. This is no ratio: it is printed, and not kept.
+* `--against FOLDER`: processor seconds of an extraction by one process, against the package in another folder (its
+  `tokenprobe` is another checkout).
 
-All commands take turns, which spreads the noise of a shared machine over them. The table has medians and spreads.
+All commands take turns.
 """
 
 import argparse
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
+
+from rows import Row, cpu_seconds, make_parser, make_row, report  # the file beside this one
 
 from tokenprobe.engines import make_engine
 from tokenprobe.engines.contract import Tell, Worker
@@ -81,8 +82,8 @@ def run(words: Sequence[str], path: str | None = None) -> str:
     return done.stdout
 
 
-def images_per_second(n_images: int, n_processes: int, path: str | None = None) -> float:
-    """Extract, and return the speed from the first recorded block to the last."""
+def seconds_per_image(n_images: int, n_processes: int, path: str | None = None) -> float:
+    """Extract, and return the seconds per image from the first recorded block to the last."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "s.zarr"
         words = ["-m", "tokenprobe", "extract", "-m", "timm:VisionTransformer", "--no-pretrained", "-d", "demo"]
@@ -91,15 +92,14 @@ def images_per_second(n_images: int, n_processes: int, path: str | None = None) 
         run(command(words, n_processes), path)
         times = sorted(file.stat().st_mtime for file in out.glob("train/layer_*/patch/c.*"))
     skipped = 2 * n_processes  # until every process is at work
-    return (len(times) - skipped) * n_images / len(times) / (times[-1] - times[skipped - 1])
+    return (times[-1] - times[skipped - 1]) * len(times) / (len(times) - skipped) / n_images
 
 
-def cpu_seconds(n_images: int, path: str | None = None) -> float:
+def extraction_cpu_seconds(n_images: int, path: str | None = None) -> float:
     """Return the processor seconds of a whole extraction by one process."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    images_per_second(n_images, 1, path)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    before = cpu_seconds()
+    seconds_per_image(n_images, 1, path)
+    return cpu_seconds() - before
 
 
 def ms_per_unit(engine: str, n_units: int) -> float:
@@ -118,9 +118,23 @@ def measure(rows: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, 
     return found
 
 
+def ratios(given: argparse.Namespace) -> Iterator[Row]:
+    """Take all measurements in turns, and yield the rows."""
+    calls: dict[str, Callable[[], float]] = {
+        "one": lambda: seconds_per_image(given.images, 1),
+        "two": lambda: seconds_per_image(given.images, 2),
+    }
+    if given.against:
+        calls["this"] = lambda: extraction_cpu_seconds(given.images)
+        calls["other"] = lambda: extraction_cpu_seconds(given.images, given.against)
+    found = measure(calls, given.repeats)
+    yield make_row("extraction by two processes, per image, against one process", found["two"], found["one"])
+    if given.against:
+        yield make_row("extraction by one process, against another checkout", found["this"], found["other"], "CPU s")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = make_parser(__doc__, repeats=3)
     parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--units", type=int, default=1000)
     parser.add_argument("--against", help="folder whose tokenprobe is another checkout")
@@ -130,29 +144,10 @@ def main() -> None:
     if given.nothing:
         run_nothing(given.nothing, given.units)
         return
-    rows: dict[str, Callable[[], float]] = {
-        "one process, images/s": lambda: images_per_second(given.images, 1),
-        "two processes, images/s": lambda: images_per_second(given.images, 2),
-    }
-    if given.against:
-        rows["processor seconds"] = lambda: cpu_seconds(given.images)
-        rows["processor seconds of the other"] = lambda: cpu_seconds(given.images, given.against)
-    found = measure(rows, given.repeats)
-    one = found["one process, images/s"]
-    ratios = {"two processes over one": [b / a for a, b in zip(one, found["two processes, images/s"], strict=True)]}
-    if given.against:
-        mine, other = found["processor seconds"], found["processor seconds of the other"]
-        ratios["the other over this one"] = [b / a for a, b in zip(mine, other, strict=True)]
-    show(found | ratios)
+    report("scale", ratios(given), given.json)
     engines = ["torchrun"] if given.skip_ray else ["torchrun", "ray"]
-    costs = {f"{name}, ms per unit": partial(ms_per_unit, name, given.units) for name in engines}
-    show(measure(costs, given.repeats))
-
-
-def show(table: dict[str, list[float]]) -> None:
-    """Print the median, the least and the most of each row."""
-    for name, values in table.items():
-        print(f"{name:<32} {median(values):9.3f}   {min(values):.3f} to {max(values):.3f}", flush=True)
+    for name, values in measure({each: partial(ms_per_unit, each, given.units) for each in engines}, 3).items():
+        print(f"{name}: {median(values):.3f} ms per unit ({min(values):.3f} to {max(values):.3f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,83 +1,45 @@
-"""The store against the raw disk: reading, writing, low-shot reads and memory, in both formats, in one run.
+"""The store against the raw disk: writing, reading and low-shot reads, in both formats, in one run.
 
-    python benchmarks/store.py [--gib 1.5] [--folder FOLDER] [--repeats 7] [--json FILE] [--memory-gib 6]
+    python benchmarks/store.py [--gib 1.5] [--folder FOLDER] [--repeats 7] [--json FILE]
 
-Writes tokens of a ViT-S-sized layer (196 patches, 384 wide, float16) through the store's writer, and the same
-bytes to one flat file. Then each way of reading takes turns with a flat read of the same bytes, which spreads the
-noise of a shared machine over both. Medians of the ratios are printed.
+Writes tokens of a ViT-S-sized layer (196 patches, 384 wide, float16) through the store's writer, and the same bytes to
+one flat file. Then each way of reading takes turns with a flat read of the same bytes.
 
 The raw limit reads a flat file on four threads. Each thread reuses its own page-aligned memory. Together they use as
 much memory as the reader's window, 1 GiB, so that both write to the same kind of memory.
 """
 
-import argparse
-import json
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from rows import Call, Row, make_parser, make_row, report, take_turns  # the files beside this one
+from stand_ins import IMAGE_BYTES, draw_tokens, write_store
 
 from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.order import epoch_windows, sequential_windows
 from tokenprobe.probe.batches.stream import TokenStream
-from tokenprobe.store import BlockKey, Manifest, Split, Targets, open_store, open_writer
-from tokenprobe.store.contents import Recipe, SplitInfo
-from tokenprobe.store.layout import LayerShape, block_rows
+from tokenprobe.store import Split, open_store
 from tokenprobe.store.memory import page_aligned
 from tokenprobe.store.ring import BufferRing, read_ahead
 from tokenprobe.store.verify import verify
 
-SHAPE = LayerShape((14, 14), 384, 0)
-ROW = SHAPE.row_shape("patch")
-ROW_BYTES = SHAPE.n_patches * SHAPE.dim * 2
 N_THREADS, SPAN = 4, 8 * 2**20
 BATCH = 256
 CPU = torch.device("cpu")
 
 
-def make_manifest(n_images: int) -> Manifest:
-    rows = block_rows(n_images, ROW_BYTES, 128 * 2**20)
-    info = SplitInfo(n_images, rows, "0", None, [], ["none"], {"layer_00": ["patch"]})
-    recipe = Recipe("timm:none", {}, "0", {"input_size": [224, 224]}, "float32", "float16", {"kind": "dataset"}, [])
-    return Manifest(recipe, "made", 1, {"layer_00": SHAPE}, None, {"train": info}, {})
-
-
-def write_store(path: Path, n_images: int) -> float:
-    """Write a store; return the seconds taken."""
-    manifest = make_manifest(n_images)
-    rows = manifest.splits["train"].block_rows
-    values = np.random.default_rng(0).standard_normal((64, *ROW)).astype(np.float16)
-    start = time.perf_counter()
-    with open_writer(path, manifest) as writer:
-        writer.declare({"train": Targets(np.zeros(n_images, np.int64), [str(i) for i in range(n_images)])})
-        for block in range(manifest.splits["train"].n_blocks):
-            key, left = BlockKey("train", 0, block), min(rows, n_images - block * rows)
-            while left:
-                writer.append(key, 0, {"patch": values[:left]})
-                left -= min(left, len(values))
-            writer.finish_block(key, 0)
-        writer.seal()
-    return time.perf_counter() - start
-
-
-def write_flat(path: Path, n_bytes: int) -> float:
-    """Write and fsync the same number of bytes; return the seconds taken."""
-    data = memoryview(np.random.default_rng(0).bytes(SPAN))
-    start = time.perf_counter()
+def write_flat(path: Path, n_bytes: int) -> None:
+    """Write and fsync some bytes."""
+    data = memoryview(draw_tokens(-(-SPAN // IMAGE_BYTES)).reshape(-1).view(np.uint8)[:SPAN])
     with open(path, "wb", buffering=0) as file:
         for offset in range(0, n_bytes, SPAN):
             file.write(data[: min(SPAN, n_bytes - offset)])
         os.fsync(file.fileno())
-    return time.perf_counter() - start
 
 
 class FlatFile:
@@ -115,42 +77,28 @@ def drop_caches(folder: Path) -> None:
             os.close(fd)
 
 
-def paired(
-    read: Callable[[], None], raw: Callable[[], None], before: Callable[[], None], repeats: int
-) -> dict[str, float]:
-    """Time two reads in turn; return medians of their seconds, their ratio, and the CPU seconds of the first."""
-    times, raws, cpus = [], [], []
-    for _ in range(repeats):
-        before()
-        start = time.perf_counter()
-        raw()
-        raws.append(time.perf_counter() - start)
-        before()
-        start, cpu = time.perf_counter(), time.process_time()
-        read()
-        times.append(time.perf_counter() - start)
-        cpus.append(time.process_time() - cpu)
-    return {
-        "of_raw": statistics.median(r / t for r, t in zip(raws, times, strict=True)),
-        "s": statistics.median(times),
-        "raw_s": statistics.median(raws),
-        "cpu_s": statistics.median(cpus),
-    }
+def in_order(split: Split) -> Call:
+    """Return a function that reads a layer in block order, one window at a time."""
+    ring = BufferRing()
+
+    def read() -> None:
+        windows = sequential_windows(np.arange(len(split)), split.info.block_rows)
+        for piece in read_ahead(split.reader(0), windows, split.dtype(), ring):
+            assert len(piece)
+
+    return read
 
 
-def read_in_order(split: Split, ring: BufferRing) -> None:
-    """Read a layer in block order, one window at a time."""
-    windows = sequential_windows(np.arange(len(split)), split.info.block_rows)
-    for piece in read_ahead(split.reader(0), windows, split.dtype(), ring):
-        assert len(piece)
+def shuffled(split: Split) -> Call:
+    """Return a function that reads one shuffled epoch as CPU tensors."""
+    stream = TokenStream(split, LayerSet((0,)), np.arange(len(split)), ["patch"], cache="disk", device=CPU)
 
+    def read() -> None:
+        windows = epoch_windows(np.arange(len(split)), split.info.block_rows, 0, 0)
+        for batch in stream.batches(windows, BATCH, drop_last=True):
+            assert len(batch.arrays["patch"]) == BATCH
 
-def read_shuffled(stream: TokenStream) -> None:
-    """Read one shuffled epoch as CPU tensors."""
-    split = stream.split
-    windows = epoch_windows(np.arange(len(split)), split.info.block_rows, 0, 0)
-    for batch in stream.batches(windows, BATCH, drop_last=True):
-        assert len(batch.arrays["patch"]) == BATCH
+    return read
 
 
 def device_bytes() -> int:
@@ -158,97 +106,61 @@ def device_bytes() -> int:
     return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["read_bytes"])
 
 
-def read_low_shot(split: Split, folder: Path) -> dict[str, float]:
-    """Read a random 1% of the images with a cold cache; return bytes fetched over bytes asked for."""
-    rows = np.sort(np.random.default_rng(1).choice(len(split), max(1, len(split) // 100), replace=False))
+def low_shot_bytes(split: Split, rows: np.ndarray, folder: Path) -> int:
+    """Read some images with a cold cache; return the bytes fetched."""
     split.labels  # noqa: B018  reads the small arrays before the measurement
     drop_caches(folder)
-    before, start = device_bytes(), time.perf_counter()
+    before = device_bytes()
     split.tokens(0, rows)
-    return {
-        "n_images": len(rows),
-        "ms": 1000 * (time.perf_counter() - start),
-        "read_over_wanted": (device_bytes() - before) / (len(rows) * ROW_BYTES),
-    }
+    return device_bytes() - before
 
 
-def measure_format(folder: Path, name: str, n_images: int, flat: FlatFile, repeats: int) -> dict[str, Any]:
+def of_format(folder: Path, name: str, n_images: int, flat: FlatFile, repeats: int) -> Iterator[Row]:
     """Write a store of one format and read it in every way."""
-    writes = []
-    for turn in range(3):
-        seconds = write_store(folder / f"{turn}-{name}", n_images)
-        writes.append(write_flat(folder / "written", flat.n_bytes) / seconds)
-    split = open_store(folder / f"0-{name}")["train"]
-    stream = TokenStream(split, LayerSet((0,)), np.arange(len(split)), ["patch"], cache="disk", device=CPU)
-    ring = BufferRing()
-    in_order, shuffled = (lambda: read_in_order(split, ring)), (lambda: read_shuffled(stream))
-    warm, cold = (lambda: None), (lambda: drop_caches(folder))
-    for each in (flat.read, in_order, shuffled):
-        each()
-    figures: dict[str, Any] = {
-        "write_of_raw": statistics.median(writes),
-        "warm": paired(in_order, flat.read, warm, repeats),
-        "shuffled": paired(shuffled, flat.read, warm, repeats),
-        "cold": paired(in_order, flat.read, cold, repeats),
-        "shuffled_cold": paired(shuffled, flat.read, cold, repeats),
-        "verify": paired(lambda: assert_whole(split.store.path), flat.read, warm, 3),
-        "low_shot": read_low_shot(split, folder),
-    }
-    figures["cpu_s_per_gb"] = figures["warm"]["cpu_s"] / flat.n_bytes * 1e9
-    return figures
+    path, kind, values = folder / name, name.partition(".")[2], draw_tokens()
+
+    def pair(work: str, ours: Call, raw: Call, before: Callable[[], None] = lambda: None) -> Row:
+        found = take_turns({"ours": ours, "raw": raw}, repeats, before=before)
+        return make_row(f"{kind}: {work}", found["ours"], found["raw"])
+
+    yield pair(
+        "write, against a durable write of one file",
+        lambda: write_store(path, {"train": n_images}, values, overwrite=True),
+        lambda: write_flat(folder / "written", flat.n_bytes),
+    )
+    split = open_store(path)["train"]
+    reads = {"read in order": in_order(split), "read a shuffled epoch": shuffled(split)}
+    for work, read in reads.items():
+        yield pair(f"{work}, against a raw read", read, flat.read)
+        cold = f"{work} from the disk, against a raw read from the disk"
+        yield pair(cold, read, flat.read, lambda: drop_caches(folder))
+    yield pair("verify, against a raw read", lambda: assert_whole(path), flat.read)
+    rows = np.sort(np.random.default_rng(1).choice(len(split), max(1, len(split) // 100), replace=False))
+    fetched = low_shot_bytes(split, rows, folder)
+    yield make_row(
+        f"{kind}: bytes read for a random 1 %, against their size", [fetched], [len(rows) * IMAGE_BYTES], "bytes"
+    )
 
 
 def assert_whole(path: str | Path) -> None:
     assert verify(path) == []
 
 
-def measure_memory(folder: Path, gib: float) -> dict[str, float]:
-    """Stream an epoch of a larger store in its own process; return its memory beyond the imports, in MiB."""
-    n_images = int(gib * 2**30 / ROW_BYTES)
-    write_store(folder / "large.zarr", n_images)
-    command = [sys.executable, __file__, "--folder", str(folder / "large.zarr"), "--measure-memory"]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {"gib": gib, **json.loads(shown)}
-
-
-def resident_mib(key: str) -> float:
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[key].split()[0]) / 1024
-
-
-def stream_and_measure(path: Path) -> None:
-    """Print this process's memory before and after a shuffled epoch."""
-    before = resident_mib("VmRSS")
-    split = open_store(path)["train"]
-    read_shuffled(TokenStream(split, LayerSet((0,)), np.arange(len(split)), ["patch"], cache="disk", device=CPU))
-    print(json.dumps({"imports_mib": before, "beyond_mib": resident_mib("VmHWM") - before}))
+def measure(n_images: int, parent: Path | None, repeats: int) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        folder, n_bytes = Path(name), n_images * IMAGE_BYTES
+        write_flat(folder / "flat", n_bytes)
+        flat = FlatFile(folder / "flat", n_bytes)
+        for store in ("a.zarr", "a.h5"):
+            yield from of_format(folder, store, n_images, flat, repeats)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, repeats=7)
     parser.add_argument("--gib", type=float, default=1.5)
-    parser.add_argument("--memory-gib", type=float, default=0)
-    parser.add_argument("--folder", default=None)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", default=None)
-    parser.add_argument("--measure-memory", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.measure_memory:
-        stream_and_measure(Path(arguments.folder))
-        return
-    n_images = int(arguments.gib * 2**30 / ROW_BYTES)
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder = Path(name)
-        write_flat(folder / "flat", n_images * ROW_BYTES)
-        flat = FlatFile(folder / "flat", n_images * ROW_BYTES)
-        figures: dict[str, Any] = {"gb": flat.n_bytes / 1e9}
-        for store in ("a.zarr", "a.h5"):
-            figures[store] = measure_format(folder, store, n_images, flat, arguments.repeats)
-        if arguments.memory_gib:
-            figures["memory"] = measure_memory(folder, arguments.memory_gib)
-    print(json.dumps(figures, indent=1))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+    parser.add_argument("--folder", type=Path, help="on the disk to measure")
+    given = parser.parse_args()
+    report("store", measure(int(given.gib * 2**30 / IMAGE_BYTES), given.folder, given.repeats), given.json)
 
 
 if __name__ == "__main__":

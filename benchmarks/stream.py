@@ -3,24 +3,22 @@
     python benchmarks/stream.py [--device cuda] [--gib 1] [--batch 1024] [--repeats 5] [--folder FOLDER] [--json FILE]
 
 Writes tokens of a ViT-S-sized layer (196 patches, 384 wide, float16) and reads shuffled epochs of them. The caches
-take turns, which spreads the noise of a shared machine over all of them. The files are in the page cache. Two limits
-are measured too: gathering rows in memory without using them and, for a GPU, copies from pinned memory already filled.
-The first epoch of each stream is shown separately, because it allocates the buffers. Takes half a minute.
+take turns. The files are in the page cache. Two limits are measured too: gathering rows in memory without using them
+and, for a GPU, copies from pinned memory already filled. The first epoch of each stream is not counted, because it
+allocates the buffers. Takes half a minute.
 """
 
 import argparse
-import json
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
+from rows import Call, Row, make_parser, make_row, report, take_turns  # the files beside this one
+from stand_ins import IMAGE_BYTES, draw_tokens, write_store
 
-from store import ROW_BYTES, write_store  # the benchmark beside this one
 from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.batches.order import epoch_windows
 from tokenprobe.probe.batches.pieces import make_ring, read_batches
@@ -31,10 +29,9 @@ from tokenprobe.store import Split, open_store
 from tokenprobe.store.memory_reader import MemoryReader
 
 CPU = torch.device("cpu")
-Epoch = Callable[[], None]
 
 
-def epochs_of(split: Split, device: torch.device, batch: int) -> dict[str, Epoch]:
+def epochs_of(split: Split, device: torch.device, batch: int) -> dict[str, Call]:
     """Return for each cache a function that reads one shuffled epoch from it."""
     rows = np.arange(len(split))
     windows = epoch_windows(rows, split.info.block_rows, 0, 0)
@@ -50,7 +47,7 @@ def epochs_of(split: Split, device: torch.device, batch: int) -> dict[str, Epoch
     return {cache: partial(epoch, cache) for cache in caches}
 
 
-def limits(split: Split, device: torch.device, batch: int) -> dict[str, Epoch]:
+def limits(split: Split, device: torch.device, batch: int) -> dict[str, Call]:
     """Return functions that gather the rows of an epoch without using them, and that copy as many bytes."""
     windows = epoch_windows(np.arange(len(split)), split.info.block_rows, 0, 0)
     order = np.concatenate(windows)
@@ -59,7 +56,7 @@ def limits(split: Split, device: torch.device, batch: int) -> dict[str, Epoch]:
     filled = torch.from_numpy(make_ring(device).array(0, (batch, *values.shape[1:]), values.dtype))
 
     def gather() -> None:
-        reader, piece_rows = MemoryReader(values), PIECE_BYTES // ROW_BYTES
+        reader, piece_rows = MemoryReader(values), PIECE_BYTES // IMAGE_BYTES
         for _ in read_batches(
             reader, batches, piece_rows, dtype=values.dtype, ring=ring, as_tensor=torch.from_numpy, device=CPU
         ):
@@ -72,47 +69,34 @@ def limits(split: Split, device: torch.device, batch: int) -> dict[str, Epoch]:
     return {"gathering alone": gather} | ({"copying alone": copy} if device.type == "cuda" else {})
 
 
-def seconds(epochs: dict[str, Epoch], device: torch.device, repeats: int) -> dict[str, list[float]]:
-    """Time the epochs in turn, including the device's work. The first time in each list is the first epoch's."""
-    times: dict[str, list[float]] = {name: [] for name in epochs}
-    for _ in range(repeats + 1):
-        for name, epoch in epochs.items():
-            start = time.perf_counter()
+def measure(given: argparse.Namespace) -> Iterator[Row]:
+    device = resolve_device(given.device)
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        path = Path(folder) / "a.zarr"
+        write_store(path, {"train": int(given.gib * 2**30 / IMAGE_BYTES)}, draw_tokens())
+        split = open_store(path)["train"]
+        epochs = epochs_of(split, device, given.batch) | limits(split, device, given.batch)
+
+        def waited_for(epoch: Call) -> None:
             epoch()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times[name].append(time.perf_counter() - start)
-    return times
+
+        found = take_turns({name: partial(waited_for, epoch) for name, epoch in epochs.items()}, given.repeats)
+    names = {"ram": "the cache in memory", "gpu": "the cache on the device"}
+    for name, times in found.items():
+        if name != "disk":
+            yield make_row(f"an epoch to {device} from the disk, against {names.get(name, name)}", found["disk"], times)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, repeats=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--gib", type=float, default=1)
     parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", default=None)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    device = resolve_device(arguments.device)
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        path = Path(folder) / "a.zarr"
-        write_store(path, int(arguments.gib * 2**30 / ROW_BYTES))
-        split = open_store(path)["train"]
-        epochs = epochs_of(split, device, arguments.batch) | limits(split, device, arguments.batch)
-        times = seconds(epochs, device, arguments.repeats)
-    n_bytes = max(1, len(split) // arguments.batch) * min(arguments.batch, len(split)) * ROW_BYTES
-    disk = median(times["disk"][1:])
-    figures = {
-        name: {"bytes_per_s": n_bytes / median(later), "of_disk": disk / median(later), "first": first / median(later)}
-        for name, (first, *later) in times.items()
-    }
-    for name, found in figures.items():
-        print("{:16} {:7.2f} GB/s, {:6.2f} of the disk, first epoch {:.1f} times a later one".format(
-            name, found["bytes_per_s"] / 1e9, found["of_disk"], found["first"]
-        ))  # fmt: skip
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"device": str(device), "seconds": times, **figures}, indent=1) + "\n")
+    given = parser.parse_args()
+    report("stream", measure(given), given.json)
 
 
 if __name__ == "__main__":

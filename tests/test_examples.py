@@ -112,8 +112,12 @@ def find_test(line: str) -> None:
 
 
 def find_recipe(line: str) -> None:
-    """Expect that make runs `probe demo`, whose example in the help runs, or the scripts of the study."""
-    recipe = {"make demo": "$(BIN)/probe demo", "make study": r"printf '%s\n' $(STUDY) |"}[line]
+    """Expect that make runs `probe demo`, whose example in the help runs, the study, or the benchmarks."""
+    recipe = {
+        "make demo": "$(BIN)/probe demo",
+        "make study": r"printf '%s\n' $(STUDY) |",
+        "make bench": "$(BIN)/python benchmarks/run_all.py",
+    }[line]
     assert f"\n{line.removeprefix('make ')}: $(STAMP)\n\t{recipe}" in (ROOT / "Makefile").read_text()
 
 

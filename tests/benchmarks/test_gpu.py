@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 ROOT = Path(__file__).parents[2]
 ROWS = ["one_head", "cells_64", "cache_disk", "profile_1", "extract_fast"]
 
@@ -26,4 +29,9 @@ def test_every_kind_of_measurement_runs(tmp_path: Path) -> None:
     figures = {row: found["rows"][row] for row in ROWS}
     assert all("error" not in each for each in figures.values()), figures
     assert "failed" not in (tmp_path / "out" / "gpu.md").read_text()
-    assert figures["one_head"]["plain_over_ours"] > 0 and figures["extract_fast"]["images_per_s"]["loader"] > 0
+    run, *ratios = [json.loads(line) for line in (tmp_path / "out" / "gpu.jsonl").read_text().splitlines()]
+    assert run["benchmark"] == "gpu" and len(ratios) == 5
+    epochs = figures["one_head"]
+    expected = np.divide(epochs["plain_epoch"], epochs["epoch"])
+    assert ratios[0]["ratio"]["median"] == pytest.approx(np.median(expected)) and ratios[0]["unit"] == "s"
+    assert figures["extract_fast"]["images_per_s"]["loader"] > 0
