@@ -19,9 +19,8 @@ def test_the_files_are_those_that_are_printed(
     run = Run(tmp_path)
     run.results = make_results(*({"shots": name, "test": 0.582} for name in shots))
     write_report(run)
-    figures = sorted(f"layer_curve.{kind}" for kind in ("png", "svg", "pdf"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "report.html", "summary.md", "tables"]
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == figures
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["layer_curve.png"]
     assert (tmp_path / "summary.md").read_text().startswith("# timm:none on made\n")
     print_run(run)
     said = capsys.readouterr().out
