@@ -14,8 +14,8 @@ from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store.objects import Bucket
 from tokenprobe.store.remote import RemoteFiles
 
-from ..store.conftest import bucket, proxy, s3_port  # noqa: F401
-from ..store.s3 import Proxy
+from ..store.conftest import bucket, proxy, service, services  # noqa: F401
+from ..store.proxy import Proxy
 from ..store.test_remote import tree_at, tree_of
 
 pytestmark = pytest.mark.slow
