@@ -27,7 +27,7 @@ SERVICES, SECRET_WORDS = (
     ("AWS_", "GOOGLE_", "AZURE_"),
     ("KEY", "SECRET", "TOKEN", "SAS", "CREDENTIALS", "SERVICE_ACCOUNT"),
 )
-"""Parts of the names of variables that hold credentials, or the path of a file of them."""
+"""Parts of the names of variables that hold credentials, or the path of a file with some."""
 LEAST_SECRET = 6
 """Characters of the shortest value that is taken for a credential."""
 
@@ -88,7 +88,8 @@ def explained(where: object) -> Iterator[None]:
 def _without_credentials(text: str) -> str:
     """Return a text with the names of variables in place of the credentials that they hold."""
     for name, value in os.environ.items():
-        if len(value) >= LEAST_SECRET and name.startswith(SERVICES) and any(word in name for word in SECRET_WORDS):
+        secret = "?" in value or any(word in name for word in SECRET_WORDS)
+        if secret and name.startswith(SERVICES) and len(value) >= LEAST_SECRET:
             text = text.replace(value, f"${name}")
     return text
 
