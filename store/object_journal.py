@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import LockedError
 from .journal import FOLDER, NAME, RECORD_KEYS, SUFFIX, FileRecord, Journal, records_in
+from .object_requests import Version
 from .objects import ObjectPath, Place, remove_objects
 from .temporaries import new_writer
 
@@ -33,7 +34,7 @@ class ObjectJournal(Journal):
         self._small: list[tuple[ObjectPath, bytes]] = []
         self._n_made = 0
         self._text = b""
-        self._version: str | None = None
+        self._version: Version | None = None
         if self._leads:
             self._read()
         self._recorded = records_in(self._text)

@@ -14,6 +14,7 @@ from types import TracebackType
 from ..errors import AddressError, LockedError
 from ..runtime.text import printable
 from .lock import HOLDER, NAME, StoreLock
+from .object_requests import Version
 from .objects import ObjectPath, Place
 from .temporaries import is_dead_here, new_writer
 
@@ -33,7 +34,7 @@ class ObjectLock:
         self._path, self._folder = folder / NAME, folder
         self._writer = new_writer()
         self._text = f"{HOLDER}{os.getpid()} on {socket.gethostname()}, {self._writer}".encode()
-        self._version: str | None = None
+        self._version: Version | None = None
         self._done = Event()
         self._thread = Thread(target=self._renew, daemon=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import AddressError, InputError
 from ..runtime.address import redacted
@@ -17,8 +17,37 @@ N_RETRIES, RETRY_TIMEOUT = 5, timedelta(minutes=1)
 """Limits of one request, and of the repetitions that obstore makes of it."""
 N_TRIES, PAUSE_SECONDS = 4, 0.2
 """Tries of a request whose answer was lost or broke off, each with the repetitions above; the pause between them."""
+ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""Variables that name another server, for each kind of address."""
+SERVICES, SECRET_WORDS = (
+    ("AWS_", "GOOGLE_", "AZURE_"),
+    ("KEY", "SECRET", "TOKEN", "SAS", "CREDENTIALS", "SERVICE_ACCOUNT"),
+)
+"""Parts of the names of variables that hold credentials, or the path of a file with some."""
+LEAST_SECRET = 6
+"""Characters of the shortest value that is taken for a credential."""
 
 Result = TypeVar("Result")
+
+
+class Version(NamedTuple):
+    """A version of an object: its ETag, and at Google its generation, which conditional writes there need."""
+
+    e_tag: str | None
+    version: str | None
+
+    def mode(self) -> Any:
+        """Return obstore's mode of a write that replaces this version only."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def version_in(found: Any) -> Version:
+    """Return the version in what obstore says of an object."""
+    return Version(found["e_tag"], found["version"])
 
 
 def open_address(address: str) -> Any:
@@ -53,7 +82,16 @@ def explained(where: object) -> Iterator[None]:
         raise
     except Exception as error:  # obstore has a class for every service's faults, and none above them all
         said = " ".join(str(error).split("Debug source")[0].split()) or type(error).__name__
-        raise AddressError(printable(redacted(said))[:600], str(where)) from None
+        raise AddressError(printable(redacted(_without_credentials(said)))[:600], str(where)) from None
+
+
+def _without_credentials(text: str) -> str:
+    """Return a text with the names of variables in place of the credentials that they hold."""
+    for name, value in os.environ.items():
+        secret = "?" in value or any(word in name for word in SECRET_WORDS)
+        if secret and name.startswith(SERVICES) and len(value) >= LEAST_SECRET:
+            text = text.replace(value, f"${name}")
+    return text
 
 
 def _open(address: str) -> Any:
@@ -65,9 +103,8 @@ def _open(address: str) -> Any:
         ) from None
     if address.startswith("file://"):
         return from_url(address)
-    plain = address.startswith("http://") or any(
-        os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    )
+    endpoints = ENDPOINTS.get(address.partition("://")[0], ())
+    plain = any(each.startswith("http://") for each in (address, *(os.environ.get(name, "") for name in endpoints)))
     limits: Any = {"timeout": TIMEOUT, "connect_timeout": CONNECT_TIMEOUT} | ({"allow_http": True} if plain else {})
     return from_url(
         address, client_options=limits, retry_config={"max_retries": N_RETRIES, "retry_timeout": RETRY_TIMEOUT}

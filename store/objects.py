@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from .object_requests import explained, open_address, repeated
+from .object_requests import Version, explained, open_address, repeated, version_in
 
 N_REQUESTS = 16
 """Requests in flight. One connection alone does not fill a network."""
@@ -24,7 +24,7 @@ class Found(NamedTuple):
     """What a store of objects says of one: its size in bytes, its version, and when it was written."""
 
     size: int
-    version: str | None
+    version: Version
     written: datetime
 
 
@@ -139,7 +139,7 @@ class ObjectPath:
                 found = repeated(lambda: obstore.head(self.bucket.store, self.key))
             except FileNotFoundError:
                 return None
-        return Found(found["size"], found["e_tag"], found["last_modified"])
+        return Found(found["size"], version_in(found), found["last_modified"])
 
     def is_file(self) -> bool:
         """Whether there is an object of this name."""
@@ -175,16 +175,16 @@ class ObjectPath:
         """
         return self.read_with_version()[0]
 
-    def read_with_version(self) -> tuple[bytes, str | None]:
+    def read_with_version(self) -> tuple[bytes, Version]:
         """Read the object and its version."""
         with explained(self):
             return repeated(self._get)
 
-    def _get(self) -> tuple[bytes, str | None]:
+    def _get(self) -> tuple[bytes, Version]:
         import obstore
 
         answer = obstore.get(self.bucket.store, self.key)
-        return bytes(answer.bytes()), answer.meta["e_tag"]
+        return bytes(answer.bytes()), version_in(answer.meta)
 
     def read_start(self, n_bytes: int) -> bytes:
         """Read at most the first bytes."""
@@ -211,7 +211,7 @@ class ObjectPath:
             repeated(lambda: obstore.put(self.bucket.store, self.key, data))
         self.bucket.note(self.key, len(data))
 
-    def write_if(self, data: Any, version: str | None) -> str | None:
+    def write_if(self, data: Any, version: Version | None) -> Version:
         """Write the object in one request, if nobody else has changed it.
 
         If an answer is lost, the repeated request finds the object that the first one wrote. So the caller compares.
@@ -229,7 +229,7 @@ class ObjectPath:
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
-        mode: Any = "create" if version is None else {"e_tag": version}
+        mode: Any = "create" if version is None else version.mode()
         with explained(self):
             try:
                 made = repeated(lambda: obstore.put(self.bucket.store, self.key, data, mode=mode))
@@ -240,7 +240,7 @@ class ObjectPath:
                     raise FileExistsError(str(self)) from None
                 made = repeated(lambda: obstore.put(self.bucket.store, self.key, data))
         self.bucket.note(self.key, len(data))
-        return made["e_tag"]
+        return version_in(made)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object; it does not matter if there is none."""

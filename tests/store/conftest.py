@@ -3,14 +3,19 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from tokenprobe.store.objects import Bucket, ObjectPath
 from tokenprobe.testing.store_kit import SUFFIXES, folder_in_memory
 
 from .disk import watch_disk
-from .s3 import Proxy, environment, make_bucket, moto_server
+from .proxy import Proxy
+from .servers import SERVICES, Service
 
 
 @pytest.fixture
@@ -67,23 +72,42 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 @pytest.fixture(scope="session")
-def s3_port() -> Iterator[int]:
-    """Port of a real S3 server on this machine."""
-    with moto_server() as port:
-        yield port
+def services() -> Iterator[Callable[[str], Service]]:
+    """Give a running server of objects by its scheme; each is started once."""
+    with ExitStack() as stack:
+        yield cache(lambda scheme: stack.enter_context(SERVICES[scheme]()))
 
 
 @pytest.fixture
-def proxy(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy before the S3 server. The environment points to it."""
-    made = Proxy(s3_port)
-    for name, value in environment(made.port).items():
+def service(request: pytest.FixtureRequest, services: Callable[[str], Service]) -> Service:
+    """The server of a test: S3's, or those of its `@pytest.mark.parametrize("service", …, indirect=True)`."""
+    return services(getattr(request, "param", "s3"))
+
+
+@pytest.fixture
+def proxy(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before the server. The environment points to it."""
+    made = Proxy(service.port)
+    for name, value in service.environment(made.port).items():
         monkeypatch.setenv(name, value)
     yield made
     made.close()
 
 
 @pytest.fixture
-def bucket(s3_port: int, proxy: Proxy) -> str:
+def bucket(service: Service, proxy: Proxy) -> str:
     """Address of an empty bucket."""
-    return f"s3://{make_bucket(s3_port)}"
+    return service.make_bucket()
+
+
+@pytest.fixture(params=["memory", *SERVICES])
+def objects(
+    request: pytest.FixtureRequest, services: Callable[[str], Service], monkeypatch: pytest.MonkeyPatch
+) -> ObjectPath:
+    """An empty place for objects: in memory, and on every server."""
+    if request.param == "memory":
+        return ObjectPath(Bucket(f"memory://{uuid4().hex}"))
+    service = services(request.param)
+    for name, value in service.environment(service.port).items():
+        monkeypatch.setenv(name, value)
+    return ObjectPath(Bucket(f"{service.make_bucket()}/a b"))

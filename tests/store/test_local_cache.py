@@ -13,7 +13,7 @@ from tokenprobe.store.remote import RemoteFiles
 from tokenprobe.store.temporaries import temporary_of
 from tokenprobe.testing.store_kit import Contents, make_contents, write
 
-from .s3 import Proxy
+from .proxy import Proxy
 
 
 def some() -> Contents:

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -12,13 +11,13 @@ from tokenprobe.errors import LockedError
 from tokenprobe.store import object_lock
 from tokenprobe.store.lock import StoreLock
 from tokenprobe.store.object_lock import ObjectLock, lock_of
-from tokenprobe.store.objects import Bucket, ObjectPath
+from tokenprobe.store.objects import ObjectPath
 from tokenprobe.store.temporaries import new_writer
 
 
 @pytest.fixture
-def folder() -> ObjectPath:
-    return ObjectPath(Bucket(f"memory://{uuid4().hex}"))
+def folder(objects: ObjectPath) -> ObjectPath:
+    return objects
 
 
 def test_a_second_leader_is_refused_until_the_first_has_ended(folder: ObjectPath) -> None:

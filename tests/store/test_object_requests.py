@@ -1,5 +1,6 @@
 """Requests are repeated a few times, and their errors are one line without secrets."""
 
+import os
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ from obstore.exceptions import GenericError, PermissionDeniedError
 from tokenprobe.errors import AddressError, InputError
 from tokenprobe.store import object_requests
 from tokenprobe.store.object_requests import explained, open_address, repeated
+from tokenprobe.store.objects import Bucket, ObjectPath
 
 
 def test_a_request_is_repeated_until_it_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +51,44 @@ def test_errors_are_one_line_without_secrets() -> None:
     )
     with pytest.raises(FileNotFoundError, match=r"^x$"), explained("az://c/a.zarr"):
         raise FileNotFoundError("x")
+
+
+def test_messages_name_the_variable_in_place_of_its_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "hunter2=")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")  # too short to be one
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    with pytest.raises(AddressError) as caught, explained("az://c/a.zarr"):
+        raise GenericError("the key hunter2= of account is bad")
+    assert "': the key $AZURE_STORAGE_ACCOUNT_KEY of account is bad; check" in str(caught.value)
+
+
+ACCOUNT = {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:9"}
+
+
+@pytest.mark.parametrize(
+    ("address", "variables", "said"),
+    [
+        ("gs://b/a", {"GOOGLE_APPLICATION_CREDENTIALS": "/hunter2.json"}, r"from \$GOOGLE_APPLICATION_CREDENTIALS: No"),
+        ("gs://b/a", {"GOOGLE_SERVICE_ACCOUNT": "/hunter2.json"}, r"file from \$GOOGLE_SERVICE_ACCOUNT: No such"),
+        ("gs://b/a", {"GOOGLE_SERVICE_ACCOUNT_KEY": '{"private_key": "hunter2"}'}, "Unable to decode service account"),
+        ("az://b/a", ACCOUNT | {"AZURE_STORAGE_ENDPOINT": "host?sig=hunter2"}, r"Url: \$AZURE_STORAGE_ENDPOINT, Error"),
+        ("az://b/a", ACCOUNT | {"AZURE_STORAGE_ACCOUNT_KEY": "hunter2!"}, "Invalid Access Key"),
+        ("az://b/a", ACCOUNT | {"AZURE_STORAGE_SAS_TOKEN": "hunter2"}, "Missing component in SAS"),
+        ("az://b/a", ACCOUNT | {"AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=hunter2"}, "error sending request"),
+    ],
+)
+def test_services_of_google_and_azure_repeat_no_credential(
+    monkeypatch: pytest.MonkeyPatch, address: str, variables: dict[str, str], said: str
+) -> None:
+    monkeypatch.setattr(object_requests, "N_RETRIES", 0)
+    monkeypatch.setattr(object_requests, "N_TRIES", 1)
+    for name in [name for name in os.environ if name.startswith(object_requests.SERVICES)]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(AddressError, match=f"^cannot use '{address}.*{said}") as caught:
+        ObjectPath(Bucket(address), "x").read_bytes()
+    assert "hunter2" not in str(caught.value)
 
 
 def test_without_obstore_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,10 @@
 
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import pytest
 
-from tokenprobe.store.objects import Bucket, ObjectPath, Place, remove_objects, size_of
-
-
-@pytest.fixture(params=["files", "objects"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return tmp_path if request.param == "files" else ObjectPath(Bucket(f"memory://{uuid4().hex}"))
-
+from tokenprobe.store.objects import Bucket, ObjectPath, remove_objects, size_of
 
 P = TypeVar("P", Path, ObjectPath)
 
@@ -23,7 +16,15 @@ def put(place: P, data: bytes) -> P:
     return place
 
 
-def test_files_and_objects_answer_alike(folder: Any) -> None:
+def test_objects_answer(objects: ObjectPath) -> None:
+    check_answers(objects)
+
+
+def test_files_answer_alike(tmp_path: Path) -> None:
+    check_answers(tmp_path)
+
+
+def check_answers(folder: Any) -> None:
     one = put(folder / "a/b/c.0.jsonl", b"123")
     assert (one.name, one.stem, one.suffix) == ("c.0.jsonl", "c.0", ".jsonl")
     assert one.parent.parent.parent == folder and str(one) == f"{folder}/a/b/c.0.jsonl"
@@ -43,16 +44,16 @@ def test_files_and_objects_answer_alike(folder: Any) -> None:
         one.read_bytes()
 
 
-def test_ranges_and_beginnings_are_read() -> None:
-    one = put(ObjectPath(Bucket(f"memory://{uuid4().hex}"), "x"), bytes(range(100)))
+def test_ranges_and_beginnings_are_read(objects: ObjectPath) -> None:
+    one = put(objects / "x", bytes(range(100)))
     assert [bytes(data) for data in one.read_ranges([(3, 5), (50, 52)])] == [b"\x03\x04", b"\x32\x33"]
     assert [bytes(data) for data in one.read_ranges([(98, 100)])] == [b"\x62\x63"]
     assert one.read_start(2) == b"\x00\x01" and one.read_start(1000) == bytes(range(100))
     assert put(one.with_name("empty"), b"").read_start(5) == b""
 
 
-def test_a_conditional_write_replaces_nothing_unseen() -> None:
-    one = ObjectPath(Bucket(f"memory://{uuid4().hex}"), "x")
+def test_a_conditional_write_replaces_nothing_unseen(objects: ObjectPath) -> None:
+    one = objects / "x"
     first = one.write_if(b"1", None)
     with pytest.raises(FileExistsError):
         one.write_if(b"2", None)
@@ -62,9 +63,8 @@ def test_a_conditional_write_replaces_nothing_unseen() -> None:
     assert one.read_with_version() == (b"3", second)
 
 
-def test_sizes_are_listed_once_and_follow_this_process() -> None:
-    address = f"memory://{uuid4().hex}"
-    bucket, other = Bucket(address), Bucket(address)
+def test_sizes_are_listed_once_and_follow_this_process(objects: ObjectPath) -> None:
+    bucket, other = objects.bucket, Bucket(objects.bucket.address)
     put(ObjectPath(other, "a"), b"1")
     assert bucket.size_of("a") == 1
     put(ObjectPath(bucket, "b"), b"12")
@@ -73,3 +73,14 @@ def test_sizes_are_listed_once_and_follow_this_process() -> None:
     assert bucket.sizes() == {"a": 1, "b": 2, "c": 3}
     remove_objects([ObjectPath(bucket, name) for name in ("none", "a", "c")])
     assert bucket.size_of("a") is None and bucket.sizes() == {"b": 2}
+
+
+def test_lists_have_every_name_however_many(objects: ObjectPath) -> None:
+    names = [f"{folder}/{number}" for folder in ("a", "b.c", "b") for number in range(25)]
+    for name in names:
+        (objects / name).write(b"1")
+    assert sorted(objects.bucket.sizes()) == sorted(names)
+    assert [place.name for place in objects.iterdir()] == ["a", "b", "b.c"]
+    assert len(list((objects / "b").iterdir())) == 25
+    remove_objects([objects / name for name in [*names, "none"]])
+    assert objects.bucket.sizes() == {} and not objects.exists()

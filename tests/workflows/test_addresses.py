@@ -1,4 +1,4 @@
-"""The commands on a store at an address, on a real S3 server, and its secrets in no file and no message."""
+"""The commands on a store at an address, with servers of S3, Google's API and Azure; no file or message has secrets."""
 
 import os
 import subprocess
@@ -14,12 +14,12 @@ from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.store.objects import Bucket
 from tokenprobe.store.remote import RemoteFiles
 
-from ..store.conftest import bucket, proxy, s3_port  # noqa: F401
-from ..store.s3 import Proxy
+from ..store.conftest import bucket, proxy, service, services  # noqa: F401
+from ..store.proxy import Proxy
+from ..store.servers import SECRET, Service, on_every_service
 from ..store.test_remote import tree_at, tree_of
 
 pytestmark = pytest.mark.slow
-SECRET = "SECRETSECRET"
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -29,10 +29,11 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return status, out + err
 
 
-def test_a_store_at_an_address_is_made_checked_mended_and_trained_from(
+@on_every_service
+def test_a_store_at_an_address_is_made_checked_and_mended(
     tiny_config: Callable[..., ExtractConfig],
+    service: Service,  # noqa: F811
     bucket: str,  # noqa: F811
-    proxy: Proxy,  # noqa: F811
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -56,23 +57,43 @@ def test_a_store_at_an_address_is_made_checked_mended_and_trained_from(
     said.append(text)
     assert status == 0, text
     assert tree_at(address) == tree_of(local)
-    fit = ["fit", address, "--layers", "2", "--head", "linear:pool=mean", "--head", "ep:queries=2"]
-    fit += ["--epochs", "3", "--lr", "0.1", "--batch-size", "8", "--warmup-epochs", "1"]
+    status, text = run(capfd, "export", address, "-o", str(tmp_path / "e.zarr"), "--layers", "2")
+    said.append(text)
+    assert status == 0, text
+    assert service.secret not in "".join(said)
+    assert_no_secret(tmp_path, Bucket(address), service.secret)
+
+
+@pytest.mark.parametrize("service", ["s3", "az"], indirect=True)
+def test_a_run_from_an_address_is_the_run_from_a_local_store(
+    tiny_config: Callable[..., ExtractConfig],
+    service: Service,  # noqa: F811
+    bucket: str,  # noqa: F811
+    proxy: Proxy,  # noqa: F811
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    address, local = f"{bucket}/tiny.zarr", tmp_path / "local.zarr"
+    for out in (address, local):
+        extract(tiny_config(out=out, layers="2"))
+    options = ["--head", "ep:queries=2", "--epochs", "2", "--lr", "0.1", "--batch-size", "8", "--warmup-epochs", "1"]
     cache = ["--local-cache", str(tmp_path / "cache"), "--cache", "disk"]
-    for out, options in (("a", []), ("b", cache), ("c", cache)):
+    tables, said = [], []
+    for out, store, more in (("a", str(local), []), ("b", address, []), ("c", address, cache), ("d", address, cache)):
         proxy.asked.clear()
-        status, text = run(capfd, *fit, "-o", str(tmp_path / out), *options)
+        status, text = run(capfd, "fit", store, *options, "-o", str(tmp_path / out), *more)
         said.append(text)
         assert status == 0, text
-    assert not any("patch/c." in path for _, path in proxy.asked)  # the third run finds all blocks in the folder
-    tables = [pd.read_csv(tmp_path / out / "results.csv") for out in "abc"]
-    tables = [table[[name for name in table if not name.startswith("train_")]] for table in tables]
+        table = pd.read_csv(tmp_path / out / "results.csv")
+        tables.append(table[[name for name in table if name != "store" and not name.startswith("train_")]])
+    assert not any("patch/c." in path for _, path in proxy.asked)  # the last run finds all blocks in the folder
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0])
-    assert SECRET not in "".join(said)
-    assert_no_secret(tmp_path, Bucket(address), SECRET)
+    assert service.secret not in "".join(said)
+    assert_no_secret(tmp_path, Bucket(address), service.secret)
 
 
+@on_every_service
 def test_shards_at_an_address_are_merged_to_the_store_of_one_command(
     tiny_config: Callable[..., ExtractConfig],
     bucket: str,  # noqa: F811
