@@ -29,15 +29,15 @@ OF_NUMBERS: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(
         ["expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "statically_known_true"], bool
     ),
-    **dict.fromkeys(["guard_int", "guarding_hint_or_throw"], int),
+    **dict.fromkeys(["guard_int", "guarding_hint_or_throw", "size_hint"], int),
     "free_unbacked_symbols": lambda *values: set(),
-    "has_guarding_hint": lambda size: True,
+    **dict.fromkeys(["has_guarding_hint", "has_hint"], lambda size: True),
     "is_nested_int": lambda size: False,
     "sym_and": lambda *values: all(values),
     "sym_eq": eq,
     "sym_or": lambda *values: any(values),
 }
-"""The functions of `SHAPES`, for sizes that are numbers."""
+"""The functions of `SHAPES` in every supported torch, for sizes that are numbers."""
 
 
 class _Needed(BaseException):

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.init import trunc_normal_
 
 
 def uniform_initial(*shape: int, fan_in: int, generator: Generator | None) -> Tensor:
@@ -19,8 +18,14 @@ def normal_initial(*shape: int, std: float, generator: Generator | None) -> Tens
 
 
 def truncated_initial(*shape: int, std: float, generator: Generator | None) -> Tensor:
-    """Draw from a normal distribution around 0 of that deviation, cut at two deviations."""
-    return trunc_normal_(torch.empty(*shape), 0, std, -2 * std, 2 * std, generator=generator)
+    """Draw from a normal distribution around 0 of that deviation, cut at two deviations.
+
+    Values beyond the cut are drawn again. `trunc_normal_` of torch draws others in some versions.
+    """
+    drawn = normal_initial(*shape, std=std, generator=generator)
+    while not drawn.is_meta and (beyond := drawn.abs() > 2 * std).any():
+        drawn = torch.where(beyond, normal_initial(*shape, std=std, generator=generator), drawn)
+    return drawn
 
 
 def linear_initial(

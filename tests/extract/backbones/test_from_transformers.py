@@ -44,6 +44,10 @@ def as_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         "embeddings.position_embeddings": "pos_embed",
         "embeddings.patch_embeddings.projection": "patch_embed.proj",
         "encoder.layer": "blocks",
+        "attention.attention.query": "attention.q_proj",  # this name and the next three: of earlier transformers
+        "attention.attention.key": "attention.k_proj",
+        "attention.attention.value": "attention.v_proj",
+        "attention.output.dense": "attention.o_proj",
         "attention.o_proj": "attn.proj",
         "layer_scale1.lambda1": "ls1.gamma",
         "layer_scale2.lambda1": "ls2.gamma",

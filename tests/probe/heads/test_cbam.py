@@ -47,7 +47,11 @@ def test_the_gated_tokens_are_never_all_there(monkeypatch: pytest.MonkeyPatch) -
     """Counted from the allocator's own record."""
     x, gate = torch.randn(32, 50, 64), torch.randn(32, 4, 64)
     monkeypatch.setattr(blocked, "MAPS_BYTES", 2 * 4 * 4 * 50 * 64)  # of two images
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU],
+        profile_memory=True,
+        acc_events=True,  # else torch 2.11 warns
+    ) as profile:
         channel_maximum(x, gate)
     sizes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     assert 2 * 4 * 4 * 50 * 64 <= max(accumulate(sizes)) < 4 * 32 * 4 * 50 * 64 / 2

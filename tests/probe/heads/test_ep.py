@@ -95,7 +95,11 @@ def test_a_stacked_step_takes_little_more_than_its_maps_and_aggregates(cells: in
     x = torch.randn(n_images, n_tokens, dim)
     pool: Any = build_pooling("ep", dim=dim, grid=(8, 8), queries=queries, cells=cells)
     pool(x).sum().backward()  # gradients are there before the count
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU],
+        profile_memory=True,
+        acc_events=True,  # else torch 2.11 warns
+    ) as profile:
         pool(x).sum().backward()
     sizes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = max(accumulate(sizes))

@@ -57,7 +57,11 @@ def allocated(
 ) -> int:
     """Return the peak of what torch's allocator gave out while one batch was made and used."""
     counter = make_counter(N_CLASSES, multi_label)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU],
+        profile_memory=True,
+        acc_events=True,  # else torch 2.11 warns
+    ) as profile:
         batch = make_batch(group, n_images, multi_label, stored=stored)
         if training:
             group.train_batch(batch, 1.0)
