@@ -57,12 +57,15 @@ class Lengths(TorchDispatchMode):
 
 
 def test_a_block_fills_the_cache_of_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocked, "MAX_BLOCKS", 32)
     x, u = random(32, 6, 5), random(1, 2, 4, 5, seed=1)
     monkeypatch.setattr(blocked, "CACHE_BYTES", 3 * 8 * 6 * 8)  # the maps of three images
-    with FlopCounterMode(display=False) as counter, Lengths() as lengths:
-        attend(x, u)
-    assert counter.get_total_flops() == 2 * (2 * 32 * 8 * 6 * 5)
-    assert max(lengths.seen) == min(32, 3 * torch.get_num_threads())
+    for n_threads in (2, 1):
+        torch.set_num_threads(n_threads)
+        with FlopCounterMode(display=False) as counter, Lengths() as lengths:
+            attend(x, u)
+        assert counter.get_total_flops() == 2 * (2 * 32 * 8 * 6 * 5)
+        assert max(lengths.seen) == 3 * n_threads
 
 
 def test_tokens_that_need_a_gradient_get_it() -> None:
