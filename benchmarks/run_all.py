@@ -31,32 +31,39 @@ SETTINGS = {
 CHECKOUTS = {"reference": "sweep", "dinov2": "published", "capi": "published"}
 
 
-def main() -> None:
+def main() -> int:
+    """Return the number of benchmarks that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=[*SETTINGS], help=", ".join(SETTINGS))
     for flag, benchmark in CHECKOUTS.items():
         parser.add_argument(f"--{flag}", type=Path, help=f"checkout for {benchmark}.py")
     given = parser.parse_args()
+    if unknown := set(given.names) - set(SETTINGS):
+        parser.error(f"unknown names: {', '.join(sorted(unknown))}; known: {', '.join(SETTINGS)}")
+    failed = 0
     for name in given.names:
         flags = SETTINGS[name] + [
             word
             for flag, benchmark in CHECKOUTS.items()
             if benchmark == name and getattr(given, flag)
-            for word in (f"--{flag}", str(getattr(given, flag)))
+            for word in (f"--{flag}", str(getattr(given, flag).resolve()))
         ]
         file = RESULTS / f"{time.strftime('%Y-%m-%d')}-{name}.jsonl"
-        run([f"benchmarks/{name}.py", *flags, "--json", str(file.relative_to(ROOT))])
-        run(["benchmarks/compare.py", str(file)], check=False)
+        done = run([f"benchmarks/{name}.py", *flags, "--json", str(file.relative_to(ROOT))])
+        run(["benchmarks/compare.py", str(file)])
+        failed += not done
     tables.main()
+    return failed
 
 
-def run(words: list[str], *, check: bool = True) -> None:
-    """Run a script in the root of the repository."""
+def run(words: list[str]) -> bool:
+    """Run a script in the root of the repository, and return whether it succeeded."""
     print(f"\n$ python {' '.join(words)}", flush=True)
     start = time.perf_counter()
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=check)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, check=False)
     print(f"took {time.perf_counter() - start:.0f} s", flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Run a published leaderboard row by row, and write ours − published.
 
-    python examples/leaderboard.py examples/imagenet.yaml -o imagenet --rows mae-b dino-b
+    python examples/leaderboard.py examples/imagenet.yaml -o board --rows mae-b dino-b
     python examples/leaderboard.py examples/imagenet.yaml --page docs/reproduce-imagenet.md
 
 The first form extracts and fits each row of the list. After every row it writes leaderboard.md and leaderboard.csv into
@@ -81,8 +81,8 @@ def run_rows(rows: Sequence[Row], listed: Sequence[Row], out: Path) -> int:
         try:
             if not row.reason and not is_finished(row, out):
                 run_row(row, out)
-        except TokenprobeError as error:
-            failed[row.name] = str(error)
+        except (TokenprobeError, OSError, RuntimeError, MemoryError) as error:  # of files, of the device
+            failed[row.name] = " ".join(str(error).split()) or type(error).__name__
             print(f"{row.name}: {error}", file=sys.stderr)
         write_tables(listed, out, failed)
     print((out / "leaderboard.md").read_text())
@@ -90,8 +90,20 @@ def run_rows(rows: Sequence[Row], listed: Sequence[Row], out: Path) -> int:
 
 
 def run_row(row: Row, out: Path) -> None:
-    """Extract and fit a row. Stores and runs continue by themselves. A mark is written once both are complete."""
+    """Extract and fit a row. Stores and runs continue by themselves. A mark is written once both are complete.
+
+    Raises:
+        InputError: an earlier command began the row with other settings. Its cells would count as the row's.
+    """
     extraction, fitting = row.settings(out)
+    began = out / "runs" / f"{row.name}.began.json"
+    made = [path for path in (extraction["out"], fitting["out"]) if Path(path).exists()]
+    if made and began.exists() and began.read_text() != mark_of(row):
+        raise InputError(
+            f"row {row.name!r} was begun with other settings; delete {' and '.join(made)}, or give the row another name"
+        )
+    began.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(began, mark_of(row).encode())
     extract(ExtractConfig(**extraction))
     fit(extraction["out"], FitConfig(**fitting))
     for figure in row.figures:
@@ -168,7 +180,8 @@ def markdown(line: Mapping[str, Any]) -> str:
     spread = f" ± {line['std']:.2f}" if line["n_seeds"] > 1 else ""
     found = f"{line['ours']:.2f}{spread} | {line['difference']:+.2f}" if line["n_seeds"] else "– | –"
     cells = [line["row"], line["probe"], head, line["source"], str(line["published"]), found.replace("-", "−")]
-    return f"| {' | '.join(cells)} | {line['note']} |\n"
+    note = str(line["note"]).replace("|", r"\|")
+    return f"| {' | '.join(cells)} | {note} |\n"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Requests to a store of objects: how it is opened, how requests are repeated, and what their errors say."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ ENDPOINTS = {
 }
 """Variables that name another server, for each kind of address."""
 SERVICES, SECRET_WORDS = (
-    ("AWS_", "GOOGLE_", "AZURE_"),
+    ("AWS_", "GOOGLE_", "AZURE_", "SERVICE_ACCOUNT"),
     ("KEY", "SECRET", "TOKEN", "SAS", "CREDENTIALS", "SERVICE_ACCOUNT"),
 )
 """Parts of the names of variables that hold credentials, or the path of a file with some."""
@@ -81,17 +82,21 @@ def explained(where: object) -> Iterator[None]:
     except (AddressError, FileExistsError, FileNotFoundError, InputError):
         raise
     except Exception as error:  # obstore has a class for every service's faults, and none above them all
-        said = " ".join(str(error).split("Debug source")[0].split()) or type(error).__name__
-        raise AddressError(printable(redacted(_without_credentials(said)))[:600], str(where)) from None
+        said = " ".join(_without_credentials(str(error).split("Debug source")[0]).split()) or type(error).__name__
+        raise AddressError(printable(redacted(said))[:600], str(where)) from None
 
 
 def _without_credentials(text: str) -> str:
     """Return a text with the names of variables in place of the credentials that they hold."""
+    names: dict[str, str] = {}
     for name, value in os.environ.items():
         secret = "?" in value or any(word in name for word in SECRET_WORDS)
         if secret and name.startswith(SERVICES) and len(value) >= LEAST_SECRET:
-            text = text.replace(value, f"${name}")
-    return text
+            names[value] = names[" ".join(value.split())] = f"${name}"
+    if not names:
+        return text
+    longest_first = sorted(names, key=len, reverse=True)  # one may be the beginning of another
+    return re.sub("|".join(map(re.escape, longest_first)), lambda found: names[found.group()], text)
 
 
 def _open(address: str) -> Any:

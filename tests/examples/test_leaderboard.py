@@ -213,6 +213,15 @@ def test_a_row_that_fails_is_noted_and_the_others_run(
     several = made(extract=missing | {"layers": "all"}, figures=figures, fit={"layers": "all"})
     assert script(monkeypatch, several, *asked) == 1
     note = read_lines(tmp_path)["first", "LP", "paper"]["note"]
+    made_before = [tmp_path / "first.zarr", tmp_path / "runs" / "first"]
+    assert note == (
+        f"row 'first' was begun with other settings; delete {made_before[0]} and {made_before[1]}, "
+        "or give the row another name"
+    )
+    for path in made_before:
+        shutil.rmtree(path)
+    assert script(monkeypatch, several, *asked) == 1
+    note = read_lines(tmp_path)["first", "LP", "paper"]["note"]
     assert note == "row 'first' has several layers or shots; give each a row, because a figure has one"
 
 

@@ -62,6 +62,18 @@ def test_messages_name_the_variable_in_place_of_its_credential(monkeypatch: pyte
     assert "': the key $AZURE_STORAGE_ACCOUNT_KEY of account is bad; check" in str(caught.value)
 
 
+def test_of_credentials_that_begin_alike_or_have_several_lines_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "minio1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "minio1hunter2")
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", '{"key":\n  "hunter2"}')
+    monkeypatch.setenv("SERVICE_ACCOUNT", "/hunter2.json")
+    said = 'minio1hunter2 and minio1, {"key":\n  "hunter2"} or {"key": "hunter2"}, /hunter2.json'
+    with pytest.raises(AddressError) as caught, explained("az://c/a.zarr"):
+        raise GenericError(said)
+    shown = str(caught.value)
+    assert "hunter2" not in shown and "$AWS_SECRET_ACCESS_KEY and $AWS_ACCESS_KEY_ID, $GOOGLE_SERVICE" in shown
+
+
 ACCOUNT = {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:9"}
 
 
