@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 
 MAPS_BYTES = 4 * 2**30
 """Most bytes of maps that are kept for the backward pass; it makes more of them again."""
-CACHE_BYTES = 2**19
-"""Bytes of a block's maps per thread of a CPU: half of a core's second cache."""
+CACHE_BYTES = 2**21
+"""Bytes of a block's maps per thread of a CPU. Smaller blocks of wide tokens make products that are too small."""
 GPU_BYTES = 2**28
 """Bytes of a block's maps on a GPU, which needs large operations."""
 MAX_BLOCKS = 64

@@ -170,8 +170,12 @@ def test_where_steps_are_recorded_their_memory_stays_while_batches_are_scored(
     assert found.batch == numbers * (stored.itemsize + read) + 2 * 500 * 8  # labels twice
 
 
-def test_a_cell_more_takes_as_much_as_the_one_before() -> None:
+def test_a_cell_more_takes_as_much_as_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blocks of as many images for any number of cells, instead of as many bytes."""
+    monkeypatch.setattr(blocked, "CACHE_BYTES", 1)
+    memory._measure.cache_clear()
     two, three, nine = (estimate(make_cells("aim", n)) for n in (2, 3, 9))
+    memory._measure.cache_clear()
     for field in ("kept", "working"):
         a, b, c = (getattr(found, field) for found in (two, three, nine))
         assert c - a == pytest.approx(7 * (b - a), abs=64) and b > a
