@@ -23,9 +23,9 @@ from .decoded import Waits
 from .describe import describe
 from .forward import Job, images_per_second
 from .listing import leave_out_unreadable, list_images
-from .loaded import load_configured, open_source
+from .loaded import load_configured, open_source, wants_published
 from .loading import n_workers
-from .plan import ChosenImages, Plan, check_extends, check_space, make_plan
+from .plan import ChosenImages, Plan, check_extends, check_space, make_plan, refusal
 from .progress import ImageProgress
 from .shard import declare_once
 from .statistics import write_channels
@@ -133,7 +133,11 @@ def describe_extraction(config: ExtractConfig) -> list[str]:
     backbone = load_configured(config, source, fetches=False)
     plan = make_plan(config, backbone, source, list_images(config, source), precision)
     speed = images_per_second(backbone, config, device, precision)
-    return describe(plan, config, speed)
+    lines = describe(plan, config, speed)
+    if not config.overwrite:
+        why = refusal(plan, store_path(config.out), knows_weights=not wants_published(config))
+        lines += [] if why is None else [f"{'refused':<10} {why}"]
+    return lines
 
 
 def _circumstances(config: ExtractConfig, job: Job) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from .. import __version__
-from ..errors import InputError, NoSpaceError
+from ..errors import InputError, NoSpaceError, StoreError
 from ..runtime.address import is_address
 from ..runtime.text import size_text
 from ..store.array_spec import array_spec, array_specs
@@ -232,6 +232,32 @@ def check_extends(plan: Plan, out: str | Path) -> None:
         return
     with lock_of(files.folder):
         stored = files.read_manifest()
+    _check_merges(plan, stored)
+
+
+def refusal(plan: Plan, out: str | Path, *, knows_weights: bool) -> str | None:
+    """Return why a store there cannot be extended in this way, or None.
+
+    Args:
+        plan: plan of the extraction.
+        out: path of the store.
+        knows_weights: whether the plan knows the weights; if not, they are taken to be those of the store.
+    """
+    files = store_files(out)
+    if not files.exists():
+        return None
+    stored = files.read_manifest()
+    if not knows_weights:
+        recipe = replace(plan.manifest.recipe, weights=stored.recipe.weights)
+        plan = replace(plan, manifest=replace(plan.manifest, recipe=recipe))
+    try:
+        _check_merges(plan, stored)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _check_merges(plan: Plan, stored: Manifest) -> None:
     splits = {
         name: replace(info, skipped=stored.splits[name].skipped, n_images=stored.splits[name].n_images)
         for name, info in plan.manifest.splits.items()

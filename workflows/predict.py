@@ -15,7 +15,7 @@ from ..extract.ahead import upload
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoded import BadImage, DecodeSpeed
 from ..extract.forward import explained_memory
-from ..extract.loading import RowImages, Wanted, find_bad_images, make_loader, n_workers
+from ..extract.loading import RowImages, Wanted, explained_loss, find_bad_images, make_loader, n_workers
 from ..extract.progress import ImageProgress
 from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
@@ -35,6 +35,7 @@ N_NAMED = 3
 """Cells that the error names when there are several."""
 
 
+@explained_loss()
 def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     """Run a saved head on new images, and write the predictions if a file is named.
 

@@ -150,4 +150,4 @@ def absolute_model(model: str) -> str:
     if source == "hub":
         return f"hub:{absolute_entry(name)}"
     before, local, folder = model.partition("local-dir:")
-    return f"{before}{local}{os.path.abspath(folder)}" if local else model
+    return f"{before}{local}{os.path.abspath(os.path.expanduser(folder))}" if local else model
