@@ -32,6 +32,13 @@ SERVICES, SECRET_WORDS = (
 LEAST_SECRET = 6
 """Characters of the shortest value that is taken for a credential."""
 
+NO_VERSION = (
+    "the server does not name the version of an object, by an ETag or, at Google, a generation; without it, one writer "
+    "could overwrite another unseen. Use a server that names it, or write the store to a folder and copy the folder"
+)
+MISSING_ETAG = "ETag Header missing"
+"""Words of obstore, for an answer without the version of the object."""
+
 Result = TypeVar("Result")
 
 
@@ -41,8 +48,17 @@ class Version(NamedTuple):
     e_tag: str | None
     version: str | None
 
-    def mode(self) -> Any:
-        """Return obstore's mode of a write that replaces this version only."""
+    def mode(self, where: object) -> Any:
+        """Return obstore's mode of a write that replaces this version only.
+
+        Args:
+            where: address of the object.
+
+        Raises:
+            AddressError: the server did not name the version, so no write can depend on it.
+        """
+        if (self.version if str(where).startswith("gs://") else self.e_tag) is None:
+            raise AddressError(NO_VERSION, str(where))
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
@@ -83,7 +99,8 @@ def explained(where: object) -> Iterator[None]:
         raise
     except Exception as error:  # obstore has a class for every service's faults, and none above them all
         said = " ".join(_without_credentials(str(error).split("Debug source")[0]).split()) or type(error).__name__
-        raise AddressError(printable(redacted(said))[:600], str(where)) from None
+        said = NO_VERSION if MISSING_ETAG in said else printable(redacted(said))[:600]
+        raise AddressError(said, str(where)) from None
 
 
 def _without_credentials(text: str) -> str:
