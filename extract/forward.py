@@ -19,7 +19,7 @@ from .config import ExtractConfig
 from .datasets import ImageSource
 from .decoded import BadImage, DecodeSpeed
 from .loading import RowImages, Wanted, make_loader, n_workers
-from .plan import Plan, augmentation_of, parse_layers
+from .plan import Plan, augmentation_of, wanted_layers
 from .views import normalise
 
 
@@ -114,7 +114,7 @@ def images_per_second(backbone: Backbone, config: ExtractConfig, device: torch.d
     n_images = config.batch_size if device.type == "cuda" else min(config.batch_size, 8)
     pixels = torch.full((n_images, 3, *backbone.transform.input_size), 128, dtype=torch.uint8)
     backbone.module.to(device)
-    layers = parse_layers(config.layers, len(backbone.shapes))
+    layers = wanted_layers(config, backbone)
     for _ in range(2):
         start = time.perf_counter()
         tokens = _forward(backbone, pixels, layers, n_images, device, precision)

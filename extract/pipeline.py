@@ -42,7 +42,10 @@ def extract(config: ExtractConfig) -> str | Path:
         for line in describe_extraction(config):
             logger.info(line)
         return out
-    with make_engine(config.engine, address=config.address, num_gpus=config.num_gpus) as engine:
+    made = make_engine(config.engine, address=config.address, num_gpus=config.num_gpus)
+    if made.leads:
+        check_config(config)  # before an engine starts processes
+    with made as engine:
         if engine.leads:
             _lead(config, out, engine)
         else:
@@ -52,7 +55,6 @@ def extract(config: ExtractConfig) -> str | Path:
 
 def _lead(config: ExtractConfig, out: str | Path, engine: Engine) -> None:
     """Plan and declare the store, let the engine extract what is missing, and seal it."""
-    check_config(config)
     plan, images, job = _prepare(config, out)
     targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
 

@@ -15,7 +15,7 @@ from ..store.contents import Recipe, SplitInfo, limit_json
 from ..store.durable import free_bytes
 from ..store.formats import store_files
 from ..store.journal import finished_files
-from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name
+from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name, parse_layers
 from ..store.manifest import Manifest
 from ..store.object_lock import lock_of
 from ..store.quantize import array_type, stored_kinds
@@ -89,26 +89,14 @@ class Plan:
         return sum(spec.block_bytes for spec in specs for name in files.block_names(spec) if name not in finished)
 
 
-def parse_layers(spec: str, depth: int) -> list[int]:
-    """Read "all", "last4" or "0,5,-1" into sorted layer indices.
+def wanted_layers(config: ExtractConfig, backbone: Backbone) -> list[int]:
+    """Return the layers that a config names, in order.
 
     Raises:
         InputError: the text has another form, or the backbone lacks a layer.
     """
-    if spec == "all":
-        return list(range(depth))
-    if spec.startswith("last") and spec[4:].isdigit():
-        n_last = int(spec[4:])
-        wanted = [layer - depth for layer in range(depth - n_last, depth)] if n_last <= depth else [-n_last]
-    else:
-        try:
-            wanted = [int(part) for part in spec.split(",")]
-        except ValueError:
-            raise InputError(f"layers {spec!r}: expected all, lastN, or indices such as 0,5,-1") from None
-    bad = [layer for layer in wanted if not -depth <= layer < depth]
-    if bad or not wanted:
-        raise InputError(f"layers {spec!r}: the backbone has layers 0 to {depth - 1}; got {bad or 'none'}")
-    return sorted({layer % depth for layer in wanted})
+    depth = len(backbone.shapes)
+    return parse_layers(config.layers, range(depth), depth, "backbone")
 
 
 def make_plan(
@@ -130,7 +118,7 @@ def make_plan(
     Raises:
         InputError: the backbone lacks one of the layers, or has none of the wanted tokens.
     """
-    layers = {layer_name(layer): backbone.shapes[layer] for layer in parse_layers(config.layers, len(backbone.shapes))}
+    layers = {layer_name(layer): backbone.shapes[layer] for layer in wanted_layers(config, backbone)}
     kinds = {name: _kinds_of(shape, config.tokens) for name, shape in layers.items()}
     if config.tokens and not any(set(of_layer) - set(POOLED) for of_layer in kinds.values()):
         raise InputError(f"{backbone.name!r} has no {','.join(config.tokens)} tokens; give --tokens patch")

@@ -107,3 +107,15 @@ def test_an_error_in_a_task_is_the_workers_own(cluster: Any, tmp_path: Path) -> 
     )  # fmt: skip
     with pytest.raises(InputError, match=r"cannot read image 'a/0\.png'"):
         extract(config)
+
+
+def test_wrong_settings_are_refused_before_ray_starts(tmp_path: Path) -> None:
+    """There is no cluster at the address, and the first message is about the settings."""
+    nowhere: dict[str, Any] = {"engine": "ray", "address": "127.0.0.1:1"}
+    with pytest.raises(InputError, match=r"^split_fraction 2\.0: expected a number between 0 and 1$"):
+        extract(config_of(tmp_path / "s.zarr", split_fraction=2.0, **nowhere))
+    with pytest.raises(InputError, match=r"^shard '3/2': expected I/N"):
+        fit(tmp_path / "s.zarr", FitConfig(out=tmp_path / "run", shard="3/2", **nowhere))
+    (tmp_path / "thesis").write_text("mine")
+    with pytest.raises(InputError, match=r"thesis' is a file; give --out a folder for the run$"):
+        fit(tmp_path / "s.zarr", FitConfig(out=tmp_path / "thesis", **nowhere))
