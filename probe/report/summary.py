@@ -6,6 +6,7 @@ import pandas as pd
 
 from ...runtime.text import plural, printable
 from ..batches.layer_set import parse_text
+from ..batches.subsets import is_fraction
 from ..grid.cells import store_of
 from .head_names import head_name
 
@@ -109,14 +110,14 @@ def shots_order(shots: str) -> tuple[int, float]:
     """Return the sort key of shots: "full" first, then fractions, then images per class, each from most to fewest."""
     if shots == "full":
         return (0, 0.0)
-    return (1 if "." in shots else 2, -float(shots))
+    return (1 if is_fraction(shots) else 2, -float(shots))
 
 
 def shots_words(shots: str) -> str:
     """Return a number of shots in words."""
     if shots == "full":
         return "all training images"
-    if "." in shots:
+    if is_fraction(shots):
         return f"{100 * float(shots):g} % of the training images"
     return f"{shots} image{'s' * (shots != '1')} per class"
 

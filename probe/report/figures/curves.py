@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...batches.layer_set import abbreviated
+from ...batches.subsets import is_fraction
 from ..contents import Report
 from ..summary import best_layers, layer_order, shots_order, shots_words, with_most_data
 from .canvas import add_legend, make_panels
@@ -137,7 +138,7 @@ def _two_a_line(layer: str) -> str:
 
 def _shots_panels(best: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """Yield each panel's source, its rows, and whether its axis shows fractions. Each unit has its own panels."""
-    fraction, full = best["shots"].str.contains(".", regex=False), best["shots"] == "full"
+    fraction, full = best["shots"].map(is_fraction), best["shots"] == "full"
     for of_unit, by_fraction in ((~fraction & ~full, False), (fraction, True)):
         for source in best["source"][of_unit].unique():
             yield str(source), best[(of_unit | full) & (best["source"] == source)], by_fraction

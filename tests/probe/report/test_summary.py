@@ -107,7 +107,8 @@ def test_rows_are_by_source_head_shots_and_layer_in_their_order(make_results: Ma
 
 def test_orders() -> None:
     assert sorted(["10", "8+9+10+11", "2", "8+9", "11"], key=layer_order) == ["2", "10", "11", "8+9", "8+9+10+11"]
-    assert sorted(["1", "16", "0.05", "full", "0.5", "2"], key=shots_order) == ["full", "0.5", "0.05", "16", "2", "1"]
+    ordered = ["full", "0.5", "0.05", "1e-05", "16", "2", "1"]
+    assert sorted(["1", "16", "0.05", "1e-05", "full", "0.5", "2"], key=shots_order) == ordered
 
 
 def test_a_source_is_a_model_and_a_dataset_and_a_store_where_these_are_not_enough(make_results: MakeResults) -> None:
@@ -286,10 +287,11 @@ def test_images_without_scores_are_counted(make_results: MakeResults) -> None:
 
 
 def test_shots_in_words() -> None:
-    assert [shots_words(shots) for shots in ("full", "0.01", "0.125", "16", "1")] == [
+    assert [shots_words(shots) for shots in ("full", "0.01", "0.125", "1e-05", "16", "1")] == [
         "all training images",
         "1 % of the training images",
         "12.5 % of the training images",
+        "0.001 % of the training images",
         "16 images per class",
         "1 image per class",
     ]
