@@ -66,13 +66,14 @@ def _other_test_images(summary: pd.DataFrame, images: Mapping[str, ImageSet]) ->
 
 
 def _edges(cells: pd.DataFrame, best: pd.DataFrame) -> Iterator[str]:
-    """Warn about selected rates at the edge of those that did not diverge."""
+    """Warn about selected rates at the edge of their optimizer's."""
     keys = ["source", "head", "shots", "layer"]
     grids = dict(list(cells.groupby(keys, sort=False)))
     for name, words in RATES.items():
         found: dict[str, list[str]] = {}
         for row in best.dropna(subset="test").itertuples():
-            grid = np.unique(grids[tuple(getattr(row, key) for key in keys)][name].dropna())
+            tried = grids[tuple(getattr(row, key) for key in keys)]
+            grid = np.unique(tried[name][tried["optimizer"] == row.optimizer].dropna())
             chosen = getattr(row, name)
             if len(grid) > 1 and chosen in (grid[0], grid[-1]) and not pd.isna(chosen):
                 where = "highest" if chosen == grid[-1] else "lowest"

@@ -54,23 +54,25 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (source, head, shots, layer): the selected cells' figure over seeds, and their rates.
 
     Columns: source, head, shots, layer, backbone, dataset, data, kind, spec, figure, protocol, n_val and n_test (images
-    that selection and figure rest on), sweep_seconds (to train all cells), n_choices (rates and penalties), within
-    (whether these are chosen within the training images, without held-out ones), test, test_std (NaN with one seed),
-    val, peak, lr (NaN for heads that are fitted at once), weight_decay, n_seeds,
-    n_params, flops_forward and flops_train (per image), train_seconds (of one cell). If every choice diverged, nothing
-    is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order, shots and layers
-    that of `shots_order` and `layer_order`.
+    that selection and figure rest on), sweep_seconds (to train all cells), n_choices (optimizers with their rates
+    and penalties), n_optimizers, within (whether these are chosen within the training images, without held-out ones),
+    test, test_std (NaN with one seed), val, peak, optimizer, lr (NaN for heads that are fitted at once), weight_decay,
+    n_seeds, n_params, flops_forward and flops_train (per image), train_seconds (of one cell). If every choice diverged,
+    nothing is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order, shots and
+    layers that of `shots_order` and `layer_order`.
 
     Args:
         cells: from `tidy`.
     """
     keys = [*SELECTED_BY, "layer"]
     first = ["backbone", "dataset", "data", "kind", "spec", "figure", "protocol", "n_val", "n_test"]
-    asked = cells.assign(choice=cells["lr"].fillna(-1).astype(str) + " " + cells["weight_decay"].fillna(-1).astype(str))
+    rates = [cells[name].fillna(-1).astype(str) for name in ("lr", "weight_decay")]
+    asked = cells.assign(choice=cells["optimizer"].str.cat(rates, " "))
     asked = asked.groupby(keys, sort=False).agg(
         **{name: (name, "first") for name in first},
         sweep_seconds=("train_seconds", "sum"),
         n_choices=("choice", "nunique"),
+        n_optimizers=("optimizer", "nunique"),
         within=("val_loss", lambda losses: bool(losses.notna().all())),
     )
     chosen = cells[cells["selected"]].groupby(keys, sort=False)
@@ -79,6 +81,7 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
         test_std=("test", "std"),
         val=("val", "mean"),
         peak=("peak", "mean"),
+        optimizer=("optimizer", "first"),
         lr=("lr", "first"),
         weight_decay=("weight_decay", "first"),
         n_seeds=("seed", "count"),
@@ -218,6 +221,7 @@ def _head_line(row: Any) -> str:
     if pd.isna(row.test):
         return f"{row.head} ({row.spec}): diverged at every choice, on every layer"
     parts = [f"layer {row.layer}"]
+    parts += [row.optimizer] if row.n_optimizers > 1 else []
     parts += [] if pd.isna(row.lr) else [f"base lr {row.lr:g}"]
     if row.weight_decay > 0:
         parts.append(f"{'penalty' if pd.isna(row.lr) else 'weight decay'} {row.weight_decay:g}")

@@ -26,7 +26,8 @@ FIGURES = (
 """The figures that are drawn, by their names in `figures.FIGURES`."""
 LEADER_COLUMNS = [
     "dataset", "backbone", "head", "spec", "shots", "layer", "figure", "test", "test_std", "low", "high", "n_seeds",
-    "n_test", "n_val", "behind", "behind_low", "behind_high", "n_paired", "leads", "val", "peak", "lr", "weight_decay",
+    "n_test", "n_val", "behind", "behind_low", "behind_high", "n_paired", "leads", "val", "peak", "optimizer", "lr",
+    "weight_decay",
 ]  # fmt: skip
 COST_COLUMNS = [
     "dataset", "backbone", "head", "spec", "shots", "layer", "n_params", "flops_forward", "flops_train",

@@ -26,10 +26,13 @@ from .marks import (
 def draw_rates(report: Report) -> Figure | None:
     """Draw each trained head at its selected layer over its learning rates. The ring marks the selected rate.
 
+    Optimizer and weight decay are the selected ones.
+
     Rates stand at equal distances. One at which a cell diverged has a cross at the bottom.
     """
+    fixed = ["optimizer", "weight_decay"]
     best = best_layers(with_most_data(report.summary)).dropna(subset="lr")
-    cells = report.cells.merge(best[[*KEY, "weight_decay"]], on=[*KEY, "weight_decay"])
+    cells = report.cells.merge(best[[*KEY, *fixed]], on=[*KEY, *fixed])
     if cells["lr"].nunique() < 2:
         return None
     sources = list(cells["source"].unique())

@@ -50,6 +50,18 @@ def test_runs_of_other_settings_are_named(runs: dict[str, Run]) -> None:
     assert report.leaders["behind_low"].notna().sum() == 1
 
 
+def test_two_optimizers_are_choices_of_one_head(write_store: Callable[..., Store], tmp_path: Path) -> None:
+    store = write_made(write_store, tmp_path / "s.zarr")
+    for optimizer, rates in (("lars", [1.0, 30.0]), ("adamw", [1e-5, 0.01])):
+        fit_made(store, tmp_path / "run", heads=["linear"], optimizer=optimizer, **SETTINGS | {"lr": rates})
+    results = Run(tmp_path / "run").results
+    row = gather([Run(tmp_path / "run")]).summary.iloc[0]
+    assert (row["n_seeds"], row["n_choices"], row["n_optimizers"]) == (1, 4, 2) and np.isnan(row["test_std"])
+    chosen = results[results["selected"]]
+    assert chosen["val_top1"].tolist() == [results["val_top1"].max()]
+    assert chosen[["optimizer", "lr", "test_top1"]].to_numpy().tolist() == [[row["optimizer"], row["lr"], row["test"]]]
+
+
 def test_a_run_without_results_is_named(tmp_path: Path, runs: dict[str, Run]) -> None:
     with pytest.raises(MissingError, match="has no results; make some with probe fit, or wait for its first layer"):
         gather([Run(tmp_path)])

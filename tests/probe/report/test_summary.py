@@ -208,6 +208,15 @@ def test_a_line_a_head_says_what_a_peak_on_the_test_split_would_add(make_results
     assert "optimism +0.0)" in head_lines(summarise(tidy(make_results(*make_rows("paper")))))[0]
 
 
+def test_the_selected_optimizer_is_named_where_there_are_several(make_results: MakeResults) -> None:
+    rows = [{"optimizer": "lars", "test": 0.7, "selected": False}, {"optimizer": "adamw", "lr": 0.001, "test": 0.8}]
+    summary = summarise(tidy(make_results(*rows)))
+    assert summary[["optimizer", "n_optimizers", "n_choices", "n_seeds"]].to_numpy().tolist() == [["adamw", 2, 2, 1]]
+    assert head_lines(summary)[0].startswith(f"{EP}: layer 0, adamw, base lr 0.001, test top-1 80.0 % (")
+    same_rate = summarise(tidy(make_results(rows[0] | {"lr": 0.001}, rows[1])))
+    assert same_rate["n_choices"].tolist() == [2]
+
+
 def test_heads_without_steps_have_a_penalty_or_nothing_to_say(make_results: MakeResults) -> None:
     nan = float("nan")
     ridge = {
