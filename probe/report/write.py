@@ -102,7 +102,7 @@ def _folder(runs: Sequence[Run], out: str | Path | None) -> Path:
 
 def _tables(report: Report) -> Iterator[tuple[str, str]]:
     """Yield the name and the content of each table's files."""
-    leaders, layers = report.leaders, report.summary.drop(columns=["data", "train_seconds", "sweep_seconds"])
+    leaders, layers = report.leaders, report.summary.drop(columns=["data", "look", "train_seconds", "sweep_seconds"])
     yield "backbones.csv", _csv(leaders[leaders["shots"] == _most(leaders)][LEADER_COLUMNS])
     yield "shots.csv", _csv(leaders[LEADER_COLUMNS])
     yield "layers.csv", _csv(layers)

@@ -46,7 +46,7 @@ def draw_layers(report: Report) -> Figure | None:
         rows, words = with_range(report, most[most["source"] == source])
         places = _layer_places(rows["layer"])
         rows = rows.assign(x=rows["layer"].map(places))
-        for (_, spec), of_head in rows.groupby(["head", "spec"], sort=False):
+        for (_, spec), of_head in rows.groupby(["head", "look"], sort=False):
             joined = ~of_head["layer"].str.isdigit()
             draw_line(axes, of_head[~joined], look_of(spec))
             draw_points(axes, of_head[joined], look_of(spec))
@@ -73,7 +73,7 @@ def draw_shots(report: Report) -> Figure | None:
     for axes, (_, rows, by_fraction) in zip(panels, panels_of, strict=True):
         rows, words = with_range(report, rows)
         places = _shots_places(rows["shots"])
-        for (_, spec), of_head in rows.assign(x=rows["shots"].map(places)).groupby(["head", "spec"], sort=False):
+        for (_, spec), of_head in rows.assign(x=rows["shots"].map(places)).groupby(["head", "look"], sort=False):
             draw_line(axes, of_head, look_of(spec))
         axes.set_xticks(list(places.values()), ["all" if shots == "full" else shots for shots in places])
         axes.set_xlabel("fraction of the training images" if by_fraction else "training images per class")
