@@ -68,12 +68,14 @@ def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run
     with open_run(out) as run:
         if run.finished != seen.finished:  # another fit has written to the run meanwhile
             todo = _plan_layers(plans, run, machine)
+        in_parts = has_parts(out) or not engine.is_alone
+        parts = plan_once(run, todo) if in_parts else []  # before `config.yaml`: this may refuse the command
         claim(run, _plans_of(todo), str(machine.device))
         _announce(todo)
-        if engine.is_alone and not has_parts(out):
+        if not in_parts:
             _fit_layers(config, machine, todo, run)
         else:
-            _fit_parts(config, machine, plan_once(run, todo), engine)
+            _fit_parts(config, machine, parts, engine)
             merge_parts(run)
             with open_log(config.log, out) as log:
                 if log is not None:
@@ -103,9 +105,10 @@ def _fit_shard(config: FitConfig, out: Path, machine: Machine, todo: Sequence[La
     """Train a share of the layers, each as a run of its own in `parts/`. `merge_parts` makes one run of them."""
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out)
-    claim(run, _plans_of(todo), str(machine.device))
+    parts = plan_once(run, todo)  # before `config.yaml`: this may refuse the command
+    claim(run, _plans_of(todo), str(machine.device))  # without the lock: shards of one command write the same
     _announce(todo)
-    _fit_parts(config, machine, share_of(plan_once(run, todo), config.shard), engine)
+    _fit_parts(config, machine, share_of(parts, config.shard), engine)
     logger.info(f"{out}: shard {config.shard} is done; once all are, give probe merge {out}")
     return run
 

@@ -197,7 +197,6 @@ def test_every_package_file_has_a_test_file() -> None:
         "probe/fitting/result_rows.py": "tests/probe/run/test_results.py",
         "probe/logs/contract.py": "tests/probe/logs/test_log.py",
         "probe/planning/make_plan.py": "tests/probe/planning/test_plan.py",
-        "probe/planning/settings.py": "tests/probe/run/test_results.py",
         "probe/report/config.py": "tests/probe/report/test_write.py",
         "probe/run/made_from.py": "tests/probe/run/test_results.py",
         "extract/datasets/published.py": "tests/extract/datasets/test_from_torchvision.py",

@@ -7,6 +7,7 @@ from math import prod
 import torch
 
 from ...errors import InputError
+from ...runtime.text import counted
 from ...store import Split, Store
 from ...store.layout import EMBEDDING, PATCH, layer_name
 from ...store.local_cache import open_cached
@@ -120,7 +121,7 @@ def open_data(store: Store, config: FitConfig) -> Data:
     """Open the splits that a config names.
 
     Raises:
-        InputError: a split is missing, splits do not fit together, or one is used twice.
+        InputError: a split is missing, splits do not fit together, or an image is used twice.
         StoreError: the store of the test split was made differently.
     """
     if config.val_split is not None and config.protocol != "select":
@@ -141,11 +142,10 @@ def open_data(store: Store, config: FitConfig) -> Data:
             )
     for split in (train, val, test):
         _check_labels(split)
-    if test_store is store and train.name == test.name:
-        raise InputError(f"split {test.name!r} is both trained on and reported on; give another --test-split")
-    if config.val_split is not None and val.name in (train.name, test.name if test_store is store else None):
-        used = "trained" if val.name == train.name else "reported"
-        raise InputError(f"split {val.name!r} is both {used} on and selected on; give another --val-split")
+    _check_apart(train, test, "trained on and reported on", "--test-split")
+    if config.val_split is not None:
+        _check_apart(train, val, "trained on and selected on", "--val-split")
+        _check_apart(test, val, "reported on and selected on", "--val-split")
     return Data(store, train, val, test, kept_norm(store) if config.norm == "final" else None)
 
 
@@ -189,6 +189,27 @@ def _test_split_name(store: Store, config: FitConfig) -> str:
             f"(it has {', '.join(store.splits)}); {advice}"
         )
     return names[0]
+
+
+def _check_apart(one: Split, other: Split, used: str, flag: str) -> None:
+    """Refuse two splits that share images. Copies of a store, and parts of one list of images, share them too.
+
+    Args:
+        one: the first split.
+        other: the split to replace.
+        used: how a shared image would be used, in words.
+        flag: names the split to replace.
+    """
+    if one.store is other.store and one.name == other.name:
+        raise InputError(f"split {one.name!r} is both {used}; give another {flag}")
+    if one.info.source != other.info.source:
+        return  # ids of other lists of images may be equal by chance, such as positions in a file
+    n_common = len(set(one.ids) & set(other.ids))
+    if n_common:
+        raise InputError(
+            f"{counted(n_common, 'image')} of split {other.name!r} of {str(other.store.path)!r} would be both {used}: "
+            f"split {one.name!r} of {str(one.store.path)!r} has the same; give another {flag}"
+        )
 
 
 def _check_labels(split: Split) -> None:

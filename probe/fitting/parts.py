@@ -29,6 +29,7 @@ from ..planning.settings import identity
 from ..run.digest import value_digest
 from ..run.files import damaged, read_file
 from ..run.made_from import claim
+from ..run.origin import check_same_settings
 from ..run.results import Run, open_run
 from .layer_fit import fit_layer
 from .progress import QuietProgress
@@ -127,7 +128,7 @@ def merge_parts(run: Run) -> None:
     """Make one run of all parts, and remove them. After a kill at any point, the same call goes on.
 
     Raises:
-        RunError: a part lacks cells; the message names it.
+        RunError: a part lacks cells, or was trained with other settings than `config.yaml` of the run says.
     """
     folder = run.path / FOLDER
     planned = _read_plan(run.path)
@@ -139,6 +140,7 @@ def merge_parts(run: Run) -> None:
                 f"{str(folder / key)!r} lacks {len(lacking)} of {len(_names(planned[key]))} cells; repeat the fit, or "
                 "its shards"
             )
+    check_same_settings(run.path, list(parts.values()))
     for part in parts.values():
         for pattern in ("heads/*.safetensors", "predictions/*.parquet"):
             for file in sorted(part.path.glob(pattern)):

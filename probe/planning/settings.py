@@ -19,6 +19,13 @@ OWN = (*GRID, "preset", "out", "device", "cache", "local_cache")
 """Settings that the cells of a run need not share: `GRID`; the name of a preset, whose settings count by themselves;
 and settings that differ between machines."""
 
+OF_STEPS = (
+    "epochs", "batch_size", "warmup_epochs", "min_steps", "clip_grad", "class_weights", "noise", "noise_prob", "amp",
+)  # fmt: skip
+"""Shared settings that only heads that are trained by steps read."""
+OF_SOLVERS = ("select_on",)
+"""Shared settings that only heads that are fitted at once read."""
+
 NOT_KEPT = ("log", "dry_run", "engine", "shard", "address", "num_gpus")
 """Settings that change nothing in a run."""
 
@@ -53,6 +60,11 @@ def grid_settings(plan: Plan) -> Settings:
 def shared_settings(plan: Plan) -> Settings:
     """Return the settings that all cells of a run have in common."""
     return {key: value for key, value in resolved_settings(plan).items() if key not in OWN}
+
+
+def unread_settings(*, solved: bool) -> tuple[str, ...]:
+    """Return the shared settings that a head does not read, by whether it is fitted at once."""
+    return OF_STEPS if solved else OF_SOLVERS
 
 
 def identity(plan: Plan) -> str:

@@ -79,7 +79,7 @@ def report_facts(report: Report) -> dict[str, Any]:
 
     summary = report.summary.assign(best=report.summary.index.isin(best_layers(report.summary).index))
     tables = {
-        name: table.drop(columns="data").rename(columns={"head": "head_name", "spec": "head"})
+        name: table.drop(columns=["data", "look"]).rename(columns={"head": "head_name", "spec": "head"})
         for name, table in {"summary": summary, "leaders": report.leaders}.items()
     }
     rows = {name: table.astype(object).where(table.notna(), None).to_dict("records") for name, table in tables.items()}

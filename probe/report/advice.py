@@ -7,6 +7,7 @@ import pandas as pd
 
 from ...runtime.text import counted, in_words, plural
 from ..grid.regimes import FEW_IMAGES
+from ..planning.settings import unread_settings
 from ..run.origin import read_origin
 from ..run.predictions import ImageSet
 from ..run.results import Run
@@ -37,16 +38,27 @@ def warnings_of(cells: pd.DataFrame, summary: pd.DataFrame, images: Mapping[str,
 def differing_settings(runs: Sequence[Run]) -> list[str]:
     """Return a line about settings that are not the same in all runs, if there are any.
 
+    A setting that no head of a run reads is not compared with those of other runs.
+
     Raises:
         RunError: a run does not say what it was made with.
     """
-    made = [origin.shared for run in runs for origin in [read_origin(run)] if origin is not None]
-    keys = sorted({key for settings in made for key in settings})
-    differing = {key: list(dict.fromkeys(str(settings.get(key)) for settings in made)) for key in keys}
+    made = [(origin.shared, _unread(run)) for run in runs for origin in [read_origin(run)] if origin is not None]
+    keys = sorted({key for settings, _ in made for key in settings})
+    differing = {
+        key: list(dict.fromkeys(str(settings.get(key)) for settings, unread in made if key not in unread))
+        for key in keys
+    }
     if len(differing.get("epochs", [])) > 1:
         differing.pop("warmup_epochs", None)  # follows from the epochs, unless both were given
     listed = [f"{key} {' and '.join(values)}" for key, values in differing.items() if len(values) > 1]
     return [f"the runs were made with different settings: {'; '.join(listed)}"] if listed else []
+
+
+def _unread(run: Run) -> set[str]:
+    """Return the settings that no head of a run reads."""
+    kinds = run.results["lr"].isna().unique()
+    return set.intersection(*(set(unread_settings(solved=bool(solved))) for solved in kinds))
 
 
 def _other_test_images(summary: pd.DataFrame, images: Mapping[str, ImageSet]) -> Iterator[str]:
@@ -66,13 +78,14 @@ def _other_test_images(summary: pd.DataFrame, images: Mapping[str, ImageSet]) ->
 
 
 def _edges(cells: pd.DataFrame, best: pd.DataFrame) -> Iterator[str]:
-    """Warn about selected rates at the edge of those that did not diverge."""
+    """Warn about selected rates at the edge of their optimizer's."""
     keys = ["source", "head", "shots", "layer"]
     grids = dict(list(cells.groupby(keys, sort=False)))
     for name, words in RATES.items():
         found: dict[str, list[str]] = {}
         for row in best.dropna(subset="test").itertuples():
-            grid = np.unique(grids[tuple(getattr(row, key) for key in keys)][name].dropna())
+            tried = grids[tuple(getattr(row, key) for key in keys)]
+            grid = np.unique(tried[name][tried["optimizer"] == row.optimizer].dropna())
             chosen = getattr(row, name)
             if len(grid) > 1 and chosen in (grid[0], grid[-1]) and not pd.isna(chosen):
                 where = "highest" if chosen == grid[-1] else "lowest"

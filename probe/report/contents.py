@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from ...errors import MissingError
 from ...runtime.text import utf8_text
 from ..grid.cells import store_of
-from ..run.origin import read_origin
+from ..planning.settings import unread_settings
+from ..run.origin import Origin, read_origin
 from ..run.predictions import ImageSet, read_images, read_predicted
 from ..run.results import HEAD_COLUMNS, Run
 from ..run.selection import mark_selected
@@ -28,7 +30,9 @@ from .summary import SELECTED_BY, best_row, summarise, tidy
 KEY = [*SELECTED_BY, "layer"]
 """Columns that name a row of the summary."""
 Key = tuple[str, str, str, str]
-SAME_CELL = ["data", "layer", "head", "head_config", "tokens", "optimizer", "lr", "weight_decay", "shots", "seed"]
+SAME_CELL = [
+    "data", "setting", "layer", "head", "head_config", "tokens", "optimizer", "lr", "weight_decay", "shots", "seed",
+]  # fmt: skip
 """Columns that name a cell across runs."""
 
 
@@ -89,6 +93,11 @@ class Report:
         """The spec of each head, by its readable name."""
         return dict(zip(self.summary["head"], self.summary["spec"], strict=True))
 
+    @property
+    def looks(self) -> dict[str, str]:
+        """The text that gives each head its look in figures, by its readable name."""
+        return dict(zip(self.summary["head"], self.summary["look"], strict=True))
+
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per selected cell and scored epoch, with the columns of both tables."""
@@ -102,6 +111,7 @@ class Report:
             "source",
             "head",
             "spec",
+            "look",
             "shots",
             "layer",
             "seed",
@@ -135,7 +145,7 @@ class Report:
 def gather(runs: Sequence[Run]) -> Report:
     """Return the report of runs.
 
-    The same store in several runs is one backbone, if their shared settings agree; otherwise each run is named.
+    A store in several runs is one backbone. A head that they trained with different settings is named with its run.
 
     Raises:
         MissingError: a run has no results.
@@ -158,7 +168,7 @@ def gather(runs: Sequence[Run]) -> Report:
 
 
 def _cells_of(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the results of all runs, with the columns `run` and `data` if there are several."""
+    """Return the results of all runs, with the columns `run`, and `data` and `setting` if there are several."""
     for run in runs:
         if run.results.empty:
             raise MissingError(
@@ -166,20 +176,39 @@ def _cells_of(runs: Sequence[Run]) -> pd.DataFrame:
             )
     if len(runs) == 1:
         return runs[0].results.assign(run=utf8_text(runs[0].path))
-    tables = [run.results.assign(run=utf8_text(run.path), data=_data_of(run)) for run in runs]
+    tables = [_with_origin(run) for run in runs]
     together = pd.concat(tables, ignore_index=True).drop_duplicates(SAME_CELL, ignore_index=True)
-    together["selected"] = mark_selected(together.assign(in_run=together["data"]), HEAD_COLUMNS)
+    together["selected"] = mark_selected(together.assign(in_run=together["data"]), [*HEAD_COLUMNS, "setting"])
     return together
 
 
-def _data_of(run: Run) -> pd.Series:
-    """Return a text per cell that is equal for cells of the same data and settings, also in another run."""
+def _with_origin(run: Run) -> pd.DataFrame:
+    """Return the results of a run with `run`, and with texts that are equal for equal cells, also in another run.
+
+    `data` is the training and the test images of a cell, with their tokens. `setting` is every setting that its head
+    reads, and the images that it is selected on.
+    """
     origin = read_origin(run)
     assert origin is not None
-    known = {
-        name: json.dumps([store.fingerprints, origin.shared], sort_keys=True) for name, store in origin.stores.items()
-    }
-    return run.results["cell"].map(store_of).map(known)
+    of_store, solved = run.results["cell"].map(store_of), run.results["lr"].isna()
+    data = {name: _text({**store.fingerprints, "val": None}) for name, store in origin.stores.items()}
+    settings = {is_solved: _settings(origin, is_solved) for is_solved in (False, True)}
+    return run.results.assign(
+        run=utf8_text(run.path),
+        data=of_store.map(data),
+        setting=of_store.map(settings[True]).where(solved, of_store.map(settings[False])),
+    )
+
+
+def _settings(origin: Origin, solved: bool) -> dict[str, str]:
+    """Return what heads read besides tokens and labels, as text, by store."""
+    unread = unread_settings(solved=solved)
+    read = {key: value for key, value in origin.shared.items() if key not in unread}
+    return {name: _text([store.fingerprints.get("val"), read]) for name, store in origin.stores.items()}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _images(runs: Sequence[Run], cells: pd.DataFrame) -> dict[str, ImageSet]:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ...runtime.text import plural, printable
 from ..batches.layer_set import parse_text
+from ..batches.subsets import is_fraction
 from ..grid.cells import store_of
 from .head_names import head_name
 
@@ -22,25 +23,28 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
     """Return the results with the columns that a report uses.
 
     These columns are added or replaced: backbone (its chosen name or its model, and the store if two stores share that;
-    printable on a terminal), source (backbone and dataset), head (its readable name), kind (its registry name), spec
-    (that and its settings), figure ("top1", or "map" if images have several labels), and test, val and peak (that
-    figure, as fractions).
+    printable on a terminal), source (backbone and dataset), head (its readable name, and the run if it was trained with
+    several settings), look (its spec, and a number if it was), kind (its registry name), spec (that and its settings),
+    figure ("top1", or "map" if images have several labels), and test, val and peak (that figure, as fractions).
 
     Args:
-        results: of one run; or of several, with a column `data` that identifies the data of each cell.
+        results: of one run; or of several, with columns `data` and `setting` that identify the data and the training of
+            each cell.
     """
     data = results["data"] if "data" in results else results["cell"].map(store_of)
     backbone = _backbones(results, data)
     source = backbone + " on " + results["dataset"].map(printable)
     several = results["test_map"].notna().groupby(source).transform("any")
-    named = zip(results["head"], results["head_config"], strict=True)
+    spec = results["head"] + (":" + results["head_config"]).where(results["head_config"] != "", "")
+    head, look = _heads(results, source, spec)
     return results.assign(
         data=data,
         backbone=backbone,
         source=source,
-        head=[head_name(*each) for each in named],
+        head=head,
+        look=look,
         kind=results["head"],
-        spec=results["head"] + (":" + results["head_config"]).where(results["head_config"] != "", ""),
+        spec=spec,
         figure=several.map({True: "map", False: "top1"}),
         **{
             column: results[f"{name}_top1"].where(~several, results[f"{name}_map"]).astype(float)
@@ -52,24 +56,26 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
 def summarise(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (source, head, shots, layer): the selected cells' figure over seeds, and their rates.
 
-    Columns: source, head, shots, layer, backbone, dataset, data, kind, spec, figure, protocol, n_val and n_test (images
-    that selection and figure rest on), sweep_seconds (to train all cells), n_choices (rates and penalties), within
-    (whether these are chosen within the training images, without held-out ones), test, test_std (NaN with one seed),
-    val, peak, lr (NaN for heads that are fitted at once), weight_decay, n_seeds,
-    n_params, flops_forward and flops_train (per image), train_seconds (of one cell). If every choice diverged, nothing
-    is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order, shots and layers
-    that of `shots_order` and `layer_order`.
+    Columns: source, head, shots, layer, backbone, dataset, data, look, kind, spec, figure, protocol, n_val and n_test
+    (images that selection and figure rest on), sweep_seconds (to train all cells), n_choices (optimizers, their rates
+    and penalties), n_optimizers, within (whether these are chosen within the training images, without held-out ones),
+    test, test_std (NaN with one seed), val, peak, optimizer, lr (NaN for heads that are fitted at once), weight_decay,
+    n_seeds, n_params, flops_forward and flops_train (per image), train_seconds (of one cell). If every choice diverged,
+    nothing is selected: n_seeds is 0 and the figures are NaN. Sources and heads keep the results' order, shots and
+    layers that of `shots_order` and `layer_order`.
 
     Args:
         cells: from `tidy`.
     """
     keys = [*SELECTED_BY, "layer"]
-    first = ["backbone", "dataset", "data", "kind", "spec", "figure", "protocol", "n_val", "n_test"]
-    asked = cells.assign(choice=cells["lr"].fillna(-1).astype(str) + " " + cells["weight_decay"].fillna(-1).astype(str))
+    first = ["backbone", "dataset", "data", "look", "kind", "spec", "figure", "protocol", "n_val", "n_test"]
+    rates = [cells[name].fillna(-1).astype(str) for name in ("lr", "weight_decay")]
+    asked = cells.assign(choice=cells["optimizer"].str.cat(rates, " "))
     asked = asked.groupby(keys, sort=False).agg(
         **{name: (name, "first") for name in first},
         sweep_seconds=("train_seconds", "sum"),
         n_choices=("choice", "nunique"),
+        n_optimizers=("optimizer", "nunique"),
         within=("val_loss", lambda losses: bool(losses.notna().all())),
     )
     chosen = cells[cells["selected"]].groupby(keys, sort=False)
@@ -78,6 +84,7 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
         test_std=("test", "std"),
         val=("val", "mean"),
         peak=("peak", "mean"),
+        optimizer=("optimizer", "first"),
         lr=("lr", "first"),
         weight_decay=("weight_decay", "first"),
         n_seeds=("seed", "count"),
@@ -109,14 +116,14 @@ def shots_order(shots: str) -> tuple[int, float]:
     """Return the sort key of shots: "full" first, then fractions, then images per class, each from most to fewest."""
     if shots == "full":
         return (0, 0.0)
-    return (1 if "." in shots else 2, -float(shots))
+    return (1 if is_fraction(shots) else 2, -float(shots))
 
 
 def shots_words(shots: str) -> str:
     """Return a number of shots in words."""
     if shots == "full":
         return "all training images"
-    if "." in shots:
+    if is_fraction(shots):
         return f"{100 * float(shots):g} % of the training images"
     return f"{shots} image{'s' * (shots != '1')} per class"
 
@@ -207,16 +214,32 @@ def _backbones(results: pd.DataFrame, data: pd.Series) -> pd.Series:
     path = results["store"].groupby(data).transform("last")  # it may have been moved between two fits
     paths = path.groupby([name, results["dataset"]]).transform("nunique")
     name = name.where(paths == 1, name + " (" + path + ")")
-    if "run" in results:  # two runs may have other settings for the same store
+    if "run" in results:  # two runs may have other images of the same store
         runs = data.groupby([name, results["dataset"]]).transform("nunique")
         name = name.where(runs == 1, name + " of " + results["run"].groupby(data).transform("first"))
     return name.map(printable)
+
+
+def _heads(results: pd.DataFrame, source: pd.Series, spec: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return the readable name and the look of each row's head.
+
+    If a head of one source was trained with several settings, in several runs, each of these is a head.
+    """
+    named = zip(results["head"], results["head_config"], strict=True)
+    head = pd.Series([head_name(*each) for each in named], index=results.index)
+    if "setting" not in results:
+        return head, spec
+    number = results["setting"].groupby([source, spec]).transform(lambda settings: pd.factorize(settings)[0])
+    several = number.groupby([source, spec]).transform("max") > 0
+    run = results["run"].groupby([source, spec, number]).transform("first").map(printable)
+    return head.where(~several, head + " of " + run), spec.where(number == 0, spec + " #" + number.astype(str))
 
 
 def _head_line(row: Any) -> str:
     if pd.isna(row.test):
         return f"{row.head} ({row.spec}): diverged at every choice, on every layer"
     parts = [f"layer {row.layer}"]
+    parts += [row.optimizer] if row.n_optimizers > 1 else []
     parts += [] if pd.isna(row.lr) else [f"base lr {row.lr:g}"]
     if row.weight_decay > 0:
         parts.append(f"{'penalty' if pd.isna(row.lr) else 'weight decay'} {row.weight_decay:g}")

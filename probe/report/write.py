@@ -26,7 +26,8 @@ FIGURES = (
 """The figures that are drawn, by their names in `figures.FIGURES`."""
 LEADER_COLUMNS = [
     "dataset", "backbone", "head", "spec", "shots", "layer", "figure", "test", "test_std", "low", "high", "n_seeds",
-    "n_test", "n_val", "behind", "behind_low", "behind_high", "n_paired", "leads", "val", "peak", "lr", "weight_decay",
+    "n_test", "n_val", "behind", "behind_low", "behind_high", "n_paired", "leads", "val", "peak", "optimizer", "lr",
+    "weight_decay",
 ]  # fmt: skip
 COST_COLUMNS = [
     "dataset", "backbone", "head", "spec", "shots", "layer", "n_params", "flops_forward", "flops_train",
@@ -101,7 +102,7 @@ def _folder(runs: Sequence[Run], out: str | Path | None) -> Path:
 
 def _tables(report: Report) -> Iterator[tuple[str, str]]:
     """Yield the name and the content of each table's files."""
-    leaders, layers = report.leaders, report.summary.drop(columns=["data", "train_seconds", "sweep_seconds"])
+    leaders, layers = report.leaders, report.summary.drop(columns=["data", "look", "train_seconds", "sweep_seconds"])
     yield "backbones.csv", _csv(leaders[leaders["shots"] == _most(leaders)][LEADER_COLUMNS])
     yield "shots.csv", _csv(leaders[LEADER_COLUMNS])
     yield "layers.csv", _csv(layers)

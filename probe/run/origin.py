@@ -62,23 +62,35 @@ def read_origin(run: Run) -> Origin | None:
     Raises:
         RunError: there are finished cells, but `config.yaml` is missing or damaged.
     """
-    path = run.path / NAME
-    data = read_file(path)
+    data = read_file(run.path / NAME)
     if not run.finished:
         return None
     if data is None:
         raise RunError(f"run {str(run.path)!r} has results but no {NAME}, so their settings are unknown; {WAY_OUT}")
-    try:
-        content = yaml.load(data, _PlainLoader)
-        if not isinstance(content, dict) or MADE_FROM not in content:
-            raise ValueError(f"it has no key {MADE_FROM}")
-        origin: Origin = read(Origin, content[MADE_FROM], MADE_FROM)
-    except Exception as error:  # damaged YAML may raise any error
-        raise damaged(path, error) from error
+    origin = _parse(run.path / NAME, data)
     unknown = set(map(store_of, run.finished)) - origin.stores.keys()
     if unknown or not origin.shared:
-        raise damaged(path, f"it lacks the store {min(unknown)!r}" if unknown else "it lacks the settings")
+        reason = f"it lacks the store {min(unknown)!r}" if unknown else "it lacks the settings"
+        raise damaged(run.path / NAME, reason)
     return origin
+
+
+def check_same_settings(run: Path, parts: Sequence[Run]) -> None:
+    """Check that `config.yaml` of a run, with cells or without, says what its parts were trained with.
+
+    Raises:
+        RunError: a setting that all cells share differs, or the file is missing or damaged.
+    """
+    data = read_file(run / NAME)
+    told = None if data is None else _parse(run / NAME, data).shared
+    for origin in filter(None, map(read_origin, parts)):
+        if told != origin.shared:
+            differing = sorted(key for key, value in origin.shared.items() if (told or {}).get(key) != value)
+            raise RunError(
+                f"{str(run / NAME)!r} is missing or has other settings than the parts of the run "
+                f"({', '.join(differing)}); repeat the probe fit of the parts without --shard, which writes it and "
+                "merges them"
+            )
 
 
 def write_origin(folder: Path, settings: dict[str, Any], origin: Origin, notes: Sequence[str] = ()) -> None:
@@ -87,6 +99,17 @@ def write_origin(folder: Path, settings: dict[str, Any], origin: Origin, notes: 
     text = "".join(f"# {note}\n" for note in notes) + yaml.dump(content, Dumper=_PlainDumper, sort_keys=False)
     path = folder / NAME
     write_durably(path, text.encode(), temporary_of(path, new_writer()))  # shards may do so at the same time
+
+
+def _parse(path: Path, data: bytes) -> Origin:
+    try:
+        content = yaml.load(data, _PlainLoader)
+        if not isinstance(content, dict) or MADE_FROM not in content:
+            raise ValueError(f"it has no key {MADE_FROM}")
+        origin: Origin = read(Origin, content[MADE_FROM], MADE_FROM)
+    except Exception as error:  # damaged YAML may raise any error
+        raise damaged(path, error) from error
+    return origin
 
 
 class _PlainDumper(yaml.SafeDumper):

@@ -48,8 +48,8 @@ RESULTS_TYPES = {
     name: "str" if name in TEXTS else "Int64" if name in COUNTS else "bool" if name == "selected" else "float64"
     for name in COLUMNS
 }
-HEAD_COLUMNS = ["in_run", "layer", "head", "head_config", "tokens", "optimizer", "shots"]
-"""Columns within which rates are swept. "in_run" is the store's name in the run, because a store may move."""
+HEAD_COLUMNS = ["in_run", "layer", "head", "head_config", "tokens", "shots"]
+"""Columns within which optimizers and rates are swept. "in_run" is the store's name in the run: a store may move."""
 RESULTS, HISTORY = "results.parquet", "history.parquet"
 HISTORY_TYPES = {
     "cell": "str", "epoch": "int64", "train_loss": "float64", "val_top1": "float64", "test_top1": "float64",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-SWEPT = ["lr", "weight_decay"]
+SWEPT = ["optimizer", "lr", "weight_decay"]
+"""Columns of the choices among which one is selected."""
 FIGURES = ("top1", "map")
 Scores = Mapping[str, float]
 
@@ -102,11 +103,11 @@ def score_columns(val: Scores | None, test: Scores) -> dict[str, float]:
 
 
 def mark_selected(results: "pd.DataFrame", group_by: Sequence[str]) -> "pd.Series[bool]":
-    """Return which cells are selected: one learning rate and weight decay per group, the same for all seeds.
+    """Return which cells are selected: one optimizer, rate and weight decay per group, the same for all seeds.
 
     The choice has the best mean figure over seeds, or the least mean loss where all cells of a group have `val_loss`: a
-    loss tells penalties apart that hit the same few images. Of equal choices the smallest wins. Rates at which a cell
-    diverged are never chosen.
+    loss tells penalties apart that hit the same few images. Of equal choices the smallest wins: the first optimizer by
+    name, then the smallest rate. Choices at which a cell diverged are never chosen.
 
     Args:
         results: one row per cell.

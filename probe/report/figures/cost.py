@@ -29,7 +29,7 @@ def draw_cost(report: Report) -> Figure | None:
         rows = with_interval(report, best[best["source"] == sources[number // len(COSTS)]])
         rows = rows.assign(x=rows[column].astype(float))
         _draw_front(axes, rows)
-        for (_, spec), of_head in rows.groupby(["head", "spec"], sort=False):
+        for (_, spec), of_head in rows.groupby(["head", "look"], sort=False):
             draw_points(axes, of_head, look_of(spec))
         axes.set_xscale("log")
         plain_log(axes.xaxis, subs=(1, 2, 5) if rows["x"].max() < 100 * rows["x"].min() else (1,))

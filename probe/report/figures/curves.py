@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...batches.layer_set import abbreviated
+from ...batches.subsets import is_fraction
 from ..contents import Report
 from ..summary import best_layers, layer_order, shots_order, shots_words, with_most_data
 from .canvas import add_legend, make_panels
@@ -45,7 +46,7 @@ def draw_layers(report: Report) -> Figure | None:
         rows, words = with_range(report, most[most["source"] == source])
         places = _layer_places(rows["layer"])
         rows = rows.assign(x=rows["layer"].map(places))
-        for (_, spec), of_head in rows.groupby(["head", "spec"], sort=False):
+        for (_, spec), of_head in rows.groupby(["head", "look"], sort=False):
             joined = ~of_head["layer"].str.isdigit()
             draw_line(axes, of_head[~joined], look_of(spec))
             draw_points(axes, of_head[joined], look_of(spec))
@@ -72,7 +73,7 @@ def draw_shots(report: Report) -> Figure | None:
     for axes, (_, rows, by_fraction) in zip(panels, panels_of, strict=True):
         rows, words = with_range(report, rows)
         places = _shots_places(rows["shots"])
-        for (_, spec), of_head in rows.assign(x=rows["shots"].map(places)).groupby(["head", "spec"], sort=False):
+        for (_, spec), of_head in rows.assign(x=rows["shots"].map(places)).groupby(["head", "look"], sort=False):
             draw_line(axes, of_head, look_of(spec))
         axes.set_xticks(list(places.values()), ["all" if shots == "full" else shots for shots in places])
         axes.set_xlabel("fraction of the training images" if by_fraction else "training images per class")
@@ -137,7 +138,7 @@ def _two_a_line(layer: str) -> str:
 
 def _shots_panels(best: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """Yield each panel's source, its rows, and whether its axis shows fractions. Each unit has its own panels."""
-    fraction, full = best["shots"].str.contains(".", regex=False), best["shots"] == "full"
+    fraction, full = best["shots"].map(is_fraction), best["shots"] == "full"
     for of_unit, by_fraction in ((~fraction & ~full, False), (fraction, True)):
         for source in best["source"][of_unit].unique():
             yield str(source), best[(of_unit | full) & (best["source"] == source)], by_fraction

@@ -62,7 +62,7 @@ def draw_backbones(report: Report) -> Figure | None:
         known = with_interval(report, rows)
         offsets = {head: 0.7 * ((index + 0.5) / len(heads) - 0.5) for index, head in enumerate(heads)}
         known["x"] = [backbones.index(row.backbone) + offsets[row.head] for row in known.itertuples()]
-        for (_, spec), of_head in known.groupby(["head", "spec"], sort=False):
+        for (_, spec), of_head in known.groupby(["head", "look"], sort=False):
             draw_points(axes, of_head, look_of(spec), across=True)
         axes.set_yticks(range(len(backbones)), [fill(name, LONGEST_ROW, break_long_words=False) for name in backbones])
         axes.set_ylim(len(backbones) - 0.5, -0.5)
@@ -87,7 +87,7 @@ def draw_peaks(report: Report) -> Figure | None:
         same = report.cells[(report.cells["source"] == source) & (report.cells["shots"] == rows["shots"].iloc[0])]
         highest = rows["head"].map(same.groupby("head")["peak"].max())
         for place, row in enumerate(rows.itertuples()):
-            look = look_of(row.spec)
+            look = look_of(row.look)
             axes.plot([100 * row.test, 100 * highest[place]], [place, place], color=look.color, linewidth=0.8)
             axes.plot([100 * row.peak], [place], color=look.color, marker="o", markersize=size + 2, markerfacecolor="w")
             axes.plot([100 * row.test], [place], color=look.color, marker="o", markersize=size)
@@ -110,7 +110,7 @@ def draw_peaks(report: Report) -> Figure | None:
 def _rows_of_heads(axes: Axes, rows: pd.DataFrame) -> None:
     rows = rows.assign(x=range(len(rows)))
     for row in rows.index:
-        draw_points(axes, rows.loc[[row]], look_of(rows.loc[row, "spec"]), across=True)
+        draw_points(axes, rows.loc[[row]], look_of(rows.loc[row, "look"]), across=True)
     _name_rows(axes, list(rows["head"]))
 
 

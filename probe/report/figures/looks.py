@@ -62,11 +62,15 @@ class Look(NamedTuple):
 
 
 def look_of(spec: str) -> Look:
-    """Return the look of a head, from its spec such as "ep:queries=32"."""
+    """Return the look of a head, from its spec such as "ep:queries=32".
+
+    A number behind it, as in "ep:queries=32 #1", gives another training of the same head another look.
+    """
+    spec, _, number = spec.partition(" #")
     name, _, config = spec.partition(":")
     known = list(COLOURS)
     kind = known.index(name) if name in COLOURS else crc32(name.encode()) % len(known)
-    variant = _variant(name, config)
+    variant = (_variant(name, config) + int(number or 0)) % len(SHADES)
     return Look(
         _shaded(COLOURS[known[kind]], SHADES[variant]), MARKERS[(kind + STEP * variant) % len(MARKERS)], DASHES[variant]
     )

@@ -87,7 +87,7 @@ def ring(axes: Axes, x: float, y: float) -> None:
 
 def head_entries(report: Report, heads: list[str], *, lines: bool = True) -> Entries:
     """Return the legend's entries of heads, by readable name."""
-    looks = {head: look_of(report.specs[head]) for head in heads}
+    looks = {head: look_of(report.looks[head]) for head in heads}
     return {head: Line2D([], [], **(look._asdict() if lines else look.points)) for head, look in looks.items()}
 
 

@@ -26,10 +26,13 @@ from .marks import (
 def draw_rates(report: Report) -> Figure | None:
     """Draw each trained head at its selected layer over its learning rates. The ring marks the selected rate.
 
+    Optimizer and weight decay are the selected ones.
+
     Rates stand at equal distances. One at which a cell diverged has a cross at the bottom.
     """
+    fixed = ["optimizer", "weight_decay"]
     best = best_layers(with_most_data(report.summary)).dropna(subset="lr")
-    cells = report.cells.merge(best[[*KEY, "weight_decay"]], on=[*KEY, "weight_decay"])
+    cells = report.cells.merge(best[[*KEY, *fixed]], on=[*KEY, *fixed])
     if cells["lr"].nunique() < 2:
         return None
     sources = list(cells["source"].unique())
@@ -39,7 +42,7 @@ def draw_rates(report: Report) -> Figure | None:
     for axes, source in zip(panels, sources, strict=True):
         of_source = cells[cells["source"] == source]
         lost: dict[float, list[str]] = {}
-        for (_, spec), of_head in of_source.groupby(["head", "spec"], sort=False):
+        for (_, spec), of_head in of_source.groupby(["head", "look"], sort=False):
             rows = _over_rates(of_head, rates)
             draw_line(axes, rows, look_of(spec))
             for row in rows[rows["selected"]].itertuples():
@@ -104,7 +107,7 @@ def draw_training(report: Report) -> Figure | None:
 
 
 def _draw_losses(axes: Axes, rows: pd.DataFrame) -> None:
-    for (_, spec), of_head in rows.groupby(["head", "spec"], sort=False):
+    for (_, spec), of_head in rows.groupby(["head", "look"], sort=False):
         losses = of_head.groupby("epoch")["train_loss"].mean()
         axes.plot(losses.index, losses, **look_of(spec)._asdict(), markevery=_every(len(losses)))
     axes.set_yscale("log")
@@ -115,7 +118,7 @@ def _draw_losses(axes: Axes, rows: pd.DataFrame) -> None:
 def _draw_scores(axes: Axes, rows: pd.DataFrame) -> None:
     split = "val" if rows["protocol"].iloc[0] == "select" else "test"
     figure = rows["figure"].iloc[0]
-    for (_, spec), of_head in rows.groupby(["head", "spec"], sort=False):
+    for (_, spec), of_head in rows.groupby(["head", "look"], sort=False):
         scores = 100 * of_head.groupby("epoch")[f"{split}_{figure}"].agg(["mean", "std"])
         half, look = scores["std"].fillna(0), look_of(spec)
         axes.plot(scores.index, scores["mean"], **look._asdict(), markevery=_every(len(scores)))

@@ -108,7 +108,7 @@ function shotsChart(source, state) {
   if (shots.length < 2) return null;
   const words = (each) => (each === "full" ? "all" : each.includes(".") ? `${Number((100 * each).toPrecision(4))} %` : each);
   const series = seriesOf(points, state, (point) => shots.indexOf(point.shots), true);
-  const counted = shots.some((each) => each !== "full" && !each.includes("."));
+  const counted = shots.some((each) => /^\d+$/.test(each));
   return { name: "shots", title: `By training data${titleOf(source)}`, note: `At the selected layers. ${rangeWords(series, source)}`, series,
     xTicks: shots.map((each, place) => [place, words(each)]), xLabel: counted ? "training images per class" : "part of the training images",
     yLabel: `test ${source.figure} (%)`, chance: source.chance };

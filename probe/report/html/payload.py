@@ -64,7 +64,7 @@ def payload(report: Report) -> dict[str, Any]:
         "warnings": list(report.warnings),
         "remarks": status_lines(report.cells),
         "notes": [PROTOCOL_NOTES[name].capitalize() for name in summary["protocol"].unique()],
-        "heads": [{"name": head, "spec": report.specs[head], **_look(report.specs[head])} for head in heads],
+        "heads": [{"name": head, "spec": report.specs[head], **_look(report.looks[head])} for head in heads],
         "sources": [_source(report, source) for source in sources],
         "layers": sorted(set(summary["layer"]), key=layer_order),
         "shots": [[shots, shots_words(shots)] for shots in sorted(set(summary["shots"]), key=shots_order)],

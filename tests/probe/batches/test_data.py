@@ -1,6 +1,8 @@
 """Which data a fit takes: another store's test split, several stores, images with several labels."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,19 @@ from tokenprobe.errors import InputError
 from tokenprobe.probe import FitConfig, fit, load_head
 from tokenprobe.store import Store
 
-from ..kit import BLOCK_ROWS, GRID, HEADS, LABELS, assert_same, fit_made, plan_of, pooled_tokens, tokens_of, write_made
+from ..kit import (
+    BLOCK_ROWS,
+    GRID,
+    HEADS,
+    LABELS,
+    assert_same,
+    fit_made,
+    plan_of,
+    pooled_tokens,
+    rewrite_root,
+    tokens_of,
+    write_made,
+)
 
 WriteStore = Callable[..., Store]
 SAME = ["layer", "head", "lr", "seed", "shots", "val_top1", "test_top1", "last_test_top1", "best_epoch", "selected"]
@@ -27,6 +41,43 @@ def test_a_test_split_of_another_store_is_scored_like_ones_own(write_store: Writ
     )  # fmt: skip
     run = fit_made(train, tmp_path / "apart", test_store=whole.path)
     assert_same(fit_made(whole, tmp_path / "run"), run)
+
+
+@pytest.mark.parametrize("of_test", ["itself", "a copy", "other types"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"test_split": "train"},
+            r"88 images of split 'train' of '.*' would be both trained on and reported on: split",
+        ),
+        (
+            {"val_split": "test", "test_split": "test"},
+            r"60 images of split 'test' .* both reported on and selected on:",
+        ),
+    ],
+)
+def test_a_store_of_the_same_images_is_no_other_test_set(
+    write_store: WriteStore, tmp_path: Path, of_test: str, settings: dict[str, Any], message: str
+) -> None:
+    store = write_made(write_store, tmp_path / "s.zarr")
+    path = tmp_path / {"itself": "s.zarr", "a copy": "copy.zarr", "other types": "float32.zarr"}[of_test]
+    if of_test == "a copy":
+        shutil.copytree(store.path, path)
+    elif of_test == "other types":
+        write_made(write_store, path, dtype="float32")
+    with pytest.raises(InputError, match=message):
+        plan_of(store, test_store=path, **settings)
+    assert plan_of(store, test_store=path, test_split="test").data.test.name == "test"
+
+
+def test_equal_ids_of_other_images_are_no_overlap(write_store: WriteStore, tmp_path: Path) -> None:
+    """Ids may be positions in a file. The hash of the list of images tells two lists apart."""
+    store, other = (write_made(write_store, tmp_path / name) for name in ("s.zarr", "other.zarr"))
+    of_train = replace(other.manifest.splits["train"], source="1" * 32)
+    rewrite_root(other, replace(other.manifest, splits=other.manifest.splits | {"train": of_train}))
+    data = plan_of(store, test_store=other.path, test_split="train").data
+    assert data.test.ids == data.train.ids
 
 
 @pytest.mark.usefixtures("messages")

@@ -14,6 +14,7 @@ from tokenprobe.errors import InputError, RunError
 from tokenprobe.probe import FitConfig, fit
 from tokenprobe.probe.batches.layer_set import LayerSet
 from tokenprobe.probe.fitting.parts import FOLDER, PLAN, FitWork, merge_parts, plan_once
+from tokenprobe.probe.run.made_from import claim
 from tokenprobe.probe.run.results import Run, open_run
 from tokenprobe.store import Store
 
@@ -78,10 +79,12 @@ def test_a_shard_that_is_missing_is_named_and_the_plain_command_trains_it(
     assert main(words(store, out, "--shard", "1/2")) == 0
     assert main(["merge", str(out)]) == 2
     assert "layer_0' lacks 7 of 7 cells; repeat the fit, or its shards" in capsys.readouterr().err
-    assert main(words(store, out, "--layers", "1")) == 2
-    assert "holds parts of another command" in capsys.readouterr().err
-    assert main(words(store, out, "--min-steps", "9")) == 2
-    assert "holds parts of another command" in capsys.readouterr().err
+    settings = (out / "config.yaml").read_bytes()
+    for other in (["--layers", "1"], ["--min-steps", "9"], ["--seed", "3"], ["--lr", "3"]):
+        for more in ([], ["--shard", "0/2"]):
+            assert main([*words(store, out), *other, *more]) == 2
+            assert "holds parts of another command" in capsys.readouterr().err
+            assert (out / "config.yaml").read_bytes() == settings, "a refused command leaves no trace"
     assert main(words(store, out)) == 0
     assert_same(Run(out), whole)
 
@@ -109,6 +112,7 @@ def test_a_part_goes_on_with_the_passes_that_it_lacks(made: tuple[Store, Run], t
     layer = layer_plan_of(plan, LayerSet((1,)))
     parts = plan_once(Run(tmp_path), [replace(layer, passes=[[group] for groups in layer.passes for group in groups])])
     told: list[int] = []
+    claim(Run(tmp_path), [plan], "cpu")
 
     some = replace(parts[0], layer=replace(parts[0].layer, passes=parts[0].layer.passes[:1]))
     with FitWork(plan.config, "ram")() as work:
@@ -124,6 +128,27 @@ def test_a_part_goes_on_with_the_passes_that_it_lacks(made: tuple[Store, Run], t
         of_layer = whole.results[whole.results["layer"] == "1"]
         columns = ["layer", "head", "lr", "test_top1", "val_top1", "best_epoch"]
         assert run_of_all.results[columns].equals(of_layer[columns].reset_index(drop=True))
+
+
+def test_parts_of_other_settings_than_the_run_says_are_not_merged(
+    made: tuple[Store, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A later fit would compare its cells with theirs."""
+    store, whole = made
+    out = tmp_path / "run"
+    for shard in ("0/2", "1/2"):
+        fit(store.path, FitConfig(out=out, shard=shard, **SETTINGS))
+    config = out / "config.yaml"
+    text = config.read_text()
+    for damage in (lambda: config.write_text(text.replace("min_steps: 0", "min_steps: 9")), config.unlink):
+        damage()
+        assert main(["merge", str(out)]) == 2
+        message = capsys.readouterr().err
+        assert "min_steps" in message and "repeat the probe fit of the parts without --shard" in message
+        assert Run(out).results.empty
+    fit(store.path, FitConfig(out=out, **SETTINGS))
+    assert_same(Run(out), whole)
+    assert config.read_text() == text
 
 
 def test_a_merge_that_was_killed_goes_on(made: tuple[Store, Run], tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def test_a_rate_at_the_edge_of_its_grid(make_results: MakeResults, rate: float, 
     assert said(make_results(*over_rates(rate)), "of its grid") == expected
 
 
+def test_a_rate_is_at_the_edge_of_its_own_optimizers_grid(make_results: MakeResults) -> None:
+    """Rates of two optimizers do not compare."""
+    rows = over_rates(10.0) + over_rates(99.0, optimizer="adamw", lr=100.0)
+    assert said(make_results(*rows), "of its grid") == said(make_results(*over_rates(10.0)), "of its grid") != []
+
+
 def test_one_rate_is_no_grid(make_results: MakeResults) -> None:
     assert said(make_results({"test": 0.5}), "of its grid") == []
 

@@ -12,7 +12,7 @@ from tokenprobe.probe.report.config import ReportConfig
 from tokenprobe.probe.report.contents import Report, gather
 from tokenprobe.probe.report.write import make_report as write
 from tokenprobe.probe.run.results import Run
-from tokenprobe.store import Store
+from tokenprobe.store import Store, open_store
 
 from ..kit import LABELS, fit_made, write_made
 
@@ -42,12 +42,45 @@ def test_one_store_in_two_runs_is_one_backbone(runs: dict[str, Run]) -> None:
     assert report.leaders["n_test"].tolist() == [len(LABELS["test"])] * 2
 
 
-def test_runs_of_other_settings_are_named(runs: dict[str, Run]) -> None:
+def test_runs_of_other_settings_are_heads_of_one_backbone(runs: dict[str, Run]) -> None:
+    """Ridge regression reads no epochs, so these two runs have no setting that differs."""
     report = gather([runs["linear"], runs["longer"]])
-    paths = [str(runs[name].path) for name in ("linear", "longer")]
-    assert report.sources == [f"timm:none of {path} on made" for path in paths]
-    assert report.warnings[0] == "the runs were made with different settings: epochs 2 and 3"
+    assert report.sources == ["timm:none on made"]
+    assert report.leaders["head"].tolist() == ["linear probe, mean token", "ridge regression, mean token"]
+    assert {"best head", "highest head", "no single best head"} & {report.answers[0].partition(":")[0].lower()}
+    assert not [line for line in report.warnings if "settings" in line]
     assert report.leaders["behind_low"].notna().sum() == 1
+
+
+def test_a_head_of_other_settings_is_named_with_its_run(runs: dict[str, Run], tmp_path: Path) -> None:
+    """It is no other seed of the first. The same solver in both runs is there once."""
+    store = Path(runs["linear"].results["store"].iloc[0])
+    other = fit_made(open_store(store), tmp_path / "other", heads=["linear", "ridge"], **SETTINGS | {"epochs": 3})
+    report = gather([runs["linear"], runs["longer"], other])
+    paths = [str(run.path) for run in (runs["linear"], other)]
+    assert report.sources == ["timm:none on made"]
+    linear = report.summary[report.summary["kind"] == "linear"]
+    assert linear["head"].tolist() == [f"linear probe, mean token of {path}" for path in paths]
+    assert linear["n_seeds"].tolist() == [1, 1] and linear["test_std"].isna().all()
+    assert linear["test"].tolist() == [
+        run.results["test_top1"][run.results["head"] == "linear"].iloc[0] for run in (runs["linear"], other)
+    ]
+    assert linear["look"].tolist() == ["linear:pool=mean", "linear:pool=mean #1"]
+    assert set(linear["spec"]) == {"linear:pool=mean"}
+    assert report.cells["head"].str.startswith("ridge").sum() == len(runs["longer"].results)
+    assert report.warnings[0] == "the runs were made with different settings: epochs 2 and 3"
+
+
+def test_two_optimizers_are_choices_of_one_head(write_store: Callable[..., Store], tmp_path: Path) -> None:
+    store = write_made(write_store, tmp_path / "s.zarr")
+    for optimizer, rates in (("lars", [1.0, 30.0]), ("adamw", [1e-5, 0.01])):
+        fit_made(store, tmp_path / "run", heads=["linear"], optimizer=optimizer, **SETTINGS | {"lr": rates})
+    results = Run(tmp_path / "run").results
+    row = gather([Run(tmp_path / "run")]).summary.iloc[0]
+    assert (row["n_seeds"], row["n_choices"], row["n_optimizers"]) == (1, 4, 2) and np.isnan(row["test_std"])
+    chosen = results[results["selected"]]
+    assert chosen["val_top1"].tolist() == [results["val_top1"].max()]
+    assert chosen[["optimizer", "lr", "test_top1"]].to_numpy().tolist() == [[row["optimizer"], row["lr"], row["test"]]]
 
 
 def test_a_run_without_results_is_named(tmp_path: Path, runs: dict[str, Run]) -> None:

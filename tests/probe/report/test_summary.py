@@ -107,7 +107,8 @@ def test_rows_are_by_source_head_shots_and_layer_in_their_order(make_results: Ma
 
 def test_orders() -> None:
     assert sorted(["10", "8+9+10+11", "2", "8+9", "11"], key=layer_order) == ["2", "10", "11", "8+9", "8+9+10+11"]
-    assert sorted(["1", "16", "0.05", "full", "0.5", "2"], key=shots_order) == ["full", "0.5", "0.05", "16", "2", "1"]
+    ordered = ["full", "0.5", "0.05", "1e-05", "16", "2", "1"]
+    assert sorted(["1", "16", "0.05", "1e-05", "full", "0.5", "2"], key=shots_order) == ordered
 
 
 def test_a_source_is_a_model_and_a_dataset_and_a_store_where_these_are_not_enough(make_results: MakeResults) -> None:
@@ -207,6 +208,15 @@ def test_a_line_a_head_says_what_a_peak_on_the_test_split_would_add(make_results
     assert "optimism +0.0)" in head_lines(summarise(tidy(make_results(*make_rows("paper")))))[0]
 
 
+def test_the_selected_optimizer_is_named_where_there_are_several(make_results: MakeResults) -> None:
+    rows = [{"optimizer": "lars", "test": 0.7, "selected": False}, {"optimizer": "adamw", "lr": 0.001, "test": 0.8}]
+    summary = summarise(tidy(make_results(*rows)))
+    assert summary[["optimizer", "n_optimizers", "n_choices", "n_seeds"]].to_numpy().tolist() == [["adamw", 2, 2, 1]]
+    assert head_lines(summary)[0].startswith(f"{EP}: layer 0, adamw, base lr 0.001, test top-1 80.0 % (")
+    same_rate = summarise(tidy(make_results(rows[0] | {"lr": 0.001}, rows[1])))
+    assert same_rate["n_choices"].tolist() == [2]
+
+
 def test_heads_without_steps_have_a_penalty_or_nothing_to_say(make_results: MakeResults) -> None:
     nan = float("nan")
     ridge = {
@@ -286,10 +296,11 @@ def test_images_without_scores_are_counted(make_results: MakeResults) -> None:
 
 
 def test_shots_in_words() -> None:
-    assert [shots_words(shots) for shots in ("full", "0.01", "0.125", "16", "1")] == [
+    assert [shots_words(shots) for shots in ("full", "0.01", "0.125", "1e-05", "16", "1")] == [
         "all training images",
         "1 % of the training images",
         "12.5 % of the training images",
+        "0.001 % of the training images",
         "16 images per class",
         "1 image per class",
     ]

@@ -91,7 +91,9 @@ def test_what_is_scored_once_is_its_own_last_and_peak() -> None:
 def table(**columns: Any) -> pd.DataFrame:
     absent = {f"{split}_{name}": np.nan for split in ("val", "test") for name in ("top1", "map")} | {"val_loss": np.nan}
     n_rows = len(columns["lr"])
-    return pd.DataFrame(absent | {"weight_decay": 0.0, "status": "trained"} | columns, index=range(n_rows))
+    return pd.DataFrame(
+        absent | {"optimizer": "lars", "weight_decay": 0.0, "status": "trained"} | columns, index=range(n_rows)
+    )
 
 
 @pytest.mark.parametrize("name", ["top1", "map"])
@@ -128,6 +130,19 @@ def test_one_rate_is_selected_for_all_seeds_by_their_mean() -> None:
     cells = table(head="a", seed=seeds, lr=lrs, weight_decay=decays, val_top1=vals, protocol="select")
     selected = cells[mark_selected(cells, ["head"])]
     assert selected[["seed", "lr", "weight_decay"]].to_numpy().tolist() == [[0, 0.3, 0.0], [1, 0.3, 0.0]]
+
+
+def test_one_optimizer_is_selected_with_its_rate() -> None:
+    """The same head with another optimizer is another choice, not another seed."""
+    cells = table(
+        optimizer=["lars", "lars", "adamw", "adamw", "adamw"],
+        lr=[1.0, 10.0, 0.1, 0.1, 1.0],
+        weight_decay=[0.0, 0.0, 0.0, 0.5, 0.0],
+        val_top1=[0.6, 0.7, 0.5, 0.8, 0.75],
+        head="a",
+        protocol="select",
+    )
+    assert mark_selected(cells, ["head"]).tolist() == [False, False, False, True, False]
 
 
 def test_a_rate_at_which_a_seed_diverged_is_not_selected() -> None:

@@ -31,5 +31,10 @@ def test_heads_that_are_compared_look_different_in_grey_too() -> None:
     assert len({(look.marker, str(look.linestyle)) for look in looks}) >= 11
 
 
+def test_trainings_of_one_head_look_different() -> None:
+    looks = [look_of(f"linear:pool=cls{number}") for number in ("", " #1", " #2")]
+    assert len({look.color for look in looks}) == len({look.linestyle for look in looks}) == 3
+
+
 def test_a_head_of_another_version_has_a_look() -> None:
     assert look_of("later:x=1") == look_of("later:x=1")

@@ -44,6 +44,17 @@ def test_a_head_over_its_rates(make_report: MakeReport) -> None:
     ]  # fmt: skip
 
 
+def test_the_curve_is_of_the_selected_optimizer(make_report: MakeReport) -> None:
+    rows = [{"lr": lr, "test": lr / 10, "selected": lr == 1.0} for lr in (0.1, 1.0)]
+    other = [{"lr": lr, "test": 0.9, "selected": False, "optimizer": "adamw"} for lr in (0.1, 10.0)]
+    figure: Any = draw_rates(make_report(*rows, *other))
+    assert figure is not None
+    (axes,) = figure.axes
+    line = next(line for line in axes.lines if line.get_color() == COLOUR and len(line.get_xdata()) > 1)
+    assert line.get_ydata() == pytest.approx([1, 10])
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0.1", "1"]
+
+
 def test_one_rate_is_no_curve(make_report: MakeReport) -> None:
     assert draw_rates(make_report({"test": 0.5})) is None
 
