@@ -20,7 +20,7 @@ from tokenprobe.probe.report.figures.curves import draw_shots
 
 REFERENCE = "ridge:pool=mean"
 HEADS = [*load_preset("few-labels").settings["heads"], "knn:k=10"]
-SHOTS = ["1", "2", "4", "8", "full"]
+SHOTS = ["1", "2", "4", "8", "16", "full"]
 
 
 def main(study: Study) -> None:
