@@ -96,17 +96,22 @@ def not_run(name: str, reason: str) -> Row:
 def report(benchmark: str, found: Iterable[Row], file: Path | None) -> None:
     """Print each row once it is measured, then the table. Write the rows to a file, if there is one.
 
+    Until all rows are measured, they are in FILE.partial. So after a failure FILE has an earlier run, or is not there.
+
     Args:
         benchmark: name of the script.
         found: the rows.
         file: for JSON lines.
     """
+    partial = file and file.with_name(f"{file.name}.partial")
     lines: list[Row] = [describe_run(benchmark)]
     for row in found:
         lines.append(row)
         print(json.dumps(row), flush=True)
-        if file:
-            write_lines(file, lines)
+        if partial:
+            write_lines(partial, lines)
+    if file and partial and len(lines) > 1:
+        partial.replace(file)
     print(f"\n{markdown(lines[1:])}")
 
 

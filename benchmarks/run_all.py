@@ -2,8 +2,9 @@
 
     python benchmarks/run_all.py [NAME …] [--reference PATH] [--dinov2 PATH] [--capi PATH]
 
-Each writes benchmarks/results/DATE-NAME.jsonl, and is compared with the results that were committed last. Without a
-checkout, the rows that need one keep their last results.
+Each writes benchmarks/results/DATE-NAME.jsonl once it is complete, and is compared with the results that were committed
+last. One that fails leaves its rows in DATE-NAME.jsonl.partial, which no table shows. Without a checkout, the rows that
+need one keep their last results.
 """
 
 import argparse
@@ -50,7 +51,8 @@ def main() -> int:
         ]
         file = RESULTS / f"{time.strftime('%Y-%m-%d')}-{name}.jsonl"
         done = run([f"benchmarks/{name}.py", *flags, "--json", str(file.relative_to(ROOT))])
-        run(["benchmarks/compare.py", str(file)])
+        if done:
+            run(["benchmarks/compare.py", str(file)])
         failed += not done
     tables.main()
     return failed

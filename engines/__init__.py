@@ -7,6 +7,7 @@ end, at any moment, and the same command goes on. A new engine is a file here an
 import os
 from collections.abc import Callable
 
+from ..errors import InputError
 from .contract import Engine as Engine
 
 ENGINES: dict[str, str] = {"inline": "Inline", "torchrun": "Torchrun", "ray": "OnRay"}
@@ -23,14 +24,20 @@ def make_engine(asked: str | None, **options: object) -> Engine:
 
     Args:
         asked: a key of `ENGINES`, or None for the default of `engine_name`.
-        options: of the engine.
+        options: of the engine; only Ray has any.
 
     Raises:
-        InputError: the engine cannot work here.
+        InputError: the engine cannot work here, or an option is given that is for another one.
     """
     from importlib import import_module
 
     name = engine_name(asked)
+    for key, value in options.items():
+        if value is not None and name != "ray":
+            raise InputError(
+                f"{key} {value!r} is for the engine ray, but the engine is {name}; give --engine ray, or leave "
+                f"--{key.replace('_', '-')} out"
+            )
     make: Callable[..., Engine] = getattr(import_module(f".{name}", __name__), ENGINES[name])
     return make(**{key: value for key, value in options.items() if name == "ray"})
 

@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import Any
 
@@ -62,7 +62,11 @@ class OnRay:
         finally:
             for number, handler in handlers.items():  # Ray has its own
                 signal.signal(number, handler)
-        self._share_machines()
+        try:
+            self._share_machines()
+        except InputError:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -75,7 +79,7 @@ class OnRay:
     def run(self, units: Sequence[Any], make_worker: WorkerFactory, tell: Tell) -> None:
         """See `Engine.run`."""
         key = os.urandom(8).hex()
-        work, made = self._ray.put(pickle.dumps(make_worker)), self._neighbours
+        work, made, here = self._ray.put(pickle.dumps(make_worker)), self._neighbours, os.getcwd()
         do = self._ray.remote(
             max_calls=0, max_retries=RETRIES, num_cpus=self._num_cpus, num_gpus=self._num_gpus, retry_exceptions=False
         )(_do)
@@ -83,7 +87,7 @@ class OnRay:
         tell(0, 0)
         while True:
             room = AHEAD * self._capacity - len(running)
-            running += [do.remote(key, work, unit, made) for _, unit in zip(range(room), waiting, strict=False)]
+            running += [do.remote(key, work, unit, made, here) for _, unit in zip(range(room), waiting, strict=False)]
             if not running:
                 break
             done, running = self._ray.wait(running, timeout=PAUSE)
@@ -104,22 +108,33 @@ class OnRay:
         return amounts
 
     def _share_machines(self) -> None:
-        """Divide the cores of a machine among its tasks: one task per GPU, or one per core."""
-        there = self._ray.cluster_resources()
+        """Divide the cores of a machine among its tasks: one task per GPU, or one per core.
+
+        Raises:
+            InputError: no machine has the GPUs of one task; Ray would wait for one.
+        """
+        there, nodes = self._ray.cluster_resources(), [node for node in self._ray.nodes() if node["Alive"]]
+        most = max((node["Resources"].get("GPU", 0) for node in nodes), default=0)
+        if self._num_gpus is not None and self._num_gpus > most:
+            raise InputError(
+                f"num_gpus {self._num_gpus:g} per task, but no machine of the Ray cluster has more than {most:g}; "
+                "give a smaller --num-gpus, or add machines"
+            )
         n_cpus, n_gpus = int(there.get("CPU", 1)), int(there.get("GPU", 0))
         if self._num_gpus is None:
             self._num_gpus = 1.0 if n_gpus else 0.0
         self._num_cpus = max(1, int(n_cpus * self._num_gpus // n_gpus)) if n_gpus and self._num_gpus else 1
         self._capacity = max(1, n_cpus // self._num_cpus)
-        n_nodes = max(1, sum(bool(node["Alive"]) for node in self._ray.nodes()))
-        self._neighbours = max(1, self._capacity // n_nodes)
+        self._neighbours = max(1, self._capacity // max(1, len(nodes)))
         os.environ[NEIGHBOURS] = str(self._neighbours)  # the leader plans for the memory of a worker
 
 
-def _do(key: str, work: bytes, unit: Any, neighbours: int) -> tuple[int, int]:
-    """Do one unit in a process of Ray. Its worker stays for the next one."""
+def _do(key: str, work: bytes, unit: Any, neighbours: int, folder: str) -> tuple[int, int]:
+    """Do one unit in a process of Ray, in the leader's folder. Its worker stays for the next one."""
     if key not in _workers:
         os.environ[NEIGHBOURS] = str(neighbours)
+        with suppress(OSError):  # a machine without that folder can still do work whose paths are absolute
+            os.chdir(folder)
         make: AbstractContextManager[Worker] = pickle.loads(work)()
         _workers[key] = _open.enter_context(make)
     amounts = [0, 0]

@@ -8,12 +8,11 @@ from leaderboard_list import Board, Figure, Row
 
 from tokenprobe.extract import ExtractConfig
 from tokenprobe.extract.backbones.catalogue import image_bytes, shapes_of
-from tokenprobe.extract.plan import parse_layers
 from tokenprobe.probe import FitConfig
 from tokenprobe.probe.batches.token_shape import TokenShape
 from tokenprobe.runtime.options import flags_of
 from tokenprobe.runtime.text import size_text
-from tokenprobe.store.layout import LayerShape
+from tokenprobe.store.layout import LayerShape, parse_layers
 
 ROWS = "\n## The rows\n"
 """Title of the part of the page that the list decides. All text before it stays as it is."""
@@ -38,7 +37,8 @@ def page_of(board: Board, page: str) -> str:
 def shapes(row: Row) -> list[LayerShape]:
     """Return the shapes of the layers that a row stores; none if only the weights tell them."""
     of_model, layers = shapes_of(row.extract["model"]), ExtractConfig(**row.settings(Path())[0]).layers
-    return [of_model[layer] for layer in parse_layers(layers, len(of_model))] if of_model else []
+    depth = len(of_model)
+    return [of_model[layer] for layer in parse_layers(layers, range(depth), depth, "backbone")] if of_model else []
 
 
 def commands(row: Row) -> tuple[str, str]:

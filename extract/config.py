@@ -31,6 +31,24 @@ probe extract -m timm:VisionTransformer --checkpoint mine.safetensors \\
 torchrun --nproc-per-node=8 -m tokenprobe extract \\
     -m timm:vit_base_patch16_224.mae -d folder:imagenet -o mae.zarr
 """
+CheckpointFile = Annotated[
+    str | Path | None,
+    Option("File with the weights of the backbone; then nothing is downloaded.", BACKBONE, metavar="FILE"),
+]
+WeightsKey = Annotated[
+    str | None,
+    Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="an average, if there is one"),
+]
+ModelArg = Annotated[dict[str, Any], Option("Arguments for the constructor of the backbone.", BACKBONE)]
+ImageSize = Annotated[
+    Several[int],
+    Option(
+        "Size of the input images of the backbone in pixels: one side, or height and width.",
+        BACKBONE,
+        metavar="SIDE",
+        default="that of the backbone",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +123,8 @@ class ExtractConfig(Settings):
             short="-m",
         ),
     ]
-    checkpoint: Annotated[
-        str | Path | None, Option("File with the weights; then nothing is downloaded.", BACKBONE, metavar="FILE")
-    ] = None
-    checkpoint_key: Annotated[
-        str | None,
-        Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="an average, if there is one"),
-    ] = None
+    checkpoint: CheckpointFile = None
+    checkpoint_key: WeightsKey = None
     checkpoint_grid: Annotated[
         Several[int],
         Option(
@@ -125,18 +138,8 @@ class ExtractConfig(Settings):
         Several[str], Option("Weights, or submodules such as norm, that the checkpoint may lack.", BACKBONE)
     ] = field(default_factory=several())
     no_pretrained: Annotated[bool, Option("Load no weights; draw them from --seed.", BACKBONE)] = False
-    model_arg: Annotated[dict[str, Any], Option("Arguments for the constructor of the backbone.", BACKBONE)] = field(
-        default_factory=dict
-    )
-    image_size: Annotated[
-        Several[int],
-        Option(
-            "Size of the input images of the backbone in pixels: one side, or height and width.",
-            BACKBONE,
-            metavar="SIDE",
-            default="that of the backbone",
-        ),
-    ] = field(default_factory=several())
+    model_arg: ModelArg = field(default_factory=dict)
+    image_size: ImageSize = field(default_factory=several())
     out: Annotated[
         str | Path,
         Option(

@@ -3,14 +3,15 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..runtime.device import computing
 from ..store import BlockKey
 from .ahead import beside_the_next, upload
 from .backbones import Backbone
@@ -18,7 +19,7 @@ from .config import ExtractConfig
 from .datasets import ImageSource
 from .decoded import BadImage, DecodeSpeed
 from .loading import RowImages, Wanted, make_loader, n_workers
-from .plan import Plan, augmentation_of, parse_layers
+from .plan import Plan, augmentation_of, wanted_layers
 from .views import normalise
 
 
@@ -113,7 +114,7 @@ def images_per_second(backbone: Backbone, config: ExtractConfig, device: torch.d
     n_images = config.batch_size if device.type == "cuda" else min(config.batch_size, 8)
     pixels = torch.full((n_images, 3, *backbone.transform.input_size), 128, dtype=torch.uint8)
     backbone.module.to(device)
-    layers = parse_layers(config.layers, len(backbone.shapes))
+    layers = wanted_layers(config, backbone)
     for _ in range(2):
         start = time.perf_counter()
         tokens = _forward(backbone, pixels, layers, n_images, device, precision)
@@ -134,7 +135,7 @@ def _forward(
     if n_images < batch_size:
         pixels = torch.cat([pixels, pixels.new_zeros(batch_size - n_images, *pixels.shape[1:])])
     inputs = normalise(pixels, backbone.transform)
-    with torch.inference_mode(), autocast(device, precision), explained_memory(batch_size):
+    with torch.inference_mode(), computing(device, precision), explained_memory(batch_size):
         tokens, embedding = backbone.tokens_and_embedding(inputs, layers)
     last = len(backbone.shapes) - 1
 
@@ -147,9 +148,8 @@ def _forward(
     }
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return a context that rounds matrix products to a precision; for float32 it changes nothing."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
+NO_MEMORY = ("out of memory", "allocate memory")
+"""Parts of the messages of errors that are not `torch.OutOfMemoryError`."""
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def explained_memory(batch_size: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain RuntimeError
-        if "memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         raise InputError(
             f"a batch of {batch_size} images does not fit in memory; give a smaller --batch-size"

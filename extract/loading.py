@@ -5,12 +5,14 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import InputError
 from ..runtime.workers import leave_the_group, n_cores
 from .datasets import ImageSource
 from .decoded import BadImage, DecodedBatch, DecodeSpeed, Warned
@@ -25,6 +27,7 @@ CHUNK = 8
 """Images that a worker decodes before it reports. A small number keeps all cores busy on the first and last batch."""
 AHEAD = 8
 """Chunks that each worker may decode ahead. They bridge short delays of the disk or the GPU."""
+LOST_PROCESS = "DataLoader worker (pid"
 WORKER_OPTIONS: dict[str, Any] = {
     "prefetch_factor": AHEAD,
     "worker_init_fn": lambda _: leave_the_group(),
@@ -180,6 +183,20 @@ class Chunks(Dataset[DecodedChunk]):
             self.slots.unpin()
 
 
+@contextmanager
+def explained_loss() -> Iterator[None]:
+    """Turn the error about a decoding process that was killed into an InputError. It may come up at any statement."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(LOST_PROCESS):
+            raise
+        raise InputError(
+            f"a decoding process ended early ({' '.join(str(error).split())[:200]}); the system kills processes when "
+            "memory runs out: give fewer --workers, or a smaller --batch-size; then the command goes on where it was"
+        ) from error
+
+
 def make_loader(
     images: RowImages, batches: Iterable[Wanted], *, workers: int, pinned: bool, sizes: Sequence[int] | None = None
 ) -> Iterator[DecodedBatch]:
@@ -203,6 +220,7 @@ def make_loader(
     return Chunks(images, sizes, workers).load(chain([first], waiting), workers, pinned=pinned)
 
 
+@explained_loss()
 def find_bad_images(images: RowImages, wanted: Wanted, *, workers: int) -> list[BadImage]:
     """Decode all images once and return the unreadable ones."""
     size = CHUNK * max(workers, 1)

@@ -23,9 +23,9 @@ from .decoded import Waits
 from .describe import describe
 from .forward import Job, images_per_second
 from .listing import leave_out_unreadable, list_images
-from .loaded import load_configured, open_source
+from .loaded import load_configured, open_source, wants_published
 from .loading import n_workers
-from .plan import ChosenImages, Plan, check_extends, check_space, make_plan
+from .plan import ChosenImages, Plan, check_extends, check_space, make_plan, refusal
 from .progress import ImageProgress
 from .shard import declare_once
 from .statistics import write_channels
@@ -42,7 +42,10 @@ def extract(config: ExtractConfig) -> str | Path:
         for line in describe_extraction(config):
             logger.info(line)
         return out
-    with make_engine(config.engine, address=config.address, num_gpus=config.num_gpus) as engine:
+    made = make_engine(config.engine, address=config.address, num_gpus=config.num_gpus)
+    if made.leads:
+        check_config(config)  # before an engine starts processes
+    with made as engine:
         if engine.leads:
             _lead(config, out, engine)
         else:
@@ -52,7 +55,6 @@ def extract(config: ExtractConfig) -> str | Path:
 
 def _lead(config: ExtractConfig, out: str | Path, engine: Engine) -> None:
     """Plan and declare the store, let the engine extract what is missing, and seal it."""
-    check_config(config)
     plan, images, job = _prepare(config, out)
     targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
 
@@ -133,7 +135,11 @@ def describe_extraction(config: ExtractConfig) -> list[str]:
     backbone = load_configured(config, source, fetches=False)
     plan = make_plan(config, backbone, source, list_images(config, source), precision)
     speed = images_per_second(backbone, config, device, precision)
-    return describe(plan, config, speed)
+    lines = describe(plan, config, speed)
+    if not config.overwrite:
+        why = refusal(plan, store_path(config.out), knows_weights=not wants_published(config))
+        lines += [] if why is None else [f"{'refused':<10} {why}"]
+    return lines
 
 
 def _circumstances(config: ExtractConfig, job: Job) -> dict[str, Any]:

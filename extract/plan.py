@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from .. import __version__
-from ..errors import InputError, NoSpaceError
+from ..errors import InputError, NoSpaceError, StoreError
 from ..runtime.address import is_address
 from ..runtime.text import size_text
 from ..store.array_spec import array_spec, array_specs
@@ -15,7 +15,7 @@ from ..store.contents import Recipe, SplitInfo, limit_json
 from ..store.durable import free_bytes
 from ..store.formats import store_files
 from ..store.journal import finished_files
-from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name
+from ..store.layout import EMBEDDING, MEAN, PATCH, POOLED, PREFIX, LayerShape, block_rows, layer_name, parse_layers
 from ..store.manifest import Manifest
 from ..store.object_lock import lock_of
 from ..store.quantize import array_type, stored_kinds
@@ -89,26 +89,14 @@ class Plan:
         return sum(spec.block_bytes for spec in specs for name in files.block_names(spec) if name not in finished)
 
 
-def parse_layers(spec: str, depth: int) -> list[int]:
-    """Read "all", "last4" or "0,5,-1" into sorted layer indices.
+def wanted_layers(config: ExtractConfig, backbone: Backbone) -> list[int]:
+    """Return the layers that a config names, in order.
 
     Raises:
         InputError: the text has another form, or the backbone lacks a layer.
     """
-    if spec == "all":
-        return list(range(depth))
-    if spec.startswith("last") and spec[4:].isdigit():
-        n_last = int(spec[4:])
-        wanted = [layer - depth for layer in range(depth - n_last, depth)] if n_last <= depth else [-n_last]
-    else:
-        try:
-            wanted = [int(part) for part in spec.split(",")]
-        except ValueError:
-            raise InputError(f"layers {spec!r}: expected all, lastN, or indices such as 0,5,-1") from None
-    bad = [layer for layer in wanted if not -depth <= layer < depth]
-    if bad or not wanted:
-        raise InputError(f"layers {spec!r}: the backbone has layers 0 to {depth - 1}; got {bad or 'none'}")
-    return sorted({layer % depth for layer in wanted})
+    depth = len(backbone.shapes)
+    return parse_layers(config.layers, range(depth), depth, "backbone")
 
 
 def make_plan(
@@ -130,7 +118,7 @@ def make_plan(
     Raises:
         InputError: the backbone lacks one of the layers, or has none of the wanted tokens.
     """
-    layers = {layer_name(layer): backbone.shapes[layer] for layer in parse_layers(config.layers, len(backbone.shapes))}
+    layers = {layer_name(layer): backbone.shapes[layer] for layer in wanted_layers(config, backbone)}
     kinds = {name: _kinds_of(shape, config.tokens) for name, shape in layers.items()}
     if config.tokens and not any(set(of_layer) - set(POOLED) for of_layer in kinds.values()):
         raise InputError(f"{backbone.name!r} has no {','.join(config.tokens)} tokens; give --tokens patch")
@@ -232,6 +220,32 @@ def check_extends(plan: Plan, out: str | Path) -> None:
         return
     with lock_of(files.folder):
         stored = files.read_manifest()
+    _check_merges(plan, stored)
+
+
+def refusal(plan: Plan, out: str | Path, *, knows_weights: bool) -> str | None:
+    """Return why a store there cannot be extended in this way, or None.
+
+    Args:
+        plan: plan of the extraction.
+        out: path of the store.
+        knows_weights: whether the plan knows the weights; if not, they are taken to be those of the store.
+    """
+    files = store_files(out)
+    if not files.exists():
+        return None
+    stored = files.read_manifest()
+    if not knows_weights:
+        recipe = replace(plan.manifest.recipe, weights=stored.recipe.weights)
+        plan = replace(plan, manifest=replace(plan.manifest, recipe=recipe))
+    try:
+        _check_merges(plan, stored)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _check_merges(plan: Plan, stored: Manifest) -> None:
     splits = {
         name: replace(info, skipped=stored.splits[name].skipped, n_images=stored.splits[name].n_images)
         for name, info in plan.manifest.splits.items()

@@ -10,6 +10,7 @@ from ..store import BlockKey, BlockWriter
 from ..store.layout import CHANNELS, PATCH, PREFIX, array_name, layer_index, layer_name
 from ..store.quantize import STATISTICS_ROWS, channel_statistics
 from .forward import Batch, Job, Outputs, run_batches
+from .loading import explained_loss
 from .rows import batches_of, even_batch_size
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def _arrays_of(job: Job, split: str, layer: int) -> dict[str, str]:
     return {kind: array_name(split, layer_name(layer), kind) + CHANNELS for kind in kinds if kind in (PATCH, PREFIX)}
 
 
+@explained_loss()
 def _sums_of_first_images(job: Job, lacking: Sequence[tuple[str, int]]) -> dict[str, "ChannelSums"]:
     """Run the backbone over the first images of splits, for the layers that lack statistics."""
     splits = sorted({split for split, _ in lacking})

@@ -16,6 +16,7 @@ from ..store.layout import layer_name
 from .decoded import Waits
 from .forward import Job, run_batches
 from .loaded import load_configured
+from .loading import explained_loss
 from .statistics import read_channels
 from .stored import stored_arrays
 from .units import Unit, batch_sizes, batches_of_unit
@@ -76,6 +77,7 @@ class _Worker:
     def __init__(self, job: Job, writer: BlockWriter, waits: Waits) -> None:
         self._job, self._writer, self._waits = job, writer, waits
 
+    @explained_loss()
     def __call__(self, units: Iterator[Unit], tell: Tell) -> None:
         job, dtype = self._job, self._job.plan.manifest.recipe.dtype
         channels = read_channels(job, self._writer) if dtype == "int8" else {}

@@ -37,17 +37,25 @@ def fit(paths: Sequence[str | Path], config: FitConfig) -> Run:
         for line in describe_fit(paths, config):
             logger.info(line)
         return Run(Path(config.out))
-    with make_engine(config.engine, address=config.address, num_gpus=config.num_gpus) as engine:
+    made = make_engine(config.engine, address=config.address, num_gpus=config.num_gpus)
+    if made.leads:
+        _check(config)  # before an engine starts processes
+    with made as engine:
         if engine.leads:
             return _lead(paths, config, engine)
         engine.serve()
     return Run(Path(config.out))
 
 
-def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run:
-    """Plan the fit, train what the run lacks, and write the report."""
+def _check(config: FitConfig) -> None:
+    """Refuse settings that are wrong by themselves, whatever the stores and the machine are."""
     parse_shard(config.shard)
     check_log(config.log)
+    check_run_folder(config.out)
+
+
+def _lead(paths: Sequence[str | Path], config: FitConfig, engine: Engine) -> Run:
+    """Plan the fit, train what the run lacks, and write the report."""
     out, machine = check_run_folder(config.out), make_machine(config)
     seen = Run(out)
     plans = _make_plans(paths, config, machine)

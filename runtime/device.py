@@ -1,4 +1,7 @@
-"""The choice of device and precision, for both stages."""
+"""The choice of device and precision, for both stages, and computing in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -58,3 +61,24 @@ def resolve_precision(amp: str, device: torch.device) -> str:
     if amp == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
     return "float32" if amp == "off" else amp
+
+
+@contextmanager
+def computing(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute matrix products and convolutions in a precision of `resolve_precision`, or in float64.
+
+    Without this, cuDNN rounds factors of float32 convolutions to TF32, which has ten bits. torch's default for matrix
+    products is exact.
+    """
+    if precision in ("bfloat16", "float16"):
+        with torch.autocast(device.type, getattr(torch, precision)):
+            yield
+    elif device.type == "cuda":
+        convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        kept, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+        try:
+            yield
+        finally:
+            convolutions.fp32_precision = kept
+    else:
+        yield

@@ -18,6 +18,7 @@ from .quantize import DTYPES, stored_kinds
 from .reader import Split, Store
 from .selection import Selection
 from .shards import write_shards
+from .temporaries import file_of, is_left_over, new_writer, temporary_of
 
 Progress = Callable[[int], None]
 
@@ -140,14 +141,16 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder. At the end it is renamed to `out`; after an error it is removed."""
     if os.path.lexists(out):
         raise InputError(f"{str(out)!r} exists, and an export replaces nothing; give another name")
-    folder = out.with_name(out.name + ".partial")
     out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        raise InputError(
-            f"{str(folder)!r} belongs to an export that is running or was killed; remove it if no export is running"
-        ) from None
+    for other in out.parent.iterdir():
+        if file_of(other.name) == out.name:
+            if not is_left_over(other):
+                raise InputError(
+                    f"another export is writing {str(out)!r}, in {str(other)!r}; wait for it, or give another name"
+                )
+            shutil.rmtree(other, ignore_errors=True)  # a killed one left it
+    folder = temporary_of(out, new_writer())
+    folder.mkdir()
     try:
         yield folder
         sync_tree(folder)

@@ -112,26 +112,32 @@ def layer_index(name: str) -> int:
     return int(name.removeprefix("layer_"))
 
 
-def parse_layers(spec: str, stored: Sequence[int], depth: int) -> list[int]:
-    """Parse "all", "last4" or "0,5,-1" into stored layers; negative indices count from the backbone's end.
+def parse_layers(spec: str, known: Sequence[int], depth: int, owner: str = "store") -> list[int]:
+    """Parse "all", "last4" or "0,5,-1" into layers, in order; negative indices count from the backbone's end.
+
+    Args:
+        spec: the text.
+        known: indices of the layers that there are, in order.
+        depth: number of layers of the backbone.
+        owner: what has these layers, for the error.
 
     Raises:
-        InputError: another form, or a layer that is not stored.
+        InputError: another form, or a layer that is not known.
     """
     if spec == "all":
-        return list(stored)
-    if spec.startswith("last") and spec[4:].isdigit():
-        if not 1 <= int(spec[4:]) <= len(stored):
-            raise InputError(f"layers {spec!r}: the store has {len(stored)} layers")
-        return list(stored)[-int(spec[4:]) :]
+        return list(known)
+    if spec.startswith("last") and spec[4:].isdecimal():
+        if not 1 <= int(spec[4:]) <= len(known):
+            raise InputError(f"layers {spec!r}: the {owner} has {len(known)} layers")
+        return list(known)[-int(spec[4:]) :]
     try:
         wanted = [int(part) for part in spec.split(",")]
     except ValueError:
         raise InputError(f"layers {spec!r}: expected all, lastN, or indices such as 0,5,-1") from None
     layers = [layer + depth if layer < 0 else layer for layer in wanted]
     for asked, layer in zip(wanted, layers, strict=True):
-        if layer not in stored:
-            raise unknown_name("layer of the store", str(asked), map(str, stored))
+        if layer not in known:
+            raise unknown_name(f"layer of the {owner}", str(asked), map(str, known))
     return sorted(set(layers))
 
 

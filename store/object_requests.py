@@ -24,13 +24,27 @@ ENDPOINTS = {
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
 """Variables that name another server, for each kind of address."""
+VARIABLES = {"s3": ("AWS_",), "gs": ("GOOGLE_", "SERVICE_ACCOUNT"), "az": ("AZURE_",)}
+"""Beginnings of the names of variables that obstore reads, for each kind of address."""
 SERVICES, SECRET_WORDS = (
-    ("AWS_", "GOOGLE_", "AZURE_", "SERVICE_ACCOUNT"),
+    tuple(name for names in VARIABLES.values() for name in names),
     ("KEY", "SECRET", "TOKEN", "SAS", "CREDENTIALS", "SERVICE_ACCOUNT"),
 )
 """Parts of the names of variables that hold credentials, or the path of a file with some."""
+OF_JSON = "SERVICE_ACCOUNT_KEY"
+"""End of the names of variables that hold JSON, which may have several lines."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+PANIC = "PanicException"
+"""Class of obstore's errors for what it did not foresee, such as a port that is no number. It is no `Exception`."""
 LEAST_SECRET = 6
 """Characters of the shortest value that is taken for a credential."""
+
+NO_VERSION = (
+    "the server does not name the version of an object, by an ETag or, at Google, a generation; without it, one writer "
+    "could overwrite another unseen. Use a server that names it, or write the store to a folder and copy the folder"
+)
+MISSING_ETAG = "ETag Header missing"
+"""Words of obstore, for an answer without the version of the object."""
 
 Result = TypeVar("Result")
 
@@ -41,8 +55,17 @@ class Version(NamedTuple):
     e_tag: str | None
     version: str | None
 
-    def mode(self) -> Any:
-        """Return obstore's mode of a write that replaces this version only."""
+    def mode(self, where: object) -> Any:
+        """Return obstore's mode of a write that replaces this version only.
+
+        Args:
+            where: address of the object.
+
+        Raises:
+            AddressError: the server did not name the version, so no write can depend on it.
+        """
+        if (self.version if str(where).startswith("gs://") else self.e_tag) is None:
+            raise AddressError(NO_VERSION, str(where))
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
@@ -56,8 +79,9 @@ def open_address(address: str) -> Any:
 
     Raises:
         AddressError: obstore refuses it.
-        InputError: obstore is not installed.
+        InputError: obstore is not installed, or a variable that it reads has a control character.
     """
+    _check_variables(address)
     with explained(address):
         return _memory(address) if address.startswith("memory://") else _open(address)
 
@@ -81,9 +105,23 @@ def explained(where: object) -> Iterator[None]:
         yield
     except (AddressError, FileExistsError, FileNotFoundError, InputError):
         raise
-    except Exception as error:  # obstore has a class for every service's faults, and none above them all
+    except BaseException as error:  # obstore has a class for every service's faults, and none above them all
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
         said = " ".join(_without_credentials(str(error).split("Debug source")[0]).split()) or type(error).__name__
-        raise AddressError(printable(redacted(said))[:600], str(where)) from None
+        said = NO_VERSION if MISSING_ETAG in said else printable(redacted(said))[:600]
+        raise AddressError(said, str(where)) from None
+
+
+def _check_variables(address: str) -> None:
+    """Refuse variables that no header of a request can hold, such as a token with the line break of its file."""
+    for name, value in os.environ.items():
+        of_service = name.startswith(VARIABLES.get(address.partition("://")[0], ())) and not name.endswith(OF_JSON)
+        if of_service and CONTROL.search(value):
+            raise InputError(
+                f"cannot use {address!r}: the variable ${name} holds a line break or another control character; set it "
+                "again without, for it may have one at its end"
+            )
 
 
 def _without_credentials(text: str) -> str:

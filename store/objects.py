@@ -224,19 +224,21 @@ class ObjectPath:
             The new version.
 
         Raises:
+            AddressError: the server does not name versions, or refuses.
             FileExistsError: another object is there, or this one.
         """
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
-        mode: Any = "create" if version is None else version.mode()
+        mode: Any = "create" if version is None else version.mode(self)
         with explained(self):
             try:
                 made = repeated(lambda: obstore.put(self.bucket.store, self.key, data, mode=mode))
             except (AlreadyExistsError, PreconditionError):
                 raise FileExistsError(str(self)) from None
             except (NotSupportedError, NotImplementedError):  # some servers know no conditions
-                if version is None and self.head() is not None:
+                found = self.head()
+                if (None if found is None else found.version) != version:
                     raise FileExistsError(str(self)) from None
                 made = repeated(lambda: obstore.put(self.bucket.store, self.key, data))
         self.bucket.note(self.key, len(data))

@@ -35,6 +35,7 @@ from tokenprobe.extract import pipeline as _imported_extract  # noqa: F401
 from tokenprobe.probe import pipeline as _imported_probe  # noqa: F401
 from tokenprobe.store.formats import store_files
 from tokenprobe.store.journal import finished_files
+from tokenprobe.store.temporaries import file_of
 from tokenprobe.workflows import predict as _imported_workflows  # noqa: F401
 
 MODEL = ["-m", "timm:VisionTransformer", "--no-pretrained", "--workers", "1", "--batch-size", "4"]
@@ -152,7 +153,6 @@ class Bench:
         status = run(scenario.words, folder, watched, kill_after=when * seconds)
         killed = status == -signal.SIGKILL
         finished = scenario.finished(output) if output.exists() else {}
-        remove_left_over_of_an_export(output)
         status = run(scenario.words, folder) if killed else status
         faults = [] if status == 0 else [f"status {status}: {(folder / 'log').read_text()[-500:]}"]
         if status == 0:
@@ -230,7 +230,8 @@ def signs_of(output: Path | None) -> list[tuple[str, int, int]]:
     """Return what changes when a command begins to write: its output, and what is made beside it meanwhile."""
     if output is None:
         return []
-    near = [output, *(output.with_name(output.name + ending) for ending in (".blocks", ".partial"))]
+    growing = [path for path in output.parent.iterdir() if file_of(path.name) == output.name]
+    near = [output, output.with_name(f"{output.name}.blocks"), *growing]
     found = [path for path in (*near, *(path / "journal.jsonl" for path in near)) if path.exists()]
     return [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in found]
 
@@ -257,11 +258,6 @@ def damage(store: Path) -> None:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.unlink() if place % 3 == 0 else path.write_bytes(data if place % 3 == 1 else data[:-1])
-
-
-def remove_left_over_of_an_export(output: Path) -> None:
-    """Remove the folder that a killed export leaves, as its message asks."""
-    shutil.rmtree(output.with_name(f"{output.name}.partial"), ignore_errors=True)
 
 
 def files_of(output: Path) -> dict[str, bytes]:

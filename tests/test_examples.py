@@ -158,7 +158,7 @@ def test_every_command_line_that_is_shown_runs_or_is_marked(shortened: Path, pla
 def test_only_what_cannot_run_here_is_marked() -> None:
     """What needs published weights, an installation, a store in a bucket, a head on the hub, or code of a user.
 
-    Rows of reproduce-imagenet.md are marked whole. `examples/test_leaderboard.py` runs such a list.
+    Rows of reproduce-imagenet.md are marked whole. `examples/leaderboard/test_run.py` runs such a list.
     """
     for place, line, marked in (*lines_of_pages(), *lines_of_help()):
         if marked and line.startswith("probe "):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import tokenprobe
 
@@ -52,6 +54,16 @@ def test_the_package_names_the_versions_that_ci_tests() -> None:
     lowest = min(of_ci(), key=lambda python: int(python.partition(".")[2]))
     assert project()["requires-python"] == f">={lowest}"
     assert of_ci()[lowest] == {"lowest", "newest"}
+
+
+def test_locked_versions_are_within_the_bounds() -> None:
+    """A raised bound needs a new lock file: make lock. pip freeze leaves setuptools out."""
+    lines = (ROOT / "requirements-dev.lock").read_text().splitlines()[1:]
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == [], "names and versions alone"
+    locked = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    asked = [Requirement(text) for text in project()["dependencies"] + project()["optional-dependencies"]["dev"]]
+    found = {each: locked.get(canonicalize_name(each.name), "none") for each in asked if each.name != "setuptools"}
+    assert {str(each): pin for each, pin in found.items() if pin == "none" or pin not in each.specifier} == {}
 
 
 def test_a_release_is_published_without_a_password_and_only_by_a_tag() -> None:

@@ -6,7 +6,7 @@ through the backbone.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError, MissingError, TokenprobeError
 from ..extract import ExtractConfig
-from ..extract.datasets import ImageSource
+from ..extract.datasets import ImageSource, without_download
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoded import BadImage
 from ..extract.loaded import open_source
@@ -193,7 +193,7 @@ def _label(split: Split, row: int) -> str:
 
 
 def _stored_pixels(split: Split, about: SavedHead, rows: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-    """Read the images of rows from the data of the store, or warn and return None."""
+    """Read the images of rows from the data of the store, if they are on this machine, or warn and return None."""
     try:
         source = _source_of(split.store)
         listed = {key: place for place, key in enumerate(source.images(split.name).ids)}
@@ -215,7 +215,7 @@ def _source_of(store: Store) -> ImageSource:
         config = ExtractConfig(**store.recorded_settings)
     except TypeError as error:
         raise InputError(f"the journal of {str(store.path)!r} records no usable settings") from error
-    return open_source(config)
+    return open_source(replace(config, data=without_download(config.data)))
 
 
 def _decoded(source: ImageSource, split: str, rows: SplitRows, about: SavedHead) -> Tensor:

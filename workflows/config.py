@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ..extract.config import CheckpointFile, ImageSize, ModelArg, WeightsKey
 from ..probe.report.config import Style
 from ..runtime.options import ALL, BACKBONE, DATA, OUTPUT, Joined, Option, Several, several
 from ..runtime.settings import Amp, Device, ForwardSize, Settings, SkipBadImages, Workers
@@ -138,26 +139,10 @@ class ImportHeadConfig(Settings):
     """Settings of `probe heads import`. Each field's `Option` describes it."""
 
     model: Annotated[str, Option("Backbone whose tokens the head reads, as for probe extract.", BACKBONE, short="-m")]
-    checkpoint: Annotated[
-        str | Path | None,
-        Option("File with the weights of the backbone; then nothing is downloaded.", BACKBONE, metavar="FILE"),
-    ] = None
-    checkpoint_key: Annotated[
-        str | None,
-        Option("Key or prefix of the weights in the checkpoint.", BACKBONE, default="an average, if there is one"),
-    ] = None
-    model_arg: Annotated[dict[str, Any], Option("Arguments for the constructor of the backbone.", BACKBONE)] = field(
-        default_factory=dict
-    )
-    image_size: Annotated[
-        list[int],
-        Option(
-            "Size of the input images in pixels: one side, or height and width.",
-            BACKBONE,
-            metavar="SIDE",
-            default="that of the backbone",
-        ),
-    ] = field(default_factory=list)
+    checkpoint: CheckpointFile = None
+    checkpoint_key: WeightsKey = None
+    model_arg: ModelArg = field(default_factory=dict)
+    image_size: ImageSize = field(default_factory=several())
     layer: Annotated[int, Option("Layer whose tokens the head reads, counted from 0; -1 is the last.", BACKBONE)] = -1
     norm: Annotated[
         Literal["none", "final"],

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InputError, MissingError
 from ..extract.backbones import Backbone, absolute_model, load_backbone
 from ..extract.backbones.weights.files import load_checkpoint
+from ..extract.backbones.weights.kinds import SAVE_AS_FLOATS, fault_of
 from ..probe.batches.norm import FinalNorm
 from ..probe.batches.token_shape import CLS, TokenShape
 from ..probe.grid.specs import HeadSpec, parse_heads
@@ -48,6 +49,9 @@ def import_head(file: str | Path, config: ImportHeadConfig) -> Path:
         found = find_published(weights)
     except InputError as error:
         raise InputError(f"{str(file)!r}: {error}") from error
+    for name, tensor in {**found.pooling, **found.norm, **found.linear}.items():
+        if fault := fault_of(tensor, None):
+            raise InputError(f"{str(file)!r}: {name!r} is {fault}; {SAVE_AS_FLOATS}")
     classes = _classes(config.classes, found.n_classes)
     settings = {name: getattr(config, name) for name in BACKBONE if hasattr(config, name)}
     backbone = load_backbone(**settings)

@@ -14,15 +14,15 @@ from ..errors import InputError, MissingError
 from ..extract.ahead import upload
 from ..extract.datasets.loose_images import SPLIT, LooseImages
 from ..extract.decoded import BadImage, DecodeSpeed
-from ..extract.forward import autocast, explained_memory
-from ..extract.loading import RowImages, Wanted, find_bad_images, make_loader, n_workers
+from ..extract.forward import explained_memory
+from ..extract.loading import RowImages, Wanted, explained_loss, find_bad_images, make_loader, n_workers
 from ..extract.progress import ImageProgress
 from ..extract.rows import SplitRows, batches_of, choose_rows
 from ..extract.views import normalise
 from ..probe.report.best import BEST, best_cell
 from ..probe.run.results import Run
 from ..probe.run.saved import is_shared, saved_cells
-from ..runtime.device import resolve_device, resolve_precision
+from ..runtime.device import computing, resolve_device, resolve_precision
 from ..runtime.text import counted
 from ..store.outputs import check_file
 from .config import PredictConfig
@@ -35,6 +35,7 @@ N_NAMED = 3
 """Cells that the error names when there are several."""
 
 
+@explained_loss()
 def predict(run: str | Path, config: PredictConfig) -> pd.DataFrame:
     """Run a saved head on new images, and write the predictions if a file is named.
 
@@ -156,6 +157,6 @@ def _logits(model: ProbedModel, pixels: Tensor | BadImage, precision: str, image
     device = next(model.parameters()).device
     with torch.inference_mode(), explained_memory(len(pixels)):
         inputs = normalise(upload(pixels, device), model.transform)
-        with autocast(device, precision):
+        with computing(device, precision):
             tokens = model.forward_features(inputs)
         return model.forward_head(tokens).float().cpu()

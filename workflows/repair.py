@@ -1,7 +1,8 @@
 """`probe verify`, and its `--repair`, which extracts damaged and unfinished files again and touches no other file.
 
 The journal holds the settings of every extraction into the store. Running them again makes only the missing files.
-Identical inputs give identical bytes, so the store is restored exactly.
+Identical inputs give identical bytes, so the store is restored exactly. Somebody else may have written the journal, so
+a repair reads data that are on this machine and downloads none.
 """
 
 import logging
@@ -12,7 +13,7 @@ from pathlib import Path
 from ..errors import InputError, MissingError, StoreError
 from ..extract import ExtractConfig, extract
 from ..extract.backbones import split_source
-from ..extract.datasets import open_dataset
+from ..extract.datasets import open_dataset, without_download
 from ..runtime.text import plural
 from ..store import journal
 from ..store.contract import StoreFiles
@@ -54,7 +55,8 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
         The problems that remain.
 
     Raises:
-        InputError: an address that is refused, or the journal names code that is not trusted.
+        InputError: an address that is refused, or the journal names code that is not trusted, or data that would be
+            downloaded.
         LockedError: another process is writing to the store.
         MissingError: there is no journal, or the data or weights have moved; the message names the path.
         StoreError: the journal records no extraction, or its extractions would not give this store.
@@ -121,6 +123,7 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
         skip = recorded.skip_bad_images or left_out
         config = replace(recorded, out=files.path, overwrite=False, dry_run=False, skip_bad_images=skip)
         config = replace(config, engine="inline", shard=None, address=None, num_gpus=None)
+        config = replace(config, data=_on_this_machine(config.data))
         if config not in configs:
             configs.append(config)
     if not configs:
@@ -128,6 +131,13 @@ def _recorded_configs(files: StoreFiles, manifest: Manifest) -> list[ExtractConf
             f"the journal of {str(files.path)!r} records no extraction to run again; run the probe extract that made it"
         )
     return configs
+
+
+def _on_this_machine(data: str) -> str:
+    try:
+        return without_download(data)
+    except InputError as error:
+        raise InputError(f"cannot repair: the data were {data!r}, and a repair downloads none: {error}") from error
 
 
 def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_code: bool) -> None:

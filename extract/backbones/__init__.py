@@ -20,6 +20,7 @@ from .from_open_clip import is_open_clip, load_open_clip
 from .from_timm import is_timm, load_timm
 from .from_transformers import load_transformers, remote_code
 from .names import HUB_FORMS
+from .weights.folders import check_folder
 from .weights.loading import Reading
 
 __all__ = [
@@ -86,6 +87,8 @@ def load_backbone(  # noqa: PLR0913
             reading=Reading(allow_missing, checkpoint_key, _height_and_width(checkpoint_grid)),
             fetches=fetches,
         )
+        if request.downloads:
+            check_folder(name)
         with bars_of(huggingface_hub.utils):
             backbone = BACKBONES[source](request)
     elif isinstance(model, Backbone):
@@ -150,4 +153,4 @@ def absolute_model(model: str) -> str:
     if source == "hub":
         return f"hub:{absolute_entry(name)}"
     before, local, folder = model.partition("local-dir:")
-    return f"{before}{local}{os.path.abspath(folder)}" if local else model
+    return f"{before}{local}{os.path.abspath(os.path.expanduser(folder))}" if local else model

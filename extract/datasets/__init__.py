@@ -10,6 +10,7 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from ...errors import unknown_name
+from . import from_hf, from_torchvision
 from .contract import ImageList, ImageSource
 from .from_hf import HfImages
 from .from_torchvision import PUBLISHED, TorchvisionImages
@@ -18,7 +19,15 @@ from .manifest import open_csv, open_parquet
 from .npz import NpzImages, open_demo
 from .webdataset_tars import TarImages
 
-__all__ = ["DATASETS", "ImageList", "ImageSource", "describe_datasets", "list_datasets", "open_dataset"]
+__all__ = [
+    "DATASETS",
+    "ImageList",
+    "ImageSource",
+    "describe_datasets",
+    "list_datasets",
+    "open_dataset",
+    "without_download",
+]
 
 
 class Source(NamedTuple):
@@ -84,6 +93,12 @@ DATASETS: dict[str, Source] = {
     "demo": Source(open_demo, "", ("the bundled part of Fashion-MNIST",)),
 }
 
+WITHOUT_DOWNLOAD: dict[str, Callable[[str], str]] = {
+    "torchvision": from_torchvision.without_download,
+    "hf": from_hf.without_download,
+}
+"""The sources that may download, with a function that returns an argument that does not, or raises InputError."""
+
 
 def open_dataset(spec: str) -> ImageSource:
     """Open "SOURCE:ARGUMENT"; a path alone means "folder:PATH", and a leading "~" is the home folder.
@@ -96,6 +111,18 @@ def open_dataset(spec: str) -> ImageSource:
     if source not in DATASETS:
         raise unknown_name("data source", source, DATASETS)
     return DATASETS[source].open(os.path.expanduser(argument))
+
+
+def without_download(spec: str) -> str:
+    """Return a spec of the same data that downloads nothing, for a spec that somebody else's store names.
+
+    Raises:
+        InputError: the data would come from the Hugging Face hub.
+    """
+    source, argument = _parts(spec)
+    if source not in WITHOUT_DOWNLOAD:
+        return spec
+    return f"{source}:{WITHOUT_DOWNLOAD[source](os.path.expanduser(argument))}"
 
 
 def describe_datasets() -> list[str]:

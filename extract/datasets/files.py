@@ -1,13 +1,17 @@
 """Image files on this machine."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import InputError
+from ...runtime.text import counted, printable
+
+logger = logging.getLogger(__name__)
 
 ABSENT_SIZE = -1
 NO_DATA = ("__MACOSX",)
@@ -62,16 +66,19 @@ def check_no_pointer(path: str) -> None:
             raise InputError(f"{path!r} is a {POINTER_ADVICE}")
 
 
-def image_files(folder: str | Path) -> list[tuple[str, int]]:
-    """Return (relative path, size in bytes) of the images at any depth, sorted.
+def image_files(folder: str | Path) -> tuple[list[tuple[str, int]], list[str]]:
+    """Return (relative path, size in bytes) of the images at any depth, sorted, and the paths of other files.
 
     Raises:
         InputError: a name is not UTF-8, or a link leads to a folder that contains it.
     """
-    return sorted(_image_files(os.fspath(folder), "", ()))
+    others: list[str] = []
+    return sorted(_image_files(os.fspath(folder), "", (), others)), sorted(others)
 
 
-def _image_files(folder: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
+def _image_files(
+    folder: str, below: str, above: tuple[tuple[int, int], ...], others: list[str]
+) -> Iterator[tuple[str, int]]:
     """Yield the images of a folder; `above` holds the (device, inode) pairs of its parent folders."""
     found = os.stat(folder)
     own = (found.st_dev, found.st_ino)
@@ -79,9 +86,20 @@ def _image_files(folder: str, below: str, above: tuple[tuple[int, int], ...]) ->
         raise InputError(f"{folder!r} is a link to a folder that contains it, an endless loop; remove the link")
     for entry in visible(folder):
         if entry.is_dir():
-            yield from _image_files(entry.path, f"{below}{entry_name(entry)}/", (*above, own))
+            yield from _image_files(entry.path, f"{below}{entry_name(entry)}/", (*above, own), others)
         elif entry.name.lower().endswith(EXTENSIONS):
             yield below + entry_name(entry), file_size(entry.path)
+        else:
+            others.append(below + entry.name)
+
+
+def tell_left_out(others: Sequence[str], where: str) -> None:
+    """Warn about files that are no images by their names."""
+    if others:
+        logger.warning(
+            f"{counted(len(others), 'file')} below {printable(where)} left out, such as {printable(others[0])}; an "
+            f"image is a file in a class folder whose name ends in {', '.join(EXTENSIONS)}"
+        )
 
 
 def visible(folder: str | Path) -> "Iterator[os.DirEntry[str]]":

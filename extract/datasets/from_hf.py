@@ -21,6 +21,7 @@ from .files import check_no_pointer, decode_image, file_size, read_image
 from .hf_labels import TRAIN, LabelColumn, element_of, index_columns
 from .options import absolute, join_options, split_options
 
+OPTIONS = ("config", "image", "label")
 ROWS = 1000
 """Rows read at a time to list a split. Only the lengths of images are read."""
 
@@ -37,7 +38,7 @@ class HfImages:
             InputError: the package or a column is missing, or several columns fit and the spec names none.
             MissingError: the data set cannot be loaded.
         """
-        name, options = split_options("hf", argument, ["config", "image", "label"])
+        name, options = split_options("hf", argument, OPTIONS)
         is_local = os.path.exists(name)
         config = {key: options[key] for key in ("config",) if key in options}
         self.name = "hf:" + join_options(Path(name).name if is_local else name, config)
@@ -97,6 +98,21 @@ class HfImages:
                 f"add {what}=COLUMN, with one of {', '.join(features)}"
             )
         return found[0]
+
+
+def without_download(argument: str) -> str:
+    """Return the argument if its data lie on this machine, or if the package is offline and reads its cache alone.
+
+    Raises:
+        InputError: the data may be downloaded.
+    """
+    name, _ = split_options("hf", argument, OPTIONS)
+    if not os.path.exists(name) and not _package().config.HF_HUB_OFFLINE:
+        raise InputError(
+            f"hf:{argument} would be downloaded from the Hugging Face hub; if you know these data and loaded them "
+            "before, set HF_HUB_OFFLINE=1, and they are read from the cache"
+        )
+    return argument
 
 
 def _values(rows: Any, column: str) -> list[Any]:

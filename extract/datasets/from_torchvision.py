@@ -21,6 +21,7 @@ from .files import file_size, read_image
 from .options import absolute, join_options, split_options
 from .published import CUB200, Sun397Partition
 
+OPTIONS = ("root", "download", "splits")
 ROOT = "data"
 """Default root of the data sets, in the working folder."""
 
@@ -84,7 +85,7 @@ class TorchvisionImages:
             InputError: no such data set, option or split, or a package that the reader needs is missing.
             MissingError: the data set is not in the root, or is incomplete.
         """
-        name, options = split_options("torchvision", argument, ["root", "download", "splits"])
+        name, options = split_options("torchvision", argument, OPTIONS)
         known = {each.lower(): each for each in PUBLISHED}
         if name.lower() not in known:
             raise unknown_name("torchvision data set", name, PUBLISHED)
@@ -157,6 +158,12 @@ class TorchvisionImages:
                 f"cannot open {self.name} in {self._root!r} ({' '.join(str(error).split()) or type(error).__name__}); "
                 f"put it there as distributed, or give another ?root=FOLDER{or_fetch}"
             ) from error
+
+
+def without_download(argument: str) -> str:
+    """Return an argument that names the same data and downloads nothing."""
+    name, options = split_options("torchvision", argument, OPTIONS)
+    return join_options(name, {key: value for key, value in options.items() if key != "download"})
 
 
 def _truth(text: str) -> bool:

@@ -18,7 +18,7 @@ from xxhash import xxh3_128
 from ...errors import InputError, MissingError
 from .classes import class_name
 from .contract import ImageList
-from .files import EXTENSIONS, entry_name, image_files, read_image, visible
+from .files import EXTENSIONS, entry_name, image_files, read_image, tell_left_out, visible
 from .options import absolute
 
 logger = logging.getLogger(__name__)
@@ -71,9 +71,10 @@ class ImageFolder:
         label_of = {name: label for label, name in enumerate(self.classes)}
         files: list[str] = []
         labels: list[int] = []
-        content = xxh3_128()
+        content, left_out = xxh3_128(), _loose_images(self._roots[split])
         for name in _subfolders(self._roots[split]):
-            found = image_files(self._roots[split] / name)
+            found, others = image_files(self._roots[split] / name)
+            left_out += [f"{name}/{file}" for file in others]
             if not found:
                 raise InputError(
                     f"class folder {str(self._roots[split] / name)!r} holds no images ({', '.join(EXTENSIONS)}); "
@@ -83,6 +84,7 @@ class ImageFolder:
                 files.append(f"{name}/{file}")
                 labels.append(label_of[class_name(name)])
                 content.update(f"{name}/{file} {size}\n".encode())
+        tell_left_out(left_out, str(self._roots[split]))
         self._files[split] = files
         return ImageList(files, np.array(labels, dtype=np.int64), content.hexdigest())
 
@@ -120,4 +122,9 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(entry.name.lower().endswith(EXTENSIONS) for entry in visible(folder))
+    return bool(_loose_images(folder))
+
+
+def _loose_images(folder: Path) -> list[str]:
+    """Return the image files that lie in a folder itself."""
+    return sorted(entry.name for entry in visible(folder) if entry.name.lower().endswith(EXTENSIONS))

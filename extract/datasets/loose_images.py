@@ -31,7 +31,7 @@ class LooseImages:
         if not path or not given.exists():
             raise MissingError(f"nothing at {path!r}; expected an image or a folder of images there")
         self._folder = given if given.is_dir() else given.parent
-        found = image_files(given) if given.is_dir() else [(entry_name(given), file_size(path))]
+        found = image_files(given)[0] if given.is_dir() else [(entry_name(given), file_size(path))]
         if not found:
             raise InputError(f"folder {path!r} holds no images ({', '.join(EXTENSIONS)})")
         self.name, self.spec = given.resolve().name, absolute(path)

@@ -25,7 +25,7 @@ from .files import ABSENT_SIZE, check_no_pointer, file_size, read_image
 from .options import absolute, join_options, split_options
 
 Columns = Mapping[str, Sequence[Any]]
-PATH, LABEL, LABELS, SPLIT = "path", "label", "labels", "split"
+COLUMNS = PATH, LABEL, LABELS, SPLIT = "path", "label", "labels", "split"
 SEPARATOR = "|"
 
 
@@ -101,7 +101,8 @@ def read_csv(file: str) -> Columns:
     """Read a CSV file with a header; all values are text.
 
     Raises:
-        InputError: the file is not UTF-8, or a row has more or fewer fields than the header.
+        InputError: the file is not UTF-8, a row has more or fewer fields than the header, or the header repeats a
+            column that is read.
     """
     rows: list[list[str]] = []
     try:
@@ -117,6 +118,7 @@ def read_csv(file: str) -> Columns:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file!r} is not a readable CSV file in UTF-8: {error}") from error
     names = [name.strip() for name in header]
+    _check_once(names, file)
     columns: dict[str, list[Any]] = {name: [row[column] for row in rows] for column, name in enumerate(names)}
     if LABELS in columns:
         columns[LABELS] = [text.split(SEPARATOR) if text.strip() else [] for text in columns[LABELS]]
@@ -129,17 +131,26 @@ def read_parquet(file: str) -> Columns:
     """Read the used columns of a Parquet file.
 
     Raises:
-        InputError: the file is not readable as Parquet.
+        InputError: the file is not readable as Parquet, or repeats a column that is read.
     """
     from pyarrow import parquet
 
     try:
         names = parquet.read_schema(file).names
-        used = [name for name in names if name in (PATH, LABEL, LABELS, SPLIT)]
+        _check_once(names, file)
+        used = [name for name in names if name in COLUMNS]
         columns: Columns = parquet.read_table(file, columns=used, partitioning=None).to_pydict()
+    except InputError:
+        raise
     except Exception as error:  # pyarrow raises many kinds for damaged bytes, and for values of some types
         raise InputError(f"{file!r} is not a readable Parquet file: {error}") from error
     return columns or {name: [] for name in names}
+
+
+def _check_once(names: Sequence[str], file: str) -> None:
+    for name, n in Counter(names).items():
+        if n > 1 and name in COLUMNS:
+            raise InputError(f"{file!r} has {n} columns {name!r}; keep one of them")
 
 
 open_csv = partial(ManifestImages, "csv", read_csv)

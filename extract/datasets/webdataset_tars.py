@@ -38,6 +38,11 @@ META = re.compile(r"__[^/]*__($|/)")
 NAME = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)")
 """A member's name: the key of its sample, up to the first dot of the file name, and its suffix."""
 MAX_LABEL_BYTES = 2**16
+CHUNK_BYTES = 2**20
+NO_MARK = "has no end-of-archive mark: if it was cut short, samples are missing; compare its size with the original's"
+MORE_DATA = (
+    "has data after its end-of-archive mark: if several tars were joined, the first alone is read; keep them apart"
+)
 
 
 class Place(NamedTuple):
@@ -61,6 +66,18 @@ class Sample(NamedTuple):
     tar: str
     image: Place
     label: str
+
+
+class Content(NamedTuple):
+    """What was read of a tar.
+
+    Attributes:
+        samples: all of them, in the order of the tar.
+        odd_end: `NO_MARK` or `MORE_DATA`; "" if the tar ends as it should.
+    """
+
+    samples: list[Sample]
+    odd_end: str
 
 
 class Wanted(NamedTuple):
@@ -94,7 +111,10 @@ class TarImages:
         tars = {split: find_tars(pattern) for split, pattern in patterns.items()}
         n_tars = sum(map(len, tars.values()))
         logger.info(f"{self.name}: reading the headers of {counted(n_tars, 'tar file')}")
-        self._samples = {split: _read_all(of_split, wanted) for split, of_split in tars.items()}
+        contents = {split: _read_all(of_split, wanted) for split, of_split in tars.items()}
+        for split, of_split in contents.items():
+            _warn_of_odd_ends(tars[split], of_split)
+        self._samples = {split: [each for one in contents[split] for each in one.samples] for split in contents}
         texts = {split: [sample.label for sample in samples] for split, samples in self._samples.items()}
         self._labels, self.classes = index_classes(texts, repr(self.spec))
 
@@ -127,21 +147,30 @@ class TarImages:
             return decode_image(BytesIO(_read(file.fileno(), sample.image)))
 
 
-def _read_all(tars: Sequence[str], wanted: Wanted) -> list[Sample]:
+def _read_all(tars: Sequence[str], wanted: Wanted) -> list[Content]:
     n_processes = min(len(tars), n_cores())
     if n_processes == 1:
-        return [sample for tar in tars for sample in read_samples(tar, wanted)]
+        return [read_samples(tar, wanted) for tar in tars]
     with ProcessPoolExecutor(n_processes, get_context("fork"), leave_signals_to_the_main_process) as pool:
-        read, samples = pool.map(read_samples, tars, [wanted] * len(tars)), list[Sample]()  # forks the processes
+        read, contents = pool.map(read_samples, tars, [wanted] * len(tars)), list[Content]()  # forks the processes
         with CountProgress("read", len(tars), "tars") as progress:
-            for of_tar in read:
-                samples += of_tar
+            for content in read:
+                contents.append(content)
                 progress.advance()
-        return samples
+        return contents
 
 
-def read_samples(tar: str, wanted: Wanted) -> list[Sample]:
-    """Return the samples of a tar; only headers and labels are read.
+def _warn_of_odd_ends(tars: Sequence[str], contents: Sequence[Content]) -> None:
+    """Warn once per kind of end. Tars without a mark are common where programs stream or join them."""
+    for odd_end in (NO_MARK, MORE_DATA):
+        named = [tar for tar, content in zip(tars, contents, strict=True) if content.odd_end == odd_end]
+        if named:
+            others = f" (and {counted(len(named) - 1, 'other tar')})" if len(named) > 1 else ""
+            logger.warning(f"{named[0]!r}{others} {odd_end}")
+
+
+def read_samples(tar: str, wanted: Wanted) -> Content:
+    """Return the content of a tar; only headers and labels are read.
 
     Raises:
         InputError: the file is damaged or not a plain tar, or a sample does not have exactly one image and one label.
@@ -152,7 +181,7 @@ def read_samples(tar: str, wanted: Wanted) -> list[Sample]:
             for key, places in _grouped(members, tar):
                 image, label = _choose(key, places, wanted, tar)
                 samples.append(Sample(key, tar, image, _label(file.fileno(), label, f"sample {key!r} of {tar!r}")))
-            _check_end(file.fileno(), members.offset)
+            odd_end = _odd_end(file.fileno(), members.offset)
     except (OSError, InputError):
         raise
     except Exception as error:  # tarfile raises many kinds for damaged headers, RecursionError among them
@@ -162,7 +191,7 @@ def read_samples(tar: str, wanted: Wanted) -> list[Sample]:
             f"{tar!r} is not a whole, plain tar file ({reason}); a compressed tar cannot be read from the middle; "
             "decompress it"
         ) from error
-    return samples
+    return Content(samples, odd_end)
 
 
 def _grouped(members: tarfile.TarFile, tar: str) -> Iterator[tuple[str, dict[str, Place]]]:
@@ -212,11 +241,24 @@ def _label(file: int, place: Place, where: str) -> str:
     raise InputError(f"the label of {where} is not text, or too long; name another member as label=SUFFIX")
 
 
-def _check_end(file: int, offset: int) -> None:
-    """Check that the headers end at the end of the tar: tarfile stops silently at a damaged header."""
+def _odd_end(file: int, offset: int) -> str:
+    """Say what is odd about the end of a tar; "" if nothing is.
+
+    tarfile stops silently at a damaged header, at the end of the file, and at the first block of zeros.
+
+    Raises:
+        ReadError: there are data where the headers end.
+    """
     block = os.pread(file, tarfile.BLOCKSIZE, offset)
     if block.strip(b"\0"):
         raise tarfile.ReadError(f"no member's header at byte {offset}")
+    if len(block) < tarfile.BLOCKSIZE:
+        return NO_MARK
+    while part := os.pread(file, CHUNK_BYTES, offset):
+        if part.count(0) < len(part):
+            return MORE_DATA
+        offset += len(part)
+    return ""
 
 
 def _read(file: int, place: Place) -> bytes:

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from ...errors import unknown_name
 from .attentive import AttentivePooling, statistics_names
-from .folded import attend, fold_keys, logits, project_blocks, softmax
+from .folded import attend, attend_values, fold_keys, logits, project_blocks, softmax
 from .initial import normal_initial, uniform_initial
 from .pooling import NORM, TOKENS, PoolingSettings
 
@@ -79,7 +79,7 @@ class AIMPooling(AttentivePooling):
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
         if not self.norms_tokens:
-            return project_blocks(attend(x_BND, self._bank()), self.value).transpose(0, 1)
+            return attend_values(x_BND, self._bank(), self.value).transpose(0, 1)
         mean, var = self._statistics(x_BND)
         if self.training:
             self._track(mean, var, x_BND.shape[0] * x_BND.shape[1])

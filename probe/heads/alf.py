@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from ...errors import InputError
 from .attentive import QueryPooling, module_names
 from .dropout import SeededDropout
-from .folded import aggregate, attend, centred, fold_keys, project_blocks
+from .folded import aggregate, attend_values, centred, fold_keys, project_blocks
 from .initial import linear_initial, norm_initial, normal_initial
 from .pooling import TOKENS, ClassifierNorm, PoolingSettings
 
@@ -107,8 +107,8 @@ class AttentiveLayerFusion(QueryPooling):
             per_map_HBE = sums_HBM.repeat_interleave(values_HBE.shape[2] // self.heads, dim=2)
             values_HBE = values_HBE + per_map_HBE * constant_HE[:, None]
         else:
-            z_BHMD = attend(x_BND, self.folded_queries(x_BND), self._token_rstd(x_BND), centre=False)
-            values_HBE = project_blocks(z_BHMD, value_HED) + constant_HE[:, None]
+            u_BHMD, rstd_BN = self.folded_queries(x_BND), self._token_rstd(x_BND)
+            values_HBE = attend_values(x_BND, u_BHMD, value_HED, rstd_BN) + constant_HE[:, None]
         return self.linear("proj", values_HBE).transpose(0, 1)
 
     def folded_queries(self, x_BND: Tensor) -> Tensor:

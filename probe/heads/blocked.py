@@ -4,7 +4,7 @@ A block's maps are made and used while they are in the processor's cache, and al
 a whole batch would be written to memory and read again several times per step, and each step would ask the system for
 that memory anew.
 
-    B images (A: B, or 1 if they share their queries), N tokens, D width, X maps of all cells
+    B images (A: B, or 1 if they share their queries), N tokens, D width, X maps of all cells, K values of a map
 """
 
 from collections.abc import Iterator
@@ -33,23 +33,30 @@ def attend(x_BND: Tensor, u_AXD: Tensor, rstd_BN: Tensor | None = None) -> Tenso
         u_AXD: queries.
         rstd_BN: one factor per token, in at least float32.
     """
-    device = x_BND.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        x_BND, u_AXD = x_BND.to(torch.get_autocast_dtype(device)), u_AXD.to(torch.get_autocast_dtype(device))
-    z_BXD: Tensor = _Attend.apply(x_BND, u_AXD, rstd_BN)
+    z_BXD: Tensor = _Attend.apply(_rounded(x_BND), _rounded(u_AXD), rstd_BN)
     return z_BXD
+
+
+def attend_values(x_BND: Tensor, u_AXD: Tensor, value_XKD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
+    """Return W z, (X, B, K), for the z of `attend` and one W per map. Only u and W get a gradient.
+
+    The backward pass writes the gradient of z over z: both are larger than a cache, and memory that the system gives
+    anew takes longer to touch than to compute. So it runs once per forward pass.
+
+    Args:
+        x_BND: as for `attend`.
+        u_AXD: likewise.
+        value_XKD: W.
+        rstd_BN: as for `attend`.
+    """
+    y_XBK: Tensor = _AttendValues.apply(_rounded(x_BND), _rounded(u_AXD), _rounded(value_XKD), rstd_BN)
+    return y_XBK
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BND: Tensor, u_AXD: Tensor, rstd_BN: Tensor | None) -> Tensor:
-        room = _Room(x_BND, u_AXD, rstd_BN)
-        keeps = ctx.needs_input_grad[1] and room.batch_bytes <= MAPS_BYTES
-        maps_BXN = room.make(len(x_BND), room.dtype) if keeps else None
-        z_BXD = x_BND.new_empty(len(x_BND), u_AXD.shape[1], x_BND.shape[2])
-        for rows, block in room.blocks():
-            maps = block.write_maps(block.maps if maps_BXN is None else maps_BXN[rows])
-            torch.bmm(block.times_rstd(maps, block.product), block.tokens, out=z_BXD[rows])
+        z_BXD, maps_BXN = _aggregate(x_BND, u_AXD, rstd_BN, keeps=ctx.needs_input_grad[1])
         ctx.save_for_backward(x_BND, u_AXD, rstd_BN, maps_BXN)
         return z_BXD
 
@@ -57,15 +64,57 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dz_BXD: Tensor) -> tuple[None, Tensor, None]:
         x_BND, u_AXD, rstd_BN, maps_BXN = ctx.saved_tensors
-        du_AXD = torch.zeros_like(u_AXD, dtype=torch.promote_types(u_AXD.dtype, torch.float32))
-        for rows, block in _Room(x_BND, u_AXD, rstd_BN).blocks():
-            maps = block.write_maps(block.maps) if maps_BXN is None else maps_BXN[rows]
-            dlogits = block.logits_gradient(maps, dz_BXD[rows])
-            if len(u_AXD) == 1:  # one product over all images and tokens sums in float32
-                du_AXD[0] += dlogits.transpose(0, 1).flatten(1) @ block.tokens.flatten(0, 1)
-            else:
-                du_AXD[rows] = dlogits @ block.tokens
-        return None, du_AXD.to(u_AXD.dtype), None
+        return None, _queries_gradient(x_BND, u_AXD, rstd_BN, maps_BXN, dz_BXD), None
+
+
+class _AttendValues(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BND: Tensor, u_AXD: Tensor, value_XKD: Tensor, rstd_BN: Tensor | None) -> Tensor:
+        z_BXD, maps_BXN = _aggregate(x_BND, u_AXD, rstd_BN, keeps=ctx.needs_input_grad[1])
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(x_BND, u_AXD, rstd_BN, maps_BXN, z_BXD, value_XKD)
+        return torch.bmm(z_BXD.transpose(0, 1), value_XKD.mT)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_XBK: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        x_BND, u_AXD, rstd_BN, maps_BXN, z_BXD, value_XKD = ctx.saved_tensors
+        dvalue_XKD = torch.bmm(dy_XBK.mT, z_BXD.transpose(0, 1))
+        torch.bmm(dy_XBK, value_XKD, out=z_BXD.transpose(0, 1))  # torch refuses to read z as saved from here on
+        return None, _queries_gradient(x_BND, u_AXD, rstd_BN, maps_BXN, z_BXD), dvalue_XKD, None
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """Return values as autocast rounds factors of products."""
+    device = values.device.type
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return values.to(torch.get_autocast_dtype(device)) if casts and values.dtype != torch.float64 else values
+
+
+def _aggregate(x_BND: Tensor, u_AXD: Tensor, rstd_BN: Tensor | None, *, keeps: bool) -> tuple[Tensor, Tensor | None]:
+    """Return z, and the maps if they are to be kept and are not too large."""
+    room = _Room(x_BND, u_AXD, rstd_BN)
+    maps_BXN = room.make(len(x_BND), room.dtype) if keeps and room.batch_bytes <= MAPS_BYTES else None
+    z_BXD = x_BND.new_empty(len(x_BND), u_AXD.shape[1], x_BND.shape[2])
+    for rows, block in room.blocks():
+        maps = block.write_maps(block.maps if maps_BXN is None else maps_BXN[rows])
+        torch.bmm(block.times_rstd(maps, block.product), block.tokens, out=z_BXD[rows])
+    return z_BXD, maps_BXN
+
+
+def _queries_gradient(
+    x_BND: Tensor, u_AXD: Tensor, rstd_BN: Tensor | None, maps_BXN: Tensor | None, dz_BXD: Tensor
+) -> Tensor:
+    """Return the gradient with respect to u. Without kept maps, they are made again."""
+    du_AXD = torch.zeros_like(u_AXD, dtype=torch.promote_types(u_AXD.dtype, torch.float32))
+    for rows, block in _Room(x_BND, u_AXD, rstd_BN).blocks():
+        maps = block.write_maps(block.maps) if maps_BXN is None else maps_BXN[rows]
+        dlogits = block.logits_gradient(maps, dz_BXD[rows])
+        if len(u_AXD) == 1:  # one product over all images and tokens sums in float32
+            du_AXD[0] += dlogits.transpose(0, 1).flatten(1) @ block.tokens.flatten(0, 1)
+        else:
+            du_AXD[rows] = dlogits @ block.tokens
+    return du_AXD.to(u_AXD.dtype)
 
 
 class _Block(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from ...errors import InputError
 from .attentive import QueryPooling
-from .folded import project_blocks
+from .folded import attend_values
 from .initial import uniform_initial
 from .pooling import TOKENS, PoolingSettings
 
@@ -64,7 +64,7 @@ class EfficientProbing(QueryPooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        return project_blocks(self.attended(x_BND), self.value).transpose(0, 1)
+        return attend_values(x_BND, self.folded_queries(x_BND), self.value).transpose(0, 1)
 
     def folded_queries(self, x_BND: Tensor) -> Tensor:
         """See `QueryPooling.folded_queries`."""

@@ -41,12 +41,10 @@ def project_blocks(z_BHMD: Tensor, value_HOD: Tensor) -> Tensor:
     """Return W_v z, (H, B, O): map m owns the m-th block of rows of W_v; the results are concatenated."""
     n_maps = z_BHMD.shape[2]
     value_XKD = value_HOD.unflatten(1, (n_maps, -1)).flatten(0, 1)
-    y_XBK = apply_linear(z_BHMD.flatten(1, 2).transpose(0, 1), value_XKD, by_image=True)
-    y_HBO: Tensor = y_XBK.unflatten(0, (-1, n_maps)).transpose(1, 2).flatten(2)
-    return y_HBO
+    return _joined(apply_linear(z_BHMD.flatten(1, 2).transpose(0, 1), value_XKD, by_image=True), n_maps)
 
 
-def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None, *, centre: bool = True) -> Tensor:
+def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
     """Return z, (B, H, M, D), for maps that are the softmax over tokens of `logits`.
 
     A GPU writes no map (`fused.py`), unless the tokens need a gradient.
@@ -55,11 +53,26 @@ def attend(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None, *, cent
         x_BND: tokens.
         u_BHMD: folded queries; B is 1 if they are the same for all images.
         rstd_BN: of `token_rstd`: attend over layer-normalised tokens.
-        centre: False may leave out C, which a value map W C does again: it passes over W instead of z.
     """
     if fused.can_fuse(x_BND, u_BHMD):
         return fused.attend(x_BND, u_BHMD if rstd_BN is None else centred(u_BHMD), rstd_BN)[0]
-    return attend_unfused(x_BND, u_BHMD, rstd_BN, centre=centre)
+    return attend_unfused(x_BND, u_BHMD, rstd_BN)
+
+
+def attend_values(x_BND: Tensor, u_BHMD: Tensor, value_HOD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
+    """Return W_v z, (H, B, O): `project_blocks` of `attend`.
+
+    Args:
+        x_BND: as for `attend`.
+        u_BHMD: likewise.
+        value_HOD: W_v; with `rstd_BN`, centred: it does C again.
+        rstd_BN: as for `attend`.
+    """
+    if fused.can_fuse(x_BND, u_BHMD) or not _can_block(x_BND):
+        return project_blocks(attend(x_BND, u_BHMD, rstd_BN), value_HOD)
+    value_XKD = value_HOD.unflatten(1, (u_BHMD.shape[2], -1)).flatten(0, 1)
+    y_XBK = blocked.attend_values(x_BND, _queries(u_BHMD, rstd_BN), value_XKD, rstd_BN)
+    return _joined(y_XBK, u_BHMD.shape[2])
 
 
 def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -80,22 +93,35 @@ def attend_beside(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) 
     return aggregate(x_BND, softmax(scores), rstd_BN), lse_BHM
 
 
-def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None, *, centre: bool = True) -> Tensor:
+def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
     """Return the same z from torch's own operations."""
-    if torch.compiler.is_exporting() or x_BND.requires_grad:
-        # an exported program takes any number of images: no block may depend on it
+    if not _can_block(x_BND):
         scores = logits(x_BND, u_BHMD, rstd_BN)
-        return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN, centre=centre)
-    u_BXD = (u_BHMD if rstd_BN is None else centred(u_BHMD)).flatten(1, 2)
-    z_BHMD: Tensor = blocked.attend(x_BND, u_BXD, rstd_BN).unflatten(1, u_BHMD.shape[1:3])
-    return centred(z_BHMD) if rstd_BN is not None and centre else z_BHMD
+        return aggregate(x_BND, scores.softmax(-1, dtype=scores.dtype), rstd_BN)
+    z_BXD = blocked.attend(x_BND, _queries(u_BHMD, rstd_BN), rstd_BN)
+    z_BHMD: Tensor = z_BXD.unflatten(1, u_BHMD.shape[1:3])
+    return z_BHMD if rstd_BN is None else centred(z_BHMD)
+
+
+def _can_block(x_BND: Tensor) -> bool:
+    """Return whether blocks of images may be taken: an exported program takes any number of images."""
+    return not (torch.compiler.is_exporting() or x_BND.requires_grad)
+
+
+def _queries(u_BHMD: Tensor, rstd_BN: Tensor | None) -> Tensor:
+    """Return the queries of all cells, (B, X, D); over layer-normalised tokens, C u."""
+    return (u_BHMD if rstd_BN is None else centred(u_BHMD)).flatten(1, 2)
+
+
+def _joined(y_XBK: Tensor, n_maps: int) -> Tensor:
+    """Return the outputs of a cell's maps beside each other, (H, B, O)."""
+    y_HBO: Tensor = y_XBK.unflatten(0, (-1, n_maps)).transpose(1, 2).flatten(2)
+    return y_HBO
 
 
 def logits(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None) -> Tensor:
     """Return u · x_n, (B, H, M, N); over layer-normalised tokens if their `rstd_BN` is given."""
-    if rstd_BN is not None:
-        u_BHMD = centred(u_BHMD)
-    u_BXD = u_BHMD.flatten(1, 2)
+    u_BXD = _queries(u_BHMD, rstd_BN)
     x_BDN = x_BND.transpose(1, 2)
     found_BXN = u_BXD[0] @ x_BDN if u_BXD.shape[0] == 1 else u_BXD @ x_BDN
     found_BHMN: Tensor = found_BXN.unflatten(1, u_BHMD.shape[1:3])
@@ -110,7 +136,7 @@ def softmax(logits_BHMN: Tensor) -> Tensor:
 def aggregate(x_BND: Tensor, maps_BHMN: Tensor, rstd_BN: Tensor | None = None, *, centre: bool = True) -> Tensor:
     """Return sum_n a_n x_n, (B, H, M, D); of layer-normalised tokens if their `rstd_BN` is given.
 
-    Without `centre`, C is left out: see `attend`.
+    Without `centre`, C is left out, which a value map W C does again: it passes over W instead of z.
     """
     weights = maps_BHMN if rstd_BN is None else maps_BHMN * rstd_BN[:, None, None]
     z_BXD = weights.flatten(1, 2).to(x_BND.dtype) @ x_BND

@@ -59,7 +59,7 @@ class Pooling(nn.Module, ABC):
     new pooling touches. Rules for every pooling:
 
     * Cells never mix: nothing is drawn, summed or normalised over their axis, and a cell may be NaN.
-    * Softmax, statistics, norms and powers are in at least float32, and in float64 for tokens in float64.
+    * Softmax, statistics, norms and powers are computed in at least float32, and in float64 for tokens in float64.
     * The output is finite if all parameters and statistics of a cell are zero: `Group.retire` zeroes a diverged cell,
       which stays in the stack.
     * A parameter with one axis per cell, (H, n), counts as a bias: LARS gives it no trust ratio and no weight decay.

@@ -13,7 +13,7 @@ from typing import Annotated
 from torch import Generator, Tensor
 
 from .attentive import QueryPooling, module_names
-from .folded import fold_keys, project_blocks
+from .folded import attend_values, fold_keys
 from .initial import linear_initial, mlp_initial, truncated_initial
 from .pooling import MAPS, MLP_RATIO, TOKENS, PoolingSettings
 
@@ -64,8 +64,8 @@ class SigLIPPooling(QueryPooling):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """See `Pooling.pool`."""
-        z_BHMD = self.attended(x_BND)
-        values_HBD = project_blocks(z_BHMD, self.kv_weight[:, self.dim :]) + self.kv_bias[:, None, self.dim :]
+        values_HBD = attend_values(x_BND, self.folded_queries(x_BND), self.kv_weight[:, self.dim :])
+        values_HBD = values_HBD + self.kv_bias[:, None, self.dim :]
         o_HBD = self.linear("proj", values_HBD)
         return (o_HBD + self.mlp(o_HBD)).transpose(0, 1)
 

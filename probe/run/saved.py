@@ -99,6 +99,9 @@ class SavedHead:
             empty = Head(build_pooling(self.head, **shape, **self.settings), n_classes).state_dict()
         if {name: value[0].shape for name, value in empty.items()} != {name: state[name].shape for name in state}:
             raise ValueError("its weights have other names or shapes than its settings say")
+        for name, value in state.items():
+            if value.dtype != empty[name].dtype:  # torch would cast it silently, even a complex one
+                raise ValueError(f"{name!r} is of type {value.dtype}, and expected of type {empty[name].dtype}")
         head = Head(build_pooling(self.head, **shape, **self.settings), n_classes)
         head.load_state_dict({name: value[None] for name, value in state.items()})
         return head.eval()

@@ -1,12 +1,12 @@
 """A group: the cells of one head and regime, trained together as one stacked module."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...runtime.device import computing
 from ..batches.token_batch import TokenBatch
 from ..batches.token_shape import TokenShape
 from ..grid.cells import Cell
@@ -66,6 +66,7 @@ class Group:
                 every step kernel by kernel.
         """
         self.cells, self.device = list(cells), setup.device
+        self._precision = setup.precision
         self._autocast_dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(setup.precision)
         self.head = _draw_head(cells, setup)
         self._loss_scale, self._clip_grad = _loss_scale(setup), setup.clip_grad
@@ -113,7 +114,7 @@ class Group:
         """Count every cell's logits on one batch."""
         tokens = self._tokens(batch)  # outside inference mode: other groups may train on these tokens
         self.head.eval()
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), computing(self.device, self._precision):
             counter.add(self.head(tokens), batch.labels)
 
     def take_losses(self) -> list[float]:
@@ -197,11 +198,12 @@ class Group:
     def _differentiate(self, tokens_BND: Tensor, labels: Tensor) -> Tensor:
         """Set the gradients, times the loss scale, by autograd, and return the losses (H,)."""
         self.head.zero_grad()  # a failed recording leaves gradients behind
-        with self._autocast():
+        with computing(self.device, self._precision):
             logits_BHC = self.head(tokens_BND)
         losses_H = cell_losses(logits_BHC, labels, self._class_weights)
         loss = losses_H.sum()  # of a number: for more, `backward` imports sympy
-        (loss if self._loss_scale == 1 else self._loss_scale * loss).backward()
+        with computing(self.device, "float32"):  # autocast is for the forward pass alone
+            (loss if self._loss_scale == 1 else self._loss_scale * loss).backward()
         return losses_H.detach()
 
     def _finish_gradients(self) -> None:
@@ -229,11 +231,6 @@ class Group:
     def _tokens(self, batch: TokenBatch) -> Tensor:
         """Return the arrays that the head reads, (B, N, D)."""
         return batch.joined(self.kinds, self._token_dtype)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._autocast_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self._autocast_dtype)
 
 
 def _draw_head(cells: Sequence[Cell], setup: GroupSetup) -> Head:

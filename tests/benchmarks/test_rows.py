@@ -47,16 +47,24 @@ def test_the_table_shows_units_spreads_losses_and_what_did_not_run() -> None:
     ]
 
 
-def test_a_report_describes_the_run_and_keeps_the_rows_measured_before_a_failure(tmp_path: Path) -> None:
-    file = tmp_path / "new.jsonl"
+def test_a_report_describes_the_run_and_a_file_is_complete_or_as_before(tmp_path: Path) -> None:
+    """Rows that were measured before a failure are in another file."""
+    file, partial = tmp_path / "new.jsonl", tmp_path / "new.jsonl.partial"
     row = ROWS["make_row"]("×", [1.0], [2.0])
 
     def measured() -> Any:
         yield row
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        ROWS["report"]("sums", measured(), file)
+    for before in (None, "earlier\n"):
+        if before is not None:
+            file.write_text(before)
+        with pytest.raises(KeyboardInterrupt):
+            ROWS["report"]("sums", measured(), file)
+        assert (file.read_text() if file.exists() else None) == before
+        assert json.loads(partial.read_text().splitlines()[1]) == row
+    ROWS["report"]("sums", [row], file)
+    assert not partial.exists()
     run, kept = map(json.loads, file.read_text().splitlines())
     assert kept == row and ROWS["read_rows"](file.read_text()) == {"×": row}
     assert {"benchmark", "date", "command", "machine", "gpu", "load", "versions"} == set(run)

@@ -11,6 +11,7 @@ import pytest
 from tokenprobe.engines import ENGINES, engine_name, is_follower, make_engine
 from tokenprobe.engines.contract import Tell, Worker, WorkerFactory
 from tokenprobe.engines.inline import Inline
+from tokenprobe.errors import InputError
 from tokenprobe.runtime.stopping import Terminated, finishing, heed_signals
 
 from .kit import EXTRACT, check_whole, end, files_of, probe, run, start
@@ -88,3 +89,13 @@ def test_of_two_leaders_at_once_one_works_and_the_store_is_whole(tmp_path: Path)
         assert "is being written by process" in ended[1][2]
     assert run(probe([*EXTRACT, "-o", str(whole)]))[0] == 0
     check_whole(store, files_of(whole))
+
+
+@pytest.mark.parametrize(("option", "value"), [("address", "auto"), ("num_gpus", 0.0)])
+def test_an_option_of_another_engine_is_refused(option: str, value: object) -> None:
+    flag = option.replace("_", "-")
+    message = (
+        f"^{option} {value!r} is for the engine ray, but the engine is inline; give --engine ray, or leave --{flag}"
+    )
+    with pytest.raises(InputError, match=message):
+        make_engine(None, **{option: value})

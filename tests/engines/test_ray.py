@@ -69,6 +69,19 @@ def test_a_node_is_removed_and_a_worker_killed_while_they_extract(cluster: Any, 
     check_whole(store, whole)
 
 
+def test_relative_paths_are_those_of_the_leader(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers were started in another folder."""
+    whole = files_of(Path(extract(config_of(tmp_path / "whole.zarr"))))
+    monkeypatch.chdir(tmp_path)
+    extract(config_of(Path("s.zarr"), engine="ray", address=cluster.address))
+    check_whole(tmp_path / "s.zarr", whole)
+
+
+def test_a_task_that_no_machine_has_the_gpus_for_is_refused(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^num_gpus 3 per task, but no machine of the Ray cluster has more than 0; "):
+        extract(config_of(tmp_path / "s.zarr", engine="ray", address=cluster.address, num_gpus=3))
+
+
 def _command(process: Path) -> int | None:
     """Return the number of a process that runs a task of ours."""
     try:
@@ -94,3 +107,15 @@ def test_an_error_in_a_task_is_the_workers_own(cluster: Any, tmp_path: Path) -> 
     )  # fmt: skip
     with pytest.raises(InputError, match=r"cannot read image 'a/0\.png'"):
         extract(config)
+
+
+def test_wrong_settings_are_refused_before_ray_starts(tmp_path: Path) -> None:
+    """There is no cluster at the address, and the first message is about the settings."""
+    nowhere: dict[str, Any] = {"engine": "ray", "address": "127.0.0.1:1"}
+    with pytest.raises(InputError, match=r"^split_fraction 2\.0: expected a number between 0 and 1$"):
+        extract(config_of(tmp_path / "s.zarr", split_fraction=2.0, **nowhere))
+    with pytest.raises(InputError, match=r"^shard '3/2': expected I/N"):
+        fit(tmp_path / "s.zarr", FitConfig(out=tmp_path / "run", shard="3/2", **nowhere))
+    (tmp_path / "thesis").write_text("mine")
+    with pytest.raises(InputError, match=r"thesis' is a file; give --out a folder for the run$"):
+        fit(tmp_path / "s.zarr", FitConfig(out=tmp_path / "thesis", **nowhere))

@@ -85,7 +85,7 @@ def test_a_signal_to_torchrun_lets_every_rank_finish_its_block(tmp_path: Path, w
 def test_a_refusal_by_the_leader_ends_all_ranks(tmp_path: Path) -> None:
     status, _, messages = run(torchrun([*EXTRACT, "-o", str(tmp_path / "s.zarr"), "--layers", "99"], 2))
     assert status != 0
-    assert messages.count("probe extract: layers '99': the backbone has layers 0 to 3") == 1
+    assert messages.count("probe extract: unknown layer of the backbone '99'; known: 0, 1, 2, 3") == 1
 
 
 def test_without_torchrun_the_engine_says_how_to_start_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ from .kit import MakeConfig
         ({"view_ratio": [2.0, 1.0]}, "^view_ratio .* <= 1000$"),
         ({"device": "gpu"}, "^unknown device 'gpu'; expected auto, cpu, cuda or cuda:N$"),
         ({"device": "meta"}, "device 'meta'"),
-        ({"layers": "7"}, r"^layers '7': the backbone has layers 0 to 2; got \[7\]$"),
+        ({"layers": "7"}, "^unknown layer of the backbone '7'; known: 0, 1, 2$"),
         ({"split": ["tset"]}, "^unknown split of 'folder:.*' 'tset'; known: test, train$"),
         ({"model": "timm:vit_tiny_patch16_2244"}, "^unknown timm model 'vit_tiny_patch16_2244'; known: vit_tiny_"),
         ({"model": "hubb:x"}, "^unknown backbone source 'hubb'; known: hub, timm, open_clip, transformers, python$"),

@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tokenprobe.extract import describe_extraction, extract
+from tokenprobe.errors import StoreError
+from tokenprobe.extract import describe_extraction, extract, pipeline
 
 from .kit import CountingSource, DiskUsage, MakeConfig, for_people, shown, sizes_on_disk
 
@@ -69,6 +71,22 @@ def test_a_dry_run_leaves_a_store_as_it_is_and_says_how_much_is_missing(tiny_con
     total = sizes_on_disk(out).total()
     assert lines["total"] == for_people(total)
     assert lines["to write"] == for_people(total - done)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_dry_run_tells_what_the_command_would_refuse(tiny_config: MakeConfig, monkeypatch: Any, knows: bool) -> None:
+    """Weights that a dry run draws in place of published ones are no reason."""
+    extract(tiny_config())
+    monkeypatch.setattr(pipeline, "wants_published", lambda _: not knows)
+    assert "refused" not in shown("\n".join(describe_extraction(tiny_config())))
+    for changes, why in (({"decode": "fast"}, "transform.decode"), ({"seed": 9}, "row_order.seed")):
+        lines = shown("\n".join(describe_extraction(tiny_config(**changes))))
+        assert why in lines["refused"]
+        assert ("weights" in lines["refused"]) == (knows and "seed" in changes)
+        with pytest.raises(StoreError) as refused:
+            extract(tiny_config(**changes))
+        assert lines["refused"] == str(refused.value) or not knows
+    assert "refused" not in shown("\n".join(describe_extraction(tiny_config(decode="fast", overwrite=True))))
 
 
 def test_a_dry_run_that_would_overwrite_counts_everything(tiny_config: MakeConfig) -> None:

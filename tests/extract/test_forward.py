@@ -108,3 +108,6 @@ def test_a_lack_of_memory_says_what_to_do_and_other_errors_are_not_taken_for_one
     with pytest.raises(RuntimeError, match="must match") as caught, explained_memory(64):
         torch.zeros(2) + torch.zeros(3)
     assert not isinstance(caught.value, InputError)
+    with pytest.raises(RuntimeError, match="illegal") as caught, explained_memory(64):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    assert not isinstance(caught.value, InputError)

@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tokenprobe.errors import InputError
 from tokenprobe.extract.datasets.image_folder import ImageFolder
 from tokenprobe.extract.decoded import BadImage, DecodedBatch
-from tokenprobe.extract.loading import AHEAD, CHUNK, RowImages, Wanted, find_bad_images, make_loader
+from tokenprobe.extract.loading import AHEAD, CHUNK, RowImages, Wanted, explained_loss, find_bad_images, make_loader
 from tokenprobe.extract.rows import SplitRows, choose_rows
 from tokenprobe.extract.views import Augmentation, Pixels, RandomCrops, Transform
 
@@ -160,6 +161,25 @@ def test_workers_leave_signals_to_the_main_process(tmp_path: Path, capfd: pytest
     finally:
         signal.signal(signal.SIGTERM, before)
     assert capfd.readouterr().err == ""
+
+
+def test_a_decoding_process_that_the_system_kills_is_named_with_advice(tmp_path: Path) -> None:
+    write_images(tmp_path, 4)
+    images, _ = open_rows(tmp_path)
+    loaded = make_loader(images, [Wanted("train", [row]) for row in range(4)], workers=1, pinned=False)
+    (worker,) = active_children()
+    next(loaded)
+    assert worker.pid is not None
+    with pytest.raises(InputError, match=r"ended early \(DataLoader worker .* killed by signal: Killed.*--workers"):
+        kill_and_wait(worker.pid)
+    with pytest.raises(RuntimeError, match=r"^another$"), explained_loss():
+        raise RuntimeError("another")
+
+
+@explained_loss()
+def kill_and_wait(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    time.sleep(20)  # torch interrupts this
 
 
 def test_loading_is_the_same_with_and_without_workers(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_limit_is_class_balanced_and_seeded(tiny_config: MakeConfig, tmp_path:
 def test_a_gpu_gives_the_tokens_that_the_cpu_gives(
     tiny_config: MakeConfig, tmp_path: Path, amp: str, tolerance: float
 ) -> None:
-    """The tolerance follows the products: TF32 is off by default, bfloat16 has eight bits, through three blocks."""
+    """The tolerance follows the products: float32 is exact, bfloat16 has eight bits, through three blocks."""
     stores = [
         open_store(extract(tiny_config(out=tmp_path / f"{device}.zarr", device=device, amp=amp, dtype="float32")))
         for device, amp in (("cpu", "off"), ("cuda", amp))

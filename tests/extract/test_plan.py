@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tokenprobe.errors import InputError, NoSpaceError
+from tokenprobe.errors import NoSpaceError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import BackboneRequest
 from tokenprobe.extract.backbones.from_timm import load_timm
 from tokenprobe.extract.datasets import open_dataset
-from tokenprobe.extract.plan import ChosenImages, Plan, make_plan, parse_layers
+from tokenprobe.extract.plan import ChosenImages, Plan, make_plan
 from tokenprobe.extract.rows import choose_rows
 
 from .kit import DiskUsage, MakeConfig, for_people, sizes_on_disk
@@ -29,34 +29,6 @@ def plan_of(config: ExtractConfig) -> Plan:
         rows = choose_rows(listed, set(), config.limit, shuffled=True, seed=config.seed)
         images[split] = ChosenImages(rows, min(len(listed.ids), config.limit or 10**9), listed, [], [config.limit])
     return make_plan(config, backbone, source, images, "float32")
-
-
-@pytest.mark.parametrize(
-    ("spec", "layers"),
-    [
-        ("all", [0, 1, 2, 3, 4, 5]),
-        ("last2", [4, 5]),
-        ("last6", [0, 1, 2, 3, 4, 5]),
-        ("0", [0]),
-        ("-1", [5]),
-        ("5,0,-2", [0, 4, 5]),
-        ("3,3,-3", [3]),
-    ],
-)
-def test_layers_are_read(spec: str, layers: list[int]) -> None:
-    assert parse_layers(spec, 6) == layers
-
-
-@pytest.mark.parametrize("spec", ["some", "", "1,", "1-3", "last", "1.5", "lasttwo"])
-def test_layers_of_no_known_form_are_refused(spec: str) -> None:
-    with pytest.raises(InputError, match=f"^layers '{spec}': expected all, lastN, or indices such as 0,5,-1$"):
-        parse_layers(spec, 6)
-
-
-@pytest.mark.parametrize(("spec", "got"), [("6", r"\[6\]"), ("0,-7,9", r"\[-7, 9\]"), ("last7", ""), ("last0", "none")])
-def test_layers_the_backbone_does_not_have_are_refused(spec: str, got: str) -> None:
-    with pytest.raises(InputError, match=f"^layers '{spec}': the backbone has layers 0 to 5; got {got}"):
-        parse_layers(spec, 6)
 
 
 @pytest.mark.parametrize(

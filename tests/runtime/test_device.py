@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tokenprobe.errors import InputError
-from tokenprobe.runtime.device import choose_device, resolve_device, resolve_precision
+from tokenprobe.runtime.device import choose_device, computing, resolve_device, resolve_precision
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,30 @@ def test_this_machine_is_looked_at() -> None:
 )
 def test_precision(amp: str, device: str, expected: str) -> None:
     assert resolve_precision(amp, torch.device(device)) == expected
+
+
+def test_float32_on_a_gpu_switches_the_rounding_of_convolutions_off_and_on_again() -> None:
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    assert before != "ieee"
+    with computing(torch.device("cuda", 0), "float32"):
+        assert convolutions.fp32_precision == "ieee"
+    assert convolutions.fp32_precision == before
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_products_have_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
+    with computing(torch.device("cpu"), precision):
+        assert (torch.ones(2, 3) @ torch.ones(3, 2)).dtype == dtype
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_float32_convolution_on_a_gpu_is_exact() -> None:
+    """TF32 would be off by about 1e-3."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator) / 24
+    with computing(torch.device("cuda", 0), "float32"):
+        found = torch.nn.functional.conv2d(x.cuda(), weight.cuda()).cpu()
+    expected = torch.nn.functional.conv2d(x.double(), weight.double())
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)

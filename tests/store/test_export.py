@@ -8,6 +8,7 @@ import pytest
 from tokenprobe.errors import InputError, StoreError
 from tokenprobe.store import Store, open_store
 from tokenprobe.store.export import FORMS, choose_form, export_store, exported_bytes, select
+from tokenprobe.store.temporaries import file_of, new_writer, temporary_of
 from tokenprobe.testing.forks import count_steps, fork_and_kill
 from tokenprobe.testing.store_kit import blocks, make_contents, write, write_some
 
@@ -110,10 +111,11 @@ def test_nothing_is_replaced(store: Store, tmp_path: Path, form: str) -> None:
     with pytest.raises(InputError, match="out' exists, and an export replaces nothing; give another name"):
         export_store(store, out, form, select(store, form))
     out.rmdir()
-    (tmp_path / "out.partial").mkdir()
-    with pytest.raises(InputError, match=r"out\.partial' belongs to an export that is running or was killed"):
+    running = temporary_of(out, new_writer())
+    running.mkdir()
+    with pytest.raises(InputError, match=rf"^another export is writing '{out}', in '{running}'; wait for it"):
         export_store(store, out, form, select(store, form))
-    assert not list((tmp_path / "out.partial").iterdir())
+    assert not list(running.iterdir())
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -132,7 +134,8 @@ def test_every_file_is_on_disk_before_the_folder_has_its_name(
 ) -> None:
     export_store(store, tmp_path / "out", form, select(store, form))
     synced = {path for call, path in disk_calls[: disk_calls.index(("rename", tmp_path / "out"))] if call == "fsync"}
-    growing = tmp_path / "out.partial"
+    (growing,) = {tmp_path / path.relative_to(tmp_path).parts[0] for path in synced if path.parent != tmp_path}
+    assert file_of(growing.name) == "out"
     assert {growing / path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*")} <= synced
     assert disk_calls[-2:] == [("rename", tmp_path / "out"), ("fsync", tmp_path)]
 
@@ -151,6 +154,10 @@ def test_a_killed_export_is_never_taken_for_a_whole_one(store: Store, tmp_path: 
     for step in [*range(0, n_steps - 6, n_steps // 8), *range(n_steps - 6, n_steps)]:
         assert fork_and_kill(export(str(step)), step)
         assert (tmp_path / str(step)).exists() == (step == last)
+        if step != last:  # the same command again
+            export(str(step))()
+            assert content(tmp_path / str(step)) == whole
+    assert not [path for path in tmp_path.iterdir() if file_of(path.name)]
     assert content(tmp_path / str(last)) == whole
 
 

@@ -104,18 +104,36 @@ def test_layers_are_read(spec: str, expected: list[int]) -> None:
         ("first", "layers 'first': expected all, lastN, or indices such as 0,5,-1"),
         ("", "layers '': expected all"),
         ("1,", "layers '1,': expected all"),
+        ("1-3", "layers '1-3': expected all"),
+        ("1.5", "layers '1.5': expected all"),
+        ("last", "layers 'last': expected all"),
         ("lastX", "layers 'lastX': expected all"),
         ("1", "unknown layer of the store '1'; known: 11, 0, 3, 7, 8"),
         ("-2", "unknown layer of the store '-2'"),
         ("12", "unknown layer of the store '12'"),
         ("-13", "unknown layer of the store '-13'"),
-        ("last0", "last0"),
-        ("last9", "last9"),
+        ("last0", "layers 'last0': the store has 5 layers"),
+        ("last9", "layers 'last9': the store has 5 layers"),
+        ("last²", "layers 'last²': expected all"),
     ],
 )
 def test_bad_layers_are_refused(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_layers(spec, STORED, depth=12)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("6", "^unknown layer of the backbone '6'; known: 0, 1, 2, 3, 4, 5$"),
+        ("0,-7", "^unknown layer of the backbone '-7'; "),
+        ("last7", "^layers 'last7': the backbone has 6 layers$"),
+    ],
+)
+def test_layers_that_a_backbone_lacks_are_refused_as_its_own(spec: str, message: str) -> None:
+    assert parse_layers("last6", range(6), 6, "backbone") == parse_layers("all", range(6), 6) == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(InputError, match=message):
+        parse_layers(spec, range(6), 6, "backbone")
 
 
 @pytest.mark.parametrize("name", ["train", "val", "test-2", "train_100%", "Übung", "訓練", "a b", "x..y", "t" * 100])

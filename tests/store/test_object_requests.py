@@ -103,6 +103,66 @@ def test_services_of_google_and_azure_repeat_no_credential(
     assert "hunter2" not in str(caught.value)
 
 
+PLAIN = {
+    "s3": {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+    "gs": {"GOOGLE_SERVICE_ACCOUNT": "/none.json"},
+    "az": ACCOUNT | {"AZURE_STORAGE_TOKEN": "token"},
+}
+
+
+@pytest.mark.parametrize("control", ["\n", "\r", "\x01", "\x7f"])
+@pytest.mark.parametrize(
+    ("scheme", "name"),
+    [
+        ("s3", "AWS_ACCESS_KEY_ID"),
+        ("s3", "AWS_SESSION_TOKEN"),
+        ("s3", "AWS_REGION"),
+        ("s3", "AWS_ENDPOINT_URL"),
+        ("gs", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("gs", "SERVICE_ACCOUNT"),
+        ("az", "AZURE_STORAGE_TOKEN"),
+        ("az", "AZURE_STORAGE_ACCOUNT_KEY"),
+    ],
+)
+def test_a_variable_with_a_control_character_is_named_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, name: str, control: str
+) -> None:
+    """obstore would panic at some of them."""
+    for variable, value in (PLAIN[scheme] | {name: f"hunter2{control}"}).items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError) as caught:
+        open_address(f"{scheme}://b/a")
+    assert str(caught.value) == (
+        f"cannot use '{scheme}://b/a': the variable ${name} holds a line break or another control character; set it "
+        "again without, for it may have one at its end"
+    )
+
+
+def test_variables_of_another_service_and_keys_in_json_may_have_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_TOKEN", "a\nb")
+    monkeypatch.setenv(
+        "GOOGLE_SERVICE_ACCOUNT_KEY", '{\n"client_email": "a", "private_key": "b", "private_key_id": "c"}'
+    )
+    for name, value in PLAIN["s3"].items():
+        monkeypatch.setenv(name, value)
+    open_address("s3://b/a")
+    with pytest.raises(AddressError):  # Google's key is read, and is no key
+        open_address("gs://b/a")
+
+
+def test_a_panic_of_obstore_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (PLAIN["s3"] | {"AWS_ENDPOINT_URL": "http://127.0.0.1:port"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(AddressError, match=r"^cannot use 's3://b/a/x': .*InvalidPort; check the address, the network"):
+        ObjectPath(Bucket("s3://b/a"), "x").read_bytes()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_stopped_program_is_no_error_of_an_address(error: type[BaseException]) -> None:
+    with pytest.raises(error), explained("s3://b/a"):
+        raise error
+
+
 def test_without_obstore_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(InputError, match=r"^'s3://b/a\.zarr' is an address, .*; pip install 'tokenprobe\[remote\]'$"):

@@ -173,3 +173,20 @@ def test_a_file_without_a_head_says_so_on_the_command_line(
     error = capsys.readouterr().err
     assert error.startswith(f"probe heads import: '{backbone}': no heads with a pooling (0.*), the statistics of")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["0.cls_token", "1.running_var", "2.weight"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_tensors_that_are_no_weights_are_refused(
+    make: Callable[..., ImportHeadConfig],
+    ep: tuple[dict[str, Tensor], Tensor, Tensor],
+    tmp_path: Path,
+    key: str,
+    dtype: torch.dtype,
+) -> None:
+    state, _, _ = ep
+    save_file(state | {key: state[key].to(dtype)}, tmp_path / "head.safetensors")
+    with pytest.raises(
+        InputError, match=rf"head\.safetensors': '{key[2:]}' is .*{dtype}; save the weights as float16, "
+    ):
+        import_head(tmp_path / "head.safetensors", make())

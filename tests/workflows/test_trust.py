@@ -1,25 +1,32 @@
-"""A stranger's run or store may name code of a torch.hub repository, which runs only if the user allows it."""
+"""A stranger's run or store may name code, which runs only if the user allows it, or data, which are not downloaded."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from safetensors.torch import load_file
 
 from tokenprobe.cli import main
 from tokenprobe.errors import InputError, MissingError
+from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.extract.backbones import code_of
 from tokenprobe.probe.run.results import Run
 from tokenprobe.probe.run.saved import load_saved, write_head
 from tokenprobe.store import open_store
 from tokenprobe.workflows import export_pipeline
-from tokenprobe.workflows.config import PredictConfig
+from tokenprobe.workflows.attend import attend
+from tokenprobe.workflows.config import AttendConfig, PredictConfig
 from tokenprobe.workflows.predict import predict
 from tokenprobe.workflows.repair import repair
 from tokenprobe.workflows.trust import check_code
+
+from ..extract.datasets.layouts import LAYOUTS
+from .repair_kit import content_of
 
 MakeRun = Callable[..., Run]
 HUB = Path(__file__).parents[1] / "data" / "hub"
@@ -155,3 +162,61 @@ def test_a_folder_that_is_gone_is_still_code(make_run: MakeRun, tmp_path: Path) 
         export_pipeline(run.path, cell)
     with pytest.raises(MissingError, match="no folder at"):
         export_pipeline(run.path, cell, trust_code=True)
+
+
+def with_data(store: Path, old: str, new: str) -> Path:
+    """Write other data into the journal of a store, and remove one of its blocks."""
+    journal = store / "journal.jsonl"
+    changed = journal.read_text().replace(json.dumps(old), json.dumps(new))
+    assert changed != journal.read_text()
+    journal.write_text(changed)
+    (store / BLOCK).unlink()
+    return store
+
+
+def test_repair_and_attend_download_nothing_that_a_journal_names(
+    make_run: MakeRun, image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, root = make_run(["ep:queries=2"]), tmp_path / "made-by-a-download"
+    spec = f"torchvision:DTD?root={root}&download=true"
+    store = with_data(Path(run.results["store"].iloc[0]), f"folder:{image_folder}", spec)
+    with pytest.raises(
+        MissingError, match=rf"^cannot repair: the data were 'torchvision:DTD\?root={root}': cannot open"
+    ):
+        repair(store)
+    attend(run.path, AttendConfig(device="cpu", n=2))
+    assert "maps are drawn without images: cannot open torchvision:DTD" in caplog.text
+    assert not root.exists()
+
+
+def test_repair_and_attend_ask_before_they_load_from_the_hub(
+    make_run: MakeRun, image_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(["ep:queries=2"])
+    store = with_data(Path(run.results["store"].iloc[0]), f"folder:{image_folder}", "hf:org/name?label=fine")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    expected = (
+        r"^cannot repair: the data were 'hf:org/name\?label=fine', and a repair downloads none: "
+        r"hf:org/name\?label=fine would be downloaded from the Hugging Face hub; if you know these data and "
+        "loaded them before, set HF_HUB_OFFLINE=1, and they are read from the cache$"
+    )
+    with pytest.raises(InputError, match=expected):
+        repair(store)
+    attend(run.path, AttendConfig(device="cpu", n=2))
+    assert "maps are drawn without images: hf:org/name?label=fine would be downloaded" in caplog.text
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingError, match="cannot load hf:org/name"):
+        repair(store)
+
+
+def test_data_that_were_downloaded_are_read_again(
+    tiny_config: Callable[..., ExtractConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LAYOUTS["DTD"](tmp_path / "root", monkeypatch)
+    spec = f"torchvision:DTD?root={tmp_path / 'root'}&download=true"
+    store = Path(extract(tiny_config(data=spec, layers="2")))
+    shutil.copytree(store, tmp_path / "whole.zarr")
+    (store / BLOCK.replace("test", "val")).unlink()
+    for _ in range(2):
+        assert repair(store) == []
+        assert content_of(store) == content_of(tmp_path / "whole.zarr")

@@ -76,6 +76,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return _load_file(path)
 
 
+def dtypes_in(path: Path) -> dict[str, str]:
+    """Return the type of each tensor in one file, by dotted name and as the format names it, without its values.
+
+    Raises:
+        InputError: the file is not readable.
+    """
+    if not is_safetensors(path):
+        parts = _sets_in(_load_torch(path, "meta"))
+        return {prefix + name: str(each.dtype) for prefix, tensors in parts for name, each in tensors.items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"checkpoint {str(path)!r} is not a readable safetensors file: {error}") from error
+
+
 def _index_in(folder: Path) -> Path:
     found = sorted(folder.glob(f"*{INDEX}"))
     if not found:
@@ -151,12 +167,12 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _load_torch(path: Path) -> Any:
+def _load_torch(path: Path, device: str = "cpu") -> Any:
     # The unpickler can raise any exception for a damaged file.
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore", UserWarning)  # of sparse and quantized tensors, which are refused by name
-            return torch.load(file, map_location="cpu", weights_only=True)  # a file object: torch would trust the name
+            return torch.load(file, map_location=device, weights_only=True)  # a file object: torch would trust the name
     except Exception as error:
         reason = str(error.__context__ or error)  # torch wraps the unpickler's error in advice to run the code
         if code := re.search(r"GLOBAL (\S+)", reason):

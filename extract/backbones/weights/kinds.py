@@ -6,6 +6,9 @@ from torch import Tensor, nn
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
 
+SAVE_AS_FLOATS = "save the weights as float16, bfloat16, float32 or float64 with the program that wrote them"
+"""Advice for tensors that can be no weights."""
+
 
 def fault_of(tensor: Tensor, own: Tensor | None) -> str:
     """Describe why a tensor of a file cannot be a weight; return "" if it can.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ....errors import InputError, unknown_name
 from .files import Checkpoint
-from .kinds import fault_of, is_finite
+from .kinds import SAVE_AS_FLOATS, fault_of, is_finite
 from .position_tables import UNKNOWN, Grid, PositionTable, shape_in_words
 from .sets import Choice, Weights, choose_weights
 
@@ -180,10 +180,7 @@ def _check_complete(
     if lacking and faults:
         name = next((name for name in lacking if name in faults), next(iter(faults)))
         others = f", and {len(faults) - 1} more are unusable" if len(faults) > 1 else ""
-        raise InputError(
-            f"{where}{name!r} is {faults[name]}{others}; save the weights as float16, bfloat16, float32 or float64 "
-            "with the program that wrote them"
-        )
+        raise InputError(f"{where}{name!r} is {faults[name]}{others}; {SAVE_AS_FLOATS}")
     if lacking and lacking[0] in given:
         raise InputError(
             f"{where}{len(lacking)} of the backbone's {len(own)} weights are not finite there, such as {lacking[0]!r}; "

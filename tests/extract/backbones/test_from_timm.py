@@ -120,4 +120,5 @@ def test_the_name_of_a_local_folder_is_made_absolute(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     assert absolute_model("local-dir:vit") == f"local-dir:{tmp_path}/vit"
     assert absolute_model("timm:local-dir:../vit") == f"timm:local-dir:{tmp_path.parent}/vit"
+    assert absolute_model("timm:local-dir:~/vit") == f"timm:local-dir:{Path.home()}/vit"
     assert absolute_model("timm:hf-hub:timm/vit") == "timm:hf-hub:timm/vit"

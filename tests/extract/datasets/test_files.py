@@ -72,7 +72,9 @@ def test_a_link_to_a_folder_above_has_no_end(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "1.png").write_bytes(b"xy")
     (tmp_path / "a" / "one").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a" / "two").symlink_to(tmp_path / "elsewhere")
-    assert image_files(tmp_path / "a") == [("0.png", 1), ("one/1.png", 2), ("two/1.png", 2)], "links aside are folders"
+    assert image_files(tmp_path / "a")[0] == [("0.png", 1), ("one/1.png", 2), ("two/1.png", 2)], (
+        "links aside are folders"
+    )
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
     with pytest.raises(InputError, match=r"^'.*/a/b/up' is a link to a folder that contains it, .*; remove the link$"):
         image_files(tmp_path / "a")
@@ -82,4 +84,4 @@ def test_what_macos_adds_to_archives_is_no_data(tmp_path: Path) -> None:
     for name in ("a/0.png", "__MACOSX/a/0.png", "a/._0.png", ".DS_Store"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert image_files(tmp_path) == [("a/0.png", 1)]
+    assert image_files(tmp_path)[0] == [("a/0.png", 1)]

@@ -212,3 +212,16 @@ def test_the_spec_opens_the_same_from_anywhere(tree: Tree, monkeypatch: pytest.M
     monkeypatch.chdir(root.parent)
     for spec in (root.name, f"folder:{root.name}", str(root)):
         assert open_dataset(spec).spec == f"folder:{root}"
+
+
+def test_files_that_are_left_out_are_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    """They are no images by their names, or lie beside the class folders."""
+    root = tree("train/ant/0.png", "train/ant/deep/1.jfif", "train/ant/.hidden", "train/loose.png", "test/ant/0.png")
+    source = ImageFolder(str(root))
+    assert source.images("train").ids == ["ant/0.png"]
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        f"2 files below {root}/train left out, such as loose.png"
+    ]
+    caplog.clear()
+    source.images("test")
+    assert not caplog.records

@@ -193,6 +193,7 @@ def test_a_table_whose_images_are_all_elsewhere_says_how_to_give_the_folder(writ
         (["path,label"], "lists no images$"),
         (["path,label", "a,0", "b"], "^line 3 of '.*t.csv' has 1 fields, but the header has 2$"),
         (["path,label", "a,0,1"], "^line 2 of '.*t.csv' has 3 fields, but the header has 2$"),
+        (["path,label,label", "a,0,1"], "^'.*t.csv' has 2 columns 'label'; keep one of them$"),
         (["path,label", '"a,0'], "is not a readable CSV file in UTF-8: unexpected end of data$"),
         (["path,label", ",0"], "^image 0 of '.*t.csv' has path ''; expected a path$"),
         (["path,label", "a,-3"], "^label -3 in '.*t.csv': integers are class indices"),
@@ -225,6 +226,13 @@ def test_tables_of_another_form_are_refused(write_csv: WriteCsv, lines: list[str
 def test_parquet_tables_of_another_form_are_refused(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
     with pytest.raises(InputError, match=message):
+        open_dataset(f"parquet:{tmp_path}/t.parquet")
+
+
+def test_a_parquet_table_that_repeats_a_column_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array([0]), pa.array([1])], names=["path", "label", "label"])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"^'.*t.parquet' has 2 columns 'label'; keep one of them$"):
         open_dataset(f"parquet:{tmp_path}/t.parquet")
 
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprobe.probe.heads import blocked, build_pooling
-from tokenprobe.probe.heads.folded import attend, token_rstd
+from tokenprobe.probe.heads.folded import attend, attend_values, centred, token_rstd
 
 from .test_folded import CLOSE, random
 
@@ -41,6 +41,60 @@ def test_blocks_give_the_formula_and_its_gradient(
     for z in (found, expected):
         (z * cotangent).sum().backward()
     torch.testing.assert_close(u.grad, again.grad, **CLOSE)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 4])
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("n_queries", [1, 7])
+def test_values_of_blocks_give_the_formula_and_its_gradients(
+    monkeypatch: pytest.MonkeyPatch, n_queries: int, normed: bool, keeps: bool, n_blocks: int
+) -> None:
+    """Map m owns rows 3 m to 3 m + 2 of a cell's value map."""
+    x, cotangent = 3 * random(7, 6, 5) + 1, random(2, 7, 12, seed=2)
+    u, again = (random(n_queries, 2, 4, 5, seed=1).requires_grad_() for _ in range(2))
+    value, value_again = (random(2, 12, 5, seed=3).requires_grad_() for _ in range(2))
+    rstd = token_rstd(x, 1e-3) if normed else None
+    z = formula(torch.nn.functional.layer_norm(x, (5,), eps=1e-3) if normed else x, again)
+    expected = torch.einsum("bhmd,hmkd->hbmk", z, value_again.unflatten(1, (4, 3))).flatten(2)
+    monkeypatch.setattr(blocked, "CACHE_BYTES", 1)
+    monkeypatch.setattr(blocked, "MAX_BLOCKS", n_blocks)
+    if not keeps:
+        monkeypatch.setattr(blocked, "MAPS_BYTES", 1)
+    found = attend_values(x, u, centred(value) if normed else value, rstd)
+    torch.testing.assert_close(found, expected, **CLOSE)
+    for y in (found, expected):
+        (y * cotangent).sum().backward()
+    torch.testing.assert_close(u.grad, again.grad, **CLOSE)
+    torch.testing.assert_close(value.grad, value_again.grad, **CLOSE)
+
+
+class Memory(TorchDispatchMode):
+    """Notes the bytes of the largest new memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **kwargs or {})
+        if isinstance(found, Tensor) and not any(each.alias_info for each in func._schema.returns):
+            self.most = max(self.most, found.untyped_storage().nbytes())
+        return found
+
+
+def test_the_gradient_of_z_is_written_over_z() -> None:
+    """z is the largest tensor. A second backward pass would read the gradient as z, so torch refuses it."""
+    x, u, value = random(8, 4, 32), random(1, 2, 4, 32, seed=1).requires_grad_(), random(2, 8, 32, seed=2)
+    z_bytes = 8 * (8 * 8 * 32)
+    with Memory() as forward:
+        y = attend_values(x, u, value.requires_grad_()).sum()
+    assert forward.most == z_bytes
+    with Memory() as backward:
+        y.backward(retain_graph=True)
+    assert 0 < backward.most < z_bytes
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
 
 
 class Lengths(TorchDispatchMode):
@@ -103,6 +157,13 @@ def test_under_autocast_one_copy_of_the_maps_is_kept_in_half_precision() -> None
     x, u = random(4, 50, 6).bfloat16(), random(1, 2, 8, 6, seed=1).float().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         assert 2 * 4 * 16 * 50 <= kept_bytes(x, u) < 3 * 4 * 16 * 50
+
+
+def test_autocast_leaves_double_precision_alone() -> None:
+    x, u, value = random(4, 6, 5), random(1, 2, 4, 5, seed=1), random(2, 12, 5, seed=3)
+    expected = attend_values(x, u, value)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(attend_values(x, u, value), expected)
 
 
 def test_the_parts_of_a_stacked_head_train_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:

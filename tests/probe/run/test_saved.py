@@ -14,7 +14,7 @@ from tokenprobe.errors import InputError, MissingError, RunError
 from tokenprobe.extract import ExtractConfig, extract
 from tokenprobe.probe import load_head
 from tokenprobe.probe.run.digest import value_digest
-from tokenprobe.probe.run.saved import DIGEST, KEY, backbone_settings, load_saved
+from tokenprobe.probe.run.saved import DIGEST, KEY, backbone_settings, load_saved, write_head
 from tokenprobe.store import Store, open_store
 from tokenprobe.workflows.config import ExportConfig
 from tokenprobe.workflows.export import export
@@ -197,3 +197,17 @@ def test_a_folder_in_place_of_a_file_is_refused(saved: Path) -> None:
     saved.mkdir()
     with pytest.raises(RunError, match=DAMAGED):
         load_head(saved.parents[1], saved.stem)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8])
+def test_weights_of_another_type_are_refused(store: Store, tmp_path: Path, dtype: torch.dtype) -> None:
+    """The digest does not help: somebody else can write another one."""
+    run = fit_made(store, tmp_path / "run", heads=["linear"])
+    cell = run.results["cell"].iloc[0]
+    state = load_file(run.path / "heads" / f"{cell}.safetensors")
+    write_head(run.path, cell, state | {"bias": state["bias"].to(dtype)}, load_saved(run.path, cell)[1])
+    message = (
+        rf"{cell}\.safetensors' is damaged, or .* \('bias' is of type {dtype}, and expected of type torch\.float32\)"
+    )
+    with pytest.raises(RunError, match=message):
+        load_head(run.path, cell)
