@@ -2,7 +2,7 @@
 # make test    the whole test suite
 # make quick   the tests that start no processes which import torch; make slow: the others
 # make check   format, lint, types and tests: what CI runs
-# make study   the reduced study: rewrites the tables of docs/study.md, in about ten minutes on two cores
+# make study   the reduced study: rewrites the tables of docs/study.md, in about eight minutes on two cores
 # make bench   the benchmarks at a reduced setting: rewrites the tables of docs/benchmarks.md
 # make dist    wheel and source archive in dist/; make check-dist: and use the wheel in a fresh environment
 # make docs    the documentation site, in build/site
@@ -22,8 +22,8 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 demo: $(STAMP)
 	$(BIN)/probe demo
 
-# Two scripts at a time, one core each: the heads are too small to share two cores.
-STUDY := poolings queries layers labels cache_cost stores optimism
+# Two scripts at a time, one core each: the heads are too small to share two cores. The longest come first.
+STUDY := layers poolings cache_cost labels optimism queries stores
 
 study: $(STAMP)
 	printf '%s\n' $(STUDY) | OMP_NUM_THREADS=1 xargs -P 2 -I {} $(BIN)/python examples/study/{}.py

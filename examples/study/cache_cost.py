@@ -1,6 +1,6 @@
 """What does a cache cost? Accuracy against the number of cached views, and against a fresh crop in every epoch.
 
-    python examples/study/cache_cost.py  # needs three minutes
+    python examples/study/cache_cost.py  # needs two minutes
 
 The fresh crops come from `online.py`, which trains the same heads with the backbone in the loop. With the fixed views
 of a float32 store it must give the numbers of that store. The note below the table says how far they differ.

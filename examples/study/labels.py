@@ -18,9 +18,9 @@ from tokenprobe.probe.report.compare import LEVEL, Interval, difference
 from tokenprobe.probe.report.figures.canvas import styled
 from tokenprobe.probe.report.figures.curves import draw_shots
 
-REFERENCE = "ridge:pool=mean"
+RIDGE, LINEAR = "ridge:pool=mean", "linear:pool=mean"
 HEADS = [*load_preset("few-labels").settings["heads"], "knn:k=10"]
-SHOTS = ["1", "2", "4", "8", "full"]
+SHOTS = ["1", "2", "4", "8", "16", "full"]
 
 
 def main(study: Study) -> None:
@@ -32,20 +32,24 @@ def main(study: Study) -> None:
     rows = [["head, training images per class", *SHOTS]]
     for spec in dict.fromkeys(spec for spec, _ in tests):
         rows.append([f"`{spec}`", *(spread(tests[spec, shots]) for shots in SHOTS)])
-        if spec != REFERENCE:
-            drawn = [
-                points(over_seeds((tests[spec, shots] - tests[REFERENCE, shots]).to_numpy())) for shots in SHOTS[:-1]
-            ]
-            rows.append(["− ridge", *drawn, points(difference(right[spec, "full"], right[REFERENCE, "full"]))])
+        for base in bases_of(spec):
+            drawn = [points(over_seeds((tests[spec, shots] - tests[base, shots]).to_numpy())) for shots in SHOTS[:-1]]
+            on_all = points(difference(right[spec, "full"], right[base, "full"]))
+            rows.append([f"− {base.partition(':')[0]}", *drawn, on_all])
     with styled("paper"):
         figure = draw_shots(report)
     assert isinstance(figure, Figure)
     note = (
         "Settings of the preset `few-labels`. Seeds draw the subsets, so ± includes the choice of images. Differences "
-        "from `ridge` on subsets are paired by subset, with 95 % t intervals over seeds. On all images nothing is "
-        "drawn for heads without initial weights, and intervals are over test images."
+        "from `ridge`, and of EP also from the linear head, are paired by subset, with 95 % t intervals over seeds. On "
+        "all images nothing is drawn for heads without initial weights, and intervals are over test images."
     )
     study.write(rows, note, figure)
+
+
+def bases_of(spec: str) -> list[str]:
+    """Return the heads that a head is compared with."""
+    return [base for base in (RIDGE, LINEAR) if base != spec and (base == RIDGE or spec.startswith("ep"))]
 
 
 def over_seeds(values: NDArray[np.float64]) -> Interval:

@@ -1,28 +1,27 @@
 """Where is the information? Every layer with every head, and several layers together: joined or stacked.
 
-    python examples/study/layers.py  # needs three minutes
+    python examples/study/layers.py  # needs six minutes
 
 Joined layers have their channels side by side, stacked ones their tokens. `alf` reads the class token and the mean of
 each stacked layer, and trains as its paper says: with AdamW, noise and clipped gradients.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
+from poolings import HEADS
 from setting import Study, ask, judgements, points, spread
 
 from tokenprobe.probe.report.compare import Judged, difference
 from tokenprobe.probe.report.contents import Report
 from tokenprobe.probe.report.figures.canvas import styled
-from tokenprobe.probe.report.figures.curves import draw_layers
-from tokenprobe.probe.report.figures.looks import look_of
+from tokenprobe.probe.report.figures.grids import draw_heat_map
 from tokenprobe.probe.report.summary import best_layers
 from tokenprobe.probe.run.results import Run
 from tokenprobe.store import open_store
 
 EP = "ep:queries=8"
-HEADS = ["linear:pool=mean", "linear:pool=cls", EP, "aim", "cait", "cbam"]
 JOINED = ["linear:pool=mean", "linear:pool=cls", EP]
 FUSION: dict[str, Any] = {
     "heads": ["alf"],
@@ -40,34 +39,42 @@ Found = tuple[pd.Series, Judged]
 def main(study: Study) -> None:
     stores = {"mae": study.store("layers", layers="all")}
     layers = list(map(str, open_store(stores["mae"]).layers))
-    runs = [
-        study.fit("single", stores, layers="all"),
-        study.fit("joined", stores, layers="+".join(layers), heads=JOINED),
-        study.fit("stacked", stores, layers="stack:all", heads=[EP]),
-    ]
-    fusion = study.fit("fusion", stores, epochs=3 * study.epochs, **FUSION)
-    report, found = found_of(*runs)
-    fused = found_of(fusion)[1]
-    found |= fused
-    chosen = best_layers(report.summary[report.summary["layer"].isin(layers)])
-    best = dict(zip(chosen["spec"], chosen["layer"], strict=True))
-    rows = [["head", *layers, "selected", "− last layer", "joined", "− selected", "stacked", "− selected"]]
-    for spec in dict.fromkeys(spec for spec, _ in found):
-        single = found.get((spec, best.get(spec, "")))
-        last = found.get((spec, layers[-1]))
-        row = [f"`{spec}`", *(mean_of(found.get((spec, layer))) for layer in layers)]
-        row += [f"{best[spec]}: {spread(single[0])}" if single else "–", less(single, last)]
-        for together in ("+".join(layers), "stack:" + "+".join(layers)):
-            form = found.get((spec, together))
-            row += [spread(form[0]) if form else "–", less(form, single or found[EP, best[EP]])]
-        rows.append(row)
+    report, found = found_of(study.fit("single", stores, layers="all"))
+    best = {str(row.spec): str(row.layer) for row in best_layers(report.summary).itertuples()}
+    rows = [["head", *layers, "selected", "− last layer"]]
+    for spec, layer in best.items():
+        last, chosen = found.get((spec, layers[-1])), found.get((spec, layer))
+        of_layers = (marked(found.get((spec, each)), last) for each in layers)
+        rows.append([f"`{spec}`", *of_layers, f"{layer}: {shown(chosen)}", less(chosen, last)])
+    several = rows_of_several(study, stores, layers, {key[0]: found.get(key) for key in best.items()})
     note = (
-        "Layers count from 0. The selected one has the highest mean over seeds on held-out images. Its difference from "
-        "the last layer, and those of joined and stacked layers from it, are paired by test image. The last difference "
-        f"of `alf` is from `{EP}` on its selected layer. `alf` trains with AdamW at 0.001 or 0.01, three times as "
-        "long. Rings in the figure mark the choice among a head's single and joined layers."
+        "Layers count from 0. A layer's figure is bold if its difference from the last layer has an interval without "
+        "0. The selected layer has the highest mean over seeds on held-out images. Its difference from the last layer, "
+        "and those of joined and stacked layers from it, are paired by test image. The last difference of `alf` is "
+        f"from `{EP}` on its selected layer. `alf` trains with AdamW at 0.001 or 0.01, three times as long. Frames in "
+        "the figure mark the selected layers."
     )
-    study.write(rows, note, draw(report, *fused.values()))
+    with styled("paper"):
+        figure = draw_heat_map(report)
+    assert figure is not None
+    study.write(rows, note, figure, several)
+
+
+def rows_of_several(
+    study: Study, stores: dict[str, Path], layers: list[str], selected: dict[str, Found | None]
+) -> list[list[str]]:
+    """Fit heads on all layers joined and on all of them stacked, and compare them with their selected layer."""
+    joined = study.fit("joined", stores, layers="+".join(layers), heads=JOINED)
+    stacked = study.fit("stacked", stores, layers="stack:all", heads=[EP])
+    fusion = study.fit("fusion", stores, epochs=3 * study.epochs, **FUSION)
+    forms = [{spec: each for (spec, _), each in found_of(*runs)[1].items()} for runs in ([joined], [stacked, fusion])]
+    rows = [["head", "selected layer", "joined", "− selected", "stacked", "− selected"]]
+    for spec in dict.fromkeys([*forms[0], *forms[1]]):
+        row, base = [f"`{spec}`", shown(selected.get(spec))], selected.get(spec, selected[EP])
+        for form in forms:
+            row += [shown(form.get(spec)), less(form.get(spec), base)]
+        rows.append(row)
+    return rows
 
 
 def found_of(*runs: Run) -> tuple[Report, dict[tuple[str, str], Found]]:
@@ -79,26 +86,22 @@ def found_of(*runs: Run) -> tuple[Report, dict[tuple[str, str], Found]]:
     return report, {(str(spec), str(layer)): (tests, right[spec, layer]) for (spec, layer), tests in groups}
 
 
-def mean_of(found: Found | None) -> str:
-    """Return the mean over seeds in percent."""
-    return f"{100 * found[0].mean():.1f}" if found else "–"
+def shown(found: Found | None) -> str:
+    """Return the mean and the deviation over seeds in percent."""
+    return spread(found[0]) if found else "–"
+
+
+def marked(found: Found | None, last: Found | None) -> str:
+    """Return the mean over seeds in percent; bold if it differs from the last layer by more than chance."""
+    if found is None:
+        return "–"
+    text = f"{100 * found[0].mean():.1f}"
+    return f"**{text}**" if less(found, last).startswith("**") else text
 
 
 def less(one: Found | None, other: Found | None) -> str:
     """Return the difference of two heads with its interval, unless one is missing or they are the same."""
     return points(difference(one[1], other[1]) if one and other and one is not other else None)
-
-
-def draw(report: Report, fused: Found) -> Figure:
-    """Draw the figure of the package's reports, with `alf` beside the other stacked head."""
-    with styled("paper"):
-        figure = draw_layers(report)
-        assert figure is not None
-        axes, look = figure.axes[0], look_of("alf")
-        place, tests = axes.get_xticks()[-1], 100 * fused[0]
-        axes.errorbar(place, tests.mean(), tests.std(), capsize=2, label="alf, stacked", **look.points)
-        axes.legend()
-    return figure
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does attention pay? Every pooling against the linear heads, on pretrained weights and on random ones.
 
-    python examples/study/poolings.py  # needs five minutes
+    python examples/study/poolings.py  # needs two minutes
 
 Random weights are the control: what attention gains there, it gains without any help of pretraining. `abmilp` and
 `dinovit` cost 20 to 60 times as much as EP with 8 queries, so they come only if `--heads` names them.

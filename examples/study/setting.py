@@ -108,13 +108,16 @@ class Study:
         """Fit the heads on stores, which get names in the run."""
         return fit([f"{store}={path}" for store, path in stores.items()], self.fitting(name, **changes))
 
-    def write(self, rows: Sequence[Sequence[str]], note: str, figure: Figure) -> None:
+    def write(
+        self, rows: Sequence[Sequence[str]], note: str, figure: Figure, more_rows: Sequence[Sequence[str]] = ()
+    ) -> None:
         """Print the table, put it into the page, and draw the figure beside the page.
 
         Args:
             rows: the table; the first row has the names of the columns.
             note: what else one must know to read it.
             figure: the figure.
+            more_rows: a second table below the first one.
         """
         rates = ", ".join(f"{rate:g}" for rate in self.lr)
         weights = f"`{self.weights.name}`" + (f" at {self.image_size[0]} pixels" if self.image_size else "")
@@ -125,7 +128,8 @@ class Study:
         picture = self.page.parent / "images" / f"study_{self.name}_{self.label}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(picture, dpi=150)
-        text = f"{markdown(rows)}\n\n{setting}\n\n![{self.name}, {self.label}](images/{picture.name})"
+        tables = "\n\n".join(map(markdown, filter(None, (rows, more_rows))))
+        text = f"{tables}\n\n{setting}\n\n![{self.name}, {self.label}](images/{picture.name})"
         print(text)
         replace_marked(self.page, f"{self.name} {self.label}", text)
 
