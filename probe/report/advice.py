@@ -1,6 +1,7 @@
 """Warnings that a careful colleague would give about results."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from ..grid.regimes import FEW_IMAGES
 from ..run.origin import read_origin
 from ..run.predictions import ImageSet
 from ..run.results import Run
+from .choices import chosen_things, no_common_images
 from .summary import best_layers, shots_words
 
 FEW_SEEDS = 3
@@ -28,7 +30,8 @@ def warnings_of(cells: pd.DataFrame, summary: pd.DataFrame, images: Mapping[str,
     return [
         *_other_test_images(summary, images),
         *_edges(cells, best),
-        *_few_held_out(summary),
+        *_few_held_out(cells, summary),
+        *no_common_images(cells),
         *_few_seeds(best),
         *_diverged_heads(summary),
     ]
@@ -82,18 +85,19 @@ def _edges(cells: pd.DataFrame, best: pd.DataFrame) -> Iterator[str]:
             yield f"selected {said}: {_some(heads)}; one beyond it may be better"
 
 
-def _few_held_out(summary: pd.DataFrame) -> Iterator[str]:
+def _few_held_out(cells: pd.DataFrame, summary: pd.DataFrame) -> Iterator[str]:
     """Warn about selections by few held-out images. Heads that choose nothing are not concerned."""
     by_val = (summary["protocol"] == "select") & (summary["n_val"] < FEW_IMAGES)
     picks_epoch = summary["lr"].notna() & (summary["shots"] == "full")
     chooses = by_val & ~summary["within"] & ((summary["n_choices"] > 1) | picks_epoch)
     for (shots, n_val), rows in summary[chooses].groupby(["shots", "n_val"], sort=False):
         point, heads = 100 / max(n_val, 1), _some(list(rows["head"].unique()))
-        chosen = "rate, epoch and layer" if shots == "full" else "rate and layer"
+        of_heads = cells[(cells["shots"] == shots) & cells["head"].isin(rows["head"])]
+        chosen = list(dict.fromkeys(chain(*(chosen_things(each) for _, each in of_heads.groupby("head", sort=False)))))
         yield (
-            f"with {shots_words(shots)}, {chosen} are selected on {counted(n_val, 'held-out image')}, "
-            f"where one image is {point:.2g} points: the choice of {heads} is largely chance; "
-            + _without_choice(summary[summary["shots"] == shots])
+            f"with {shots_words(shots)}, {in_words(chosen)} {plural(len(chosen), 'is', 'are')} selected on "
+            f"{counted(n_val, 'held-out image')}, where one image is {point:.2g} points: "
+            f"the choice of {heads} is largely chance; " + _without_choice(summary[summary["shots"] == shots])
         )
 
 

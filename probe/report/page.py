@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 from rich.console import Console
 
+from .choices import choice_lines
 from .contents import Report
 from .leaders import TABLE
 from .summary import (
@@ -26,10 +27,6 @@ from .tables import (
     terminal_tables,
 )
 
-PROTOCOL_NOTES = {
-    "select": "learning rate, weight decay, epoch and layer are selected on held-out training images",
-    "paper": "best epoch and layer on the test split itself, as published tables report; optimistic by construction",
-}
 MARKED = "the best, and each figure whose difference from it may be chance"
 
 
@@ -70,7 +67,7 @@ def summary_page(report: Report) -> str:
     """Return `summary.md`: the answer, all tables, and one line per head, for each source and number of shots."""
     sources, summary = report.sources, report.summary
     lines = [f"# {sources[0]}" if len(sources) == 1 else f"# {len(sources)} backbones and data sets", ""]
-    lines += [*_answer_lines(report), *_notes(summary), *_leader_section(report)]
+    lines += [*_answer_lines(report), *_notes(report), *_leader_section(report)]
     if report.warnings:
         lines += ["", "Read with care:", "", *(f"* {line}" for line in report.warnings)]
     for source in sources:
@@ -141,10 +138,13 @@ def _say(console: Console, *lines: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _notes(summary: pd.DataFrame) -> Iterator[str]:
+def _notes(report: Report) -> Iterator[str]:
+    summary, chosen = report.summary, choice_lines(report.cells)
     figures = " and ".join(f"test {FIGURES[name]}" for name in summary["figure"].unique())
-    protocols = "; ".join(PROTOCOL_NOTES[name] for name in summary["protocol"].unique())
-    yield f"{figures[0].upper()}{figures[1:]} in %: {protocols}."
+    figures = f"{figures[0].upper()}{figures[1:]} in %"
+    yield from (
+        [f"{figures}: {chosen[0]}."] if len(chosen) == 1 else [f"{figures}:", "", *(f"* {line}" for line in chosen), ""]
+    )
     if summary["n_seeds"].max() > 1:
         least, most = summary["n_seeds"][summary["n_seeds"] > 0].agg(["min", "max"])
         n_seeds = f"{least}" if least == most else f"{least} to {most}"

@@ -7,6 +7,7 @@ import pandas as pd
 from ...runtime.text import plural, printable
 from ..batches.layer_set import parse_text
 from ..grid.cells import store_of
+from ..run.results import HELD_OUT, LEFT_OUT, TEST
 from .head_names import head_name
 
 SELECTED_BY = ["source", "head", "shots"]
@@ -24,7 +25,7 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
     These columns are added or replaced: backbone (its chosen name or its model, and the store if two stores share that;
     printable on a terminal), source (backbone and dataset), head (its readable name), kind (its registry name), spec
     (that and its settings), figure ("top1", or "map" if images have several labels), and test, val and peak (that
-    figure, as fractions).
+    figure, as fractions). Where `selected_on` is empty, as in runs of earlier versions, it is derived.
 
     Args:
         results: of one run; or of several, with a column `data` that identifies the data of each cell.
@@ -32,6 +33,8 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
     data = results["data"] if "data" in results else results["cell"].map(store_of)
     backbone = _backbones(results, data)
     source = backbone + " on " + results["dataset"].map(printable)
+    by_loss = results["val_loss"].notna().map({True: LEFT_OUT, False: HELD_OUT})
+    on = results["selected_on"].where(results["selected_on"] != "", by_loss.where(results["protocol"] != "paper", TEST))
     several = results["test_map"].notna().groupby(source).transform("any")
     named = zip(results["head"], results["head_config"], strict=True)
     return results.assign(
@@ -41,6 +44,7 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
         head=[head_name(*each) for each in named],
         kind=results["head"],
         spec=results["head"] + (":" + results["head_config"]).where(results["head_config"] != "", ""),
+        selected_on=on,
         figure=several.map({True: "map", False: "top1"}),
         **{
             column: results[f"{name}_top1"].where(~several, results[f"{name}_map"]).astype(float)
@@ -70,7 +74,7 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
         **{name: (name, "first") for name in first},
         sweep_seconds=("train_seconds", "sum"),
         n_choices=("choice", "nunique"),
-        within=("val_loss", lambda losses: bool(losses.notna().all())),
+        within=("selected_on", lambda images: bool((images == LEFT_OUT).all())),
     )
     chosen = cells[cells["selected"]].groupby(keys, sort=False)
     found = chosen.agg(

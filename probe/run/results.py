@@ -25,9 +25,11 @@ from .selection import mark_selected
 if TYPE_CHECKING:
     import pandas as pd
 
+HELD_OUT, LEFT_OUT, TEST = "held-out", "left-out", "test"
+"""Values of `selected_on`: held-out images, training images that are scored by fits without them, or the test split."""
 TEXTS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots", "protocol",
-    "status", "name",
+    "status", "name", "selected_on",
 ]  # fmt: skip
 COUNTS = [
     "n_params", "batch_size", "epochs", "seed", "best_epoch", "flops_forward", "flops_train", "val_unscored",
@@ -38,9 +40,9 @@ COLUMNS = [
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "train_cpu_seconds",
     "flops_forward", "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map",
-    "val_unscored", "test_unscored", "status", "name", "n_val", "n_test", "val_loss",
+    "val_unscored", "test_unscored", "status", "name", "n_val", "n_test", "val_loss", "selected_on",
 ]  # fmt: skip
-LATER = {"name": "", "n_val": None, "n_test": None, "val_loss": None}
+LATER = {"name": "", "n_val": None, "n_test": None, "val_loss": None, "selected_on": ""}
 """Columns that runs of earlier versions lack, with the value that they get."""
 PREDICTED = "predicted"
 """Key of a row for the predicted class (n,) of each test image. It is no column: each selected cell has a file."""

@@ -124,6 +124,7 @@ def test_the_card_says_what_the_head_is_and_how_good(run: Run, tmp_path: Path) -
     judged = judge(images.ids, images.labels, [predicted])
     assert judged is not None
     interval = own_interval(judged)
+    assert "); learning rate, epoch and layer are selected on held-out images" in card
     assert f"top-1 {100 * row['test_top1']:.1f} % on {len(images.ids)} test images (95 % interval " in card
     assert f"interval {100 * interval.low:.1f} to {100 * interval.high:.1f}, by a bootstrap" in card
     for text in (
