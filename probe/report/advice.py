@@ -94,6 +94,8 @@ def _few_held_out(cells: pd.DataFrame, summary: pd.DataFrame) -> Iterator[str]:
         point, heads = 100 / max(n_val, 1), _some(list(rows["head"].unique()))
         of_heads = cells[(cells["shots"] == shots) & cells["head"].isin(rows["head"])]
         chosen = list(dict.fromkeys(chain(*(chosen_things(each) for _, each in of_heads.groupby("head", sort=False)))))
+        if not chosen:  # a single epoch
+            continue
         yield (
             f"with {shots_words(shots)}, {in_words(chosen)} {plural(len(chosen), 'is', 'are')} selected on "
             f"{counted(n_val, 'held-out image')}, where one image is {point:.2g} points: "

@@ -19,7 +19,7 @@ from ...store.durable import write_durably
 from ...store.lock import StoreLock
 from ..grid.cells import store_of
 from .files import check_names
-from .predictions import drop_unselected, keep_selected
+from .predictions import write_predicted
 from .selection import mark_selected
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ COLUMNS = [
 LATER = {"name": "", "n_val": None, "n_test": None, "val_loss": None, "selected_on": ""}
 """Columns that runs of earlier versions lack, with the value that they get."""
 PREDICTED = "predicted"
-"""Key of a row for the predicted class (n,) of each test image. It is no column: each selected cell has a file."""
+"""Key of a row for the predicted class (n,) of each test image. It is no column: each cell has a file."""
 RESULTS_TYPES = {
     name: "str" if name in TEXTS else "Int64" if name in COUNTS else "bool" if name == "selected" else "float64"
     for name in COLUMNS
@@ -106,7 +106,9 @@ class Run:
         return rows
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
-        """Add finished cells, mark the selected ones, and write the tables and what the selected cells predict.
+        """Add finished cells, mark the selected ones, and write the tables and what the cells predict.
+
+        What unselected cells predict is kept too: a later fit with other seeds or rates may select them.
 
         Args:
             rows: the columns of each cell, and `PREDICTED` if it is known.
@@ -121,14 +123,14 @@ class Run:
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
         results["selected"] = mark_selected(results.assign(in_run=results["cell"].map(store_of)), HEAD_COLUMNS)
         self.results = results[COLUMNS]
-        selected = set(results["cell"][results["selected"]])
-        keep_selected(self.path, {row["cell"]: row[PREDICTED] for row in rows if PREDICTED in row}, selected)
+        for row in rows:
+            if PREDICTED in row and row.get("test_top1") is not None:  # not if it diverged at once
+                write_predicted(self.path, row["cell"], row[PREDICTED])
         if not self.history.empty:  # a fit killed between the two writes leaves history without results
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
         write_durably(self.path / HISTORY, table_bytes(self.history))
         self._write_results()
-        drop_unselected(self.path, set(results["cell"]), selected)
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Write the names that people chose for stores, if they differ from those in the results.

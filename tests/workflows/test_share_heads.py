@@ -142,10 +142,12 @@ def test_the_card_says_what_the_head_is_and_how_good(run: Run, tmp_path: Path) -
     assert lines[2].startswith("probe fit 'a store.zarr' -o 'a run' ")
 
 
-def test_a_cell_that_is_not_selected_has_no_interval(run: Run) -> None:
+def test_a_cell_that_is_not_selected_says_so_and_a_lost_file_leaves_no_interval(run: Run) -> None:
     cells = list_heads(run.path)
+    shutil.rmtree(run.path / "predictions")
     card = (export(run, cell=cells["cell"][~cells["selected"]].iloc[0]) / "README.md").read_text()
-    assert "(no interval is known)" in card and "license: unknown" in card
+    assert "(no interval is known); this is not the cell that its run selects for this head" in card
+    assert "license: unknown" in card
     assert "**Licence**: not given by the author of this head" in card
 
 

@@ -87,6 +87,7 @@ def test_a_choice_within_the_shots_and_no_choice_are_no_chance(make_results: Mak
     assert "; ridge regression, mean token needs no held-out image to choose a rate or penalty" in found
     (found,) = said(make_results(*over_rates(1.0, n_val=20)), "held-out image")
     assert found.startswith("with all training images, learning rate and epoch are selected on 20 held-out images")
+    assert said(make_results({"test": 0.5, "n_val": 20, "epochs": 1}), "largely chance") == []
 
 
 def test_fewer_than_three_seeds(make_results: MakeResults) -> None:

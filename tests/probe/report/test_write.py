@@ -130,7 +130,7 @@ def test_names_cannot_act_on_latex_or_a_spreadsheet(make_report: MakeReport, tmp
 def test_a_run_of_an_earlier_version_says_that_intervals_are_missing(copy: Path) -> None:
     shutil.rmtree(copy / "predictions")
     report, _ = make_report([copy], ReportConfig())
-    missing = "some differences have no interval: a run does not keep what its cells predict"
+    missing = "a run of an earlier version does not keep what its cells predict; fit it again with another --out"
     assert any(missing in answer for answer in report.answers)
     assert "(no interval is known):" in (copy / "summary.md").read_text()
 
