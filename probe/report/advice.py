@@ -1,13 +1,16 @@
 """Warnings that a careful colleague would give about results."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 
 import numpy as np
 import pandas as pd
 
+from ...errors import RunError
 from ...runtime.text import counted, in_words, plural
 from ..grid.regimes import FEW_IMAGES
+from ..grid.unused import unused_settings
 from ..run.origin import read_origin
 from ..run.predictions import ImageSet
 from ..run.results import Run
@@ -50,6 +53,17 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
         differing.pop("warmup_epochs", None)  # follows from the epochs, unless both were given
     listed = [f"{key} {' and '.join(values)}" for key, values in differing.items() if len(values) > 1]
     return [f"the runs were made with different settings: {'; '.join(listed)}"] if listed else []
+
+
+def settings_without_effect(runs: Sequence[Run]) -> list[str]:
+    """Return a line per setting that solvers of these runs ignore. A run that has lost its settings has none."""
+    lines: dict[str, None] = {}
+    for run in runs:
+        with suppress(RunError):
+            origin = read_origin(run)
+            if origin is not None:
+                lines |= dict.fromkeys(unused_settings(origin.shared, run.results["head"].unique()))
+    return list(lines)
 
 
 def _other_test_images(summary: pd.DataFrame, images: Mapping[str, ImageSet]) -> Iterator[str]:
