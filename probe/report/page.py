@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 from rich.console import Console
 
+from .captions import MARKED, images_words, spread_words
 from .choices import choice_lines
 from .contents import Report
 from .leaders import TABLE
@@ -27,8 +28,6 @@ from .tables import (
     terminal_tables,
 )
 
-MARKED = "the best, and each figure whose difference from it may be chance"
-
 
 def print_leaders(report: Report, console: Console) -> None:
     """Print the answer, and the table of backbones and heads for the most data of each data set."""
@@ -39,7 +38,7 @@ def print_leaders(report: Report, console: Console) -> None:
             of = f" on {dataset}" * (report.leaders["dataset"].nunique() > 1) + f", {shots_words(shots)}" * (
                 shots != "full"
             )
-            title = f"test {FIGURES[figure]} in %{of}{_images_words(rows)} (@ the selected layer{marked})"
+            title = f"test {FIGURES[figure]} in %{of}{images_words(rows)} (@ the selected layer{marked})"
             _print_tables(console, [leader_table(rows)], title)
 
 
@@ -93,7 +92,7 @@ def _leader_section(report: Report) -> Iterator[str]:
             continue
         yield from [
             "",
-            f"Test {FIGURES[figure]} on {dataset}, {shots_words(shots)}{_images_words(rows)}, @ selected layer",
+            f"Test {FIGURES[figure]} on {dataset}, {shots_words(shots)}{images_words(rows)}, @ selected layer",
         ]
         yield from [f"(bold: {MARKED}):" if rows["leads"].any() else "(no interval is known):", ""]
         yield from markdown_table(leader_table(rows))
@@ -111,11 +110,6 @@ def _footnotes(report: Report) -> Iterator[str]:
     named = {head: spec for head, spec in report.specs.items() if head != spec}
     if named:
         yield from ["", "Heads: " + "; ".join(f"{head} is `{spec}`" for head, spec in named.items()) + "."]
-
-
-def _images_words(rows: pd.DataFrame) -> str:
-    numbers = sorted({f"{number:,}" for number in rows["n_test"].dropna()})
-    return f", {' or '.join(numbers)} test images" if numbers else ""
 
 
 def _most_data(leaders: pd.DataFrame) -> pd.DataFrame:
@@ -145,13 +139,9 @@ def _notes(report: Report) -> Iterator[str]:
     yield from (
         [f"{figures}: {chosen[0]}."] if len(chosen) == 1 else [f"{figures}:", "", *(f"* {line}" for line in chosen), ""]
     )
-    if summary["n_seeds"].max() > 1:
-        least, most = summary["n_seeds"][summary["n_seeds"] > 0].agg(["min", "max"])
-        n_seeds = f"{least}" if least == most else f"{least} to {most}"
-        differ = "initialisation" + ", and below all training images in the subset too" * (
-            set(summary["shots"]) != {"full"}
-        )
-        yield f"± is the standard deviation over {n_seeds} seeds, which differ in {differ}."
+    spread = spread_words(summary)
+    if spread is not None:
+        yield f"{spread}."
 
 
 def _source_section(cells: pd.DataFrame, summary: pd.DataFrame) -> Iterator[str]:
