@@ -83,20 +83,25 @@ def _other_test_images(summary: pd.DataFrame, images: Mapping[str, ImageSet]) ->
 
 
 def _edges(cells: pd.DataFrame, best: pd.DataFrame) -> Iterator[str]:
-    """Warn about selected rates at the edge of those that did not diverge."""
+    """Warn about selected rates, decays and penalties at the edge of their grid, in which values that diverged count.
+
+    Nothing is below a weight decay of 0, and the penalties of solvers are fixed.
+    """
     keys = ["source", "head", "shots", "layer"]
     grids = dict(list(cells.groupby(keys, sort=False)))
     for name, words in RATES.items():
-        found: dict[str, list[str]] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         for row in best.dropna(subset="test").itertuples():
             grid = np.unique(grids[tuple(getattr(row, key) for key in keys)][name].dropna())
             chosen = getattr(row, name)
-            if len(grid) > 1 and chosen in (grid[0], grid[-1]) and not pd.isna(chosen):
-                where = "highest" if chosen == grid[-1] else "lowest"
-                said = f"{'penalty' if pd.isna(row.lr) else words} {chosen:g}, the {where} of its grid"
-                found.setdefault(said, []).append(f"{row.head} ({_place(row, best)})")
-        for said, heads in found.items():
-            yield f"selected {said}: {_some(heads)}; one beyond it may be better"
+            if len(grid) > 1 and chosen in (grid[0], grid[-1]) and chosen > 0:
+                where, option = "highest" if chosen == grid[-1] else "lowest", f"--{name.replace('_', '-')}"
+                said, remedy = f"{words} {chosen:g}, the {where} of its grid", f"one beyond it may be better: {option}"
+                if pd.isna(row.lr):
+                    said, remedy = f"penalty {chosen:g}, the {where} of its fixed grid", "no option goes beyond it"
+                found.setdefault((said, remedy), []).append(f"{row.head} ({_place(row, best)})")
+        for (said, remedy), heads in found.items():
+            yield f"selected {said}: {_some(heads)}; {remedy}"
 
 
 def _few_held_out(cells: pd.DataFrame, summary: pd.DataFrame) -> Iterator[str]:
