@@ -144,11 +144,14 @@ def _count(plan: Plan, solver: Solver, features: Tensor, labels: Tensor, tell: C
     return counter
 
 
-def _save(plan: Plan, run: Run, solver: Solver, cells: Sequence[Cell]) -> dict[str, int]:
-    """Save the heads of the cells, if they have weights, and return the costs that all of them have."""
+def _save(plan: Plan, run: Run, solver: Solver, cells: Sequence[Cell]) -> dict[str, int | None]:
+    """Save the heads of the cells, if they have weights, and return the costs that all of them have.
+
+    No image is trained on by itself, so `flops_train`, the cost of one in a step, is empty.
+    """
     if not isinstance(solver, LinearSolver):
         return {"n_params": 0}
     form = HeadForm("linear", solver.pooling, ARRAYS[solver.pool])
     for index, cell in enumerate(cells):
         save_head(run, plan, cell, form, solver.state(index), logits=solver.logits)
-    return cost_columns(plan, cells[0], form)
+    return cost_columns(plan, cells[0], form) | {"flops_train": None}

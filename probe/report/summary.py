@@ -25,7 +25,8 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
     These columns are added or replaced: backbone (its chosen name or its model, and the store if two stores share that;
     printable on a terminal), source (backbone and dataset), head (its readable name), kind (its registry name), spec
     (that and its settings), figure ("top1", or "map" if images have several labels), and test, val and peak (that
-    figure, as fractions). Where `selected_on` is empty, as in runs of earlier versions, it is derived.
+    figure, as fractions). Where `selected_on` is empty, as in runs of earlier versions, it is derived;
+    `flops_train`, which these give the cost of a step, is empty for heads that are fitted at once.
 
     Args:
         results: of one run; or of several, with a column `data` that identifies the data of each cell.
@@ -45,6 +46,7 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
         kind=results["head"],
         spec=results["head"] + (":" + results["head_config"]).where(results["head_config"] != "", ""),
         selected_on=on,
+        flops_train=results["flops_train"].where(results["lr"].notna()),
         figure=several.map({True: "map", False: "top1"}),
         **{
             column: results[f"{name}_top1"].where(~several, results[f"{name}_map"]).astype(float)
