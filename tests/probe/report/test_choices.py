@@ -42,6 +42,7 @@ def lines(make_results: MakeResults, *rows: dict[str, Any]) -> list[str]:
         ([OF_FEW | rate for rate in RATES], "learning rate is selected on held-out images; the last epoch counts"),
         ([OF_FEW], "nothing is selected; the last epoch counts"),
         ([OF_FEW | {"n_val": 100}], "epoch is selected on held-out images"),
+        ([{"n_val": 20}], "epoch is selected on held-out images"),  # all training images: few held-out ones choose too
         (
             [OF_FEW | {"n_val": 0, "protocol": "paper"}],
             "epoch is selected on the test split itself, as published tables report; optimistic by construction",
