@@ -27,7 +27,8 @@ def main() -> None:
     )
     run = fit(args.store, config)
 
-    # One learning rate (or penalty) per head and number of shots, selected on held-out images over all seeds.
+    # One learning rate (or penalty) per head and number of shots, selected over all seeds: trained heads
+    # choose on held-out images, solvers on their own training images.
     selected = run.results[run.results["selected"]]
     accuracy = (100 * selected["test_top1"]).groupby([selected["head"], selected["head_config"], selected["shots"]])
     table = accuracy.agg(["mean", "std"]).unstack("shots").swaplevel(axis="columns")[args.shots]

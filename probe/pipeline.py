@@ -155,7 +155,7 @@ def _announce(todo: Sequence[LayerPlan]) -> None:
     logger.info(f"{counted(n_cells, 'cell')} to train on {counted(sum(map(bool, todo)), 'layer')}")
     told = [(plan.label or plan.name, line) for plan in plans for line in plan.about()]
     told += [(layer.plan.label or layer.plan.name, note) for layer in todo for note in layer.notes]
-    warnings = {line for plan in plans for line in plan.lacking()}
+    warnings = {line for plan in plans for line in plan.warnings()}
     for name, line in told:
         level = logging.WARNING if line in warnings else logging.INFO
         logger.log(level, line if len(plans) == 1 else f"{name}: {line}")

@@ -38,9 +38,10 @@ from .attend_layers import (
     write_layers,
     write_table,
 )
-from .attended import Attended, from_images, from_store, open_split
+from .attended import Attended, from_images, from_store
 from .config import AttendConfig
 from .probed_model import configured_pipeline
+from .run_stores import open_split
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,8 @@ through the backbone.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,18 +25,13 @@ from ..extract.rows import SplitRows
 from ..extract.views import normalise
 from ..probe.batches.norm import FinalNorm, is_derived
 from ..probe.batches.token_shape import CLS, stored_kind
-from ..probe.grid.cells import store_of
-from ..probe.run.origin import read_origin
-from ..probe.run.results import Run
 from ..probe.run.saved import SavedHead
-from ..store import Store, open_store
+from ..store import Store
 from ..store.layout import MEAN, PATCH, PREFIX
 from ..store.reader import Split
 from .probed_model import ProbedModel, transform_of
 
 logger = logging.getLogger(__name__)
-
-TEST = "test"
 
 
 @dataclass(frozen=True)
@@ -59,32 +52,6 @@ class Attended:
     tokens: Tensor
     pixels: NDArray[np.uint8] | None
     similarity: NDArray[np.float64] | None
-
-
-def open_split(run: Path, cell: str, about: SavedHead, split: str | None) -> Split:
-    """Open a split of the store of a cell; by default the one that its results report on.
-
-    Raises:
-        InputError: no such split, or the store holds tokens of another backbone.
-        MissingError: the store is gone.
-    """
-    origin = read_origin(Run(run))
-    name = store_of(cell)
-    if origin is None or name not in origin.stores:
-        raise MissingError(f"run {str(run)!r} does not know the store of {cell!r}; give --images")
-    commands: list[Mapping[str, Any]] = [each for each in origin.commands if name in each["stores"]]
-    command = commands[-1] if commands else {}
-    other = command.get("test_store") if split is None else None
-    try:
-        store = open_store(other or origin.stores[name].path)
-    except MissingError as error:
-        raise MissingError(f"{error}; put the store back, or give --images to compute the tokens") from error
-    if store.manifest.recipe.weights != about.weights:
-        raise InputError(
-            f"the store {str(store.path)!r} holds tokens of {store.manifest.recipe.model!r} with other weights than "
-            f"{cell!r} was trained on; give --images"
-        )
-    return store[split or command.get("test_split") or TEST]
 
 
 def from_store(split: Split, about: SavedHead, n_images: int) -> Attended:

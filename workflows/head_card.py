@@ -36,7 +36,7 @@ class Evaluation:
         interval: over test images, if it is known.
         n_test: number of test images, if it is known.
         shots: training images per class, a fraction, or "full".
-        protocol: how the epoch and the rate were chosen.
+        chosen: how the cell was chosen, in words.
         settings: of the training, such as "lars, base lr 10".
     """
 
@@ -46,15 +46,8 @@ class Evaluation:
     interval: Interval | None
     n_test: int | None
     shots: str
-    protocol: str
+    chosen: str
     settings: str
-
-
-CHOSEN_BY = {
-    "select": "learning rate, epoch and layer were chosen on held-out training images",
-    "paper": "the best epoch on the test split itself, which is optimistic",
-}
-"""What the protocols mean for the figure."""
 
 
 def spec_of(about: SavedHead) -> HeadSpec:
@@ -161,10 +154,7 @@ def _figure_words(evaluation: Evaluation) -> str:
         if found is None
         else f"95 % interval {100 * found.low:.1f} to {100 * found.high:.1f}, by a bootstrap over test images"
     )
-    return (
-        f"{FIGURES[evaluation.figure]} {100 * evaluation.test:.1f} %{images} ({interval}); "
-        f"{CHOSEN_BY[evaluation.protocol]}"
-    )
+    return f"{FIGURES[evaluation.figure]} {100 * evaluation.test:.1f} %{images} ({interval}); {evaluation.chosen}"
 
 
 def _layers_words(about: SavedHead) -> str:

@@ -15,6 +15,7 @@ from ..probe.batches.layer_set import parse_text
 from ..probe.grid.cells import store_of
 from ..probe.heads import Head
 from ..probe.report.best import BEST, best_cell
+from ..probe.report.choices import choice_of
 from ..probe.report.compare import Interval, judge, own_interval
 from ..probe.report.html.commands import commands_of
 from ..probe.report.summary import tidy
@@ -91,7 +92,7 @@ def export_head(run: str | Path, config: ExportHeadConfig) -> Path:
     head, about = load_saved(run, cell)
     about = without_paths(about)
     rows = tidy(opened.results)
-    evaluation = _evaluation(opened, rows[rows["cell"] == cell].iloc[0]) if (rows["cell"] == cell).any() else None
+    evaluation = _evaluation(opened, rows, cell) if (rows["cell"] == cell).any() else None
     commands = [*_commands(opened, store_of(cell), about, evaluation)]
     write_folder(out, head, about, head_card(about, head.n_params(), evaluation, commands, config.license))
     logger.info(f"{cell} -> {out}")
@@ -160,11 +161,14 @@ def push_head(folder: str | Path, repo: str, *, private: bool = False) -> str:
     return upload_head(path, repo, [FILE, CARD], private=private)
 
 
-def _evaluation(run: Run, row: "pd.Series[Any]") -> Evaluation | None:
+def _evaluation(run: Run, cells: pd.DataFrame, cell: str) -> Evaluation | None:
+    row = cells[cells["cell"] == cell].iloc[0]
     if pd.isna(row["test"]):
         return None
     n_test, rate = row["n_test"], row["lr"]
-    optimizer = "" if pd.isna(rate) else f"{row['optimizer']}, base lr {rate:g}, "
+    parts = [] if pd.isna(rate) else [f"{row['optimizer']}, base lr {rate:g}"]
+    if not pd.isna(row["weight_decay"]):
+        parts.append(f"{'penalty' if pd.isna(rate) else 'weight decay'} {row['weight_decay']:g}")
     return Evaluation(
         dataset=row["dataset"],
         figure=row["figure"],
@@ -172,8 +176,8 @@ def _evaluation(run: Run, row: "pd.Series[Any]") -> Evaluation | None:
         interval=_interval(run, row),
         n_test=None if pd.isna(n_test) else int(n_test),
         shots=row["shots"],
-        protocol=row["protocol"],
-        settings=f"{optimizer}weight decay {row['weight_decay']:g}, seed {row['seed']}",
+        chosen=choice_of(cells, cell),
+        settings=", ".join([*parts, f"seed {row['seed']}"]),
     )
 
 

@@ -14,10 +14,15 @@ from rich.text import Text
 
 from ...runtime.text import printable
 from ..batches.layer_set import abbreviated
+from ..run.results import HELD_OUT, LEFT_OUT, TEST
 from ..run.selection import FIGURES
 
 N_SHOWN = 5
-WORDS = {"select": "on held-out images", "paper": "on the test split, as protocol paper selects"}
+WORDS = {
+    HELD_OUT: "on held-out images",
+    LEFT_OUT: "on left-out training images",
+    TEST: "on the test split, as protocol paper selects",
+}
 COLUMNS = {
     "source": "backbone",
     "layer": "layer",
@@ -70,7 +75,8 @@ class Board:
         Args:
             protocol: that chooses the figure.
         """
-        self._split, self._words = ("val" if protocol == "select" else "test"), WORDS[protocol]
+        self._split = "val" if protocol == "select" else "test"
+        self._selected_on: dict[str, None] = {}
         self._standings: dict[str, Standing] = {}
         self._best: list[Standing] | None = []
         self._shown: list[str] = []
@@ -81,6 +87,7 @@ class Board:
         A cell that diverged, or that has no figure, leaves the board.
         """
         for row in rows:
+            self._selected_on[row.get("selected_on") or (HELD_OUT if self._split == "val" else TEST)] = None
             figure = self._figure(row)
             if figure is None:
                 self._standings.pop(row["cell"], None)
@@ -116,7 +123,7 @@ class Board:
             table.add_column(COLUMNS[name], justify=justify, no_wrap=name not in MAY_SHRINK)
         for each in best:
             table.add_row(*(Text(_text(each, name), no_wrap=True, overflow="ellipsis") for name in self._shown))
-        about = "  ".join(filter(None, [f"best so far, {self._words}", speed]))
+        about = "  ".join(filter(None, [f"best so far, {' or '.join(WORDS[on] for on in self._selected_on)}", speed]))
         return Group(Text(about, "dim", no_wrap=True, overflow="ellipsis"), table)
 
     def _figure(self, row: Row) -> float | None:

@@ -13,7 +13,7 @@ from ..grid.cells import Cell
 from ..grid.regimes import Regime
 from ..heads import Head, build_pooling
 from ..planning.plan import Plan
-from ..run.results import PREDICTED, Run
+from ..run.results import HELD_OUT, PREDICTED, TEST, Run
 from ..run.saved import SavedHead, backbone_settings, write_head
 from .group_fit import GroupFit
 
@@ -53,6 +53,7 @@ def cell_columns(plan: Plan, cell: Cell, kinds: Sequence[str], regime: Regime) -
         "name": plan.label,
         "n_val": len(regime.val_rows),
         "n_test": len(plan.data.test),
+        "selected_on": HELD_OUT if plan.config.protocol == "select" else TEST,
     }
 
 

@@ -18,7 +18,7 @@ from ..heads import build_pooling
 from ..heads.linear import ARRAYS
 from ..planning.plan import Plan
 from ..planning.solver_time import count_work
-from ..run.results import Run
+from ..run.results import LEFT_OUT, Run
 from ..run.selection import Scores, score_columns
 from ..solvers import LinearSolver, Solver
 from ..solvers.contract import chunk_rows
@@ -88,9 +88,8 @@ def _rows(plan: Plan, solver: Solver, group: CellGroup, watch: Stopwatch) -> lis
     """Return the columns that do not depend on the outcome, one row per cell. The cells share the time equally."""
     regime, cells = group
     shared = {"train_seconds": watch.seconds / len(cells), "train_cpu_seconds": watch.cpu_seconds / len(cells)}
-    if regime.n_left_out:
-        shared["n_val"] = regime.n_left_out
-    return [cell_columns(plan, cell, ARRAYS[solver.pool], regime) | shared for cell in cells]
+    within = {"n_val": regime.n_left_out, "selected_on": LEFT_OUT} if regime.n_left_out else {}
+    return [cell_columns(plan, cell, ARRAYS[solver.pool], regime) | shared | within for cell in cells]
 
 
 def pooled_features(
@@ -145,11 +144,14 @@ def _count(plan: Plan, solver: Solver, features: Tensor, labels: Tensor, tell: C
     return counter
 
 
-def _save(plan: Plan, run: Run, solver: Solver, cells: Sequence[Cell]) -> dict[str, int]:
-    """Save the heads of the cells, if they have weights, and return the costs that all of them have."""
+def _save(plan: Plan, run: Run, solver: Solver, cells: Sequence[Cell]) -> dict[str, int | None]:
+    """Save the heads of the cells, if they have weights, and return the costs that all of them have.
+
+    No image is trained on by itself, so `flops_train`, the cost of one in a step, is empty.
+    """
     if not isinstance(solver, LinearSolver):
         return {"n_params": 0}
     form = HeadForm("linear", solver.pooling, ARRAYS[solver.pool])
     for index, cell in enumerate(cells):
         save_head(run, plan, cell, form, solver.state(index), logits=solver.logits)
-    return cost_columns(plan, cells[0], form)
+    return cost_columns(plan, cells[0], form) | {"flops_train": None}

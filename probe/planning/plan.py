@@ -13,6 +13,7 @@ from ..batches.token_shape import TokenShape
 from ..config import FitConfig
 from ..grid.cells import Cell, CellGroup, Grid
 from ..grid.regimes import Regime
+from ..grid.unused import STEPS, unused_settings
 from ..training.group import GroupSetup
 
 
@@ -86,13 +87,18 @@ class Plan:
             if len(regime.scored) < self.config.epochs:
                 line += f", scored {counted(len(regime.scored), 'time')}"
             lines.append(line)
-        lines += self.lacking()
+        lines += self.warnings()
         if self.config.protocol == "paper":
             lines.append("protocol paper: the reported accuracy is the best epoch on the test split itself")
         return lines
 
+    def warnings(self) -> list[str]:
+        """Return the lines of `about` that warn: about classes without training images, and settings without effect."""
+        settings = {name: getattr(self.config, name) for name in STEPS}
+        return [*self.lacking(), *unused_settings(settings, [head.name for head in self.grid.heads])]
+
     def lacking(self) -> list[str]:
-        """Return the lines of `about` that warn about classes without training images.
+        """Return the lines about classes without training images.
 
         A subset gets its own line only if it lacks other classes than full data and the earlier subsets.
         """

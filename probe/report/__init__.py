@@ -21,7 +21,7 @@ CONTENTS = {
     "report.html": "all cells and figures, for a browser",
     "tables/": "the tables as .csv and .tex",
     "figures/": "pictures as .png; probe report adds .svg and .pdf",
-    "predictions/": "the class of each test image, of selected cells",
+    "predictions/": "the class of each test image, by each cell",
     "heads/": "trained heads, for probe predict",
     "config.yaml": "the resolved settings",
 }

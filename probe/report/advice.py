@@ -1,16 +1,21 @@
 """Warnings that a careful colleague would give about results."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
+from ...errors import RunError
 from ...runtime.text import counted, in_words, plural
 from ..grid.regimes import FEW_IMAGES
+from ..grid.unused import unused_settings
 from ..planning.settings import unread_settings
 from ..run.origin import read_origin
 from ..run.predictions import ImageSet
 from ..run.results import Run
+from .choices import chosen_things, no_common_images
 from .summary import best_layers, shots_words
 
 FEW_SEEDS = 3
@@ -29,7 +34,8 @@ def warnings_of(cells: pd.DataFrame, summary: pd.DataFrame, images: Mapping[str,
     return [
         *_other_test_images(summary, images),
         *_edges(cells, best),
-        *_few_held_out(summary),
+        *_few_held_out(cells, summary),
+        *no_common_images(cells),
         *_few_seeds(best),
         *_diverged_heads(summary),
     ]
@@ -61,6 +67,17 @@ def _unread(run: Run) -> set[str]:
     return set.intersection(*(set(unread_settings(solved=bool(solved))) for solved in kinds))
 
 
+def settings_without_effect(runs: Sequence[Run]) -> list[str]:
+    """Return a line per setting that solvers of these runs ignore. A run that has lost its settings has none."""
+    lines: dict[str, None] = {}
+    for run in runs:
+        with suppress(RunError):
+            origin = read_origin(run)
+            if origin is not None:
+                lines |= dict.fromkeys(unused_settings(origin.shared, run.results["head"].unique()))
+    return list(lines)
+
+
 def _other_test_images(summary: pd.DataFrame, images: Mapping[str, ImageSet]) -> Iterator[str]:
     """Warn about backbones of one data set that are not tested on the same images."""
     for dataset, rows in summary.groupby("dataset", sort=False):
@@ -78,35 +95,44 @@ def _other_test_images(summary: pd.DataFrame, images: Mapping[str, ImageSet]) ->
 
 
 def _edges(cells: pd.DataFrame, best: pd.DataFrame) -> Iterator[str]:
-    """Warn about selected rates at the edge of their optimizer's."""
+    """Warn about selected rates, decays and penalties at the edge of their grid, that of the optimizer.
+
+    Values that diverged count as values of the grid. Nothing is below a weight decay of 0. The penalties of solvers are
+    fixed.
+    """
     keys = ["source", "head", "shots", "layer"]
     grids = dict(list(cells.groupby(keys, sort=False)))
     for name, words in RATES.items():
-        found: dict[str, list[str]] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         for row in best.dropna(subset="test").itertuples():
             tried = grids[tuple(getattr(row, key) for key in keys)]
             grid = np.unique(tried[name][tried["optimizer"] == row.optimizer].dropna())
             chosen = getattr(row, name)
-            if len(grid) > 1 and chosen in (grid[0], grid[-1]) and not pd.isna(chosen):
-                where = "highest" if chosen == grid[-1] else "lowest"
-                said = f"{'penalty' if pd.isna(row.lr) else words} {chosen:g}, the {where} of its grid"
-                found.setdefault(said, []).append(f"{row.head} ({_place(row, best)})")
-        for said, heads in found.items():
-            yield f"selected {said}: {_some(heads)}; one beyond it may be better"
+            if len(grid) > 1 and chosen in (grid[0], grid[-1]) and chosen > 0:
+                where, option = "highest" if chosen == grid[-1] else "lowest", f"--{name.replace('_', '-')}"
+                said, remedy = f"{words} {chosen:g}, the {where} of its grid", f"one beyond it may be better: {option}"
+                if pd.isna(row.lr):
+                    said, remedy = f"penalty {chosen:g}, the {where} of its fixed grid", "no option goes beyond it"
+                found.setdefault((said, remedy), []).append(f"{row.head} ({_place(row, best)})")
+        for (said, remedy), heads in found.items():
+            yield f"selected {said}: {_some(heads)}; {remedy}"
 
 
-def _few_held_out(summary: pd.DataFrame) -> Iterator[str]:
+def _few_held_out(cells: pd.DataFrame, summary: pd.DataFrame) -> Iterator[str]:
     """Warn about selections by few held-out images. Heads that choose nothing are not concerned."""
     by_val = (summary["protocol"] == "select") & (summary["n_val"] < FEW_IMAGES)
     picks_epoch = summary["lr"].notna() & (summary["shots"] == "full")
     chooses = by_val & ~summary["within"] & ((summary["n_choices"] > 1) | picks_epoch)
     for (shots, n_val), rows in summary[chooses].groupby(["shots", "n_val"], sort=False):
         point, heads = 100 / max(n_val, 1), _some(list(rows["head"].unique()))
-        chosen = "rate, epoch and layer" if shots == "full" else "rate and layer"
+        of_heads = cells[(cells["shots"] == shots) & cells["head"].isin(rows["head"])]
+        chosen = list(dict.fromkeys(chain(*(chosen_things(each) for _, each in of_heads.groupby("head", sort=False)))))
+        if not chosen:  # a single epoch
+            continue
         yield (
-            f"with {shots_words(shots)}, {chosen} are selected on {counted(n_val, 'held-out image')}, "
-            f"where one image is {point:.2g} points: the choice of {heads} is largely chance; "
-            + _without_choice(summary[summary["shots"] == shots])
+            f"with {shots_words(shots)}, {in_words(chosen)} {plural(len(chosen), 'is', 'are')} selected on "
+            f"{counted(n_val, 'held-out image')}, where one image is {point:.2g} points: "
+            f"the choice of {heads} is largely chance; " + _without_choice(summary[summary["shots"] == shots])
         )
 
 

@@ -9,6 +9,7 @@ from ...errors import InputError, MissingError
 from ...runtime.text import printable
 from ..run.results import Run
 from ..run.saved import FOLDER, saved_cells
+from .choices import best_words
 from .leaders import KEY
 from .summary import best_row, summarise, tidy
 
@@ -16,7 +17,7 @@ BEST = "best"
 
 
 def best_cell(run: Run, among: Container[str], kind: str) -> str:
-    """Return the selected cell of a run that does best, as its summary selects: on held-out images under "select".
+    """Return the selected cell of a run that does best, as its summary selects: not on test images under "select".
 
     It is the cell of the best head at its selected layer, with the most training data. Of several seeds, it is the
     first.
@@ -64,8 +65,9 @@ def best_line(run: Run, cells: pd.DataFrame) -> str | None:
         run: the run.
         cells: its cells, from `tidy`.
     """
-    row = find_best(cells, saved_cells(run.path)) if (run.path / FOLDER).is_dir() else None
+    known = saved_cells(run.path) if (run.path / FOLDER).is_dir() else []
+    row = find_best(cells, known)
     if row is None:
         return None
-    by = "held-out images" if row["protocol"] == "select" else "the test split"
-    return f"  best on {by} (--cell best): {printable(row['cell'])}"
+    of_kind = cells[cells["selected"] & cells["cell"].isin(known)]
+    return f"  best on {best_words(of_kind)} (--cell best): {printable(row['cell'])}"

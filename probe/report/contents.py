@@ -21,7 +21,7 @@ from ..run.origin import Origin, read_origin
 from ..run.predictions import ImageSet, read_images, read_predicted
 from ..run.results import HEAD_COLUMNS, Run
 from ..run.selection import mark_selected
-from .advice import differing_settings, warnings_of
+from .advice import differing_settings, settings_without_effect, warnings_of
 from .best import best_line
 from .compare import Judged, judge
 from .leaders import answers, find_leaders
@@ -161,7 +161,7 @@ def gather(runs: Sequence[Run]) -> Report:
         judged |= {key: found} if found else {}
     leaders = find_leaders(summary, judged)
     settings = differing_settings(runs) if len(runs) > 1 else []
-    warnings = [*settings, *warnings_of(cells, summary, images)]
+    warnings = [*settings, *settings_without_effect(runs), *warnings_of(cells, summary, images)]
     lines = list(answers(leaders, judged))
     best = best_line(runs[0], cells) if lines and len(runs) == 1 else None
     return Report(runs, cells, summary, leaders, [*lines, *filter(None, [best])], warnings, judged, images)

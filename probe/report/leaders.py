@@ -16,7 +16,8 @@ MOST_COMPARED = 4
 """Most backbones or heads that an answer compares with the best."""
 NO_INTERVAL = {
     "map": "an image with several labels is not right or wrong, so differences of mAP have no interval",
-    "top1": "some differences have no interval: a run does not keep what its cells predict, or test images differ",
+    "top1": "some differences have no interval: test images differ, or a run of an earlier version does not keep what "
+    "its cells predict; fit it again with another --out",
 }
 """Why differences have no interval, by figure."""
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pandas as pd
 from rich.console import Console
 
+from .captions import MARKED, images_words, spread_words
+from .choices import choice_lines
 from .contents import Report
 from .leaders import TABLE
 from .summary import (
@@ -26,12 +28,6 @@ from .tables import (
     terminal_tables,
 )
 
-PROTOCOL_NOTES = {
-    "select": "learning rate, weight decay, epoch and layer are selected on held-out training images",
-    "paper": "best epoch and layer on the test split itself, as published tables report; optimistic by construction",
-}
-MARKED = "the best, and each figure whose difference from it may be chance"
-
 
 def print_leaders(report: Report, console: Console) -> None:
     """Print the answer, and the table of backbones and heads for the most data of each data set."""
@@ -42,7 +38,7 @@ def print_leaders(report: Report, console: Console) -> None:
             of = f" on {dataset}" * (report.leaders["dataset"].nunique() > 1) + f", {shots_words(shots)}" * (
                 shots != "full"
             )
-            title = f"test {FIGURES[figure]} in %{of}{_images_words(rows)} (@ the selected layer{marked})"
+            title = f"test {FIGURES[figure]} in %{of}{images_words(rows)} (@ the selected layer{marked})"
             _print_tables(console, [leader_table(rows)], title)
 
 
@@ -70,7 +66,7 @@ def summary_page(report: Report) -> str:
     """Return `summary.md`: the answer, all tables, and one line per head, for each source and number of shots."""
     sources, summary = report.sources, report.summary
     lines = [f"# {sources[0]}" if len(sources) == 1 else f"# {len(sources)} backbones and data sets", ""]
-    lines += [*_answer_lines(report), *_notes(summary), *_leader_section(report)]
+    lines += [*_answer_lines(report), *_notes(report), *_leader_section(report)]
     if report.warnings:
         lines += ["", "Read with care:", "", *(f"* {line}" for line in report.warnings)]
     for source in sources:
@@ -96,7 +92,7 @@ def _leader_section(report: Report) -> Iterator[str]:
             continue
         yield from [
             "",
-            f"Test {FIGURES[figure]} on {dataset}, {shots_words(shots)}{_images_words(rows)}, @ selected layer",
+            f"Test {FIGURES[figure]} on {dataset}, {shots_words(shots)}{images_words(rows)}, @ selected layer",
         ]
         yield from [f"(bold: {MARKED}):" if rows["leads"].any() else "(no interval is known):", ""]
         yield from markdown_table(leader_table(rows))
@@ -114,11 +110,6 @@ def _footnotes(report: Report) -> Iterator[str]:
     named = {head: spec for head, spec in report.specs.items() if head != spec}
     if named:
         yield from ["", "Heads: " + "; ".join(f"{head} is `{spec}`" for head, spec in named.items()) + "."]
-
-
-def _images_words(rows: pd.DataFrame) -> str:
-    numbers = sorted({f"{number:,}" for number in rows["n_test"].dropna()})
-    return f", {' or '.join(numbers)} test images" if numbers else ""
 
 
 def _most_data(leaders: pd.DataFrame) -> pd.DataFrame:
@@ -141,17 +132,16 @@ def _say(console: Console, *lines: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _notes(summary: pd.DataFrame) -> Iterator[str]:
+def _notes(report: Report) -> Iterator[str]:
+    summary, chosen = report.summary, choice_lines(report.cells)
     figures = " and ".join(f"test {FIGURES[name]}" for name in summary["figure"].unique())
-    protocols = "; ".join(PROTOCOL_NOTES[name] for name in summary["protocol"].unique())
-    yield f"{figures[0].upper()}{figures[1:]} in %: {protocols}."
-    if summary["n_seeds"].max() > 1:
-        least, most = summary["n_seeds"][summary["n_seeds"] > 0].agg(["min", "max"])
-        n_seeds = f"{least}" if least == most else f"{least} to {most}"
-        differ = "initialisation" + ", and below all training images in the subset too" * (
-            set(summary["shots"]) != {"full"}
-        )
-        yield f"± is the standard deviation over {n_seeds} seeds, which differ in {differ}."
+    figures = f"{figures[0].upper()}{figures[1:]} in %"
+    yield from (
+        [f"{figures}: {chosen[0]}."] if len(chosen) == 1 else [f"{figures}:", "", *(f"* {line}" for line in chosen), ""]
+    )
+    spread = spread_words(summary)
+    if spread is not None:
+        yield f"{spread}."
 
 
 def _source_section(cells: pd.DataFrame, summary: pd.DataFrame) -> Iterator[str]:

@@ -8,6 +8,7 @@ from ...runtime.text import plural, printable
 from ..batches.layer_set import parse_text
 from ..batches.subsets import is_fraction
 from ..grid.cells import store_of
+from ..run.results import HELD_OUT, LEFT_OUT, TEST
 from .head_names import head_name
 
 SELECTED_BY = ["source", "head", "shots"]
@@ -26,6 +27,8 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
     printable on a terminal), source (backbone and dataset), head (its readable name, and the run if it was trained with
     several settings), look (its spec, and a number if it was), kind (its registry name), spec (that and its settings),
     figure ("top1", or "map" if images have several labels), and test, val and peak (that figure, as fractions).
+    Where `selected_on` is empty, as in runs of earlier versions, it is derived; `flops_train`, which these give the
+    cost of a step, is empty for heads that are fitted at once.
 
     Args:
         results: of one run; or of several, with columns `data` and `setting` that identify the data and the training of
@@ -34,6 +37,8 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
     data = results["data"] if "data" in results else results["cell"].map(store_of)
     backbone = _backbones(results, data)
     source = backbone + " on " + results["dataset"].map(printable)
+    by_loss = results["val_loss"].notna().map({True: LEFT_OUT, False: HELD_OUT})
+    on = results["selected_on"].where(results["selected_on"] != "", by_loss.where(results["protocol"] != "paper", TEST))
     several = results["test_map"].notna().groupby(source).transform("any")
     spec = results["head"] + (":" + results["head_config"]).where(results["head_config"] != "", "")
     head, look = _heads(results, source, spec)
@@ -45,6 +50,8 @@ def tidy(results: pd.DataFrame) -> pd.DataFrame:
         look=look,
         kind=results["head"],
         spec=spec,
+        selected_on=on,
+        flops_train=results["flops_train"].where(results["lr"].notna()),
         figure=several.map({True: "map", False: "top1"}),
         **{
             column: results[f"{name}_top1"].where(~several, results[f"{name}_map"]).astype(float)
@@ -76,7 +83,7 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
         sweep_seconds=("train_seconds", "sum"),
         n_choices=("choice", "nunique"),
         n_optimizers=("optimizer", "nunique"),
-        within=("val_loss", lambda losses: bool(losses.notna().all())),
+        within=("selected_on", lambda images: bool((images == LEFT_OUT).all())),
     )
     chosen = cells[cells["selected"]].groupby(keys, sort=False)
     found = chosen.agg(

@@ -1,6 +1,6 @@
 """The files of a report: `summary.md`, the page, tables as CSV and LaTeX, and figures."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +10,12 @@ from ...runtime.text import csv_cell
 from ...store.durable import write_durably
 from ...store.outputs import check_folder, is_run, is_store
 from ..run.results import Run
+from .captions import cost_caption, figure_caption
 from .config import ReportConfig
 from .contents import Report, gather
 from .leaders import TABLE
 from .page import summary_page
-from .summary import FIGURES as FIGURE_WORDS
-from .summary import shots_words, with_most_data
+from .summary import best_layers, with_most_data
 from .tables import cost_table, latex_table, latex_text, layer_table, leader_table, shots_table
 
 DEFAULT_OUT = "report"
@@ -103,27 +103,44 @@ def _folder(runs: Sequence[Run], out: str | Path | None) -> Path:
 def _tables(report: Report) -> Iterator[tuple[str, str]]:
     """Yield the name and the content of each table's files."""
     leaders, layers = report.leaders, report.summary.drop(columns=["data", "look", "train_seconds", "sweep_seconds"])
-    yield "backbones.csv", _csv(leaders[leaders["shots"] == _most(leaders)][LEADER_COLUMNS])
+    most = leaders[leaders["shots"] == _most(leaders)]
+    yield "backbones.csv", _csv(most[LEADER_COLUMNS])
     yield "shots.csv", _csv(leaders[LEADER_COLUMNS])
     yield "layers.csv", _csv(layers)
     yield "cost.csv", _csv(leaders[COST_COLUMNS])
-    by_table = [(key, rows) for key, rows in leaders.groupby(TABLE, sort=False)]
-    most = [(key, rows) for key, rows in by_table if (rows["shots"] == _most(rows, leaders)).all()]
-    yield "backbones.tex", _latex(report, ((_caption(*key), leader_table(rows)) for key, rows in most))
-    yield "cost.tex", _latex(report, ((_caption(*key), cost_table(rows)) for key, rows in most))
-    each = list(report.summary.groupby("source", sort=False))
-    yield "layers.tex", _latex(report, ((source, layer_table(with_most_data(rows))) for source, rows in each))
-    yield "shots.tex", _latex(report, ((source, shots_table(rows)) for source, rows in each))
+    captioned = _captioned(report, most)
+    yield from ((f"{name}.tex", _latex(report, tables)) for name, tables in captioned.items())
 
 
-def _most(rows: pd.DataFrame, leaders: pd.DataFrame | None = None) -> pd.Series:
+def _captioned(report: Report, most: pd.DataFrame) -> dict[str, list[tuple[str, pd.DataFrame]]]:
+    """Return the tables of each LaTeX file, each behind its caption.
+
+    Args:
+        report: the report.
+        most: the rows of its leaders with the most training data of their data set.
+    """
+    found: dict[str, list[tuple[str, pd.DataFrame]]] = {"backbones": [], "cost": [], "layers": [], "shots": []}
+    for (dataset, _, _), rows in most.groupby(TABLE, sort=False):
+        of, cells = f"on {dataset}", _same(report.cells, rows, TABLE)
+        found["backbones"].append((figure_caption(rows, cells, of=of, at=True), leader_table(rows)))
+        found["cost"].append((cost_caption(rows, cells, of=of), cost_table(rows)))
+    for source, rows in report.summary.groupby("source", sort=False):
+        of, layers, best = f"of {source}", with_most_data(rows), best_layers(rows)
+        cells = _same(report.cells, layers, ["source", "shots"])
+        found["layers"].append((figure_caption(layers, cells, of=of), layer_table(layers)))
+        cells = _same(report.cells, rows, ["source"])
+        found["shots"].append((figure_caption(best, cells, of=of, at=True), shots_table(rows)))
+    return found
+
+
+def _same(cells: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the cells that share the rows' values of some columns."""
+    return cells[(cells[[*columns]] == rows.iloc[0][[*columns]]).all(axis=1)]
+
+
+def _most(rows: pd.DataFrame) -> pd.Series:
     """Return the most training data of each row's data set."""
-    known = rows if leaders is None else leaders
-    return rows["dataset"].map(known.groupby("dataset")["shots"].first())
-
-
-def _caption(dataset: str, figure: str, shots: str) -> str:
-    return f"Test {FIGURE_WORDS[figure]} on {dataset}, {shots_words(shots)}"
+    return rows["dataset"].map(rows.groupby("dataset")["shots"].first())
 
 
 def _csv(table: pd.DataFrame) -> str:
@@ -132,9 +149,9 @@ def _csv(table: pd.DataFrame) -> str:
     return str(table.assign(**guarded).to_csv(index=False))
 
 
-def _latex(report: Report, tables: Iterator[tuple[str, pd.DataFrame]]) -> str:
+def _latex(report: Report, tables: Iterable[tuple[str, pd.DataFrame]]) -> str:
     """Return tables in LaTeX, each with its caption, behind a comment that explains them."""
-    lines = ["% Needs \\usepackage{booktabs}. @ is the selected layer; bold: the best, and what may differ by chance."]
+    lines = ["% Needs \\usepackage{booktabs}."]
     lines += [f"% {head} is {spec}" for head, spec in report.specs.items() if head != spec]
     for caption, table in tables:
         if len(table):

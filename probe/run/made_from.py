@@ -9,11 +9,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ...errors import InputError
+from ...runtime.address import is_address
 from ...runtime.text import utf8_text
 from ...store import Store
 from ..config import FitConfig
@@ -71,6 +73,7 @@ def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
         batch_sizes={regime.shots: regime.batch_size for plan in plans for regime in plan.grid.regimes},
         shared=shared_settings(plans[0]),
         extracted=made.extracted | {utf8_text(each.path): extract_arguments(each) for each in _stores_of(plans)},
+        places=made.places | {utf8_text(each.path): _place(each) for each in _stores_of(plans)},
     )
     config, settings = plans[0].config, resolved_settings(plans[0]) | {"device": device}
     notes = [f"from preset {config.preset}: {', '.join(config.of_preset())}"] if config.preset else []
@@ -81,6 +84,11 @@ def claim(run: Run, plans: Sequence[Plan], device: str) -> None:
 def _stores_of(plans: Sequence[Plan]) -> list[Store]:
     """Return the stores that plans read."""
     return [split.store for plan in plans for split in (plan.data.train, plan.data.test)]
+
+
+def _place(store: Store) -> str:
+    """Return the absolute path of a store; an address is one already."""
+    return utf8_text(store.path if is_address(store.path) else Path(store.path).absolute())
 
 
 def chosen_names(plans: Sequence[Plan]) -> dict[str, str]:

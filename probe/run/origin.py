@@ -47,6 +47,7 @@ class Origin:
         batch_sizes: the batch size per training set, by shots.
         shared: settings that all cells share.
         extracted: by path of a store, the arguments of each `probe extract` that made it, without `-o`.
+        places: absolute paths of stores, by their paths as they were given. Runs of earlier versions lack them.
     """
 
     commands: list[dict[str, Any]] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Origin:
     batch_sizes: dict[str, int] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
     extracted: dict[str, list[list[str]]] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
 
 
 def read_origin(run: Run) -> Origin | None:

@@ -1,11 +1,10 @@
-"""The class that each selected cell gives each test image. A report pairs them by image, also between runs.
+"""The class that each cell gives each test image. A report pairs them by image, also between runs.
 
-`predictions/` of a run holds one file per selected cell, and two files per store: its test images and its classes. They
+`predictions/` of a run holds one file per cell, and two files per store: its test images and its classes. They
 are Parquet files with a digest, like the other tables of a run. An image takes about log2(classes) bits in the file
 of a cell. Images with several labels have no predicted class, so such stores have no files here.
 """
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,18 +108,3 @@ def read_predicted(run: Path, cell: str, images: ImageSet, top1: float) -> NDArr
     if len(predicted) != len(images.labels) or abs(np.mean(predicted == images.labels) - top1) > 0.5 / len(predicted):
         raise damaged(path, "its classes do not give the accuracy in the results")
     return predicted
-
-
-def keep_selected(run: Path, predicted: Mapping[str, NDArray[np.integer]], selected: Collection[str]) -> None:
-    """Write the predicted classes of those cells that are selected."""
-    for cell, classes in predicted.items():
-        if cell in selected:
-            write_predicted(run, cell, classes)
-
-
-def drop_unselected(run: Path, cells: Collection[str], selected: Collection[str]) -> None:
-    """Remove the files of cells that are not selected any more, because a later fit has added others."""
-    for path in (run / FOLDER).glob(f"*{SUFFIX}"):
-        cell = path.name.removesuffix(SUFFIX)
-        if cell in cells and cell not in selected:
-            path.unlink(missing_ok=True)

@@ -19,15 +19,17 @@ from ...store.durable import write_durably
 from ...store.lock import StoreLock
 from ..grid.cells import store_of
 from .files import check_names
-from .predictions import drop_unselected, keep_selected
+from .predictions import write_predicted
 from .selection import mark_selected
 
 if TYPE_CHECKING:
     import pandas as pd
 
+HELD_OUT, LEFT_OUT, TEST = "held-out", "left-out", "test"
+"""Values of `selected_on`: held-out images, training images that are scored by fits without them, or the test split."""
 TEXTS = [
     "cell", "store", "model", "dataset", "layer", "head", "head_config", "tokens", "optimizer", "shots", "protocol",
-    "status", "name",
+    "status", "name", "selected_on",
 ]  # fmt: skip
 COUNTS = [
     "n_params", "batch_size", "epochs", "seed", "best_epoch", "flops_forward", "flops_train", "val_unscored",
@@ -38,12 +40,12 @@ COLUMNS = [
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "train_cpu_seconds",
     "flops_forward", "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map",
-    "val_unscored", "test_unscored", "status", "name", "n_val", "n_test", "val_loss",
+    "val_unscored", "test_unscored", "status", "name", "n_val", "n_test", "val_loss", "selected_on",
 ]  # fmt: skip
-LATER = {"name": "", "n_val": None, "n_test": None, "val_loss": None}
+LATER = {"name": "", "n_val": None, "n_test": None, "val_loss": None, "selected_on": ""}
 """Columns that runs of earlier versions lack, with the value that they get."""
 PREDICTED = "predicted"
-"""Key of a row for the predicted class (n,) of each test image. It is no column: each selected cell has a file."""
+"""Key of a row for the predicted class (n,) of each test image. It is no column: each cell has a file."""
 RESULTS_TYPES = {
     name: "str" if name in TEXTS else "Int64" if name in COUNTS else "bool" if name == "selected" else "float64"
     for name in COLUMNS
@@ -104,7 +106,9 @@ class Run:
         return rows
 
     def add(self, rows: Iterable[Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> None:
-        """Add finished cells, mark the selected ones, and write the tables and what the selected cells predict.
+        """Add finished cells, mark the selected ones, and write the tables and what the cells predict.
+
+        What unselected cells predict is kept too: a later fit with other seeds or rates may select them.
 
         Args:
             rows: the columns of each cell, and `PREDICTED` if it is known.
@@ -119,14 +123,14 @@ class Run:
         results = pd.concat([self.results, _typed(added)], ignore_index=True)
         results["selected"] = mark_selected(results.assign(in_run=results["cell"].map(store_of)), HEAD_COLUMNS)
         self.results = results[COLUMNS]
-        selected = set(results["cell"][results["selected"]])
-        keep_selected(self.path, {row["cell"]: row[PREDICTED] for row in rows if PREDICTED in row}, selected)
+        for row in rows:
+            if PREDICTED in row and row.get("test_top1") is not None:  # not if it diverged at once
+                write_predicted(self.path, row["cell"], row[PREDICTED])
         if not self.history.empty:  # a fit killed between the two writes leaves history without results
             self.history = self.history[~self.history["cell"].isin(added["cell"])]
         self.history = pd.concat([self.history, _history_table(history)], ignore_index=True)
         write_durably(self.path / HISTORY, table_bytes(self.history))
         self._write_results()
-        drop_unselected(self.path, set(results["cell"]), selected)
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Write the names that people chose for stores, if they differ from those in the results.

@@ -19,11 +19,11 @@ from tokenprobe.workflows.attended import (
     class_token_similarity,
     from_images,
     from_store,
-    open_split,
     spread_rows,
     stored_tokens,
 )
 from tokenprobe.workflows.probed_model import export_pipeline, transform_of
+from tokenprobe.workflows.run_stores import open_split
 
 from ..probe.kit import fit_made, write_made
 

@@ -124,6 +124,7 @@ def test_the_card_says_what_the_head_is_and_how_good(run: Run, tmp_path: Path) -
     judged = judge(images.ids, images.labels, [predicted])
     assert judged is not None
     interval = own_interval(judged)
+    assert "); learning rate, epoch and layer are selected on held-out images" in card
     assert f"top-1 {100 * row['test_top1']:.1f} % on {len(images.ids)} test images (95 % interval " in card
     assert f"interval {100 * interval.low:.1f} to {100 * interval.high:.1f}, by a bootstrap" in card
     for text in (
@@ -141,10 +142,12 @@ def test_the_card_says_what_the_head_is_and_how_good(run: Run, tmp_path: Path) -
     assert lines[2].startswith("probe fit 'a store.zarr' -o 'a run' ")
 
 
-def test_a_cell_that_is_not_selected_has_no_interval(run: Run) -> None:
+def test_a_cell_that_is_not_selected_says_so_and_a_lost_file_leaves_no_interval(run: Run) -> None:
     cells = list_heads(run.path)
+    shutil.rmtree(run.path / "predictions")
     card = (export(run, cell=cells["cell"][~cells["selected"]].iloc[0]) / "README.md").read_text()
-    assert "(no interval is known)" in card and "license: unknown" in card
+    assert "(no interval is known); this is not the cell that its run selects for this head" in card
+    assert "license: unknown" in card
     assert "**Licence**: not given by the author of this head" in card
 
 

@@ -99,7 +99,7 @@ def draw_peaks(report: Report) -> Figure | None:
     add_legend(
         figure,
         {
-            "selected on held-out images": Line2D([], [], marker="o", **grey),
+            "selected": Line2D([], [], marker="o", **grey),
             "peak over epochs": Line2D([], [], marker="o", markerfacecolor="w", markersize=size + 2, **grey),
             "highest of layers, rates, seeds": Line2D([], [], marker="|", markersize=size + 5, **grey),
         },

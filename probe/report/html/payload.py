@@ -10,11 +10,11 @@ import pandas as pd
 
 from .... import __version__
 from ....runtime.text import json_value, printable
+from ..choices import choice_lines
 from ..compare import own_interval
 from ..contents import KEY, Report
 from ..figures.cost import pareto_front
 from ..figures.looks import look_of
-from ..page import PROTOCOL_NOTES
 from ..summary import FIGURES, best_layers, layer_order, shots_order, shots_words, status_lines
 from .commands import describe_runs
 from .gallery import gallery
@@ -29,7 +29,7 @@ COLUMNS = {
     "lr": ("Base lr", "number"),
     "weight_decay": ("Weight decay or penalty", "number"),
     "selected": ("Selected", "text"),
-    "val": ("Held-out %", "percent"),
+    "val": ("Val %", "percent"),
     "test": ("Test %", "percent"),
     "peak": ("Peak %", "percent"),
     "best_epoch": ("Epoch", "number"),
@@ -63,7 +63,7 @@ def payload(report: Report) -> dict[str, Any]:
         "answers": [[not line.startswith(" "), line.strip()] for line in report.answers],
         "warnings": list(report.warnings),
         "remarks": status_lines(report.cells),
-        "notes": [PROTOCOL_NOTES[name].capitalize() for name in summary["protocol"].unique()],
+        "notes": [f"{line[0].upper()}{line[1:]}" for line in choice_lines(report.cells)],
         "heads": [{"name": head, "spec": report.specs[head], **_look(report.looks[head])} for head in heads],
         "sources": [_source(report, source) for source in sources],
         "layers": sorted(set(summary["layer"]), key=layer_order),

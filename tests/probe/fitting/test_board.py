@@ -40,6 +40,8 @@ def test_the_best_are_ranked_by_held_out_images_and_never_by_test_images() -> No
     other.update(rows)
     assert [each.layer for each in other.best()] == ["0", "1", "2", "3", "4"]
     assert "on held-out images" in shown(board)[0] and "on the test split" in shown(other)[0]
+    board.update([row("ridge", 0.5, selected_on="left-out")])
+    assert "on held-out images or on left-out training images" in shown(board)[0]
 
 
 def test_each_backbone_layer_head_and_number_of_shots_has_its_best_rate() -> None:

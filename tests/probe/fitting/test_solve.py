@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -95,6 +96,16 @@ def test_one_image_per_class_gives_the_strongest_penalty_and_held_out_figures(st
     )
     assert results["n_val"].eq(4).all() and results["val_top1"].notna().all() and results["val_loss"].isna().all()
     assert results.loc["linear", "best_epoch"] == results.loc["linear", "epochs"], "four images choose no epoch"
+
+
+def test_heads_that_take_no_steps_have_no_cost_of_a_step(store: Store, tmp_path: Path) -> None:
+    heads = ["ridge", "logreg", "ncm", "knn", "linear"]
+    results = fit_made(store, tmp_path / "run", heads=heads, layers="1", lr=[1.0]).results
+    trained = results["head"] == "linear"
+    assert results["flops_train"].notna().equals(trained), "only the trained head takes steps"
+    assert set(results["flops_forward"][results["head"] != "knn"]) == set(results["flops_forward"][trained])
+    costs = pd.read_csv(tmp_path / "run" / "tables" / "cost.csv").set_index("head")["flops_train"]
+    assert costs.notna().sum() == 1 and costs.dropna().tolist() == results["flops_train"][trained].tolist()
 
 
 def test_top_5_of_neighbours_counts_classes_with_a_vote_alone(store: Store, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ ROW: dict[str, Any] = {
     "n_val": 500,
     "n_test": 2000,
     "val_loss": NAN,
+    "selected_on": "",
 }
 TYPES = {
     "n_params": "Int64",

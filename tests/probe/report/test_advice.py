@@ -33,7 +33,8 @@ def over_rates(selected: float, **changes: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("rate", "where"), [(0.1, "lowest"), (1.0, None), (10.0, "highest")])
 def test_a_rate_at_the_edge_of_its_grid(make_results: MakeResults, rate: float, where: str | None) -> None:
     expected = [] if where is None else [
-        f"selected base lr {rate:g}, the {where} of its grid: EP, 8 queries (layer 0); one beyond it may be better"
+        f"selected base lr {rate:g}, the {where} of its grid: EP, 8 queries (layer 0); "
+        "one beyond it may be better: --lr"
     ]  # fmt: skip
     assert said(make_results(*over_rates(rate)), "of its grid") == expected
 
@@ -50,10 +51,24 @@ def test_one_rate_is_no_grid(make_results: MakeResults) -> None:
 
 def test_a_penalty_at_the_edge(make_results: MakeResults) -> None:
     rows = [SOLVED | {"weight_decay": penalty, "selected": penalty == 1.0, "test": 0.5} for penalty in (0.01, 1.0)]
-    assert said(make_results(*rows), "of its grid") == [
-        "selected penalty 1, the highest of its grid: ridge regression, mean token (layer 0); "
-        "one beyond it may be better"
+    assert said(make_results(*rows), "selected penalty") == [
+        "selected penalty 1, the highest of its fixed grid: ridge regression, mean token (layer 0); "
+        "no option goes beyond it"
     ]
+
+
+@pytest.mark.parametrize(("decay", "where"), [(0.0, None), (0.001, None), (0.01, "highest")])
+def test_nothing_is_below_a_weight_decay_of_zero(make_results: MakeResults, decay: float, where: str | None) -> None:
+    rows = [{"weight_decay": each, "selected": each == decay, "test": 0.5} for each in (0.0, 0.001, 0.01)]
+    assert said(make_results(*rows), "weight decay") == [
+        f"selected weight decay {decay:g}, the {where} of its grid: EP, 8 queries (layer 0); "
+        "one beyond it may be better: --weight-decay"
+    ] * (where is not None)
+
+
+def test_the_lowest_weight_decay_above_zero_is_at_an_edge(make_results: MakeResults) -> None:
+    rows = [{"weight_decay": each, "selected": each == 0.001, "test": 0.5} for each in (0.001, 0.01)]
+    assert "0.001, the lowest of its grid" in said(make_results(*rows), "weight decay")[0]
 
 
 def test_a_rate_below_those_that_diverged_is_at_the_edge_of_the_grid_no_more(make_results: MakeResults) -> None:
@@ -71,7 +86,7 @@ def test_selection_on_few_images(make_results: MakeResults) -> None:
         for s in (0, 1)
     ]
     assert said(make_results(*few, *more, *alone), "held-out image") == [
-        "with 1 image per class, rate and layer are selected on 10 held-out images, "
+        "with 1 image per class, learning rate is selected on 10 held-out images, "
         "where one image is 10 points: the choice of EP, 8 queries is largely chance; "
         "k-NN, k = 5 needs no held-out image to choose a rate or penalty"
     ]
@@ -86,13 +101,14 @@ def test_a_choice_within_the_shots_and_no_choice_are_no_chance(make_results: Mak
     within = [SOLVED | of_few | {"weight_decay": decay, "val_loss": 1.0, "selected": decay == 1} for decay in (1, 2)]
     held_out = [row | {"val_loss": float("nan")} for row in within]
     one_rate = of_few | {"lr": 10.0}
-    assert said(make_results(*within, one_rate), "held-out image") == []
-    (found,) = said(make_results(*held_out), "held-out image")
+    assert said(make_results(*within, one_rate), "largely chance") == []
+    (found,) = said(make_results(*held_out), "largely chance")
     assert "the choice of ridge regression, mean token is largely chance; ncm and ridge" in found
-    (found,) = said(make_results(*within, *over_rates(1.0, shots="2", n_val=20)), "held-out image")
+    (found,) = said(make_results(*within, *over_rates(1.0, shots="2", n_val=20)), "largely chance")
     assert "; ridge regression, mean token needs no held-out image to choose a rate or penalty" in found
     (found,) = said(make_results(*over_rates(1.0, n_val=20)), "held-out image")
-    assert found.startswith("with all training images, rate, epoch and layer are selected on 20 held-out images")
+    assert found.startswith("with all training images, learning rate and epoch are selected on 20 held-out images")
+    assert said(make_results({"test": 0.5, "n_val": 20, "epochs": 1}), "largely chance") == []
 
 
 def test_fewer_than_three_seeds(make_results: MakeResults) -> None:

@@ -113,7 +113,9 @@ def test_without_predictions_there_is_no_confusion_and_no_chance(make_report: Ca
 
 
 def test_changed_predictions_are_refused(runs: dict[str, Run], tmp_path: Path) -> None:
-    file = next((runs["longer"].path / "predictions").glob("*ridge*"))
+    results = runs["longer"].results
+    cell = results["cell"][results["selected"] & (results["head"] == "ridge")].iloc[0]
+    file = runs["longer"].path / "predictions" / f"{cell}.parquet"
     content = file.read_bytes()
     try:
         file.write_bytes(content[:-1])

@@ -84,7 +84,8 @@ def test_without_predictions_nothing_leads_and_the_answer_says_why(make_report: 
     assert report.answers == [
         "Highest backbone: timm:a, test top-1 70.0 %, EP, 8 queries on layer 0",
         "  timm:b, EP, 8 queries on layer 0: 50.0 %, \N{MINUS SIGN}20.0",
-        "  some differences have no interval: a run does not keep what its cells predict, or test images differ",
+        "  some differences have no interval: test images differ, or a run of an earlier version does not keep what "
+        "its cells predict; fit it again with another --out",
     ]
 
 

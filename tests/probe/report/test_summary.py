@@ -304,3 +304,8 @@ def test_shots_in_words() -> None:
         "16 images per class",
         "1 image per class",
     ]
+
+
+def test_a_run_of_an_earlier_version_loses_the_step_cost_of_solved_heads(make_results: MakeResults) -> None:
+    cells = tidy(make_results({"test": 0.5}, {"test": 0.5, "head": "ridge", "lr": float("nan")}))
+    assert cells["flops_train"].iloc[0] == 65_970_000 and pd.isna(cells["flops_train"].iloc[1])

@@ -115,7 +115,13 @@ def test_tables_have_the_figures_of_the_report(make_report: MakeReport, tmp_path
     latex = (tmp_path / "tables" / "backbones.tex").read_text().splitlines()
     assert r"backbone & EP, 8 queries \\" in latex and "% EP, 8 queries is ep:queries=8" in latex
     assert r"timm:a & \textbf{70.0} @0 \\" in latex and r"timm:b & 50.0 @0 \\" in latex
-    assert r"\caption{Test top-1 on made, all training images}" in latex
+    (caption,) = [line for line in latex if line.startswith(r"\caption")]
+    assert caption == (
+        r"\caption{Test top-1 on made in \%, all training images, 200 test images. "
+        "Protocol select: epoch is selected on held-out images. @ is the selected layer. "
+        "Bold: the best, and each figure whose difference from it may be chance.}"
+    )
+    assert "| timm:a | **70.0** @0 |" in (tmp_path / "summary.md").read_text().splitlines()
     assert "| timm:a | **70.0** @0 |" in (tmp_path / "summary.md").read_text().splitlines()
 
 
@@ -130,7 +136,7 @@ def test_names_cannot_act_on_latex_or_a_spreadsheet(make_report: MakeReport, tmp
 def test_a_run_of_an_earlier_version_says_that_intervals_are_missing(copy: Path) -> None:
     shutil.rmtree(copy / "predictions")
     report, _ = make_report([copy], ReportConfig())
-    missing = "some differences have no interval: a run does not keep what its cells predict"
+    missing = "a run of an earlier version does not keep what its cells predict; fit it again with another --out"
     assert any(missing in answer for answer in report.answers)
     assert "(no interval is known):" in (copy / "summary.md").read_text()
 

@@ -1,4 +1,4 @@
-"""What selected cells predict: against the saved heads, kept through kills, and refused once changed."""
+"""What cells predict: against the saved heads, kept through kills, and refused once changed."""
 
 import shutil
 from collections.abc import Callable
@@ -14,8 +14,9 @@ from tokenprobe.errors import RunError
 from tokenprobe.probe import load_head
 from tokenprobe.probe.fitting.checkpoint import Checkpoint
 from tokenprobe.probe.fitting.progress import FitProgress
+from tokenprobe.probe.report.contents import gather
 from tokenprobe.probe.run.predictions import FOLDER, read_images, read_predicted
-from tokenprobe.probe.run.results import Run
+from tokenprobe.probe.run.results import Run, open_run
 from tokenprobe.store import Store
 
 from ..kit import LABELS, fit_made, write_made
@@ -50,9 +51,9 @@ def test_the_classes_are_those_of_the_saved_heads(store: Store, tmp_path: Path) 
     assert images.ids.tolist() == list(test.ids) and images.classes == list(test.classes)
     assert images.labels.tolist() == test.labels.tolist()
     found = kept(run)
-    assert set(found) == set(run.results["cell"][run.results["selected"]]) and len(found) == 2 + 2 + 1 + 1
+    assert set(found) == set(run.results["cell"])
     arrays = {kind: torch.from_numpy(np.asarray(test.tokens(1, kind=kind), np.float32)) for kind in ("patch", "mean")}
-    for row in run.results[run.results["selected"]].itertuples():
+    for row in run.results.itertuples():
         assert np.mean(found[row.cell] == test.labels) == pytest.approx(row.test_top1, abs=1e-12)
         if row.head != "knn":
             head = load_head(run.path, row.cell)
@@ -84,16 +85,22 @@ def test_a_run_that_was_killed_keeps_the_same_classes(
     assert files_of(run.path) == files_of(whole.path)
 
 
-def test_cells_that_a_later_fit_outdoes_lose_their_classes(store: Store, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"heads": ["linear"], "layers": "1"}
-    whole = fit_made(store, tmp_path / "whole", lr=[0.001, 1.0], **settings)
-    results = whole.results
+def test_a_later_fit_that_selects_another_rate_finds_its_classes(store: Store, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"heads": ["linear"], "layers": "1", "lr": [0.001, 1.0]}
+    first = fit_made(store, tmp_path / "run", **settings)
+    results = first.results
     (loser,) = results["lr"][~results["selected"]]
-    first = fit_made(store, tmp_path / "run", lr=[loser], **settings)
-    assert set(kept(first)) == set(results["cell"][~results["selected"]])
-    later = fit_made(store, tmp_path / "run", lr=[0.001, 1.0], **settings)
-    assert set(kept(later)) == set(results["cell"][results["selected"]])
-    assert files_of(later.path) == files_of(whole.path)
+    other = results.assign(val_top1=results["val_top1"].where(results["lr"] == loser, 0.0))
+    files = files_of(first.path)
+    with open_run(first.path) as run:
+        run.results = other  # as if more seeds had moved the mean
+        added = run.rows()[0] | {"cell": results["cell"].iloc[0].replace("layer_01", "layer_00"), "layer": "0"}
+        run.add([added], [])
+    of_layer = run.results[run.results["layer"] == "1"]
+    assert of_layer["lr"][of_layer["selected"]].tolist() == [loser]
+    assert files_of(first.path) == files and set(kept(run)) == set(results["cell"])
+    (key,) = gather([run]).judged
+    assert key[-1] == "1"
 
 
 def test_images_with_several_labels_have_no_classes(write_store: Callable[..., Store], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ COLUMNS = [
     "weight_decay", "batch_size", "epochs", "shots", "seed", "protocol", "val_top1", "test_top1", "test_top5",
     "last_test_top1", "peak_test_top1", "best_epoch", "selected", "train_seconds", "train_cpu_seconds", "flops_forward",
     "flops_train", "test_mean_class", "val_map", "test_map", "last_test_map", "peak_test_map", "val_unscored",
-    "test_unscored", "status", "name", "n_val", "n_test", "val_loss",
+    "test_unscored", "status", "name", "n_val", "n_test", "val_loss", "selected_on",
 ]  # fmt: skip
 TIMES = ["train_seconds", "train_cpu_seconds"]
 UNSTABLE = ["store", *TIMES]
