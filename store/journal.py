@@ -136,6 +136,12 @@ def read_records(folder: Place) -> dict[str, FileRecord]:
     return _records(read_entries(folder))
 
 
+def leader_records(folder: Place) -> list[FileRecord]:
+    """Return all records in the leader's journal, in the order they were appended."""
+    entries = filter(None, map(_entry, _lines_of([folder / NAME])[0]))
+    return [record for record in map(_record, entries) if record is not None]
+
+
 def records_of(paths: Sequence[Place]) -> list[dict[str, FileRecord]]:
     """Return the records of each of several journals, by relative path of the files."""
     return [_records(filter(None, map(_entry, lines))) for lines in _lines_of(paths)]
