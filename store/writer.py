@@ -12,9 +12,8 @@ from xxhash import xxh3_64_hexdigest
 
 from ..errors import StoreError
 from . import journal
-from .array_spec import array_specs
 from .block_writer import BlockWriter, Targets
-from .claim import check_path, claimed, empty
+from .claim import check_path, check_recorded, claimed, empty
 from .contract import IDS, LABELS, ROOT_RECORD, StoreFiles
 from .durable import write_durably
 from .formats import store_files
@@ -38,7 +37,8 @@ def open_writer(path: str | Path, manifest: Manifest, *, overwrite: bool = False
     Raises:
         LockedError: another process leads the store.
         NoSpaceError: the disk filled up.
-        StoreError: the folder holds something else, or a store with other settings; or `manifest` is not valid.
+        StoreError: the folder holds something else, a store with other settings, or one without its journal; or
+            `manifest` is not valid.
     """
     files = store_files(path)
     manifest.check()
@@ -57,6 +57,7 @@ class StoreWriter(BlockWriter):
     """Leads a store: declares it, writes its missing blocks, and seals it. Made by `open_writer`."""
 
     def __init__(self, files: StoreFiles, wanted: Manifest) -> None:
+        check_recorded(files)
         self._stored = files.read_manifest() if files.exists() else None
         manifest = self._stored.merged(wanted) if self._stored else wanted
         own = open_journal(files.folder)
@@ -65,8 +66,6 @@ class StoreWriter(BlockWriter):
             own.add_mark()
         take_over(files, own)
         files.remove_temporary(self._stored or manifest)
-        if self._stored is not None and not self.journal.records:  # no journal vouches for any block
-            files.remove(name for spec in array_specs(self._stored) for name in files.block_names(spec))
 
     def drop_moved_rows(self, targets: Mapping[str, Targets]) -> None:
         """Remove the blocks whose rows moved: stored images are now left out, or the split grows. Earlier blocks stay.

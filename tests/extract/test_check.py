@@ -7,6 +7,8 @@ import pytest
 
 from tokenprobe.errors import InputError, StoreError
 from tokenprobe.extract import extract
+from tokenprobe.extract.check import check_config
+from tokenprobe.testing.store_kit import make_contents, write
 
 from ..conftest import TINY_VIT
 from .kit import MakeConfig
@@ -70,3 +72,13 @@ def test_something_that_is_no_store_is_left_alone(tiny_config: MakeConfig, tmp_p
         extract(tiny_config(overwrite=True))
     path = tmp_path / "tiny.zarr"
     assert (path / "thesis.tex" if kind == "folder" else path).read_text() == "mine"
+
+
+def test_a_store_that_lost_its_journal_is_refused_before_any_model_is_loaded(
+    tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = write(tmp_path / "tiny.zarr", make_contents())
+    (out / "journal.jsonl").unlink()
+    with pytest.raises(StoreError, match="has lost its journal"):
+        check_config(tiny_config(model="timm:no such model", split=["test"]))
+    check_config(tiny_config(model="timm:no such model", overwrite=True))
