@@ -3,6 +3,7 @@
 from ..engines import engine_name
 from ..engines.shards import parse_shard
 from ..errors import InputError
+from ..store.checked import is_json
 from ..store.claim import check_path, check_recorded
 from ..store.formats import store_files
 from ..store.outputs import check_store
@@ -43,6 +44,13 @@ def check_config(config: ExtractConfig) -> None:
 def _check_backbone(config: ExtractConfig) -> None:
     if not isinstance(config.model, str):
         _check_built(config)
+    for name, value in config.model_arg.items():
+        if not is_json(value):
+            raise InputError(
+                f"model_arg {name}={value!r}: expected finite numbers, text, true, false, none, or lists and mappings "
+                "of these, because the store records it; for anything else give model='python:MODULE:FUNCTION' with a "
+                "function that builds the backbone"
+            )
     if len(config.image_size) > 2 or min(config.image_size, default=1) < 1:
         raise InputError(f"image_size {config.image_size}: expected a side in pixels, or height and width")
     if len(config.checkpoint_grid) > 2 or min(config.checkpoint_grid, default=1) < 1:

@@ -5,7 +5,7 @@ There is one leader at a time, which a lock ensures where the file system has lo
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from xxhash import xxh3_64_hexdigest
@@ -13,6 +13,7 @@ from xxhash import xxh3_64_hexdigest
 from ..errors import StoreError
 from . import journal
 from .block_writer import BlockWriter, Targets
+from .checked import UnfitError, is_json
 from .claim import check_path, check_recorded, claimed, empty
 from .contract import IDS, LABELS, ROOT_RECORD, StoreFiles
 from .durable import write_durably
@@ -42,6 +43,8 @@ def open_writer(path: str | Path, manifest: Manifest, *, overwrite: bool = False
     """
     files = store_files(path)
     manifest.check()
+    if not is_json(asdict(manifest)):  # known before anything is emptied
+        raise UnfitError("the manifest holds values that JSON does not have, such as objects, or numbers not finite")
     check_path(path)
     with claimed(files):
         if overwrite or not files.exists():
