@@ -3,7 +3,7 @@
 There is one leader at a time, which a lock ensures where the file system has locks. Blocks need no leader.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from .manifest import ABSENT, Manifest
 from .merge import clear_away, merge_journals, take_over
 from .moved_rows import files_from, first_difference, first_moved_row
 from .object_journal import open_journal
+from .objects import size_of
 from .temporaries import temporary_for
 
 
@@ -77,17 +78,19 @@ class StoreWriter(BlockWriter):
         Nothing else is removed: if ids differ for another reason, `declare` refuses them.
 
         After a kill at any point, the same two calls go on. The store is marked as incomplete first. Then the blocks
-        are removed, and the manifest records the images. The old ids, which show that rows moved, are removed last.
+        are removed, and the manifest records the images. Blocks that another writer finished meanwhile, by the old
+        manifest, are removed too. The old ids, which show that rows moved, are removed last.
         """
-        moved = {split: self._first_moved_row(split, ids) for split, (_, ids) in targets.items()}
-        first = {split: row for split, row in moved.items() if row is not None}
+        rows = {split: self._first_moved_row(split, ids) for split, (_, ids) in targets.items()}
+        first = {split: row for split, row in rows.items() if row is not None}
         if not first or self._stored is None:
             return
+        moved = [name for each in first.items() for name in files_from(self._files, self._stored, *each)]
         write_root(self._files, replace(self._stored, complete=False), self.journal)
-        clear_away(self._files, self._stored, self.journal)
-        for split, row in first.items():
-            self._files.remove(files_from(self._files, self._stored, split, row))
+        self._discard(moved)
         self._write_manifest(complete=False)
+        self._files.look_again()
+        self._discard([name for name in moved if size_of(self._files.folder / name) is not None])
         for split in first:
             for name in (LABELS, IDS):
                 self._files.remove(self._files.whole_names(f"{split}/{name}"))
@@ -120,6 +123,12 @@ class StoreWriter(BlockWriter):
         if self.manifest.complete:
             clear_away(self._files, self.manifest, self.journal)
         return self.manifest.complete
+
+    def _discard(self, names: Sequence[str]) -> None:
+        """Remove files, and all that other writers left: their records may be of these files."""
+        assert self._stored is not None
+        clear_away(self._files, self._stored, self.journal)
+        self._files.remove(names)
 
     def _first_moved_row(self, split: str, ids: list[str]) -> int | None:
         """Return the first row that moved because stored images are left out now or rows are added, or None.
