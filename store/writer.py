@@ -12,6 +12,7 @@ from xxhash import xxh3_64_hexdigest
 
 from ..errors import StoreError
 from . import journal
+from .array_spec import array_specs
 from .block_writer import BlockWriter, Targets
 from .checked import UnfitError, is_json
 from .claim import check_path, check_recorded, claimed, empty
@@ -88,12 +89,12 @@ class StoreWriter(BlockWriter):
         moved = [name for each in first.items() for name in files_from(self._files, self._stored, *each)]
         write_root(self._files, replace(self._stored, complete=False), self.journal)
         self._discard(moved)
+        self._cancel_metadata()
         self._write_manifest(complete=False)
         self._files.look_again()
         self._discard([name for name in moved if size_of(self._files.folder / name) is not None])
-        for split in first:
-            for name in (LABELS, IDS):
-                self._files.remove(self._files.whole_names(f"{split}/{name}"))
+        rows_of = [self._files.whole_names(f"{split}/{name}") for split in first for name in (LABELS, IDS)]
+        self._discard([name for names in rows_of for name in names])
 
     def declare(self, targets: Mapping[str, Targets]) -> None:
         """Write the manifest, all metadata, and the labels and ids of each split, before any block.
@@ -103,6 +104,7 @@ class StoreWriter(BlockWriter):
         """
         for split, (_, ids) in targets.items():
             self._check_ids(split, ids)
+        self._cancel_metadata()
         self._write_manifest(complete=self._has_all())
         for split, (labels, ids) in targets.items():
             self.write_whole(f"{split}/{LABELS}", labels)
@@ -128,7 +130,16 @@ class StoreWriter(BlockWriter):
         """Remove files, and all that other writers left: their records may be of these files."""
         assert self._stored is not None
         clear_away(self._files, self._stored, self.journal)
+        self._files.check_inside(names)
+        self.journal.cancel(names)  # else an old record would vouch for the file that comes in its place
         self._files.remove(names)
+
+    def _cancel_metadata(self) -> None:
+        """Cancel the records of the metadata that are about to change: those of arrays that get other rows or views."""
+        if self._stored is not None:
+            changed = {spec.name for spec in set(array_specs(self._stored)) - set(array_specs(self.manifest))}
+            names = self._files.metadata_names(self._stored)
+            self.journal.cancel(name for name in names if name.rpartition("/")[0] in changed)
 
     def _first_moved_row(self, split: str, ids: list[str]) -> int | None:
         """Return the first row that moved because stored images are left out now or rows are added, or None.

@@ -16,6 +16,7 @@ from tokenprobe.extract.statistics import ChannelSums
 from tokenprobe.store import open_store, writer
 from tokenprobe.store.array_spec import array_specs
 from tokenprobe.store.contract import StoreFiles
+from tokenprobe.store.journal import Journal
 from tokenprobe.store.manifest import Manifest
 from tokenprobe.store.moved_rows import files_from
 from tokenprobe.store.verify import STALE_SCALES, verify
@@ -92,7 +93,7 @@ def test_scales_belong_to_the_statistics_that_a_grown_store_has(tiny_config: Mak
 def test_verify_names_and_mends_the_scales_that_an_earlier_version_kept(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That version removed all files that belong to earlier statistics, except the scales."""
+    """That version removed all files that belong to earlier statistics, except the scales, and cancelled no records."""
     config = tiny_config(dtype="int8", layers="2", split=["train"])
 
     def all_but_scales(files: StoreFiles, manifest: Manifest, split: str, row: int) -> list[str]:
@@ -105,6 +106,7 @@ def test_verify_names_and_mends_the_scales_that_an_earlier_version_kept(
     assert open_store(out)["train"].info.block_rows == 2 and verify(out) == []
     with monkeypatch.context() as patched:
         patched.setattr(writer, "files_from", all_but_scales)
+        patched.setattr(Journal, "cancel", lambda *_: None)
         extract(replace(config, limit=40))
     problems = verify(out)
     arrays = ("patch_scale/c.0.{}.0", "prefix_scale/c.0.{}.0")
