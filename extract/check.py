@@ -3,7 +3,9 @@
 from ..engines import engine_name
 from ..engines.shards import parse_shard
 from ..errors import InputError
-from ..store.claim import check_path
+from ..store.checked import is_json
+from ..store.claim import check_path, check_recorded
+from ..store.formats import store_files
 from ..store.outputs import check_store
 from .config import ExtractConfig
 
@@ -17,7 +19,7 @@ def check_config(config: ExtractConfig) -> None:
 
     Raises:
         InputError: a field is out of range, or the store would be inside another or a run.
-        StoreError: the output path holds something other than a store.
+        StoreError: the output path holds something other than a store, or a store that has lost its journal.
     """
     if config.split_fraction is not None and not 0 < config.split_fraction < 1:
         raise InputError(f"split_fraction {config.split_fraction}: expected a number between 0 and 1")
@@ -33,12 +35,22 @@ def check_config(config: ExtractConfig) -> None:
                 f"{name} and shard {config.shard!r} do not go together, because shards know nothing of one another; "
                 f"give --{name.replace('_', '-')} without --shard"
             )
-    check_path(check_store(config.out))
+    out = check_store(config.out)
+    check_path(out)
+    if not config.overwrite:
+        check_recorded(store_files(out))
 
 
 def _check_backbone(config: ExtractConfig) -> None:
     if not isinstance(config.model, str):
         _check_built(config)
+    for name, value in config.model_arg.items():
+        if not is_json(value):
+            raise InputError(
+                f"model_arg {name}={value!r}: expected finite numbers, text, true, false, none, or lists and mappings "
+                "of these, because the store records it; for anything else give model='python:MODULE:FUNCTION' with a "
+                "function that builds the backbone"
+            )
     if len(config.image_size) > 2 or min(config.image_size, default=1) < 1:
         raise InputError(f"image_size {config.image_size}: expected a side in pixels, or height and width")
     if len(config.checkpoint_grid) > 2 or min(config.checkpoint_grid, default=1) < 1:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 
 from ..errors import InputError, unknown_name
 from ..store.formats import store_files
@@ -110,6 +111,20 @@ def _known_unreadable(
     if known is None or info is None or info.source != images.content or info.limits != limits:
         return None
     return info.skipped if info.skipped or known.complete else None
+
+
+def with_stored_views(config: ExtractConfig) -> ExtractConfig:
+    """Return settings with as many views as an existing store has, and with its crops. Fewer would leave holes."""
+    known = _stored_manifest(config)
+    stored = {} if known is None else known.splits
+    wanted = [info for split, info in stored.items() if not config.split or split in config.split]
+    most = max(wanted, key=lambda info: info.views, default=None)
+    if most is None or most.augmentation is None or most.views <= config.views:
+        return config
+    logger.info(f"the store has {most.views} views of its training images, so this command makes {most.views} too")
+    drawn = most.augmentation if config.views == 1 else {}  # crops that were asked for are compared with the store's
+    crops = {f"view_{name}": drawn[name] for name in ("scale", "ratio") if name in drawn}
+    return replace(config, views=most.views, **crops)
 
 
 def _stored_manifest(config: ExtractConfig) -> Manifest | None:

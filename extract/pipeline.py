@@ -22,7 +22,7 @@ from .config import ExtractConfig
 from .decoded import Waits
 from .describe import describe
 from .forward import Job, images_per_second
-from .listing import leave_out_unreadable, list_images
+from .listing import leave_out_unreadable, list_images, with_stored_views
 from .loaded import load_configured, open_source, wants_published
 from .loading import n_workers
 from .plan import ChosenImages, Plan, check_extends, check_space, make_plan, refusal
@@ -55,6 +55,7 @@ def extract(config: ExtractConfig) -> str | Path:
 
 def _lead(config: ExtractConfig, out: str | Path, engine: Engine) -> None:
     """Plan and declare the store, let the engine extract what is missing, and seal it."""
+    config = with_stored_views(config)
     plan, images, job = _prepare(config, out)
     targets = {split: Targets(chosen.rows.labels, chosen.rows.ids) for split, chosen in images.items()}
 
@@ -129,6 +130,7 @@ def _extract_units(job: Job, writer: BlockWriter, engine: Engine, shard: str | N
 def describe_extraction(config: ExtractConfig) -> list[str]:
     """See `tokenprobe.extract.describe_extraction`."""
     check_config(config)
+    config = with_stored_views(config)
     device = resolve_device(config.device)
     precision = resolve_precision(config.amp, device)
     source = open_source(config)
@@ -172,11 +174,12 @@ def _what_was_done(done: _Done) -> dict[str, Any]:
 
 def _say_done(out: str | Path, done: _Done, complete: bool) -> None:
     if not done.n_images:
-        logger.info(f"{out}: nothing to do, the store already holds everything")
+        logger.info(f"{out}: nothing to do, the store already holds all that was asked for")
     else:
         speed = f"{done.seconds:.1f} s, {done.n_images / done.seconds:.0f} images/s"
         logger.info(f"{out}: {counted(done.n_images, 'image')} in {speed}")
     if not complete:
         logger.warning(
-            f"{out}: another command began parts that are not finished; probe info names them; extract those too"
+            f"{out}: this command is done, but the store is not complete: it declares parts that this command does not "
+            "make, such as other layers; probe info names them; extract those too"
         )

@@ -120,7 +120,7 @@ def _read_text(value: Any, name: str) -> Any:
 
 def _read_mapping(value: Any, name: str) -> dict[str, Any]:
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return dict(value)
+        return {key: _plain(part) for key, part in value.items()}
     pairs = {}
     for text in value if isinstance(value, list | tuple) else [value]:
         for part in re.split(r",(?=[A-Za-z_]\w*=)", text) if isinstance(text, str) else [text]:
@@ -129,6 +129,17 @@ def _read_mapping(value: Any, name: str) -> dict[str, Any]:
                 raise _wrong(name, part, "KEY=VALUE")
             pairs[key] = read_literal(literal)
     return pairs
+
+
+def _plain(value: Any) -> Any:
+    """Turn values of numpy and torch into Python's, and paths into text, in lists and mappings too."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if type(value) is dict:
+        return {key: _plain(part) for key, part in value.items()}
+    if hasattr(value, "tolist") and not isinstance(value, type):
+        return value.tolist()
+    return fspath(value) if isinstance(value, PathLike) else value
 
 
 def _wrong(name: str, value: Any, expected: str) -> InputError:

@@ -1,6 +1,7 @@
 """The file of one block. It has a temporary name until it is complete."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,15 +56,15 @@ class BlockFile:
             raise self._other_count(f"{self._n_given} were given")
         self._write(as_bytes(np.ascontiguousarray(values)))
 
-    def finish(self, there: FileRecord | None = None) -> FileRecord:
+    def finish(self, there: FileRecord | None = None, stays: Callable[[], bool] = lambda: True) -> FileRecord:
         """Fill up the last block of a split, make the file durable and give it its final name.
 
-        If a file of that name and size is there, it stays: another writer may have finished the block meanwhile, and
-        its bytes may differ (another device, another batch size). The returned record is always of the file that is
-        there.
+        Another writer may have finished the block meanwhile, and its bytes may differ (another device, another batch
+        size). The returned record is always of the file that is there.
 
         Args:
             there: the record of a finished file of that name, if any.
+            stays: asked whether a file stays that is found under that name, with the right size.
 
         Raises:
             StoreError: rows are missing.
@@ -76,7 +77,7 @@ class BlockFile:
         if there is not None:
             self.abandon()
             return there
-        if self._new.publish(self._size):
+        if self._new.publish(self._size, stays):
             return FileRecord(self.name, self._size, self._hash.hexdigest())
         return file_record(self._folder, self.name)
 

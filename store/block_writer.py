@@ -4,12 +4,16 @@ Memory holds only the queued batches, however large a block is. When a block is 
 their names, and only then the journal records them. So every file that a journal names is complete.
 
 Any number of processes, on any number of machines, may write blocks of one store at the same time. Each has a journal
-and temporary names of its own, and no file replaces one that another writer finished. So it does no harm if two write
-the same block. No lock is needed.
+and temporary names of its own, and no block replaces one that another writer recorded. If two write the same block at
+once, so that both record it, the file itself decides which record counts. So it does no harm. No lock is needed.
+
+A store may be made anew while another process still writes to it. That process looks at the manifest after its blocks
+have their names, and records them only if the store still declares them. And a file that nobody recorded gives way.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,6 +146,8 @@ class BlockWriter:
             replace: see `StoreFiles.write_whole`.
         """
         if not self.has_whole(array):
+            if not replace:
+                self.check_unchanged()
             self._files.write_whole(array, values, replace=replace)
             names = self._files.whole_names(array)
             self.journal.add_files(journal.file_records(self._files.folder, names))
@@ -193,8 +199,19 @@ class BlockWriter:
     def _finish_block(self, key: BlockKey, layer: int) -> None:
         self.check_unchanged()  # else old rows would get the name of a block that the next leader takes for its own
         growing = self._growing[key, layer].values()
-        self.journal.add_files([file.finish(self._there(file.name)) for file in growing])
+        records = [file.finish(self._there(file.name), partial(self._stays, file.name)) for file in growing]
+        self.check_unchanged()  # else the blocks are of an earlier store: unrecorded, they give way
+        self.journal.add_files(records)
         del self._growing[key, layer]
+
+    def _stays(self, name: str) -> bool:
+        """Whether another writer's file of a block stays. One that nobody recorded may be of an earlier store.
+
+        Raises:
+            StoreError: the store no longer declares the block.
+        """
+        self.check_unchanged()
+        return name in journal.find_records(self._files.folder, [name])
 
     def _new_file(self, key: BlockKey, layer: int, kind: str) -> BlockFile:
         spec = self._spec(key, layer_name(layer), kind)

@@ -84,6 +84,15 @@ def parse(text: bytes | str) -> Any:
         raise UnfitError(f"not JSON: {error}") from None
 
 
+def is_json(value: Any) -> bool:
+    """Whether a value can be written as JSON that `parse` reads."""
+    try:
+        json.dumps(value, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 

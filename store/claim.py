@@ -11,13 +11,14 @@ from pathlib import Path
 
 from ..errors import NoSpaceError, StoreError
 from . import journal, lock
+from .array_spec import array_specs
 from .contract import ROOT_RECORD, StoreFiles
 from .durable import remove_durably
 from .formats import store_files
 from .manifest import Manifest
 from .object_journal import open_journal
 from .object_lock import lock_of
-from .objects import ObjectPath, Place
+from .objects import ObjectPath, Place, size_of
 from .temporaries import file_of, temporary_files
 
 
@@ -66,6 +67,23 @@ def _early_files(files: StoreFiles) -> Mapping[str, Callable[[Place], bool]]:
         lock.NAME: lock.is_ours,
         journal.NAME: lambda path: journal.is_ours(path) and journal.read_records(path.parent).keys() <= {ROOT_RECORD},
     }
+
+
+def check_recorded(files: StoreFiles) -> None:
+    """Refuse a store whose blocks no journal records: it cannot be told which of them are complete.
+
+    Raises:
+        StoreError: there are blocks, and no records.
+    """
+    if not files.exists() or journal.read_records(files.folder):
+        return
+    for spec in array_specs(files.read_manifest()):
+        if any(size_of(files.folder / name) is not None for name in files.block_names(spec)):
+            raise StoreError(
+                f"{str(files.path)!r} has lost its journal, so it cannot be told which of its blocks are complete; it "
+                f"can be read, but not extended: bring {str(files.folder / journal.NAME)!r} back, write to another "
+                "store, or give probe extract --overwrite"
+            )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from .array_spec import ArraySpec, array_specs
 from .checked import UnfitError
 from .durable import remove_durably
 from .extents import N_THREADS, Extent, Part, as_bytes, fetch, read_part
+from .extractions import can_repair
 from .layout import CHANNELS
 from .manifest import Manifest
 from .objects import Place
@@ -159,7 +160,7 @@ class StoreFiles(StoredArrays):
 
     def remedy(self, file: str) -> str:
         """See `StoredArrays.remedy`: the journal keeps the manifest, and the settings that make other files again."""
-        if journal.can_repair(self.folder) or (file == self.root_name and journal.root_entries(self.folder)):
+        if can_repair(self.folder) or (file == self.root_name and journal.root_entries(self.folder)):
             return "mend it with probe verify --repair"
         return "no journal records how it was made, so make it again"
 

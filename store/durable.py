@@ -6,12 +6,13 @@ user's files.
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from errno import ELOOP, EMLINK, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 
 from ..errors import StoreError
+from .object_requests import Version
 from .objects import LARGEST_PUT, ObjectPath, Place, remove_objects
 
 NO_LINKS = (EPERM, ENOSYS, ENOTSUP, EMLINK)
@@ -52,7 +53,7 @@ def write_durably(
         publish(temporary, path, len(data))
 
 
-def publish(temporary: Path, path: Path, size: int) -> bool:
+def publish(temporary: Path, path: Path, size: int, stays: Callable[[], bool] = lambda: True) -> bool:
     """Give a file on disk its final name, unless another writer's file of that size has it. Sync the name.
 
     The other file stays: its writer may have recorded it, and its bytes may differ. A file of another size is damaged
@@ -62,6 +63,7 @@ def publish(temporary: Path, path: Path, size: int) -> bool:
         temporary: the file, which is gone afterwards.
         path: the final name.
         size: bytes of the file.
+        stays: asked whether another file of that size stays.
 
     Returns:
         Whether this file has the name.
@@ -72,7 +74,7 @@ def publish(temporary: Path, path: Path, size: int) -> bool:
         if not path.is_file() or path.stat().st_size != size:
             raise
         return False
-    if not is_ours and (path.is_symlink() or path.stat().st_size != size):
+    if not is_ours and (path.is_symlink() or path.stat().st_size != size or not stays()):
         os.rename(temporary, path)
         is_ours = True
     temporary.unlink(missing_ok=True)
@@ -99,29 +101,31 @@ def take_name(temporary: Path, path: Path) -> bool:
     return True
 
 
-def publish_object(path: ObjectPath, data: bytes | memoryview) -> bool:
+def publish_object(path: ObjectPath, data: bytes | memoryview, stays: Callable[[], bool] = lambda: True) -> bool:
     """Write an object, unless another writer's object of that size is there. See `publish`.
 
-    The condition holds for one request. Very large objects take several, so two writers may pass the check together.
+    An object that gives way is replaced on condition that it is still the one that was looked at. The conditions hold
+    for one request. Very large objects take several, so two writers may pass the check together.
 
     Returns:
         Whether this object is there.
     """
-    if len(data) > LARGEST_PUT:
+    version: Version | None = None
+    while True:
+        try:
+            if len(data) <= LARGEST_PUT:
+                path.write_if(data, version)
+                return True
+        except (FileExistsError, FileNotFoundError):  # the second: another process removed the version looked at
+            pass
         found = path.head()
-        if found is not None and found.size == len(data):
-            return False
-        path.write(data)
-        return True
-    try:
-        path.write_if(data, None)
-    except FileExistsError:
-        found = path.head()
-        if found is not None and found.size == len(data):
+        if found is not None and found.size == len(data) and stays():
             path.bucket.note(path.key, found.size)
             return False
-        path.write(data)
-    return True
+        if len(data) > LARGEST_PUT:
+            path.write(data)
+            return True
+        version = None if found is None else found.version
 
 
 def open_new(path: Path) -> int:

@@ -27,3 +27,8 @@ def read_extractions(folder: Place) -> list[Extraction]:
             is_list = isinstance(given, list) and all(isinstance(name, str) for name in given)
             found.append(Extraction(config, given if is_list else None))
     return found
+
+
+def can_repair(folder: Place) -> bool:
+    """Whether a journal holds the settings of an extraction, which can make the files again."""
+    return any(isinstance(entry.get("config"), dict) for entry in read_entries(folder))

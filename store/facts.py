@@ -4,8 +4,9 @@ from typing import Any
 
 from .array_spec import array_specs
 from .health import Stock, take_stock
-from .journal import last_finish
+from .journal import read_entries
 from .layout import LayerShape, layer_index
+from .objects import Place
 from .reader import Split, Store
 
 Json = dict[str, Any]
@@ -35,7 +36,7 @@ def facts(store: Store) -> Json:
         "complete": manifest.complete,
         "files": None if stock is None else stock.n_files,
         "missing_files": None if stock is None else stock.n_missing,
-        "last_extraction": None if files is None else last_finish(files.folder),
+        "last_extraction": None if files is None else _last_finish(files.folder),
     }
 
 
@@ -69,3 +70,9 @@ def _split(split: Split, stock: Stock | None) -> Json:
             if name == split.name
         },
     }
+
+
+def _last_finish(folder: Place) -> dict[str, Any] | None:
+    """Return the figures that the last finished extraction recorded: seconds, images and speed."""
+    ends = [entry for entry in read_entries(folder) if entry.get("event") == "finish"]
+    return {key: value for key, value in ends[-1].items() if key != "event"} if ends else None

@@ -9,6 +9,7 @@ at the same place has another id, even if all its other bytes are the same.
 
 A line is one JSON object: {"file": path, "size": bytes, "xxh3": hex} for a finished file, or
 {"event": …} for a run's start or end. The root file is recorded as "manifest", with its content, before it is written.
+{"event": "removed", "files": [path, …]} cancels the records of files, before they are removed.
 A crash can tear the last line; it is cut off before the next append.
 
 A journal is not trusted. Lines that are not such objects are ignored, and so are paths that lead out of the store.
@@ -34,6 +35,8 @@ from .objects import ObjectPath, Place, size_of
 NAME, FOLDER, SUFFIX = "journal.jsonl", "journal.d", ".jsonl"
 EMPTIED = "emptied"
 """Event before all recorded files are removed, because the store is made anew."""
+REMOVED = "removed"
+"""Event before some files are removed: the journal no longer vouches for them."""
 RECORD_KEYS = {"file", "size", "xxh3"}
 BEGINNINGS = (b'{"event": "', b'{"file": "')
 """How every line begins, in the bytes that `json.dumps` writes."""
@@ -52,23 +55,18 @@ class FileRecord:
     xxh3: str
 
 
-def mark_of(beginning: bytes) -> bytes:
-    """Return the mark that identifies a store: the first line of its journal, given the first `MARK_BYTES`."""
-    return beginning.split(b"\n", 1)[0]
-
-
 def read_mark(folder: Place) -> bytes:
-    """Return the mark that identifies a store; empty without a journal. See `mark_of`."""
+    """Return the mark that identifies a store: the first line of its journal; empty without one."""
     path = folder / NAME
     if isinstance(path, ObjectPath):
         try:
-            return mark_of(path.read_start(MARK_BYTES))
+            return path.read_start(MARK_BYTES).split(b"\n", 1)[0]
         except FileNotFoundError:
             return b""
     if not path.is_file():
         return b""
     with open(path, "rb") as file:
-        return mark_of(file.read(MARK_BYTES))
+        return file.read(MARK_BYTES).split(b"\n", 1)[0]
 
 
 def is_ours(path: Place) -> bool:
@@ -93,10 +91,7 @@ def read_entries(folder: Place) -> Iterator[dict[str, Any]]:
     Raises:
         StoreError: the journal exists but cannot be read.
     """
-    for line in _lines(folder):
-        entry = _entry(line)
-        if entry is not None:
-            yield entry
+    yield from filter(None, map(_entry, _lines(folder)))
 
 
 def writer_journals(folder: Place) -> list[Place]:
@@ -132,8 +127,14 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 
 def read_records(folder: Place) -> dict[str, FileRecord]:
-    """Return the finished files of a store by relative path."""
-    return _records(read_entries(folder))
+    """Return the finished files of a store by relative path. The leader's record counts, and is read last."""
+    others = records_of(writer_journals(folder))
+    return {name: record for each in [*others, *records_of([folder / NAME])] for name, record in each.items()}
+
+
+def leader_records(folder: Place) -> list[FileRecord]:
+    """Return the records in the leader's journal that no later line cancels, in the order they were appended."""
+    return _standing(filter(None, map(_entry, _lines_of([folder / NAME])[0])))
 
 
 def records_of(paths: Sequence[Place]) -> list[dict[str, FileRecord]]:
@@ -148,14 +149,26 @@ def records_in(text: bytes) -> dict[str, FileRecord]:
 
 def find_records(folder: Place, files: Collection[str]) -> dict[str, FileRecord]:
     """Return the records of a few files, by relative path. Other lines are not parsed: a journal may be long."""
-    names = [json.dumps(name).encode() for name in files]
-    found = (_entry(line) for line in _lines(folder) if any(name in line for name in names))
-    return {name: record for name, record in _records(filter(None, found)).items() if name in files}
+    names, found = [json.dumps(name).encode() for name in files], dict[str, FileRecord]()
+    for lines in [*_lines_of(writer_journals(folder)), *_lines_of([folder / NAME])]:
+        found |= _records(filter(None, (_entry(line) for line in lines if any(name in line for name in names))))
+    return {name: record for name, record in found.items() if name in files}
 
 
 def _records(entries: Iterable[dict[str, Any]]) -> dict[str, FileRecord]:
-    found = map(_record, entries)
-    return {record.file: record for record in found if record is not None}
+    return {record.file: record for record in _standing(entries)}
+
+
+def _standing(entries: Iterable[dict[str, Any]]) -> list[FileRecord]:
+    """Return the records in one journal, in order, without those that a later entry cancels."""
+    standing: list[FileRecord] = []
+    for entry in entries:
+        if (record := _record(entry)) is not None:
+            standing.append(record)
+        elif entry.get("event") == REMOVED and isinstance(entry.get("files"), list):
+            gone = set(map(str, entry["files"]))
+            standing = [record for record in standing if record.file not in gone]
+    return standing
 
 
 def _record(entry: Mapping[str, Any]) -> FileRecord | None:
@@ -179,17 +192,6 @@ def root_entries(folder: Place) -> list[dict[str, Any]]:
     entries = (_entry(line) for line in reversed(_lines(folder)) if b'"content"' in line)
     found = (entry for entry in entries if entry and isinstance(entry.get("content"), dict) and _record(entry))
     return list(islice(found, 2))
-
-
-def last_finish(folder: Place) -> dict[str, Any] | None:
-    """Return the figures that the last finished extraction recorded: seconds, images and speed."""
-    ends = [entry for entry in read_entries(folder) if entry.get("event") == "finish"]
-    return {key: value for key, value in ends[-1].items() if key != "event"} if ends else None
-
-
-def can_repair(folder: Place) -> bool:
-    """Whether a journal holds the settings of an extraction, which can make the files again."""
-    return any(isinstance(entry.get("config"), dict) for entry in read_entries(folder))
 
 
 def is_there(store: Place, record: FileRecord) -> bool:
@@ -263,6 +265,13 @@ class Journal:
         """Record details that differ from run to run: times, hosts, paths, batch sizes."""
         with self._lock:
             self._append([{"event": event, **details}])
+
+    def cancel(self, files: Iterable[str]) -> None:
+        """Cancel the records of files that are about to be removed."""
+        with self._lock:
+            if gone := sorted(self.records.keys() & set(files)):
+                self._append([{"event": REMOVED, "files": gone}])
+                self.records = {name: record for name, record in self.records.items() if name not in set(gone)}
 
     def know(self, records: Mapping[str, FileRecord]) -> None:
         """Count files that other writers recorded as finished too."""

@@ -3,8 +3,8 @@
     DIR/STORE/train/layer_05/patch/c.0.3.0.0.HASH
 
 STORE is the store's name and what identifies it. HASH is the block's, from the journal. So a block that was made again
-with other bytes has another file. A file gets its name only once its bytes are complete and match the hash. Several
-processes may share a folder.
+with other bytes has another file. Without a journal, the fingerprint of the block's tokens takes the place of its hash.
+A file gets its name only once its bytes are complete and match the hash. Several processes may share a folder.
 """
 
 import os
@@ -25,14 +25,16 @@ from .durable import open_new, rename_durably
 from .extents import N_THREADS, Extent, Part, as_bytes, fetch, read_part
 from .formats import local_path, open_arrays
 from .journal import FileRecord, read_records
+from .layout import layer_index
+from .manifest import Manifest
 from .objects import ObjectPath
 from .reader import Store, open_store
 from .remote import RemoteFiles
 from .temporaries import is_left_over, new_writer, temporary_files, temporary_of
 
 PIECE_BYTES = 8 * 2**20
-UNCHECKED = "unchecked"
-"""In place of a hash, for a store without a journal: only the size of its blocks is checked."""
+UNCHECKED = "unchecked-"
+"""Begins the name in place of a hash, for a block that no journal records: only its size is checked."""
 
 
 def open_cached(path: str | Path, cache: str | Path | None) -> Store:
@@ -88,16 +90,25 @@ class CachedFiles(RemoteFiles):
         """Return the file of a block, after fetching it if it is not there."""
         name = self.block_name(spec, view, block)
         record = self._record(name)
-        path = self.cache / f"{name}.{UNCHECKED if record is None else record.xxh3}"
+        path = self.cache / f"{name}.{self._fingerprint(spec, view) if record is None else record.xxh3}"
         with self._locks[name]:
             if not (path.is_file() and path.stat().st_size == spec.block_bytes):
                 self._fetch(self.folder / name, spec.block_bytes, record, path)
         return path
 
+    def _fingerprint(self, spec: ArraySpec, view: int) -> str:
+        """Return what stands for the hash of a block without a record: it differs if the store was made otherwise."""
+        split, layer, _ = spec.name.split("/")
+        return UNCHECKED + self._manifest.fingerprint(split, layer_index(layer), view)[:16]
+
     def _record(self, name: str) -> FileRecord | None:
         if name not in self._records and self._records:  # a writer may have finished it since
             self.__dict__["_records"] = read_records(self.folder)
         return self._records.get(name)
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return self.read_manifest()
 
     @cached_property
     def _records(self) -> dict[str, FileRecord]:

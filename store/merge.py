@@ -1,6 +1,6 @@
 """The leader takes over the records of the other writers, whether they live or not.
 
-A record that is lost does no harm: the block is made again, and the file that is there stays and is recorded.
+A record that is lost does no harm: the block is made again, and replaces the file that is there.
 """
 
 from collections.abc import Iterable

@@ -10,7 +10,7 @@ from itertools import product, zip_longest
 
 from .array_spec import ArraySpec, array_specs
 from .contract import StoreFiles
-from .layout import CHANNELS
+from .layout import CHANNELS, POOLED
 from .manifest import Manifest
 from .quantize import STATISTICS_ROWS
 
@@ -36,8 +36,8 @@ def first_moved_row(stored: Sequence[str], ids: Sequence[str], skipped: Set[str]
 def files_from(files: StoreFiles, manifest: Manifest, split: str, row: int) -> Iterator[str]:
     """Yield the relative paths of the files whose bytes depend on a given row of a split or on later rows.
 
-    The channel statistics of int8 tokens come from the first rows and decide every block: if one of those rows moves,
-    all blocks depend on it.
+    The channel statistics of int8 tokens come from the first rows, and decide every block of tokens and of scales:
+    if one of those rows moves, all these blocks depend on it.
 
     Args:
         files: of the store.
@@ -45,11 +45,12 @@ def files_from(files: StoreFiles, manifest: Manifest, split: str, row: int) -> I
         split: by name.
         row: the first row.
     """
+    statistics_move = manifest.recipe.dtype == "int8" and row < STATISTICS_ROWS
     for spec in array_specs(manifest):
         if spec.name.startswith(f"{split}/"):
-            standardised = spec.type.name == "int8" and row < STATISTICS_ROWS
+            standardised = statistics_move and spec.name.rpartition("/")[2] not in POOLED
             yield from _blocks_from(files, spec, 0 if standardised else row // spec.block_rows)
-            if standardised:
+            if standardised and spec.type.name == "int8":
                 yield from files.whole_names(spec.name + CHANNELS)
 
 

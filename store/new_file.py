@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -22,11 +23,11 @@ class NewFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.fd = open_new(self._temporary)
 
-    def publish(self, size: int) -> bool:
-        """Make the file durable and give it its name; return False if another writer's file has it."""
+    def publish(self, size: int, stays: Callable[[], bool] = lambda: True) -> bool:
+        """Make the file durable and give it its name; return False if another writer's file has it and stays."""
         os.fsync(self.fd)
         self._close()
-        return publish(self._temporary, self._path, size)
+        return publish(self._temporary, self._path, size, stays)
 
     def abandon(self) -> None:
         """Remove the file if it is unpublished."""
@@ -51,10 +52,10 @@ class NewObject:
         self._file = TemporaryFile(buffering=0)  # noqa: SIM115
         self.fd = self._file.fileno()
 
-    def publish(self, size: int) -> bool:
-        """Upload the file; return False if another writer's object is there."""
+    def publish(self, size: int, stays: Callable[[], bool] = lambda: True) -> bool:
+        """Upload the file; return False if another writer's object is there and stays."""
         content = mmap.mmap(self.fd, size, access=mmap.ACCESS_READ)  # not closed here: obstore may hold it a bit longer
-        is_ours = publish_object(self._path, memoryview(content))
+        is_ours = publish_object(self._path, memoryview(content), stays)
         self._file.close()
         return is_ours
 

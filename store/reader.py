@@ -5,6 +5,7 @@ address, `library.py` from compressed stores. `formats.py` chooses one when a st
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -214,13 +215,30 @@ class Split:
                 f"view {view} asked of split {self.name!r} of {str(self.store.path)!r}, which has {self.info.views} "
                 "view(s)"
             )
-        return array_spec(self.store.manifest, self.name, layer_name(layer), kind)
+        return replace(array_spec(self.store.manifest, self.name, layer_name(layer), kind), n_views=self.info.views)
+
+    def with_views(self, n: int) -> "Split":
+        """Return the split with its first n views alone, to read no others."""
+        return Split(self.store, self.name, replace(self.info, views=min(n, self.info.views)))
+
+    def n_finished_views(self, layers: Sequence[int]) -> int:
+        """Return how many views, from view 0 on, are written of all these layers; 1 if not even view 0 is."""
+        n = self.info.views
+        while n > 1 and not self.with_views(n)._is_complete(layers):
+            n -= 1
+        return n
+
+    def _is_complete(self, layers: Sequence[int]) -> bool:
+        return self.store.manifest.complete or not any(self.store.arrays.count_missing(self._specs(layers)))
+
+    def _specs(self, layers: Sequence[int]) -> list[ArraySpec]:
+        return [self._spec(layer, kind, 0) for layer in layers for kind in self._kinds(layer)]
 
     def check_complete(self, layers: Sequence[int]) -> None:
-        """Raise StoreError if a block of one of the layers has not been written yet."""
+        """Raise StoreError if a block of one of the layers has not been written yet, of any view of this split."""
         if self.store.manifest.complete:
             return
-        specs = [self._spec(layer, kind, 0) for layer in layers for kind in self._kinds(layer)]
+        specs = self._specs(layers)
         for spec, n_missing in zip(specs, self.store.arrays.count_missing(specs), strict=True):
             if n_missing:
                 whole = f", with this layer and --views {spec.n_views}" if spec.n_views > 1 else ""

@@ -20,6 +20,7 @@ from .formats import store_files
 from .journal import FileRecord, read_records
 from .manifest import Manifest
 from .objects import N_REQUESTS, ObjectPath, Place
+from .stale_scales import stale_scales
 
 N_THREADS = 4
 SPAN = 8 * 2**20
@@ -27,6 +28,7 @@ SPAN = 8 * 2**20
 
 NOT_SEALED = "not finished: it says that the store is not complete, but every file is there"
 OTHER_BYTES = "damaged: its bytes differ from those that were written"
+STALE_SCALES = "damaged: its scales belong to earlier channel statistics, as version 0.3.0 left them when rows moved"
 
 Kind = Literal["missing", "damaged", "unfinished", "foreign"]
 
@@ -76,6 +78,8 @@ def verify(path: str | Path, progress: Callable[[int], None] = lambda n_bytes: N
     with ThreadPoolExecutor(N_THREADS if isinstance(files.folder, Path) else N_REQUESTS) as pool:
         checked = pool.map(lambda record: _check(files.folder, record, progress), recorded)
         problems += [problem for problem in checked if problem is not None]
+    found = {problem.file for problem in problems}
+    problems += (_damaged(name, STALE_SCALES) for name in stale_scales(files, manifest) if name not in found)
     problems += map(_unfinished, declared - records.keys())
     if not problems and not manifest.complete:  # the writer was killed between the last file and the root
         problems.append(Problem(files.root.name, "unfinished", NOT_SEALED))

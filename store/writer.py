@@ -3,9 +3,9 @@
 There is one leader at a time, which a lock ensures where the file system has locks. Blocks need no leader.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from xxhash import xxh3_64_hexdigest
@@ -14,7 +14,8 @@ from ..errors import StoreError
 from . import journal
 from .array_spec import array_specs
 from .block_writer import BlockWriter, Targets
-from .claim import check_path, claimed, empty
+from .checked import UnfitError, is_json
+from .claim import check_path, check_recorded, claimed, empty
 from .contract import IDS, LABELS, ROOT_RECORD, StoreFiles
 from .durable import write_durably
 from .formats import store_files
@@ -23,6 +24,7 @@ from .manifest import ABSENT, Manifest
 from .merge import clear_away, merge_journals, take_over
 from .moved_rows import files_from, first_difference, first_moved_row
 from .object_journal import open_journal
+from .objects import size_of
 from .temporaries import temporary_for
 
 
@@ -38,10 +40,13 @@ def open_writer(path: str | Path, manifest: Manifest, *, overwrite: bool = False
     Raises:
         LockedError: another process leads the store.
         NoSpaceError: the disk filled up.
-        StoreError: the folder holds something else, or a store with other settings; or `manifest` is not valid.
+        StoreError: the folder holds something else, a store with other settings, or one without its journal; or
+            `manifest` is not valid.
     """
     files = store_files(path)
     manifest.check()
+    if not is_json(asdict(manifest)):  # known before anything is emptied
+        raise UnfitError("the manifest holds values that JSON does not have, such as objects, or numbers not finite")
     check_path(path)
     with claimed(files):
         if overwrite or not files.exists():
@@ -57,6 +62,7 @@ class StoreWriter(BlockWriter):
     """Leads a store: declares it, writes its missing blocks, and seals it. Made by `open_writer`."""
 
     def __init__(self, files: StoreFiles, wanted: Manifest) -> None:
+        check_recorded(files)
         self._stored = files.read_manifest() if files.exists() else None
         manifest = self._stored.merged(wanted) if self._stored else wanted
         own = open_journal(files.folder)
@@ -65,8 +71,6 @@ class StoreWriter(BlockWriter):
             own.add_mark()
         take_over(files, own)
         files.remove_temporary(self._stored or manifest)
-        if self._stored is not None and not self.journal.records:  # no journal vouches for any block
-            files.remove(name for spec in array_specs(self._stored) for name in files.block_names(spec))
 
     def drop_moved_rows(self, targets: Mapping[str, Targets]) -> None:
         """Remove the blocks whose rows moved: stored images are now left out, or the split grows. Earlier blocks stay.
@@ -75,20 +79,22 @@ class StoreWriter(BlockWriter):
         Nothing else is removed: if ids differ for another reason, `declare` refuses them.
 
         After a kill at any point, the same two calls go on. The store is marked as incomplete first. Then the blocks
-        are removed, and the manifest records the images. The old ids, which show that rows moved, are removed last.
+        are removed, and the manifest records the images. Blocks that another writer finished meanwhile, by the old
+        manifest, are removed too. The old ids, which show that rows moved, are removed last.
         """
-        moved = {split: self._first_moved_row(split, ids) for split, (_, ids) in targets.items()}
-        first = {split: row for split, row in moved.items() if row is not None}
+        rows = {split: self._first_moved_row(split, ids) for split, (_, ids) in targets.items()}
+        first = {split: row for split, row in rows.items() if row is not None}
         if not first or self._stored is None:
             return
+        moved = [name for each in first.items() for name in files_from(self._files, self._stored, *each)]
         write_root(self._files, replace(self._stored, complete=False), self.journal)
-        clear_away(self._files, self._stored, self.journal)
-        for split, row in first.items():
-            self._files.remove(files_from(self._files, self._stored, split, row))
+        self._discard(moved)
+        self._cancel_metadata()
         self._write_manifest(complete=False)
-        for split in first:
-            for name in (LABELS, IDS):
-                self._files.remove(self._files.whole_names(f"{split}/{name}"))
+        self._files.look_again()
+        self._discard([name for name in moved if size_of(self._files.folder / name) is not None])
+        rows_of = [self._files.whole_names(f"{split}/{name}") for split in first for name in (LABELS, IDS)]
+        self._discard([name for names in rows_of for name in names])
 
     def declare(self, targets: Mapping[str, Targets]) -> None:
         """Write the manifest, all metadata, and the labels and ids of each split, before any block.
@@ -98,6 +104,7 @@ class StoreWriter(BlockWriter):
         """
         for split, (_, ids) in targets.items():
             self._check_ids(split, ids)
+        self._cancel_metadata()
         self._write_manifest(complete=self._has_all())
         for split, (labels, ids) in targets.items():
             self.write_whole(f"{split}/{LABELS}", labels)
@@ -118,6 +125,21 @@ class StoreWriter(BlockWriter):
         if self.manifest.complete:
             clear_away(self._files, self.manifest, self.journal)
         return self.manifest.complete
+
+    def _discard(self, names: Sequence[str]) -> None:
+        """Remove files, and all that other writers left: their records may be of these files."""
+        assert self._stored is not None
+        clear_away(self._files, self._stored, self.journal)
+        self._files.check_inside(names)
+        self.journal.cancel(names)  # else an old record would vouch for the file that comes in its place
+        self._files.remove(names)
+
+    def _cancel_metadata(self) -> None:
+        """Cancel the records of the metadata that are about to change: those of arrays that get other rows or views."""
+        if self._stored is not None:
+            changed = {spec.name for spec in set(array_specs(self._stored)) - set(array_specs(self.manifest))}
+            names = self._files.metadata_names(self._stored)
+            self.journal.cancel(name for name in names if name.rpartition("/")[0] in changed)
 
     def _first_moved_row(self, split: str, ids: list[str]) -> int | None:
         """Return the first row that moved because stored images are left out now or rows are added, or None.

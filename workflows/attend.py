@@ -118,7 +118,7 @@ def _look(
         given = from_images(model, str(config.images), config.n)
         return given, layer_weights(attention_of(pooling, given.tokens), about), {}
     split = open_split(path, cell, about, config.split)
-    split.check_complete(about.layer_set.indices)
+    split.with_views(1).check_complete(about.layer_set.indices)
     seen = from_store(split, about, config.n) if PATCH in about.tokens else None
     if has_layers(about) or seen is None:
         return seen, *weights_of_split(split, about, pooling)

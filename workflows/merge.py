@@ -52,7 +52,7 @@ def merge_store(path: str | Path) -> str:
     Raises:
         LockedError: another process leads the store.
         MissingError: there is nothing at `path`.
-        StoreError: files are missing; the message names the layers.
+        StoreError: files are missing, and the message names the layers; or the store has lost its journal.
     """
     files = store_files(path)
     files.check_there()

@@ -17,6 +17,7 @@ from ..extract.datasets import open_dataset, without_download
 from ..runtime.text import plural
 from ..store import journal
 from ..store.contract import StoreFiles
+from ..store.extractions import can_repair
 from ..store.formats import store_files
 from ..store.manifest import Manifest
 from ..store.merge import take_over
@@ -78,8 +79,7 @@ def repair(path: str | Path, *, trust_code: bool = False) -> list[Problem]:
         configs = _recorded_configs(files, manifest) if to_make else []
         _check_inputs(files, configs, trust_code)
         if any(problem.kind != "foreign" for problem in problems):
-            _write_root(files, replace(manifest, complete=not to_make))
-        _remove_damaged(files, problems)
+            _begin(files, replace(manifest, complete=not to_make), problems)
         files.remove_temporary(manifest)
     for config in configs:
         if not files.read_manifest().complete:
@@ -100,7 +100,7 @@ def summary(path: str | Path, problems: Sequence[Problem]) -> str:
     n_files, files = len(problems), store_files(path)
     if all(problem.kind == "foreign" for problem in problems):
         advice = "remove foreign files by hand: --repair removes only the temporary files of a killed writer"
-    elif journal.can_repair(files.folder) or all(problem.file == files.root.name for problem in problems):
+    elif can_repair(files.folder) or all(problem.file == files.root.name for problem in problems):
         advice = f"mend it with probe verify --repair {path}"
     else:
         advice = "--repair cannot mend it, since no journal records how it was made: make or copy the store again"
@@ -157,17 +157,17 @@ def _check_inputs(files: StoreFiles, configs: Sequence[ExtractConfig], trust_cod
             raise MissingError(f"cannot repair: the weights were {str(config.checkpoint)!r}; put them back")
 
 
-def _write_root(files: StoreFiles, manifest: Manifest) -> None:
+def _begin(files: StoreFiles, manifest: Manifest, problems: Sequence[Problem]) -> None:
+    """Write the root, and remove damaged files and their records."""
+    damaged = {problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name}
     records = open_journal(files.folder)
     try:
         take_over(files, records)
         write_root(files, manifest, records)
+        files.remove(damaged)
+        records.cancel(damaged)
     finally:
         records.close()
-
-
-def _remove_damaged(files: StoreFiles, problems: Sequence[Problem]) -> None:
-    files.remove({problem.file for problem in problems if problem.kind == "damaged"} - {files.root.name})
 
 
 def _say_problems(problems: Sequence[Problem]) -> None:

@@ -1,5 +1,6 @@
 """The splits that a fit reads from one store, checked against one another and against the heads."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -12,9 +13,11 @@ from ...store import Split, Store
 from ...store.layout import EMBEDDING, PATCH, layer_name
 from ...store.local_cache import open_cached
 from ..config import FitConfig
-from .layer_set import LayerSet
+from .layer_set import LayerSet, parse_layer_sets
 from .norm import Json, is_derived, kept_norm
 from .token_shape import TokenShape, stored_kind, stored_kinds
+
+logger = logging.getLogger(__name__)
 
 TRAIN, SUBSETS, VAL, TEST = "train", "subsets", "val", "test"
 """Row sets: full training data, all low-shot subsets, rows to select on, and rows to report on."""
@@ -146,7 +149,22 @@ def open_data(store: Store, config: FitConfig) -> Data:
     if config.val_split is not None:
         _check_apart(train, val, "trained on and selected on", "--val-split")
         _check_apart(test, val, "reported on and selected on", "--val-split")
-    return Data(store, train, val, test, kept_norm(store) if config.norm == "final" else None)
+    seen = _finished_views(train, config)
+    val = seen if val is train else val.with_views(1)  # only the training split is read in several views
+    return Data(store, seen, val, test.with_views(1), kept_norm(store) if config.norm == "final" else None)
+
+
+def _finished_views(train: Split, config: FitConfig) -> Split:
+    """Return the training split with the views that all wanted layers have."""
+    sets = parse_layer_sets(config.layers, train.layers, train.store.manifest.depth)
+    layers = sorted({index for each in sets for index in each.indices})
+    seen, n_stored = train.with_views(train.n_finished_views(layers)), train.info.views
+    if seen.info.views < n_stored:
+        logger.warning(
+            f"trains on {seen.info.views} of {n_stored} views of {train.name!r}: layers {config.layers} of "
+            f"{str(train.store.path)!r} lack the others; probe extract --views {n_stored} with these layers adds them"
+        )
+    return seen
 
 
 def check_arrays(data: Data, layers: LayerSet, wanted: Sequence[tuple[str, Sequence[str]]]) -> None:

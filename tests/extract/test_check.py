@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from torch import nn
 
 from tokenprobe.errors import InputError, StoreError
 from tokenprobe.extract import extract
+from tokenprobe.extract.check import check_config
+from tokenprobe.store import open_store
+from tokenprobe.testing.store_kit import make_contents, tree, write
 
 from ..conftest import TINY_VIT
 from .kit import MakeConfig
@@ -70,3 +75,30 @@ def test_something_that_is_no_store_is_left_alone(tiny_config: MakeConfig, tmp_p
         extract(tiny_config(overwrite=True))
     path = tmp_path / "tiny.zarr"
     assert (path / "thesis.tex" if kind == "folder" else path).read_text() == "mine"
+
+
+def test_a_store_that_lost_its_journal_is_refused_before_any_model_is_loaded(
+    tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = write(tmp_path / "tiny.zarr", make_contents())
+    (out / "journal.jsonl").unlink()
+    with pytest.raises(StoreError, match="has lost its journal"):
+        check_config(tiny_config(model="timm:no such model", split=["test"]))
+    check_config(tiny_config(model="timm:no such model", overwrite=True))
+
+
+@pytest.mark.parametrize("value", [nn.ReLU, {1, 2}, float("inf"), [b"x"], {"deep": {1: 2, "a": 3}}], ids=str)
+def test_arguments_that_the_store_cannot_record_are_refused_and_nothing_is_emptied(
+    tiny_config: MakeConfig, tmp_path: Path, value: object
+) -> None:
+    out = write(tmp_path / "tiny.zarr", make_contents())
+    before = tree(out)
+    config = tiny_config(out=out, overwrite=True, model_arg=TINY_VIT | {"act_layer": value})
+    with pytest.raises(InputError, match=r"^model_arg act_layer=.*: expected finite numbers, text, true, false, none,"):
+        extract(config)
+    assert tree(out) == before
+
+
+def test_numbers_of_numpy_are_arguments(tiny_config: MakeConfig) -> None:
+    out = extract(tiny_config(model_arg=TINY_VIT | {"mlp_ratio": np.float32(2)}, layers="0", split=["test"], limit=2))
+    assert open_store(out).manifest.recipe.model_args == TINY_VIT | {"mlp_ratio": 2.0}

@@ -107,4 +107,4 @@ def test_a_store_begun_otherwise_says_it_is_not_finished(
     with pytest.raises(InputError, match=BAD):
         extract(tiny_config(data=str(broken_folder), row_order="dataset"))
     extract(tiny_config(data=str(broken_folder), row_order="dataset", split=["test"]))
-    assert "another command began parts that are not finished; probe info names them" in capsys.readouterr().err
+    assert "the store is not complete: it declares parts that this command does not make" in capsys.readouterr().err

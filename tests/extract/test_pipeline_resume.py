@@ -134,7 +134,7 @@ def test_a_command_repeated_changes_nothing(
     extract(tiny_config())
     assert digests(out) == reference
     assert {file: file.stat().st_mtime_ns for file in out.glob("*/layer_*/*/c.*")} == times
-    assert "nothing to do, the store already holds everything" in capsys.readouterr().err
+    assert "nothing to do, the store already holds all that was asked for" in capsys.readouterr().err
 
 
 def test_a_lost_block_is_made_again(tiny_config: MakeConfig, reference: dict[str, str]) -> None:

@@ -13,7 +13,12 @@ from torchvision.transforms import InterpolationMode
 from tokenprobe.errors import StoreError
 from tokenprobe.extract import extract
 from tokenprobe.extract.views import Augmentation, draw_crop
+from tokenprobe.probe import FitConfig
+from tokenprobe.probe.batches.data import check_arrays
+from tokenprobe.probe.batches.layer_set import LayerSet
+from tokenprobe.probe.planning.make_plan import make_plan
 from tokenprobe.store import open_store
+from tokenprobe.store.verify import verify
 
 from .kit import IMAGENET_MEAN, IMAGENET_STD, MakeConfig, assert_rounded, digests, finished, hooked, made_vit
 
@@ -122,3 +127,41 @@ def test_any_split_whose_name_begins_with_train_has_views(tiny_config: MakeConfi
     np.savez(tmp_path / "a.npz", **arrays)
     store = open_store(extract(tiny_config(data=f"npz:{tmp_path / 'a.npz'}", views=2, layers="0")))
     assert {split: store[split].info.views for split in store.splits} == {"train_a": 2, "train_b": 2, "val": 1}
+
+
+@pytest.mark.usefixtures("messages")
+def test_fewer_views_than_the_store_has_become_as_many(
+    tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the new layer would lack views, and no command without --views could complete the store."""
+    crops = {"view_scale": [0.5, 1.0], "view_ratio": [1.0, 1.5]}
+    extract(tiny_config(layers="0", views=3, **crops))
+    capsys.readouterr()
+    out = Path(extract(tiny_config(layers="1")))
+    assert "the store has 3 views of its training images, so this command makes 3 too" in capsys.readouterr().err
+    assert open_store(out).manifest.complete and verify(out) == []
+    whole = Path(extract(tiny_config(layers="0,1", views=3, **crops, out=tmp_path / "whole.zarr")))
+    assert digests(out) == digests(whole)
+    capsys.readouterr()
+    extract(tiny_config(layers="2", split=["test"]))
+    assert "training images" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("messages")
+def test_layers_without_the_views_of_others_are_read_in_the_views_that_they_have(
+    tiny_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(tiny_config())
+    capsys.readouterr()
+    store = open_store(extract(tiny_config(layers="2", views=3, split=["train"])))
+    assert not store.manifest.complete
+    assert "it declares parts that this command does not make" in capsys.readouterr().err
+    warning = "trains on 1 of 3 views of 'train': layers {} of "
+    for layers, n_views in {"0": 1, "2": 3, "0,2": 1, "1+2": 1, "stack:2": 3}.items():
+        config = FitConfig(out="unused", layers=layers, heads=["linear:pool=mean"], batch_size=4)
+        data = make_plan(store, config, "float32").data
+        assert (data.views, len(data.train), data.holds_out) == (n_views, 60, True)
+        assert (warning.format(layers) in capsys.readouterr().err) == (n_views == 1)
+        check_arrays(data, LayerSet((0,) if layers == "0" else (2,)), [])
+    with pytest.raises(StoreError, match=r"^train/layer_00/mean of .* is not complete \(\d+ of \d+ blocks"):
+        store["train"].check_complete([0])

@@ -13,7 +13,14 @@ import zarr
 from tokenprobe.extract import extract
 from tokenprobe.extract.forward import Outputs
 from tokenprobe.extract.statistics import ChannelSums
-from tokenprobe.store import open_store
+from tokenprobe.store import open_store, writer
+from tokenprobe.store.array_spec import array_specs
+from tokenprobe.store.contract import StoreFiles
+from tokenprobe.store.journal import Journal
+from tokenprobe.store.manifest import Manifest
+from tokenprobe.store.moved_rows import files_from
+from tokenprobe.store.verify import STALE_SCALES, verify
+from tokenprobe.workflows.repair import repair
 
 from .kit import CountingSource, MakeConfig, digests
 
@@ -67,3 +74,48 @@ def test_int8_layers_that_come_later_have_the_bytes_they_would_have_had(
     whole = digests(extract(tiny_config(dtype="int8", out=tmp_path / "whole.zarr")))
     extract(tiny_config(dtype="int8", layers="1", split=["train"]))
     assert digests(extract(tiny_config(dtype="int8"))) == whole
+
+
+def test_scales_belong_to_the_statistics_that_a_grown_store_has(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    """Every row has the error of a store made whole: rows that were stored before, and added ones alike."""
+    stores = {}
+    for dtype in ("float32", "int8"):
+        config = tiny_config(dtype=dtype, out=tmp_path / f"{dtype}.zarr", layers="2", split=["train"])
+        for limit in (10, 60):
+            stores[dtype] = open_store(extract(replace(config, limit=limit)))["train"]
+    assert stores["int8"].ids == stores["float32"].ids
+    for kind in ("patch", "prefix"):
+        exact, found = (stores[dtype].tokens(2, kind=kind, dtype=np.float32) for dtype in ("float32", "int8"))
+        error = np.linalg.norm(exact - found, axis=-1) / np.linalg.norm(exact, axis=-1)
+        assert error[:10].mean() < 1.2 * error[10:].mean() < 0.02
+
+
+def test_verify_names_and_mends_the_scales_that_an_earlier_version_kept(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That version removed all files that belong to earlier statistics, except the scales, and cancelled no records."""
+    config = tiny_config(dtype="int8", layers="2", split=["train"])
+
+    def all_but_scales(files: StoreFiles, manifest: Manifest, split: str, row: int) -> list[str]:
+        kept = [name for spec in array_specs(manifest) for name in files.block_names(spec) if "_scale/" in name]
+        behind = [name for name in kept if int(name.split("/c.0.")[1].split(".")[0]) >= row // 2]
+        return [name for name in files_from(files, manifest, split, row) if name not in kept or name in behind]
+
+    extract(replace(config, limit=17))
+    out = Path(extract(replace(config, limit=17)))
+    assert open_store(out)["train"].info.block_rows == 2 and verify(out) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "files_from", all_but_scales)
+        patched.setattr(Journal, "cancel", lambda *_: None)
+        extract(replace(config, limit=40))
+    problems = verify(out)
+    arrays = ("patch_scale/c.0.{}.0", "prefix_scale/c.0.{}.0")
+    assert [problem.file for problem in problems] == sorted(
+        f"train/layer_02/{array.format(block)}" for array in arrays for block in range(8)
+    )
+    assert {(problem.kind, problem.what) for problem in problems} == {("damaged", STALE_SCALES)}
+    assert repair(out) == []
+    whole = tmp_path / "whole.zarr"
+    for limit in (17, 40):
+        extract(replace(config, limit=limit, out=whole))
+    assert digests(out) == digests(whole)

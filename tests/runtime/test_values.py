@@ -137,3 +137,21 @@ def test_an_error_names_a_field_as_the_user_wrote_it() -> None:
 @pytest.mark.parametrize("text", ["[" * 10_000, "1 +", "two", "os.getcwd()", "'open"])
 def test_a_value_of_a_pair_that_is_no_literal_stays_text(text: str) -> None:
     assert read_pairs(f"a={text}") == {"a": text}
+
+
+def test_pairs_hold_plain_values_of_numpy_and_torch(tmp_path: Path) -> None:
+    given = {
+        "ratio": np.float32(0.5),
+        "size": (np.int64(3), [torch.tensor(4)]),
+        "more": {"flags": np.array([True, False])},
+        "path": tmp_path,
+        "layer": torch.nn.ReLU,
+    }
+    assert read("pairs", given) == {
+        "ratio": 0.5,
+        "size": (3, [4]),
+        "more": {"flags": [True, False]},
+        "path": str(tmp_path),
+        "layer": torch.nn.ReLU,
+    }
+    assert [type(part) for part in read("pairs", given)["size"]] == [int, list]

@@ -16,6 +16,7 @@ from tokenprobe.store.journal import FOLDER, writer_journals
 from tokenprobe.store.verify import verify
 from tokenprobe.testing.forks import count_steps, fork_and_kill
 from tokenprobe.testing.store_kit import (
+    ALL,
     Contents,
     blocks,
     declare,
@@ -203,17 +204,28 @@ def test_blocks_are_recorded_after_a_flush_and_more_may_follow(place: Place) -> 
                 assert other.missing_layers(keys[3])
 
 
-def test_a_store_whose_journal_is_lost_trusts_none_of_its_blocks(place: Place) -> None:
+def test_a_store_whose_journal_is_lost_is_refused_and_keeps_its_blocks(place: Place) -> None:
     contents = make_contents()
     path = write(place("s"), contents)
-    whole = tree(path)
-    block = next(file for file in sorted(folder_of(path).rglob("*")) if "/patch/" in str(file) and "0.1" in file.name)
-    data = bytearray(block.read_bytes())
-    data[-1] ^= 1
-    block.write_bytes(data)
+    journal = folder_of(path) / "journal.jsonl"
+    journal.unlink()
+    before = tree(path)
+    for part in (contents, contents.part({"test": {"layer_00": ALL}})):
+        with pytest.raises(
+            StoreError, match=r"has lost its journal, .*bring '.*journal\.jsonl' back, write to another"
+        ):
+            write(path, part)
+        assert tree(path) == before and not journal.exists()
+    assert tree(write(path, contents, overwrite=True)) == before
+
+
+def test_a_store_without_a_journal_or_blocks_is_begun_again(place: Place) -> None:
+    """A writer was killed early, and its journal is lost: there is nothing to lose."""
+    contents = make_contents()
+    path = declared(place("s"), contents)
     (folder_of(path) / "journal.jsonl").unlink()
     write(path, contents)
-    assert tree(path) == whole
+    assert tree(path) == tree(write(place("whole"), contents))
 
 
 def test_a_leader_that_opens_the_store_leaves_the_files_of_a_living_writer(place: Place) -> None:

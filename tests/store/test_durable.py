@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from tokenprobe.store.durable import (
     open_in_shared_folder,
     open_kept,
     publish,
+    publish_object,
     remove_durably,
     rename_durably,
     sync_tree,
     take_name,
     write_durably,
 )
+from tokenprobe.store.objects import ObjectPath
 
 Calls = list[tuple[str, Path]]
 
@@ -159,3 +162,36 @@ def test_a_name_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l
         (tmp_path / "new").write_bytes(content)
         assert take_name(tmp_path / "new", tmp_path / "plan") is first
     assert (tmp_path / "plan").read_bytes() == b"one"
+
+
+def test_an_object_that_gives_way_is_replaced_only_if_it_is_still_the_one_looked_at(objects: ObjectPath) -> None:
+    """Meanwhile another writer replaces it, or removes it."""
+    path = objects / "a/b"
+    path.write(b"old")
+    assert publish_object(path, b"new") is False and path.read_bytes() == b"old"
+    assert publish_object(path, b"new", lambda: False) is True and path.read_bytes() == b"new"
+    asked: list[int] = []
+
+    def replaced_meanwhile() -> bool:
+        asked.append(1)
+        if len(asked) == 1:
+            path.write(b"two")
+        return len(asked) == 2
+
+    assert publish_object(path, b"one", replaced_meanwhile) is False
+    assert path.read_bytes() == b"two" and len(asked) == 2
+
+    def removed_meanwhile() -> bool:
+        path.unlink()
+        return False
+
+    assert publish_object(path, b"new", removed_meanwhile) is True
+    assert path.read_bytes() == b"new"
+
+
+def test_a_file_that_gives_way_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    for stays, content in ((True, b"old"), (False, b"new")):
+        (tmp_path / "temporary").write_bytes(b"new")
+        assert publish(tmp_path / "temporary", tmp_path / "a", 3, partial(bool, stays)) is not stays
+        assert (tmp_path / "a").read_bytes() == content

@@ -52,6 +52,31 @@ def test_the_last_record_of_a_file_counts(tmp_path: Path) -> None:
     assert read_records(tmp_path) == {ONE.file: again}
 
 
+def test_a_removed_file_has_no_record_until_it_is_made_again(tmp_path: Path) -> None:
+    journal, again = Journal(tmp_path), FileRecord(ONE.file, ONE.size, "1" * 16)
+    journal.add_files([ONE, TWO])
+    journal.cancel([ONE.file, "train/never recorded"])
+    assert journal.records == read_records(tmp_path) == find_records(tmp_path, [ONE.file, TWO.file]) == {TWO.file: TWO}
+    size = (tmp_path / NAME).stat().st_size
+    journal.cancel([ONE.file])
+    assert (tmp_path / NAME).stat().st_size == size
+    other = Journal(tmp_path, "12345678-1-12345678")
+    other.add_files([again])
+    other.close()
+    assert read_records(tmp_path) == {ONE.file: again, TWO.file: TWO}
+    journal.add_files([ONE])
+    journal.close()
+    assert read_records(tmp_path) == {ONE.file: ONE, TWO.file: TWO}
+
+
+@pytest.mark.parametrize("files", ["train/a", {"train/a": 1}, None, [["train/a"]], [1]], ids=str)
+def test_a_line_that_cancels_no_names_is_ignored(tmp_path: Path, files: object) -> None:
+    append(tmp_path, ONE)
+    with open(tmp_path / NAME, "a") as lines:
+        lines.write(json.dumps({"event": "removed", "files": files}) + "\n")
+    assert read_records(tmp_path) == {ONE.file: ONE}
+
+
 @pytest.mark.parametrize("n_kept", [1, 20, -1])
 def test_a_torn_last_line_is_ignored_in_reading_and_cut_off_in_opening(tmp_path: Path, n_kept: int) -> None:
     append(tmp_path, ONE)

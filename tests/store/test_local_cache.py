@@ -1,6 +1,8 @@
 """Blocks of a store at an address are fetched once, checked, and read from the disk afterwards."""
 
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -66,6 +68,24 @@ def test_a_store_made_anew_has_other_files(bucket: str, tmp_path: Path) -> None:
     write(address, some(), overwrite=True)
     read(open_cached(address, tmp_path))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_store_without_a_journal_that_is_replaced_has_other_files(tmp_path: Path) -> None:
+    """Both stores have the same shapes. The second was made with other weights."""
+    address, old = f"memory://{uuid4().hex}/s.zarr", some()
+    recipe = replace(old.manifest.recipe, weights="1" * 64)
+    new = replace(
+        old,
+        manifest=replace(old.manifest, recipe=recipe),
+        stored={name: -values if "layer_00" in name else values for name, values in old.stored.items()},
+    )
+    for contents in (old, new, old):
+        write(address, contents, overwrite=True)
+        (RemoteFiles(address).folder / "journal.jsonl").unlink()
+        for _ in range(2):
+            stored = contents.stored["train/layer_00/patch"][0]
+            np.testing.assert_array_equal(read(open_cached(address, tmp_path)), stored)
+    assert len([file for file in tmp_path.rglob("*") if file.is_file()]) == 6
 
 
 def test_what_a_killed_process_left_is_removed(bucket: str, tmp_path: Path) -> None:

@@ -159,3 +159,17 @@ def test_an_array_that_a_block_was_not_given_keeps_it_unfinished(place: Place, k
         writer.finish_block(key, 3)
         assert writer.seal() is False
         assert writer.missing_layers(key) == [0, 3]
+
+
+@pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "nan"])
+def test_a_manifest_that_cannot_be_written_is_refused_before_the_store_is_emptied(place: Place, value: object) -> None:
+    contents = make_contents()
+    path = write(place("s"), contents)
+    before = tree(path)
+    recipe = replace(contents.manifest.recipe, model_args={"ratio": value})
+    with (
+        pytest.raises(StoreError, match="the manifest holds values that JSON does not have"),
+        open_writer(path, replace(contents.manifest, recipe=recipe), overwrite=True),
+    ):
+        pass
+    assert tree(path) == before

@@ -6,7 +6,7 @@ import pytest
 
 from tokenprobe.errors import MissingError, RunError, StoreError
 from tokenprobe.store import open_block_writer, open_store
-from tokenprobe.testing.store_kit import blocks, fill, make_contents, tree, write, write_some
+from tokenprobe.testing.store_kit import blocks, fill, folder_of, make_contents, tree, write, write_some
 from tokenprobe.workflows.merge import merge
 
 
@@ -34,3 +34,13 @@ def test_what_is_neither_a_store_nor_has_parts_is_refused(tmp_path: Path) -> Non
     (tmp_path / "config.yaml").write_text("a: 1\nmade_from:\n")
     with pytest.raises(RunError, match="has no parts to merge"):
         merge(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_a_store_that_lost_its_journal_is_refused_and_keeps_its_files(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"s{suffix}", make_contents())
+    (folder_of(path) / "journal.jsonl").unlink()
+    before = tree(path)
+    with pytest.raises(StoreError, match="has lost its journal"):
+        merge(path)
+    assert tree(path) == before
