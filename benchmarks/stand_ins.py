@@ -57,9 +57,9 @@ def write_store(
     shape, classes = LayerShape((side, side), values.shape[2], 0), [str(label) for label in range(n_classes)]
     infos = {
         split: SplitInfo(
-            n, rows or block_rows(n, n_bytes, 128 * 2**20), "0" * 32, None, [], classes, {"layer_00": ["patch"]}
+            n, rows or block_rows(n, n_bytes, 128 * 2**20), f"{number:032x}", None, [], classes, {"layer_00": ["patch"]}
         )
-        for split, n in sizes.items()
+        for number, (split, n) in enumerate(sizes.items())
     }
     labels = np.random.default_rng(0).integers(n_classes, size=max(sizes.values()))
     targets = {split: Targets(labels[:n], [*map(str, range(n))]) for split, n in sizes.items()}

@@ -122,9 +122,9 @@ def with_stored_views(config: ExtractConfig) -> ExtractConfig:
     if most is None or most.augmentation is None or most.views <= config.views:
         return config
     logger.info(f"the store has {most.views} views of its training images, so this command makes {most.views} too")
-    drawn = most.augmentation if config.views == 1 else {}  # crops that were asked for are compared with the store's
-    crops = {f"view_{name}": drawn[name] for name in ("scale", "ratio") if name in drawn}
-    return replace(config, views=most.views, **crops)
+    crops = {f"view_{name}": most.augmentation[name] for name in ("scale", "ratio")}
+    drawn = {name: value for name, value in crops.items() if name not in config.not_default}  # others are compared
+    return replace(config, views=most.views, **drawn)
 
 
 def _stored_manifest(config: ExtractConfig) -> Manifest | None:

@@ -193,7 +193,7 @@ def explained_loss() -> Iterator[None]:
             raise
         raise InputError(
             f"a decoding process ended early ({' '.join(str(error).split())[:200]}); the system kills processes when "
-            "memory runs out: give fewer --workers, or a smaller --batch-size; then the command goes on where it was"
+            "memory runs out: give the command again with fewer --workers, or a smaller --batch-size"
         ) from error
 
 

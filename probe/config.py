@@ -122,8 +122,8 @@ class FitConfig(Settings):
     protocol: Annotated[
         Literal["select", "paper"],
         Option(
-            "How the reported figure is chosen. select chooses on held-out training images, paper takes the best epoch "
-            "on the test split.",
+            "How the reported figure is chosen. select chooses on training images, held out by default, paper takes "
+            "the best epoch on the test split.",
             TRAINING,
         ),
     ] = "select"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -74,11 +75,24 @@ def computing(device: torch.device, precision: str) -> Iterator[None]:
         with torch.autocast(device.type, getattr(torch, precision)):
             yield
     elif device.type == "cuda":
-        convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-        kept, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
-        try:
+        with _exact_convolutions():
             yield
-        finally:
-            convolutions.fp32_precision = kept
     else:
         yield
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Switch TF32 off in cuDNN, by the same one of torch's two kinds of switches as the program: they do not mix."""
+    switch: Any = torch.backends.cudnn
+    off: Any = False
+    try:
+        name, kept = "allow_tf32", switch.allow_tf32
+    except RuntimeError:  # the program has used the newer switches
+        switch, off = switch.conv, "ieee"
+        name, kept = "fp32_precision", switch.fp32_precision
+    setattr(switch, name, off)
+    try:
+        yield
+    finally:
+        setattr(switch, name, kept)

@@ -13,7 +13,7 @@ from ..runtime.address import is_address, redacted
 from .archive import write_archive
 from .durable import rename_durably, sync_tree
 from .formats import FORMATS
-from .layout import SCALE, layer_name, parse_layers
+from .layout import SCALE, TEMPORARY, layer_name, parse_layers
 from .quantize import DTYPES, stored_kinds
 from .reader import Split, Store
 from .selection import Selection
@@ -144,7 +144,9 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     for other in out.parent.iterdir():
         if file_of(other.name) == out.name:
-            if not is_left_over(other):
+            writer = other.name.removeprefix(f"{out.name}.").removesuffix(TEMPORARY)
+            newest = max([other, *other.rglob("*")], key=lambda path: path.lstat().st_mtime)  # a folder keeps its time
+            if not is_left_over(newest, writer):
                 raise InputError(
                     f"another export is writing {str(out)!r}, in {str(other)!r}; wait for it, or give another name"
                 )

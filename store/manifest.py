@@ -171,9 +171,13 @@ class Manifest:
             differing |= {f"{name}.{key}": pair for key, pair in found.items()}
         if differing:
             listed = "; ".join(f"{key}: stored {old!r}, asked {new!r}" for key, (old, new) in differing.items())
-            raise StoreError(
-                f"the store was made differently ({_shortened(listed)}); write to another store, or give --overwrite"
-            )
+            advice = "write to another store, or give --overwrite"
+            fields = {key.rpartition(".")[2] for key in differing}
+            if "skipped" in fields <= {"skipped", "n_images"} and not any(
+                info.skipped for info in wanted.splits.values()
+            ):
+                advice = "give --skip-bad-images, as before, or --overwrite if all images are whole now"
+            raise StoreError(f"the store was made differently ({_shortened(listed)}); {advice}")
         added = {
             name: _merged_split(self.splits.get(name, replace(info, layers={})), info)
             for name, info in wanted.splits.items()

@@ -117,7 +117,7 @@ def _check_variables(address: str) -> None:
     """Refuse variables that no header of a request can hold, such as a token with the line break of its file."""
     for name, value in os.environ.items():
         of_service = name.startswith(VARIABLES.get(address.partition("://")[0], ())) and not name.endswith(OF_JSON)
-        if of_service and CONTROL.search(value):
+        if of_service and CONTROL.search(value) and not value.lstrip().startswith("{"):  # JSON has lines
             raise InputError(
                 f"cannot use {address!r}: the variable ${name} holds a line break or another control character; set it "
                 "again without, for it may have one at its end"

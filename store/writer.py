@@ -160,9 +160,12 @@ class StoreWriter(BlockWriter):
         if stored is None or row is None:
             return
         old, new = (each[row] if row < len(each) else ABSENT for each in (stored, ids))
+        advice = "write to another store, or give --overwrite"
+        if len(self.manifest.splits[split].limits) > 1:
+            advice = "a shard moves no rows: give the larger --limit once without --shard, then go on with shards"
         raise StoreError(
             f"split {split!r} of {str(self._files.path)!r} holds other images from row {row} on "
-            f"(stored {old!r}, asked {new!r}); write to another store, or give --overwrite"
+            f"(stored {old!r}, asked {new!r}); {advice}"
         )
 
     def _stored_ids(self, split: str) -> list[str] | None:

@@ -77,7 +77,7 @@ def _without_run(run: Path) -> list[dict[str, str]]:
         (["-m", "timm:vit_bse_patch16_224"], ["unknown timm model 'vit_bse_patch16_224'", "vit_base_patch16_224"]),
         (["-d", "folder:/no/such"], ["no folder at '/no/such'"]),
         (["-d", "wrong:thing"], ["unknown data source 'wrong'", "known: folder, "]),
-        (["--layers", "7"], ["layers '7'", "layers 0 to 2"]),
+        (["--layers", "7"], ["layer of the backbone '7'", "known: 0, 1, 2"]),
         (["--split", "tset"], ["unknown split", "'tset'", "test, train"]),
         (["--dtype", "float8"], ["unknown --dtype 'float8'", "float16"]),
         (["--model-arg", "img_sice=16"], ["img_sice"]),

@@ -39,6 +39,8 @@ def open_split(run: Path, cell: str, about: SavedHead, split: str | None) -> Spl
 
     def opened(path: str, parts: Mapping[str, str | None]) -> Store:
         wanted = {part: of_part for part, of_part in parts.items() if of_part is not None}
+        asked = split or reported
+        wanted = {part: of_part for part, of_part in wanted.items() if of_part == asked} or wanted
         store = _open(origin, path, {wanted[part]: known.fingerprints.get(part, "") for part in wanted}, cell)
         if store.manifest.recipe.weights != about.weights:
             raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 from ...runtime.text import utf8_text
 from ..batches.subsets import is_fraction
 from ..grid.regimes import default_warmup
+from ..grid.unused import STEPS
 from .plan import Plan
 
 GRID = (
@@ -19,9 +20,7 @@ OWN = (*GRID, "preset", "out", "device", "cache", "local_cache")
 """Settings that the cells of a run need not share: `GRID`; the name of a preset, whose settings count by themselves;
 and settings that differ between machines."""
 
-OF_STEPS = (
-    "epochs", "batch_size", "warmup_epochs", "min_steps", "clip_grad", "class_weights", "noise", "noise_prob", "amp",
-)  # fmt: skip
+OF_STEPS = ("epochs", "batch_size", "warmup_epochs", "min_steps", *STEPS, "noise_prob", "amp")
 """Shared settings that only heads that are trained by steps read."""
 OF_SOLVERS = ("select_on",)
 """Shared settings that only heads that are fitted at once read."""

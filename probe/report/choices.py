@@ -1,14 +1,14 @@
 """The choices behind each head's figure: what was selected, and on which images, in words.
 
-A head may have chosen a rate, a weight decay or a penalty, its epoch and its layer, or nothing. The images are those of
-the column `selected_on` of the results.
+A head may have chosen an optimizer, a rate, a weight decay or a penalty, its epoch and its layer, or nothing. The
+images are those of the column `selected_on` of the results.
 """
 
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from ...runtime.text import in_words
+from ...runtime.text import in_words, printable
 from ..grid.regimes import FEW_IMAGES
 from ..run.results import HELD_OUT, LEFT_OUT, TEST
 from .summary import best_layers, shots_order, shots_words, summarise, with_most_data
@@ -31,6 +31,7 @@ def choice_lines(cells: pd.DataFrame) -> list[str]:
         cells: from `tidy`: all cells that the choice was made among.
     """
     groups: dict[str, dict[str, list[str]]] = {}
+    cells = cells.assign(head=_named(cells))
     for (head, shots), rows in cells.groupby(["head", "shots"], sort=False):
         groups.setdefault(_sentence(chosen_things(rows), _images(rows), last=_keeps_last(rows)), {}).setdefault(
             head, []
@@ -58,13 +59,14 @@ def choice_of(cells: pd.DataFrame, cell: str) -> str:
 
 
 def chosen_things(rows: pd.DataFrame) -> list[str]:
-    """Return what a head chose: a rate, weight decay or penalty, its epoch, its layer.
+    """Return what a head chose: an optimizer, a rate, weight decay or penalty, its epoch, its layer.
 
     Args:
         rows: all its cells with one number of shots, from `tidy`.
     """
     stepped = rows["lr"].notna().any()
     found = {
+        "optimizer": rows["optimizer"][rows["lr"].notna()].nunique() > 1,
         "learning rate": rows["lr"].nunique() > 1,
         "weight decay" if stepped else "penalty": rows["weight_decay"].nunique() > 1,
         "epoch": stepped and bool((rows["epochs"] > 1).any()) and not _keeps_last(rows),
@@ -79,9 +81,12 @@ def best_words(cells: pd.DataFrame) -> str:
 
 
 def no_common_images(cells: pd.DataFrame) -> Iterator[str]:
-    """Warn about heads of one source whose choices rest on different images, once for numbers of shots that agree."""
+    """Warn about heads of one source whose choices rest on different images, once for numbers of shots that agree.
+
+    Under protocol `paper` all rest on the test split.
+    """
     found: dict[str, dict[str, None]] = {}
-    for (_, shots), rows in cells.groupby(["source", "shots"], sort=False):
+    for (_, shots), rows in cells[cells["selected_on"] != TEST].groupby(["source", "shots"], sort=False):
         heads = rows.groupby("selected_on", sort=False)["head"].unique()
         if len(heads) > 1:
             each = in_words([f"{'; '.join(names)} on {SHORT[name]}" for name, names in heads.items()])
@@ -91,6 +96,12 @@ def no_common_images(cells: pd.DataFrame) -> Iterator[str]:
             f"with {in_words(list(map(shots_words, levels)))}, heads are scored on different images before the test "
             f"split: {each}. The best of them (--cell best) compares these; --select-on held-out gives all the same"
         )
+
+
+def _named(cells: pd.DataFrame) -> "pd.Series[str]":
+    """Return the names of heads, with the data set if there are several."""
+    several = cells["dataset"].nunique() > 1
+    return cells["head"] + " on " + cells["dataset"].map(printable) if several else cells["head"]
 
 
 def _images(rows: pd.DataFrame) -> str:

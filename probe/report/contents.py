@@ -175,7 +175,10 @@ def _cells_of(runs: Sequence[Run]) -> pd.DataFrame:
                 f"run {str(run.path)!r} has no results; make some with probe fit, or wait for its first layer"
             )
     if len(runs) == 1:
-        return runs[0].results.assign(run=utf8_text(runs[0].path))
+        known = runs[0].results.assign(run=utf8_text(runs[0].path))
+        if known.loc[known["lr"].notna(), "optimizer"].nunique() > 1:  # earlier versions selected one cell of each
+            known["selected"] = mark_selected(known.assign(in_run=known["cell"].map(store_of)), HEAD_COLUMNS)
+        return known
     tables = [_with_origin(run) for run in runs]
     together = pd.concat(tables, ignore_index=True).drop_duplicates(SAME_CELL, ignore_index=True)
     together["selected"] = mark_selected(together.assign(in_run=together["data"]), [*HEAD_COLUMNS, "setting"])

@@ -60,7 +60,8 @@ def find_leaders(summary: pd.DataFrame, judged: Mapping[Key, Judged]) -> pd.Data
 def answers(leaders: pd.DataFrame, judged: Mapping[Key, Judged]) -> Iterator[str]:
     """Yield the answer per data set, for the most data: which backbone is best, or, of one backbone, which head.
 
-    Each of several backbones is represented by the head that the protocol selects for it.
+    Each of several backbones is represented by the head that the protocol selects for it. A head that was selected on
+    the test split represents none that has others.
 
     Args:
         leaders: from `find_leaders`.
@@ -71,7 +72,9 @@ def answers(leaders: pd.DataFrame, judged: Mapping[Key, Judged]) -> Iterator[str
     for (dataset, _, _), rows in found.groupby(TABLE, sort=False):
         of = f" on {dataset}" if leaders["dataset"].nunique() > 1 else ""
         figures = rows["val"].where(rows["protocol"] == "select", rows["test"])
-        each = rows.loc[figures.groupby(rows["source"], sort=False).idxmax()]
+        fair = rows["protocol"] == "select"
+        fair |= ~fair.groupby(rows["source"]).transform("any")
+        each = rows.loc[figures[fair].groupby(rows["source"], sort=False).idxmax()]
         if len(each) > 1:
             yield from _answer(each, judged, "backbone", of)
         elif len(rows) > 1:

@@ -108,3 +108,9 @@ def test_a_store_begun_otherwise_says_it_is_not_finished(
         extract(tiny_config(data=str(broken_folder), row_order="dataset"))
     extract(tiny_config(data=str(broken_folder), row_order="dataset", split=["test"]))
     assert "the store is not complete: it declares parts that this command does not make" in capsys.readouterr().err
+
+
+def test_a_shard_that_would_have_to_move_rows_says_what_to_do(tiny_config: MakeConfig) -> None:
+    extract(tiny_config(limit=10))
+    with pytest.raises(StoreError, match="a shard moves no rows: give the larger --limit once without --shard"):
+        extract(tiny_config(limit=20, shard="0/2"))

@@ -129,15 +129,16 @@ def test_any_split_whose_name_begins_with_train_has_views(tiny_config: MakeConfi
     assert {split: store[split].info.views for split in store.splits} == {"train_a": 2, "train_b": 2, "val": 1}
 
 
+@pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.usefixtures("messages")
 def test_fewer_views_than_the_store_has_become_as_many(
-    tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], views: int
 ) -> None:
     """Else the new layer would lack views, and no command without --views could complete the store."""
     crops = {"view_scale": [0.5, 1.0], "view_ratio": [1.0, 1.5]}
     extract(tiny_config(layers="0", views=3, **crops))
     capsys.readouterr()
-    out = Path(extract(tiny_config(layers="1")))
+    out = Path(extract(tiny_config(layers="1", views=views)))
     assert "the store has 3 views of its training images, so this command makes 3 too" in capsys.readouterr().err
     assert open_store(out).manifest.complete and verify(out) == []
     whole = Path(extract(tiny_config(layers="0,1", views=3, **crops, out=tmp_path / "whole.zarr")))

@@ -1,5 +1,7 @@
 """The choice of device, with its index, on a machine with any number of GPUs."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -63,12 +65,23 @@ def test_precision(amp: str, device: str, expected: str) -> None:
 
 
 def test_float32_on_a_gpu_switches_the_rounding_of_convolutions_off_and_on_again() -> None:
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    assert before != "ieee"
+    """By the switches that the program uses: torch raises an error where both kinds are mixed."""
+    cudnn: Any = torch.backends.cudnn
+    assert cudnn.allow_tf32
     with computing(torch.device("cuda", 0), "float32"):
-        assert convolutions.fp32_precision == "ieee"
-    assert convolutions.fp32_precision == before
+        assert not cudnn.allow_tf32
+        with cudnn.flags(enabled=True):
+            pass
+    assert cudnn.allow_tf32
+    before = cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "tf32", "ieee"
+    try:
+        with computing(torch.device("cuda", 0), "float32"):
+            assert cudnn.conv.fp32_precision == "ieee"
+        assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == ("tf32", "ieee")
+    finally:
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = before
+    assert cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

@@ -314,6 +314,15 @@ def test_merging_what_would_change_bytes_names_exactly_what_differs(
     )
 
 
+def test_images_that_are_no_longer_left_out_are_asked_for_by_their_option() -> None:
+    stored = with_train(replace(TRAIN, skipped=["a"], n_images=99))
+    advice = r"train\.skipped: stored \['a'\], asked \[\]\); give --skip-bad-images, as before"
+    with pytest.raises(StoreError, match=advice):
+        stored.merged(MANIFEST)
+    with pytest.raises(StoreError, match=r"dtype: .*; write to another store"):
+        stored.merged(replace(MANIFEST, recipe=replace(RECIPE, dtype="float32")))
+
+
 @pytest.mark.parametrize(
     ("stored", "asked"), [({}, {"img_size": None}), ({"img_size": None}, {}), ({"bias": True}, {"bias": 1})]
 )

@@ -143,6 +143,7 @@ def test_variables_of_another_service_and_keys_in_json_may_have_lines(monkeypatc
     monkeypatch.setenv(
         "GOOGLE_SERVICE_ACCOUNT_KEY", '{\n"client_email": "a", "private_key": "b", "private_key_id": "c"}'
     )
+    monkeypatch.setenv("GOOGLE_CREDENTIALS", '{\n"of": "other tools"}')
     for name, value in PLAIN["s3"].items():
         monkeypatch.setenv(name, value)
     open_address("s3://b/a")

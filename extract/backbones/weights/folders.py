@@ -11,6 +11,8 @@ from .kinds import SAVE_AS_FLOATS
 
 FOLDER = "local-dir:"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+OF_TRAINING = ("optimizer", "scheduler", "rng_state", "training_args")
+"""Beginnings of the names of files that training leaves beside weights, and that no library loads as such."""
 FITTING = {
     *("F16", "BF16", "F32", "F64", "BOOL", "I16", "I32", "I64"),
     *("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"),
@@ -31,7 +33,8 @@ def check_folder(name: str) -> None:
     folder = Path(name.removeprefix(FOLDER)).expanduser()
     if not name.startswith(FOLDER) or not folder.is_dir():
         return
-    for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()):
+    weights = (path for path in folder.iterdir() if path.suffix in SUFFIXES and not path.name.startswith(OF_TRAINING))
+    for path in sorted(filter(Path.is_file, weights)):
         unfit = [(each, kind) for each, kind in _dtypes(path).items() if kind not in FITTING]
         if unfit:
             others = f", and {len(unfit) - 1} more are unusable" if len(unfit) > 1 else ""
@@ -43,5 +46,5 @@ def check_folder(name: str) -> None:
 def _dtypes(path: Path) -> dict[str, str]:
     try:
         return dtypes_in(path)
-    except InputError:  # other files of training lie beside weights, such as training_args.bin
+    except InputError:  # the library tells of it if it wants this file
         return {}

@@ -116,9 +116,9 @@ def _draw_losses(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_scores(axes: Axes, rows: pd.DataFrame) -> None:
-    split = "val" if rows["protocol"].iloc[0] == "select" else "test"
     figure = rows["figure"].iloc[0]
     for (_, spec), of_head in rows.groupby(["head", "look"], sort=False):
+        split = "val" if of_head["protocol"].iloc[0] == "select" else "test"
         scores = 100 * of_head.groupby("epoch")[f"{split}_{figure}"].agg(["mean", "std"])
         half, look = scores["std"].fillna(0), look_of(spec)
         axes.plot(scores.index, scores["mean"], **look._asdict(), markevery=_every(len(scores)))
@@ -128,7 +128,8 @@ def _draw_scores(axes: Axes, rows: pd.DataFrame) -> None:
         if rows["seed"].nunique() == 1:
             epoch = of_head["best_epoch"].iloc[0]
             ring(axes, epoch, scores["mean"][epoch])
-    axes.set_ylabel(figure_label(figure, "held-out" if split == "val" else "test"))
+    images = ["held-out" if protocol == "select" else "test" for protocol in rows["protocol"].unique()]
+    axes.set_ylabel(figure_label(figure, " or ".join(images)))
 
 
 def _every(n_points: int) -> int:

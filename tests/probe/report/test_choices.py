@@ -37,6 +37,7 @@ def lines(make_results: MakeResults, *rows: dict[str, Any]) -> list[str]:
     [
         (RATES, "learning rate and epoch are selected on held-out images"),
         ([{"weight_decay": 0.1}, {"weight_decay": 0.2}], "weight decay and epoch are selected on held-out images"),
+        ([{"optimizer": "lars"}, {"optimizer": "sgd"}], "optimizer and epoch are selected on held-out images"),
         ([{"layer": "1"}, {"layer": "2"}], "epoch and layer are selected on held-out images"),
         ([{"epochs": 1}], "nothing is selected"),
         ([OF_FEW | rate for rate in RATES], "learning rate is selected on held-out images; the last epoch counts"),
@@ -67,6 +68,14 @@ def test_heads_that_chose_alike_share_a_sentence(make_results: MakeResults) -> N
     ]
 
 
+def test_data_sets_choose_apart(make_results: MakeResults) -> None:
+    few, many = ({"dataset": name, "n_val": n_val} for name, n_val in (("a", 40), ("b", 400)))
+    assert lines(make_results, OF_FEW | few, OF_FEW | many) == [
+        "EP, 8 queries on a: nothing is selected; the last epoch counts",
+        "EP, 8 queries on b: epoch is selected on held-out images",
+    ]
+
+
 def test_a_card_tells_a_named_cell_from_a_selected_one(make_results: MakeResults) -> None:
     named = [
         row | {"cell": f"none-layer_{row['layer']}-{row['lr']}", "val_top1": val, "test": 0.5}
@@ -86,6 +95,8 @@ def test_a_card_tells_a_named_cell_from_a_selected_one(make_results: MakeResults
 
 def test_heads_on_different_images_are_named(make_results: MakeResults, tmp_path: Path) -> None:
     assert list(no_common_images(tidy(make_results(*RIDGE, NCM)))) == []
+    published = OF_FEW | {"n_val": 0, "protocol": "paper"}
+    assert list(no_common_images(tidy(make_results(*RIDGE, published)))) == []
     twice = [row | {"shots": shots} for shots in ("4", "2") for row in (*RIDGE, OF_FEW)]
     (found,) = no_common_images(tidy(make_results(*twice)))
     assert found.startswith(

@@ -58,6 +58,16 @@ def test_each_backbone_is_represented_by_the_head_that_validation_selects(make_r
     assert report.answers[0] == "Best backbone: timm:a, test top-1 60.0 %, EP, 8 queries on layer 0"
 
 
+def test_a_head_selected_on_the_test_split_represents_no_backbone_that_has_others(make_report: MakeReport) -> None:
+    published = {"head": "aim", "head_config": "heads=4", "protocol": "paper"}
+    report = make_report(
+        A | {"test": 0.6, "val_top1": 0.7},
+        A | published | {"cell": "a-layer_00-2", "test": 0.9},
+        B | {"test": 0.5, "val_top1": 0.5},
+    )
+    assert report.answers[0] == "Best backbone: timm:a, test top-1 60.0 %, EP, 8 queries on layer 0"
+
+
 def test_one_backbone_is_asked_for_its_best_head(make_report: MakeReport) -> None:
     report = make_report({"test": 0.6}, {"head": "aim", "head_config": "heads=4", "test": 0.8})
     assert report.answers[0] == "Best head: AIM, 4 heads, test top-1 80.0 %, layer 0"

@@ -45,7 +45,7 @@ def test_a_head_over_its_rates(make_report: MakeReport) -> None:
 
 
 def test_the_curve_is_of_the_selected_optimizer(make_report: MakeReport) -> None:
-    rows = [{"lr": lr, "test": lr / 10, "selected": lr == 1.0} for lr in (0.1, 1.0)]
+    rows = [{"lr": lr, "test": lr / 10, "val_top1": lr, "selected": lr == 1.0} for lr in (0.1, 1.0)]
     other = [{"lr": lr, "test": 0.9, "selected": False, "optimizer": "adamw"} for lr in (0.1, 10.0)]
     figure: Any = draw_rates(make_report(*rows, *other))
     assert figure is not None
