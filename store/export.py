@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,12 @@ from ..runtime.address import is_address, redacted
 from .archive import write_archive
 from .durable import rename_durably, sync_tree
 from .formats import FORMATS
-from .layout import SCALE, TEMPORARY, layer_name, parse_layers
+from .layout import SCALE, layer_name, parse_layers
 from .quantize import DTYPES, stored_kinds
 from .reader import Split, Store
 from .selection import Selection
 from .shards import write_shards
-from .temporaries import file_of, is_left_over, new_writer, temporary_of
+from .temporaries import file_of, is_left_over, new_writer, temporary_of, writer_of
 
 Progress = Callable[[int], None]
 
@@ -143,10 +143,9 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         raise InputError(f"{str(out)!r} exists, and an export replaces nothing; give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
     for other in out.parent.iterdir():
-        if file_of(other.name) == out.name:
-            writer = other.name.removeprefix(f"{out.name}.").removesuffix(TEMPORARY)
-            newest = max([other, *other.rglob("*")], key=lambda path: path.lstat().st_mtime)  # a folder keeps its time
-            if not is_left_over(newest, writer):
+        writer = writer_of(other.name) if file_of(other.name) == out.name else None
+        if writer is not None:  # without one, it is no folder of an export
+            if not is_left_over(_newest(other), writer):
                 raise InputError(
                     f"another export is writing {str(out)!r}, in {str(other)!r}; wait for it, or give another name"
                 )
@@ -160,3 +159,13 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _newest(folder: Path) -> Path:
+    """Return what was written last in a folder. The folder itself keeps its time while files below it grow."""
+    newest, when = folder, 0.0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a living export renames its files
+            if (changed := path.lstat().st_mtime) > when:
+                newest, when = path, changed
+    return newest

@@ -46,6 +46,14 @@ def file_of(name: str) -> str | None:
     return None if match is None else match["file"]
 
 
+def writer_of(name: str) -> str | None:
+    """Return the writer in a temporary name, or None for a name without one, which may be anybody's."""
+    match = NAME.fullmatch(name)
+    if match is None or match["process"] is None:
+        return None
+    return name.removeprefix(f"{match['file']}.").removesuffix(TEMPORARY)
+
+
 def is_left_over(path: Place, writer: str | None = None) -> bool:
     """Whether the writer of a file is dead, or has not touched the file for an hour.
 

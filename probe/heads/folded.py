@@ -104,7 +104,7 @@ def attend_unfused(x_BND: Tensor, u_BHMD: Tensor, rstd_BN: Tensor | None = None)
 
 
 def _can_block(x_BND: Tensor) -> bool:
-    """Return whether blocks of images may be taken: an exported program takes any number of images."""
+    """Return whether `blocked.py` may be used. Blocks give tokens no gradient, and fix the number of images."""
     return not (torch.compiler.is_exporting() or x_BND.requires_grad)
 
 

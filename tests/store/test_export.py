@@ -116,6 +116,10 @@ def test_nothing_is_replaced(store: Store, tmp_path: Path, form: str) -> None:
     with pytest.raises(InputError, match=rf"^another export is writing '{out}', in '{running}'; wait for it"):
         export_store(store, out, form, select(store, form))
     assert not list(running.iterdir())
+    running.rmdir()
+    (tmp_path / "out.tmp").mkdir()  # a folder of somebody else
+    export_store(store, out, form, select(store, form))
+    assert (tmp_path / "out.tmp").is_dir()
 
 
 @pytest.mark.parametrize("form", FORMS)
